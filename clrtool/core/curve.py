@@ -1,0 +1,128 @@
+"""What a sweep measured, kept as it was measured; smoothing gives new values and never replaces these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from clrtool.core.schedules import FloatArray
+
+# A rise of the loss counts as divergence when it is this many times what the sweep had gained before. Three puts
+# the line at four times the first loss for a loss that fell to zero, the rule of the older finders, but it does
+# not move when a constant is added to the loss.
+DIVERGENCE_FACTOR = 3.0
+
+
+class SweepOutcome(Enum):
+    """How the sweep of one seed ended; the value is the sentence shown."""
+
+    COMPLETED = "The sweep reached end_lr."
+    DIVERGED = "The training loss rose far above its first value, and the sweep stopped there."
+    NOT_FINITE = "The loss became NaN or infinite, and the sweep stopped there."
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+
+class Point(NamedTuple):
+    """One evaluation: the weights after ``iteration`` updates, the last of them with ``lr``.
+
+    ``train_loss`` is the mean loss of the batches since the evaluation before (NaN at iteration 0).
+    """
+
+    iteration: int
+    epoch: float
+    lr: float
+    train_loss: float
+    heldout_loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The evaluations of one seed in the order of the sweep, as read-only arrays of one length.
+
+    Args:
+        seed: seed of the model's weights and of the order of the batches.
+        outcome: how the sweep ended.
+        iteration: updates before each evaluation, strictly increasing.
+        epoch: the same in passes over the training set.
+        lr: learning rate of the last of those updates, never decreasing.
+        train_loss: mean training loss since the evaluation before.
+        heldout_loss: mean loss on the held-out set.
+        accuracy: fraction of the held-out set that is classified correctly, 0 to 1.
+
+    Raises:
+        ValueError: the arrays differ in length, or iteration or lr runs backwards.
+    """
+
+    seed: int
+    outcome: SweepOutcome
+    iteration: NDArray[np.int64]
+    epoch: FloatArray
+    lr: FloatArray
+    train_loss: FloatArray
+    heldout_loss: FloatArray
+    accuracy: FloatArray
+
+    def __post_init__(self) -> None:
+        for field in fields(self)[2:]:
+            # A copy, so that nobody who holds the original can change what was measured.
+            array = np.array(getattr(self, field.name), dtype=np.int64 if field.name == "iteration" else np.float64)
+            array.setflags(write=False)
+            object.__setattr__(self, field.name, array)
+        lengths = {name: len(getattr(self, name)) for name in Point._fields}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"the columns of a curve must have one length, got {lengths}")
+        if np.any(np.diff(self.iteration) <= 0) or np.any(np.diff(self.lr) < 0):
+            raise ValueError("iteration must increase and lr must not decrease along a curve")
+
+    @classmethod
+    def from_points(cls, seed: int, outcome: SweepOutcome, points: Sequence[Point]) -> Curve:
+        columns = zip(*points, strict=True) if points else [()] * len(Point._fields)
+        return cls(seed, outcome, *(np.array(column) for column in columns))
+
+    def points(self) -> list[Point]:
+        columns = (getattr(self, name).tolist() for name in Point._fields)
+        return [Point(*row) for row in zip(*columns, strict=True)]
+
+    @property
+    def measured(self) -> NDArray[np.bool_]:
+        """Where the accuracy and the held-out loss are finite: the only points that bounds may be read from."""
+        return np.isfinite(self.accuracy) & np.isfinite(self.heldout_loss)
+
+
+def smooth(values: ArrayLike, half_width: int) -> FloatArray:
+    """Mean of ``2 * half_width + 1`` neighbours, centred, with a window that narrows evenly towards both ends.
+
+    ``s[i] = mean(v[i-w : i+w+1])`` with ``w = min(half_width, i, n-1-i)``. The window is symmetric at every point, so a
+    straight line stays where it is to its ends, and a peak or a step is not moved: a running average, which looks
+    back only, moves it by its lag.
+
+    >>> smooth([0, 0, 0, 3, 0, 0, 0], half_width=1)
+    array([0., 0., 1., 1., 1., 0., 0.])
+    """
+    values = np.asarray(values, dtype=np.float64)
+    index = np.arange(len(values))
+    width = np.minimum(half_width, np.minimum(index, len(values) - 1 - index))
+    total = np.concatenate(([0.0], np.cumsum(values)))
+    return np.asarray((total[index + width + 1] - total[index - width]) / (2 * width + 1))
+
+
+def has_diverged(first_loss: float, best_loss: float, loss: float) -> bool:
+    """Whether ``loss`` has left the range in which the sweep was learning.
+
+    ``loss > first + max(3 * (first - best), |first|)``: the rise is three times all that was gained, and at least
+    the size of the first loss, so that noise before anything was learned does not count. Adding a constant to a
+    loss that was learning does not change the answer, so negative losses are no special case.
+
+    >>> has_diverged(first_loss=2.3, best_loss=0.3, loss=8.2), has_diverged(2.3, 0.3, 8.4)
+    (False, True)
+    """
+    return loss > first_loss + max(DIVERGENCE_FACTOR * (first_loss - best_loss), abs(first_loss))

@@ -1,0 +1,104 @@
+"""Calls that a config names: built-ins by keyword, and user code only when the command line allows its import."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from clrtool.errors import ConfigError, nearest
+
+
+def import_factory(factory: str, field: str, allowed: Iterable[str], folder: Path) -> Callable[..., Any]:
+    """Import ``pkg.module:callable`` for a config field, if a pattern of ``--allow-import`` covers it.
+
+    ``folder``, where the config lies, and the current folder are searched first, so that a factory file can stand
+    beside its config.
+
+    Raises:
+        ConfigError: the import is not allowed, fails, or gives nothing callable.
+    """
+    if not any(covers(pattern, factory) for pattern in allowed):
+        module = factory.partition(":")[0]
+        raise ConfigError(
+            f"{field} = {factory!r} is code, and a config may run code only when the command line says so: "
+            f"add --allow-import '{module}:*' if you trust it"
+        )
+    module_name, _, name = factory.partition(":")
+    sys.path[:0] = [str(folder.resolve()), str(Path.cwd())]
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise ConfigError(f"{field}: importing {module_name!r} failed: {describe(error)}") from error
+    finally:
+        del sys.path[:2]
+    found = getattr(module, name, None)
+    if not callable(found):
+        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise ConfigError(f"{field}: {module_name!r} has no callable {name!r}; {nearest(name, public)}")
+    return found  # type: ignore[no-any-return]
+
+
+def covers(pattern: str, factory: str) -> bool:
+    """Whether an ``--allow-import`` pattern, exact or ending in ``.*`` or ``:*``, covers a factory.
+
+    >>> covers("mine.models:*", "mine.models:net"), covers("mine.*", "mine.models:net"), covers("mine:*", "os:system")
+    (True, True, False)
+
+    Raises:
+        ConfigError: the pattern is a bare ``*`` or has a star anywhere but after a dot or a colon at its end.
+    """
+    stem = pattern.removesuffix("*")
+    if "*" in stem or (stem != pattern and not stem.endswith((".", ":"))) or not stem.strip(".:"):
+        raise ConfigError(f"--allow-import {pattern!r}: give 'pkg.module:name', 'pkg.module:*' or 'pkg.*'")
+    names = factory.replace(":", ".").split(".")
+    if any(name.startswith("_") for name in names):
+        return False  # a private name is nobody's factory
+    return factory.startswith(stem) if stem != pattern else factory == pattern
+
+
+def call(function: Callable[..., Any], field: str, args: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    """Call with the user's ``args`` and our ``given`` ones, all by keyword.
+
+    Raises:
+        ConfigError: an argument is unknown or missing, or the call itself fails.
+    """
+    check_arguments(function, field, args, given)
+    try:
+        return function(**given, **args)
+    except (ConfigError, MemoryError):
+        raise
+    except Exception as error:
+        raise ConfigError(f"{field}: {describe(error)}") from error
+
+
+def check_arguments(
+    function: Callable[..., Any], field: str, args: Mapping[str, Any], given: Iterable[str] = ()
+) -> None:
+    """Raise ConfigError for an argument that the function lacks or that it needs and did not get."""
+    parameters = inspect.signature(function).parameters.values()
+    named = {each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
+    offered = named - set(given)
+    for name in args:
+        if name not in offered and not takes_any:
+            raise ConfigError(f"{field}: unknown argument {name!r}; {nearest(name, offered)}")
+    required = {each.name for each in parameters if each.default is each.empty and each.name in named}
+    if missing := required - set(given) - set(args):
+        raise ConfigError(f"{field}: missing argument {', '.join(map(repr, sorted(missing)))}")
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line: its type, its text and the place it came from.
+
+    >>> describe(ValueError("no"))
+    'ValueError: no'
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:500]}{place}"

@@ -1,0 +1,93 @@
+"""Built-in classifiers for images and vectors: ``mlp``, ``convnet`` and the CIFAR ``resnet``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clrtool.errors import ConfigError
+
+Shape = tuple[int, ...]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid
+}  # fmt: skip
+
+
+def mlp(
+    input_shape: Shape, num_classes: int, hidden: Sequence[int] = (64,), activation: str = "relu", dropout: float = 0.0
+) -> nn.Module:
+    """Fully connected layers of ``hidden`` widths over the flattened input (N, ...) -> (N, num_classes)."""
+    if activation not in ACTIVATIONS:
+        raise ConfigError(f"model.args.activation = {activation!r} must be one of {', '.join(ACTIVATIONS)}")
+    layers: list[nn.Module] = [nn.Flatten()]
+    width = math.prod(input_shape)
+    for outputs in hidden:
+        layers += [nn.Linear(width, outputs), ACTIVATIONS[activation]()]
+        layers += [nn.Dropout(dropout)] if dropout else []
+        width = outputs
+    return nn.Sequential(*layers, nn.Linear(width, num_classes))
+
+
+def convnet(
+    input_shape: Shape, num_classes: int, channels: Sequence[int] = (16, 32, 32), batch_norm: bool = False
+) -> nn.Module:
+    """For each entry of ``channels`` a 3x3 convolution, ReLU and 2x2 max pooling, then one linear layer."""
+    inputs, height, width = _image(input_shape)
+    layers: list[nn.Module] = []
+    for outputs in channels:
+        layers.append(nn.Conv2d(inputs, outputs, 3, padding=1, bias=not batch_norm))
+        layers += [nn.BatchNorm2d(outputs)] if batch_norm else []
+        layers += [nn.ReLU(), nn.MaxPool2d(2)]
+        inputs, height, width = outputs, height // 2, width // 2
+    if height * width == 0:
+        raise ConfigError(f"model.args.channels: {len(channels)} poolings leave nothing of {input_shape[1:]} pixels")
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * height * width, num_classes))
+
+
+def resnet(input_shape: Shape, num_classes: int, depth: int = 20, width: int = 16) -> nn.Module:
+    """The CIFAR residual network: ``depth = 6n + 2`` layers in three stages of ``width``, 2x and 4x channels.
+
+    Source: He et al., arXiv 1512.03385, section 4.2, with its parameter-free shortcuts (option A).
+    """
+    if depth < 8 or (depth - 2) % 6:
+        raise ConfigError(f"model.args.depth = {depth} must be 6n + 2: 8, 14, 20, 32, 44, 56 or 110")
+    inputs = _image(input_shape)[0]
+    layers: list[nn.Module] = [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    inputs = width
+    for outputs in (width, 2 * width, 4 * width):
+        for block in range((depth - 2) // 6):
+            layers.append(BasicBlock(inputs, outputs, stride=2 if block == 0 and outputs > width else 1))
+            inputs = outputs
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, num_classes))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm around a shortcut that subsamples and pads channels with zeros."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.stride, self.padding = stride, outputs - inputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.norm1(self.conv1(x)))
+        y = self.norm2(self.conv2(y))
+        shortcut = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.padding))
+        return torch.relu(y + shortcut)
+
+
+def _image(input_shape: Shape) -> Shape:
+    if len(input_shape) != 3:
+        raise ConfigError(f"model: needs images (channels, height, width), the data gives shape {input_shape}")
+    return input_shape
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "convnet": convnet, "resnet": resnet}
