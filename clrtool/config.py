@@ -92,6 +92,16 @@ class PlanConfig(_Tree):
     epochs: Epochs = 30
     stepsize_epochs: AutoEpochs = "auto"
 
+    @model_validator(mode="after")
+    def _one_cycle_fits(self) -> Self:
+        if self.stepsize_epochs != "auto" and 2 * self.stepsize_epochs > self.epochs:
+            raise PydanticCustomError(
+                "rule",
+                "must be at most half of plan.epochs = {epochs}, so that one cycle fits",
+                {"epochs": self.epochs, "field": ("stepsize_epochs",)},
+            )
+        return self
+
 
 class RangeTestConfig(_Tree):
     """The whole config of one range test."""

@@ -1,8 +1,8 @@
 """YAML that means one thing: text -> plain values, the place of each, and every fault.
 
-YAML 1.2 through ruamel.yaml, narrowed. ``1e-3``, ``3E-4`` and ``1e3`` are numbers. A plain scalar that two YAML versions
-read differently (``010``, ``yes``, ``12:30``) is a fault, never silently something else. So are duplicate keys, tags,
-anchors and aliases, numbers that are not finite, and texts too large or too deep to be a config.
+YAML 1.2 through ruamel.yaml, narrowed. ``1e-3``, ``3E-4`` and ``1e3`` are numbers. A plain scalar that two YAML
+versions read differently (``010``, ``yes``, ``12:30``) is a fault, never silently something else. So are duplicate
+keys, tags, anchors and aliases, numbers that are not finite, and texts too large or too deep to be a config.
 """
 
 from __future__ import annotations
@@ -25,18 +25,17 @@ MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 32
 MAX_NUMBER = 40  # characters; a longer one is a slip, and 5,000 digits make int() raise
 
-_CONSTANTS: dict[str, bool | None] = {"": None, "~": None} | {
-    spelling: value
-    for word, value in (("null", None), ("true", True), ("false", False))
-    for spelling in (word, word.capitalize(), word.upper())
+_CONSTANTS = dict.fromkeys(("", "~", "null", "Null", "NULL")) | {
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
 }
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _REAL = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _AMBIGUOUS = (
-    (re.compile(r"yes|no|on|off", re.IGNORECASE), "is a truth value in YAML 1.1 and a text in YAML 1.2; write true or false"),
-    (re.compile(r"[-+]?0[0-9_]+(\.[0-9]*)?([eE][-+]?[0-9]+)?"), "is octal to some readers and decimal to others; drop the zero in front"),
+    (re.compile(r"yes|no|on|off", re.IGNORECASE), "is true or false to some readers; write true or false"),
+    (re.compile(r"[-+]?0[0-9_]+(\.[0-9]*)?([eE][-+]?[0-9]+)?"), "is octal to some readers; drop the zero in front"),
     (re.compile(r"[-+]?0[xXoObB][0-9a-fA-F_]+"), "is not a decimal number; write it in decimal"),
-    (re.compile(r"[-+]?[0-9]+(_[0-9]+)+(\.[0-9_]*)?([eE][-+]?[0-9]+)?"), "has underscores, which only some readers take; drop them"),
+    (re.compile(r"[-+]?[0-9]+(_[0-9]+)+(\.[0-9_]*)?([eE][-+]?[0-9]+)?"), "is a number to some; drop the underscores"),
     (re.compile(r"[-+]?[0-9]+(:[0-9]+)+(\.[0-9]*)?"), "is a number to base 60 in YAML 1.1"),
     (re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}.*"), "is a date to some readers"),
     (re.compile(r"[-+]?\.?(inf|nan)", re.IGNORECASE), "is not a finite number"),
@@ -67,7 +66,9 @@ def read_yaml(text: str, name: str) -> Document:
     'a.yaml:1:17'
     """
     if len(text) > MAX_CHARACTERS:
-        raise ConfigError(f"{name}: a config of {len(text):,} characters is refused; at most {MAX_CHARACTERS:,} are read")
+        raise ConfigError(
+            f"{name}: a config of {len(text):,} characters is refused; at most {MAX_CHARACTERS:,} are read"
+        )
     document = Document(name)
     try:
         _check_events(text, name)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from clrtool.core.schedules import POLICIES, Cyclical
@@ -73,17 +72,6 @@ class Plan:
         """The plan in plain types, for JSON and YAML."""
         return asdict(self) | {"reasons": list(self.reasons)}
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
-        """The plan of :meth:`to_dict`. Raises ValueError for a missing or unknown name or a value of the wrong type."""
-        known = {field.name for field in fields(cls)}
-        if unknown := set(values) - known:
-            raise ValueError(f"a plan has no {', '.join(sorted(unknown))}")
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ValueError(f"not a plan: {error}") from error
-
 
 def make_plan(
     base_lr: float,
@@ -114,6 +102,10 @@ def make_plan(
     >>> plan.schedule([0, 2000, plan.iterations])
     array([0.001, 0.006, 0.001])
     """
+    _check_positive("base_lr", base_lr)
+    _check_positive("max_lr", max_lr)
+    if max_lr <= base_lr:
+        raise ValueError(f"max_lr = {max_lr!r} must exceed base_lr = {base_lr!r}")
     stepsize, num_cycles, reasons = _fit_cycles(epochs, iterations_per_epoch, stepsize_epochs)
     iterations = 2 * stepsize * num_cycles
     return Plan(

@@ -137,9 +137,7 @@ def exp_range(base_lr: float, max_lr: float, stepsize: int, gamma: float) -> Cyc
     Only the amplitude shrinks and ``base_lr`` stays, as in torch, Keras and TensorFlow Addons. The paper's text
     (section 3.1) lets both bounds decline.
     """
-    return Cyclical(
-        base_lr=base_lr, max_lr=max_lr, stepsize=stepsize, scale=Geometric(gamma, first=0), per="iteration"
-    )
+    return Cyclical(base_lr=base_lr, max_lr=max_lr, stepsize=stepsize, scale=Geometric(gamma, first=0), per="iteration")
 
 
 POLICIES: dict[str, Callable[..., Cyclical]] = {
@@ -163,8 +161,9 @@ def linear_sweep(start_lr: float, end_lr: float, num_iterations: int) -> Cyclica
 
 def make_sweep(spacing: Spacing, start_lr: float, end_lr: float, num_iterations: int) -> Schedule:
     """The sweep of a range test by the name of its spacing, ``linear`` or ``exponential``."""
-    sweep = {"linear": linear_sweep, "exponential": ExponentialSweep}[spacing]
-    return sweep(start_lr, end_lr, num_iterations)
+    if spacing == "linear":
+        return linear_sweep(start_lr, end_lr, num_iterations)
+    return ExponentialSweep(start_lr, end_lr, num_iterations)
 
 
 def _iterations(iteration: ArrayLike) -> NDArray[Any]:

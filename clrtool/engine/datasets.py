@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from clrtool.engine.imports import check_arguments
 from clrtool.errors import ConfigError, MachineError, nearest
 
 # 2,000 samples put the standard error of an accuracy near 0.5 at 1.1 points.
@@ -111,7 +111,8 @@ def torchvision_dataset(
     parameters = inspect.signature(kind).parameters
     if not {"train", "split"} & set(parameters):
         raise ConfigError(f"data.name: torchvision.{name} has no training and test part; use a factory")
-    check_arguments(kind, "data.args", args, {"root", "train", "split", "download", *parameters} - set(args))
+    if unknown := set(args) - set(parameters):
+        raise ConfigError(f"data.args: unknown argument {min(unknown)!r}; {nearest(min(unknown), parameters)}")
     parts = ({"train": True}, {"train": False}) if "train" in parameters else ({"split": "train"}, {"split": "test"})
     extra = args | ({"download": download} if "download" in parameters else {})
     try:
@@ -167,7 +168,7 @@ def take(samples: Samples, limit: int | None, seed: int) -> Samples:
     return Samples(samples.inputs[chosen], samples.targets[chosen])
 
 
-def _choose(targets: Sequence[int], limit: int | None, seed: int) -> np.ndarray[Any, Any]:
+def _choose(targets: Sequence[int], limit: int | None, seed: int) -> NDArray[Any]:
     """Indices of a stratified draw: shuffle, sort by class, take evenly spaced places. Sorted, fixed by the seed."""
     size = len(targets)
     if limit is None or limit >= size:
@@ -180,7 +181,7 @@ def _choose(targets: Sequence[int], limit: int | None, seed: int) -> np.ndarray[
     return np.sort(by_class[places.astype(int)])
 
 
-def _samples(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Samples:
+def _samples(images: NDArray[Any], labels: NDArray[Any]) -> Samples:
     if len(images) != len(labels) or labels.ndim != 1:
         raise ConfigError(f"data: {images.shape} inputs need one label each, the labels are {labels.shape}")
     if images.dtype == np.uint8:
@@ -214,7 +215,8 @@ def _to_tensor(image: Any, size: int | None) -> Tensor:
         return torch.as_tensor(image)
     from torchvision.transforms.functional import pil_to_tensor
 
-    return pil_to_tensor(image.resize((size, size)) if size else image)
+    tensor: Tensor = pil_to_tensor(image.resize((size, size)) if size else image)
+    return tensor
 
 
 def _existing(path: Path) -> Path:
@@ -229,5 +231,6 @@ def sha256(*parts: Samples) -> str:
     for part in parts:
         for tensor in (part.inputs, part.targets):
             digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.contiguous().view(torch.uint8).numpy())
+            values: NDArray[np.uint8] = tensor.contiguous().view(torch.uint8).numpy()
+            digest.update(values.data)
     return digest.hexdigest()

@@ -7,10 +7,13 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from clrtool.errors import ConfigError, nearest
+from clrtool.errors import ConfigError, MachineError, nearest
+
+T = TypeVar("T")
 
 
 def import_factory(factory: str, field: str, allowed: Iterable[str], folder: Path) -> Callable[..., Any]:
@@ -23,10 +26,9 @@ def import_factory(factory: str, field: str, allowed: Iterable[str], folder: Pat
         ConfigError: the import is not allowed, fails, or gives nothing callable.
     """
     if not any(covers(pattern, factory) for pattern in allowed):
-        module = factory.partition(":")[0]
         raise ConfigError(
             f"{field} = {factory!r} is code, and a config may run code only when the command line says so: "
-            f"add --allow-import '{module}:*' if you trust it"
+            f"add --allow-import '{factory.partition(':')[0]}:*' if you trust it"
         )
     module_name, _, name = factory.partition(":")
     sys.path[:0] = [str(folder.resolve()), str(Path.cwd())]
@@ -61,35 +63,34 @@ def covers(pattern: str, factory: str) -> bool:
     return factory.startswith(stem) if stem != pattern else factory == pattern
 
 
-def call(function: Callable[..., Any], field: str, args: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """Call with the user's ``args`` and our ``given`` ones, all by keyword.
+def call(function: Callable[..., T], field: str, args: Mapping[str, Any]) -> T:
+    """Call with the user's ``args`` by keyword; ``field`` is where the config holds them.
 
     Raises:
         ConfigError: an argument is unknown or missing, or the call itself fails.
     """
-    check_arguments(function, field, args, given)
+    check_arguments(function, field, args)
     try:
-        return function(**given, **args)
-    except (ConfigError, MemoryError):
+        return function(**args)
+    except (ConfigError, MachineError, MemoryError):
         raise
     except Exception as error:
         raise ConfigError(f"{field}: {describe(error)}") from error
 
 
-def check_arguments(
-    function: Callable[..., Any], field: str, args: Mapping[str, Any], given: Iterable[str] = ()
-) -> None:
-    """Raise ConfigError for an argument that the function lacks or that it needs and did not get."""
-    parameters = inspect.signature(function).parameters.values()
-    named = {each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+def check_arguments(function: Callable[..., Any], field: str, args: Mapping[str, Any]) -> None:
+    """Raise ConfigError for an argument that the function lacks, or that it needs and did not get."""
+    # A partial's signature shows what it was given by keyword as a default; that is ours, not the user's to set.
+    ours = set(function.keywords) if isinstance(function, partial) else set()
+    parameters = [each for each in inspect.signature(function).parameters.values() if each.name not in ours]
+    named = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    offered = [each.name for each in named]
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
-    offered = named - set(given)
     for name in args:
-        if name not in offered and not takes_any:
+        if name in ours or (name not in offered and not takes_any):
             raise ConfigError(f"{field}: unknown argument {name!r}; {nearest(name, offered)}")
-    required = {each.name for each in parameters if each.default is each.empty and each.name in named}
-    if missing := required - set(given) - set(args):
-        raise ConfigError(f"{field}: missing argument {', '.join(map(repr, sorted(missing)))}")
+    if missing := [each.name for each in named if each.default is each.empty and each.name not in args]:
+        raise ConfigError(f"{field}: missing argument {', '.join(map(repr, missing))}")
 
 
 def describe(error: BaseException) -> str:

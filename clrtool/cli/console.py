@@ -1,0 +1,73 @@
+"""Where commands print: the result on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.status import Status
+from rich.text import Text
+
+from clrtool.core.curve import Point
+
+PLAIN_LINE_SECONDS = 10.0
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that takes texts as they are. A pipe is given 100 columns, the width of the tables."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, markup=False, highlight=False, width=None if stream.isatty() else 100)
+
+
+def say(message: str, *, quiet: bool = False) -> None:
+    """A line for people, on stderr."""
+    if not quiet:
+        console(stderr=True).print(Text(safe(message)), soft_wrap=True)
+
+
+def safe(text: str) -> str:
+    r"""The text with every control character written out, so that no name can move the cursor or recolour a terminal.
+
+    >>> safe("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
+
+
+class Progress:
+    """One live line on a terminal, one plain line every 10 seconds elsewhere."""
+
+    def __init__(self, seeds: int, epochs: float, *, quiet: bool) -> None:
+        self._seeds, self._epochs, self._quiet = seeds, epochs, quiet
+        self._begin = self._last = time.monotonic()
+        self._seen: list[int] = []
+        terminal = console(stderr=True)
+        self._live: Status | None = terminal.status("starting") if terminal.is_terminal and not quiet else None
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def update(self, seed: int, point: Point) -> None:
+        if seed not in self._seen:
+            self._seen.append(seed)
+        done = (len(self._seen) - 1 + min(1.0, point.epoch / self._epochs)) / self._seeds
+        elapsed = time.monotonic() - self._begin
+        left = f"{elapsed / done - elapsed:.0f} s left" if done > 0.02 else "starting"
+        line = (
+            f"seed {len(self._seen)}/{self._seeds}  epoch {point.epoch:.1f}/{self._epochs:g}  "
+            f"lr {point.lr:.2e}  accuracy {point.accuracy:.3f}  {left}"
+        )
+        if self._live is not None:
+            self._live.update(Text(line))
+        elif time.monotonic() - self._last >= PLAIN_LINE_SECONDS:
+            self._last = time.monotonic()
+            say(line, quiet=self._quiet)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()

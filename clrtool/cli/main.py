@@ -1,0 +1,80 @@
+"""The command line: the app, and the one place where an error becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+import clrtool
+from clrtool.cli.console import say
+from clrtool.cli.init import init, schema
+from clrtool.cli.plan import plan
+from clrtool.cli.plot import plot
+from clrtool.cli.rangetest import rangetest
+from clrtool.errors import ConfigError, MachineError
+
+USAGE, MACHINE, INTERNAL = 2, 4, 70
+
+app = typer.Typer(
+    name="clrtool",
+    help="LR range test and schedule planner for PyTorch: two bounds from an accuracy curve, a plan in whole cycles.",
+    epilog="Example: clrtool rangetest digits, then clrtool plan digits, then clrtool plot digits.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (rangetest, plan, plot, init, schema):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"clrtool {clrtool.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """LR range test and schedule planner for PyTorch: two bounds from an accuracy curve, a plan in whole cycles."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit. CLRTOOL_DEBUG=1 shows the traceback of an error."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        app(args=words)
+    except ConfigError as error:
+        _fail(error, USAGE, words)
+    except MachineError as error:
+        _fail(error, MACHINE, words)
+    except BrokenPipeError:
+        # The reader has gone, as in `clrtool plan ... | head`; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:  # noqa: BLE001 (a bug must end in code 70, for CI takes 1 for drift)
+        _fail(error, INTERNAL, words)
+    sys.exit(0)
+
+
+def _fail(error: Exception, code: int, words: Sequence[str]) -> NoReturn:
+    if os.environ.get("CLRTOOL_DEBUG"):
+        raise error
+    message = str(error)
+    if code == INTERNAL:
+        message = f"internal error, a bug in clrtool: {type(error).__name__}: {error}\nCLRTOOL_DEBUG=1 shows where"
+    if "--json" in words:
+        typer.echo(json.dumps({"status": "error", "code": code, "message": message}))
+    else:
+        lines = message.split("\n")
+        say("\n".join(("error: " if number == 0 else "       ") + line for number, line in enumerate(lines)))
+    sys.exit(code)

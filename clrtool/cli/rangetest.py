@@ -1,0 +1,117 @@
+"""``clrtool rangetest``: config -> sweep -> bounds -> plan -> files."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clrtool.cli.console import Progress, console, say
+
+if TYPE_CHECKING:
+    from clrtool.config import RangeTestConfig
+    from clrtool.core.curve import Point
+    from clrtool.core.record import RunRecord
+
+INCONCLUSIVE, INTERRUPTED = 3, 130
+
+
+def rangetest(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped config such as digits.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values over those of the file: sweep.epochs=2")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", help="The run folder.  [default: runs/<config name>]")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Sweeps with different seeds; short for sweep.seeds=N.")] = None,
+    device: Annotated[str, typer.Option(help="auto (CUDA if there is any), cpu, cuda or cuda:N.")] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Replace what the run folder holds.")] = False,
+    download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch a dataset.")] = False,
+    allow_import: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Let the config import this code: 'pkg.module:*', 'pkg.*'. Repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print result.json on stdout and nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", help="No progress.")] = False,
+) -> None:
+    """Sweep the learning rate over a few epochs and read base_lr and max_lr off the held-out accuracy.
+
+    Writes config.yaml, curve.csv, result.json, range_test.png and schedule.png into the run folder. A finished run
+    of the same config is shown again, not repeated. Exit code 3: the curve does not show both bounds.
+
+    Example: clrtool rangetest digits sweep.epochs=2 --seeds 5 -o runs/short
+    """
+    from clrtool.config import find_config, load_config
+    from clrtool.report.run import open_run, to_json
+    from clrtool.report.tables import result_table
+
+    path = find_config(config)
+    settings = load_config(path, [*(overrides or ()), *([f"sweep.seeds={seeds}"] if seeds is not None else ())])
+    folder = output or Path("runs") / path.stem
+    record = open_run(folder, settings, fresh=fresh)
+    if record is None:
+        measure = partial(
+            _measure, device=device, allow_import=allow_import or [], download=download, quiet=quiet or as_json
+        )
+        record = measure(settings, path.parent, folder)
+    else:
+        say(f"{folder}: finished before with this config; --fresh runs it again", quiet=quiet or as_json)
+    if as_json:
+        typer.echo(to_json(record), nl=False)
+    else:
+        console().print(result_table(record, folder.name))
+        say(
+            f"{folder}/: curve.csv, result.json, range_test.png, schedule.png\nnext: clrtool plan {folder}", quiet=quiet
+        )
+    if record.bounds.verdict.word == "inconclusive":
+        raise typer.Exit(INCONCLUSIVE)
+
+
+def _measure(
+    settings: RangeTestConfig,
+    config_folder: Path,
+    folder: Path,
+    *,
+    device: str,
+    allow_import: list[str],
+    download: bool,
+    quiet: bool,
+) -> RunRecord:
+    from clrtool.core.bounds import find_bounds
+    from clrtool.core.plan import make_plan
+    from clrtool.core.record import RunRecord
+    from clrtool.report.plots import draw_run
+    from clrtool.report.run import CurveLog, write_run
+
+    say("loading torch and the data", quiet=quiet)
+    from clrtool.engine.build import build_problem
+    from clrtool.engine.problem import environment
+    from clrtool.engine.sweep import run_range_test
+
+    problem = build_problem(settings, device=device, allow_import=allow_import, download=download, folder=config_folder)
+    budget = {name: value for name, value in settings.plan.model_dump().items() if value != "auto"}
+    planned = partial(make_plan, iterations_per_epoch=problem.iterations_per_epoch, **budget)
+    with CurveLog(folder) as log, Progress(settings.sweep.seeds, settings.sweep.epochs, quiet=quiet) as progress:
+
+        def on_point(seed: int, point: Point) -> None:
+            log.append(seed, point)
+            progress.update(seed, point)
+
+        try:
+            sweep = run_range_test(problem, settings.sweep, settings.seed, on_point)
+        except KeyboardInterrupt:
+            say(f"interrupted; what was measured is in {log.path}")
+            raise typer.Exit(INTERRUPTED) from None
+    bounds = find_bounds(sweep.curves, sweep.heldout_samples)
+    record = RunRecord(
+        sweep=sweep,
+        bounds=bounds,
+        plan=planned(base_lr=bounds.base_lr, max_lr=bounds.max_lr) if bounds.base_lr and bounds.max_lr else None,
+        environment=environment(problem.device),
+        config_sha256=settings.sha256(),
+        data_sha256=problem.data_sha256,
+    )
+    write_run(folder, record)
+    draw_run(folder, record)
+    return record

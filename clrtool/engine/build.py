@@ -1,0 +1,189 @@
+"""Config -> problem: load the data, look up what the config names, and try one batch before anything is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from clrtool.config import Component, DataConfig, RangeTestConfig
+from clrtool.engine import datasets
+from clrtool.engine.datasets import Samples
+from clrtool.engine.imports import call, describe, import_factory
+from clrtool.engine.models import MODELS
+from clrtool.engine.problem import Loss, Problem, find_device
+from clrtool.errors import ConfigError, nearest
+
+FactoryImport = Callable[[Component, str], Callable[..., Any]]
+
+
+def build_problem(
+    config: RangeTestConfig,
+    *,
+    device: str = "auto",
+    allow_import: Iterable[str] = (),
+    download: bool = False,
+    folder: Path | None = None,
+) -> Problem:
+    """Load the data and prepare the recipes that a config names.
+
+    Args:
+        device: ``auto`` (CUDA if there is any), ``cpu``, ``cuda`` or ``cuda:N``.
+        allow_import: patterns of the user code that may be imported.
+        download: whether torchvision may fetch a dataset.
+        folder: where the config lies; factories are looked up there first.
+
+    Raises:
+        ConfigError: a name or an argument is unknown, or the pieces do not fit together.
+        MachineError: the device or the dataset is missing.
+    """
+    place = find_device(device)
+
+    def factory(part: Component, field: str) -> Callable[..., Any]:
+        assert part.factory is not None
+        return import_factory(part.factory, f"{field}.factory", allow_import, folder or Path.cwd())
+
+    train, heldout = _load_data(config.data, config.seed, download, factory)
+    num_classes = _check_data(train, heldout, config.data.batch_size)
+    mean, std = _channel_statistics(train.inputs)
+    problem = Problem(
+        train=train.to(place),
+        heldout=heldout.to(place),
+        batch_size=config.data.batch_size,
+        mean=mean.to(place),
+        std=std.to(place),
+        make_model=_model_recipe(config.model, tuple(train.inputs.shape[1:]), num_classes, factory),
+        make_optimizer=_optimizer_recipe(config.optimizer, factory),
+        loss=_make_loss(config.loss, factory),
+        device=place,
+        precision=config.precision,
+        data_sha256=datasets.sha256(train, heldout),
+    )
+    _try_out(problem, num_classes)
+    return problem
+
+
+def _load_data(data: DataConfig, seed: int, download: bool, factory: FactoryImport) -> datasets.Split:
+    if data.name is None:
+        return datasets.from_factory(call(factory(data, "data"), "data.args", data.args))
+    if data.name.startswith("torchvision."):
+        name = data.name.removeprefix("torchvision.")
+        load = partial(datasets.torchvision_dataset, name, seed, download)
+        return call(load, "data.args", data.args)
+    if data.name not in datasets.DATASETS:
+        known = [*datasets.DATASETS, "torchvision.CIFAR10", "torchvision.MNIST"]
+        raise ConfigError(f"data.name: unknown dataset {data.name!r}; {nearest(data.name, known)}")
+    return call(partial(datasets.DATASETS[data.name], seed), "data.args", data.args)
+
+
+def _check_data(train: Samples, heldout: Samples, batch_size: int) -> int:
+    """The number of classes of data that can be trained on; ConfigError for any other."""
+    for name, part in (("training", train), ("held-out", heldout)):
+        if len(part) == 0 or len(part.inputs) != len(part):
+            raise ConfigError(f"data: the {name} set has {len(part.inputs)} inputs and {len(part)} labels")
+        if part.targets.ndim != 1 or int(part.targets.min()) < 0:
+            raise ConfigError(f"data: the {name} labels must be class numbers from 0, one a sample")
+        if part.inputs.is_floating_point() and not bool(part.inputs.isfinite().all()):
+            raise ConfigError(f"data: the {name} inputs hold NaN or infinite values")
+    if batch_size > len(train):
+        raise ConfigError(f"data.batch_size = {batch_size} must be at most the {len(train)} training samples")
+    if int(train.targets.min()) == int(train.targets.max()):
+        raise ConfigError("data: the training set has one class only; there is nothing to tell apart")
+    return int(max(train.targets.max(), heldout.targets.max())) + 1
+
+
+def _channel_statistics(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of uint8 images, shaped to broadcast over (N, C, H, W)."""
+    if inputs.dtype != torch.uint8 or inputs.ndim != 4:
+        return torch.zeros(()), torch.ones(())
+    # From a count of each value, 256 a channel: exact, and no float copy of the images.
+    values = torch.arange(256, dtype=torch.float64)
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in inputs.transpose(0, 1)])
+    share = counts.double() / counts.sum(1, keepdim=True)
+    mean = share @ values
+    std = (share @ values.square() - mean.square()).clamp(min=0).sqrt()
+    std[std == 0] = 1  # a channel of one value carries nothing, and 0 / 0 would
+    return mean.float()[:, None, None], std.float()[:, None, None]
+
+
+def _model_recipe(
+    model: Component, input_shape: tuple[int, ...], num_classes: int, factory: FactoryImport
+) -> Callable[[], nn.Module]:
+    if model.name is None:
+        build: Callable[..., nn.Module] = factory(model, "model")
+    elif model.name.startswith("torchvision."):
+        build = partial(_torchvision_model(model.name.removeprefix("torchvision.")), num_classes=num_classes)
+    elif model.name in MODELS:
+        build = partial(MODELS[model.name], input_shape, num_classes)
+    else:
+        known = [*MODELS, "torchvision.resnet18"]
+        raise ConfigError(f"model.name: unknown model {model.name!r}; {nearest(model.name, known)}")
+    return lambda: call(build, "model.args", model.args)
+
+
+def _torchvision_model(name: str) -> Callable[..., nn.Module]:
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    if name not in names:
+        raise ConfigError(f"model.name: torchvision has no model {name!r}; {nearest(name, names)}")
+    builder: Callable[..., nn.Module] = models.get_model_builder(name)
+    return builder
+
+
+def _optimizer_recipe(optimizer: Component, factory: FactoryImport) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
+    if optimizer.name is None:
+        build: Callable[..., Optimizer] = factory(optimizer, "optimizer")
+        return lambda params: call(partial(build, params), "optimizer.args", optimizer.args)
+    if optimizer.name == "LBFGS":
+        raise ConfigError("optimizer.name: LBFGS searches along a line, so its steps do not follow the learning rate")
+    others = ("Optimizer", "LBFGS", "lr_scheduler", "swa_utils")
+    known = [name for name in torch.optim.__all__ if name not in others]
+    if optimizer.name not in known:
+        raise ConfigError(f"optimizer.name: torch.optim has no {optimizer.name!r}; {nearest(optimizer.name, known)}")
+    kind: Callable[..., Optimizer] = getattr(torch.optim, optimizer.name)
+    # The sweep sets the learning rate of every iteration; the constructor only wants one that it accepts.
+    return lambda params: call(partial(kind, params, lr=1.0), "optimizer.args", optimizer.args)
+
+
+def _make_loss(loss: Component, factory: FactoryImport) -> Loss:
+    if loss.name not in (None, "cross_entropy"):
+        raise ConfigError(f"loss.name: unknown loss {loss.name!r}; {nearest(str(loss.name), ['cross_entropy'])}")
+    build: Callable[..., Loss] = nn.CrossEntropyLoss if loss.name else factory(loss, "loss")
+    return call(build, "loss.args", loss.args)
+
+
+def _try_out(problem: Problem, num_classes: int) -> None:
+    """One batch through a fresh model, loss and optimizer, so that a misfit is a message and not a crash later."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        model = problem.make_model()
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"model: must be a torch.nn.Module, the factory returned {type(model).__name__}")
+        if not any(each.requires_grad for each in model.parameters()):
+            raise ConfigError("model: has no parameter to train")
+        optimizer = problem.make_optimizer(model.to(problem.device).parameters())
+        if not isinstance(optimizer, Optimizer):
+            raise ConfigError(f"optimizer: must be a torch.optim.Optimizer, it is {type(optimizer).__name__}")
+        inputs, targets = problem.batch(problem.train, slice(0, min(2, problem.batch_size)))
+        try:
+            outputs = model.eval()(inputs)
+            loss = problem.loss(outputs, targets)
+        except Exception as error:
+            shape = tuple(inputs.shape)
+            raise ConfigError(
+                f"model: a batch of shape {shape} and type {inputs.dtype} fails: {describe(error)}"
+            ) from error
+    if outputs.ndim != 2 or len(outputs) != len(inputs):
+        raise ConfigError(
+            f"model: outputs must be (batch, classes), got {tuple(outputs.shape)} for {len(inputs)} samples"
+        )
+    if isinstance(problem.loss, nn.CrossEntropyLoss) and outputs.shape[1] < num_classes:
+        raise ConfigError(f"model: has {outputs.shape[1]} outputs for the {num_classes} classes of the data")
+    if loss.numel() != 1 or math.isnan(float(loss)):
+        raise ConfigError(f"loss: must give one number that is not NaN, got {loss}")

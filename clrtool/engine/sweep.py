@@ -1,0 +1,137 @@
+"""The LR range test: a scout where the ends are ``auto``, then one sweep a seed with held-out accuracy."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from clrtool.config import SweepConfig
+from clrtool.core.curve import Curve, Point, SweepOutcome, has_diverged
+from clrtool.core.record import SweepRecord
+from clrtool.core.schedules import FloatArray, Spacing, make_sweep
+from clrtool.engine.learner import Learner
+from clrtool.engine.problem import Problem
+from clrtool.engine.scout import scout
+from clrtool.errors import MachineError
+
+OnPoint = Callable[[int, Point], None]
+
+
+def run_range_test(problem: Problem, config: SweepConfig, seed: int, on_point: OnPoint) -> SweepRecord:
+    """Sweep the learning rate once for each of ``config.seeds`` seeds, beginning with ``seed``.
+
+    Args:
+        on_point: called with (seed, point) as soon as a point is measured.
+
+    Raises:
+        MachineError: the device is out of memory.
+    """
+    iterations = max(2, round(config.epochs * problem.iterations_per_epoch))
+    clock = _Clock()
+    with _on_device(problem):
+        start_lr, end_lr, scouted = _ends(problem, config, seed)
+        spacing = _spacing(config, start_lr, end_lr)
+        lrs = make_sweep(spacing, start_lr, end_lr, iterations)(np.arange(iterations))
+        curves = tuple(
+            _sweep(problem, lrs, config.evaluations, seed + index, clock, on_point) for index in range(config.seeds)
+        )
+    return SweepRecord(
+        start_lr=start_lr,
+        end_lr=end_lr,
+        spacing=spacing,
+        epochs=iterations / problem.iterations_per_epoch,
+        iterations=scouted + sum(int(curve.iteration[-1]) for curve in curves),
+        scout_iterations=scouted,
+        iterations_per_epoch=problem.iterations_per_epoch,
+        heldout_samples=len(problem.heldout),
+        train_seconds=clock.train,
+        evaluation_seconds=clock.evaluate,
+        curves=curves,
+    )
+
+
+def _ends(problem: Problem, config: SweepConfig, seed: int) -> tuple[float, float, int]:
+    """Both ends of the sweep, and the iterations that a scout took to find those that are ``auto``."""
+    if config.start_lr != "auto" and config.end_lr != "auto":
+        return config.start_lr, config.end_lr, 0
+    found = scout(problem, seed)
+    start_lr = found.start_lr if config.start_lr == "auto" else config.start_lr
+    end_lr = found.end_lr if config.end_lr == "auto" else config.end_lr
+    if end_lr <= start_lr:  # one end was given, beyond what the scout found for the other
+        start_lr, end_lr = (start_lr, 10 * start_lr) if config.end_lr == "auto" else (end_lr / 10, end_lr)
+    return start_lr, end_lr, found.iterations
+
+
+def _spacing(config: SweepConfig, start_lr: float, end_lr: float) -> Spacing:
+    """``auto`` is linear within a decade, as in the paper, and exponential beyond."""
+    if config.spacing != "auto":
+        return config.spacing
+    return "linear" if end_lr <= 10 * start_lr else "exponential"
+
+
+def _sweep(problem: Problem, lrs: FloatArray, evaluations: int, seed: int, clock: _Clock, on_point: OnPoint) -> Curve:
+    """One seed: train from evaluation to evaluation, until the end or until the loss leaves all bounds."""
+    stops = np.unique(np.linspace(0, len(lrs), min(evaluations, len(lrs)) + 1).round().astype(int)).tolist()
+    learner = Learner(problem, seed)
+    points: list[Point] = []
+    means: list[float] = []
+
+    def measure(iteration: int, train_loss: float) -> Point:
+        with clock.evaluating():
+            heldout_loss, accuracy = learner.evaluate()
+        lr = float(lrs[max(0, iteration - 1)])  # of the last update; at 0 there was none yet
+        point = Point(iteration, iteration / problem.iterations_per_epoch, lr, train_loss, heldout_loss, accuracy)
+        points.append(point)
+        on_point(seed, point)
+        return point
+
+    measure(0, math.nan)
+    for start, stop in pairwise(stops):
+        with clock.training():
+            losses = learner.train(start, lrs[start:stop].tolist())
+        means.append(float(np.mean(losses)))
+        point = measure(stop, means[-1])
+        if not (math.isfinite(point.train_loss) and math.isfinite(point.heldout_loss)):
+            return Curve.from_points(seed, SweepOutcome.NOT_FINITE, points)
+        if has_diverged(means[0], min(means), means[-1]):
+            return Curve.from_points(seed, SweepOutcome.DIVERGED, points)
+    return Curve.from_points(seed, SweepOutcome.COMPLETED, points)
+
+
+class _Clock:
+    """Wall-clock seconds of training and of evaluation; each ends with a transfer, so CUDA's work is in it."""
+
+    def __init__(self) -> None:
+        self.train = self.evaluate = 0.0
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.train += time.perf_counter() - begin
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.evaluate += time.perf_counter() - begin
+
+
+@contextmanager
+def _on_device(problem: Problem) -> Iterator[None]:
+    """Keep torch's global generators as they were, and turn running out of memory into a user's error."""
+    devices = [problem.device] if problem.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices), problem.arithmetic():
+            yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise MachineError(
+            f"out of memory on {problem.device} at batch_size {problem.batch_size}: "
+            "try data.batch_size=N with a smaller N, or precision=bf16. Either moves the bounds."
+        ) from error

@@ -1,0 +1,212 @@
+"""The run folder: the files of one range test, which every other command reads.
+
+``config.yaml`` the resolved config; ``curve.csv`` one row per evaluation, appended as it is measured; ``result.json``
+bounds, plan, cost and environment; ``range_test.png`` and ``schedule.png``, drawn from these files alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from pydantic import TypeAdapter, ValidationError
+
+from clrtool.config import RangeTestConfig, load_config
+from clrtool.core.bounds import Bounds
+from clrtool.core.curve import Curve, Point, SweepOutcome
+from clrtool.core.plan import Plan
+from clrtool.core.record import SCHEMA_VERSION, RunRecord, SweepRecord
+from clrtool.errors import ConfigError, MachineError
+from clrtool.report.files import write_whole
+
+COLUMNS = ("seed", *Point._fields)
+_PLAN = TypeAdapter(Plan)
+
+
+def open_run(folder: Path, config: RangeTestConfig, *, fresh: bool = False) -> RunRecord | None:
+    """Prepare a run folder for a config, and give back what is finished in it.
+
+    Returns:
+        The record of a finished run of the same config, else None.
+
+    Raises:
+        ConfigError: the folder holds a run of another config, and ``fresh`` is not set.
+        MachineError: the folder cannot be written.
+    """
+    saved = folder / "config.yaml"
+    if saved.exists() and not fresh:
+        if load_config(saved).sha256() != config.sha256():
+            raise ConfigError(
+                f"{folder} holds a run of another config: give this one another folder with -o DIR, "
+                "or replace the old run with --fresh"
+            )
+        if (folder / "result.json").exists():
+            return read_run(folder)
+    write_whole(saved, config.to_yaml())  # first of all, so that a folder that cannot be written fails before training
+    for name in ("result.json", "range_test.png", "schedule.png"):
+        (folder / name).unlink(missing_ok=True)
+    return None
+
+
+class CurveLog:
+    """``curve.csv`` while it grows: a row is in the file as soon as it is measured."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "curve.csv"
+
+    def __enter__(self) -> Self:
+        write_whole(self.path, _row(COLUMNS))
+        self._file: TextIO = self.path.open("a", encoding="utf-8", newline="")
+        return self
+
+    def append(self, seed: int, point: Point) -> None:
+        try:
+            self._file.write(_row((seed, *point)))
+            self._file.flush()
+        except OSError as error:
+            raise MachineError(f"{self.path}: cannot append a row: {error.strerror or error}") from error
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+
+def write_run(folder: Path, record: RunRecord) -> None:
+    """Write ``curve.csv`` and then ``result.json``, whose presence says that the run is finished."""
+    rows = ((curve.seed, *point) for curve in record.sweep.curves for point in curve.points())
+    write_whole(folder / "curve.csv", "".join(map(_row, (COLUMNS, *rows))))
+    write_whole(folder / "result.json", to_json(record))
+
+
+def to_json(record: RunRecord) -> str:
+    """The content of ``result.json``."""
+    return json.dumps(_to_dict(record), indent=2, allow_nan=False) + "\n"
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read a finished run. Raises ConfigError for a folder or a file that is not one."""
+    result, curve_file = folder / "result.json", folder / "curve.csv"
+    values = _load(result)
+    try:
+        sweep = dict(values["sweep"])
+        outcomes = {int(seed): SweepOutcome[word.upper()] for seed, word in sweep.pop("outcomes").items()}
+        for derived in ("seeds", "outcome", "cost_epochs"):
+            del sweep[derived]
+        return RunRecord(
+            sweep=SweepRecord(**sweep, curves=_read_curves(curve_file, outcomes)),
+            bounds=Bounds.from_dict(values["bounds"]),
+            plan=_plan(values["plan"]),
+            environment=values["environment"],
+            config_sha256=values["config_sha256"],
+            data_sha256=values["data_sha256"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(result, error) from error
+
+
+def find_run(source: str) -> Path:
+    """A run folder or JSON file by its path; a config, by path or name, stands for its default run folder."""
+    place, default = Path(source), Path("runs") / Path(source).stem
+    if place.is_dir() or place.suffix == ".json":
+        return place
+    if default.is_dir():
+        return default
+    raise ConfigError(f"{source}: no run folder and no JSON file, and there is no {default}")
+
+
+def read_plan(file: Path) -> Plan:
+    """The plan in a JSON file: a result, a bounds file or a plan. Raises ConfigError if there is none."""
+    values = _load(file)
+    try:
+        plan = _plan(values["plan"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(file, error) from error
+    if plan is None:
+        raise ConfigError(f"{file}: holds no plan, because its range test was inconclusive")
+    return plan
+
+
+def plan_to_json(plan: Plan) -> str:
+    """A plan as a file that ``read_plan`` takes."""
+    return json.dumps({"schema_version": SCHEMA_VERSION, "plan": plan.to_dict()}, indent=2, allow_nan=False) + "\n"
+
+
+def _to_dict(record: RunRecord) -> dict[str, Any]:
+    sweep = record.sweep
+    measured = {name: value for name, value in vars(sweep).items() if name != "curves"}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "status": "inconclusive" if record.bounds.verdict.word == "inconclusive" else "done",
+        "bounds": record.bounds.to_dict(),
+        "plan": record.plan.to_dict() if record.plan else None,
+        "sweep": measured
+        | {
+            "seeds": [curve.seed for curve in sweep.curves],
+            "cost_epochs": sweep.cost_epochs,
+            "outcome": sweep.outcome.word,
+            "outcomes": {str(curve.seed): curve.outcome.word for curve in sweep.curves},
+        },
+        "environment": dict(record.environment),
+        "config_sha256": record.config_sha256,
+        "data_sha256": record.data_sha256,
+    }
+
+
+def _row(values: tuple[Any, ...]) -> str:
+    """One CSV row; a float as the shortest text that reads back to it, NaN as nothing."""
+    text = io.StringIO()
+    blank = ("" if isinstance(value, float) and math.isnan(value) else value for value in values)
+    csv.writer(text, lineterminator="\n").writerow(blank)
+    return text.getvalue()
+
+
+def _read_curves(file: Path, outcomes: Mapping[int, SweepOutcome]) -> tuple[Curve, ...]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
+    header, *rows = list(csv.reader(io.StringIO(text))) or [[]]
+    if tuple(header) != COLUMNS:
+        raise ConfigError(f"{file}:1: the columns must be {','.join(COLUMNS)}")
+    points: dict[int, list[Point]] = {seed: [] for seed in outcomes}
+    for number, row in enumerate(rows, 2):
+        try:
+            seed, iteration, *numbers = row
+            points[int(seed)].append(Point(int(iteration), *(float(text) if text else math.nan for text in numbers)))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"{file}:{number}: not a row of this run: {','.join(row)[:80]!r}") from error
+    return tuple(Curve.from_points(seed, outcomes[seed], found) for seed, found in points.items())
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{file.parent}: is not a finished run, it has no {file.name}") from error
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: must hold one JSON object")
+    if values.get("schema_version") != SCHEMA_VERSION:
+        found = values.get("schema_version")
+        raise ConfigError(f"{file}: schema_version must be {SCHEMA_VERSION}, it is {found!r}")
+    return values
+
+
+def _plan(values: Any) -> Plan | None:
+    return None if values is None else _PLAN.validate_json(json.dumps(values), strict=True)
+
+
+def _damaged(file: Path, error: Exception) -> ConfigError:
+    if isinstance(error, ConfigError):
+        return error
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return ConfigError(f"{file}: plan.{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    what = f"has no {error}" if isinstance(error, KeyError) else str(error)
+    return ConfigError(f"{file}: is damaged or no result of clrtool: {what}")
