@@ -184,8 +184,9 @@ def _override(document: Document, override: str) -> None:
         document.faults.append((place, "an override is KEY=VALUE with a dotted key, for example sweep.epochs=2"))
         return
     path = tuple(key.split("."))
-    value = read_yaml(text, place)
+    value = read_yaml(text, place, at=path)
     document.faults += value.faults
+    document.faulty |= value.faulty
     target = document.value
     for depth, part in enumerate(path[:-1], 1):
         document.places.setdefault(path[:depth], (place, place))
@@ -194,7 +195,7 @@ def _override(document: Document, override: str) -> None:
             document.faults.append((place, f"{'.'.join(path[:depth])} holds one value, not keys"))
             return
     target[path[-1]] = value.value
-    document.places[path] = (place, place)
+    document.places |= value.places
 
 
 def _validate(document: Document) -> RangeTestConfig:

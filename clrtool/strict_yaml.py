@@ -47,14 +47,15 @@ class Document:
     """A YAML text as plain values, with ``places[path]`` = the (key, value) positions as ``file:line:column``."""
 
     name: str
+    inline: bool = False  # a value from the command line: its place is its name alone
     value: Any = None
     places: dict[KeyPath, tuple[str, str]] = field(default_factory=dict)
     faults: list[tuple[str, str]] = field(default_factory=list)  # (place, message)
     faulty: set[KeyPath] = field(default_factory=set)
 
 
-def read_yaml(text: str, name: str) -> Document:
-    """Read one YAML text; ``name`` is what its places begin with.
+def read_yaml(text: str, name: str, at: KeyPath = ()) -> Document:
+    """Read one YAML text; ``name`` is what its places begin with, ``at`` the key whose value it is, if it is one.
 
     Raises:
         ConfigError: the text is not YAML, is too large or too deep, or uses tags, anchors or aliases. Faults of
@@ -69,7 +70,7 @@ def read_yaml(text: str, name: str) -> Document:
         raise ConfigError(
             f"{name}: a config of {len(text):,} characters is refused; at most {MAX_CHARACTERS:,} are read"
         )
-    document = Document(name)
+    document = Document(name, inline=bool(at))
     try:
         _check_events(text, name)
         root = YAML(pure=True).compose(text)
@@ -77,8 +78,9 @@ def read_yaml(text: str, name: str) -> Document:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(_syntax_fault(error, name)) from error
+    document.places[at] = (name, name) if at else (f"{name}:1:1", f"{name}:1:1")
     if root is not None:
-        document.value = _value(root, (), document)
+        document.value = _value(root, at, document)
     return document
 
 
@@ -158,4 +160,4 @@ def _scalar(text: str, path: KeyPath, document: Document) -> Any:
 
 
 def _place(node: Node, document: Document) -> str:
-    return f"{document.name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+    return document.name if document.inline else f"{document.name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"

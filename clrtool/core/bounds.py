@@ -31,9 +31,12 @@ EDGE = 0.1
 SPREAD = 3.0
 # Accuracy counts as ragged when it scatters this many times as much above max_lr as below.
 RAGGED = 2.0
-# The paper's rule of thumb where base_lr cannot be read: a third or a quarter of max_lr.
-FALLBACK = 4
-AT_ONCE = f"Accuracy rises from nothing to its height between two evaluations: base_lr is max_lr / {FALLBACK}."
+# Bounds closer than this factor leave no cycle to speak of (the closest that the paper reads are 2.5 apart). Then
+# its rule of thumb holds: base_lr is a third or a quarter of max_lr.
+CLOSE, FALLBACK = 2.0, 4
+TOO_CLOSE = (
+    f"Accuracy rises to its height within a factor of {CLOSE:g}: base_lr is max_lr / {FALLBACK}, a rule of thumb."
+)
 
 
 class Verdict(Enum):
@@ -127,6 +130,8 @@ def find_bounds(curves: Sequence[Curve], heldout_samples: int | None = None) -> 
         base_lr = first lr from which a stays above floor + 0.10 * rise, up to the peak
         max_lr  = first lr at which a reaches floor + 0.95 * rise
 
+    Bounds within a factor of 2 of each other are no cycle: there ``base_lr = max_lr / 4``.
+
     A seed that broke counts with its first accuracy from there on.
 
     Args:
@@ -148,13 +153,13 @@ def find_bounds(curves: Sequence[Curve], heldout_samples: int | None = None) -> 
     max_interval = _span(lr[each.stop] for each in readings)
     advice = _advice(lr, reading, curves, max_interval)
     base_lr, max_lr = float(lr[reading.start]), float(lr[reading.stop])
-    at_once = reading.start >= reading.stop
+    too_close = max_lr < CLOSE * base_lr
     return Bounds(
-        base_lr=max_lr / FALLBACK if at_once else base_lr,
+        base_lr=max_lr / FALLBACK if too_close else base_lr,
         max_lr=max_lr,
-        base_lr_interval=None if at_once else _span(lr[each.start] for each in readings),
+        base_lr_interval=None if too_close else _span(lr[each.start] for each in readings),
         max_lr_interval=max_interval,
-        base_reason=AT_ONCE if at_once else _base_reason(lr, reading),
+        base_reason=TOO_CLOSE if too_close else _base_reason(lr, reading),
         max_reason=_max_reason(lr, mean, reading, Advice.STILL_RISING in advice),
         verdict=_verdict(advice),
         advice=advice,

@@ -102,8 +102,8 @@ def smooth(values: ArrayLike, half_width: int) -> FloatArray:
     """Mean of ``2 * half_width + 1`` neighbours, centred, with a window that narrows evenly towards both ends.
 
     ``s[i] = mean(v[i-w : i+w+1])`` with ``w = min(half_width, i, n-1-i)``. The window is symmetric at every point, so a
-    straight line stays where it is to its ends, and a peak or a step is not moved: a running average, which looks
-    back only, moves it by its lag.
+    straight line stays where it is to its ends, and a peak or a step two half widths or more from an end is not
+    moved. A running average, which looks back only, moves it by its lag.
 
     >>> smooth([0, 0, 0, 3, 0, 0, 0], half_width=1)
     array([0., 0., 1., 1., 1., 0., 0.])

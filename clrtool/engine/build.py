@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -160,30 +159,37 @@ def _make_loss(loss: Component, factory: FactoryImport) -> Loss:
 
 
 def _try_out(problem: Problem, num_classes: int) -> None:
-    """One batch through a fresh model, loss and optimizer, so that a misfit is a message and not a crash later."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    """One training step of a fresh model, so that pieces that do not fit are a message now and not a crash later."""
+    with problem.on_device():
         model = problem.make_model()
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model: must be a torch.nn.Module, the factory returned {type(model).__name__}")
+        model.to(problem.device).train()
         if not any(each.requires_grad for each in model.parameters()):
             raise ConfigError("model: has no parameter to train")
-        optimizer = problem.make_optimizer(model.to(problem.device).parameters())
+        optimizer = problem.make_optimizer(model.parameters())
         if not isinstance(optimizer, Optimizer):
             raise ConfigError(f"optimizer: must be a torch.optim.Optimizer, it is {type(optimizer).__name__}")
-        inputs, targets = problem.batch(problem.train, slice(0, min(2, problem.batch_size)))
-        try:
-            outputs = model.eval()(inputs)
-            loss = problem.loss(outputs, targets)
-        except Exception as error:
-            shape = tuple(inputs.shape)
-            raise ConfigError(
-                f"model: a batch of shape {shape} and type {inputs.dtype} fails: {describe(error)}"
-            ) from error
-    if outputs.ndim != 2 or len(outputs) != len(inputs):
-        raise ConfigError(
-            f"model: outputs must be (batch, classes), got {tuple(outputs.shape)} for {len(inputs)} samples"
-        )
-    if isinstance(problem.loss, nn.CrossEntropyLoss) and outputs.shape[1] < num_classes:
-        raise ConfigError(f"model: has {outputs.shape[1]} outputs for the {num_classes} classes of the data")
-    if loss.numel() != 1 or math.isnan(float(loss)):
-        raise ConfigError(f"loss: must give one number that is not NaN, got {loss}")
+        inputs, targets = problem.batch(problem.train, slice(0, problem.batch_size))
+        outputs = _attempt(f"model: a batch of shape {tuple(inputs.shape)}, {inputs.dtype}", lambda: model(inputs))
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(inputs):
+            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ConfigError(f"model: outputs must be ({len(inputs)}, classes) for {len(inputs)} samples, got {shape}")
+        if isinstance(problem.loss, nn.CrossEntropyLoss) and outputs.shape[1] < num_classes:
+            raise ConfigError(f"model: has {outputs.shape[1]} outputs for the {num_classes} classes of the data")
+        loss = _attempt("loss", lambda: problem.loss(outputs, targets))
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise ConfigError(f"loss: must give one number, got {loss!r:.100}")
+        _attempt("loss: its gradient", loss.backward)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-6
+        _attempt("optimizer: its step", optimizer.step)
+
+
+def _attempt(what: str, run: Callable[[], Any]) -> Any:
+    try:
+        return run()
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        raise ConfigError(f"{what} fails: {describe(error)}") from error

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clrtool.engine.imports import describe
 from clrtool.errors import ConfigError, MachineError, nearest
 
 # 2,000 samples put the standard error of an accuracy near 0.5 at 1.1 points.
@@ -141,7 +142,12 @@ def _part(part: Any, name: str) -> Samples:
     if isinstance(part, tuple | list) and len(part) == 2 and all(isinstance(x, Tensor | np.ndarray) for x in part):
         return Samples(torch.as_tensor(part[0]), torch.as_tensor(part[1]).long())
     if hasattr(part, "__getitem__") and hasattr(part, "__len__"):
-        return _collect(part, range(len(part)), size=None)
+        try:
+            return _collect(part, range(len(part)), size=None)
+        except (ConfigError, MachineError):
+            raise
+        except Exception as error:
+            raise ConfigError(f"data.factory: {name} must give (input, class number) pairs: {describe(error)}") from error
     raise ConfigError(
         f"data.factory: {name} must be a pair of tensors or a dataset with a length, it is {type(part).__name__}"
     )

@@ -64,14 +64,25 @@ class Problem:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     @contextmanager
-    def arithmetic(self) -> Iterator[None]:
-        """Fix float32 products to full precision, or to TF32 where the config says so."""
+    def on_device(self) -> Iterator[None]:
+        """Run in the problem's arithmetic, and leave torch's global generators and settings as they were.
+
+        Raises:
+            MachineError: the device ran out of memory.
+        """
+        devices = [self.device] if self.device.type == "cuda" else []
         backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
         before = [backend.fp32_precision for backend in backends]
         try:
             for backend in backends:
                 backend.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
-            yield
+            with torch.random.fork_rng(devices=devices):
+                yield
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise MachineError(
+                f"out of memory on {self.device} with data.batch_size = {self.batch_size}: "
+                "try a smaller data.batch_size, or precision=bf16. Either moves the bounds."
+            ) from error
         finally:
             for backend, value in zip(backends, before, strict=True):
                 backend.fp32_precision = value

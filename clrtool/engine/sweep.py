@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
-import torch
 
 from clrtool.config import SweepConfig
 from clrtool.core.curve import Curve, Point, SweepOutcome, has_diverged
@@ -18,7 +17,6 @@ from clrtool.core.schedules import FloatArray, Spacing, make_sweep
 from clrtool.engine.learner import Learner
 from clrtool.engine.problem import Problem
 from clrtool.engine.scout import scout
-from clrtool.errors import MachineError
 
 OnPoint = Callable[[int, Point], None]
 
@@ -34,7 +32,7 @@ def run_range_test(problem: Problem, config: SweepConfig, seed: int, on_point: O
     """
     iterations = max(2, round(config.epochs * problem.iterations_per_epoch))
     clock = _Clock()
-    with _on_device(problem):
+    with problem.on_device():
         start_lr, end_lr, scouted = _ends(problem, config, seed)
         spacing = _spacing(config, start_lr, end_lr)
         lrs = make_sweep(spacing, start_lr, end_lr, iterations)(np.arange(iterations))
@@ -95,7 +93,7 @@ def _sweep(problem: Problem, lrs: FloatArray, evaluations: int, seed: int, clock
     for start, stop in pairwise(stops):
         with clock.training():
             losses = learner.train(start, lrs[start:stop].tolist())
-        means.append(float(np.mean(losses)))
+        means.append(sum(losses) / len(losses))  # numpy's mean warns of inf - inf
         point = measure(stop, means[-1])
         if not (math.isfinite(point.train_loss) and math.isfinite(point.heldout_loss)):
             return Curve.from_points(seed, SweepOutcome.NOT_FINITE, points)
@@ -121,17 +119,3 @@ class _Clock:
         begin = time.perf_counter()
         yield
         self.evaluate += time.perf_counter() - begin
-
-
-@contextmanager
-def _on_device(problem: Problem) -> Iterator[None]:
-    """Keep torch's global generators as they were, and turn running out of memory into a user's error."""
-    devices = [problem.device] if problem.device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=devices), problem.arithmetic():
-            yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise MachineError(
-            f"out of memory on {problem.device} at batch_size {problem.batch_size}: "
-            "try data.batch_size=N with a smaller N, or precision=bf16. Either moves the bounds."
-        ) from error

@@ -1,0 +1,65 @@
+"""What the tests share: small runs, made once, and the command line in this process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clrtool.cli.main import main
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+# Half a second of training, once torch is imported.
+QUICK = ["sweep.epochs=1", "sweep.evaluations=10", "sweep.start_lr=1e-3", "sweep.end_lr=1", "--seeds", "2", "-q"]
+
+
+class Result:
+    def __init__(self, code, out, err):
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def cli(capsys):
+    """Call the command line in this process."""
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return Result(stop.value.code or 0, printed.out, printed.err)
+
+    return call
+
+
+@pytest.fixture
+def process():
+    """Call the command line in a process of its own."""
+
+    def call(*arguments, **options):
+        command = [sys.executable, "-m", "clrtool", *map(str, arguments)]
+        environment = {**os.environ, "NO_COLOR": "1"}
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=120, env=environment, check=False, **options
+        )
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """The folder of a finished quick run on the digits; not to be changed."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    with pytest.raises(SystemExit) as stop:
+        main(["rangetest", "digits", *QUICK, "-o", str(folder)])
+    assert stop.value.code in (0, 3)
+    return folder
+
+
+@pytest.fixture
+def shared():
+    """The reference data beside the project, where there is any."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no reference data: {SHARED.name}/ is not beside the project")
+    return SHARED

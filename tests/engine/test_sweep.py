@@ -1,0 +1,238 @@
+"""The sweep against theory, against a loop written out by hand, and against its own promises."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from clrtool.config import RangeTestConfig, SweepConfig
+from clrtool.core.curve import SweepOutcome, has_diverged
+from clrtool.engine.build import build_problem
+from clrtool.engine.datasets import Samples
+from clrtool.engine.learner import Learner
+from clrtool.engine.problem import Problem
+from clrtool.engine.sweep import run_range_test
+
+
+class Weight(nn.Module):
+    """One weight, shown to every sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self, x):
+        return self.w.expand(len(x), 1)
+
+
+def problem(model=Weight, loss=None, optimizer=None, samples=400, batch_size=1, device="cpu"):
+    place = torch.device(device)
+    data = Samples(torch.zeros(samples, 1, device=place), torch.zeros(samples, dtype=torch.int64, device=place))
+    zero, one = torch.zeros((), device=place), torch.ones((), device=place)
+    return Problem(
+        train=data, heldout=Samples(data.inputs[:2], data.targets[:2]), batch_size=batch_size, mean=zero, std=one,
+        make_model=model, make_optimizer=optimizer or (lambda params: torch.optim.SGD(params, lr=1.0)), loss=loss,
+        device=place, precision="fp32", data_sha256="",
+    )  # fmt: skip
+
+
+def sweep_of(problem, seed=0, **changes):
+    settings = {"start_lr": 0.01, "end_lr": 1.0, "spacing": "linear", "epochs": 1, "evaluations": 400, "seeds": 1}
+    return run_range_test(problem, SweepConfig(**settings | changes), seed, lambda seed, point: None)
+
+
+@pytest.mark.parametrize("spacing", ["linear", "exponential"])
+@pytest.mark.parametrize("curvature", [4.0, 25.0, 0.5])
+def test_on_a_quadratic_the_loss_first_rises_just_past_two_over_its_curvature(curvature, spacing):
+    quadratic = problem(loss=lambda outputs, targets: 0.5 * curvature * outputs.square().mean())
+    record = sweep_of(quadratic, start_lr=0.02 / curvature, end_lr=6 / curvature, spacing=spacing)
+    curve = record.curves[0]
+    first = int(np.argmax(np.diff(curve.heldout_loss) > 0)) + 1
+    assert curve.lr[first - 1] <= 2 / curvature < curve.lr[first]
+
+
+def test_on_a_quadratic_every_loss_is_the_product_of_its_factors_and_divergence_comes_when_theory_says():
+    curvature = 4.0
+    quadratic = problem(loss=lambda outputs, targets: 0.5 * curvature * outputs.square().mean())
+    curve = sweep_of(quadratic, start_lr=0.001, end_lr=2.0).curves[0]
+    lrs = np.linspace(0.001, 2.0, 400)
+    # loss[i+1] = (1 - lr[i] * curvature)^2 loss[i]: row i holds the weights after i updates, and the lr of the last.
+    theory = 0.5 * curvature * np.concatenate(([1.0], np.cumprod((1 - lrs * curvature) ** 2)))
+    rows = len(curve.lr)
+    np.testing.assert_allclose(curve.lr[1:], lrs[: rows - 1])
+    np.testing.assert_allclose(curve.heldout_loss, theory[:rows], rtol=1e-6)
+    # A batch's loss is measured before its update: the training loss of row i is the held-out loss of row i - 1.
+    np.testing.assert_allclose(curve.train_loss[1:], curve.heldout_loss[:-1], rtol=1e-6)
+    diverged = [has_diverged(theory[0], theory[: i + 1].min(), theory[i]) for i in range(400)]
+    assert curve.outcome is SweepOutcome.DIVERGED
+    assert rows - 2 == diverged.index(True)
+
+
+def test_rows_hold_the_last_lr_before_them_and_the_sweep_ends_at_end_lr():
+    flat = problem(loss=lambda outputs, targets: outputs.square().mean())
+    curve = sweep_of(flat, start_lr=0.001, end_lr=0.5, evaluations=7).curves[0]
+    assert curve.iteration.tolist() == [0, 57, 114, 171, 229, 286, 343, 400]
+    expected = np.linspace(0.001, 0.5, 400)[[0, 56, 113, 170, 228, 285, 342, 399]]
+    np.testing.assert_allclose(curve.lr, expected)
+    assert (curve.lr[0], curve.lr[-1]) == (0.001, 0.5)
+    assert math.isnan(curve.train_loss[0])
+    assert curve.epoch[-1] == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_ends_the_sweep_as_a_result(value):
+    class Breaks(Weight):
+        steps = 0
+
+        def forward(self, x):
+            Breaks.steps += self.training
+            return super().forward(x) * (value if Breaks.steps > 100 else 1.0)
+
+    curve = sweep_of(problem(Breaks, lambda outputs, targets: outputs.mean()), evaluations=40).curves[0]
+    assert curve.outcome is SweepOutcome.NOT_FINITE
+    assert curve.iteration[-1] == 110
+    assert not math.isfinite(curve.train_loss[-1])
+
+
+def test_a_negative_loss_is_swept_to_its_end():
+    down = problem(loss=lambda outputs, targets: -1 - torch.sigmoid(outputs).mean())
+    assert sweep_of(down).curves[0].outcome is SweepOutcome.COMPLETED
+
+
+def digits(**changes):
+    values = {"model": {"name": "mlp"}, "data": {"name": "digits", "batch_size": 50}}
+    config = RangeTestConfig.model_validate(values | changes)
+    return build_problem(config, device="cpu")
+
+
+def test_a_sweep_equals_a_plain_training_loop_written_out_by_hand():
+    ours = digits()
+    curve = sweep_of(ours, seed=5, end_lr=0.3, epochs=2, evaluations=6).curves[0]
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    images, labels = ours.train.inputs.float(), ours.train.targets
+    images, heldout = ((x.float() - images.mean()) / images.std(correction=0) for x in (images, ours.heldout.inputs))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+    lrs = np.linspace(0.01, 0.3, 60)
+    order = np.concatenate([np.random.default_rng([5, epoch]).permutation(1500) for epoch in range(2)])
+    accuracy = []
+    for iteration in range(61):
+        if iteration % 10 == 0:
+            accuracy.append((model(heldout).argmax(1) == ours.heldout.targets).double().mean().item())
+        if iteration == 60:
+            break
+        optimizer.param_groups[0]["lr"] = lrs[iteration]
+        index = order[50 * iteration : 50 * iteration + 50]
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images[index]), labels[index]).backward()
+        optimizer.step()
+    np.testing.assert_allclose(curve.accuracy, accuracy, atol=1.5 / 297)
+    assert accuracy[-1] > 0.8
+
+
+def test_the_same_seed_gives_the_same_curve_and_another_seed_another():
+    ours = digits()
+    one, two = (sweep_of(ours, seeds=2, evaluations=5).curves for _ in range(2))
+    for first, second in zip(one, two, strict=True):
+        assert repr(first.points()) == repr(second.points())
+    assert one[0].accuracy.tolist() != one[1].accuracy.tolist()
+
+
+def test_a_range_test_leaves_torchs_generator_and_settings_as_they_were():
+    before = torch.get_rng_state(), torch.backends.cuda.matmul.fp32_precision
+    sweep_of(digits(precision="tf32"), epochs=0.1)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert torch.backends.cuda.matmul.fp32_precision == before[1]
+
+
+def test_each_epoch_uses_a_sample_once_and_each_epoch_has_its_own_order():
+    learner = Learner(digits(), seed=0)
+    epochs = [torch.cat([learner._index(30 * epoch + i) for i in range(30)]) for epoch in range(2)]
+    for order in epochs:
+        assert order.sort().values.equal(torch.arange(1500))
+    assert not epochs[0].equal(epochs[1])
+    assert learner._index(3).equal(epochs[0][150:200])
+
+
+def test_training_and_evaluation_run_in_their_own_mode_on_their_own_samples():
+    seen = []
+
+    class Spy(Weight):
+        def forward(self, x):
+            seen.append((self.training, len(x)))
+            return super().forward(x)
+
+    sweep_of(problem(Spy, lambda outputs, targets: outputs.square().mean(), batch_size=4), evaluations=10)
+    assert seen[0] == (False, 2)
+    assert set(seen) == {(False, 2), (True, 4)}
+    assert seen.count((True, 4)) == 100
+    assert seen.count((False, 2)) == 11
+
+
+def test_an_evaluation_changes_no_weight_no_statistic_and_draws_no_random_number():
+    values = {"name": "convnet", "args": {"channels": [4], "batch_norm": True}}
+    learner = Learner(digits(model=values), seed=0)
+    learner.train(0, [0.1] * 5)
+    before = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    generator = torch.get_rng_state()
+    assert learner.evaluate() == learner.evaluate()
+    assert torch.equal(torch.get_rng_state(), generator)
+    for name, value in learner.model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_the_held_out_loss_is_the_mean_over_samples_and_not_over_batches():
+    ours = digits()
+    learner = Learner(ours, seed=0)
+    loss, accuracy = learner.evaluate()
+    inputs, targets = ours.batch(ours.heldout, slice(None))
+    outputs = learner.model(inputs)
+    assert loss == pytest.approx(nn.functional.cross_entropy(outputs, targets).item(), rel=1e-6)
+    assert accuracy == (outputs.argmax(1) == targets).double().mean().item()
+
+
+def test_auto_ends_are_found_by_a_scout_and_its_cost_is_counted():
+    record = sweep_of(digits(), start_lr="auto", end_lr="auto", spacing="auto", evaluations=20, epochs=2)
+    assert record.spacing == "exponential"
+    assert 1e-4 < record.start_lr < 1e-2 < 0.2 < record.end_lr <= 10
+    assert 0 < record.scout_iterations <= 200
+    assert record.iterations == record.scout_iterations + 60
+    assert record.cost_epochs == pytest.approx(record.iterations / 30)
+
+
+def test_one_auto_end_makes_way_for_the_other():
+    assert sweep_of(digits(), start_lr="auto", end_lr=1e-6, epochs=0.2).start_lr == pytest.approx(1e-7)
+    assert sweep_of(digits(), start_lr=500.0, end_lr="auto", epochs=0.2).end_lr == pytest.approx(5000)
+
+
+@pytest.mark.parametrize(("ends", "spacing"), [((0.1, 1.0), "linear"), ((0.1, 1.01), "exponential")])
+def test_auto_spacing_is_linear_within_a_decade(ends, spacing):
+    record = sweep_of(digits(), start_lr=ends[0], end_lr=ends[1], spacing="auto", epochs=0.2)
+    assert record.spacing == spacing
+
+
+def test_bf16_gives_nearly_the_curve_of_fp32():
+    full, half = (sweep_of(digits(precision=name), end_lr=0.2, evaluations=5).curves[0] for name in ("fp32", "bf16"))
+    np.testing.assert_allclose(full.accuracy, half.accuracy, atol=0.05)
+    assert full.heldout_loss.tolist() != half.heldout_loss.tolist()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_gives_nearly_the_curve_of_the_cpu():
+    values = {"model": {"name": "mlp"}, "data": {"name": "digits", "batch_size": 50}}
+    config = RangeTestConfig.model_validate(values)
+    curves = [
+        sweep_of(build_problem(config, device=device), end_lr=0.2, evaluations=10).curves[0]
+        for device in ("cpu", "cuda")
+    ]
+    np.testing.assert_allclose(curves[0].accuracy, curves[1].accuracy, atol=0.03)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_cuda_the_quadratic_rises_where_theory_says():
+    quadratic = problem(loss=lambda outputs, targets: 2 * outputs.square().mean(), device="cuda")
+    curve = sweep_of(quadratic, start_lr=0.01, end_lr=1.0).curves[0]
+    first = int(np.argmax(np.diff(curve.heldout_loss) > 0)) + 1
+    assert curve.lr[first - 1] <= 0.5 < curve.lr[first]
