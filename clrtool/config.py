@@ -11,19 +11,20 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML
 
+from clrtool.core.plan import MAX_EPOCHS
 from clrtool.core.schedules import POLICIES
 from clrtool.errors import ConfigError, nearest
 from clrtool.strict_yaml import Document, KeyPath, read_yaml
 
 Auto = Literal["auto"]
 LearningRate = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
-Epochs = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False)]
+Epochs = Annotated[float, Field(gt=0, le=MAX_EPOCHS, allow_inf_nan=False)]
 # Unions are tried left to right, so that the message of the more general type comes first.
 AutoLearningRate = Annotated[LearningRate | Auto, Field(union_mode="left_to_right")]
 AutoEpochs = Annotated[Epochs | Auto, Field(union_mode="left_to_right")]
@@ -39,9 +40,18 @@ class _Tree(BaseModel):
 class Component(_Tree):
     """Something to build: a built-in by ``name``, or ``factory: "pkg.module:callable"``; ``args`` by keyword."""
 
+    default_name: ClassVar[str | None] = None
+
     name: str | None = None
     factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
     args: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_name(cls, values: Any) -> Any:
+        if isinstance(values, dict) and cls.default_name and not {"name", "factory"} & set(values):
+            return {"name": cls.default_name} | values
+        return values
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -59,11 +69,19 @@ class DataConfig(Component):
 class OptimizerConfig(Component):
     """Any ``torch.optim`` class by name; its learning rate is what the sweep sets."""
 
+    default_name = "SGD"
+
     @model_validator(mode="after")
     def _no_lr(self) -> Self:
         if "lr" in self.args:
             raise PydanticCustomError("rule", "is what the sweep sets; remove it", {"field": ("args", "lr")})
         return self
+
+
+class LossConfig(Component):
+    """What is minimised."""
+
+    default_name = "cross_entropy"
 
 
 class SweepConfig(_Tree):
@@ -110,7 +128,7 @@ class RangeTestConfig(_Tree):
     model: Component
     data: DataConfig
     optimizer: OptimizerConfig = OptimizerConfig(name="SGD", args={"momentum": 0.9})
-    loss: Component = Component(name="cross_entropy")
+    loss: LossConfig = LossConfig(name="cross_entropy")
     metric: Literal["accuracy"] = "accuracy"
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     sweep: SweepConfig = SweepConfig()

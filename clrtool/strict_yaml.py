@@ -160,4 +160,6 @@ def _scalar(text: str, path: KeyPath, document: Document) -> Any:
 
 
 def _place(node: Node, document: Document) -> str:
-    return document.name if document.inline else f"{document.name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+    return (
+        document.name if document.inline else f"{document.name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+    )

@@ -223,5 +223,5 @@ def test_the_schema_refuses_what_the_tree_refuses():
 
 
 def test_an_unknown_config_name_lists_the_shipped_ones():
-    with pytest.raises(ConfigError, match="did you mean 'digits'. Valid: cifar10, cifar10-mlp-adamw, custom, digits"):
+    with pytest.raises(ConfigError, match=r"did you mean 'digits'. Valid: cifar10, cifar10-mlp-adamw, custom, digits"):
         find_config("digit")

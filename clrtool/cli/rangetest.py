@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clrtool.cli.console import Progress, console, say
+from clrtool.errors import ConfigError
 
 if TYPE_CHECKING:
-    from clrtool.config import RangeTestConfig
+    from clrtool.config import PlanConfig, RangeTestConfig
     from clrtool.core.curve import Point
+    from clrtool.core.plan import Plan
     from clrtool.core.record import RunRecord
+    from clrtool.engine.problem import Problem
 
 INCONCLUSIVE, INTERRUPTED = 3, 130
 
@@ -79,7 +82,6 @@ def _measure(
     quiet: bool,
 ) -> RunRecord:
     from clrtool.core.bounds import find_bounds
-    from clrtool.core.plan import make_plan
     from clrtool.core.record import RunRecord
     from clrtool.report.plots import draw_run
     from clrtool.report.run import CurveLog, write_run
@@ -90,8 +92,7 @@ def _measure(
     from clrtool.engine.sweep import run_range_test
 
     problem = build_problem(settings, device=device, allow_import=allow_import, download=download, folder=config_folder)
-    budget = {name: value for name, value in settings.plan.model_dump().items() if value != "auto"}
-    planned = partial(make_plan, iterations_per_epoch=problem.iterations_per_epoch, **budget)
+    _plan(settings.plan, problem, 1.0, 2.0)  # what cannot be planned should not fail after the sweep
     with CurveLog(folder) as log, Progress(settings.sweep.seeds, settings.sweep.epochs, quiet=quiet) as progress:
 
         def on_point(seed: int, point: Point) -> None:
@@ -107,7 +108,7 @@ def _measure(
     record = RunRecord(
         sweep=sweep,
         bounds=bounds,
-        plan=planned(base_lr=bounds.base_lr, max_lr=bounds.max_lr) if bounds.base_lr and bounds.max_lr else None,
+        plan=_plan(settings.plan, problem, bounds.base_lr, bounds.max_lr),
         environment=environment(problem.device),
         config_sha256=settings.sha256(),
         data_sha256=problem.data_sha256,
@@ -115,3 +116,15 @@ def _measure(
     write_run(folder, record)
     draw_run(folder, record)
     return record
+
+
+def _plan(wishes: PlanConfig, problem: Problem, base_lr: float | None, max_lr: float | None) -> Plan | None:
+    from clrtool.core.plan import make_plan
+
+    if base_lr is None or max_lr is None:
+        return None
+    given = {name: value for name, value in wishes.model_dump().items() if value != "auto"}
+    try:
+        return make_plan(base_lr, max_lr, problem.iterations_per_epoch, **given)
+    except ValueError as error:
+        raise ConfigError(f"plan: {error}") from error

@@ -11,6 +11,7 @@ from clrtool.core.schedules import POLICIES, Cyclical
 # Section 3.2 of arXiv 1506.01186 v6: a stepsize of 2-10 epochs; at least 3 cycles train most of the way, 4 are better.
 MIN_STEPSIZE_EPOCHS, MAX_STEPSIZE_EPOCHS = 2, 10
 GOOD_CYCLES = 4
+MAX_EPOCHS = 1e5  # more is a slip of the pen
 # exp_range: the share of the amplitude left at the end. The paper's own runs end between 0.01 and 0.22.
 FINAL_AMPLITUDE = 0.1
 
@@ -127,7 +128,7 @@ def _fit_cycles(
     epochs: float, iterations_per_epoch: int, stepsize_epochs: float | None
 ) -> tuple[int, int, tuple[str, ...]]:
     """The stepsize in iterations, the number of cycles, and the reasons for both."""
-    _check_positive("epochs", epochs)
+    _check_positive("epochs", epochs, at_most=MAX_EPOCHS)
     _check_positive("iterations_per_epoch", iterations_per_epoch)
     budget = math.floor(epochs * iterations_per_epoch)
     if stepsize_epochs is None:
@@ -164,6 +165,8 @@ def _choose_cycles(epochs: float) -> tuple[int, str]:
     return cycles, f"As few cycles as fit with a stepsize of at most {MAX_STEPSIZE_EPOCHS} epochs: {cycles}."
 
 
-def _check_positive(name: str, value: float) -> None:
+def _check_positive(name: str, value: float, at_most: float = math.inf) -> None:
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be finite and above 0, got {value!r}")
+    if value > at_most:
+        raise ValueError(f"{name} must be at most {at_most:g}, got {value!r}")

@@ -147,7 +147,9 @@ def _part(part: Any, name: str) -> Samples:
         except (ConfigError, MachineError):
             raise
         except Exception as error:
-            raise ConfigError(f"data.factory: {name} must give (input, class number) pairs: {describe(error)}") from error
+            raise ConfigError(
+                f"data.factory: {name} must give (input, class number) pairs: {describe(error)}"
+            ) from error
     raise ConfigError(
         f"data.factory: {name} must be a pair of tensors or a dataset with a length, it is {type(part).__name__}"
     )

@@ -10,6 +10,8 @@ from clrtool.core.bounds import Interval
 from clrtool.core.plan import Plan
 from clrtool.core.record import RunRecord
 
+SHOWN_CYCLES = 12
+
 
 def result_table(record: RunRecord, title: str) -> Table:
     """Bounds with interval and reason, the verdict, what to do next, and what the test cost."""
@@ -40,12 +42,14 @@ def plan_table(plan: Plan, title: str) -> Table:
         table.add_row("gamma", f"{plan.gamma:.8g}", "per iteration")
     table.add_row("stepsize", f"{plan.stepsize:,} iterations", f"{plan.stepsize_epochs:.4g} epochs")
     table.add_row("length", f"{plan.iterations:,} iterations", f"{plan.epochs:.4g} epochs")
-    for cycle in range(plan.num_cycles):
+    for cycle in range(min(plan.num_cycles, SHOWN_CYCLES)):
         begin = 2 * cycle * plan.stepsize
         peak = float(plan.schedule(begin + plan.stepsize))
         first, last = 2 * cycle * plan.stepsize_epochs, 2 * (cycle + 1) * plan.stepsize_epochs
         span = f"epochs {first:.4g} to {last:.4g}"
         table.add_row(f"cycle {cycle + 1}", f"peak {peak:.4g}", f"{span}, peak at iteration {begin + plan.stepsize:,}")
+    if plan.num_cycles > SHOWN_CYCLES:
+        table.add_row("...", f"{plan.num_cycles - SHOWN_CYCLES:,} more", "")
     for reason in plan.reasons:
         table.add_row("", "", _text(reason))
     return table

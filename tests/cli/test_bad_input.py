@@ -1,0 +1,187 @@
+"""Bad input of every kind: exit 2 or 4, one clear message, no traceback, nothing overwritten."""
+
+import numpy as np
+import pytest
+
+FAST = ["sweep.epochs=0.2", "sweep.start_lr=1e-3", "sweep.end_lr=1", "sweep.evaluations=3", "--seeds", "1", "-q"]
+
+
+@pytest.fixture
+def refused(cli, tmp_path, monkeypatch):
+    """Run rangetest on something bad; give its code and message."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(config, *words, fast=FAST):
+        result = cli("rangetest", config, *fast, *words)
+        assert result.code in (2, 4), result.err
+        assert result.err.startswith("error: ")
+        assert "Traceback" not in result.err
+        assert "internal error" not in result.err
+        assert result.out == ""
+        assert not (tmp_path / "runs" / "digits" / "result.json").exists()
+        return result.code, " ".join(result.err.split())
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sweep.end_lr=0", "sweep.end_lr = 0 must be above 0"),
+        ("sweep.end_lr=-0.1", "sweep.end_lr = -0.1 must be above 0"),
+        ("sweep.end_lr=.nan", "sweep.end_lr = .nan is not a finite number"),
+        ("sweep.end_lr=1e400", "sweep.end_lr = 1e400 is not a finite number"),
+        ("sweep.epochs=two", "sweep.epochs = 'two' must be a number"),
+        ("swep.epochs=2", "unknown key 'swep'; did you mean 'sweep'?"),
+        ("model.name=mpl", "model.name: unknown model 'mpl'; did you mean 'mlp'?"),
+        ("model.name=torchvision.resnet81", "torchvision has no model 'resnet81'; did you mean 'resnet18'?"),
+        ("model.args={hiden: [3]}", "model.args: unknown argument 'hiden'; did you mean 'hidden'?"),
+        ("model.args={hidden: [abc]}", "model.args: TypeError"),
+        ("model.args={hidden: 64}", "model.args: TypeError"),
+        ("model={name: resnet, args: {depth: 21}}", "model.args.depth = 21 must be 6n + 2"),
+        ("data.name=digit", "data.name: unknown dataset 'digit'; did you mean 'digits'?"),
+        ("data.batch_size=5000", "data.batch_size = 5000 must be at most the 1500 training samples"),
+        ("data.args={heldout: 1797}", "data.args.heldout = 1797 must be above 0 and below the 1797 samples"),
+        ("data.args={held: 3}", "data.args: unknown argument 'held'; did you mean 'heldout'?"),
+        ("optimizer.name=Sgd", "torch.optim has no 'Sgd'; did you mean 'SGD'?"),
+        ("optimizer.name=LBFGS", "LBFGS searches along a line"),
+        ("optimizer={name: SparseAdam}", "optimizer: its step fails: RuntimeError"),
+        ("optimizer.args={momentun: 0.9}", "optimizer.args: unknown argument 'momentun'; did you mean 'momentum'?"),
+        ("optimizer.args={momentum: -1}", "optimizer.args: ValueError: Invalid momentum value: -1"),
+        ("optimizer.args={momentum: high}", "optimizer.args: TypeError"),
+        ("loss.name=mse", "loss.name: unknown loss 'mse'"),
+        ("loss.args={label_smoothing: 2}", "loss fails: RuntimeError"),
+        ("plan.epochs=0.001", "shorter than one cycle"),
+    ],
+)
+def test_a_bad_value_exits_2_and_names_field_value_and_fix(refused, override, message):
+    code, text = refused("digits", override)
+    assert code == 2
+    assert message in text
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--device", "tpu"], 2, "--device 'tpu' must be auto, cpu, cuda or cuda:N"),
+        (["--device", "cuda:77"], 4, "--device cuda:77: this machine has"),
+        (["--seeds", "0"], 2, "sweep.seeds = 0 must be at least 1"),
+        (["-o", "file/run"], 4, "file/run/config.yaml: cannot write"),
+        (["-o", "/proc/run"], 4, "/proc/run/config.yaml: cannot write"),
+        (["data={name: torchvision.MNIST}"], 4, "to fetch it, add --download"),
+        (["data={name: image_folder, args: {root: nowhere}}"], 4, "nowhere/train does not exist"),
+        (["data={name: npz, args: {path: nowhere.npz}}"], 4, "nowhere.npz does not exist"),
+        (["data={name: npz}"], 2, "data.args: missing argument 'path'"),
+    ],
+)
+def test_what_is_missing_or_cannot_be_written_says_so(refused, tmp_path, words, code, message):
+    (tmp_path / "file").touch()
+    found, text = refused("digits", *words)
+    assert (found, message in text) == (code, True), text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file and no shipped config"),
+        ("model: [", "bad.yaml:1:9: not valid YAML"),
+        ("modle: {name: mlp}\ndata: {name: digits}", "bad.yaml:1:1: unknown key 'modle'; did you mean 'model'?"),
+        ("model: mlp\ndata: {name: digits}", "bad.yaml:1:8: model = 'mlp' must be a mapping"),
+        ("a: [/red]\x1b[2J", "bad.yaml"),
+    ],
+)
+def test_a_bad_file_exits_2_with_its_place(refused, tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "bad.yaml").write_text(text)
+    code, shown = refused("bad.yaml", fast=["-q"])
+    assert code == 2
+    assert message in shown
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.zeros((0, 4)), "y": np.zeros(0, int)}, "above 0 and below the 0 samples"),
+        ({"x": np.ones((50, 4)), "y": np.zeros(50, int)}, "the training set has one class only"),
+        ({"x": np.full((50, 4), np.nan), "y": np.arange(50) % 2}, "the training inputs hold NaN or infinite values"),
+        ({"x": np.ones((50, 4)), "y": -np.arange(50)}, "labels must be class numbers from 0"),
+        ({"x": np.ones((50, 4)), "y": np.arange(49)}, "need one label each"),
+        ({"z": np.ones(3)}, "needs x_train, y_train, x_test, y_test or x, y"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_exits_2(refused, tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", **arrays)
+    code, text = refused("digits", "data={name: npz, args: {path: a.npz, heldout: 10}, batch_size: 8}")
+    assert code == 2
+    assert message in text
+
+
+FACTORIES = """
+import torch
+from torch import nn
+def raises(): raise RuntimeError("my own mistake")
+def no_module(): return 3
+def no_parameters(): return nn.Flatten()
+def one_output(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+def wrong_shape(): return nn.Conv2d(1, 2, 3)
+def not_fitting(): return nn.Linear(3, 10)
+def no_split(): return None
+def no_optimizer(params): return 3
+value = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "message"),
+    [
+        ("model", "raises", "model.args: RuntimeError: my own mistake (ZFILE:4)"),
+        ("model", "missing", "has no callable 'missing'"),
+        ("model", "value", "has no callable 'value'"),
+        ("model", "no_module", "must be a torch.nn.Module, the factory returned int"),
+        ("model", "no_parameters", "has no parameter to train"),
+        ("model", "one_output", "has 1 outputs for the 10 classes"),
+        ("model", "wrong_shape", "outputs must be (32, classes) for 32 samples, got (32, 2, 6, 6)"),
+        ("model", "not_fitting", "model: a batch of shape (32, 1, 8, 8), torch.float32 fails: RuntimeError"),
+        ("data", "no_split", "data.factory must return (train, heldout), it returned NoneType"),
+        ("data", "raises", "data.args: RuntimeError: my own mistake"),
+        ("optimizer", "no_optimizer", "must be a torch.optim.Optimizer, it is int"),
+    ],
+)
+def test_a_factory_that_fails_is_named_with_its_own_line(refused, tmp_path, part, name, message):
+    (tmp_path / "bad_factories.py").write_text(FACTORIES)
+    override = f"{part}={{factory: 'bad_factories:{name}'}}"
+    code, text = refused("digits", override, "--allow-import", "bad_factories:*")
+    assert code == 2
+    assert message.replace("ZFILE", str(tmp_path / "bad_factories.py")) in text
+
+
+def test_another_config_in_the_same_folder_is_refused_and_nothing_is_touched(cli, digits_run):
+    before = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in digits_run.iterdir()}
+    result = cli("rangetest", "digits", "seed=99", "-o", digits_run)
+    assert result.code == 2
+    assert "another folder with -o DIR, or replace the old run with --fresh" in result.err
+    assert {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in digits_run.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "missing: --base-lr, --max-lr, --iterations-per-epoch"),
+        (["nowhere"], "no run folder and no JSON file"),
+        (["--base-lr", "0", "--max-lr", "1", "--iterations-per-epoch", "9"], "base_lr must be finite and above 0"),
+        (["--base-lr", "nan", "--max-lr", "1", "--iterations-per-epoch", "9"], "base_lr must be finite"),
+        (["--base-lr", "0.1", "--max-lr", "1e400", "--iterations-per-epoch", "9"], "max_lr must be finite"),
+        (["--base-lr", "0.1", "--max-lr", "-1", "--iterations-per-epoch", "9"], "max_lr must be finite and above 0"),
+        (["--base-lr", "0.1", "--max-lr", "0.01", "--iterations-per-epoch", "9"], "must exceed base_lr"),
+        (["--base-lr", "0.1", "--max-lr", "1", "--iterations-per-epoch", "0"], "iterations_per_epoch must be"),
+        (
+            ["--base-lr", "0.1", "--max-lr", "1", "--iterations-per-epoch", "9", "--epochs", "1e300"],
+            "epochs must be at most 100000",
+        ),
+    ],
+)
+def test_plan_refuses_bad_numbers_with_their_rule(cli, words, message):
+    result = cli("plan", *words)
+    assert result.code == 2
+    assert message in " ".join(result.err.split())

@@ -1,0 +1,227 @@
+"""The commands as a user types them: results, files, exit codes, and one clear message for each bad input."""
+
+import csv
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from clrtool.cli.plan import Policy
+from clrtool.core.schedules import POLICIES
+from tests.conftest import QUICK
+
+NUMBERS = ["--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "47"]
+
+
+def test_rangetest_plan_and_plot_do_the_main_job_from_files(process, tmp_path):
+    test = process("rangetest", "digits", *QUICK, cwd=tmp_path)
+    assert test.returncode == 0, test.stderr
+    for word in ("base_lr", "max_lr", "stepsize", "verdict"):
+        assert word in test.stdout
+    plan = process("plan", "digits", cwd=tmp_path)
+    assert "cycle 4" in plan.stdout
+    plot = process("plot", "digits", cwd=tmp_path)
+    assert plot.returncode == 0
+    assert (tmp_path / "runs/digits/range_test.png").stat().st_size > 10_000
+
+
+def test_the_same_command_twice_gives_the_same_bytes(process, tmp_path):
+    for name in ("a", "b"):
+        assert process("rangetest", "digits", *QUICK, "-o", tmp_path / name).returncode == 0
+    for name in ("curve.csv", "config.yaml"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_finished_run_is_shown_again_and_not_repeated(cli, digits_run):
+    before = (digits_run / "result.json").stat().st_mtime_ns
+    again = cli("rangetest", "digits", *QUICK[:-1], "-o", digits_run)
+    assert again.code == 0
+    assert "finished before with this config; --fresh runs it again" in again.err
+    assert (digits_run / "result.json").stat().st_mtime_ns == before
+
+
+def test_json_is_one_object_on_stdout_equal_to_the_file(cli, digits_run):
+    printed = cli("rangetest", "digits", *QUICK[:-1], "-o", digits_run, "--json")
+    assert json.loads(printed.out) == json.loads((digits_run / "result.json").read_text())
+    assert printed.err == ""
+
+
+def test_an_error_under_json_is_one_object_too(cli):
+    printed = cli("rangetest", "nothing", "--json")
+    assert printed.code == 2
+    assert json.loads(printed.out)["code"] == 2
+    assert printed.err == ""
+
+
+def test_a_range_far_too_low_is_inconclusive_and_exits_3(cli, tmp_path):
+    low = ["sweep.start_lr=1e-9", "sweep.end_lr=1e-8", "sweep.epochs=1", "--seeds", "2", "-q"]
+    result = cli("rangetest", "digits", *low, "-o", tmp_path / "low")
+    assert result.code == 3
+    assert "Accuracy never rose above noise" in result.out.replace("\n", " ").replace("  ", "")
+    assert json.loads((tmp_path / "low" / "result.json").read_text())["bounds"]["base_lr"] is None
+    plan = cli("plan", tmp_path / "low")
+    assert plan.code == 2
+    assert "its range test was inconclusive" in plan.err
+
+
+def test_a_range_far_too_high_is_inconclusive_and_exits_3(cli, tmp_path):
+    high = ["sweep.start_lr=100", "sweep.end_lr=1000", "sweep.epochs=1", "--seeds", "1", "-q"]
+    assert cli("rangetest", "digits", *high, "-o", tmp_path / "high").code == 3
+
+
+def test_plan_of_a_run_keeps_its_bounds_and_takes_what_is_given(cli, digits_run):
+    before = json.loads((digits_run / "result.json").read_text())["plan"]
+    same = json.loads(cli("plan", digits_run, "--format", "json").out)["plan"]
+    assert same == before
+    other = json.loads(cli("plan", digits_run, "--format", "json", "--epochs", "12", "--policy", "triangular").out)[
+        "plan"
+    ]
+    assert (other["base_lr"], other["max_lr"]) == (before["base_lr"], before["max_lr"])
+    assert (other["policy"], other["num_cycles"], other["epochs"]) == ("triangular", 3, 12)
+
+
+def test_plan_reads_the_json_that_rangetest_prints_and_its_own(cli, digits_run, tmp_path):
+    bounds = tmp_path / "digits.bounds.json"
+    bounds.write_text(cli("rangetest", "digits", *QUICK, "-o", digits_run, "--json").out)
+    plan = cli("plan", bounds, "--format", "json", "-o", tmp_path / "plan.json")
+    assert plan.code == 0
+    again = cli("plan", tmp_path / "plan.json", "--format", "json")
+    assert again.out == (tmp_path / "plan.json").read_text()
+
+
+def test_plan_prints_every_iteration_as_csv_and_ends_at_base_lr(cli):
+    rows = list(csv.DictReader(io.StringIO(cli("plan", *NUMBERS, "--epochs", "8", "--format", "csv").out)))
+    lrs = [float(row["lr"]) for row in rows]
+    assert [int(row["iteration"]) for row in rows] == list(range(8 * 47 + 1))
+    assert (lrs[0], max(lrs), lrs[-1]) == (1e-3, 1e-2, 1e-3)
+    np.testing.assert_allclose(lrs[:95], np.linspace(1e-3, 1e-2, 95))
+
+
+def test_plan_writes_the_form_that_the_file_ending_names(cli, tmp_path):
+    for name, beginning in (("a.json", "{"), ("a.csv", "iteration,lr"), ("a.yaml", "policy: triangular2")):
+        assert cli("plan", *NUMBERS, "-o", tmp_path / name).code == 0
+        assert (tmp_path / name).read_text().startswith(beginning)
+
+
+def test_plan_of_numbers_defaults_to_30_epochs_of_triangular2(cli):
+    out = cli("plan", *NUMBERS).out
+    assert "triangular2, 4 whole cycles" in out
+    assert "2 of 1410 iterations are left over" in out
+
+
+def test_the_policies_of_the_command_line_are_those_of_the_schedules():
+    assert {policy.value for policy in Policy} == set(POLICIES)
+
+
+def test_plot_draws_a_plan_file_beside_it_and_refuses_what_is_no_run(cli, tmp_path):
+    cli("plan", *NUMBERS, "-o", tmp_path / "plan.json")
+    assert cli("plot", tmp_path / "plan.json").code == 0
+    assert (tmp_path / "plan.png").stat().st_size > 10_000
+    assert cli("plot", tmp_path).code == 2
+
+
+def test_init_lists_copies_and_never_replaces(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    listed = cli("init").out
+    assert "digits" in listed
+    assert "seconds on a CPU" in listed
+    assert cli("init", "custom", "mine.yaml").code == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"mine.yaml", "custom_factories.py"}
+    (tmp_path / "mine.yaml").write_text("mine")
+    again = cli("init", "custom", "mine.yaml")
+    assert again.code == 2
+    assert "exists already" in again.err
+    assert (tmp_path / "mine.yaml").read_text() == "mine"
+    assert "did you mean 'digits'" in cli("init", "digit").err
+
+
+def test_the_custom_example_runs_when_its_import_is_allowed_and_only_then(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cli("init", "custom")
+    words = ["rangetest", "custom.yaml", "sweep.epochs=1", "--seeds", "1", "-q"]
+    for allowed in ([], ["--allow-import", "other:*"], ["--allow-import", "custom_factories:make_model"]):
+        refused = cli(*words, *allowed)
+        assert refused.code == 2
+        assert "add --allow-import 'custom_factories:*' if you trust it" in refused.err
+    assert cli(*words, "--allow-import", "*").code == 2
+    assert cli(*words, "--allow-import", "custom_factories:*").code in (0, 3)
+
+
+def test_no_config_can_run_what_was_not_allowed(cli, tmp_path):
+    target = tmp_path / "pwned"
+    words = [f"model={{factory: 'os:system', args: {{command: 'touch {target}'}}}}", "-q", "-o", tmp_path / "run"]
+    for allowed in ([], ["--allow-import", "torch:*"]):
+        assert cli("rangetest", "digits", *words, *allowed).code == 2
+    assert not target.exists()
+
+
+def test_the_schema_is_json_and_knows_every_section(cli):
+    schema = json.loads(cli("schema").out)
+    assert set(schema["properties"]) == {
+        "seed", "model", "data", "optimizer", "loss", "metric", "precision", "sweep", "plan"
+    }  # fmt: skip
+
+
+def test_an_interrupt_ends_in_130_and_keeps_what_was_measured(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "clrtool",
+        "rangetest",
+        "digits",
+        "sweep.epochs=100",
+        "sweep.seeds=900",
+        "-o",
+        str(tmp_path / "run"),
+    ]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    rows = tmp_path / "run" / "curve.csv"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (rows.exists() and len(rows.read_text().splitlines()) > 3):
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    errors = run.communicate(timeout=30)[1]
+    assert run.returncode == 130
+    assert "interrupted; what was measured is in" in errors
+    assert "Traceback" not in errors
+    assert len(rows.read_text().splitlines()) > 3
+
+
+def test_a_bug_ends_in_70_and_says_that_it_is_one(cli, monkeypatch):
+    monkeypatch.setattr("clrtool.core.plan.make_plan", lambda *_, **__: 1 / 0)
+    result = cli("plan", *NUMBERS)
+    assert result.code == 70
+    assert "a bug in clrtool: ZeroDivisionError" in result.err
+
+
+def test_a_reader_that_stops_reading_is_no_error(process):
+    command = f"{sys.executable} -m clrtool plan {' '.join(NUMBERS)} --epochs 3000 --format csv | head -2"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert result.stdout == "iteration,lr\n0,0.001\n"
+    assert result.stderr == ""
+
+
+def test_the_options_of_every_command_are_these_and_no_others(process):
+    expected = {
+        "rangetest": "-o --seeds --device --fresh --download --allow-import --json -q --help",
+        "plan": "--base-lr --max-lr --iterations-per-epoch --policy --epochs --stepsize-epochs --format -o --help",
+        "plot": "-o --help",
+        "init": "--help",
+        "schema": "--help",
+    }
+    for command, options in expected.items():
+        text = process(command, "--help").stdout
+        found = {line.split()[0].rstrip(",") for line in text.splitlines() if line.startswith("  -")}
+        found = {"--help" if option == "-h" else option for option in found}
+        assert found == set(options.split()), command
+        assert "Example" in text or command == "schema"
+
+
+def test_help_and_version_work(process):
+    assert process("--version").stdout == "clrtool 0.1.0\n"
+    assert process("-h").returncode == 0
+    assert process("rangetes").returncode == 2

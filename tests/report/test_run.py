@@ -1,0 +1,188 @@
+"""The run folder: files that come back as they were, are whole or absent, and are refused when damaged."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clrtool.config import load_config
+from clrtool.core.plan import make_plan
+from clrtool.errors import ConfigError, MachineError
+from clrtool.report.files import write_whole
+from clrtool.report.run import CurveLog, find_run, open_run, plan_to_json, read_plan, read_run, to_json, write_run
+
+
+@pytest.fixture
+def copy(digits_run, tmp_path):
+    """A run that may be damaged."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for file in digits_run.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def test_a_run_folder_holds_the_files_that_the_design_names(digits_run):
+    names = {file.name for file in digits_run.iterdir()}
+    assert names == {"config.yaml", "curve.csv", "result.json", "range_test.png", "schedule.png"}
+
+
+def test_result_json_has_every_key_of_the_design(digits_run):
+    result = json.loads((digits_run / "result.json").read_text())
+    assert set(result) == {
+        "schema_version", "status", "bounds", "plan", "sweep", "environment", "config_sha256", "data_sha256"
+    }  # fmt: skip
+    assert set(result["bounds"]) >= {
+        "base_lr", "max_lr", "base_lr_interval", "max_lr_interval", "base_reason", "max_reason", "verdict", "advice"
+    }  # fmt: skip
+    assert set(result["plan"]) >= {
+        "policy", "base_lr", "max_lr", "stepsize", "stepsize_epochs", "iterations_per_epoch", "num_cycles", "iterations", "epochs"
+    }  # fmt: skip
+    assert set(result["sweep"]) >= {
+        "start_lr", "end_lr", "spacing", "epochs", "seeds", "iterations", "train_seconds", "evaluation_seconds", "cost_epochs", "outcome"
+    }  # fmt: skip
+
+
+def test_the_curve_file_has_the_columns_of_the_design_and_a_row_for_each_evaluation(digits_run):
+    header, *rows = (digits_run / "curve.csv").read_text().splitlines()
+    assert header == "seed,iteration,epoch,lr,train_loss,heldout_loss,accuracy"
+    assert [row.split(",")[0] for row in rows] == ["0"] * 11 + ["1"] * 11
+
+
+def test_a_run_comes_back_exactly(digits_run, tmp_path):
+    record = read_run(digits_run)
+    write_run(tmp_path, record)
+    for name in ("curve.csv", "result.json"):
+        assert (tmp_path / name).read_bytes() == (digits_run / name).read_bytes()
+    assert to_json(record) == (digits_run / "result.json").read_text()
+
+
+def test_the_saved_config_loads_to_the_hash_in_the_result(digits_run):
+    assert load_config(digits_run / "config.yaml").sha256() == read_run(digits_run).config_sha256
+
+
+def test_a_finished_run_is_given_back_and_another_config_is_refused(copy):
+    config = load_config(copy / "config.yaml")
+    before = {file.name: file.read_bytes() for file in copy.iterdir()}
+    assert to_json(open_run(copy, config)) == (copy / "result.json").read_text()
+    with pytest.raises(ConfigError, match="another folder with -o DIR, or replace the old run with --fresh"):
+        open_run(copy, load_config(copy / "config.yaml", ["seed=9"]))
+    assert {file.name: file.read_bytes() for file in copy.iterdir()} == before
+
+
+def test_rows_are_in_the_file_as_soon_as_they_are_measured(tmp_path, digits_run):
+    curve = read_run(digits_run).sweep.curves[0]
+    with CurveLog(tmp_path) as log:
+        for number, point in enumerate(curve.points(), 1):
+            log.append(curve.seed, point)
+            assert len((tmp_path / "curve.csv").read_text().splitlines()) == number + 1
+    whole = (digits_run / "curve.csv").read_text().splitlines()
+    assert (tmp_path / "curve.csv").read_text().splitlines() == whole[: number + 1]
+
+
+@given(st.integers(0, 2**32), st.integers(0, 255))
+@settings(max_examples=60, deadline=None)
+def test_a_result_with_one_byte_changed_is_read_or_refused_and_never_crashes(digits_run, tmp_path_factory, place, byte):
+    folder = tmp_path_factory.mktemp("damaged")
+    for name in ("result.json", "curve.csv"):
+        data = bytearray((digits_run / name).read_bytes())
+        data[place % len(data)] = byte
+        (folder / name).write_bytes(data)
+    try:
+        read_run(folder)
+    except ConfigError as error:
+        assert str(folder) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("result.json", "", "cannot be read as JSON"),
+        ("result.json", "[]", "must hold one JSON object"),
+        ("result.json", '{"schema_version": 99}', "schema_version must be 1, it is 99"),
+        ("result.json", '{"schema_version": 1}', "has no 'sweep'"),
+        ("curve.csv", "", "the columns must be seed,iteration"),
+        (
+            "curve.csv",
+            "seed,iteration,epoch,lr,train_loss,heldout_loss,accuracy\n0,1,x,1,1,1,1\n",
+            "curve.csv:2: not a row",
+        ),
+        (
+            "curve.csv",
+            "seed,iteration,epoch,lr,train_loss,heldout_loss,accuracy\n7,1,1,1,1,1,1\n",
+            "curve.csv:2: not a row",
+        ),
+    ],
+)
+def test_a_damaged_run_is_refused_with_its_file(copy, name, text, message):
+    (copy / name).write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_run(copy)
+
+
+def test_a_plan_file_comes_back_and_a_damaged_one_is_refused(tmp_path):
+    plan = make_plan(1e-3, 1e-2, 47, epochs=20, policy="exp_range")
+    file = tmp_path / "plan.json"
+    file.write_text(plan_to_json(plan))
+    assert read_plan(file) == plan
+    good = json.loads(file.read_text())
+    for change, message in (
+        ({"stepsize": "9"}, "plan.stepsize"),
+        ({"iterations": 7}, "a plan is whole cycles"),
+        ({"max_lr": float("nan")}, "max_lr"),
+        ({"policy": "none"}, "policy must be one of"),
+    ):
+        file.write_text(json.dumps(good | {"plan": good["plan"] | change}))
+        with pytest.raises(ConfigError, match=message):
+            read_plan(file)
+
+
+def test_a_run_is_found_by_folder_file_config_or_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "digits").mkdir(parents=True)
+    for source in ("digits", "configs/digits.yaml", "runs/digits"):
+        assert find_run(source).resolve() == tmp_path / "runs" / "digits"
+    assert find_run("a.json").name == "a.json"
+    with pytest.raises(ConfigError, match="there is no runs/other"):
+        find_run("other")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
+    target = tmp_path / "a.txt"
+    write_whole(target, "old")
+    # A limit on the size of files stands in for a full disk; the limit holds for the child alone.
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
+        "from clrtool.report.files import write_whole; from pathlib import Path;"
+        f"write_whole(Path({str(target)!r}), 'x' * 5000)"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "cannot write 5,000 bytes: File too large" in child.stderr
+    assert target.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000
+
+
+def test_a_folder_that_cannot_be_is_a_machine_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match=r"Not a directory|File exists"):
+        write_whole(tmp_path / "file" / "a.txt", "x")
+
+
+def test_a_file_is_readable_by_others_as_any_other(tmp_path):
+    write_whole(tmp_path / "a.txt", "x")
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_nan_is_an_empty_cell_and_a_float_reads_back_to_itself(copy):
+    rows = (copy / "curve.csv").read_text().splitlines()
+    assert rows[1].split(",")[4] == ""
+    record = read_run(copy)
+    assert np.isnan(record.sweep.curves[0].train_loss[0])
+    assert float(rows[5].split(",")[5]) == record.sweep.curves[0].heldout_loss[4]
