@@ -159,7 +159,7 @@ def _choose_cycles(epochs: float) -> tuple[int, str]:
         )
     cycles = max(least, min(GOOD_CYCLES, most))
     if cycles == GOOD_CYCLES:
-        return cycles, "4 cycles: the paper finds 3 enough for most of the way, and 4 better."
+        return cycles, "The paper finds 3 cycles enough for most of the way, and 4 better."
     if cycles == most:
         return cycles, f"As many cycles as fit with a stepsize of at least {MIN_STEPSIZE_EPOCHS} epochs: {cycles}."
     return cycles, f"As few cycles as fit with a stepsize of at most {MAX_STEPSIZE_EPOCHS} epochs: {cycles}."

@@ -143,8 +143,9 @@ def _scale_axes(top: Axes, bottom: Axes, sweep: SweepRecord) -> None:
     first = max(curve.heldout_loss[0] for curve in sweep.curves)
     if len(losses) and losses.min() >= 0 and losses.max() > LOSS_CLIP * first:
         bottom.set_ylim(0, LOSS_CLIP * first)
-        bottom.text(0.01, 0.04, f"axis ends at {LOSS_CLIP:g} × the first loss", transform=bottom.transAxes,
-                    fontsize=8, color=GREY)  # fmt: skip
+        behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1}
+        note = f"axis ends at {LOSS_CLIP:g} × the first loss"
+        bottom.text(0.01, 0.04, note, transform=bottom.transAxes, fontsize=8, color=GREY, bbox=behind)
 
 
 def _shade(axes: Axes, bounds: Bounds) -> None:

@@ -88,8 +88,9 @@ def to_json(record: RunRecord) -> str:
     return json.dumps(_to_dict(record), indent=2, allow_nan=False) + "\n"
 
 
-def read_run(folder: Path) -> RunRecord:
+def read_run(folder: Path | str) -> RunRecord:
     """Read a finished run. Raises ConfigError for a folder or a file that is not one."""
+    folder = Path(folder)
     result, curve_file = folder / "result.json", folder / "curve.csv"
     values = _load(result)
     try:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from clrtool.core.bounds import Interval
 from clrtool.core.plan import Plan
-from clrtool.core.record import RunRecord
+from clrtool.core.record import RunRecord, SweepRecord
 
 SHOWN_CYCLES = 12
 
@@ -24,12 +26,13 @@ def result_table(record: RunRecord, title: str) -> Table:
     if record.plan is not None:
         plan = record.plan
         steps = f"{plan.stepsize:,} iterations\n{plan.stepsize_epochs:.3g} epochs"
-        table.add_row("stepsize", steps, _text(f"{plan.num_cycles} cycles of {plan.policy}. {' '.join(plan.reasons)}"))
+        cycles = f"{plan.num_cycles} cycle{'s' * (plan.num_cycles > 1)} of {plan.policy} in {plan.epochs:.4g} epochs."
+        table.add_row("stepsize", steps, _text(" ".join((cycles, *plan.reasons))))
     table.add_row("verdict", bounds.verdict.word, _text(bounds.verdict.value))
     for advice in bounds.advice:
         table.add_row("", "", _text(advice.value))
-    swept = f"{sweep.start_lr:.2g} to {sweep.end_lr:.2g}, {sweep.spacing}. {sweep.outcome.value}"
-    table.add_row("sweep", f"{seconds:.1f} s\n{sweep.cost_epochs:.3g} epochs", _text(swept))
+    swept = f"From {sweep.start_lr:.2g} to {sweep.end_lr:.2g}, {sweep.spacing}."
+    table.add_row("sweep", f"{seconds:.1f} s\n{sweep.cost_epochs:.3g} epochs", _text(f"{swept} {_outcomes(sweep)}"))
     return table
 
 
@@ -53,6 +56,14 @@ def plan_table(plan: Plan, title: str) -> Table:
     for reason in plan.reasons:
         table.add_row("", "", _text(reason))
     return table
+
+
+def _outcomes(sweep: SweepRecord) -> str:
+    """How the sweeps ended, with the number of seeds where they differ."""
+    counts = Counter(curve.outcome for curve in sweep.curves)
+    if len(counts) == 1:
+        return next(iter(counts)).value
+    return " ".join(f"{counts[outcome]} of {len(sweep.curves)} seeds: {outcome.value}" for outcome in counts)
 
 
 def _table(title: str, columns: int) -> Table:

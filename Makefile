@@ -1,0 +1,36 @@
+# Every target does its own set-up: a virtual environment in .venv, with torch and torchvision from one index.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## install clrtool and what its tests need into .venv
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: setup ## range test, plan and pictures of the handwritten digits
+	$(BIN)/clrtool rangetest digits --fresh
+	$(BIN)/clrtool plan digits
+	$(BIN)/clrtool plot digits
+
+test: setup ## run all tests and doctests
+	$(BIN)/python -m pytest
+
+check: setup ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup ## measure ratios on this machine and write tests/benchmarks/RESULTS.md
+	$(BIN)/python -m tests.benchmarks.run
+
+clean: ## remove the environment, caches and runs
+	rm -rf $(VENV) runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
