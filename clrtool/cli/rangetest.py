@@ -64,9 +64,9 @@ def rangetest(
         typer.echo(to_json(record), nl=False)
     else:
         console().print(result_table(record, folder.name))
-        say(
-            f"{folder}/: curve.csv, result.json, range_test.png, schedule.png\nnext: clrtool plan {folder}", quiet=quiet
-        )
+        say(f"in {folder}/: curve.csv, result.json, range_test.png", quiet=quiet)
+        if record.plan is not None:
+            say(f"next: clrtool plan {folder}", quiet=quiet)
     if record.bounds.verdict.word == "inconclusive":
         raise typer.Exit(INCONCLUSIVE)
 

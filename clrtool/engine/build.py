@@ -94,7 +94,10 @@ def _check_data(train: Samples, heldout: Samples, batch_size: int) -> int:
         raise ConfigError(f"data.batch_size = {batch_size} must be at most the {len(train)} training samples")
     if int(train.targets.min()) == int(train.targets.max()):
         raise ConfigError("data: the training set has one class only; there is nothing to tell apart")
-    return int(max(train.targets.max(), heldout.targets.max())) + 1
+    highest = int(max(train.targets.max(), heldout.targets.max()))
+    if highest >= len(train):
+        raise ConfigError(f"data: a label of {highest} is no class number for {len(train)} training samples")
+    return highest + 1
 
 
 def _channel_statistics(inputs: Tensor) -> tuple[Tensor, Tensor]:

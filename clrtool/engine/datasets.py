@@ -140,7 +140,10 @@ def _part(part: Any, name: str) -> Samples:
     if isinstance(part, Samples):
         return part
     if isinstance(part, tuple | list) and len(part) == 2 and all(isinstance(x, Tensor | np.ndarray) for x in part):
-        return Samples(torch.as_tensor(part[0]), torch.as_tensor(part[1]).long())
+        inputs, labels = part
+        if isinstance(inputs, np.ndarray) and inputs.dtype == np.float64:
+            inputs = inputs.astype(np.float32)  # numpy's default type, and no model's
+        return Samples(torch.as_tensor(inputs), _labels(labels))
     if hasattr(part, "__getitem__") and hasattr(part, "__len__"):
         try:
             return _collect(part, range(len(part)), size=None)
@@ -197,8 +200,17 @@ def _samples(images: NDArray[Any], labels: NDArray[Any]) -> Samples:
             images = images[..., None]
         if images.ndim == 4 and images.shape[-1] in (1, 3, 4):
             images = images.transpose(0, 3, 1, 2)
-        return Samples(torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels.astype(np.int64)))
-    return Samples(torch.from_numpy(images.astype(np.float32)), torch.from_numpy(labels.astype(np.int64)))
+        return Samples(torch.from_numpy(np.ascontiguousarray(images)), _labels(labels))
+    return Samples(torch.from_numpy(images.astype(np.float32)), _labels(labels))
+
+
+def _labels(labels: Tensor | NDArray[Any]) -> Tensor:
+    """Class numbers as int64; a label that is no whole number is refused, not cut."""
+    given = torch.as_tensor(labels)
+    whole = given.long()
+    if not torch.equal(whole.to(given.dtype), given):
+        raise ConfigError("data: labels must be whole class numbers from 0")
+    return whole
 
 
 def _collect(dataset: Any, indices: Sequence[int] | Any, size: int | None, threads: int = 1) -> Samples:

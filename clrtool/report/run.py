@@ -48,7 +48,8 @@ def open_run(folder: Path, config: RangeTestConfig, *, fresh: bool = False) -> R
             )
         if (folder / "result.json").exists():
             return read_run(folder)
-    write_whole(saved, config.to_yaml())  # first of all, so that a folder that cannot be written fails before training
+    else:
+        write_whole(saved, config.to_yaml())  # a folder that cannot be written fails here, before any training
     for name in ("result.json", "range_test.png", "schedule.png"):
         (folder / name).unlink(missing_ok=True)
     return None
@@ -188,7 +189,8 @@ def _load(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"{file.parent}: is not a finished run, it has no {file.name}") from error
+        what = f"{file.parent} is not a finished run" if file.name == "result.json" else f"{file}: no such file"
+        raise ConfigError(what) from error
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: cannot be read as JSON: {error}") from error
     if not isinstance(values, dict):

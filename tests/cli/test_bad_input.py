@@ -107,6 +107,11 @@ def test_a_bad_file_exits_2_with_its_place(refused, tmp_path, text, message):
         ({"x": np.full((50, 4), np.nan), "y": np.arange(50) % 2}, "the training inputs hold NaN or infinite values"),
         ({"x": np.ones((50, 4)), "y": -np.arange(50)}, "labels must be class numbers from 0"),
         ({"x": np.ones((50, 4)), "y": np.arange(49)}, "need one label each"),
+        ({"x": np.ones((50, 4)), "y": np.arange(50) / 2}, "labels must be whole class numbers"),
+        (
+            {"x": np.ones((50, 4)), "y": 99 * (np.arange(50) % 2)},
+            "a label of 99 is no class number for 40 training samples",
+        ),
         ({"z": np.ones(3)}, "needs x_train, y_train, x_test, y_test or x, y"),
     ],
 )
