@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 
+from clrtool.config_faults import explain, reading_order
 from clrtool.core.plan import MAX_EPOCHS
 from clrtool.core.schedules import POLICIES
 from clrtool.errors import ConfigError, nearest
-from clrtool.strict_yaml import Document, KeyPath, read_yaml
+from clrtool.strict_yaml import Document, read_yaml
 
 Auto = Literal["auto"]
 LearningRate = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
@@ -217,92 +218,11 @@ def _override(document: Document, override: str) -> None:
 
 
 def _validate(document: Document) -> RangeTestConfig:
-    config = None
-    grouped: dict[KeyPath, list[ErrorDetails]] = {}
+    config, faults = None, list(document.faults)
     try:
         config = RangeTestConfig.model_validate(document.value)
     except ValidationError as invalid:
-        for error in invalid.errors():
-            loc = error["loc"] + tuple(error.get("ctx", {}).get("field", ()))
-            grouped.setdefault(_known_part(loc, error, document), []).append(error)
-    faults = list(document.faults)
-    faults += [_fault(path, errors, document) for path, errors in grouped.items() if path not in document.faulty]
+        faults += explain(invalid, document, RangeTestConfig)
     if config is None or faults:
-        raise ConfigError(*(f"{place}: {message}" for place, message in sorted(faults, key=_reading_order)))
+        raise ConfigError(*(f"{place}: {message}" for place, message in sorted(faults, key=reading_order)))
     return config
-
-
-def _known_part(loc: KeyPath, error: ErrorDetails, document: Document) -> KeyPath:
-    """The key path of an error without the names that pydantic adds for the members of a union."""
-    if error["type"] == "missing":
-        return loc
-    return next(loc[:end] for end in range(len(loc), -1, -1) if loc[:end] in document.places or end == 0)
-
-
-def _fault(path: KeyPath, errors: list[ErrorDetails], document: Document) -> tuple[str, str]:
-    name, error = ".".join(map(str, path)), errors[0]
-    place = next(document.places[path[:end]] for end in range(len(path), -1, -1) if path[:end] in document.places)
-    if error["type"] == "missing":
-        return place[0], f"{name} is missing"
-    if error["type"] == "extra_forbidden":
-        where = f" in {'.'.join(map(str, path[:-1]))}" if path[:-1] else ""
-        return place[0], f"unknown key {path[-1]!r}{where}; {nearest(str(path[-1]), _keys(path[:-1]))}"
-    if error["type"] == "rule" and not error.get("ctx", {}).get("field"):
-        return place[0], f"{name} {error['msg']}"
-    value = error["input"]
-    for part in error.get("ctx", {}).get("field", ()):
-        value = value[part]
-    rules = " or ".join(dict.fromkeys(_rule(each) for each in errors))
-    return place[1], f"{name} = {value!r} {rules}{_hint(value, errors)}"
-
-
-def _rule(error: ErrorDetails) -> str:
-    """The rule that an error names, as the end of the sentence that begins with the field and its value."""
-    context = error.get("ctx", {})
-    rules = {
-        "greater_than": "must be above {gt}",
-        "greater_than_equal": "must be at least {ge}",
-        "less_than": "must be below {lt}",
-        "less_than_equal": "must be at most {le}",
-        "finite_number": "must be finite",
-        "float_type": "must be a number",
-        "int_type": "must be a whole number",
-        "int_from_float": "must be a whole number",
-        "string_type": "must be a text",
-        "dict_type": "must be a mapping of keys and values",
-        "model_type": "must be a mapping of keys and values",
-        "literal_error": "must be {expected}",
-        "string_pattern_mismatch": "must look like 'pkg.module:callable'",
-    }
-    return rules[error["type"]].format(**context) if error["type"] in rules else error["msg"]
-
-
-def _hint(value: Any, errors: list[ErrorDetails]) -> str:
-    kinds = {error["type"] for error in errors}
-    if isinstance(value, str) and kinds & {"float_type", "int_type"}:
-        number = read_yaml(value, "value") if len(value) < 40 and "\n" not in value else None
-        if number is not None and isinstance(number.value, int | float):
-            return f"; remove the quotes: {value}"
-    if isinstance(value, str) and "literal_error" in kinds:
-        expected = " ".join(str(error.get("ctx", {}).get("expected", "")) for error in errors)
-        valid = [word for index, word in enumerate(expected.split("'")) if index % 2]
-        return f"; {nearest(value, valid).partition('? ')[0]}?" if "did you mean" in nearest(value, valid) else ""
-    return ""
-
-
-def _keys(path: KeyPath) -> list[str]:
-    """The valid keys of the section at ``path``."""
-    tree: type[BaseModel] = RangeTestConfig
-    for part in path:
-        annotation = tree.model_fields[str(part)].annotation
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, BaseModel)
-        tree = annotation
-    return list(tree.model_fields)
-
-
-def _reading_order(fault: tuple[str, str]) -> tuple[bool, list[int | str]]:
-    """Faults of the file by line and column, then those of the command line."""
-    parts = fault[0].rsplit(":", 2)
-    on_line = len(parts) == 3 and parts[1].isdigit()
-    return not on_line, [int(part) for part in parts[1:]] if on_line else [fault[0]]

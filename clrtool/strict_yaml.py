@@ -20,6 +20,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from clrtool.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
+Fault = tuple[str, str]  # its place, and what is wrong
 
 MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 32
@@ -50,7 +51,7 @@ class Document:
     inline: bool = False  # a value from the command line: its place is its name alone
     value: Any = None
     places: dict[KeyPath, tuple[str, str]] = field(default_factory=dict)
-    faults: list[tuple[str, str]] = field(default_factory=list)  # (place, message)
+    faults: list[Fault] = field(default_factory=list)
     faulty: set[KeyPath] = field(default_factory=set)
 
 

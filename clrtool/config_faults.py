@@ -1,0 +1,95 @@
+"""What pydantic finds wrong with a config, as sentences at their places: field, value, rule, fix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from clrtool.errors import nearest
+from clrtool.strict_yaml import Document, Fault, KeyPath, read_yaml
+
+
+def explain(invalid: ValidationError, document: Document, tree: type[BaseModel]) -> list[Fault]:
+    """One fault for each key that is wrong, but for those that the document already calls faulty."""
+    grouped: dict[KeyPath, list[ErrorDetails]] = {}
+    for error in invalid.errors():
+        loc = error["loc"] + tuple(error.get("ctx", {}).get("field", ()))
+        grouped.setdefault(_known_part(loc, error, document), []).append(error)
+    return [_fault(path, errors, document, tree) for path, errors in grouped.items() if path not in document.faulty]
+
+
+def reading_order(fault: Fault) -> tuple[bool, list[int | str]]:
+    """Faults of the file by line and column, then those of the command line."""
+    parts = fault[0].rsplit(":", 2)
+    on_line = len(parts) == 3 and parts[1].isdigit()
+    return not on_line, [int(part) for part in parts[1:]] if on_line else [fault[0]]
+
+
+def _known_part(loc: KeyPath, error: ErrorDetails, document: Document) -> KeyPath:
+    """The key path of an error without the names that pydantic adds for the members of a union."""
+    if error["type"] == "missing":
+        return loc
+    return next(loc[:end] for end in range(len(loc), -1, -1) if loc[:end] in document.places or end == 0)
+
+
+def _fault(path: KeyPath, errors: list[ErrorDetails], document: Document, tree: type[BaseModel]) -> Fault:
+    name, error = ".".join(map(str, path)), errors[0]
+    place = next(document.places[path[:end]] for end in range(len(path), -1, -1) if path[:end] in document.places)
+    if error["type"] == "missing":
+        return place[0], f"{name} is missing"
+    if error["type"] == "extra_forbidden":
+        where = f" in {'.'.join(map(str, path[:-1]))}" if path[:-1] else ""
+        return place[0], f"unknown key {path[-1]!r}{where}; {nearest(str(path[-1]), _keys(tree, path[:-1]))}"
+    if error["type"] == "rule" and not error.get("ctx", {}).get("field"):
+        return place[0], f"{name} {error['msg']}"
+    value = error["input"]
+    for part in error.get("ctx", {}).get("field", ()):
+        value = value[part]
+    rules = " or ".join(dict.fromkeys(_rule(each) for each in errors))
+    return place[1], f"{name} = {value!r} {rules}{_hint(value, errors)}"
+
+
+def _rule(error: ErrorDetails) -> str:
+    """The rule that an error names, as the end of the sentence that begins with the field and its value."""
+    context = error.get("ctx", {})
+    rules = {
+        "greater_than": "must be above {gt}",
+        "greater_than_equal": "must be at least {ge}",
+        "less_than": "must be below {lt}",
+        "less_than_equal": "must be at most {le}",
+        "finite_number": "must be finite",
+        "float_type": "must be a number",
+        "int_type": "must be a whole number",
+        "int_from_float": "must be a whole number",
+        "string_type": "must be a text",
+        "dict_type": "must be a mapping of keys and values",
+        "model_type": "must be a mapping of keys and values",
+        "literal_error": "must be {expected}",
+        "string_pattern_mismatch": "must look like 'pkg.module:callable'",
+    }
+    return rules[error["type"]].format(**context) if error["type"] in rules else error["msg"]
+
+
+def _hint(value: Any, errors: list[ErrorDetails]) -> str:
+    kinds = {error["type"] for error in errors}
+    if isinstance(value, str) and kinds & {"float_type", "int_type"}:
+        number = read_yaml(value, "value") if len(value) < 40 and "\n" not in value else None
+        if number is not None and isinstance(number.value, int | float):
+            return f"; remove the quotes: {value}"
+    if isinstance(value, str) and "literal_error" in kinds:
+        expected = " ".join(str(error.get("ctx", {}).get("expected", "")) for error in errors)
+        valid = [word for index, word in enumerate(expected.split("'")) if index % 2]
+        return f"; {nearest(value, valid).partition('? ')[0]}?" if "did you mean" in nearest(value, valid) else ""
+    return ""
+
+
+def _keys(tree: type[BaseModel], path: KeyPath) -> list[str]:
+    """The valid keys of the section at ``path``."""
+    for part in path:
+        annotation = tree.model_fields[str(part)].annotation
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
+        tree = annotation
+    return list(tree.model_fields)
