@@ -30,6 +30,8 @@ Epochs = Annotated[float, Field(gt=0, le=MAX_EPOCHS, allow_inf_nan=False)]
 AutoLearningRate = Annotated[LearningRate | Auto, Field(union_mode="left_to_right")]
 AutoEpochs = Annotated[Epochs | Auto, Field(union_mode="left_to_right")]
 
+# A sweep over less has nothing to tell apart.
+SHORTEST_SWEEP = 1.5
 # In the source tree configs/ stands beside the package; in a wheel it is inside.
 _CONFIG_FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
 
@@ -97,9 +99,12 @@ class SweepConfig(_Tree):
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
-        if self.start_lr != "auto" and self.end_lr != "auto" and self.end_lr <= self.start_lr:
+        if self.start_lr != "auto" and self.end_lr != "auto" and self.end_lr < SHORTEST_SWEEP * self.start_lr:
+            lowest = float(f"{SHORTEST_SWEEP * self.start_lr:g}")
             raise PydanticCustomError(
-                "rule", "must exceed sweep.start_lr = {start}", {"start": self.start_lr, "field": ("end_lr",)}
+                "rule",
+                "must be at least {lowest}, 1.5 times sweep.start_lr",
+                {"lowest": lowest, "field": ("end_lr",)},
             )
         return self
 
@@ -167,6 +172,8 @@ def find_config(source: str) -> Path:
     """A config by its path, or by the name of a shipped one. Raises ConfigError if there is neither."""
     if (path := Path(source)).is_file():
         return path
+    if path.is_dir():
+        raise ConfigError(f"{source}: is a folder; give a YAML file or the name of a shipped config")
     shipped = shipped_configs()
     if source not in shipped:
         raise ConfigError(f"{source}: no such file and no shipped config; {nearest(source, shipped)}")

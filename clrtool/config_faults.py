@@ -47,14 +47,14 @@ def _fault(path: KeyPath, errors: list[ErrorDetails], document: Document, tree: 
     value = error["input"]
     for part in error.get("ctx", {}).get("field", ()):
         value = value[part]
-    rules = " or ".join(dict.fromkeys(_rule(each) for each in errors))
+    rules = " or ".join(dict.fromkeys(rule(each) for each in errors))
     return place[1], f"{name} = {value!r} {rules}{_hint(value, errors)}"
 
 
-def _rule(error: ErrorDetails) -> str:
+def rule(error: ErrorDetails) -> str:
     """The rule that an error names, as the end of the sentence that begins with the field and its value."""
     context = error.get("ctx", {})
-    rules = {
+    sentences = {
         "greater_than": "must be above {gt}",
         "greater_than_equal": "must be at least {ge}",
         "less_than": "must be below {lt}",
@@ -64,12 +64,15 @@ def _rule(error: ErrorDetails) -> str:
         "int_type": "must be a whole number",
         "int_from_float": "must be a whole number",
         "string_type": "must be a text",
+        "bool_type": "must be true or false",
+        "none_required": "must be null",
+        "is_instance_of": "must be a list",
         "dict_type": "must be a mapping of keys and values",
         "model_type": "must be a mapping of keys and values",
         "literal_error": "must be {expected}",
         "string_pattern_mismatch": "must look like 'pkg.module:callable'",
     }
-    return rules[error["type"]].format(**context) if error["type"] in rules else error["msg"]
+    return sentences[error["type"]].format(**context) if error["type"] in sentences else error["msg"]
 
 
 def _hint(value: Any, errors: list[ErrorDetails]) -> str:

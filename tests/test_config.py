@@ -150,7 +150,7 @@ def test_bytes_that_are_no_text_and_files_that_are_not_there_are_config_errors(t
         ("sweep.end_lr=autom", "did you mean 'auto'?"),
         ("sweep.evaluations=1", "must be at least 2"),
         ("sweep.seeds=0", "must be at least 1"),
-        ("sweep={start_lr: 1, end_lr: 0.1}", "must exceed sweep.start_lr"),
+        ("sweep={start_lr: 1, end_lr: 0.1}", "must be at least 1.5, 1.5 times sweep.start_lr"),
         ("seed=-1", "must be at least 0"),
         ("data.batch_size=0", "must be at least 1"),
         ("plan={epochs: 4, stepsize_epochs: 3}", "at most half of plan.epochs"),

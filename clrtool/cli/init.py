@@ -38,7 +38,7 @@ def init(
     }
     for path in sources.values():
         if path.exists():
-            raise ConfigError(f"{path}: exists already; give another name: clrtool init {name} OTHER.yaml")
+            raise ConfigError(f"{path}: exists already; copy to another folder: clrtool init {name} DIR/{name}.yaml")
     for path, copy in sources.items():
         write_whole(copy, path.read_bytes())
         say(f"{copy}: written")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -51,6 +52,7 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit. CLRTOOL_DEBUG=1 shows the traceback of an error."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115, PTH123
     try:
         app(args=words)
     except ConfigError as error:
@@ -58,12 +60,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except MachineError as error:
         _fail(error, MACHINE, words)
     except BrokenPipeError:
-        # The reader has gone, as in `clrtool plan ... | head`; what is still buffered has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has gone, as in `clrtool plan ... | head`.
+        _silence_stdout()
         sys.exit(0)
+    except OSError as error:
+        _silence_stdout()
+        _fail(error, MACHINE, words)
     except Exception as error:  # noqa: BLE001 (a bug must end in code 70, for CI takes 1 for drift)
         _fail(error, INTERNAL, words)
     sys.exit(0)
+
+
+def _silence_stdout() -> None:
+    """What is still buffered has nowhere to go, and Python would complain of that at its exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: Exception, code: int, words: Sequence[str]) -> NoReturn:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -66,39 +66,43 @@ def plan(
     """
     from clrtool.core.plan import make_plan
 
-    before = _find_plan(source) if source is not None else None
     numbers = {"base_lr": base_lr, "max_lr": max_lr, "iterations_per_epoch": iterations_per_epoch}
     wishes = {"policy": policy, "epochs": epochs, "stepsize_epochs": stepsize_epochs}
     given = {name: value for name, value in (numbers | wishes).items() if value is not None}
-    if before is None and (missing := [f"--{name.replace('_', '-')}" for name in numbers if name not in given]):
-        raise ConfigError(f"plan needs a run, a JSON file, or three numbers; missing: {', '.join(missing)}")
+    before, known = _find_plan(source) if source is not None else (None, {})
+    if missing := [f"--{name.replace('_', '-')}" for name in numbers if name not in known | given]:
+        what = "a run, a JSON file, or three numbers" if source is None else f"bounds, and {source} has none"
+        raise ConfigError(f"plan needs {what}; missing: {', '.join(missing)}")
     if before is not None and not given:
         made = before
     else:
-        known = {name: getattr(before, name) for name in (*numbers, "policy", "epochs")} if before else {}
         try:
             made = make_plan(**(known | given))
         except ValueError as error:
             raise ConfigError(str(error)) from error
-    _show(made, Path(source).stem if source else "plan", form, output)
+    _show(made, Path(source).resolve().stem if source else "plan", form, output)
 
 
-def _find_plan(source: str) -> Plan:
-    """The plan of a run folder or a JSON file; ``digits`` and ``configs/digits.yaml`` stand for ``runs/digits``."""
+def _find_plan(source: str) -> tuple[Plan | None, dict[str, Any]]:
+    """The plan of a source and its numbers; of a run without a plan, the one number that it knows."""
     from clrtool.report.run import find_run, read_plan, read_run
 
     place = find_run(source)
     if place.is_file():
-        return read_plan(place)
-    run = read_run(place)
-    if run.plan is None:
-        raise ConfigError(f"{place}: its range test was inconclusive: {run.bounds.max_reason}")
-    return run.plan
+        made: Plan | None = read_plan(place)
+        known = {}
+    else:
+        run = read_run(place)
+        made, known = run.plan, {"iterations_per_epoch": run.sweep.iterations_per_epoch}
+        if run.bounds.verdict.word == "inconclusive":
+            say(f"warning: {place} is inconclusive: {run.bounds.advice[0].value}")
+    names = ("base_lr", "max_lr", "iterations_per_epoch", "policy", "epochs")
+    return made, {name: getattr(made, name) for name in names} if made else known
 
 
 def _show(made: Plan, title: str, form: Format, output: Path | None) -> None:
-    if output is not None and form is Format.table:  # a file is for programs: its ending says which form
-        form = next((each for each in Format if output.suffix == f".{each}"), Format.json)
+    if output is not None:
+        form = _form_of(output, form)
     if form is Format.table:
         from clrtool.report.tables import plan_table
 
@@ -112,6 +116,16 @@ def _show(made: Plan, title: str, form: Format, output: Path | None) -> None:
 
     write_whole(output, "".join(blocks))
     say(f"{output}: written")
+
+
+def _form_of(output: Path, form: Format) -> Format:
+    """A file is for programs: its ending says which form, and an option may not contradict it."""
+    endings = {".json": Format.json, ".csv": Format.csv, ".yaml": Format.yaml, ".yml": Format.yaml}
+    by_ending = endings.get(output.suffix.lower())
+    if by_ending is None or form not in (Format.table, by_ending):
+        option = "" if form is Format.table else f" and --format {form}"
+        raise ConfigError(f"-o {output}{option}: the file ends in {', '.join(endings)}, by its format")
+    return by_ending
 
 
 def _blocks(made: Plan, form: Format) -> Iterator[str]:

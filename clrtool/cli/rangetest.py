@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,13 +59,14 @@ def rangetest(
         measure = partial(
             _measure, device=device, allow_import=allow_import or [], download=download, quiet=quiet or as_json
         )
-        record = measure(settings, path.parent, folder)
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result, whatever a user's factory prints
+            record = measure(settings, path.parent, folder)
     else:
-        say(f"{folder}: finished before with this config; --fresh runs it again", quiet=quiet or as_json)
+        say(f"{folder}: finished before with this config, shown again; --fresh runs it anew", quiet=quiet or as_json)
     if as_json:
         typer.echo(to_json(record), nl=False)
     else:
-        console().print(result_table(record, folder.name))
+        console().print(result_table(record, folder.resolve().name))
         say(f"in {folder}/: curve.csv, result.json, range_test.png", quiet=quiet)
         if record.plan is not None:
             say(f"next: clrtool plan {folder}", quiet=quiet)
@@ -93,18 +96,18 @@ def _measure(
 
     problem = build_problem(settings, device=device, allow_import=allow_import, download=download, folder=config_folder)
     _plan(settings.plan, problem, 1.0, 2.0)  # what cannot be planned should not fail after the sweep
-    with CurveLog(folder) as log, Progress(settings.sweep.seeds, settings.sweep.epochs, quiet=quiet) as progress:
+    try:
+        with CurveLog(folder) as log, Progress(settings.sweep.seeds, settings.sweep.epochs, quiet=quiet) as progress:
 
-        def on_point(seed: int, point: Point) -> None:
-            log.append(seed, point)
-            progress.update(seed, point)
+            def on_point(seed: int, point: Point) -> None:
+                log.append(seed, point)
+                progress.update(seed, point)
 
-        try:
             sweep = run_range_test(problem, settings.sweep, settings.seed, on_point)
-        except KeyboardInterrupt:
-            say(f"interrupted; what was measured is in {log.path}")
-            raise typer.Exit(INTERRUPTED) from None
-    bounds = find_bounds(sweep.curves, sweep.heldout_samples)
+    except KeyboardInterrupt:
+        say(f"interrupted; what was measured is in {folder / 'curve.csv'}, and the same command starts over")
+        raise typer.Exit(INTERRUPTED) from None
+    bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance)
     record = RunRecord(
         sweep=sweep,
         bounds=bounds,

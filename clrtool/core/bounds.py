@@ -43,7 +43,7 @@ class Verdict(Enum):
     """How far the bounds can be trusted; the value is the sentence shown."""
 
     CLEAR = "The curve shows both bounds and the seeds agree."
-    WEAK = "The curve shows both bounds, but the seeds do not settle them."
+    WEAK = "The curve shows both bounds, but does not settle them."
     INCONCLUSIVE = "The curve does not show both bounds."
 
     @property
@@ -54,8 +54,8 @@ class Verdict(Enum):
 class Advice(Enum):
     """What keeps a verdict from being clear, and the next step to take; the value is the sentence shown."""
 
-    NEVER_LEARNED = "Accuracy never rose above noise: check data and labels, or raise sweep.end_lr or sweep.epochs."
-    BROKE_AT_ONCE = "The loss broke before anything was learned: lower sweep.start_lr."
+    NEVER_LEARNED = "Accuracy never rose above chance: check data and labels, or raise sweep.end_lr or sweep.epochs."
+    BROKE_AT_ONCE = "The loss broke before anything was learned: lower sweep.start_lr, or mend a model that gives NaN."
     STILL_RISING = "Accuracy still rises where the sweep ends, so max_lr is at least this: raise sweep.end_lr."
     ALREADY_RISEN = "Accuracy rose at the very start, so base_lr is at most this: lower sweep.start_lr."
     ONE_SEED = "One seed gives no interval: run with --seeds 3."
@@ -86,6 +86,16 @@ class Bounds:
     max_reason: str
     verdict: Verdict
     advice: tuple[Advice, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.base_lr is None or self.max_lr is None:
+            ordered = self.base_lr is self.max_lr is None and self.verdict is Verdict.INCONCLUSIVE
+        else:
+            ordered = 0 < self.base_lr < self.max_lr < math.inf
+        for lr, interval in ((self.base_lr, self.base_lr_interval), (self.max_lr, self.max_lr_interval)):
+            ordered &= interval is None or (lr is not None and interval[0] <= lr <= interval[1])
+        if not ordered:
+            raise ValueError("bounds must be finite, 0 < base_lr < max_lr, each inside its interval")
 
     def to_dict(self) -> dict[str, Any]:
         """The bounds in plain types, for JSON."""
@@ -121,7 +131,7 @@ class _Reading(NamedTuple):
         return float(self.smoothed[self.peak]) - self.floor
 
 
-def find_bounds(curves: Sequence[Curve], heldout_samples: int | None = None) -> Bounds:
+def find_bounds(curves: Sequence[Curve], heldout_samples: int | None = None, chance: float = 0.0) -> Bounds:
     """Read both bounds off the accuracy of all seeds.
 
     With a(lr) the centred mean over neighbours of the mean accuracy over seeds, ``floor`` its first value and
@@ -138,6 +148,7 @@ def find_bounds(curves: Sequence[Curve], heldout_samples: int | None = None) -> 
         curves: one a seed, all of the same sweep.
         heldout_samples: size of the held-out set, from which the noise of an accuracy p follows as
             ``sqrt(p (1 - p) / heldout_samples)``; None to take every rise for real.
+        chance: accuracy that needs no learning, the share of the commonest class; a peak has to be above it.
 
     Raises:
         ValueError: there is no curve, or none has a point.
@@ -147,7 +158,8 @@ def find_bounds(curves: Sequence[Curve], heldout_samples: int | None = None) -> 
     lr, accuracies = _align(curves)
     mean = accuracies.mean(0)
     reading = _read(mean)
-    if reading.rise <= SURE * _noise(reading, heldout_samples, len(curves)):
+    learned = min(reading.rise, reading.floor + reading.rise - chance)
+    if learned <= SURE * _noise(reading, heldout_samples, len(curves)):
         return _nothing(curves, reading)
     readings = [reading, *(_read(accuracy) for accuracy in accuracies)] if len(curves) > 1 else []
     max_interval = _span(lr[each.stop] for each in readings)

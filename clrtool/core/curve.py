@@ -82,6 +82,8 @@ class Curve:
             raise ValueError(f"the columns of a curve must have one length, got {lengths}")
         if np.any(np.diff(self.iteration) <= 0) or np.any(np.diff(self.lr) < 0):
             raise ValueError("iteration must increase and lr must not decrease along a curve")
+        if not np.all(np.isfinite(self.lr)) or np.any((self.accuracy < 0) | (self.accuracy > 1)):
+            raise ValueError("lr must be finite and accuracy between 0 and 1 along a curve")
 
     @classmethod
     def from_points(cls, seed: int, outcome: SweepOutcome, points: Sequence[Point]) -> Curve:

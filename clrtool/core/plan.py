@@ -11,7 +11,8 @@ from clrtool.core.schedules import POLICIES, Cyclical
 # Section 3.2 of arXiv 1506.01186 v6: a stepsize of 2-10 epochs; at least 3 cycles train most of the way, 4 are better.
 MIN_STEPSIZE_EPOCHS, MAX_STEPSIZE_EPOCHS = 2, 10
 GOOD_CYCLES = 4
-MAX_EPOCHS = 1e5  # more is a slip of the pen
+# More is a slip of the pen.
+MAX_EPOCHS, MAX_ITERATIONS = 1e5, 1e9
 # exp_range: the share of the amplitude left at the end. The paper's own runs end between 0.01 and 0.22.
 FINAL_AMPLITUDE = 0.1
 
@@ -45,10 +46,16 @@ class Plan:
     reasons: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_positive("iterations_per_epoch", self.iterations_per_epoch, at_most=MAX_ITERATIONS)
         if self.iterations != 2 * self.stepsize * self.num_cycles or self.num_cycles < 1:
             raise ValueError(
                 f"a plan is whole cycles: iterations = {self.iterations} must be 2 * stepsize * num_cycles "
                 f"= {2 * self.stepsize * self.num_cycles}"
+            )
+        exact = (self.stepsize / self.iterations_per_epoch, self.iterations / self.iterations_per_epoch)
+        if not all(map(math.isclose, (self.stepsize_epochs, self.epochs), exact)):
+            raise ValueError(
+                f"stepsize_epochs and epochs must be {exact[0]:g} and {exact[1]:g}, by iterations_per_epoch"
             )
         object.__setattr__(self, "reasons", tuple(self.reasons))
         _ = self.schedule  # checks the policy and the bounds
@@ -129,13 +136,13 @@ def _fit_cycles(
 ) -> tuple[int, int, tuple[str, ...]]:
     """The stepsize in iterations, the number of cycles, and the reasons for both."""
     _check_positive("epochs", epochs, at_most=MAX_EPOCHS)
-    _check_positive("iterations_per_epoch", iterations_per_epoch)
+    _check_positive("iterations_per_epoch", iterations_per_epoch, at_most=MAX_ITERATIONS)
     budget = math.floor(epochs * iterations_per_epoch)
     if stepsize_epochs is None:
         num_cycles, reason = _choose_cycles(epochs)
         stepsize = budget // (2 * num_cycles)
     else:
-        _check_positive("stepsize_epochs", stepsize_epochs)
+        _check_positive("stepsize_epochs", stepsize_epochs, at_most=MAX_EPOCHS)
         stepsize = max(1, round(stepsize_epochs * iterations_per_epoch))
         num_cycles = budget // (2 * stepsize)
         reason = f"{num_cycles} whole cycles of the given stepsize fit into {epochs:g} epochs."

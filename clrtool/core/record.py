@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 from clrtool.core.bounds import Bounds
 from clrtool.core.curve import Curve, SweepOutcome
@@ -25,6 +27,7 @@ class SweepRecord:
         scout_iterations: those of the scout, 0 when both ends were given.
         iterations_per_epoch: optimizer steps in one pass.
         heldout_samples: size of the held-out set.
+        chance: share of its commonest class, the accuracy of who always answers that.
         train_seconds, evaluation_seconds: wall-clock time of all seeds.
         curves: what was measured.
     """
@@ -37,9 +40,26 @@ class SweepRecord:
     scout_iterations: int
     iterations_per_epoch: int
     heldout_samples: int
+    chance: float
     train_seconds: float
     evaluation_seconds: float
     curves: tuple[Curve, ...]
+
+    def __post_init__(self) -> None:
+        counts = (self.iterations, self.iterations_per_epoch, self.heldout_samples, len(self.curves))
+        times = (self.train_seconds, self.evaluation_seconds, self.scout_iterations)
+        rules = (
+            0 < self.start_lr < self.end_lr < math.inf,
+            self.spacing in get_args(Spacing),
+            0 < self.epochs < math.inf,
+            min(counts) >= 1 and math.isfinite(max(counts)),
+            min(times) >= 0 and math.isfinite(max(times)),
+            0 <= self.chance <= 1,
+        )
+        if not all(rules):
+            raise ValueError(
+                "a sweep needs a rising range, linear or exponential, and counts and times that are finite"
+            )
 
     @property
     def cost_epochs(self) -> float:

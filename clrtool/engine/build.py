@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 from clrtool.config import Component, DataConfig, RangeTestConfig
 from clrtool.engine import datasets
 from clrtool.engine.datasets import Samples
-from clrtool.engine.imports import call, describe, import_factory
+from clrtool.engine.imports import blamed_on, call, import_factory
+from clrtool.engine.learner import Learner
 from clrtool.engine.models import MODELS
 from clrtool.engine.problem import Loss, Problem, find_device
 from clrtool.errors import ConfigError, nearest
@@ -88,8 +89,14 @@ def _check_data(train: Samples, heldout: Samples, batch_size: int) -> int:
             raise ConfigError(f"data: the {name} set has {len(part.inputs)} inputs and {len(part)} labels")
         if part.targets.ndim != 1 or int(part.targets.min()) < 0:
             raise ConfigError(f"data: the {name} labels must be class numbers from 0, one a sample")
+        if part.inputs.ndim < 2 or part.inputs.numel() == 0 or part.inputs.is_complex():
+            raise ConfigError(f"data: the {name} inputs must be (samples, ...) of real numbers, they are {_kind(part)}")
         if part.inputs.is_floating_point() and not bool(part.inputs.isfinite().all()):
             raise ConfigError(f"data: the {name} inputs hold NaN or infinite values")
+    if train.inputs.shape[1:] != heldout.inputs.shape[1:] or train.inputs.dtype != heldout.inputs.dtype:
+        raise ConfigError(
+            f"data: training inputs {_kind(train)} and held-out inputs {_kind(heldout)} must be of one kind"
+        )
     if batch_size > len(train):
         raise ConfigError(f"data.batch_size = {batch_size} must be at most the {len(train)} training samples")
     if int(train.targets.min()) == int(train.targets.max()):
@@ -98,6 +105,10 @@ def _check_data(train: Samples, heldout: Samples, batch_size: int) -> int:
     if highest >= len(train):
         raise ConfigError(f"data: a label of {highest} is no class number for {len(train)} training samples")
     return highest + 1
+
+
+def _kind(part: Samples) -> str:
+    return f"{tuple(part.inputs.shape)} {part.inputs.dtype}"
 
 
 def _channel_statistics(inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,8 +156,10 @@ def _optimizer_recipe(optimizer: Component, factory: FactoryImport) -> Callable[
         return lambda params: call(partial(build, params), "optimizer.args", optimizer.args)
     if optimizer.name == "LBFGS":
         raise ConfigError("optimizer.name: LBFGS searches along a line, so its steps do not follow the learning rate")
-    others = ("Optimizer", "LBFGS", "lr_scheduler", "swa_utils")
-    known = [name for name in torch.optim.__all__ if name not in others]
+    classes = {name: kind for name, kind in vars(torch.optim).items() if isinstance(kind, type)}
+    known = [
+        name for name, kind in classes.items() if issubclass(kind, Optimizer) and name not in ("Optimizer", "LBFGS")
+    ]
     if optimizer.name not in known:
         raise ConfigError(f"optimizer.name: torch.optim has no {optimizer.name!r}; {nearest(optimizer.name, known)}")
     kind: Callable[..., Optimizer] = getattr(torch.optim, optimizer.name)
@@ -162,37 +175,34 @@ def _make_loss(loss: Component, factory: FactoryImport) -> Loss:
 
 
 def _try_out(problem: Problem, num_classes: int) -> None:
-    """One training step of a fresh model, so that pieces that do not fit are a message now and not a crash later."""
+    """Train and evaluate a fresh model for a moment, so that pieces that do not fit are a message now."""
     with problem.on_device():
-        model = problem.make_model()
-        if not isinstance(model, nn.Module):
-            raise ConfigError(f"model: must be a torch.nn.Module, the factory returned {type(model).__name__}")
-        model.to(problem.device).train()
-        if not any(each.requires_grad for each in model.parameters()):
+        models = problem.make_model(), problem.make_model()
+        for model in models:
+            if not isinstance(model, nn.Module):
+                raise ConfigError(f"model: must be a torch.nn.Module, the factory returned {type(model).__name__}")
+        if not any(each.requires_grad for each in models[0].parameters()):
             raise ConfigError("model: has no parameter to train")
-        optimizer = problem.make_optimizer(model.parameters())
-        if not isinstance(optimizer, Optimizer):
-            raise ConfigError(f"optimizer: must be a torch.optim.Optimizer, it is {type(optimizer).__name__}")
-        inputs, targets = problem.batch(problem.train, slice(0, problem.batch_size))
-        outputs = _attempt(f"model: a batch of shape {tuple(inputs.shape)}, {inputs.dtype}", lambda: model(inputs))
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(inputs):
-            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise ConfigError(f"model: outputs must be ({len(inputs)}, classes) for {len(inputs)} samples, got {shape}")
-        if isinstance(problem.loss, nn.CrossEntropyLoss) and outputs.shape[1] < num_classes:
-            raise ConfigError(f"model: has {outputs.shape[1]} outputs for the {num_classes} classes of the data")
-        loss = _attempt("loss", lambda: problem.loss(outputs, targets))
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise ConfigError(f"loss: must give one number, got {loss!r:.100}")
-        _attempt("loss: its gradient", loss.backward)
-        for group in optimizer.param_groups:
-            group["lr"] = 1e-6
-        _attempt("optimizer: its step", optimizer.step)
+        if {*map(id, models[0].parameters())} & {*map(id, models[1].parameters())}:
+            raise ConfigError("model.factory: must return a fresh model each time, it returned the same weights twice")
+        learner = Learner(problem, seed=0)
+        if not isinstance(learner.optimizer, Optimizer):
+            raise ConfigError(f"optimizer: must be a torch.optim.Optimizer, it is {type(learner.optimizer).__name__}")
+        _check_outputs(problem, learner.model, num_classes)
+        learner.train(0, [1e-9, 1e-9])  # two steps, for some optimizers use an argument in the second only
+        learner.evaluate()
 
 
-def _attempt(what: str, run: Callable[[], Any]) -> Any:
-    try:
-        return run()
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:
-        raise ConfigError(f"{what} fails: {describe(error)}") from error
+def _check_outputs(problem: Problem, model: nn.Module, num_classes: int) -> None:
+    inputs, targets = problem.batch(problem.train, slice(0, problem.batch_size))
+    with blamed_on(f"model: a batch of shape {tuple(inputs.shape)}, {inputs.dtype}"):
+        outputs = model(inputs)
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(inputs):
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ConfigError(f"model: outputs must be ({len(inputs)}, classes) for {len(inputs)} samples, got {shape}")
+    if isinstance(problem.loss, nn.CrossEntropyLoss) and outputs.shape[1] < num_classes:
+        raise ConfigError(f"model: has {outputs.shape[1]} outputs for the {num_classes} classes of the data")
+    with blamed_on("loss"):
+        loss = problem.loss(outputs, targets)
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise ConfigError(f"loss: must give one number, got {loss!r:.100}")

@@ -11,15 +11,20 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
-from clrtool.engine.imports import describe
+from clrtool.engine.imports import blamed_on
 from clrtool.errors import ConfigError, MachineError, nearest
+
+Count = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=1, le=4096)]
 
 # 2,000 samples put the standard error of an accuracy near 0.5 at 1.1 points.
 HELDOUT_LIMIT = 2000
@@ -42,13 +47,13 @@ class Samples:
 Split = tuple[Samples, Samples]
 
 
-def digits(seed: int, heldout: int = 297) -> Split:
+def digits(seed: int, heldout: Count = 297) -> Split:
     """The 1,797 handwritten digits (1, 8, 8) of the UCI repository, shipped with clrtool; pixels 0..16."""
     with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as arrays:
         return split(_samples(arrays["images"], arrays["labels"]), heldout, seed)
 
 
-def npz(seed: int, path: str, heldout: int = HELDOUT_LIMIT, limit: int | None = None) -> Split:
+def npz(seed: int, path: str, heldout: Count = HELDOUT_LIMIT, limit: Count | None = None) -> Split:
     """Arrays of one ``.npz`` file: ``x_train, y_train, x_test, y_test``, or ``x, y`` to be split.
 
     uint8 images may be (N, H, W) or (N, H, W, C); anything else is taken as it is, as float32.
@@ -56,15 +61,15 @@ def npz(seed: int, path: str, heldout: int = HELDOUT_LIMIT, limit: int | None = 
     file = _existing(Path(path))
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files if name[0] in "xy"}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"data.args.path: {path} is not an .npz file of plain arrays: {error}") from error
+            found = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, BadZipFile) as error:
+        raise ConfigError(f"data.args.path: {path} is not an .npz file of plain arrays") from error
     if {"x_train", "y_train", "x_test", "y_test"} <= set(found):
         train = _samples(found["x_train"], found["y_train"])
         return take(train, limit, seed), take(_samples(found["x_test"], found["y_test"]), heldout, seed)
     if {"x", "y"} <= set(found):
         return split(take(_samples(found["x"], found["y"]), limit, seed), heldout, seed)
-    names = ", ".join(sorted(found)) or "none"
+    names = ", ".join(sorted(found)) or "no array"
     raise ConfigError(f"data.args.path: {path} needs x_train, y_train, x_test, y_test or x, y; it has {names}")
 
 
@@ -73,9 +78,9 @@ def image_folder(
     root: str,
     train: str = "train",
     heldout: str = "test",
-    limit: int | None = None,
-    heldout_limit: int | None = HELDOUT_LIMIT,
-    size: int | None = None,
+    limit: Count | None = None,
+    heldout_limit: Count | None = HELDOUT_LIMIT,
+    size: Pixels | None = None,
 ) -> Split:
     """Images in ``root/train/<class>/`` and ``root/test/<class>/``, resized to ``size`` pixels a side if given."""
     from torchvision.datasets import ImageFolder
@@ -83,7 +88,7 @@ def image_folder(
     try:
         folders = [ImageFolder(str(_existing(Path(root) / name))) for name in (train, heldout)]
     except FileNotFoundError as error:
-        raise MachineError(f"data: {error}") from error
+        raise ConfigError(f"data.args.root: {error}") from error
     if folders[0].classes != folders[1].classes:
         odd = sorted(set(folders[0].classes) ^ set(folders[1].classes))
         raise ConfigError(f"data.args.root: {train} and {heldout} differ in their classes: {', '.join(odd[:10])}")
@@ -98,9 +103,9 @@ def torchvision_dataset(
     seed: int,
     download: bool,
     root: str = "data",
-    limit: int | None = None,
-    heldout_limit: int | None = HELDOUT_LIMIT,
-    size: int | None = None,
+    limit: Count | None = None,
+    heldout_limit: Count | None = HELDOUT_LIMIT,
+    size: Pixels | None = None,
     **args: Any,
 ) -> Split:
     """Any image classification set of ``torchvision.datasets`` that has a training and a test part."""
@@ -112,20 +117,20 @@ def torchvision_dataset(
     parameters = inspect.signature(kind).parameters
     if not {"train", "split"} & set(parameters):
         raise ConfigError(f"data.name: torchvision.{name} has no training and test part; use a factory")
-    if unknown := set(args) - set(parameters):
-        raise ConfigError(f"data.args: unknown argument {min(unknown)!r}; {nearest(min(unknown), parameters)}")
+    offered = set(parameters) - {"self", "root", "train", "split", "download"}
+    if unknown := set(args) - offered:
+        raise ConfigError(f"data.args: unknown argument {min(unknown)!r}; {nearest(min(unknown), offered)}")
     parts = ({"train": True}, {"train": False}) if "train" in parameters else ({"split": "train"}, {"split": "test"})
     extra = args | ({"download": download} if "download" in parameters else {})
     try:
         train, heldout = (kind(root, **part, **extra) for part in parts)
     except (OSError, RuntimeError) as error:
-        raise MachineError(f"data: torchvision.{name} in {root!r}: {error} (to fetch it, add --download)") from error
-    everything = (range(len(each)) for each in (train, heldout))
-    chosen = [
-        np.random.default_rng(seed).permutation(indices)[:most]
-        for indices, most in zip(everything, (limit, heldout_limit), strict=True)
-    ]
-    return _collect(train, chosen[0], size), _collect(heldout, chosen[1], size)
+        why = str(error).partition(" You can use download")[0]
+        raise MachineError(f"data: torchvision.{name} in {root!r}: {why} (to fetch it, add --download)") from error
+    shuffle = np.random.default_rng(seed).permutation
+    return _collect(train, shuffle(len(train))[:limit], size), _collect(
+        heldout, shuffle(len(heldout))[:heldout_limit], size
+    )
 
 
 def from_factory(made: Any) -> Split:
@@ -137,22 +142,16 @@ def from_factory(made: Any) -> Split:
 
 
 def _part(part: Any, name: str) -> Samples:
-    if isinstance(part, Samples):
-        return part
     if isinstance(part, tuple | list) and len(part) == 2 and all(isinstance(x, Tensor | np.ndarray) for x in part):
         inputs, labels = part
         if isinstance(inputs, np.ndarray) and inputs.dtype == np.float64:
             inputs = inputs.astype(np.float32)  # numpy's default type, and no model's
-        return Samples(torch.as_tensor(inputs), _labels(labels))
+        with blamed_on(f"data.factory: {name}"):
+            # A copy in plain memory, so that whatever tensor it was, what follows can rely on it.
+            return Samples(torch.as_tensor(inputs).detach().cpu().contiguous().clone(), _labels(labels))
     if hasattr(part, "__getitem__") and hasattr(part, "__len__"):
-        try:
+        with blamed_on(f"data.factory: {name} must give (input, class number) pairs"):
             return _collect(part, range(len(part)), size=None)
-        except (ConfigError, MachineError):
-            raise
-        except Exception as error:
-            raise ConfigError(
-                f"data.factory: {name} must give (input, class number) pairs: {describe(error)}"
-            ) from error
     raise ConfigError(
         f"data.factory: {name} must be a pair of tensors or a dataset with a length, it is {type(part).__name__}"
     )
@@ -193,8 +192,10 @@ def _choose(targets: Sequence[int], limit: int | None, seed: int) -> NDArray[Any
 
 
 def _samples(images: NDArray[Any], labels: NDArray[Any]) -> Samples:
-    if len(images) != len(labels) or labels.ndim != 1:
-        raise ConfigError(f"data: {images.shape} inputs need one label each, the labels are {labels.shape}")
+    if images.ndim < 2 or labels.ndim != 1 or len(images) != len(labels):
+        raise ConfigError(f"data: inputs of shape {images.shape} need one label each, the labels are {labels.shape}")
+    if images.dtype.kind not in "fiub" or labels.dtype.kind not in "fiub":
+        raise ConfigError(f"data: inputs and labels must be numbers, they are {images.dtype} and {labels.dtype}")
     if images.dtype == np.uint8:
         if images.ndim == 3:
             images = images[..., None]
@@ -206,7 +207,7 @@ def _samples(images: NDArray[Any], labels: NDArray[Any]) -> Samples:
 
 def _labels(labels: Tensor | NDArray[Any]) -> Tensor:
     """Class numbers as int64; a label that is no whole number is refused, not cut."""
-    given = torch.as_tensor(labels)
+    given = torch.as_tensor(labels).detach().cpu()
     whole = given.long()
     if not torch.equal(whole.to(given.dtype), given):
         raise ConfigError("data: labels must be whole class numbers from 0")
@@ -216,18 +217,23 @@ def _labels(labels: Tensor | NDArray[Any]) -> Tensor:
 def _collect(dataset: Any, indices: Sequence[int] | Any, size: int | None, threads: int = 1) -> Samples:
     """The samples of a dataset as two tensors. Threads help where decoding an image lets go of the interpreter."""
 
-    def item(index: int) -> tuple[Tensor, int]:
-        image, label = dataset[int(index)]
-        return _to_tensor(image, size), int(label)
+    def item(index: int) -> tuple[Tensor, float]:
+        try:
+            image, label = dataset[int(index)]
+        except OSError as error:
+            name = dataset.samples[index][0] if hasattr(dataset, "samples") else f"sample {index}"
+            raise ConfigError(f"data: {name} cannot be read as an image") from error
+        return _to_tensor(image, size), float(label)
 
     with ThreadPoolExecutor(threads) as pool:
         items = list(pool.map(item, indices)) if threads > 1 else [item(index) for index in indices]
     if not items:
-        raise MachineError("data: the dataset is empty")
+        raise ConfigError("data: the dataset is empty")
     shapes = sorted({tuple(image.shape) for image, _ in items})
     if len(shapes) > 1:
         raise ConfigError(f"data: samples differ in shape, such as {shapes[0]} and {shapes[1]}; set data.args.size")
-    return Samples(torch.stack([image for image, _ in items]), torch.tensor([label for _, label in items]))
+    labels = torch.tensor([label for _, label in items], dtype=torch.float64)
+    return Samples(torch.stack([image for image, _ in items]), _labels(labels))
 
 
 def _to_tensor(image: Any, size: int | None) -> Tensor:

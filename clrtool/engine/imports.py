@@ -6,11 +6,16 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from clrtool.config_faults import rule
 from clrtool.errors import ConfigError, MachineError, nearest
 
 T = TypeVar("T")
@@ -25,19 +30,21 @@ def import_factory(factory: str, field: str, allowed: Iterable[str], folder: Pat
     Raises:
         ConfigError: the import is not allowed, fails, or gives nothing callable.
     """
+    if any(part.startswith("_") for part in factory.replace(":", ".").split(".")):
+        raise ConfigError(f"{field} = {factory!r} is private; a factory needs a public name")
     if not any(covers(pattern, factory) for pattern in allowed):
         raise ConfigError(
             f"{field} = {factory!r} is code, and a config may run code only when the command line says so: "
             f"add --allow-import '{factory.partition(':')[0]}:*' if you trust it"
         )
     module_name, _, name = factory.partition(":")
+    before = sys.path.copy()
     sys.path[:0] = [str(folder.resolve()), str(Path.cwd())]
     try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        raise ConfigError(f"{field}: importing {module_name!r} failed: {describe(error)}") from error
+        with blamed_on(f"{field}: importing {module_name!r}"):
+            module = importlib.import_module(module_name)
     finally:
-        del sys.path[:2]
+        sys.path[:] = before
     found = getattr(module, name, None)
     if not callable(found):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
@@ -57,9 +64,6 @@ def covers(pattern: str, factory: str) -> bool:
     stem = pattern.removesuffix("*")
     if "*" in stem or (stem != pattern and not stem.endswith((".", ":"))) or not stem.strip(".:"):
         raise ConfigError(f"--allow-import {pattern!r}: give 'pkg.module:name', 'pkg.module:*' or 'pkg.*'")
-    names = factory.replace(":", ".").split(".")
-    if any(name.startswith("_") for name in names):
-        return False  # a private name is nobody's factory
     return factory.startswith(stem) if stem != pattern else factory == pattern
 
 
@@ -70,11 +74,21 @@ def call(function: Callable[..., T], field: str, args: Mapping[str, Any]) -> T:
         ConfigError: an argument is unknown or missing, or the call itself fails.
     """
     check_arguments(function, field, args)
-    try:
+    with blamed_on(field):
         return function(**args)
-    except (ConfigError, MachineError, MemoryError):
+
+
+@contextmanager
+def blamed_on(field: str) -> Iterator[None]:
+    """Turn whatever code that is not ours raises, an exit included, into a ConfigError for a field.
+
+    Running out of memory stays what it is.
+    """
+    try:
+        yield
+    except (ConfigError, MachineError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{field}: {describe(error)}") from error
 
 
@@ -82,7 +96,11 @@ def check_arguments(function: Callable[..., Any], field: str, args: Mapping[str,
     """Raise ConfigError for an argument that the function lacks, or that it needs and did not get."""
     # A partial's signature shows what it was given by keyword as a default; that is ours, not the user's to set.
     ours = set(function.keywords) if isinstance(function, partial) else set()
-    parameters = [each for each in inspect.signature(function).parameters.values() if each.name not in ours]
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some built-in types have none, and some calls do not fit: the call will tell
+        return
+    parameters = [each for each in signature.parameters.values() if each.name not in ours]
     named = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
     offered = [each.name for each in named]
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
@@ -91,6 +109,20 @@ def check_arguments(function: Callable[..., Any], field: str, args: Mapping[str,
             raise ConfigError(f"{field}: unknown argument {name!r}; {nearest(name, offered)}")
     if missing := [each.name for each in named if each.default is each.empty and each.name not in args]:
         raise ConfigError(f"{field}: missing argument {', '.join(map(repr, missing))}")
+    plain = function.func if isinstance(function, partial) else function
+    if plain.__module__.startswith("clrtool."):
+        _check_types(plain, field, args)
+
+
+def _check_types(function: Callable[..., Any], field: str, args: Mapping[str, Any]) -> None:
+    """Hold the arguments of one of our own functions against its annotations."""
+    hints = get_type_hints(function, include_extras=True)
+    for name, value in args.items():
+        try:
+            TypeAdapter(hints.get(name, Any), config=ConfigDict(strict=True)).validate_python(value)
+        except ValidationError as error:
+            rules = " or ".join(dict.fromkeys(rule(each) for each in error.errors()))
+            raise ConfigError(f"{field}.{name} = {value!r:.60} {rules}") from None
 
 
 def describe(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clrtool.engine.imports import blamed_on
 from clrtool.engine.problem import Problem
 
 # Samples per forward pass of an evaluation. On a CPU larger ones fall out of the cache: 1,000 take twice as long.
@@ -38,6 +39,11 @@ class Learner:
         """
         self.model.train()
         losses = torch.empty(len(lrs), device=self.problem.device)
+        with blamed_on(f"training failed between iterations {iteration} and {iteration + len(lrs)}"):
+            self._steps(iteration, lrs, losses)
+        return losses.tolist()
+
+    def _steps(self, iteration: int, lrs: Sequence[float], losses: Tensor) -> None:
         for offset, lr in enumerate(lrs):
             inputs, targets = self.problem.batch(self.problem.train, self._index(iteration + offset))
             with self.problem.autocast():
@@ -48,7 +54,6 @@ class Learner:
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-        return losses.tolist()
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float, float]:
@@ -58,7 +63,7 @@ class Learner:
         total = torch.zeros(2, dtype=torch.float64, device=self.problem.device)
         for start in range(0, len(heldout), EVALUATION_BATCH):
             inputs, targets = self.problem.batch(heldout, slice(start, start + EVALUATION_BATCH))
-            with self.problem.autocast():
+            with blamed_on("evaluation failed"), self.problem.autocast():
                 outputs = self.model(inputs)
                 loss = self.problem.loss(outputs, targets)
             total += torch.stack([loss.double() * len(targets), (outputs.argmax(1) == targets).sum().double()])

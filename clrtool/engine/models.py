@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from clrtool.errors import ConfigError
 
 Shape = tuple[int, ...]
+Size = Annotated[int, Field(ge=1, le=1_000_000)]
+Activation = Literal["relu", "gelu", "silu", "tanh", "sigmoid"]
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid
 }  # fmt: skip
 
 
 def mlp(
-    input_shape: Shape, num_classes: int, hidden: Sequence[int] = (64,), activation: str = "relu", dropout: float = 0.0
+    input_shape: Shape,
+    num_classes: int,
+    hidden: Sequence[Size] = (64,),
+    activation: Activation = "relu",
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
 ) -> nn.Module:
     """Fully connected layers of ``hidden`` widths over the flattened input (N, ...) -> (N, num_classes)."""
-    if activation not in ACTIVATIONS:
-        raise ConfigError(f"model.args.activation = {activation!r} must be one of {', '.join(ACTIVATIONS)}")
     layers: list[nn.Module] = [nn.Flatten()]
     width = math.prod(input_shape)
     for outputs in hidden:
@@ -34,7 +40,7 @@ def mlp(
 
 
 def convnet(
-    input_shape: Shape, num_classes: int, channels: Sequence[int] = (16, 32, 32), batch_norm: bool = False
+    input_shape: Shape, num_classes: int, channels: Sequence[Size] = (16, 32, 32), batch_norm: bool = False
 ) -> nn.Module:
     """For each entry of ``channels`` a 3x3 convolution, ReLU and 2x2 max pooling, then one linear layer."""
     inputs, height, width = _image(input_shape)
@@ -49,7 +55,7 @@ def convnet(
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * height * width, num_classes))
 
 
-def resnet(input_shape: Shape, num_classes: int, depth: int = 20, width: int = 16) -> nn.Module:
+def resnet(input_shape: Shape, num_classes: int, depth: Size = 20, width: Size = 16) -> nn.Module:
     """The CIFAR residual network: ``depth = 6n + 2`` layers in three stages of ``width``, 2x and 4x channels.
 
     Source: He et al., arXiv 1512.03385, section 4.2, with its parameter-free shortcuts (option A).

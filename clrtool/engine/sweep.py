@@ -48,6 +48,7 @@ def run_range_test(problem: Problem, config: SweepConfig, seed: int, on_point: O
         scout_iterations=scouted,
         iterations_per_epoch=problem.iterations_per_epoch,
         heldout_samples=len(problem.heldout),
+        chance=float(problem.heldout.targets.bincount().max()) / len(problem.heldout),
         train_seconds=clock.train,
         evaluation_seconds=clock.evaluate,
         curves=curves,

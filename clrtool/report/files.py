@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -14,18 +16,20 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Replace ``path`` in one step: a temporary file in the same folder, fsync, rename, fsync of the folder.
 
     Raises:
-        MachineError: the folder cannot be made or written, or the disk is full; the old file is still there.
+        MachineError: the folder cannot be made or written, ``path`` is a device, a link or a folder, or the disk is
+            full; what was there is still there.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        mode = _mode(path)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
+        Path(temporary).chmod(mode)
         Path(temporary).replace(path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -33,6 +37,19 @@ def write_whole(path: Path, content: str | bytes) -> None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
         raise MachineError(f"{path}: cannot write {len(data):,} bytes: {error.strerror or error}") from error
+
+
+def _mode(path: Path) -> int:
+    """The permissions of the file that is replaced, or those that any new file gets."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is there already and is no plain file")
+    return stat.S_IMODE(status.st_mode)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from clrtool.core.bounds import Bounds
 from clrtool.core.curve import Curve
@@ -25,6 +25,8 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 # A loss that diverged would flatten all the rest: the axis ends at this many times the first held-out loss.
 LOSS_CLIP = 1.5
 FORMATS = (".png", ".svg", ".pdf")
+# Cycles whose peaks and ends are drawn exactly; those after them would be one grey field anyway.
+MARKED_CYCLES = 100
 _STYLE: dict[str, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -67,10 +69,10 @@ def plot_schedule(plan: Plan, title: str) -> Figure:
         figure = Figure(figsize=(8, 4), layout="constrained")
         axes = figure.subplots()
         # The corners of the triangles belong to the samples, or the peaks would be cut.
-        corners = np.arange(0, plan.iterations + 1, plan.stepsize)
+        corners = np.arange(0, min(plan.num_cycles, MARKED_CYCLES) * 2 + 1) * plan.stepsize
         iterations = np.union1d(corners, np.linspace(0, plan.iterations, 2001).astype(int))
         axes.plot(iterations / plan.iterations_per_epoch, plan.schedule(iterations), color=BLUE, linewidth=1.8)
-        for cycle in range(1, plan.num_cycles + 1):
+        for cycle in range(1, min(plan.num_cycles, MARKED_CYCLES) + 1):
             axes.axvline(cycle * 2 * plan.stepsize_epochs, color=GREY, linestyle=":", linewidth=1)
         for lr, name in ((plan.max_lr, "max_lr"), (plan.base_lr, "base_lr")):
             axes.axhline(lr, color=ORANGE, linestyle="--", linewidth=1)
@@ -91,9 +93,10 @@ def plot_schedule(plan: Plan, title: str) -> Figure:
 
 def draw_run(folder: Path, record: RunRecord) -> list[Path]:
     """Draw the pictures of a run into its folder, and name them."""
-    pictures = {folder / "range_test.png": plot_range_test(record, folder.name)}
+    title = folder.resolve().name
+    pictures = {folder / "range_test.png": plot_range_test(record, title)}
     if record.plan is not None:
-        pictures[folder / "schedule.png"] = plot_schedule(record.plan, folder.name)
+        pictures[folder / "schedule.png"] = plot_schedule(record.plan, title)
     for path, figure in pictures.items():
         save_figure(figure, path)
     return list(pictures)
@@ -101,14 +104,15 @@ def draw_run(folder: Path, record: RunRecord) -> list[Path]:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, SVG or PDF by the ending of ``path``; the same figure gives the same bytes."""
-    if path.suffix not in FORMATS:
+    ending = path.suffix.lower()
+    if ending not in FORMATS:
         raise ConfigError(f"{path}: a picture ends in {', '.join(FORMATS)}")
     metadata: dict[str, dict[str, None]] = {
         ".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}
     }  # fmt: skip
     content = io.BytesIO()
     with style.context(_STYLE):
-        figure.savefig(content, format=path.suffix[1:], dpi=150, metadata=metadata[path.suffix])
+        figure.savefig(content, format=ending[1:], dpi=150, metadata=metadata[ending])
     write_whole(path, content.getvalue())
 
 
@@ -133,7 +137,8 @@ def _scale_axes(top: Axes, bottom: Axes, sweep: SweepRecord) -> None:
     if sweep.spacing == "exponential":
         top.set_xscale("log")
         within = sweep.end_lr < 1e3 * sweep.start_lr
-        bottom.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if within else (1,)))
+        ticks = LogLocator(subs=(1, 2, 5) if within else (1,)) if sweep.end_lr > 5 * sweep.start_lr else MaxNLocator(6)
+        bottom.xaxis.set_major_locator(ticks)
         bottom.xaxis.set_major_formatter(FuncFormatter(lambda lr, _: f"{lr:g}"))
         bottom.xaxis.set_minor_formatter(NullFormatter())
     top.set_xlim(sweep.start_lr, sweep.end_lr)

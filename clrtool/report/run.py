@@ -6,8 +6,6 @@ bounds, plan, cost and environment; ``range_test.png`` and ``schedule.png``, dra
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -26,7 +24,13 @@ from clrtool.errors import ConfigError, MachineError
 from clrtool.report.files import write_whole
 
 COLUMNS = ("seed", *Point._fields)
+FILES = ("config.yaml", "curve.csv", "result.json", "range_test.png", "schedule.png")
+MEASURED = FILES[1:3]
+# By its first line a folder is known as a run, whose files may be replaced.
+HEADER = "# The resolved config of a range test, written by clrtool.\n"
 _PLAN = TypeAdapter(Plan)
+# What reading a file that was changed by hand or by a bad disk can raise.
+DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def open_run(folder: Path, config: RangeTestConfig, *, fresh: bool = False) -> RunRecord | None:
@@ -36,23 +40,37 @@ def open_run(folder: Path, config: RangeTestConfig, *, fresh: bool = False) -> R
         The record of a finished run of the same config, else None.
 
     Raises:
-        ConfigError: the folder holds a run of another config, and ``fresh`` is not set.
+        ConfigError: the folder holds a run of another config and ``fresh`` is not set, or files of somebody else.
         MachineError: the folder cannot be written.
     """
-    saved = folder / "config.yaml"
-    if saved.exists() and not fresh:
-        if load_config(saved).sha256() != config.sha256():
+    saved, measured = folder / "config.yaml", [name for name in MEASURED if (folder / name).exists()]
+    if (found := [name for name in FILES if (folder / name).exists()]) and not _is_ours(saved):
+        names = ", ".join(found)
+        raise ConfigError(f"{folder} holds a {names} that clrtool did not write: give another folder with -o DIR")
+    if measured and not fresh:
+        if _hash(saved) != config.sha256():
             raise ConfigError(
                 f"{folder} holds a run of another config: give this one another folder with -o DIR, "
                 "or replace the old run with --fresh"
             )
-        if (folder / "result.json").exists():
+        if "result.json" in measured:
             return read_run(folder)
-    else:
-        write_whole(saved, config.to_yaml())  # a folder that cannot be written fails here, before any training
-    for name in ("result.json", "range_test.png", "schedule.png"):
+    # Written now, so that a folder that cannot be written fails before any training.
+    write_whole(saved, HEADER + config.to_yaml())
+    for name in FILES[1:]:
         (folder / name).unlink(missing_ok=True)
     return None
+
+
+def _is_ours(saved: Path) -> bool:
+    return saved.is_file() and saved.read_bytes().startswith(HEADER.encode())
+
+
+def _hash(saved: Path) -> str:
+    try:
+        return load_config(saved).sha256()
+    except ConfigError as error:
+        raise ConfigError(*error.faults, f"{saved.parent}: to replace this run, add --fresh") from error
 
 
 class CurveLog:
@@ -107,7 +125,7 @@ def read_run(folder: Path | str) -> RunRecord:
             config_sha256=values["config_sha256"],
             data_sha256=values["data_sha256"],
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except DAMAGED as error:
         raise _damaged(result, error) from error
 
 
@@ -118,7 +136,7 @@ def find_run(source: str) -> Path:
         return place
     if default.is_dir():
         return default
-    raise ConfigError(f"{source}: no run folder and no JSON file, and there is no {default}")
+    raise ConfigError(f"{source}: no run folder or JSON file, and there is no {default}; clrtool rangetest makes one")
 
 
 def read_plan(file: Path) -> Plan:
@@ -126,7 +144,7 @@ def read_plan(file: Path) -> Plan:
     values = _load(file)
     try:
         plan = _plan(values["plan"])
-    except (KeyError, TypeError, ValueError) as error:
+    except DAMAGED as error:
         raise _damaged(file, error) from error
     if plan is None:
         raise ConfigError(f"{file}: holds no plan, because its range test was inconclusive")
@@ -161,10 +179,7 @@ def _to_dict(record: RunRecord) -> dict[str, Any]:
 
 def _row(values: tuple[Any, ...]) -> str:
     """One CSV row; a float as the shortest text that reads back to it, NaN as nothing."""
-    text = io.StringIO()
-    blank = ("" if isinstance(value, float) and math.isnan(value) else value for value in values)
-    csv.writer(text, lineterminator="\n").writerow(blank)
-    return text.getvalue()
+    return ",".join("" if isinstance(value, float) and math.isnan(value) else str(value) for value in values) + "\n"
 
 
 def _read_curves(file: Path, outcomes: Mapping[int, SweepOutcome]) -> tuple[Curve, ...]:
@@ -172,7 +187,7 @@ def _read_curves(file: Path, outcomes: Mapping[int, SweepOutcome]) -> tuple[Curv
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
-    header, *rows = list(csv.reader(io.StringIO(text))) or [[]]
+    header, *rows = [line.split(",") for line in text.splitlines()] or [[]]
     if tuple(header) != COLUMNS:
         raise ConfigError(f"{file}:1: the columns must be {','.join(COLUMNS)}")
     points: dict[int, list[Point]] = {seed: [] for seed in outcomes}
@@ -180,8 +195,10 @@ def _read_curves(file: Path, outcomes: Mapping[int, SweepOutcome]) -> tuple[Curv
         try:
             seed, iteration, *numbers = row
             points[int(seed)].append(Point(int(iteration), *(float(text) if text else math.nan for text in numbers)))
-        except (ValueError, TypeError, KeyError) as error:
+        except DAMAGED as error:
             raise ConfigError(f"{file}:{number}: not a row of this run: {','.join(row)[:80]!r}") from error
+    if lost := [seed for seed, found in points.items() if not found]:
+        raise ConfigError(f"{file}: has no row of seed {lost[0]}")
     return tuple(Curve.from_points(seed, outcomes[seed], found) for seed, found in points.items())
 
 
@@ -210,6 +227,6 @@ def _damaged(file: Path, error: Exception) -> ConfigError:
         return error
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return ConfigError(f"{file}: plan.{'.'.join(map(str, first['loc']))}: {first['msg']}")
-    what = f"has no {error}" if isinstance(error, KeyError) else str(error)
+        return ConfigError(f"{file}: {'.'.join(('plan', *map(str, first['loc'])))}: {first['msg']}")
+    what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
     return ConfigError(f"{file}: is damaged or no result of clrtool: {what}")

@@ -38,7 +38,7 @@ def result_table(record: RunRecord, title: str) -> Table:
 
 def plan_table(plan: Plan, title: str) -> Table:
     """Every number of a plan in iterations and in epochs, and a line for each cycle."""
-    table = _table(f"{title}: {plan.policy}, {plan.num_cycles} whole cycles", 3)
+    table = _table(f"{title}: {plan.policy}, {plan.num_cycles} whole cycle{'s' * (plan.num_cycles > 1)}", 3)
     table.add_row("base_lr", f"{plan.base_lr:.4g}", "")
     table.add_row("max_lr", f"{plan.max_lr:.4g}", "")
     if plan.gamma is not None:

@@ -36,8 +36,12 @@ def refused(cli, tmp_path, monkeypatch):
         ("model.name=mpl", "model.name: unknown model 'mpl'; did you mean 'mlp'?"),
         ("model.name=torchvision.resnet81", "torchvision has no model 'resnet81'; did you mean 'resnet18'?"),
         ("model.args={hiden: [3]}", "model.args: unknown argument 'hiden'; did you mean 'hidden'?"),
-        ("model.args={hidden: [abc]}", "model.args: TypeError"),
-        ("model.args={hidden: 64}", "model.args: TypeError"),
+        ("model.args={hidden: [abc]}", "model.args.hidden = ['abc'] must be a whole number"),
+        ("model.args={hidden: 64}", "model.args.hidden = 64 must be a list"),
+        ("model.args={hidden: [0]}", "model.args.hidden = [0] must be at least 1"),
+        ("model.args={activation: relo}", "model.args.activation = 'relo' must be 'relu'"),
+        ("model.args={dropout: 1}", "model.args.dropout = 1 must be below 1"),
+        ("data.args={heldout: 1.5}", "data.args.heldout = 1.5 must be a whole number"),
         ("model={name: resnet, args: {depth: 21}}", "model.args.depth = 21 must be 6n + 2"),
         ("data.name=digit", "data.name: unknown dataset 'digit'; did you mean 'digits'?"),
         ("data.batch_size=5000", "data.batch_size = 5000 must be at most the 1500 training samples"),
@@ -45,12 +49,14 @@ def refused(cli, tmp_path, monkeypatch):
         ("data.args={held: 3}", "data.args: unknown argument 'held'; did you mean 'heldout'?"),
         ("optimizer.name=Sgd", "torch.optim has no 'Sgd'; did you mean 'SGD'?"),
         ("optimizer.name=LBFGS", "LBFGS searches along a line"),
-        ("optimizer={name: SparseAdam}", "optimizer: its step fails: RuntimeError"),
+        ("optimizer={name: SparseAdam}", "RuntimeError: SparseAdam does not support dense gradients"),
+        ("optimizer.name=functional", "torch.optim has no 'functional'"),
+        ("optimizer.args={momentum: 0.9, dampening: x}", "training failed between iterations 0 and 2: TypeError"),
         ("optimizer.args={momentun: 0.9}", "optimizer.args: unknown argument 'momentun'; did you mean 'momentum'?"),
         ("optimizer.args={momentum: -1}", "optimizer.args: ValueError: Invalid momentum value: -1"),
         ("optimizer.args={momentum: high}", "optimizer.args: TypeError"),
         ("loss.name=mse", "loss.name: unknown loss 'mse'"),
-        ("loss.args={label_smoothing: 2}", "loss fails: RuntimeError"),
+        ("loss.args={label_smoothing: 2}", "loss: RuntimeError: label_smoothing must be between 0.0 and 1.0"),
         ("plan.epochs=0.001", "shorter than one cycle"),
     ],
 )
@@ -133,6 +139,30 @@ def wrong_shape(): return nn.Conv2d(1, 2, 3)
 def not_fitting(): return nn.Linear(3, 10)
 def no_split(): return None
 def no_optimizer(params): return 3
+def no_arguments(): return 3
+def leaves(): raise SystemExit(3)
+shared = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+def same_twice(): return shared
+class OnlyTrains(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+    def forward(self, x):
+        if not self.training: raise KeyError("no evaluation")
+        return self.layer(x.flatten(1))
+def only_trains(): return OnlyTrains()
+def two_shapes():
+    y = torch.arange(64) % 2
+    return (torch.ones(64, 5), y), (torch.ones(64, 3), y)
+def complex_inputs():
+    part = torch.ones(64, 5, dtype=torch.complex64), torch.arange(64) % 2
+    return part, part
+def sparse_inputs():
+    part = torch.ones(64, 5).to_sparse(), torch.arange(64) % 2
+    return part, part
+def float_labels():
+    part = [(torch.ones(3), 0.5)] * 40
+    return part, part
 value = 3
 """
 
@@ -143,13 +173,22 @@ value = 3
         ("model", "raises", "model.args: RuntimeError: my own mistake (ZFILE:4)"),
         ("model", "missing", "has no callable 'missing'"),
         ("model", "value", "has no callable 'value'"),
+        ("model", "_private", "is private; a factory needs a public name"),
+        ("model", "leaves", "model.args: SystemExit: 3"),
+        ("model", "same_twice", "must return a fresh model each time"),
+        ("model", "only_trains", "evaluation failed: KeyError: 'no evaluation'"),
         ("model", "no_module", "must be a torch.nn.Module, the factory returned int"),
         ("model", "no_parameters", "has no parameter to train"),
         ("model", "one_output", "has 1 outputs for the 10 classes"),
         ("model", "wrong_shape", "outputs must be (32, classes) for 32 samples, got (32, 2, 6, 6)"),
-        ("model", "not_fitting", "model: a batch of shape (32, 1, 8, 8), torch.float32 fails: RuntimeError"),
+        ("model", "not_fitting", "model: a batch of shape (32, 1, 8, 8), torch.float32: RuntimeError"),
         ("data", "no_split", "data.factory must return (train, heldout), it returned NoneType"),
         ("data", "raises", "data.args: RuntimeError: my own mistake"),
+        ("data", "two_shapes", "training inputs (64, 5) torch.float32 and held-out inputs (64, 3) torch.float32"),
+        ("data", "complex_inputs", "must be (samples, ...) of real numbers"),
+        ("data", "sparse_inputs", "data.factory: train: RuntimeError"),
+        ("data", "float_labels", "labels must be whole class numbers"),
+        ("optimizer", "no_arguments", "optimizer.args: TypeError"),
         ("optimizer", "no_optimizer", "must be a torch.optim.Optimizer, it is int"),
     ],
 )
@@ -159,6 +198,49 @@ def test_a_factory_that_fails_is_named_with_its_own_line(refused, tmp_path, part
     code, text = refused("digits", override, "--allow-import", "bad_factories:*")
     assert code == 2
     assert message.replace("ZFILE", str(tmp_path / "bad_factories.py")) in text
+
+
+def test_what_other_people_wrote_is_never_replaced(refused, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "result.json").write_text("{}")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "config.yaml").write_text("# mine\nmodel: {name: mlp}\ndata: {name: digits}\n")
+    for words in (["-o", "mine"], ["-o", "mine", "--fresh"], ["-o", "here"], ["-o", "here", "--fresh"]):
+        code, text = refused("digits", *words)
+        assert code == 2
+        assert "that clrtool did not write: give another folder with -o DIR" in text
+    assert (tmp_path / "mine" / "result.json").read_text() == "{}"
+    assert (tmp_path / "here" / "config.yaml").read_text().startswith("# mine")
+
+
+def test_a_mistake_that_is_mended_does_not_leave_the_folder_locked(cli, tmp_path):
+    assert cli("rangetest", "digits", *FAST, "model.args={hidden: 64}", "-o", tmp_path / "run").code == 2
+    assert cli("rangetest", "digits", *FAST, "model.args={hidden: [64]}", "-o", tmp_path / "run").code in (0, 3)
+
+
+def test_a_device_and_a_link_are_never_replaced_by_a_file(cli, tmp_path):
+    numbers = ["--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "47"]
+    (tmp_path / "real.json").write_text("old")
+    (tmp_path / "link.json").symlink_to("real.json")
+    result = cli("plan", *numbers, "-o", tmp_path / "link.json")
+    assert (result.code, (tmp_path / "real.json").read_text()) == (4, "old")
+    assert "no plain file" in result.err
+    (tmp_path / "pipe.csv").mkdir()
+    assert cli("plan", *numbers, "-o", tmp_path / "pipe.csv").code == 4
+
+
+@pytest.mark.parametrize("words", [["-o", "a.txt"], ["-o", "a"], ["-o", "a.json", "--format", "csv"]])
+def test_a_plan_file_whose_ending_says_something_else_is_refused(cli, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    result = cli("plan", "--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "47", *words)
+    assert result.code == 2
+    assert "the file ends in .json, .csv, .yaml, .yml" in result.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_no_file_can_have_is_no_bug(cli):
+    for command in ("rangetest", "plan", "plot"):
+        assert cli(command, "x" * 300).code in (2, 4)
 
 
 def test_another_config_in_the_same_folder_is_refused_and_nothing_is_touched(cli, digits_run):
@@ -173,13 +255,14 @@ def test_another_config_in_the_same_folder_is_refused_and_nothing_is_touched(cli
     ("words", "message"),
     [
         ([], "missing: --base-lr, --max-lr, --iterations-per-epoch"),
-        (["nowhere"], "no run folder and no JSON file"),
+        (["nowhere"], "no run folder or JSON file, and there is no runs/nowhere; clrtool rangetest makes one"),
         (["--base-lr", "0", "--max-lr", "1", "--iterations-per-epoch", "9"], "base_lr must be finite and above 0"),
         (["--base-lr", "nan", "--max-lr", "1", "--iterations-per-epoch", "9"], "base_lr must be finite"),
         (["--base-lr", "0.1", "--max-lr", "1e400", "--iterations-per-epoch", "9"], "max_lr must be finite"),
         (["--base-lr", "0.1", "--max-lr", "-1", "--iterations-per-epoch", "9"], "max_lr must be finite and above 0"),
         (["--base-lr", "0.1", "--max-lr", "0.01", "--iterations-per-epoch", "9"], "must exceed base_lr"),
         (["--base-lr", "0.1", "--max-lr", "1", "--iterations-per-epoch", "0"], "iterations_per_epoch must be"),
+        (["--base-lr", "0.1", "--max-lr", "1", "--iterations-per-epoch", "9" * 30], "must be at most 1e+09"),
         (
             ["--base-lr", "0.1", "--max-lr", "1", "--iterations-per-epoch", "9", "--epochs", "1e300"],
             "epochs must be at most 100000",

@@ -40,7 +40,7 @@ def test_a_finished_run_is_shown_again_and_not_repeated(cli, digits_run):
     before = (digits_run / "result.json").stat().st_mtime_ns
     again = cli("rangetest", "digits", *QUICK[:-1], "-o", digits_run)
     assert again.code == 0
-    assert "finished before with this config; --fresh runs it again" in again.err
+    assert "finished before with this config, shown again; --fresh runs it anew" in again.err
     assert (digits_run / "result.json").stat().st_mtime_ns == before
 
 
@@ -61,11 +61,14 @@ def test_a_range_far_too_low_is_inconclusive_and_exits_3(cli, tmp_path):
     low = ["sweep.start_lr=1e-9", "sweep.end_lr=1e-8", "sweep.epochs=1", "--seeds", "2", "-q"]
     result = cli("rangetest", "digits", *low, "-o", tmp_path / "low")
     assert result.code == 3
-    assert "Accuracy never rose above noise" in result.out.replace("\n", " ").replace("  ", "")
+    assert "Accuracy never rose above chance" in " ".join(result.out.split())
     assert json.loads((tmp_path / "low" / "result.json").read_text())["bounds"]["base_lr"] is None
     plan = cli("plan", tmp_path / "low")
     assert plan.code == 2
-    assert "its range test was inconclusive" in plan.err
+    assert "missing: --base-lr, --max-lr" in plan.err
+    assert "warning" in plan.err
+    given = cli("plan", tmp_path / "low", "--base-lr", "0.01", "--max-lr", "0.1", "--format", "json")
+    assert json.loads(given.out)["plan"]["iterations_per_epoch"] == 46
 
 
 def test_a_range_far_too_high_is_inconclusive_and_exits_3(cli, tmp_path):
@@ -157,6 +160,16 @@ def test_no_config_can_run_what_was_not_allowed(cli, tmp_path):
     for allowed in ([], ["--allow-import", "torch:*"]):
         assert cli("rangetest", "digits", *words, *allowed).code == 2
     assert not target.exists()
+
+
+def test_what_a_factory_prints_stays_out_of_the_json(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "import torch\ndef net():\n    print('noise')\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))"
+    (tmp_path / "noisy_factory.py").write_text(code)
+    words = ["model={factory: 'noisy_factory:net'}", "--allow-import", "noisy_factory:net", *QUICK, "--json"]
+    printed = cli("rangetest", "digits", *words)
+    assert json.loads(printed.out)["schema_version"] == 1
+    assert "noise" in printed.err
 
 
 def test_the_schema_is_json_and_knows_every_section(cli):

@@ -97,6 +97,12 @@ def test_noise_around_chance_is_never_learned():
     assert (bounds.base_lr, bounds.verdict, bounds.advice) == (None, Verdict.INCONCLUSIVE, (Advice.NEVER_LEARNED,))
 
 
+def test_answering_the_commonest_class_is_not_learning():
+    curves = [curve(noisy(hill(height=0.5), seed), seed) for seed in range(3)]
+    assert find_bounds(curves, 300, chance=0.1).verdict is Verdict.CLEAR
+    assert find_bounds(curves, 300, chance=0.58).advice == (Advice.NEVER_LEARNED,)
+
+
 def test_a_seed_that_breaks_at_once_says_so():
     curves = [curve([0.1, np.nan], seed, SweepOutcome.NOT_FINITE) for seed in range(2)]
     assert find_bounds(curves, 300).advice == (Advice.BROKE_AT_ONCE,)
@@ -112,7 +118,7 @@ def test_a_seed_that_breaks_early_counts_as_chance_from_there_on():
 
 def test_a_curve_that_turns_ragged_says_so():
     ragged = hill(fall=2.0)
-    ragged[45:] += 0.2 * (-1.0) ** np.arange(16)
+    ragged[45:] -= 0.1 * (1 + (-1.0) ** np.arange(16))
     assert "turns ragged" in find_bounds([curve(ragged)]).max_reason
 
 

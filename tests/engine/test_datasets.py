@@ -55,7 +55,7 @@ def test_npz_of_one_part_is_split_and_floats_are_taken_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "rule"),
     [
-        ({"a": np.ones(3)}, "it has none"),
+        ({"a": np.ones(3)}, "it has a"),
         ({"x": np.ones((5, 2)), "y": np.arange(4)}, "need one label each"),
         ({"x": np.ones((5, 2)), "y": np.array([{}] * 5)}, "not an .npz file of plain arrays"),
     ],
@@ -97,7 +97,7 @@ def test_an_image_folder_that_is_missing_empty_or_of_other_classes_says_so(tmp_p
         datasets.image_folder(0, str(tmp_path / "none"))
     images(tmp_path / "train")
     (tmp_path / "test").mkdir()
-    with pytest.raises(MachineError, match="Couldn't find any class folder"):
+    with pytest.raises(ConfigError, match="Couldn't find any class folder"):
         datasets.image_folder(0, str(tmp_path))
     images(tmp_path / "test", classes=("cat", "cow"))
     with pytest.raises(ConfigError, match="differ in their classes: cow, dog"):

@@ -75,6 +75,20 @@ def test_a_finished_run_is_given_back_and_another_config_is_refused(copy):
     assert {file.name: file.read_bytes() for file in copy.iterdir()} == before
 
 
+@pytest.mark.parametrize("section", ["bounds", "sweep", "plan"])
+def test_a_number_of_the_result_replaced_by_nonsense_is_refused(copy, section):
+    good = json.loads((copy / "result.json").read_text())
+    for name, value in good[section].items():
+        if name in ("seeds", "outcome", "cost_epochs", "reasons", "advice", "gamma") or "reason" in name:
+            continue
+        for nonsense in ("a", -1, [1], {"x": 1}):
+            if value is None:
+                continue
+            (copy / "result.json").write_text(json.dumps(good | {section: good[section] | {name: nonsense}}))
+            with pytest.raises(ConfigError, match=r"result\.json"):
+                read_run(copy)
+
+
 def test_rows_are_in_the_file_as_soon_as_they_are_measured(tmp_path, digits_run):
     curve = read_run(digits_run).sweep.curves[0]
     with CurveLog(tmp_path) as log:
