@@ -97,7 +97,10 @@ def _measure(
     problem = build_problem(settings, device=device, allow_import=allow_import, download=download, folder=config_folder)
     _plan(settings.plan, problem, 1.0, 2.0)  # what cannot be planned should not fail after the sweep
     try:
-        with CurveLog(folder) as log, Progress(settings.sweep.seeds, settings.sweep.epochs, quiet=quiet) as progress:
+        with (
+            CurveLog(folder, settings) as log,
+            Progress(settings.sweep.seeds, settings.sweep.epochs, quiet=quiet) as progress,
+        ):
 
             def on_point(seed: int, point: Point) -> None:
                 log.append(seed, point)

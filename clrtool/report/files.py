@@ -39,6 +39,16 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise MachineError(f"{path}: cannot write {len(data):,} bytes: {error.strerror or error}") from error
 
 
+def check_writable(folder: Path) -> None:
+    """Make a folder and a passing file in it. Raises MachineError now rather than after an hour of training."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise MachineError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
 def _mode(path: Path) -> int:
     """The permissions of the file that is replaced, or those that any new file gets."""
     try:

@@ -21,7 +21,7 @@ from clrtool.core.curve import Curve, Point, SweepOutcome
 from clrtool.core.plan import Plan
 from clrtool.core.record import SCHEMA_VERSION, RunRecord, SweepRecord
 from clrtool.errors import ConfigError, MachineError
-from clrtool.report.files import write_whole
+from clrtool.report.files import check_writable, write_whole
 
 COLUMNS = ("seed", *Point._fields)
 FILES = ("config.yaml", "curve.csv", "result.json", "range_test.png", "schedule.png")
@@ -34,7 +34,7 @@ DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def open_run(folder: Path, config: RangeTestConfig, *, fresh: bool = False) -> RunRecord | None:
-    """Prepare a run folder for a config, and give back what is finished in it.
+    """Check that a run folder is free for a config, and give back what is finished in it. Nothing is changed yet.
 
     Returns:
         The record of a finished run of the same config, else None.
@@ -55,10 +55,7 @@ def open_run(folder: Path, config: RangeTestConfig, *, fresh: bool = False) -> R
             )
         if "result.json" in measured:
             return read_run(folder)
-    # Written now, so that a folder that cannot be written fails before any training.
-    write_whole(saved, HEADER + config.to_yaml())
-    for name in FILES[1:]:
-        (folder / name).unlink(missing_ok=True)
+    check_writable(folder)
     return None
 
 
@@ -74,12 +71,18 @@ def _hash(saved: Path) -> str:
 
 
 class CurveLog:
-    """``curve.csv`` while it grows: a row is in the file as soon as it is measured."""
+    """The beginning of a run: ``config.yaml``, and ``curve.csv`` in which a row is as soon as it is measured.
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "curve.csv"
+    What an earlier run left in the folder goes only now, when the new one is about to be trained.
+    """
+
+    def __init__(self, folder: Path, config: RangeTestConfig) -> None:
+        self.path, self._config = folder / "curve.csv", config
 
     def __enter__(self) -> Self:
+        write_whole(self.path.with_name("config.yaml"), HEADER + self._config.to_yaml())
+        for name in FILES[2:]:
+            self.path.with_name(name).unlink(missing_ok=True)
         write_whole(self.path, _row(COLUMNS))
         self._file: TextIO = self.path.open("a", encoding="utf-8", newline="")
         return self

@@ -72,8 +72,8 @@ def test_a_bad_value_exits_2_and_names_field_value_and_fix(refused, override, me
         (["--device", "tpu"], 2, "--device 'tpu' must be auto, cpu, cuda or cuda:N"),
         (["--device", "cuda:77"], 4, "--device cuda:77: this machine has"),
         (["--seeds", "0"], 2, "sweep.seeds = 0 must be at least 1"),
-        (["-o", "file/run"], 4, "file/run/config.yaml: cannot write"),
-        (["-o", "/proc/run"], 4, "/proc/run/config.yaml: cannot write"),
+        (["-o", "file/run"], 4, "file/run: cannot be written: Not a directory"),
+        (["-o", "/proc/run"], 4, "/proc/run: cannot be written: No such file or directory"),
         (["data={name: torchvision.MNIST}"], 4, "to fetch it, add --download"),
         (["data={name: image_folder, args: {root: nowhere}}"], 4, "nowhere/train does not exist"),
         (["data={name: npz, args: {path: nowhere.npz}}"], 4, "nowhere.npz does not exist"),
@@ -211,6 +211,12 @@ def test_what_other_people_wrote_is_never_replaced(refused, tmp_path):
         assert "that clrtool did not write: give another folder with -o DIR" in text
     assert (tmp_path / "mine" / "result.json").read_text() == "{}"
     assert (tmp_path / "here" / "config.yaml").read_text().startswith("# mine")
+
+
+def test_a_fresh_run_that_cannot_begin_leaves_the_old_one_as_it_was(cli, digits_run):
+    before = {file.name: file.read_bytes() for file in digits_run.iterdir()}
+    assert cli("rangetest", "digits", *FAST, "optimizer.name=SDG", "--fresh", "-o", digits_run).code == 2
+    assert {file.name: file.read_bytes() for file in digits_run.iterdir()} == before
 
 
 def test_a_mistake_that_is_mended_does_not_leave_the_folder_locked(cli, tmp_path):

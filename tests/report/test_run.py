@@ -91,7 +91,7 @@ def test_a_number_of_the_result_replaced_by_nonsense_is_refused(copy, section):
 
 def test_rows_are_in_the_file_as_soon_as_they_are_measured(tmp_path, digits_run):
     curve = read_run(digits_run).sweep.curves[0]
-    with CurveLog(tmp_path) as log:
+    with CurveLog(tmp_path, load_config(digits_run / "config.yaml")) as log:
         for number, point in enumerate(curve.points(), 1):
             log.append(curve.seed, point)
             assert len((tmp_path / "curve.csv").read_text().splitlines()) == number + 1
