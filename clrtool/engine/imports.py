@@ -19,13 +19,14 @@ from clrtool.config_faults import rule
 from clrtool.errors import ConfigError, MachineError, nearest
 
 T = TypeVar("T")
+_PACKAGE = Path(__file__).parent.parent
 
 
 def import_factory(factory: str, field: str, allowed: Iterable[str], folder: Path) -> Callable[..., Any]:
     """Import ``pkg.module:callable`` for a config field, if a pattern of ``--allow-import`` covers it.
 
-    ``folder``, where the config lies, and the current folder are searched first, so that a factory file can stand
-    beside its config.
+    ``folder``, where the config lies, and the current folder are searched after all else: a factory file can stand
+    beside its config, but none can take the place of an installed package that was allowed.
 
     Raises:
         ConfigError: the import is not allowed, fails, or gives nothing callable.
@@ -39,7 +40,7 @@ def import_factory(factory: str, field: str, allowed: Iterable[str], folder: Pat
         )
     module_name, _, name = factory.partition(":")
     before = sys.path.copy()
-    sys.path[:0] = [str(folder.resolve()), str(Path.cwd())]
+    sys.path += [str(folder.resolve()), str(Path.cwd())]
     try:
         with blamed_on(f"{field}: importing {module_name!r}"):
             module = importlib.import_module(module_name)
@@ -110,7 +111,7 @@ def check_arguments(function: Callable[..., Any], field: str, args: Mapping[str,
     if missing := [each.name for each in named if each.default is each.empty and each.name not in args]:
         raise ConfigError(f"{field}: missing argument {', '.join(map(repr, missing))}")
     plain = function.func if isinstance(function, partial) else function
-    if plain.__module__.startswith("clrtool."):
+    if str(getattr(plain, "__module__", "")).startswith("clrtool."):
         _check_types(plain, field, args)
 
 
@@ -126,12 +127,14 @@ def _check_types(function: Callable[..., Any], field: str, args: Mapping[str, An
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line: its type, its text and the place it came from.
+    """An exception in one line: its type, its text and the last line of the user's own code that led to it.
 
     >>> describe(ValueError("no"))
     'ValueError: no'
     """
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [
+        each for each in traceback.extract_tb(error.__traceback__) if not _FOREIGN & set(Path(each.filename).parts)
+    ]
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:500]}{place}"

@@ -235,6 +235,13 @@ def test_a_device_and_a_link_are_never_replaced_by_a_file(cli, tmp_path):
     assert cli("plan", *numbers, "-o", tmp_path / "pipe.csv").code == 4
 
 
+def test_a_file_beside_the_config_cannot_take_the_place_of_an_installed_package(refused, tmp_path):
+    (tmp_path / "rich.py").write_text("def net(): raise RuntimeError('taken over')")
+    code, text = refused("digits", "model={factory: 'rich:net'}", "--allow-import", "rich:*")
+    assert code == 2
+    assert "'rich' has no callable 'net'" in text
+
+
 @pytest.mark.parametrize("words", [["-o", "a.txt"], ["-o", "a"], ["-o", "a.json", "--format", "csv"]])
 def test_a_plan_file_whose_ending_says_something_else_is_refused(cli, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
