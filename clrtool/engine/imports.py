@@ -132,9 +132,13 @@ def describe(error: BaseException) -> str:
     >>> describe(ValueError("no"))
     'ValueError: no'
     """
-    frames = [
-        each for each in traceback.extract_tb(error.__traceback__) if not _FOREIGN & set(Path(each.filename).parts)
-    ]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:500]}{place}"
+
+
+def _is_users(filename: str) -> bool:
+    foreign = {"site-packages", "dist-packages", "importlib"}
+    file = Path(filename)
+    return not (filename.startswith("<") or foreign & set(file.parts) or file.is_relative_to(_PACKAGE))
