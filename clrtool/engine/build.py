@@ -13,11 +13,11 @@ from torch.optim import Optimizer
 
 from clrtool.config import Component, DataConfig, RangeTestConfig
 from clrtool.engine import datasets
-from clrtool.engine.datasets import Samples
 from clrtool.engine.imports import blamed_on, call, import_factory
 from clrtool.engine.learner import Learner
 from clrtool.engine.models import MODELS
 from clrtool.engine.problem import Loss, Problem, find_device
+from clrtool.engine.samples import Split, channel_statistics, check_data, sha256
 from clrtool.errors import ConfigError, nearest
 
 FactoryImport = Callable[[Component, str], Callable[..., Any]]
@@ -50,8 +50,8 @@ def build_problem(
         return import_factory(part.factory, f"{field}.factory", allow_import, folder or Path.cwd())
 
     train, heldout = _load_data(config.data, config.seed, download, factory)
-    num_classes = _check_data(train, heldout, config.data.batch_size)
-    mean, std = _channel_statistics(train.inputs)
+    num_classes = check_data(train, heldout, config.data.batch_size)
+    mean, std = channel_statistics(train.inputs)
     problem = Problem(
         train=train.to(place),
         heldout=heldout.to(place),
@@ -63,13 +63,13 @@ def build_problem(
         loss=_make_loss(config.loss, factory),
         device=place,
         precision=config.precision,
-        data_sha256=datasets.sha256(train, heldout),
+        data_sha256=sha256(train, heldout),
     )
     _try_out(problem, num_classes)
     return problem
 
 
-def _load_data(data: DataConfig, seed: int, download: bool, factory: FactoryImport) -> datasets.Split:
+def _load_data(data: DataConfig, seed: int, download: bool, factory: FactoryImport) -> Split:
     if data.name is None:
         return datasets.from_factory(call(factory(data, "data"), "data.args", data.args))
     if data.name.startswith("torchvision."):
@@ -80,49 +80,6 @@ def _load_data(data: DataConfig, seed: int, download: bool, factory: FactoryImpo
         known = [*datasets.DATASETS, "torchvision.CIFAR10", "torchvision.MNIST"]
         raise ConfigError(f"data.name: unknown dataset {data.name!r}; {nearest(data.name, known)}")
     return call(partial(datasets.DATASETS[data.name], seed), "data.args", data.args)
-
-
-def _check_data(train: Samples, heldout: Samples, batch_size: int) -> int:
-    """The number of classes of data that can be trained on; ConfigError for any other."""
-    for name, part in (("training", train), ("held-out", heldout)):
-        if len(part) == 0 or len(part.inputs) != len(part):
-            raise ConfigError(f"data: the {name} set has {len(part.inputs)} inputs and {len(part)} labels")
-        if part.targets.ndim != 1 or int(part.targets.min()) < 0:
-            raise ConfigError(f"data: the {name} labels must be class numbers from 0, one a sample")
-        if part.inputs.ndim < 2 or part.inputs.numel() == 0 or part.inputs.is_complex():
-            raise ConfigError(f"data: the {name} inputs must be (samples, ...) of real numbers, they are {_kind(part)}")
-        if part.inputs.is_floating_point() and not bool(part.inputs.isfinite().all()):
-            raise ConfigError(f"data: the {name} inputs hold NaN or infinite values")
-    if train.inputs.shape[1:] != heldout.inputs.shape[1:] or train.inputs.dtype != heldout.inputs.dtype:
-        raise ConfigError(
-            f"data: training inputs {_kind(train)} and held-out inputs {_kind(heldout)} must be of one kind"
-        )
-    if batch_size > len(train):
-        raise ConfigError(f"data.batch_size = {batch_size} must be at most the {len(train)} training samples")
-    if int(train.targets.min()) == int(train.targets.max()):
-        raise ConfigError("data: the training set has one class only; there is nothing to tell apart")
-    highest = int(max(train.targets.max(), heldout.targets.max()))
-    if highest >= len(train):
-        raise ConfigError(f"data: a label of {highest} is no class number for {len(train)} training samples")
-    return highest + 1
-
-
-def _kind(part: Samples) -> str:
-    return f"{tuple(part.inputs.shape)} {part.inputs.dtype}"
-
-
-def _channel_statistics(inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of uint8 images, shaped to broadcast over (N, C, H, W)."""
-    if inputs.dtype != torch.uint8 or inputs.ndim != 4:
-        return torch.zeros(()), torch.ones(())
-    # From a count of each value, 256 a channel: exact, and no float copy of the images.
-    values = torch.arange(256, dtype=torch.float64)
-    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in inputs.transpose(0, 1)])
-    share = counts.double() / counts.sum(1, keepdim=True)
-    mean = share @ values
-    std = (share @ values.square() - mean.square()).clamp(min=0).sqrt()
-    std[std == 0] = 1  # a channel of one value carries nothing, and 0 / 0 would
-    return mean.float()[:, None, None], std.float()[:, None, None]
 
 
 def _model_recipe(

@@ -5,22 +5,20 @@ Every loader returns (train, heldout). Images stay uint8, (N, C, H, W), until a 
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from clrtool.engine.imports import blamed_on
+from clrtool.engine.samples import Samples, Split, choose, class_numbers, from_arrays, split, take
 from clrtool.errors import ConfigError, MachineError, nearest
 
 Count = Annotated[int, Field(ge=1)]
@@ -30,27 +28,10 @@ Pixels = Annotated[int, Field(ge=1, le=4096)]
 HELDOUT_LIMIT = 2000
 
 
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Inputs (N, ...) and class labels (N,), int64."""
-
-    inputs: Tensor
-    targets: Tensor
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def to(self, device: torch.device) -> Samples:
-        return Samples(self.inputs.to(device), self.targets.to(device))
-
-
-Split = tuple[Samples, Samples]
-
-
 def digits(seed: int, heldout: Count = 297) -> Split:
     """The 1,797 handwritten digits (1, 8, 8) of the UCI repository, shipped with clrtool; pixels 0..16."""
     with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as arrays:
-        return split(_samples(arrays["images"], arrays["labels"]), heldout, seed)
+        return split(from_arrays(arrays["images"], arrays["labels"]), heldout, seed)
 
 
 def npz(seed: int, path: str, heldout: Count = HELDOUT_LIMIT, limit: Count | None = None) -> Split:
@@ -65,10 +46,10 @@ def npz(seed: int, path: str, heldout: Count = HELDOUT_LIMIT, limit: Count | Non
     except (OSError, ValueError, EOFError, AttributeError, TypeError, BadZipFile) as error:
         raise ConfigError(f"data.args.path: {path} is not an .npz file of plain arrays") from error
     if {"x_train", "y_train", "x_test", "y_test"} <= set(found):
-        train = _samples(found["x_train"], found["y_train"])
-        return take(train, limit, seed), take(_samples(found["x_test"], found["y_test"]), heldout, seed)
+        train = from_arrays(found["x_train"], found["y_train"])
+        return take(train, limit, seed), take(from_arrays(found["x_test"], found["y_test"]), heldout, seed)
     if {"x", "y"} <= set(found):
-        return split(take(_samples(found["x"], found["y"]), limit, seed), heldout, seed)
+        return split(take(from_arrays(found["x"], found["y"]), limit, seed), heldout, seed)
     names = ", ".join(sorted(found)) or "no array"
     raise ConfigError(f"data.args.path: {path} needs x_train, y_train, x_test, y_test or x, y; it has {names}")
 
@@ -93,8 +74,8 @@ def image_folder(
         odd = sorted(set(folders[0].classes) ^ set(folders[1].classes))
         raise ConfigError(f"data.args.root: {train} and {heldout} differ in their classes: {', '.join(odd[:10])}")
     return (
-        _collect(folders[0], _choose(folders[0].targets, limit, seed), size, threads=8),
-        _collect(folders[1], _choose(folders[1].targets, heldout_limit, seed), size, threads=8),
+        _collect(folders[0], choose(folders[0].targets, limit, seed), size, threads=8),
+        _collect(folders[1], choose(folders[1].targets, heldout_limit, seed), size, threads=8),
     )
 
 
@@ -148,7 +129,7 @@ def _part(part: Any, name: str) -> Samples:
             inputs = inputs.astype(np.float32)  # numpy's default type, and no model's
         with blamed_on(f"data.factory: {name}"):
             # A copy in plain memory, so that whatever tensor it was, what follows can rely on it.
-            return Samples(torch.as_tensor(inputs).detach().cpu().contiguous().clone(), _labels(labels))
+            return Samples(torch.as_tensor(inputs).detach().cpu().contiguous().clone(), class_numbers(labels))
     if hasattr(part, "__getitem__") and hasattr(part, "__len__"):
         with blamed_on(f"data.factory: {name} must give (input, class number) pairs"):
             return _collect(part, range(len(part)), size=None)
@@ -158,60 +139,6 @@ def _part(part: Any, name: str) -> Samples:
 
 
 DATASETS: dict[str, Callable[..., Split]] = {"digits": digits, "image_folder": image_folder, "npz": npz}
-
-
-def split(samples: Samples, heldout: int, seed: int) -> Split:
-    """A fixed held-out set with every class in its proportion, and the rest for training."""
-    if not 0 < heldout < len(samples):
-        raise ConfigError(f"data.args.heldout = {heldout} must be above 0 and below the {len(samples)} samples")
-    held = _choose(samples.targets.tolist(), heldout, seed)
-    rest = np.setdiff1d(np.arange(len(samples)), held)
-    return (
-        Samples(samples.inputs[rest], samples.targets[rest]),
-        Samples(samples.inputs[held], samples.targets[held]),
-    )
-
-
-def take(samples: Samples, limit: int | None, seed: int) -> Samples:
-    """At most ``limit`` samples, every class in its proportion."""
-    chosen = _choose(samples.targets.tolist(), limit, seed)
-    return Samples(samples.inputs[chosen], samples.targets[chosen])
-
-
-def _choose(targets: Sequence[int], limit: int | None, seed: int) -> NDArray[Any]:
-    """Indices of a stratified draw: shuffle, sort by class, take evenly spaced places. Sorted, fixed by the seed."""
-    size = len(targets)
-    if limit is None or limit >= size:
-        return np.arange(size)
-    if limit < 1:
-        raise ConfigError(f"data.args: a limit must be at least 1, got {limit}")
-    shuffled = np.random.default_rng(seed).permutation(size)
-    by_class = shuffled[np.argsort(np.asarray(targets)[shuffled], kind="stable")]
-    places = (np.arange(limit) + 0.5) * size / limit
-    return np.sort(by_class[places.astype(int)])
-
-
-def _samples(images: NDArray[Any], labels: NDArray[Any]) -> Samples:
-    if images.ndim < 2 or labels.ndim != 1 or len(images) != len(labels):
-        raise ConfigError(f"data: inputs of shape {images.shape} need one label each, the labels are {labels.shape}")
-    if images.dtype.kind not in "fiub" or labels.dtype.kind not in "fiub":
-        raise ConfigError(f"data: inputs and labels must be numbers, they are {images.dtype} and {labels.dtype}")
-    if images.dtype == np.uint8:
-        if images.ndim == 3:
-            images = images[..., None]
-        if images.ndim == 4 and images.shape[-1] in (1, 3, 4):
-            images = images.transpose(0, 3, 1, 2)
-        return Samples(torch.from_numpy(np.ascontiguousarray(images)), _labels(labels))
-    return Samples(torch.from_numpy(images.astype(np.float32)), _labels(labels))
-
-
-def _labels(labels: Tensor | NDArray[Any]) -> Tensor:
-    """Class numbers as int64; a label that is no whole number is refused, not cut."""
-    given = torch.as_tensor(labels).detach().cpu()
-    whole = given.long()
-    if not torch.equal(whole.to(given.dtype), given):
-        raise ConfigError("data: labels must be whole class numbers from 0")
-    return whole
 
 
 def _collect(dataset: Any, indices: Sequence[int] | Any, size: int | None, threads: int = 1) -> Samples:
@@ -233,7 +160,7 @@ def _collect(dataset: Any, indices: Sequence[int] | Any, size: int | None, threa
     if len(shapes) > 1:
         raise ConfigError(f"data: samples differ in shape, such as {shapes[0]} and {shapes[1]}; set data.args.size")
     labels = torch.tensor([label for _, label in items], dtype=torch.float64)
-    return Samples(torch.stack([image for image, _ in items]), _labels(labels))
+    return Samples(torch.stack([image for image, _ in items]), class_numbers(labels))
 
 
 def _to_tensor(image: Any, size: int | None) -> Tensor:
@@ -249,14 +176,3 @@ def _existing(path: Path) -> Path:
     if not path.exists():
         raise MachineError(f"data: {path} does not exist (relative to {Path.cwd()})")
     return path
-
-
-def sha256(*parts: Samples) -> str:
-    """Hash of the data as it is trained on: values, shapes and types of every part."""
-    digest = hashlib.sha256()
-    for part in parts:
-        for tensor in (part.inputs, part.targets):
-            digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-            values: NDArray[np.uint8] = tensor.contiguous().view(torch.uint8).numpy()
-            digest.update(values.data)
-    return digest.hexdigest()

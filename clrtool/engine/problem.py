@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import clrtool
-from clrtool.engine.datasets import Samples
+from clrtool.engine.samples import Samples
 from clrtool.errors import ConfigError, MachineError
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from clrtool.engine import datasets
-from clrtool.engine.datasets import Samples
+from clrtool.engine.samples import Samples, sha256, split
 from clrtool.errors import ConfigError, MachineError
 
 GENERATOR = np.random.default_rng(0)
@@ -24,17 +24,17 @@ def test_the_shipped_digits_are_the_1797_images_of_the_repository():
 
 def test_a_split_is_fixed_by_its_seed_keeps_every_sample_and_every_class_in_proportion():
     samples = Samples(torch.arange(1000), torch.arange(1000) % 10 // 7)
-    train, heldout = datasets.split(samples, 100, seed=3)
+    train, heldout = split(samples, 100, seed=3)
     assert sorted(torch.cat((train.inputs, heldout.inputs)).tolist()) == list(range(1000))
     assert abs(int(heldout.targets.sum()) - 30) <= 1
-    assert heldout.inputs.equal(datasets.split(samples, 100, seed=3)[1].inputs)
-    assert not heldout.inputs.equal(datasets.split(samples, 100, seed=4)[1].inputs)
+    assert heldout.inputs.equal(split(samples, 100, seed=3)[1].inputs)
+    assert not heldout.inputs.equal(split(samples, 100, seed=4)[1].inputs)
 
 
 @pytest.mark.parametrize("count", [0, -1, 1000, 2000])
 def test_a_held_out_set_that_leaves_nothing_is_refused(count):
     with pytest.raises(ConfigError, match="must be above 0 and below the 1000 samples"):
-        datasets.split(Samples(torch.arange(1000), torch.arange(1000) % 2), count, seed=0)
+        split(Samples(torch.arange(1000), torch.arange(1000) % 2), count, seed=0)
 
 
 def test_npz_images_become_channels_first_and_stay_uint8(tmp_path):
@@ -151,7 +151,7 @@ def test_a_factory_that_returns_something_else_is_told_what_to_return(made):
 
 def test_the_hash_follows_every_value_and_the_shape():
     x, y = torch.arange(6.0).reshape(3, 2), torch.tensor([0, 1, 0])
-    plain = datasets.sha256(Samples(x, y))
-    assert datasets.sha256(Samples(x.clone(), y.clone())) == plain
+    plain = sha256(Samples(x, y))
+    assert sha256(Samples(x.clone(), y.clone())) == plain
     others = [Samples(x + 1e-6, y), Samples(x, 1 - y), Samples(x.reshape(3, 1, 2), y), Samples(x.double(), y)]
-    assert len({plain, *map(datasets.sha256, others)}) == 5
+    assert len({plain, *map(sha256, others)}) == 5

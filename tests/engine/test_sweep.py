@@ -10,9 +10,9 @@ from torch import nn
 from clrtool.config import RangeTestConfig, SweepConfig
 from clrtool.core.curve import SweepOutcome, has_diverged
 from clrtool.engine.build import build_problem
-from clrtool.engine.datasets import Samples
 from clrtool.engine.learner import Learner
 from clrtool.engine.problem import Problem
+from clrtool.engine.samples import Samples
 from clrtool.engine.sweep import run_range_test
 
 
