@@ -18,10 +18,12 @@ from clrtool.engine.learner import Learner
 from clrtool.engine.problem import Problem
 from clrtool.engine.scout import scout
 
-OnPoint = Callable[[int, Point], None]
+OnPoint = Callable[[int, Point], object]
 
 
-def run_range_test(problem: Problem, config: SweepConfig, seed: int, on_point: OnPoint) -> SweepRecord:
+def run_range_test(
+    problem: Problem, config: SweepConfig, seed: int = 0, on_point: OnPoint = lambda seed, point: None
+) -> SweepRecord:
     """Sweep the learning rate once for each of ``config.seeds`` seeds, beginning with ``seed``.
 
     Args:
