@@ -32,7 +32,7 @@ def scout(problem: Problem, seed: int) -> Scout:
     """Find where learning starts and where it breaks, from the training loss of one wide exponential sweep.
 
     ``end_lr`` is where the loss, after its minimum, is back at its first level or the sweep diverged; ``start_lr`` is a
-    decade below the point where a tenth of its whole fall is done.
+    decade below the point from which a tenth of its whole fall is done for good.
     """
     lrs = ExponentialSweep(LOWEST_LR, HIGHEST_LR, ITERATIONS)(np.arange(ITERATIONS))
     learner = Learner(problem, seed)
@@ -49,7 +49,9 @@ def scout(problem: Problem, seed: int) -> Scout:
     curve = smooth(finite, half_width=CHUNK)
     lowest = int(np.argmin(curve))
     first = float(curve[:CHUNK].mean())
-    began = int(np.argmax(curve <= first - 0.1 * (first - curve[lowest])))
+    # The last time that the loss was above this on its way down: noise crosses it once too often, and earlier.
+    above = np.flatnonzero(curve[: lowest + 1] > first - 0.1 * (first - curve[lowest]))
+    began = int(above[-1]) if len(above) else 0
     back = np.flatnonzero(curve[lowest:] >= first)
     broke = lowest + int(back[0]) if len(back) else steps - 1
     end_lr = float(lrs[min(broke, steps - 1)])

@@ -21,7 +21,7 @@ from clrtool.engine.scout import scout
 OnPoint = Callable[[int, Point], object]
 
 
-def _in_silence(seed: int, point: Point) -> None:  # noqa: ARG001
+def _in_silence(seed: int, point: Point) -> None:
     """The way to follow a sweep that nobody watches."""
 
 
