@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.status import Status
 from rich.text import Text
 
-from clrtool.core.curve import Point
+if TYPE_CHECKING:
+    from rich.status import Status
+
+    from clrtool.core.curve import Point
 
 PLAIN_LINE_SECONDS = 10.0
 
