@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -20,8 +22,8 @@ from ruamel.yaml import YAML
 from clrtool.config_faults import explain, reading_order
 from clrtool.core.plan import MAX_EPOCHS
 from clrtool.core.schedules import POLICIES
-from clrtool.errors import ConfigError, nearest
-from clrtool.strict_yaml import Document, read_yaml
+from clrtool.errors import ConfigError, MachineError, nearest
+from clrtool.strict_yaml import Document, KeyPath, read_yaml
 
 Auto = Literal["auto"]
 LearningRate = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
@@ -190,6 +192,29 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RangeTestConfig:
     Raises:
         ConfigError: with every fault of file and overrides, each at its place.
     """
+    return _validate(_read(path, overrides))
+
+
+@contextmanager
+def located(path: Path, overrides: Sequence[str]) -> Iterator[None]:
+    """Put its place in the config in front of every fault that is found later, with the config in use.
+
+    A fault begins with the dotted name of its field; one that names no field of the config stays as it is.
+    """
+    try:
+        yield
+    except (ConfigError, MachineError) as error:
+        places = _read(path, overrides).places
+        raise type(error)(*(_with_place(fault, places) for fault in str(error).split("\n"))) from error
+
+
+def _with_place(fault: str, places: Mapping[KeyPath, tuple[str, str]]) -> str:
+    parts = tuple(re.split(r"[^\w.]", fault, maxsplit=1)[0].split("."))
+    known = [parts[:end] for end in range(len(parts), 0, -1) if parts[:end] in places]
+    return f"{places[known[0]][1]}: {fault}" if known else fault
+
+
+def _read(path: Path, overrides: Sequence[str]) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -200,7 +225,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RangeTestConfig:
         raise ConfigError(f"{path}:1:1: a config is a mapping of keys such as 'model:' and 'data:'")
     for override in overrides:
         _override(document, override)
-    return _validate(document)
+    return document
 
 
 def _override(document: Document, override: str) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,43 +47,42 @@ def rangetest(
 
     Example: clrtool rangetest digits sweep.epochs=2 --seeds 5 -o runs/short
     """
-    from clrtool.config import find_config, load_config
-    from clrtool.report.run import open_run, to_json
-    from clrtool.report.tables import result_table
+    from clrtool.config import find_config, load_config, located
+    from clrtool.report.run import open_run
 
+    quiet = quiet or as_json
     path = find_config(config)
-    settings = load_config(path, [*(overrides or ()), *([f"sweep.seeds={seeds}"] if seeds is not None else ())])
+    wishes = [*(overrides or ()), *([f"sweep.seeds={seeds}"] if seeds is not None else ())]
+    settings = load_config(path, wishes)
     folder = output or Path("runs") / path.stem
     record = open_run(folder, settings, fresh=fresh)
     if record is None:
-        measure = partial(
-            _measure, device=device, allow_import=allow_import or [], download=download, quiet=quiet or as_json
-        )
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result, whatever a user's factory prints
-            record = measure(settings, path.parent, folder)
+        source = {"device": device, "allow_import": allow_import or (), "download": download, "folder": path.parent}
+        # stdout is for the result, whatever a user's factory prints
+        with contextlib.redirect_stdout(sys.stderr), located(path, wishes):
+            record = _measure(settings, folder, source, quiet=quiet)
     else:
-        say(f"{folder}: finished before with this config, shown again; --fresh runs it anew", quiet=quiet or as_json)
-    if as_json:
-        typer.echo(to_json(record), nl=False)
-    else:
-        console().print(result_table(record, folder.resolve().name))
-        say(f"in {folder}/: curve.csv, result.json, range_test.png", quiet=quiet)
-        if record.plan is not None:
-            say(f"next: clrtool plan {folder}", quiet=quiet)
+        say(f"{folder}: finished before with this config, shown again; --fresh runs it anew", quiet=quiet)
+    _show(record, folder, as_json=as_json, quiet=quiet)
     if record.bounds.verdict.word == "inconclusive":
         raise typer.Exit(INCONCLUSIVE)
 
 
-def _measure(
-    settings: RangeTestConfig,
-    config_folder: Path,
-    folder: Path,
-    *,
-    device: str,
-    allow_import: list[str],
-    download: bool,
-    quiet: bool,
-) -> RunRecord:
+def _show(record: RunRecord, folder: Path, *, as_json: bool, quiet: bool) -> None:
+    from clrtool.report.run import to_json
+    from clrtool.report.tables import result_table
+
+    if as_json:
+        typer.echo(to_json(record), nl=False)
+        return
+    console().print(result_table(record, folder.resolve().name))
+    say(f"in {folder}/: curve.csv, result.json, range_test.png", quiet=quiet)
+    if record.plan is not None:
+        say(f"next: clrtool plan {folder}", quiet=quiet)
+
+
+def _measure(settings: RangeTestConfig, folder: Path, source: Mapping[str, Any], *, quiet: bool) -> RunRecord:
+    """Config -> problem -> sweep -> bounds -> plan -> files."""
     from clrtool.core.bounds import find_bounds
     from clrtool.core.record import RunRecord
     from clrtool.report.plots import draw_run
@@ -94,7 +93,7 @@ def _measure(
     from clrtool.engine.problem import environment
     from clrtool.engine.sweep import run_range_test
 
-    problem = build_problem(settings, device=device, allow_import=allow_import, download=download, folder=config_folder)
+    problem = build_problem(settings, **source)
     _plan(settings.plan, problem, 1.0, 2.0)  # what cannot be planned should not fail after the sweep
     try:
         with (

@@ -107,11 +107,11 @@ def torchvision_dataset(
         train, heldout = (kind(root, **part, **extra) for part in parts)
     except (OSError, RuntimeError) as error:
         why = str(error).partition(" You can use download")[0]
-        raise MachineError(f"data: torchvision.{name} in {root!r}: {why} (to fetch it, add --download)") from error
+        hint = "" if download else " (to fetch it, add --download)"
+        raise MachineError(f"data: torchvision.{name} in {root!r}: {why}{hint}") from error
     shuffle = np.random.default_rng(seed).permutation
-    return _collect(train, shuffle(len(train))[:limit], size), _collect(
-        heldout, shuffle(len(heldout))[:heldout_limit], size
-    )
+    chosen, held = shuffle(len(train))[:limit], shuffle(len(heldout))[:heldout_limit]
+    return _collect(train, chosen, size), _collect(heldout, held, size)
 
 
 def from_factory(made: Any) -> Split:

@@ -200,6 +200,14 @@ def test_a_factory_that_fails_is_named_with_its_own_line(refused, tmp_path, part
     assert message.replace("ZFILE", str(tmp_path / "bad_factories.py")) in text
 
 
+def test_what_is_found_after_loading_has_its_place_too(refused, tmp_path):
+    (tmp_path / "late.yaml").write_text("model: {name: mpl}\ndata:\n  name: digits\n  batch_size: 5000\n")
+    assert "late.yaml:4:15: data.batch_size = 5000 must be at most" in refused("late.yaml")[1]
+    assert "late.yaml:1:15: model.name: unknown model 'mpl'" in refused("late.yaml", "data.batch_size=50")[1]
+    text = refused("late.yaml", "data={name: npz, args: {path: nowhere.npz}}")[1]
+    assert "command line, 'data={name: npz, args: {path: nowhere.npz}}': data: nowhere.npz does not exist" in text
+
+
 def test_what_other_people_wrote_is_never_replaced(refused, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "result.json").write_text("{}")
