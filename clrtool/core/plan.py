@@ -145,7 +145,7 @@ def _fit_cycles(
         _check_positive("stepsize_epochs", stepsize_epochs, at_most=MAX_EPOCHS)
         stepsize = max(1, round(stepsize_epochs * iterations_per_epoch))
         num_cycles = budget // (2 * stepsize)
-        reason = f"{num_cycles} whole cycles of the given stepsize fit into {epochs:g} epochs."
+        reason = f"The stepsize was given, and with it as many whole cycles as fit into {epochs:g} epochs."
     if stepsize < 1 or num_cycles < 1:
         raise ValueError(
             f"epochs = {epochs:g} is {budget} iterations, shorter than one cycle of {2 * max(stepsize, 1)}: "

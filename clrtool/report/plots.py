@@ -170,9 +170,11 @@ def _label_bounds(axes: Axes, bounds: Bounds) -> None:
         if lr is None:
             continue
         across = f"  ({interval[0]:.2g} to {interval[1]:.2g})" if interval else ""
-        place = axes.transAxes.inverted().transform(axes.transData.transform((lr, 0)))[0]
+        inside = max(lr, axes.get_xlim()[0])  # a rule of thumb can put base_lr below the sweep
+        arrow = "← " if inside > lr else ""
+        place = axes.transAxes.inverted().transform(axes.transData.transform((inside, 0)))[0]
         side = "left" if place < 0.25 else "right" if place > 0.75 else "center"
-        axes.annotate(f"{name} {lr:.3g}{across}", (lr, 1), xycoords=("data", "axes fraction"), color=GREEN,
+        axes.annotate(f"{arrow}{name} {lr:.3g}{across}", (inside, 1), xycoords=("data", "axes fraction"), color=GREEN,
                       xytext=(0, 4 + 13 * row), textcoords="offset points", ha=side, fontsize=9)  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def test_the_range_test_shows_both_bounds_the_verdict_and_every_seed(digits_run)
 def test_the_labels_of_the_bounds_never_overlap_or_leave_the_picture(digits_run, ratio, place):
     record = read_run(digits_run)
     bounds = dataclasses.replace(
-        record.bounds, base_lr=max(1e-3, place / ratio), max_lr=place, base_lr_interval=None, max_lr_interval=None
+        record.bounds, base_lr=place / ratio, max_lr=place, base_lr_interval=None, max_lr_interval=None
     )
     figure = plot_range_test(dataclasses.replace(record, bounds=bounds), "digits")
     labels = [text for text in figure.axes[0].texts if "_lr" in text.get_text()]
