@@ -37,7 +37,7 @@ def build_problem(
         device: ``auto`` (CUDA if there is any), ``cpu``, ``cuda`` or ``cuda:N``.
         allow_import: patterns of the user code that may be imported.
         download: whether torchvision may fetch a dataset.
-        folder: where the config lies; factories are looked up there first.
+        folder: where the config lies; factories may stand there.
 
     Raises:
         ConfigError: a name or an argument is unknown, or the pieces do not fit together.

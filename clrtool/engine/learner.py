@@ -65,7 +65,7 @@ class Learner:
             inputs, targets = self.problem.batch(heldout, slice(start, start + EVALUATION_BATCH))
             with blamed_on("evaluation failed"), self.problem.autocast():
                 outputs = self.model(inputs)
-                loss = self.problem.loss(outputs, targets)
+                loss = self.problem.loss(outputs, targets).reshape(())
             total += torch.stack([loss.double() * len(targets), (outputs.argmax(1) == targets).sum().double()])
         loss_sum, correct = total.tolist()
         return loss_sum / len(heldout), correct / len(heldout)

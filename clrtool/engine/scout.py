@@ -37,10 +37,11 @@ def scout(problem: Problem, seed: int) -> Scout:
     lrs = ExponentialSweep(LOWEST_LR, HIGHEST_LR, ITERATIONS)(np.arange(ITERATIONS))
     learner = Learner(problem, seed)
     losses: list[float] = []
+    means: list[float] = []
     for start in range(0, ITERATIONS, CHUNK):
         losses += learner.train(start, lrs[start : start + CHUNK].tolist())
-        chunks = np.reshape(losses, (-1, CHUNK)).mean(1)
-        if not math.isfinite(chunks[-1]) or has_diverged(chunks[0], float(chunks.min()), chunks[-1]):
+        means.append(sum(losses[start:]) / CHUNK)
+        if not math.isfinite(means[-1]) or has_diverged(means[0], min(means), means[-1]):
             break
     steps = len(losses)
     finite = np.array(losses)[np.isfinite(losses)]

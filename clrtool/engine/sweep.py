@@ -37,13 +37,13 @@ def run_range_test(
         MachineError: the device is out of memory.
     """
     iterations = max(2, round(config.epochs * problem.iterations_per_epoch))
-    clock = _Clock()
+    seconds = {"train": 0.0, "evaluation": 0.0}
     with problem.on_device():
         start_lr, end_lr, scouted = _ends(problem, config, seed)
         spacing = _spacing(config, start_lr, end_lr)
         lrs = make_sweep(spacing, start_lr, end_lr, iterations)(np.arange(iterations))
         curves = tuple(
-            _sweep(problem, lrs, config.evaluations, seed + index, clock, on_point) for index in range(config.seeds)
+            _sweep(problem, lrs, config.evaluations, seed + index, seconds, on_point) for index in range(config.seeds)
         )
     return SweepRecord(
         start_lr=start_lr,
@@ -55,8 +55,8 @@ def run_range_test(
         iterations_per_epoch=problem.iterations_per_epoch,
         heldout_samples=len(problem.heldout),
         chance=float(problem.heldout.targets.bincount().max()) / len(problem.heldout),
-        train_seconds=clock.train,
-        evaluation_seconds=clock.evaluate,
+        train_seconds=seconds["train"],
+        evaluation_seconds=seconds["evaluation"],
         curves=curves,
     )
 
@@ -80,7 +80,9 @@ def _spacing(config: SweepConfig, start_lr: float, end_lr: float) -> Spacing:
     return "linear" if end_lr <= 10 * start_lr else "exponential"
 
 
-def _sweep(problem: Problem, lrs: FloatArray, evaluations: int, seed: int, clock: _Clock, on_point: OnPoint) -> Curve:
+def _sweep(
+    problem: Problem, lrs: FloatArray, evaluations: int, seed: int, seconds: dict[str, float], on_point: OnPoint
+) -> Curve:
     """One seed: train from evaluation to evaluation, until the end or until the loss leaves all bounds."""
     stops = np.unique(np.linspace(0, len(lrs), min(evaluations, len(lrs)) + 1).round().astype(int)).tolist()
     learner = Learner(problem, seed)
@@ -88,7 +90,7 @@ def _sweep(problem: Problem, lrs: FloatArray, evaluations: int, seed: int, clock
     means: list[float] = []
 
     def measure(iteration: int, train_loss: float) -> Point:
-        with clock.evaluating():
+        with _timed(seconds, "evaluation"):
             heldout_loss, accuracy = learner.evaluate()
         lr = float(lrs[max(0, iteration - 1)])  # of the last update; at 0 there was none yet
         point = Point(iteration, iteration / problem.iterations_per_epoch, lr, train_loss, heldout_loss, accuracy)
@@ -98,7 +100,7 @@ def _sweep(problem: Problem, lrs: FloatArray, evaluations: int, seed: int, clock
 
     measure(0, math.nan)
     for start, stop in pairwise(stops):
-        with clock.training():
+        with _timed(seconds, "train"):
             losses = learner.train(start, lrs[start:stop].tolist())
         means.append(sum(losses) / len(losses))  # numpy's mean warns of inf - inf
         point = measure(stop, means[-1])
@@ -109,20 +111,9 @@ def _sweep(problem: Problem, lrs: FloatArray, evaluations: int, seed: int, clock
     return Curve.from_points(seed, SweepOutcome.COMPLETED, points)
 
 
-class _Clock:
-    """Wall-clock seconds of training and of evaluation; each ends with a transfer, so CUDA's work is in it."""
-
-    def __init__(self) -> None:
-        self.train = self.evaluate = 0.0
-
-    @contextmanager
-    def training(self) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self.train += time.perf_counter() - begin
-
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self.evaluate += time.perf_counter() - begin
+@contextmanager
+def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
+    """Add wall-clock time; training and evaluation both end with a transfer, so CUDA's work is in it."""
+    begin = time.perf_counter()
+    yield
+    seconds[what] += time.perf_counter() - begin
