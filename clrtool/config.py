@@ -9,21 +9,23 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 
 from clrtool.config_faults import explain, reading_order
 from clrtool.core.plan import MAX_EPOCHS
 from clrtool.core.schedules import POLICIES
-from clrtool.errors import ConfigError, MachineError, nearest
+from clrtool.errors import ConfigError, MachineError
 from clrtool.strict_yaml import Document, KeyPath, read_yaml
+from clrtool.words import nearest
 
 Auto = Literal["auto"]
 LearningRate = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
@@ -61,7 +63,7 @@ class Component(_Tree):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.name is None) == (self.factory is None):
-            raise PydanticCustomError("rule", "needs exactly one of 'name' and 'factory'")
+            raise PydanticCustomError("section", "needs exactly one of 'name' and 'factory'")
         return self
 
 
@@ -76,11 +78,12 @@ class OptimizerConfig(Component):
 
     default_name = "SGD"
 
-    @model_validator(mode="after")
-    def _no_lr(self) -> Self:
-        if "lr" in self.args:
-            raise PydanticCustomError("rule", "is what the sweep sets; remove it", {"field": ("args", "lr")})
-        return self
+    @field_validator("args")
+    @classmethod
+    def _no_lr(cls, args: dict[str, Any]) -> dict[str, Any]:
+        if "lr" in args:
+            raise PydanticCustomError("rule", "must not hold 'lr': the sweep sets it")
+        return args
 
 
 class LossConfig(Component):
@@ -99,16 +102,14 @@ class SweepConfig(_Tree):
     evaluations: Annotated[int, Field(ge=2, le=100_000)] = 60
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3
 
-    @model_validator(mode="after")
-    def _rising(self) -> Self:
-        if self.start_lr != "auto" and self.end_lr != "auto" and self.end_lr < SHORTEST_SWEEP * self.start_lr:
-            lowest = float(f"{SHORTEST_SWEEP * self.start_lr:g}")
-            raise PydanticCustomError(
-                "rule",
-                "must be at least {lowest}, 1.5 times sweep.start_lr",
-                {"lowest": lowest, "field": ("end_lr",)},
-            )
-        return self
+    @field_validator("end_lr")
+    @classmethod
+    def _rising(cls, end_lr: float | Auto, before: ValidationInfo) -> float | Auto:
+        start_lr = before.data.get("start_lr", "auto")
+        if "auto" not in (start_lr, end_lr) and end_lr < SHORTEST_SWEEP * start_lr:
+            rule = {"factor": SHORTEST_SWEEP, "start_lr": start_lr}
+            raise PydanticCustomError("rule", "must be at least {factor} times sweep.start_lr = {start_lr}", rule)
+        return end_lr
 
 
 class PlanConfig(_Tree):
@@ -118,15 +119,16 @@ class PlanConfig(_Tree):
     epochs: Epochs = 30
     stepsize_epochs: AutoEpochs = "auto"
 
-    @model_validator(mode="after")
-    def _one_cycle_fits(self) -> Self:
-        if self.stepsize_epochs != "auto" and 2 * self.stepsize_epochs > self.epochs:
+    @field_validator("stepsize_epochs")
+    @classmethod
+    def _one_cycle_fits(cls, stepsize_epochs: float | Auto, before: ValidationInfo) -> float | Auto:
+        epochs = before.data.get("epochs", math.inf)
+        if stepsize_epochs != "auto" and 2 * stepsize_epochs > epochs:
+            rule = {"epochs": epochs}
             raise PydanticCustomError(
-                "rule",
-                "must be at most half of plan.epochs = {epochs}, so that one cycle fits",
-                {"epochs": self.epochs, "field": ("stepsize_epochs",)},
+                "rule", "must be at most half of plan.epochs = {epochs}: one cycle has to fit", rule
             )
-        return self
+        return stepsize_epochs
 
 
 class RangeTestConfig(_Tree):
@@ -156,7 +158,7 @@ class RangeTestConfig(_Tree):
         return stream.getvalue()
 
 
-assert set(POLICIES) == set(PlanConfig.model_fields["policy"].annotation.__args__)  # type: ignore[union-attr]
+assert set(POLICIES) == set(get_args(PlanConfig.model_fields["policy"].annotation))
 
 
 def json_schema() -> dict[str, Any]:

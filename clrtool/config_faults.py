@@ -7,16 +7,15 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from clrtool.errors import nearest
 from clrtool.strict_yaml import Document, Fault, KeyPath, read_yaml
+from clrtool.words import closest, nearest
 
 
 def explain(invalid: ValidationError, document: Document, tree: type[BaseModel]) -> list[Fault]:
     """One fault for each key that is wrong, but for those that the document already calls faulty."""
     grouped: dict[KeyPath, list[ErrorDetails]] = {}
     for error in invalid.errors():
-        loc = error["loc"] + tuple(error.get("ctx", {}).get("field", ()))
-        grouped.setdefault(_known_part(loc, error, document), []).append(error)
+        grouped.setdefault(_known_part(error, document), []).append(error)
     return [_fault(path, errors, document, tree) for path, errors in grouped.items() if path not in document.faulty]
 
 
@@ -27,8 +26,9 @@ def reading_order(fault: Fault) -> tuple[bool, list[int | str]]:
     return not on_line, [int(part) for part in parts[1:]] if on_line else [fault[0]]
 
 
-def _known_part(loc: KeyPath, error: ErrorDetails, document: Document) -> KeyPath:
+def _known_part(error: ErrorDetails, document: Document) -> KeyPath:
     """The key path of an error without the names that pydantic adds for the members of a union."""
+    loc = error["loc"]
     if error["type"] == "missing":
         return loc
     return next(loc[:end] for end in range(len(loc), -1, -1) if loc[:end] in document.places or end == 0)
@@ -42,13 +42,10 @@ def _fault(path: KeyPath, errors: list[ErrorDetails], document: Document, tree: 
     if error["type"] == "extra_forbidden":
         where = f" in {'.'.join(map(str, path[:-1]))}" if path[:-1] else ""
         return place[0], f"unknown key {path[-1]!r}{where}; {nearest(str(path[-1]), _keys(tree, path[:-1]))}"
-    if error["type"] == "rule" and not error.get("ctx", {}).get("field"):
+    if error["type"] == "section":
         return place[0], f"{name} {error['msg']}"
-    value = error["input"]
-    for part in error.get("ctx", {}).get("field", ()):
-        value = value[part]
     rules = " or ".join(dict.fromkeys(rule(each) for each in errors))
-    return place[1], f"{name} = {value!r} {rules}{_hint(value, errors)}"
+    return place[1], f"{name} = {error['input']!r} {rules}{_hint(error['input'], errors)}"
 
 
 def rule(error: ErrorDetails) -> str:
@@ -83,8 +80,8 @@ def _hint(value: Any, errors: list[ErrorDetails]) -> str:
             return f"; remove the quotes: {value}"
     if isinstance(value, str) and "literal_error" in kinds:
         expected = " ".join(str(error.get("ctx", {}).get("expected", "")) for error in errors)
-        valid = [word for index, word in enumerate(expected.split("'")) if index % 2]
-        return f"; {nearest(value, valid).partition('? ')[0]}?" if "did you mean" in nearest(value, valid) else ""
+        found = closest(value, expected.split("'")[1::2])
+        return f"; did you mean {found!r}?" if found else ""
     return ""
 
 

@@ -93,7 +93,7 @@ plan: 3
         "a.yaml:1:1: unknown key 'sead'; did you mean 'seed'?",
         "a.yaml:2:1: model needs exactly one of 'name' and 'factory'",
         "a.yaml:3:34: data.batch_size = '32' must be a whole number; remove the quotes: 32",
-        "a.yaml:4:35: optimizer.args.lr = 0.1 is what the sweep sets; remove it",
+        "a.yaml:4:30: optimizer.args = {'lr': 0.1} must not hold 'lr': the sweep sets it",
         "a.yaml:5:12: precision = 'fp33' must be 'fp32', 'tf32' or 'bf16'; did you mean 'fp32'?",
         "a.yaml:7:13: sweep.start_lr = -0.001 must be above 0",
         "a.yaml:8:11: sweep.end_lr = off is true or false to some readers",
@@ -107,6 +107,19 @@ plan: 3
     assert len(found) == len(expected)
     for fault, beginning in zip(found, expected, strict=True):
         assert fault.startswith(beginning)
+
+
+def test_a_rule_between_two_keys_is_checked_beside_other_faults(tmp_path):
+    found = faults(
+        tmp_path,
+        SMALL + "sweep: {start_lr: 0.1, end_lr: 0.01, seeds: 2.5}\nplan: {epochs: 2, stepsize_epochs: 2, policy: x}",
+    )
+    assert [fault.split()[1] for fault in found] == [
+        "sweep.end_lr",
+        "sweep.seeds",
+        "plan.stepsize_epochs",
+        "plan.policy",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +163,7 @@ def test_bytes_that_are_no_text_and_files_that_are_not_there_are_config_errors(t
         ("sweep.end_lr=autom", "did you mean 'auto'?"),
         ("sweep.evaluations=1", "must be at least 2"),
         ("sweep.seeds=0", "must be at least 1"),
-        ("sweep={start_lr: 1, end_lr: 0.1}", "must be at least 1.5, 1.5 times sweep.start_lr"),
+        ("sweep={start_lr: 1, end_lr: 0.1}", "must be at least 1.5 times sweep.start_lr = 1"),
         ("seed=-1", "must be at least 0"),
         ("data.batch_size=0", "must be at least 1"),
         ("plan={epochs: 4, stepsize_epochs: 3}", "at most half of plan.epochs"),

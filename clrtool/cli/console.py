@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.text import Text
 
+from clrtool.words import printable
+
 if TYPE_CHECKING:
     from rich.status import Status
 
@@ -27,16 +29,7 @@ def console(*, stderr: bool = False) -> Console:
 def say(message: str, *, quiet: bool = False) -> None:
     """A line for people, on stderr."""
     if not quiet:
-        console(stderr=True).print(Text(safe(message)), soft_wrap=True)
-
-
-def safe(text: str) -> str:
-    r"""The text with every control character written out, so that no name can move the cursor or recolour a terminal.
-
-    >>> safe("a\x1b[2Jb")
-    'a\\x1b[2Jb'
-    """
-    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
+        console(stderr=True).print(Text(printable(message)), soft_wrap=True)
 
 
 class Progress:

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from clrtool.cli.console import say
-from clrtool.errors import ConfigError, nearest
+from clrtool.errors import ConfigError
+from clrtool.words import nearest
 
 
 def init(

@@ -1,7 +1,8 @@
 """The two bounds of a cycle, read off the held-out accuracy of every seed by the rule of the paper.
 
 Smith, arXiv 1506.01186 v6, section 3.3: ``base_lr`` is where accuracy starts to rise, ``max_lr`` where it stops rising,
-turns ragged or starts to fall. This is a first reading: a bound is one of the learning rates that were evaluated,
+turns ragged or starts to fall. This is a first reading: ``max_lr`` is where accuracy stops rising, and what
+comes above it is told but does not move it; a bound is one of the learning rates that were evaluated,
 its interval spans the readings of the single seeds and of their mean, and the verdict says when that is not enough.
 """
 

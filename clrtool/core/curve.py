@@ -14,7 +14,7 @@ from clrtool.core.schedules import FloatArray
 
 # A rise of the loss counts as divergence when it is this many times what the sweep had gained before. Three puts
 # the line at four times the first loss for a loss that fell to zero, the rule of the older finders, but it does
-# not move when a constant is added to the loss.
+# not move when a constant is added to a loss that has gained a third of its first value.
 DIVERGENCE_FACTOR = 3.0
 
 
@@ -59,7 +59,7 @@ class Curve:
         accuracy: fraction of the held-out set that is classified correctly, 0 to 1.
 
     Raises:
-        ValueError: the arrays differ in length, or iteration or lr runs backwards.
+        ValueError: the arrays differ in length, iteration or lr runs backwards, or a value is out of its range.
     """
 
     seed: int
@@ -121,8 +121,8 @@ def has_diverged(first_loss: float, best_loss: float, loss: float) -> bool:
     """Whether ``loss`` has left the range in which the sweep was learning.
 
     ``loss > first + max(3 * (first - best), |first|)``: the rise is three times all that was gained, and at least
-    the size of the first loss, so that noise before anything was learned does not count. Adding a constant to a
-    loss that was learning does not change the answer, so negative losses are no special case.
+    the size of the first loss, so that noise before anything was learned does not count. Once the gain is a third
+    of |first| or more, adding a constant does not change the answer: negative losses are no special case.
 
     >>> has_diverged(first_loss=2.3, best_loss=0.3, loss=8.2), has_diverged(2.3, 0.3, 8.4)
     (False, True)

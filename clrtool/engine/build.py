@@ -18,7 +18,8 @@ from clrtool.engine.learner import Learner
 from clrtool.engine.models import MODELS
 from clrtool.engine.problem import Loss, Problem, find_device
 from clrtool.engine.samples import Split, channel_statistics, check_data, sha256
-from clrtool.errors import ConfigError, nearest
+from clrtool.errors import ConfigError
+from clrtool.words import nearest
 
 FactoryImport = Callable[[Component, str], Callable[..., Any]]
 

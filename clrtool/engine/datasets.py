@@ -19,7 +19,8 @@ from torch import Tensor
 
 from clrtool.engine.imports import blamed_on
 from clrtool.engine.samples import Samples, Split, choose, class_numbers, from_arrays, split, take
-from clrtool.errors import ConfigError, MachineError, nearest
+from clrtool.errors import ConfigError, MachineError
+from clrtool.words import nearest
 
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]

@@ -16,7 +16,8 @@ import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from clrtool.config_faults import rule
-from clrtool.errors import ConfigError, MachineError, nearest
+from clrtool.errors import ConfigError, MachineError
+from clrtool.words import nearest
 
 T = TypeVar("T")
 _PACKAGE = Path(__file__).parent.parent

@@ -55,8 +55,6 @@ def choose(targets: Sequence[int], limit: int | None, seed: int) -> NDArray[Any]
     size = len(targets)
     if limit is None or limit >= size:
         return np.arange(size)
-    if limit < 1:
-        raise ConfigError(f"data.args: a limit must be at least 1, got {limit}")
     shuffled = np.random.default_rng(seed).permutation(size)
     by_class = shuffled[np.argsort(np.asarray(targets)[shuffled], kind="stable")]
     places = (np.arange(limit) + 0.5) * size / limit
@@ -67,6 +65,8 @@ def from_arrays(images: NDArray[Any], labels: NDArray[Any]) -> Samples:
     """uint8 images (N, H, W) or (N, H, W, C) as (N, C, H, W); anything else as it is, in float32."""
     if images.ndim < 2 or labels.ndim != 1 or len(images) != len(labels):
         raise ConfigError(f"data: inputs of shape {images.shape} need one label each, the labels are {labels.shape}")
+    if len(images) == 0:
+        raise ConfigError("data: the dataset is empty")
     if images.dtype.kind not in "fiub" or labels.dtype.kind not in "fiub":
         raise ConfigError(f"data: inputs and labels must be numbers, they are {images.dtype} and {labels.dtype}")
     if images.dtype == np.uint8:

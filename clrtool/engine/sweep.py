@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from clrtool.config import SweepConfig
+from clrtool.config import SHORTEST_SWEEP, SweepConfig
 from clrtool.core.curve import Curve, Point, SweepOutcome, has_diverged
 from clrtool.core.record import SweepRecord
 from clrtool.core.schedules import FloatArray, Spacing, make_sweep
@@ -68,7 +68,7 @@ def _ends(problem: Problem, config: SweepConfig, seed: int) -> tuple[float, floa
     found = scout(problem, seed)
     start_lr = found.start_lr if config.start_lr == "auto" else config.start_lr
     end_lr = found.end_lr if config.end_lr == "auto" else config.end_lr
-    if end_lr <= start_lr:  # one end was given, beyond what the scout found for the other
+    if end_lr < SHORTEST_SWEEP * start_lr:  # one end was given, beyond what the scout found for the other
         start_lr, end_lr = (start_lr, 10 * start_lr) if config.end_lr == "auto" else (end_lr / 10, end_lr)
     return start_lr, end_lr, found.iterations
 

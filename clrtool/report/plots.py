@@ -19,6 +19,7 @@ from clrtool.core.record import RunRecord, SweepRecord
 from clrtool.core.schedules import FloatArray
 from clrtool.errors import ConfigError
 from clrtool.report.files import write_whole
+from clrtool.words import count, printable
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
@@ -55,7 +56,7 @@ def plot_range_test(record: RunRecord, title: str) -> Figure:
         bottom.set(xlabel=f"learning rate ({sweep.spacing} sweep)", ylabel="loss")
         for axes in (top, bottom):
             axes.legend(loc="best", framealpha=0.85, edgecolor="none", fontsize=9)
-        seeds = f"{len(sweep.curves)} seed{'s' * (len(sweep.curves) > 1)}"
+        seeds = count(len(sweep.curves), "seed")
         figure.suptitle(f"{_plain(title)}: LR range test, {seeds} × {sweep.epochs:g} epochs", fontsize=12)
         figure.supxlabel(
             f"verdict: {record.bounds.verdict.word}. {record.bounds.verdict.value}", fontsize=9, color=GREY
@@ -85,7 +86,7 @@ def plot_schedule(plan: Plan, title: str) -> Figure:
         )
         above.set_xlabel("iteration")
         above.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        cycles = f"{plan.num_cycles} cycle{'s' * (plan.num_cycles > 1)}"
+        cycles = count(plan.num_cycles, "cycle")
         size = f"stepsize {plan.stepsize:,} iterations ({plan.stepsize_epochs:.3g} epochs)"
         figure.suptitle(f"{_plain(title)}: {plan.policy}, {cycles}, {size}", fontsize=12)
     return figure
@@ -180,4 +181,4 @@ def _label_bounds(axes: Axes, bounds: Bounds) -> None:
 
 def _plain(text: str) -> str:
     """A text that matplotlib shows as it is: ``$`` would begin a formula."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text).replace("$", r"\$")
+    return printable(text).replace("$", r"\$")

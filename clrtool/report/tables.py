@@ -11,6 +11,7 @@ from rich.text import Text
 from clrtool.core.bounds import Interval
 from clrtool.core.plan import Plan
 from clrtool.core.record import RunRecord, SweepRecord
+from clrtool.words import count, printable
 
 SHOWN_CYCLES = 12
 
@@ -19,14 +20,14 @@ def result_table(record: RunRecord, title: str) -> Table:
     """Bounds with interval and reason, the verdict, what to do next, and what the test cost."""
     sweep, bounds = record.sweep, record.bounds
     seconds = sweep.train_seconds + sweep.evaluation_seconds
-    seeds = f"{len(sweep.curves)} seed{'s' * (len(sweep.curves) > 1)}"
+    seeds = count(len(sweep.curves), "seed")
     table = _table(f"{title}: LR range test, {seeds} x {sweep.epochs:g} epochs", 3)
     table.add_row("base_lr", _lr(bounds.base_lr, bounds.base_lr_interval), _text(bounds.base_reason))
     table.add_row("max_lr", _lr(bounds.max_lr, bounds.max_lr_interval), _text(bounds.max_reason))
     if record.plan is not None:
         plan = record.plan
         steps = f"{plan.stepsize:,} iterations\n{plan.stepsize_epochs:.3g} epochs"
-        cycles = f"{plan.num_cycles} cycle{'s' * (plan.num_cycles > 1)} of {plan.policy} in {plan.epochs:.4g} epochs."
+        cycles = f"{count(plan.num_cycles, 'cycle')} of {plan.policy} in {plan.epochs:.4g} epochs."
         table.add_row("stepsize", steps, _text(" ".join((cycles, *plan.reasons))))
     table.add_row("verdict", bounds.verdict.word, _text(bounds.verdict.value))
     for advice in bounds.advice:
@@ -38,7 +39,7 @@ def result_table(record: RunRecord, title: str) -> Table:
 
 def plan_table(plan: Plan, title: str) -> Table:
     """Every number of a plan in iterations and in epochs, and a line for each cycle."""
-    table = _table(f"{title}: {plan.policy}, {plan.num_cycles} whole cycle{'s' * (plan.num_cycles > 1)}", 3)
+    table = _table(f"{title}: {plan.policy}, {count(plan.num_cycles, 'whole cycle')}", 3)
     table.add_row("base_lr", f"{plan.base_lr:.4g}", "")
     table.add_row("max_lr", f"{plan.max_lr:.4g}", "")
     if plan.gamma is not None:
@@ -81,4 +82,4 @@ def _lr(lr: float | None, interval: Interval | None) -> str:
 
 def _text(text: str) -> Text:
     """A text in which neither rich markup nor a control character has a meaning."""
-    return Text("".join(letter if letter.isprintable() else "?" for letter in text))
+    return Text(printable(text))

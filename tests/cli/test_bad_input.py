@@ -108,7 +108,7 @@ def test_a_bad_file_exits_2_with_its_place(refused, tmp_path, text, message):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": np.zeros((0, 4)), "y": np.zeros(0, int)}, "above 0 and below the 0 samples"),
+        ({"x": np.zeros((0, 4)), "y": np.zeros(0, int)}, "data: the dataset is empty"),
         ({"x": np.ones((50, 4)), "y": np.zeros(50, int)}, "the training set has one class only"),
         ({"x": np.full((50, 4), np.nan), "y": np.arange(50) % 2}, "the training inputs hold NaN or infinite values"),
         ({"x": np.ones((50, 4)), "y": -np.arange(50)}, "labels must be class numbers from 0"),

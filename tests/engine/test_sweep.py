@@ -117,10 +117,12 @@ def test_a_sweep_equals_a_plain_training_loop_written_out_by_hand():
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
     lrs = np.linspace(0.01, 0.3, 60)
     order = np.concatenate([np.random.default_rng([5, epoch]).permutation(1500) for epoch in range(2)])
-    accuracy = []
+    accuracy, losses = [], []
     for iteration in range(61):
         if iteration % 10 == 0:
-            accuracy.append((model(heldout).argmax(1) == ours.heldout.targets).double().mean().item())
+            outputs = model(heldout)
+            accuracy.append((outputs.argmax(1) == ours.heldout.targets).double().mean().item())
+            losses.append(nn.functional.cross_entropy(outputs, ours.heldout.targets).item())
         if iteration == 60:
             break
         optimizer.param_groups[0]["lr"] = lrs[iteration]
@@ -128,6 +130,7 @@ def test_a_sweep_equals_a_plain_training_loop_written_out_by_hand():
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(images[index]), labels[index]).backward()
         optimizer.step()
+    np.testing.assert_allclose(curve.heldout_loss, losses, rtol=1e-4)
     np.testing.assert_allclose(curve.accuracy, accuracy, atol=1.5 / 297)
     assert accuracy[-1] > 0.8
 

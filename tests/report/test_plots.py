@@ -44,9 +44,9 @@ def test_the_range_test_shows_both_bounds_the_verdict_and_every_seed(digits_run)
 @pytest.mark.parametrize("place", [1.1e-3, 0.02, 0.9])
 def test_the_labels_of_the_bounds_never_overlap_or_leave_the_picture(digits_run, ratio, place):
     record = read_run(digits_run)
-    bounds = dataclasses.replace(
-        record.bounds, base_lr=place / ratio, max_lr=place, base_lr_interval=None, max_lr_interval=None
-    )
+    base_lr = place / ratio
+    intervals = {"base_lr_interval": (base_lr / 1.2, base_lr * 1.2), "max_lr_interval": (place / 1.2, place * 1.2)}
+    bounds = dataclasses.replace(record.bounds, base_lr=base_lr, max_lr=place, **intervals)
     figure = plot_range_test(dataclasses.replace(record, bounds=bounds), "digits")
     labels = [text for text in figure.axes[0].texts if "_lr" in text.get_text()]
     assert len(labels) == 2
