@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from enum import Enum
+
+
+class Sentence(Enum):
+    """A closed set of things to say: the value is the sentence shown to people, ``word`` what files hold."""
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
 
 
 def closest(name: str, valid: Iterable[str]) -> str | None:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from clrtool.core.curve import Curve, SweepOutcome, smooth
 from clrtool.core.schedules import FloatArray
+from clrtool.words import Sentence
 
 # Shares of the whole rise at which accuracy counts as having started and as having stopped rising. On the three
 # curves of the paper a start at 10 % lies within 1.25 times what its author read.
@@ -40,19 +40,15 @@ TOO_CLOSE = (
 )
 
 
-class Verdict(Enum):
+class Verdict(Sentence):
     """How far the bounds can be trusted; the value is the sentence shown."""
 
     CLEAR = "The curve shows both bounds and the seeds agree."
     WEAK = "The curve shows both bounds, but does not settle them."
     INCONCLUSIVE = "The curve does not show both bounds."
 
-    @property
-    def word(self) -> str:
-        return self.name.lower()
 
-
-class Advice(Enum):
+class Advice(Sentence):
     """What keeps a verdict from being clear, and the next step to take; the value is the sentence shown."""
 
     NEVER_LEARNED = "Accuracy never rose above chance: check data and labels, or raise sweep.end_lr or sweep.epochs."

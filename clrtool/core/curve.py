@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from enum import Enum
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clrtool.core.schedules import FloatArray
+from clrtool.words import Sentence
 
 # A rise of the loss counts as divergence when it is this many times what the sweep had gained before. Three puts
 # the line at four times the first loss for a loss that fell to zero, the rule of the older finders, but it does
@@ -18,16 +18,12 @@ from clrtool.core.schedules import FloatArray
 DIVERGENCE_FACTOR = 3.0
 
 
-class SweepOutcome(Enum):
+class SweepOutcome(Sentence):
     """How the sweep of one seed ended; the value is the sentence shown."""
 
     COMPLETED = "The sweep reached end_lr."
     DIVERGED = "The training loss rose far above its first value, and the sweep stopped there."
     NOT_FINITE = "The loss became NaN or infinite, and the sweep stopped there."
-
-    @property
-    def word(self) -> str:
-        return self.name.lower()
 
 
 class Point(NamedTuple):
