@@ -16,6 +16,7 @@ _HOME = {
     "Curve": "clrtool.core.curve",
     "MachineError": "clrtool.errors",
     "Plan": "clrtool.core.plan",
+    "PlanScheduler": "clrtool.engine.plan_scheduler",
     "Problem": "clrtool.engine.problem",
     "RangeTestConfig": "clrtool.config",
     "RunRecord": "clrtool.core.record",
@@ -23,8 +24,13 @@ _HOME = {
     "find_bounds": "clrtool.core.bounds",
     "load_config": "clrtool.config",
     "make_plan": "clrtool.core.plan",
+    "plan_from": "clrtool.core.plan",
+    "plan_stages": "clrtool.core.plan",
     "read_run": "clrtool.report.run",
+    "read_plan": "clrtool.report.run",
     "run_range_test": "clrtool.engine.sweep",
+    "schedule_from": "clrtool.core.sources",
+    "to_code": "clrtool.report.code",
     "write_run": "clrtool.report.run",
 }
 

@@ -49,7 +49,7 @@ def test_a_file_imports_its_own_floor_or_those_below(file):
 
 @pytest.mark.parametrize(
     ("module", "home"),
-    [("torch", "engine"), ("torchvision", "engine"), ("matplotlib", "report/plots.py"), ("typer", "cli")],
+    [("torch", "engine"), ("torchvision", "engine"), ("matplotlib", "report/plots/"), ("typer", "cli")],
 )
 def test_a_framework_is_imported_in_one_place_only(module, home):
     users = {

@@ -3,40 +3,102 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clrtool.cli.console import say
+from clrtool.cli.plan_source import Asked, make
+from clrtool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from clrtool.core.plan import Plan
 
 
 def plot(
-    source: Annotated[
-        str, typer.Argument(help="A run folder, a JSON file with a plan, or the name of a run in runs/.")
-    ],
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SOURCE]... [KEY=VALUE]...",
+            help="Run folders, files with a plan, names of runs in runs/; parameters of --from.",
+        ),
+    ] = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="SOURCE", help="One more source, or another system's schedule. Repeatable."),
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(help="Length of another system's schedule.")] = None,
+    iterations_per_epoch: Annotated[int | None, typer.Option(help="For its axis in epochs.")] = None,
     output: Annotated[Path | None, typer.Option("-o", help="The picture: .png, .svg or .pdf.")] = None,
 ) -> None:
-    """Draw a range test or a schedule.
+    """Draw a range test or a schedule, or overlay several schedules.
 
-    A run folder gives its range test; without -o, its schedule too, both into the folder. A JSON file gives the
-    schedule of its plan.
+    A run folder gives its range test; without -o, its schedule too, both into the folder. A plan file gives its
+    schedule, several sources their schedules in one picture.
 
     Examples: clrtool plot runs/digits -o digits.svg
 
-    clrtool plot plan.json -o schedule.png
-    """
-    from clrtool.report.plots import draw_run, plot_range_test, plot_schedule, save_figure
-    from clrtool.report.run import find_run, read_plan, read_run
+    clrtool plot --from a.json b.json -o both.png
 
-    place = find_run(source)
-    if place.is_file():
-        target = output or place.with_suffix(".png")
-        save_figure(plot_schedule(read_plan(place), place.stem), target)
-        written = [target]
-    elif output is not None:
-        save_figure(plot_range_test(read_run(place), place.name), output)
-        written = [output]
+    clrtool plot --from torch:OneCycleLR max_lr=0.1 total_steps=1410 --iterations-per-epoch 47 -o one_cycle.png
+    """
+    from clrtool.report.plots import plot_schedules, save_figure
+    from clrtool.report.run import find_run
+
+    params = [word for word in sources or () if "=" in word and not Path(word).exists()]
+    names = [*(others or ()), *(word for word in sources or () if word not in params)]
+    if not names:
+        raise ConfigError("plot needs a run folder, a plan file, or --from SYSTEM:NAME")
+    place = find_run(names[0]) if len(names) == 1 and not _is_schedule(names[0]) else None
+    if place is not None and place.is_dir():
+        written = _draw_run(place, output)
     else:
-        written = draw_run(place, read_run(place))
+        if output is None and place is None:
+            raise ConfigError("this picture needs a name: -o FILE.png")
+        target = output or place.with_suffix(".png")  # type: ignore[union-attr]
+        plans = {name: _plan(name, params, iterations, iterations_per_epoch) for name in dict.fromkeys(names)}
+        save_figure(plot_schedules(_titled(plans)), target)
+        written = [target]
     for path in written:
         say(f"{path}: written")
+
+
+def _draw_run(place: Path, output: Path | None) -> list[Path]:
+    from clrtool.report.plots import draw_run, plot_range_test, save_figure
+    from clrtool.report.run import read_run
+
+    record = read_run(place)
+    if output is None:
+        return draw_run(place, record)
+    save_figure(plot_range_test(record, place.name), output)
+    return [output]
+
+
+def _plan(name: str, params: list[str], iterations: int | None, iterations_per_epoch: int | None) -> Plan:
+    from clrtool.report.run import find_run, read_plan, read_run
+
+    if _is_schedule(name):
+        return make(Asked(schedule=name, words=params, iterations=iterations,
+                          numbers={"iterations_per_epoch": iterations_per_epoch}))  # fmt: skip
+    place = find_run(name)
+    if place.is_file():
+        return read_plan(place)
+    planned = read_run(place).plan
+    if planned is None:
+        raise ConfigError(f"{place}: holds no plan, because its range test was inconclusive")
+    return planned
+
+
+def _is_schedule(name: str) -> bool:
+    """Whether a name is another system's schedule, torch:CyclicLR or torch.optim.lr_scheduler.CyclicLR."""
+    if Path(name).exists():
+        return False
+    from clrtool.core.sources import SOURCES
+
+    return name in SOURCES or ":" in name
+
+
+def _titled(plans: dict[str, Plan]) -> dict[str, Plan]:
+    """The plans by the stems of their files, or by their whole names where two stems are the same."""
+    short = [name if _is_schedule(name) else Path(name).resolve().stem for name in plans]
+    return plans if len(set(short)) < len(short) else dict(zip(short, plans.values(), strict=True))

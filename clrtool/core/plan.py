@@ -1,83 +1,143 @@
-"""A plan: policy, bounds and stepsize, in whole cycles that fit a budget of epochs."""
+"""A plan: a schedule, how long it is, and why. Cyclical policies get whole cycles that fit a budget of epochs."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
-from clrtool.core.schedules import POLICIES, Cyclical
+import numpy as np
+from numpy.typing import ArrayLike
 
-# Section 3.2 of arXiv 1506.01186 v6: a stepsize of 2-10 epochs; at least 3 cycles train most of the way, 4 are better.
-MIN_STEPSIZE_EPOCHS, MAX_STEPSIZE_EPOCHS = 2, 10
-GOOD_CYCLES = 4
-# More is a slip of the pen.
-MAX_EPOCHS, MAX_ITERATIONS = 1e5, 1e9
-# exp_range: the share of the amplitude left at the end. The paper's own runs end between 0.01 and 0.22.
-FINAL_AMPLITUDE = 0.1
+from clrtool.core.budget import MAX_ITERATIONS, Budget, Fit
+from clrtool.core.policies import FROM_PLAN, POLICIES, Room, find_policy
+from clrtool.core.schedules import FloatArray, Schedule, with_warmup
+from clrtool.core.schedules.base import check_positive, check_whole
+from clrtool.core.sources import bind, find_source, schedule_from
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything a training run needs to follow a cyclical schedule.
+    """Everything a training run needs to follow a schedule.
 
     Args:
-        policy: name of the schedule family, a key of ``POLICIES``.
-        base_lr, max_lr: bounds of the cycle.
-        stepsize: half a cycle, in iterations.
-        stepsize_epochs: the same in epochs.
-        iterations_per_epoch: optimizer steps in one pass over the training set.
-        num_cycles: whole cycles; the learning rate is back at ``base_lr`` when they end.
-        iterations, epochs: length of the whole plan.
-        gamma: factor per iteration of ``exp_range``, else None.
+        policy: a key of ``POLICIES``, or the full name of a schedule of another system, a key of ``SOURCES``.
+        base_lr, max_lr: bounds of the cycle; of another system's schedule its least and greatest value.
+        iterations: length of the whole plan.
+        iterations_per_epoch: optimizer steps in one pass over the training set; None where it is not known.
+        epochs: length in epochs.
+        stepsize, stepsize_epochs, num_cycles: of a plan in whole cycles, which is back at ``base_lr`` when they end.
+        warmup: iterations of a straight rise from 0 in front of the schedule, part of ``iterations``.
+        params: the policy's other arguments, in plain types.
+        budget_epochs: the length that was asked for.
         reasons: one sentence for each number that was chosen or rounded.
     """
 
     policy: str
     base_lr: float
     max_lr: float
-    stepsize: int
-    stepsize_epochs: float
-    iterations_per_epoch: int
-    num_cycles: int
     iterations: int
-    epochs: float
-    gamma: float | None = None
+    iterations_per_epoch: int | None = None
+    epochs: float | None = None
+    stepsize: int | None = None
+    stepsize_epochs: float | None = None
+    num_cycles: int | None = None
+    warmup: int = 0
+    params: dict[str, Any] = field(default_factory=dict)
+    budget_epochs: float | None = None
     reasons: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_positive("iterations_per_epoch", self.iterations_per_epoch, at_most=MAX_ITERATIONS)
-        if self.iterations != 2 * self.stepsize * self.num_cycles or self.num_cycles < 1:
-            raise ValueError(
-                f"a plan is whole cycles: iterations = {self.iterations} must be 2 * stepsize * num_cycles "
-                f"= {2 * self.stepsize * self.num_cycles}"
-            )
-        exact = (self.stepsize / self.iterations_per_epoch, self.iterations / self.iterations_per_epoch)
-        if not all(map(math.isclose, (self.stepsize_epochs, self.epochs), exact)):
-            raise ValueError(
-                f"stepsize_epochs and epochs must be {exact[0]:g} and {exact[1]:g}, by iterations_per_epoch"
-            )
+        check_whole("iterations", self.iterations)
+        check_whole("warmup", self.warmup, at_least=0)
+        if self.budget_epochs is not None:
+            check_positive("budget_epochs", self.budget_epochs)
+        self._check_cycles()
+        per_epoch = self.iterations_per_epoch
+        if per_epoch is not None:
+            check_positive("iterations_per_epoch", per_epoch, at_most=MAX_ITERATIONS)
+        for name, value, iterations in (
+            ("stepsize_epochs", self.stepsize_epochs, self.stepsize),
+            ("epochs", self.epochs, self.iterations),
+        ):
+            exact = _in_epochs(iterations, per_epoch)
+            if (value is None) != (exact is None) or (value and exact and not math.isclose(value, exact)):
+                raise ValueError(f"{name} must be {exact}, by iterations_per_epoch = {per_epoch}; got {value}")
         object.__setattr__(self, "reasons", tuple(self.reasons))
-        _ = self.schedule  # checks the policy and the bounds
+        object.__setattr__(self, "params", {name: _plain(value) for name, value in self.params.items()})
+        _ = self.schedule  # checks the policy, the bounds and the params
+
+    def _check_cycles(self) -> None:
+        if (self.stepsize is None) != (self.num_cycles is None):
+            raise ValueError("a plan in cycles has a stepsize and a num_cycles, any other has neither")
+        if self.stepsize is None or self.num_cycles is None:
+            return
+        whole = self.warmup + self.period * self.num_cycles
+        if self.num_cycles < 1 or self.iterations != whole:
+            raise ValueError(
+                f"a plan is whole cycles: iterations = {self.iterations} must be {whole}, "
+                f"{self.num_cycles} x {self.period} (stepsize up and down) + {self.warmup} of warm-up"
+            )
 
     @property
-    def schedule(self) -> Cyclical:
-        """The plan as a function of the iteration."""
+    def period(self) -> int:
+        """Iterations in a cycle; of a plan without cycles, all of it."""
+        if self.stepsize is None:
+            return self.iterations
+        return int(self.stepsize + (self.params.get("stepsize_down") or self.stepsize))
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The plan as a function of the iteration. A cyclical one goes on for ever; ``lr`` ends."""
         if self.policy not in POLICIES:
-            raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {self.policy!r}")
-        extra = {} if self.gamma is None else {"gamma": self.gamma}
-        return POLICIES[self.policy](self.base_lr, self.max_lr, self.stepsize, **extra)
+            if "." not in self.policy:
+                find_policy(self.policy)
+            return with_warmup(schedule_from(self.policy, self.params), self.warmup)
+        numbers = {name: getattr(self, name) for name in FROM_PLAN} | {"iterations": self.iterations - self.warmup}
+        if self.stepsize is None:
+            del numbers["stepsize"]
+        return with_warmup(POLICIES[self.policy].build(numbers, self.params), self.warmup)
+
+    @property
+    def last(self) -> int:
+        """The last iteration with a value of its own; what comes after holds it."""
+        return self.iterations if self.policy in POLICIES else self.iterations - 1
+
+    def lr(self, iteration: ArrayLike) -> FloatArray:
+        """The learning rate at ``iteration``; after the end of the plan its last value."""
+        return self.schedule(np.minimum(iteration, self.last))
+
+    def momentum(self, iteration: ArrayLike) -> FloatArray | None:
+        """The momentum at ``iteration``, or None if the plan leaves it alone."""
+        return self.schedule.momentum(np.minimum(iteration, self.last))
 
     def torch_kwargs(self) -> dict[str, Any]:
         """Arguments of ``torch.optim.lr_scheduler.CyclicLR``, stepped once per iteration.
 
         ``cycle_momentum`` is always given: torch's default True turns momentum on for plain SGD.
+
+        Raises:
+            ValueError: CyclicLR cannot follow this plan; ``clrtool.PlanScheduler`` follows any.
         """
-        names = {"base_lr": self.base_lr, "max_lr": self.max_lr, "step_size_up": self.stepsize, "mode": self.policy}
-        return names | ({"gamma": self.gamma} if self.gamma is not None else {}) | {"cycle_momentum": False}
+        own = {"gamma", "momentum", "stepsize_down", "decay_base"}
+        modes = ("triangular", "triangular2", "exp_range")
+        if self.policy not in modes or self.warmup or self.params.get("decay_base") or set(self.params) - own:
+            raise ValueError(f"CyclicLR cannot follow {self.policy} with {self.params}; clrtool.PlanScheduler can")
+        names = {"base_lr": self.base_lr, "max_lr": self.max_lr, "step_size_up": self.stepsize}
+        down, momentum = self.params.get("stepsize_down"), self.params.get("momentum")
+        names |= ({"step_size_down": down} if down else {}) | {"mode": self.policy}
+        names |= {"gamma": self.params["gamma"]} if "gamma" in self.params else {}
+        if momentum is None:
+            return names | {"cycle_momentum": False}
+        return names | {"cycle_momentum": True, "base_momentum": momentum[0], "max_momentum": momentum[1]}
 
     def to_dict(self) -> dict[str, Any]:
         """The plan in plain types, for JSON and YAML."""
+        for name, value in self.params.items():
+            if callable(value):
+                raise ValueError(f"{name} is a Python function, which no file can hold: write it as an expression")
         return asdict(self) | {"reasons": list(self.reasons)}
 
 
@@ -86,11 +146,14 @@ def make_plan(
     max_lr: float,
     iterations_per_epoch: int,
     *,
-    epochs: float = 30,
+    epochs: float | None = None,
     policy: str = "triangular2",
     stepsize_epochs: float | None = None,
+    cycles: int | None = None,
+    warmup_epochs: float = 0.0,
+    **params: Any,
 ) -> Plan:
-    """Fit whole cycles into a budget of epochs.
+    """Fit a policy into a budget of epochs; a cyclical one in whole cycles.
 
     The number of cycles is 4, or as near to it as a stepsize of 2 to 10 epochs allows::
 
@@ -98,8 +161,11 @@ def make_plan(
         stepsize   = floor(epochs * iterations_per_epoch / (2 * num_cycles))
 
     Args:
-        epochs: the budget, passes over the training set.
-        stepsize_epochs: half a cycle in epochs; None to choose it by the rule above.
+        epochs: the budget, passes over the training set; None for 30, or for what the next two add up to.
+        policy: a key of ``POLICIES``.
+        stepsize_epochs, cycles: half a cycle in epochs, and whole cycles; None to choose them by the rule above.
+        warmup_epochs: a straight rise from 0 in front, part of the budget.
+        params: arguments of the policy in place of the fitted ones, such as ``momentum=(0.85, 0.95)``.
 
     Raises:
         ValueError: a number breaks its rule, or one whole cycle does not fit into the budget.
@@ -107,73 +173,122 @@ def make_plan(
     >>> plan = make_plan(0.001, 0.006, iterations_per_epoch=500, epochs=32, policy="triangular")
     >>> plan.num_cycles, plan.stepsize, plan.stepsize_epochs
     (4, 2000, 4.0)
-    >>> plan.schedule([0, 2000, plan.iterations])
+    >>> plan.lr([0, 2000, plan.iterations])
     array([0.001, 0.006, 0.001])
     """
-    _check_positive("base_lr", base_lr)
-    _check_positive("max_lr", max_lr)
-    if max_lr <= base_lr:
-        raise ValueError(f"max_lr = {max_lr!r} must exceed base_lr = {base_lr!r}")
-    stepsize, num_cycles, reasons = _fit_cycles(epochs, iterations_per_epoch, stepsize_epochs)
-    iterations = 2 * stepsize * num_cycles
+    chosen = find_policy(policy)
+    _check_apart(base_lr, max_lr)
+    down = params.get("stepsize_down")
+    budget = Budget(iterations_per_epoch, epochs, stepsize_epochs, cycles, warmup_epochs, stepsize_down=down)
+    fit = budget.in_cycles() if chosen.in_cycles else budget.whole()
+    room = Room(base_lr, max_lr, fit.iterations, fit.stepsize or 0, fit.num_cycles or 0)
     return Plan(
         policy=policy,
         base_lr=base_lr,
         max_lr=max_lr,
-        stepsize=stepsize,
-        stepsize_epochs=stepsize / iterations_per_epoch,
-        iterations_per_epoch=iterations_per_epoch,
-        num_cycles=num_cycles,
-        iterations=iterations,
-        epochs=iterations / iterations_per_epoch,
-        gamma=FINAL_AMPLITUDE ** (1 / iterations) if policy == "exp_range" else None,
-        reasons=reasons,
+        params=chosen.fit(room) | params,
+        budget_epochs=budget.asked,
+        reasons=(*fit.reasons, chosen.reason),
+        **_lengths(fit, iterations_per_epoch),
     )
 
 
-def _fit_cycles(
-    epochs: float, iterations_per_epoch: int, stepsize_epochs: float | None
-) -> tuple[int, int, tuple[str, ...]]:
-    """The stepsize in iterations, the number of cycles, and the reasons for both."""
-    _check_positive("epochs", epochs, at_most=MAX_EPOCHS)
-    _check_positive("iterations_per_epoch", iterations_per_epoch, at_most=MAX_ITERATIONS)
-    budget = math.floor(epochs * iterations_per_epoch)
-    if stepsize_epochs is None:
-        num_cycles, reason = _choose_cycles(epochs)
-        stepsize = budget // (2 * num_cycles)
-    else:
-        _check_positive("stepsize_epochs", stepsize_epochs, at_most=MAX_EPOCHS)
-        stepsize = max(1, round(stepsize_epochs * iterations_per_epoch))
-        num_cycles = budget // (2 * stepsize)
-        reason = f"The stepsize was given, and with it as many whole cycles as fit into {epochs:g} epochs."
-    if stepsize < 1 or num_cycles < 1:
-        raise ValueError(
-            f"epochs = {epochs:g} is {budget} iterations, shorter than one cycle of {2 * max(stepsize, 1)}: "
-            f"raise epochs or lower stepsize_epochs"
-        )
-    left = budget - 2 * stepsize * num_cycles
-    rest = (f"{left} of {budget} iterations are left over: the plan stops at the end of a cycle.",) if left else ()
-    return stepsize, num_cycles, (reason, *rest)
+def _lengths(fit: Fit, iterations_per_epoch: int) -> dict[str, Any]:
+    """The numbers of a plan that count iterations, in iterations and in epochs."""
+    iterations = fit.warmup + fit.iterations
+    return {
+        "iterations": iterations,
+        "iterations_per_epoch": iterations_per_epoch,
+        "epochs": iterations / iterations_per_epoch,
+        "stepsize": fit.stepsize,
+        "stepsize_epochs": _in_epochs(fit.stepsize, iterations_per_epoch),
+        "num_cycles": fit.num_cycles,
+        "warmup": fit.warmup,
+    }
 
 
-def _choose_cycles(epochs: float) -> tuple[int, str]:
-    least = math.ceil(epochs / (2 * MAX_STEPSIZE_EPOCHS))
-    most = math.floor(epochs / (2 * MIN_STEPSIZE_EPOCHS))
-    if most < 1:
-        return 1, (
-            f"{epochs:g} epochs are fewer than the {2 * MIN_STEPSIZE_EPOCHS} of one cycle with a stepsize of "
-            f"{MIN_STEPSIZE_EPOCHS} epochs: one shorter cycle is planned."
-        )
-    cycles = max(least, min(GOOD_CYCLES, most))
-    if cycles == GOOD_CYCLES:
-        return cycles, "The paper finds 3 cycles enough for most of the way, and 4 better."
-    if cycles == most:
-        return cycles, f"As many cycles as fit with a stepsize of at least {MIN_STEPSIZE_EPOCHS} epochs: {cycles}."
-    return cycles, f"As few cycles as fit with a stepsize of at most {MAX_STEPSIZE_EPOCHS} epochs: {cycles}."
+def plan_from(
+    source: str,
+    params: Mapping[str, Any],
+    *,
+    iterations: int | None = None,
+    iterations_per_epoch: int | None = None,
+) -> Plan:
+    """A plan that follows a schedule in another system's words; see ``clrtool.schedule_from``.
+
+    Args:
+        iterations: its length; None for as many as show what the schedule does.
+
+    >>> plan_from("keras:CosineDecay", {"initial_learning_rate": 0.1, "decay_steps": 500}).iterations
+    500
+    """
+    full = find_source(source)
+    schedule = schedule_from(full, params)
+    length = schedule.preview if iterations is None else iterations
+    _check_length(length)
+    lrs = schedule(np.unique(np.linspace(0, length - 1, min(length, 10**6)).astype(np.int64)))
+    return Plan(
+        policy=full,
+        base_lr=float(lrs.min()),
+        max_lr=float(lrs.max()),
+        iterations=length,
+        iterations_per_epoch=iterations_per_epoch,
+        epochs=_in_epochs(length, iterations_per_epoch),
+        params={name: value for name, value in bind(full, params).items() if value is not None},
+        reasons=() if iterations else (f"{length:,} iterations show what it does; no length was given.",),
+    )
 
 
-def _check_positive(name: str, value: float, at_most: float = math.inf) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be finite and above 0, got {value!r}")
-    if value > at_most:
-        raise ValueError(f"{name} must be at most {at_most:g}, got {value!r}")
+def plan_stages(stages: Sequence[Sequence[float]], iterations_per_epoch: int | None = None, **params: Any) -> Plan:
+    """A plan whose bounds and stepsize change; see ``clrtool.core.schedules.stages``.
+
+    Raises:
+        ValueError: a number breaks its rule, or a stage does not end at the end of a cycle.
+
+    >>> plan_stages([(1e-3, 5e-3, 2000, 16_000), (1e-4, 5e-4, 1000, 22_000)], iterations_per_epoch=500).epochs
+    44.0
+    """
+    begin: float = 0
+    cycles = []
+    for base_lr, max_lr, stepsize, until in stages:
+        check_positive("stepsize", stepsize)
+        if (until - begin) % (2 * stepsize):
+            near = begin + round((until - begin) / (2 * stepsize)) * 2 * stepsize
+            raise ValueError(
+                f"the stage {base_lr:g}-{max_lr:g}/{stepsize:g} ends at iteration {until:g}, not at the end of a "
+                f"cycle; {near:g} would be one"
+            )
+        cycles.append(f"{(until - begin) / (2 * stepsize):g}")
+        begin = until
+    check_whole("the end of the last stage", begin)
+    return Plan(
+        policy="stages",
+        base_lr=min(stage[0] for stage in stages),
+        max_lr=max(stage[1] for stage in stages),
+        iterations=int(begin),
+        iterations_per_epoch=iterations_per_epoch,
+        epochs=_in_epochs(int(begin), iterations_per_epoch),
+        params={"stages": stages} | params,
+        reasons=(POLICIES["stages"].reason, f"The stages have {', '.join(cycles)} whole cycles."),
+    )
+
+
+def _check_apart(base_lr: float, max_lr: float) -> None:
+    check_positive("base_lr", base_lr)
+    check_positive("max_lr", max_lr)
+    if max_lr <= base_lr:
+        raise ValueError(f"max_lr = {max_lr!r} must exceed base_lr = {base_lr!r}")
+
+
+def _check_length(iterations: int) -> None:
+    check_whole("iterations", iterations)
+    check_positive("iterations", iterations, at_most=MAX_ITERATIONS)
+
+
+def _in_epochs(iterations: int | None, iterations_per_epoch: int | None) -> float | None:
+    return None if iterations is None or iterations_per_epoch is None else iterations / iterations_per_epoch
+
+
+def _plain(value: Any) -> Any:
+    """Sequences as lists, as JSON gives them back."""
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -7,26 +7,30 @@ import errno
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from clrtool.errors import MachineError
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_whole(path: Path, content: str | bytes | Iterable[str]) -> None:
     """Replace ``path`` in one step: a temporary file in the same folder, fsync, rename, fsync of the folder.
+
+    A content in blocks is written as it comes and never held whole.
 
     Raises:
         MachineError: the folder cannot be made or written, ``path`` is a device, a link or a folder, or the disk is
             full; what was there is still there.
     """
-    data = content.encode() if isinstance(content, str) else content
-    temporary = None
+    blocks: Iterable[str | bytes] = [content] if isinstance(content, str | bytes) else content
+    written, temporary = 0, None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = _mode(path)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            for block in blocks:
+                written += file.write(block.encode() if isinstance(block, str) else block)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(mode)
@@ -36,7 +40,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
-        raise MachineError(f"{path}: cannot write {len(data):,} bytes: {error.strerror or error}") from error
+        raise MachineError(f"{path}: cannot write after {written:,} bytes: {error.strerror or error}") from error
 
 
 def check_writable(folder: Path) -> None:

@@ -6,6 +6,7 @@ bounds, plan, cost and environment; ``range_test.png`` and ``schedule.png``, dra
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML
 
 from clrtool.config import RangeTestConfig, load_config
 from clrtool.core.bounds import Bounds
@@ -22,10 +24,12 @@ from clrtool.core.plan import Plan
 from clrtool.core.record import SCHEMA_VERSION, RunRecord, SweepRecord
 from clrtool.errors import ConfigError, MachineError
 from clrtool.report.files import check_writable, write_whole
+from clrtool.strict_yaml import read_yaml
 
 COLUMNS = ("seed", *Point._fields)
 FILES = ("config.yaml", "curve.csv", "result.json", "range_test.png", "schedule.png")
 MEASURED = FILES[1:3]
+YAML_ENDINGS = (".yaml", ".yml")
 # By its first line a folder is known as a run, whose files may be replaced.
 HEADER = "# The resolved config of a range test, written by clrtool.\n"
 _PLAN = TypeAdapter(Plan)
@@ -135,15 +139,16 @@ def read_run(folder: Path | str) -> RunRecord:
 def find_run(source: str) -> Path:
     """A run folder or JSON file by its path; a config, by path or name, stands for its default run folder."""
     place, default = Path(source), Path("runs") / Path(source).stem
-    if place.is_dir() or place.suffix == ".json":
+    if place.is_dir() or place.suffix == ".json" or _is_plan(place):
         return place
     if default.is_dir():
         return default
-    raise ConfigError(f"{source}: no run folder or JSON file, and there is no {default}; clrtool rangetest makes one")
+    raise ConfigError(f"{source}: no run folder or plan file, and there is no {default}; clrtool rangetest makes one")
 
 
-def read_plan(file: Path) -> Plan:
-    """The plan in a JSON file: a result, a bounds file or a plan. Raises ConfigError if there is none."""
+def read_plan(file: Path | str) -> Plan:
+    """The plan in a JSON or YAML file: a result, a bounds file or a plan. Raises ConfigError if there is none."""
+    file = Path(file)
     values = _load(file)
     try:
         plan = _plan(values["plan"])
@@ -155,8 +160,22 @@ def read_plan(file: Path) -> Plan:
 
 
 def plan_to_json(plan: Plan) -> str:
-    """A plan as a file that ``read_plan`` takes."""
-    return json.dumps({"schema_version": SCHEMA_VERSION, "plan": plan.to_dict()}, indent=2, allow_nan=False) + "\n"
+    """A plan as a JSON file that ``read_plan`` takes."""
+    return json.dumps(_plan_file(plan), indent=2, allow_nan=False) + "\n"
+
+
+def plan_to_yaml(plan: Plan) -> str:
+    """A plan as a YAML file that ``read_plan`` takes."""
+    stream = io.StringIO()
+    YAML().dump(_plan_file(plan), stream)
+    return stream.getvalue()
+
+
+def _plan_file(plan: Plan) -> dict[str, Any]:
+    try:
+        return {"schema_version": SCHEMA_VERSION, "plan": plan.to_dict()}
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _to_dict(record: RunRecord) -> dict[str, Any]:
@@ -207,7 +226,10 @@ def _read_curves(file: Path, outcomes: Mapping[int, SweepOutcome]) -> tuple[Curv
 
 def _load(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        values = _from_yaml(text, file) if file.suffix in YAML_ENDINGS else json.loads(text)
+    except ConfigError:
+        raise
     except FileNotFoundError as error:
         what = f"{file.parent} is not a finished run" if file.name == "result.json" else f"{file}: no such file"
         raise ConfigError(what) from error
@@ -219,6 +241,21 @@ def _load(file: Path) -> dict[str, Any]:
         found = values.get("schema_version")
         raise ConfigError(f"{file}: schema_version must be {SCHEMA_VERSION}, it is {found!r}")
     return values
+
+
+def _is_plan(place: Path) -> bool:
+    """Whether a YAML file is a plan and not a config: by its first line."""
+    if place.suffix not in YAML_ENDINGS or not place.is_file():
+        return False
+    with place.open(encoding="utf-8", errors="replace") as file:
+        return file.readline(100).startswith("schema_version:")
+
+
+def _from_yaml(text: str, file: Path) -> Any:
+    document = read_yaml(text, str(file))
+    if document.faults:
+        raise ConfigError(*(f"{place}: {what}" for place, what in document.faults))
+    return document.value
 
 
 def _plan(values: Any) -> Plan | None:

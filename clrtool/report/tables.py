@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
+import numpy as np
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from clrtool.core.bounds import Interval
+from clrtool.core.lint import Finding
 from clrtool.core.plan import Plan
 from clrtool.core.record import RunRecord, SweepRecord
 from clrtool.words import count, printable
@@ -26,9 +29,11 @@ def result_table(record: RunRecord, title: str) -> Table:
     table.add_row("max_lr", _lr(bounds.max_lr, bounds.max_lr_interval), _text(bounds.max_reason))
     if record.plan is not None:
         plan = record.plan
-        steps = f"{plan.stepsize:,} iterations\n{plan.stepsize_epochs:.3g} epochs"
-        cycles = f"{count(plan.num_cycles, 'cycle')} of {plan.policy} in {plan.epochs:.4g} epochs."
-        table.add_row("stepsize", steps, _text(" ".join((cycles, *plan.reasons))))
+        name, length, cycles = "plan", plan.iterations, f"{plan.policy} in {plan.epochs:.4g} epochs."
+        if plan.stepsize is not None and plan.num_cycles is not None:
+            name, length, cycles = "stepsize", plan.stepsize, f"{count(plan.num_cycles, 'cycle')} of {cycles}"
+        steps = f"{count(length, 'iteration')}\n{_epochs(length, plan)}"
+        table.add_row(name, steps, _text(" ".join((cycles, *plan.reasons))))
     table.add_row("verdict", bounds.verdict.word, _text(bounds.verdict.value))
     for advice in bounds.advice:
         table.add_row("", "", _text(advice.value))
@@ -38,25 +43,67 @@ def result_table(record: RunRecord, title: str) -> Table:
 
 
 def plan_table(plan: Plan, title: str) -> Table:
-    """Every number of a plan in iterations and in epochs, and a line for each cycle."""
-    table = _table(f"{title}: {plan.policy}, {count(plan.num_cycles, 'whole cycle')}", 3)
+    """Every number of a plan in iterations and in epochs, a line for each cycle, and the reasons."""
+    cycles = "" if plan.num_cycles is None else f", {count(plan.num_cycles, 'whole cycle')}"
+    table = _table(f"{title}: {plan.policy}{cycles}", 3)
     table.add_row("base_lr", f"{plan.base_lr:.4g}", "")
     table.add_row("max_lr", f"{plan.max_lr:.4g}", "")
-    if plan.gamma is not None:
-        table.add_row("gamma", f"{plan.gamma:.8g}", "per iteration")
-    table.add_row("stepsize", f"{plan.stepsize:,} iterations", f"{plan.stepsize_epochs:.4g} epochs")
-    table.add_row("length", f"{plan.iterations:,} iterations", f"{plan.epochs:.4g} epochs")
-    for cycle in range(min(plan.num_cycles, SHOWN_CYCLES)):
-        begin = 2 * cycle * plan.stepsize
-        peak = float(plan.schedule(begin + plan.stepsize))
-        first, last = 2 * cycle * plan.stepsize_epochs, 2 * (cycle + 1) * plan.stepsize_epochs
-        span = f"epochs {first:.4g} to {last:.4g}"
-        table.add_row(f"cycle {cycle + 1}", f"peak {peak:.4g}", f"{span}, peak at iteration {begin + plan.stepsize:,}")
-    if plan.num_cycles > SHOWN_CYCLES:
-        table.add_row("...", f"{plan.num_cycles - SHOWN_CYCLES:,} more", "")
+    for name, value in plan.params.items():
+        if name in ("base_lr", "max_lr"):
+            continue  # another system's words for what is told above
+        table.add_row(_text(name), _text(_value(value)), "")
+    for name, iterations in (
+        ("warm-up", plan.warmup or None),
+        ("stepsize", plan.stepsize),
+        ("length", plan.iterations),
+    ):
+        if iterations is not None:
+            table.add_row(name, count(iterations, "iteration"), _epochs(iterations, plan))
+    _add_cycles(table, plan)
     for reason in plan.reasons:
         table.add_row("", "", _text(reason))
     return table
+
+
+def lint_table(findings: Sequence[Finding], title: str) -> Table:
+    """Each finding with its cause and its fix."""
+    table = _table(f"{title}: {count(len(findings), 'finding')}", 2)
+    for finding in findings:
+        table.add_row(finding.rule, _text(finding.cause))
+        table.add_row("", _text(f"fix: {finding.fix}"))
+    return table
+
+
+def _add_cycles(table: Table, plan: Plan) -> None:
+    """A line for each cycle: its highest learning rate, where that is, and where the cycle ends."""
+    ends = plan.schedule.cycle_ends(plan.iterations)
+    begin = plan.warmup
+    for cycle, end in enumerate(ends[:SHOWN_CYCLES], 1):
+        corners = [corner for corner in plan.schedule.corners(end) if corner >= begin]
+        inside = np.union1d(np.array(corners, dtype=np.int64), np.linspace(begin, end - 1, 1001).astype(np.int64))
+        lrs = plan.schedule(inside)
+        peak = int(inside[lrs.argmax()])
+        span = f"epochs {begin / plan.iterations_per_epoch:.4g} to {end / plan.iterations_per_epoch:.4g}, " if (
+            plan.iterations_per_epoch
+        ) else f"iterations {begin:,} to {end:,}, "  # fmt: skip
+        table.add_row(f"cycle {cycle}", f"peak {lrs.max():.4g}", f"{span}peak at iteration {peak:,}")
+        begin = end
+    if (plan.num_cycles or len(ends)) > SHOWN_CYCLES:
+        table.add_row("...", f"{(plan.num_cycles or len(ends)) - SHOWN_CYCLES:,} more", "")
+
+
+def _epochs(iterations: int, plan: Plan) -> str:
+    if plan.iterations_per_epoch is None:
+        return ""
+    return f"{iterations / plan.iterations_per_epoch:.4g} epochs"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.8g}"
+    if isinstance(value, list):
+        return ("\n" if value and isinstance(value[0], list) else ", ").join(map(_value, value))
+    return str(value)
 
 
 def _outcomes(sweep: SweepRecord) -> str:

@@ -255,7 +255,7 @@ def test_a_plan_file_whose_ending_says_something_else_is_refused(cli, tmp_path, 
     monkeypatch.chdir(tmp_path)
     result = cli("plan", "--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "47", *words)
     assert result.code == 2
-    assert "the file ends in .json, .csv, .yaml, .yml" in result.err
+    assert "the ending and --format must agree: .json for json, deepspeed; .csv for csv" in result.err
     assert not list(tmp_path.iterdir())
 
 
@@ -276,7 +276,7 @@ def test_another_config_in_the_same_folder_is_refused_and_nothing_is_touched(cli
     ("words", "message"),
     [
         ([], "missing: --base-lr, --max-lr, --iterations-per-epoch"),
-        (["nowhere"], "no run folder or JSON file, and there is no runs/nowhere; clrtool rangetest makes one"),
+        (["nowhere"], "no run folder or plan file, and there is no runs/nowhere; clrtool rangetest makes one"),
         (["--base-lr", "0", "--max-lr", "1", "--iterations-per-epoch", "9"], "base_lr must be finite and above 0"),
         (["--base-lr", "nan", "--max-lr", "1", "--iterations-per-epoch", "9"], "base_lr must be finite"),
         (["--base-lr", "0.1", "--max-lr", "1e400", "--iterations-per-epoch", "9"], "max_lr must be finite"),

@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 
-from clrtool.cli.plan import Policy
-from clrtool.core.schedules import POLICIES
+from clrtool.cli.plan import Format
+from clrtool.report.plan_file import FORMATS
 from tests.conftest import QUICK
 
 NUMBERS = ["--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "47"]
@@ -105,7 +105,7 @@ def test_plan_prints_every_iteration_as_csv_and_ends_at_base_lr(cli):
 
 
 def test_plan_writes_the_form_that_the_file_ending_names(cli, tmp_path):
-    for name, beginning in (("a.json", "{"), ("a.csv", "iteration,lr"), ("a.yaml", "policy: triangular2")):
+    for name, beginning in (("a.json", "{"), ("a.csv", "iteration,lr"), ("a.yaml", "schema_version: 1")):
         assert cli("plan", *NUMBERS, "-o", tmp_path / name).code == 0
         assert (tmp_path / name).read_text().startswith(beginning)
 
@@ -113,11 +113,11 @@ def test_plan_writes_the_form_that_the_file_ending_names(cli, tmp_path):
 def test_plan_of_numbers_defaults_to_30_epochs_of_triangular2(cli):
     out = cli("plan", *NUMBERS).out
     assert "triangular2, 4 whole cycles" in out
-    assert "2 of 1410 iterations are left over" in out
+    assert "2 of 1,410 iterations are left over" in out
 
 
-def test_the_policies_of_the_command_line_are_those_of_the_schedules():
-    assert {policy.value for policy in Policy} == set(POLICIES)
+def test_the_formats_of_the_command_line_are_those_that_can_be_written():
+    assert {form.value for form in Format} == {"table", *FORMATS}
 
 
 def test_plot_draws_a_plan_file_beside_it_and_refuses_what_is_no_run(cli, tmp_path):
@@ -221,8 +221,9 @@ def test_a_reader_that_stops_reading_is_no_error(process):
 def test_the_options_of_every_command_are_these_and_no_others(process):
     expected = {
         "rangetest": "-o --seeds --device --fresh --download --allow-import --json -q --help",
-        "plan": "--base-lr --max-lr --iterations-per-epoch --policy --epochs --stepsize-epochs --format -o --help",
-        "plot": "-o --help",
+        "plan": "--base-lr --max-lr --iterations-per-epoch --policy --epochs --stepsize-epochs --cycles --warmup-epochs "
+        "--momentum --stage --from --iterations --lint --csv --stepped --optimizer --format -o --help",
+        "plot": "--from --iterations --iterations-per-epoch -o --help",
         "init": "--help",
         "schema": "--help",
     }

@@ -9,19 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clrtool.core.plan import Plan, make_plan
-from clrtool.core.schedules import POLICIES
+from clrtool.core.policies import POLICIES
 
 budgets = st.floats(0.5, 1000)
 per_epoch = st.integers(10, 20_000)
 
 
-@given(budgets, per_epoch, st.sampled_from(sorted(POLICIES)))
+@given(budgets, per_epoch, st.sampled_from([name for name, policy in POLICIES.items() if policy.in_cycles]))
 def test_a_plan_is_whole_cycles_within_the_budget_and_ends_at_base_lr(epochs, iterations_per_epoch, policy):
     plan = make_plan(0.001, 0.006, iterations_per_epoch, epochs=epochs, policy=policy)
     assert plan.iterations == 2 * plan.stepsize * plan.num_cycles
-    assert plan.iterations <= epochs * iterations_per_epoch
+    assert plan.iterations <= epochs * iterations_per_epoch * (1 + 2e-15)  # 2.3 * 100 is 230
     assert plan.iterations > epochs * iterations_per_epoch - 2 * plan.num_cycles - 1
-    assert plan.schedule(plan.iterations) == plan.schedule(0) == 0.001
+    assert plan.lr(plan.iterations) == 0.001
 
 
 @given(st.floats(4, 1000), per_epoch)
@@ -51,15 +51,15 @@ def test_a_budget_below_one_good_cycle_is_one_short_cycle_and_says_why():
 def test_what_is_left_of_the_budget_is_said():
     plan = make_plan(0.001, 0.006, 47, epochs=30)
     assert plan.iterations == 1408
-    assert "2 of 1410 iterations are left over" in plan.reasons[1]
+    assert "2 of 1,410 iterations are left over" in plan.reasons[1]
 
 
 def test_exp_range_ends_with_a_tenth_of_its_amplitude():
     plan = make_plan(0.001, 0.006, 100, epochs=40, policy="exp_range")
-    assert plan.gamma**plan.iterations == pytest.approx(0.1)
+    assert plan.params["gamma"] ** plan.iterations == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("policy", sorted(POLICIES))
+@pytest.mark.parametrize("policy", ["triangular", "triangular2", "exp_range"])
 def test_torchs_scheduler_built_from_a_plan_follows_it(policy):
     plan = make_plan(0.001, 0.006, 25, epochs=17, policy=policy)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -81,12 +81,12 @@ def test_torchs_scheduler_built_from_a_plan_follows_it(policy):
         ({"base_lr": math.nan}, "base_lr must be finite"),
         ({"max_lr": math.inf}, "max_lr must be finite"),
         ({"max_lr": 0.001}, "max_lr = 0.001 must exceed base_lr = 0.001"),
-        ({"iterations_per_epoch": 0}, "iterations_per_epoch must be finite and above 0"),
+        ({"iterations_per_epoch": 0}, "iterations_per_epoch must be a whole number of at least 1"),
         ({"epochs": -1}, "epochs must be finite and above 0"),
         ({"epochs": 0.001}, "shorter than one cycle"),
         ({"epochs": 6, "stepsize_epochs": 4}, "raise epochs or lower stepsize_epochs"),
         ({"stepsize_epochs": 0}, "stepsize_epochs must be finite and above 0"),
-        ({"policy": "triangular3"}, "policy must be one of triangular, triangular2, exp_range"),
+        ({"policy": "triangular3"}, "policy 'triangular3' is unknown; did you mean 'triangular'"),
     ],
 )
 def test_bad_numbers_are_refused_with_their_rule(numbers, rule):

@@ -117,7 +117,7 @@ def test_any_scale_may_be_given_per_cycle_or_per_iteration():
         (lambda: triangular(0.1, math.inf, 5), "max_lr must be finite"),
         (lambda: triangular(0.1, 0.2, 0), "stepsize must be a whole number of at least 1"),
         (lambda: triangular(0.1, 0.2, 2.5), "stepsize must be a whole number"),
-        (lambda: exp_range(0.1, 0.2, 5, 1.5), "ratio must be above 0 and at most 1"),
+        (lambda: exp_range(0.1, 0.2, 5, 1.5), "must be above 0 and at most 1"),
         (lambda: linear_sweep(0.1, 0.2, 1), "num_iterations must be at least 2"),
         (lambda: linear_sweep(0.2, 0.1, 5), "0 < start_lr < end_lr"),
         (lambda: ExponentialSweep(0.0, 0.1, 5), "0 < start_lr < end_lr"),

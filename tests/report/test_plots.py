@@ -15,7 +15,7 @@ from clrtool.core.bounds import find_bounds
 from clrtool.core.curve import Curve, SweepOutcome
 from clrtool.core.plan import make_plan
 from clrtool.errors import ConfigError
-from clrtool.report.plots import plot_range_test, plot_schedule, save_figure
+from clrtool.report.plots import plot_range_test, plot_schedules, save_figure
 from clrtool.report.run import read_run
 
 
@@ -76,7 +76,7 @@ def test_a_hostile_title_is_shown_as_it_is(digits_run, tmp_path):
 
 def test_the_schedule_passes_through_every_peak_and_names_its_numbers():
     plan = make_plan(1e-3, 1e-2, 470, epochs=30)
-    figure = plot_schedule(plan, "digits")
+    figure = plot_schedules({"digits": plan})
     x, y = figure.axes[0].lines[0].get_data()
     assert max(y) == 1e-2
     assert np.interp(plan.stepsize_epochs, x, y) == pytest.approx(1e-2)
@@ -103,4 +103,4 @@ def test_pictures_have_the_size_that_is_read_on_a_page(digits_run):
 
 def test_another_ending_is_refused(digits_run, tmp_path):
     with pytest.raises(ConfigError, match=r"ends in .png, .svg, .pdf"):
-        save_figure(plot_schedule(make_plan(1e-3, 1e-2, 10), "a"), tmp_path / "a.bmp")
+        save_figure(plot_schedules({"a": make_plan(1e-3, 1e-2, 10)}), tmp_path / "a.bmp")

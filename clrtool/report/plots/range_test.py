@@ -1,10 +1,6 @@
-"""The two pictures: a range test and a schedule. Figures are made and saved without pyplot and its global state."""
+"""The picture of a range test."""
 
 from __future__ import annotations
-
-import io
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import style
@@ -14,34 +10,18 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from clrtool.core.bounds import Bounds
 from clrtool.core.curve import Curve
-from clrtool.core.plan import Plan
 from clrtool.core.record import RunRecord, SweepRecord
 from clrtool.core.schedules import FloatArray
-from clrtool.errors import ConfigError
-from clrtool.report.files import write_whole
-from clrtool.words import count, printable
+from clrtool.report.plots.style import BLUE, GREEN, GREY, ORANGE, STYLE, plain
+from clrtool.words import count
 
-# Okabe and Ito's colours, which people with any colour vision can tell apart.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 # A loss that diverged would flatten all the rest: the axis ends at this many times the first held-out loss.
 LOSS_CLIP = 1.5
-FORMATS = (".png", ".svg", ".pdf")
-# Cycles whose peaks and ends are drawn exactly; those after them would be one grey field anyway.
-MARKED_CYCLES = 100
-_STYLE: dict[str, Any] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "svg.hashsalt": "clrtool",
-    "pdf.fonttype": 42,
-}
 
 
 def plot_range_test(record: RunRecord, title: str) -> Figure:
     """Accuracy and loss against the learning rate: a faint line a seed, their band and mean, the bounds shaded."""
-    with style.context(_STYLE):
+    with style.context(STYLE):
         figure = Figure(figsize=(8, 6.4), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         sweep = record.sweep
@@ -57,64 +37,11 @@ def plot_range_test(record: RunRecord, title: str) -> Figure:
         for axes in (top, bottom):
             axes.legend(loc="best", framealpha=0.85, edgecolor="none", fontsize=9)
         seeds = count(len(sweep.curves), "seed")
-        figure.suptitle(f"{_plain(title)}: LR range test, {seeds} × {sweep.epochs:g} epochs", fontsize=12)
+        figure.suptitle(f"{plain(title)}: LR range test, {seeds} × {sweep.epochs:g} epochs", fontsize=12)
         figure.supxlabel(
             f"verdict: {record.bounds.verdict.word}. {record.bounds.verdict.value}", fontsize=9, color=GREY
         )
     return figure
-
-
-def plot_schedule(plan: Plan, title: str) -> Figure:
-    """The learning rate of a plan against epochs and iterations, with the end of every cycle marked."""
-    with style.context(_STYLE):
-        figure = Figure(figsize=(8, 4), layout="constrained")
-        axes = figure.subplots()
-        # The corners of the triangles belong to the samples, or the peaks would be cut.
-        corners = np.arange(0, min(plan.num_cycles, MARKED_CYCLES) * 2 + 1) * plan.stepsize
-        iterations = np.union1d(corners, np.linspace(0, plan.iterations, 2001).astype(int))
-        axes.plot(iterations / plan.iterations_per_epoch, plan.schedule(iterations), color=BLUE, linewidth=1.8)
-        for cycle in range(1, min(plan.num_cycles, MARKED_CYCLES) + 1):
-            axes.axvline(cycle * 2 * plan.stepsize_epochs, color=GREY, linestyle=":", linewidth=1)
-        for lr, name in ((plan.max_lr, "max_lr"), (plan.base_lr, "base_lr")):
-            axes.axhline(lr, color=ORANGE, linestyle="--", linewidth=1)
-            axes.annotate(f"{name}\n{lr:.3g}", (1, lr), xycoords=("axes fraction", "data"), color=ORANGE, fontsize=9,
-                          xytext=(5, 0), textcoords="offset points", va="center")  # fmt: skip
-        axes.set(xlabel="epoch (dotted: end of a cycle)", ylabel="learning rate", xlim=(0, plan.epochs))
-        per_epoch = plan.iterations_per_epoch
-        above = axes.secondary_xaxis(
-            "top", functions=(lambda x: np.multiply(x, per_epoch), lambda x: np.divide(x, per_epoch))
-        )
-        above.set_xlabel("iteration")
-        above.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        cycles = count(plan.num_cycles, "cycle")
-        size = f"stepsize {plan.stepsize:,} iterations ({plan.stepsize_epochs:.3g} epochs)"
-        figure.suptitle(f"{_plain(title)}: {plan.policy}, {cycles}, {size}", fontsize=12)
-    return figure
-
-
-def draw_run(folder: Path, record: RunRecord) -> list[Path]:
-    """Draw the pictures of a run into its folder, and name them."""
-    title = folder.resolve().name
-    pictures = {folder / "range_test.png": plot_range_test(record, title)}
-    if record.plan is not None:
-        pictures[folder / "schedule.png"] = plot_schedule(record.plan, title)
-    for path, figure in pictures.items():
-        save_figure(figure, path)
-    return list(pictures)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, SVG or PDF by the ending of ``path``; the same figure gives the same bytes."""
-    ending = path.suffix.lower()
-    if ending not in FORMATS:
-        raise ConfigError(f"{path}: a picture ends in {', '.join(FORMATS)}")
-    metadata: dict[str, dict[str, None]] = {
-        ".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}
-    }  # fmt: skip
-    content = io.BytesIO()
-    with style.context(_STYLE):
-        figure.savefig(content, format=ending[1:], dpi=150, metadata=metadata[ending])
-    write_whole(path, content.getvalue())
 
 
 def _draw_seeds(axes: Axes, curves: tuple[Curve, ...], column: str, color: str, label: str) -> None:
@@ -177,8 +104,3 @@ def _label_bounds(axes: Axes, bounds: Bounds) -> None:
         side = "left" if place < 0.25 else "right" if place > 0.75 else "center"
         axes.annotate(f"{arrow}{name} {lr:.3g}{across}", (inside, 1), xycoords=("data", "axes fraction"), color=GREEN,
                       xytext=(0, 4 + 13 * row), textcoords="offset points", ha=side, fontsize=9)  # fmt: skip
-
-
-def _plain(text: str) -> str:
-    """A text that matplotlib shows as it is: ``$`` would begin a formula."""
-    return printable(text).replace("$", r"\$")

@@ -1,0 +1,215 @@
+"""Where a plan comes from: a run, a file, numbers, stages, or a schedule in another system's words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clrtool.cli.console import say
+from clrtool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from clrtool.core.lint import Finding, Use
+    from clrtool.core.plan import Plan
+
+_NUMBER = r"([0-9.]+(?:[eE][-+]?[0-9]+)?)"
+_STAGE = re.compile(rf"{_NUMBER}-{_NUMBER}/([0-9]+):([0-9]+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The command line of ``clrtool plan``; see its options."""
+
+    words: Sequence[str] = ()
+    numbers: Mapping[str, float | int | None] = field(default_factory=dict)
+    wishes: Mapping[str, Any] = field(default_factory=dict)
+    schedule: str | None = None
+    iterations: int | None = None
+    stages: Sequence[str] = ()
+    csv: Path | None = None
+    stepped: str = "iteration"
+    optimizer: str | None = None
+
+    @property
+    def source(self) -> str | None:
+        """The word that is no KEY=VALUE."""
+        sources = [word for word in self.words if "=" not in word or Path(word).exists()]
+        if len(sources) > 1:
+            raise ConfigError(f"plan takes one source, not {', '.join(sources)}; clrtool plot overlays several")
+        return sources[0] if sources else None
+
+    @property
+    def title(self) -> str:
+        if self.csv is not None:
+            return str(self.csv)
+        return Path(self.source).resolve().stem if self.source else self.schedule or "plan"
+
+    def params(self) -> dict[str, Any]:
+        """The KEY=VALUE words, typed by YAML; a text that is no YAML value, such as a lambda, stays a text."""
+        pairs = [word.split("=", 1) for word in self.words if word != self.source]
+        return {key: _value(key, text) for key, text in pairs}
+
+    def given(self) -> dict[str, Any]:
+        """The options that were used."""
+        return {name: value for name, value in {**self.numbers, **self.wishes}.items() if value is not None}
+
+    def refuse(self, what: str, *names: str) -> None:
+        """Raise ConfigError if options were used that have no meaning with ``what``."""
+        used = [f"--{name.replace('_', '-')}" for name in self.given() if name in names]
+        if used:
+            raise ConfigError(f"{', '.join(used)} has no meaning with {what}")
+
+
+def make(asked: Asked) -> Plan:
+    """The plan that was asked for. Raises ConfigError."""
+    try:
+        if asked.schedule is not None:
+            return _from_schedule(asked)
+        if asked.iterations is not None:
+            raise ConfigError("--iterations is for --from; the length of a plan is --epochs")
+        return _from_stages(asked) if asked.stages else _from_bounds(asked)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def lint(asked: Asked) -> tuple[Finding, ...]:
+    """What will go wrong with the schedule that was asked for. Raises ConfigError."""
+    from clrtool.core.lint import lint_plan, lint_source, lint_values
+
+    try:
+        use = _use(asked)
+        if asked.csv is not None:
+            from clrtool.report.rates import read_rates
+
+            return lint_values(read_rates(asked.csv), use)
+        if asked.schedule is not None:
+            per_epoch = asked.numbers.get("iterations_per_epoch")
+            whole = None if per_epoch is None else int(per_epoch)
+            return lint_source(asked.schedule, asked.params(), asked.iterations, whole, use)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return lint_plan(make(asked), use)
+
+
+def _from_schedule(asked: Asked) -> Plan:
+    from clrtool.core.plan import plan_from
+
+    what = f"--from {asked.schedule}"
+    asked.refuse(what, "policy", "epochs", "stepsize_epochs", "cycles", "warmup_epochs", "momentum")
+    asked.refuse(f"{what} but with --lint; its own parameters are NAME=VALUE", "base_lr", "max_lr")
+    if asked.source is not None:
+        raise ConfigError(f"a plan comes from {asked.source} or from {what}, not from both")
+    assert asked.schedule is not None
+    per_epoch = asked.numbers.get("iterations_per_epoch")
+    return plan_from(
+        asked.schedule,
+        asked.params(),
+        iterations=asked.iterations,
+        iterations_per_epoch=None if per_epoch is None else int(per_epoch),
+    )
+
+
+def _from_stages(asked: Asked) -> Plan:
+    from clrtool.core.plan import plan_stages
+
+    asked.refuse("--stage", "base_lr", "max_lr", "policy", "epochs", "stepsize_epochs", "cycles", "warmup_epochs")
+    stages = []
+    for text in asked.stages:
+        found = _STAGE.fullmatch(text.replace(",", ""))
+        if found is None:
+            raise ConfigError(f"--stage {text!r}: must look like 0.001-0.005/2000:16000, LOW-HIGH/STEPSIZE:UNTIL")
+        low, high, stepsize, until = found.groups()
+        stages.append((float(low), float(high), int(stepsize), int(until)))
+    per_epoch = asked.numbers.get("iterations_per_epoch")
+    return plan_stages(stages, None if per_epoch is None else int(per_epoch), **_momentum(asked), **asked.params())
+
+
+def _from_bounds(asked: Asked) -> Plan:
+    from clrtool.core.plan import make_plan
+
+    before, known = _find_plan(asked) if asked.source is not None else (None, {})
+    given = asked.given() | _momentum(asked) | asked.params()
+    if before is not None and not given:
+        return before
+    if missing := [f"--{name.replace('_', '-')}" for name in asked.numbers if name not in known | given]:
+        what = (
+            "a run, a plan file, or three numbers" if asked.source is None else f"bounds, and {asked.source} has none"
+        )
+        raise ConfigError(f"plan needs {what}; missing: {', '.join(missing)}")
+    return make_plan(**(known | given))
+
+
+def _find_plan(asked: Asked) -> tuple[Plan | None, dict[str, Any]]:
+    """The plan of a source and its numbers; of a run without a plan, the one number that it knows."""
+    from clrtool.report.run import find_run, read_plan, read_run
+
+    assert asked.source is not None
+    place = find_run(asked.source)
+    if place.is_file():
+        return _known(read_plan(place), asked)
+    run = read_run(place)
+    if run.bounds.verdict.word == "inconclusive":
+        say(f"warning: {place} is inconclusive: {run.bounds.advice[0].value}")
+    if run.plan is None:
+        return None, {"iterations_per_epoch": run.sweep.iterations_per_epoch}
+    return _known(run.plan, asked)
+
+
+def _known(before: Plan, asked: Asked) -> tuple[Plan, dict[str, Any]]:
+    """What a new plan keeps of one before: bounds, budget, policy, and those of its params that were not fitted."""
+    from clrtool.core.policies import POLICIES
+
+    known = {name: getattr(before, name) for name in ("base_lr", "max_lr", "iterations_per_epoch", "policy")}
+    known["epochs"] = before.budget_epochs or before.epochs
+    if before.policy == asked.wishes["policy"] or asked.wishes["policy"] is None:
+        kept = {"momentum", "decay_base", "scale", "per", "anneal", "three_phase", "power"}
+        known |= {name: value for name, value in before.params.items() if name in kept}
+        if before.policy not in POLICIES or before.policy == "stages":
+            what = "cannot be planned anew" if asked.given() or asked.params() else ""
+            if what:
+                raise ConfigError(f"{asked.source} is {before.policy}, which {what}: give a --policy")
+    return before, {name: value for name, value in known.items() if value is not None}
+
+
+def _momentum(asked: Asked) -> dict[str, Any]:
+    text = asked.wishes["momentum"]
+    if text is None:
+        return {}
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--momentum {text!r}: must be two numbers, LOW,HIGH, such as 0.85,0.95") from error
+    return {"momentum": (low, high)}
+
+
+def _use(asked: Asked) -> Use:
+    from clrtool.core.lint import Use
+
+    if asked.stepped not in ("iteration", "epoch"):
+        raise ConfigError(f"--stepped {asked.stepped!r}: must be iteration or epoch")
+    name, _, momentum = (asked.optimizer or "").partition(":")
+    try:
+        value = float(momentum or 0)
+    except ValueError as error:
+        raise ConfigError(f"--optimizer {asked.optimizer!r}: must look like SGD or SGD:0.9") from error
+    bounds = {name: asked.numbers[name] for name in ("base_lr", "max_lr")}
+    stepped: Any = asked.stepped
+    return Use(stepped=stepped, optimizer=name or None, momentum=value, **bounds)
+
+
+def _value(key: str, text: str) -> Any:
+    from clrtool.strict_yaml import read_yaml
+
+    if text.lstrip().startswith("lambda"):
+        return text
+    document = read_yaml(text, f"command line, '{key}={text}'", at=(key,))
+    if document.faults:
+        raise ConfigError(*(f"{place}: {what}" for place, what in document.faults))
+    return document.value

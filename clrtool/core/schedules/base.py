@@ -1,0 +1,124 @@
+"""What every schedule is: a frozen value that maps an iteration to a learning rate, and perhaps to a momentum."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+# Iterations computed at a time. They stay in the cache, so a long array costs its own memory and no more.
+BLOCK = 16_384
+# Cycles and corners that are named; those after them would be one grey field in any picture.
+MARKED = 200
+
+
+class Schedule(ABC):
+    """A pure function of the iteration, array in and array out.
+
+    There is nothing to step: any iteration can be asked for in any order, and a resumed run needs one integer.
+    """
+
+    def __call__(self, iteration: ArrayLike) -> FloatArray:
+        """The learning rate at ``iteration``, whole numbers from 0 of any shape; a ``range`` takes no memory.
+
+        Raises:
+            ValueError: an iteration is negative or not whole.
+        """
+        return _in_blocks(self.lr_at, iteration)
+
+    def momentum(self, iteration: ArrayLike) -> FloatArray | None:
+        """The momentum (or the first beta) at ``iteration``; None for a schedule that leaves it alone."""
+        return _in_blocks(self.momentum_at, iteration) if self.cycles_momentum else None
+
+    @property
+    def cycles_momentum(self) -> bool:
+        """Whether the schedule moves the momentum too."""
+        return False
+
+    @property
+    @abstractmethod
+    def preview(self) -> int:
+        """How many iterations show what the schedule does, where nobody says how many there are."""
+
+    def cycle_ends(self, until: int) -> list[int]:  # noqa: ARG002
+        """The iterations from 1 to ``until`` at which a cycle ends, at most the first ``MARKED``."""
+        return []
+
+    def corners(self, until: int) -> list[int]:
+        """The iterations up to ``until`` that a picture must not miss, at most the first ``MARKED``."""
+        return self.cycle_ends(until)
+
+    @abstractmethod
+    def lr_at(self, t: IntArray) -> FloatArray:
+        """The learning rate at iterations that were checked, (n,) -> (n,)."""
+
+    def momentum_at(self, t: IntArray) -> FloatArray:
+        """The momentum at iterations that were checked, (n,) -> (n,)."""
+        raise NotImplementedError
+
+
+def _in_blocks(function: Callable[[IntArray], FloatArray], iteration: ArrayLike) -> FloatArray:
+    if isinstance(iteration, range):
+        result = np.empty(len(iteration))
+        for start in range(0, len(iteration), BLOCK):
+            block = iteration[start : start + BLOCK]
+            result[start : start + BLOCK] = function(_whole(np.arange(block.start, block.stop, block.step)))
+        return result
+    given = np.asarray(iteration)
+    flat, result = given.reshape(-1), np.empty(given.size)
+    for start in range(0, given.size, BLOCK):
+        result[start : start + BLOCK] = function(_whole(flat[start : start + BLOCK]))
+    return result.reshape(given.shape)
+
+
+def _whole(t: NDArray[Any]) -> IntArray:
+    if t.dtype.kind not in "iu" and not np.all(np.mod(t, 1) == 0):
+        raise ValueError(f"iteration must be a whole number, got {t[np.mod(t, 1) != 0][0]!r}")
+    if np.any(t < 0):
+        raise ValueError(f"iteration must be at least 0, got {t.min()}")
+    return t.astype(np.int64, copy=False)
+
+
+def check_lr(name: str, value: float, at_least: float = 0.0) -> None:
+    """Raise ValueError unless ``value`` is a finite number of at least ``at_least``."""
+    if not (is_number(value) and value >= at_least):
+        raise ValueError(f"{name} must be finite and at least {at_least!r}, got {value!r}")
+
+
+def check_bounds(base_lr: float, max_lr: float) -> None:
+    """Raise ValueError unless 0 <= base_lr <= max_lr, both finite."""
+    check_lr("base_lr", base_lr)
+    check_lr("max_lr", max_lr, at_least=base_lr)
+
+
+def check_positive(name: str, value: float, at_most: float = math.inf) -> None:
+    """Raise ValueError unless ``value`` is finite, above 0 and not above ``at_most``."""
+    if not (is_number(value) and value > 0):
+        raise ValueError(f"{name} must be finite and above 0, got {value!r}")
+    if value > at_most:
+        raise ValueError(f"{name} must be at most {at_most:g}, got {value!r}")
+
+
+def check_whole(name: str, value: float, at_least: int = 1) -> None:
+    """Raise ValueError unless ``value`` is a whole number of at least ``at_least``."""
+    if not (is_number(value) and value == int(value) and value >= at_least):
+        raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value!r}")
+
+
+def check_rising(name: str, values: tuple[float, ...]) -> None:
+    """Raise ValueError unless the values are finite and each is above the one before."""
+    if not all(map(is_number, values)) or any(b <= a for a, b in pairwise(values)):
+        raise ValueError(f"{name} must be finite and rise from each to the next, got {list(values)!r}")
+
+
+def is_number(value: object) -> bool:
+    """Whether ``value`` is a finite number; True and False are none."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,240 @@
+"""Cyclical learning rates: a triangle wave between two bounds, its height scaled per cycle or per iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from clrtool.core.schedules.base import (
+    MARKED,
+    FloatArray,
+    IntArray,
+    Schedule,
+    check_bounds,
+    check_lr,
+    check_whole,
+    is_number,
+)
+from clrtool.core.schedules.expression import Expression
+
+Scale = Callable[[FloatArray], FloatArray]
+Per = Literal["cycle", "iteration"]
+MomentumBounds = tuple[float, float]
+
+# A scale computed as 0.5 * (1 + sin(x)) may miss 0 and 1 by its rounding.
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Geometric:
+    """The scale ``ratio ** (x - first)``: 1 at ``first``, then smaller by ``ratio`` with every step of x.
+
+    >>> Geometric(ratio=0.5, first=1)(np.array([1.0, 2.0, 3.0]))
+    array([1.  , 0.5 , 0.25])
+    """
+
+    ratio: float
+    first: int = 1
+
+    def __post_init__(self) -> None:
+        if not (is_number(self.ratio) and 0 < self.ratio <= 1):
+            raise ValueError(f"gamma, the ratio of the scale, must be above 0 and at most 1, got {self.ratio!r}")
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        return np.asarray(self.ratio ** (x - self.first), dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cyclical(Schedule):
+    """A triangle wave between two bounds, its height scaled per cycle or per iteration.
+
+    With t the iteration (from 0), u and d the iterations of the rising and of the falling half, c the cycle::
+
+        c     = 1 + floor(t / (u + d))
+        p     = t mod (u + d)
+        h(t)  = min(p / u, (u + d - p) / d)                             0 at a cycle's ends, 1 at p = u
+        lr(t) = base_lr + (max_lr - base_lr) * h(t) * scale(x)          x = c  or  x = t
+        m(t)  = high - (high - low) * h(t) * scale(x)                   momentum, against the learning rate
+
+    This is the family of Smith, arXiv 1506.01186 v6, section 3.1, written with an integer remainder so that it
+    is exact at any iteration. ``scale`` must stay in [0, 1]: the learning rate never leaves the bounds.
+
+    Args:
+        base_lr: lower bound, at least 0.
+        max_lr: upper bound, at least ``base_lr``.
+        stepsize: the rising half of a cycle, in iterations, at least 1.
+        stepsize_down: the falling half; None for ``stepsize``.
+        scale: factor on the amplitude, a function of x that works element by element; None for 1.
+        per: what x is, the 1-based ``"cycle"`` or the ``"iteration"``.
+        decay_base: the paper's words for ``exp_range``, "each boundary value declines":
+            ``lr(t) = scale(x) * (base_lr + (max_lr - base_lr) * h(t))``.
+        momentum_bounds: (low, high) of the momentum; None to leave it alone.
+
+    Raises:
+        ValueError: a bound, a stepsize or a value of ``scale`` breaks its rule.
+
+    >>> Cyclical(base_lr=0.1, max_lr=0.5, stepsize=2)([0, 1, 2, 3, 4, 5])
+    array([0.1, 0.3, 0.5, 0.3, 0.1, 0.3])
+    """
+
+    base_lr: float
+    max_lr: float
+    stepsize: int
+    stepsize_down: int | None = None
+    scale: Scale | None = None
+    per: Per = "cycle"
+    decay_base: bool = False
+    momentum_bounds: MomentumBounds | None = None
+
+    def __post_init__(self) -> None:
+        check_bounds(self.base_lr, self.max_lr)
+        check_whole("stepsize", self.stepsize)
+        if self.stepsize_down is not None:
+            check_whole("stepsize_down", self.stepsize_down)
+        if self.per not in ("cycle", "iteration"):
+            raise ValueError(f"per must be 'cycle' or 'iteration', got {self.per!r}")
+        check_momentum(self.momentum_bounds)
+
+    @property
+    def period(self) -> int:
+        """Iterations in a whole cycle."""
+        return int(self.stepsize + (self.stepsize_down or self.stepsize))
+
+    @property
+    def preview(self) -> int:
+        return 4 * self.period
+
+    @property
+    def cycles_momentum(self) -> bool:
+        return self.momentum_bounds is not None
+
+    def cycle_ends(self, until: int) -> list[int]:
+        return list(range(self.period, until + 1, self.period)[:MARKED])
+
+    def corners(self, until: int) -> list[int]:
+        peaks = range(int(self.stepsize), until + 1, self.period)[:MARKED]
+        return sorted([*peaks, *self.cycle_ends(until)])
+
+    def lr_at(self, t: IntArray) -> FloatArray:
+        height, scale = self._height(t), self._scale(t)
+        if not self.decay_base:
+            height *= scale
+        # Both ends are exact in this form, base + (max - base) is not; the clip takes off the last rounding.
+        lr = np.clip(self.base_lr * (1 - height) + self.max_lr * height, self.base_lr, self.max_lr)
+        return np.asarray(lr * scale if self.decay_base else lr)
+
+    def momentum_at(self, t: IntArray) -> FloatArray:
+        assert self.momentum_bounds is not None
+        low, high = self.momentum_bounds
+        height = self._height(t) * self._scale(t)
+        return np.asarray(np.clip(high * (1 - height) + low * height, low, high))
+
+    def _height(self, t: IntArray) -> FloatArray:
+        phase = t % self.period
+        return np.minimum(phase / self.stepsize, (self.period - phase) / (self.stepsize_down or self.stepsize))
+
+    def _scale(self, t: IntArray) -> FloatArray | float:
+        if self.scale is None:
+            return 1.0
+        if self.per == "iteration":
+            return _check_scale(self.scale(t.astype(np.float64)))
+        cycle = 1 + t // self.period
+        first, last = int(cycle.min()), int(cycle.max())
+        if last - first > len(cycle):
+            return _check_scale(self.scale(cycle.astype(np.float64)))
+        # A cycle is long: its one scale is computed once and looked up.
+        return _check_scale(self.scale(np.arange(first, last + 1, dtype=np.float64)))[cycle - first]
+
+
+def triangular(
+    base_lr: float,
+    max_lr: float,
+    stepsize: int,
+    stepsize_down: int | None = None,
+    momentum: MomentumBounds | None = None,
+) -> Cyclical:
+    """The triangle wave of constant height: ``scale = 1`` (section 3.1)."""
+    return Cyclical(base_lr=base_lr, max_lr=max_lr, stepsize=stepsize, stepsize_down=stepsize_down,
+                    momentum_bounds=momentum)  # fmt: skip
+
+
+def triangular2(
+    base_lr: float,
+    max_lr: float,
+    stepsize: int,
+    stepsize_down: int | None = None,
+    momentum: MomentumBounds | None = None,
+) -> Cyclical:
+    """The triangle wave whose height halves with every cycle: ``scale = 0.5 ** (cycle - 1)`` (section 3.1).
+
+    >>> triangular2(0.0, 0.8, stepsize=2)([2, 6, 10])
+    array([0.8, 0.4, 0.2])
+    """
+    return Cyclical(base_lr=base_lr, max_lr=max_lr, stepsize=stepsize, stepsize_down=stepsize_down,
+                    scale=Geometric(0.5, first=1), momentum_bounds=momentum)  # fmt: skip
+
+
+def exp_range(
+    base_lr: float,
+    max_lr: float,
+    stepsize: int,
+    gamma: float,
+    stepsize_down: int | None = None,
+    decay_base: bool = False,
+    momentum: MomentumBounds | None = None,
+) -> Cyclical:
+    """The triangle wave whose height shrinks at every iteration: ``scale = gamma ** iteration``.
+
+    Only the amplitude shrinks and ``base_lr`` stays, as in torch, Keras and TensorFlow Addons. The paper's text
+    (section 3.1) lets both bounds decline: ``decay_base=True``.
+    """
+    return Cyclical(base_lr=base_lr, max_lr=max_lr, stepsize=stepsize, stepsize_down=stepsize_down,
+                    scale=Geometric(gamma, first=0), per="iteration", decay_base=decay_base,
+                    momentum_bounds=momentum)  # fmt: skip
+
+
+def cyclical(
+    base_lr: float,
+    max_lr: float,
+    stepsize: int,
+    scale: str | float | Scale,
+    per: Per = "cycle",
+    stepsize_down: int | None = None,
+    decay_base: bool = False,
+    momentum: MomentumBounds | None = None,
+) -> Cyclical:
+    """The triangle wave with any scale: an expression in x, a ratio per step of x, or a Python function.
+
+    >>> cyclical(0.0, 1.0, 5, scale="log(2) ** (x - 1)")([5, 15]).round(6)
+    array([1.      , 0.693147])
+    >>> cyclical(0.0, 1.0, 5, scale=0.5)([5, 15])
+    array([1. , 0.5])
+    """
+    if isinstance(scale, str):
+        scale = Expression(scale)
+    elif not callable(scale):
+        scale = Geometric(scale, first=1 if per == "cycle" else 0)
+    return Cyclical(base_lr=base_lr, max_lr=max_lr, stepsize=stepsize, stepsize_down=stepsize_down, scale=scale,
+                    per=per, decay_base=decay_base, momentum_bounds=momentum)  # fmt: skip
+
+
+def check_momentum(bounds: MomentumBounds | None) -> None:
+    """Raise ValueError unless ``bounds`` is None or (low, high) with 0 <= low <= high < 1."""
+    if bounds is None:
+        return
+    if len(bounds) != 2:
+        raise ValueError(f"momentum must be two numbers, low and high, got {bounds!r}")
+    check_lr("the low momentum", bounds[0])
+    check_lr("the high momentum", bounds[1], at_least=bounds[0])
+    if bounds[1] >= 1:
+        raise ValueError(f"the high momentum must be below 1, got {bounds[1]!r}")
+
+
+def _check_scale(scale: FloatArray) -> FloatArray:
+    scale = np.asarray(scale, dtype=np.float64)
+    if not np.all((scale >= -ROUNDING) & (scale <= 1 + ROUNDING)):
+        raise ValueError(f"scale must stay in [0, 1], got values from {np.min(scale)} to {np.max(scale)}")
+    return scale

@@ -1,0 +1,325 @@
+"""Schedules that fall by a formula: in steps, by a ratio, as a power, as an inverse, along a cosine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clrtool.core.schedules.base import (
+    MARKED,
+    FloatArray,
+    IntArray,
+    Schedule,
+    check_bounds,
+    check_lr,
+    check_positive,
+    check_rising,
+    check_whole,
+    is_number,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piecewise(Schedule):
+    """Constant pieces: ``values[k]`` from iteration ``boundaries[k - 1]`` on, as Caffe and torch count.
+
+    Keras drops one iteration later, at ``t > boundary``.
+
+    Raises:
+        ValueError: the boundaries do not rise, a value is negative, or there is not one value more than boundaries.
+
+    >>> Piecewise(boundaries=(2, 4), values=(1.0, 0.1, 0.01))(range(6))
+    array([1.  , 1.  , 0.1 , 0.1 , 0.01, 0.01])
+    """
+
+    boundaries: tuple[int, ...]
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        check_rising("boundaries", self.boundaries)
+        if len(self.values) != len(self.boundaries) + 1:
+            raise ValueError(f"values must be one more than boundaries, got {len(self.values)}, {len(self.boundaries)}")
+        for value in self.values:
+            check_lr("a learning rate", value)
+
+    @property
+    def preview(self) -> int:
+        return max(1, math.ceil(1.25 * self.boundaries[-1])) if self.boundaries else 1000
+
+    def corners(self, until: int) -> list[int]:
+        return sorted(t for b in self.boundaries for t in (b - 1, b) if 0 <= t <= until)[:MARKED]
+
+    def lr_at(self, t: IntArray) -> FloatArray:
+        return np.asarray(self.values)[np.searchsorted(np.asarray(self.boundaries), t, side="right")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exponential(Schedule):
+    """``lr(t) = max(max_lr * gamma ** (t / every), base_lr)``; with ``staircase`` the exponent is rounded down.
+
+    >>> Exponential(max_lr=1.0, gamma=0.5, every=2, staircase=True)(range(5))
+    array([1.  , 1.  , 0.5 , 0.5 , 0.25])
+    """
+
+    max_lr: float
+    gamma: float
+    every: float = 1
+    staircase: bool = False
+    base_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_bounds(self.base_lr, self.max_lr)
+        check_positive("gamma", self.gamma, at_most=1)
+        check_positive("every, the iterations of one decay,", self.every)
+
+    @property
+    def preview(self) -> int:
+        decays = math.log(0.01) / math.log(self.gamma) if self.gamma < 1 else 10.0
+        return max(1, math.ceil(min(decays * self.every, 1e9)))
+
+    def lr_at(self, t: IntArray) -> FloatArray:
+        exponent = t // self.every if self.staircase else t / self.every
+        return np.maximum(self.max_lr * self.gamma**exponent, self.base_lr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polynomial(Schedule):
+    """``lr(t) = base_lr + (max_lr - base_lr) * (1 - min(t, n) / n) ** power`` with n iterations.
+
+    With ``cycle`` n grows to the next multiple that is not below t, as Keras has it: the fall begins anew.
+    """
+
+    base_lr: float
+    max_lr: float
+    iterations: float
+    power: float = 1.0
+    cycle: bool = False
+
+    def __post_init__(self) -> None:
+        check_bounds(self.base_lr, self.max_lr)
+        check_positive("iterations", self.iterations)
+        check_positive("power", self.power)
+
+    @property
+    def preview(self) -> int:
+        return math.ceil(self.iterations)
+
+    def lr_at(self, t: IntArray) -> FloatArray:
+        length = self.iterations * (np.maximum(np.ceil(t / self.iterations), 1) if self.cycle else 1)
+        left = 1 - np.minimum(t / length, 1)
+        return np.asarray(self.base_lr + (self.max_lr - self.base_lr) * left**self.power)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inverse(Schedule):
+    """``lr(t) = max_lr * (1 + rate * t / every) ** -power``; with ``staircase`` t / every is rounded down.
+
+    Power 1 is Keras's inverse time decay, any power Caffe's ``inv``, power 1/2 the inverse square root.
+    """
+
+    max_lr: float
+    rate: float
+    every: float = 1
+    power: float = 1.0
+    staircase: bool = False
+
+    def __post_init__(self) -> None:
+        check_lr("max_lr", self.max_lr)
+        check_lr("rate", self.rate)
+        check_positive("every, the iterations of one decay,", self.every)
+        check_positive("power", self.power)
+
+    @property
+    def preview(self) -> int:
+        return max(1, math.ceil(min(10 * self.every / self.rate, 1e9))) if self.rate else 1000
+
+    def lr_at(self, t: IntArray) -> FloatArray:
+        decays = t // self.every if self.staircase else t / self.every
+        return np.asarray(self.max_lr * (1 + self.rate * decays) ** -self.power)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sigmoid(Schedule):
+    """``lr(t) = max_lr / (1 + exp(-gamma * (t - center)))``, Caffe's: it falls where ``gamma`` is negative."""
+
+    max_lr: float
+    gamma: float
+    center: float
+
+    def __post_init__(self) -> None:
+        check_lr("max_lr", self.max_lr)
+        if not (is_number(self.gamma) and is_number(self.center)):
+            raise ValueError(f"gamma and center must be finite, got {self.gamma!r} and {self.center!r}")
+
+    @property
+    def preview(self) -> int:
+        return max(1, math.ceil(2 * self.center))
+
+    def lr_at(self, t: IntArray) -> FloatArray:
+        with np.errstate(over="ignore"):  # an infinite exponential is a learning rate of 0
+            return np.asarray(self.max_lr / (1 + np.exp(-self.gamma * (t - self.center))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine(Schedule):
+    """``lr(t) = base_lr + (max_lr - base_lr) * ((1 + cos(pi * t / n)) / 2) ** exponent`` with n iterations.
+
+    After n it holds ``base_lr``; with ``wave`` it goes up again, as torch's and transformers' do.
+    """
+
+    base_lr: float
+    max_lr: float
+    iterations: float
+    exponent: float = 1.0
+    wave: bool = False
+
+    def __post_init__(self) -> None:
+        check_bounds(self.base_lr, self.max_lr)
+        check_positive("iterations", self.iterations)
+        check_positive("exponent", self.exponent)
+
+    @property
+    def preview(self) -> int:
+        return math.ceil(self.iterations)
+
+    def lr_at(self, t: IntArray) -> FloatArray:
+        # A whole wave is 2 n: without the remainder pi * t / n loses its digits at large t.
+        done = np.mod(t, 2 * self.iterations) if self.wave else np.minimum(t, self.iterations)
+        share = (1 + np.cos(np.pi * done / self.iterations)) / 2
+        return np.asarray(self.base_lr + (self.max_lr - self.base_lr) * share**self.exponent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineRestarts(Schedule):
+    """Cosine falls from ``max_lr`` to ``base_lr`` that begin anew, each longer by ``t_mul`` and lower by ``m_mul``.
+
+    With f the share of fall i (from 0) that is done, fall i being ``period * t_mul ** i`` iterations long::
+
+        lr(t) = base_lr + (max_lr - base_lr) * m_mul ** i * (1 + cos(pi * f)) / 2
+
+    Args:
+        num_cycles: falls after which ``base_lr`` is held; None for no end.
+    """
+
+    base_lr: float
+    max_lr: float
+    period: float
+    t_mul: float = 1.0
+    m_mul: float = 1.0
+    num_cycles: int | None = None
+
+    def __post_init__(self) -> None:
+        check_bounds(self.base_lr, self.max_lr)
+        check_positive("period", self.period)
+        check_positive("m_mul", self.m_mul)
+        if not (is_number(self.t_mul) and (self.t_mul == 1 or self.t_mul >= 1.001)):
+            raise ValueError(f"t_mul must be 1, or at least 1.001, got {self.t_mul!r}")
+        if self.num_cycles is not None:
+            check_whole("num_cycles", self.num_cycles)
+
+    @property
+    def preview(self) -> int:
+        return math.ceil(self._begin(self.num_cycles or 4))
+
+    def cycle_ends(self, until: int) -> list[int]:
+        last = min(MARKED, self.num_cycles or MARKED)
+        ends = [math.ceil(self._begin(cycle)) for cycle in range(1, last + 1) if self._begin(cycle) <= until]
+        return [end for end in ends if end <= until]
+
+    def corners(self, until: int) -> list[int]:
+        return sorted(t for end in self.cycle_ends(until) for t in (end - 1, end))
+
+    def lr_at(self, t: IntArray) -> FloatArray:
+        if self.t_mul == 1:
+            cycle = np.asarray(t // self.period, dtype=np.float64)
+            done = t / self.period - cycle
+        else:
+            begins = self._begins(int(t.max()))
+            index = np.searchsorted(begins, t, side="right") - 1
+            cycle = index.astype(np.float64)
+            done = (t - begins[index]) / (self.period * self.t_mul**cycle)
+        height = self.m_mul**cycle * (1 + np.cos(np.pi * done)) / 2
+        lr = self.base_lr + (self.max_lr - self.base_lr) * height
+        return np.asarray(lr if self.num_cycles is None else np.where(cycle < self.num_cycles, lr, self.base_lr))
+
+    def _begin(self, cycle: int) -> float:
+        if self.t_mul == 1:
+            return self.period * cycle
+        return self.period * (self.t_mul**cycle - 1) / (self.t_mul - 1)
+
+    def _begins(self, last: int) -> FloatArray:
+        """The first iteration of every fall up to iteration ``last``."""
+        cycles = math.log1p(last * (self.t_mul - 1) / self.period) / math.log(self.t_mul)
+        return np.array([self._begin(cycle) for cycle in range(math.ceil(cycles) + 2)])
+
+
+def fixed(max_lr: float) -> Piecewise:
+    """One learning rate, always."""
+    return Piecewise(boundaries=(), values=(max_lr,))
+
+
+def piecewise(boundaries: Sequence[int], values: Sequence[float]) -> Piecewise:
+    """``values[k]`` from iteration ``boundaries[k - 1]`` on."""
+    return Piecewise(boundaries=tuple(boundaries), values=tuple(values))
+
+
+def step(max_lr: float, gamma: float, every: int) -> Exponential:
+    """``max_lr * gamma ** floor(t / every)``, Caffe's ``step``."""
+    return Exponential(max_lr=max_lr, gamma=gamma, every=every, staircase=True)
+
+
+def multistep(max_lr: float, gamma: float, milestones: Sequence[int]) -> Piecewise:
+    """``max_lr`` times ``gamma`` for every milestone that is reached.
+
+    >>> multistep(1.0, 0.5, milestones=[2, 3])(range(5))
+    array([1.  , 1.  , 0.5 , 0.25, 0.25])
+    """
+    check_positive("gamma", gamma, at_most=1)
+    values = tuple(max_lr * gamma**drops for drops in range(len(milestones) + 1))
+    return Piecewise(boundaries=tuple(milestones), values=values)
+
+
+def exponential(max_lr: float, gamma: float, every: float = 1, staircase: bool = False) -> Exponential:
+    """``max_lr * gamma ** (t / every)``; with ``every`` 1 the paper's ``exp``."""
+    return Exponential(max_lr=max_lr, gamma=gamma, every=every, staircase=staircase)
+
+
+def polynomial(base_lr: float, max_lr: float, iterations: float, power: float = 2.0) -> Polynomial:
+    """``base_lr + (max_lr - base_lr) * (1 - t / iterations) ** power``, then ``base_lr``."""
+    return Polynomial(base_lr=base_lr, max_lr=max_lr, iterations=iterations, power=power)
+
+
+def inverse_time(max_lr: float, rate: float, every: float = 1, staircase: bool = False) -> Inverse:
+    """``max_lr / (1 + rate * t / every)``."""
+    return Inverse(max_lr=max_lr, rate=rate, every=every, staircase=staircase)
+
+
+def inverse_sqrt(max_lr: float, timescale: float) -> Inverse:
+    """``max_lr / sqrt(1 + t / timescale)``."""
+    return Inverse(max_lr=max_lr, rate=1.0, every=timescale, power=0.5)
+
+
+def inv(max_lr: float, gamma: float, power: float) -> Inverse:
+    """Caffe's ``inv``: ``max_lr * (1 + gamma * t) ** -power``."""
+    return Inverse(max_lr=max_lr, rate=gamma, power=power)
+
+
+def sigmoid(max_lr: float, gamma: float, center: float) -> Sigmoid:
+    """Caffe's ``sigmoid``: ``max_lr / (1 + exp(-gamma * (t - center)))``."""
+    return Sigmoid(max_lr=max_lr, gamma=gamma, center=center)
+
+
+def cosine(base_lr: float, max_lr: float, iterations: float) -> Cosine:
+    """Half a cosine from ``max_lr`` to ``base_lr``, then ``base_lr``."""
+    return Cosine(base_lr=base_lr, max_lr=max_lr, iterations=iterations)
+
+
+def cosine_restarts(
+    base_lr: float, max_lr: float, period: float, t_mul: float = 1.0, m_mul: float = 1.0, num_cycles: int | None = None
+) -> CosineRestarts:
+    """Half cosines that begin anew at ``max_lr``: SGDR, arXiv 1608.03983."""
+    return CosineRestarts(base_lr=base_lr, max_lr=max_lr, period=period, t_mul=t_mul, m_mul=m_mul,
+                          num_cycles=num_cycles)  # fmt: skip

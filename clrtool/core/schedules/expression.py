@@ -1,0 +1,157 @@
+"""A function of x written as a Python expression: read as a tree of known operations, never evaluated as code."""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from clrtool.core.schedules.base import FloatArray
+
+MAX_CHARACTERS, MAX_DEPTH = 300, 30
+_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: np.divide,
+    ast.FloorDiv: np.floor_divide,
+    ast.Mod: np.mod,
+    ast.Pow: np.power,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "abs": np.abs, "ceil": np.ceil, "cos": np.cos, "exp": np.exp, "floor": np.floor, "log": np.log,
+    "log10": np.log10, "log2": np.log2, "max": np.maximum, "min": np.minimum, "pow": np.power, "sin": np.sin,
+    "sqrt": np.sqrt, "tan": np.tan, "tanh": np.tanh,
+}  # fmt: skip
+_ARGUMENTS = {"max": 2, "min": 2, "pow": 2}
+_CONSTANTS = {"pi": math.pi, "e": math.e}
+
+
+@dataclass(frozen=True)
+class Expression:
+    """An element-by-element function of one variable: ``x``, or the one that ``lambda`` names.
+
+    Numbers, ``+ - * / // % **``, ``pi``, ``e`` and the common functions, with or without ``math.``, ``np.`` or
+    ``numpy.`` in front. Every number is a float, so no power can take forever.
+
+    Raises:
+        ValueError: the text is not such an expression; the message names the part that is not.
+
+    >>> Expression("lambda n: 1 / 2. ** (n - 1)")(np.array([1.0, 2.0, 3.0]))
+    array([1.  , 0.5 , 0.25])
+    >>> Expression("__import__('os')")
+    Traceback (most recent call last):
+        ...
+    ValueError: scale "__import__('os')": __import__('os') is not allowed; functions: abs, ceil, cos, exp, floor, ...
+    """
+
+    text: str
+    _function: Callable[[FloatArray], Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_function", _read(self.text))
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        with np.errstate(all="ignore"):  # what is not a number is refused by the caller, which knows the rule
+            return np.broadcast_to(np.asarray(self._function(x), dtype=np.float64), x.shape)
+
+    def source(self, x: str, library: str) -> str:
+        """The expression as Python source with ``x`` for its variable and ``library`` in front of its functions.
+
+        >>> Expression("lambda n: 0.5 * (1 + sin(n * math.pi / 2.))").source("cycle", "np")
+        '0.5 * (1.0 + np.sin(cycle * 3.141592653589793 / 2.0))'
+        """
+        tree, variable = _parse(self.text)
+        return ast.unparse(_Rename(variable, x, library).visit(tree))
+
+    def __reduce__(self) -> tuple[type[Expression], tuple[str]]:
+        return Expression, (self.text,)
+
+
+class _Rename(ast.NodeTransformer):
+    """Puts other names for the variable, the constants and the functions of a tree that was read before."""
+
+    def __init__(self, variable: str, x: str, library: str) -> None:
+        self._variable, self._x, self._library = variable, ast.parse(x, mode="eval").body, library
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        name = {"max": "maximum", "min": "minimum", "pow": "power"}.get(_name(node.func), _name(node.func))
+        function = ast.Attribute(ast.Name(self._library), name)
+        return ast.Call(function, [self.visit(part) for part in node.args], [])
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        return ast.Constant(float(node.value))  # type: ignore[arg-type]  # the reader takes numbers alone
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return self._x if node.id == self._variable else ast.Constant(_CONSTANTS[node.id])
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        return ast.Constant(_CONSTANTS[node.attr])
+
+
+def _read(text: str) -> Callable[[FloatArray], Any]:
+    tree, variable = _parse(text)
+    try:
+        return _translate(tree, variable, 0)
+    except _NotAllowed as error:
+        raise ValueError(f"scale {text!r}: {error} is not allowed; functions: {', '.join(_FUNCTIONS)}") from error
+
+
+def _parse(text: str) -> tuple[ast.expr, str]:
+    """The tree of the expression and the name of its variable."""
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"scale must be at most {MAX_CHARACTERS} characters, got {len(text)}")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        raise ValueError(f"scale {text!r} is not an expression in x") from error
+    variable = "x"
+    if isinstance(tree, ast.Lambda):
+        if ast.unparse(tree.args) != "".join(argument.arg for argument in tree.args.args[:1]):
+            raise ValueError(f"scale {text!r} must be a function of one variable")
+        variable, tree = tree.args.args[0].arg, tree.body
+    return tree, variable
+
+
+class _NotAllowed(Exception):  # noqa: N818 (it never leaves this file)
+    """A part of the text that is none of the known operations."""
+
+
+def _translate(node: ast.AST, variable: str, depth: int) -> Callable[[FloatArray], Any]:
+    """A tree as a function of x, its operations looked up in the tables above."""
+    if depth > MAX_DEPTH:
+        raise _NotAllowed("nesting this deep")
+    match node:
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+            value = float(number) if abs(number) < 1e300 else math.inf
+            return lambda x: np.float64(value)  # noqa: ARG005
+        case ast.Name(id=name) if name == variable:
+            return lambda x: x
+        case ast.UnaryOp(op=op, operand=part):
+            function, parts = _OPERATORS.get(type(op)), [part]
+        case ast.BinOp(left=left, op=op, right=right):
+            function, parts = _OPERATORS.get(type(op)), [left, right]
+        case ast.Call(func=called, args=parts, keywords=[]) if len(parts) == _ARGUMENTS.get(_name(called), 1):
+            function = _FUNCTIONS.get(_name(called))
+        case _:
+            constant = _CONSTANTS.get(_name(node))
+            function, parts = (None if constant is None else lambda: constant), []
+    if function is None:
+        raise _NotAllowed(ast.unparse(node))
+    inner = [_translate(part, variable, depth + 1) for part in parts]
+    return lambda x: function(*(part(x) for part in inner))
+
+
+def _name(node: ast.AST) -> str:
+    """The name of a function or constant, with or without its module; "" for anything else."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(value=ast.Name(id="math" | "np" | "numpy"), attr=name):
+            return name
+    return ""

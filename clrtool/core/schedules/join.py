@@ -1,0 +1,117 @@
+"""Schedules one after another: a warm-up in front of any other, and stages with bounds of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule, check_lr, check_rising, check_whole
+from clrtool.core.schedules.cyclical import MomentumBounds, triangular, triangular2
+from clrtool.core.schedules.phases import Phases
+
+
+@dataclass(frozen=True)
+class Join(Schedule):
+    """``parts[k]``, its own iterations counted from 0, from iteration ``begins[k]`` on.
+
+    Raises:
+        ValueError: the begins do not rise from 0, are not one for each part, or some parts move the momentum and
+            others do not.
+    """
+
+    parts: tuple[Schedule, ...]
+    begins: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        check_rising("begins", self.begins)
+        if len(self.parts) != len(self.begins) or self.begins[0] != 0:
+            raise ValueError(f"{len(self.parts)} parts need as many begins, the first 0; got {list(self.begins)}")
+        for begin in self.begins:
+            check_whole("begins", begin, at_least=0)
+        if len({part.cycles_momentum for part in self.parts}) > 1:
+            raise ValueError("either every part of a schedule moves the momentum, or none")
+
+    @property
+    def preview(self) -> int:
+        return self.begins[-1] + self.parts[-1].preview
+
+    @property
+    def cycles_momentum(self) -> bool:
+        return self.parts[0].cycles_momentum
+
+    def cycle_ends(self, until: int) -> list[int]:
+        return self._marks("cycle_ends", until)
+
+    def corners(self, until: int) -> list[int]:
+        return self._marks("corners", until)
+
+    def lr_at(self, t: IntArray) -> FloatArray:
+        return self._pick("lr_at", t)
+
+    def momentum_at(self, t: IntArray) -> FloatArray:
+        return self._pick("momentum_at", t)
+
+    def _marks(self, what: str, until: int) -> list[int]:
+        marks: list[int] = []
+        for part, begin, end in zip(self.parts, self.begins, (*self.begins[1:], until), strict=True):
+            marks += [begin + mark for mark in getattr(part, what)(min(end, until) - begin)]
+        return marks[:MARKED]
+
+    def _pick(self, what: str, t: IntArray) -> FloatArray:
+        result = np.empty(len(t))
+        which = np.searchsorted(np.asarray(self.begins), t, side="right") - 1
+        for k, (part, begin) in enumerate(zip(self.parts, self.begins, strict=True)):
+            inside = which == k
+            if inside.any():
+                result[inside] = getattr(part, what)(t[inside] - begin)
+        return result
+
+
+def with_warmup(schedule: Schedule, warmup: int, start_lr: float = 0.0) -> Schedule:
+    """A straight rise from ``start_lr`` to the first value of ``schedule`` over ``warmup`` iterations, then that.
+
+    The momentum, where it is moved, waits at its first value.
+
+    >>> with_warmup(Phases(knots=(0, 2), values=(1.0, 0.0), shapes=("linear",)), warmup=4)(range(7))
+    array([0.  , 0.25, 0.5 , 0.75, 1.  , 0.5 , 0.  ])
+    """
+    check_whole("warmup", warmup, at_least=0)
+    check_lr("start_lr", start_lr)
+    if warmup == 0:
+        return schedule
+    momentum = schedule.momentum([0])
+    rise = Phases(
+        knots=(0, warmup),
+        values=(start_lr, float(schedule([0])[0])),
+        shapes=("linear",),
+        momenta=None if momentum is None else (float(momentum[0]),) * 2,
+    )
+    return Join((rise, schedule), (0, warmup))
+
+
+def stages(
+    stages: Sequence[Sequence[float]], shape: str = "triangular", momentum: MomentumBounds | None = None
+) -> Join:
+    """Cycles whose bounds and stepsize change, as in Table 2 of arXiv 1506.01186.
+
+    Args:
+        stages: for each (base_lr, max_lr, stepsize, until), the last being the iteration at which the stage ends.
+        shape: ``triangular`` or ``triangular2``, anew in each stage.
+
+    >>> table_2 = [(1e-3, 5e-3, 2000, 16_000), (1e-4, 5e-4, 1000, 22_000), (1e-5, 5e-5, 500, 25_000)]
+    >>> stages(table_2)([2000, 16_000, 17_000, 22_500])
+    array([5.e-03, 1.e-04, 5.e-04, 5.e-05])
+    """
+    policies = {"triangular": triangular, "triangular2": triangular2}
+    if shape not in policies:
+        raise ValueError(f"shape must be one of {', '.join(policies)}, got {shape!r}")
+    if not stages or any(len(stage) != 4 for stage in stages):
+        raise ValueError("a stage is four numbers: base_lr, max_lr, stepsize and the iteration at which it ends")
+    check_rising("the ends of the stages", (0, *(until for *_, until in stages)))
+    parts = []
+    for base_lr, max_lr, stepsize, _ in stages:
+        check_whole("stepsize", stepsize)
+        parts.append(policies[shape](base_lr, max_lr, int(stepsize), momentum=momentum))
+    return Join(tuple(parts), (0, *(int(until) for *_, until in stages[:-1])))

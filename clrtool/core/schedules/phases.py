@@ -1,0 +1,231 @@
+"""Schedules that go from one value to the next in phases, each a straight line or half a cosine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from clrtool.core.schedules.base import (
+    MARKED,
+    FloatArray,
+    IntArray,
+    Schedule,
+    check_bounds,
+    check_lr,
+    check_positive,
+    check_rising,
+    check_whole,
+)
+from clrtool.core.schedules.cyclical import MomentumBounds, check_momentum
+
+Shape = Literal["linear", "cosine", "1-sqrt"]
+Anneal = Literal["linear", "cosine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phases(Schedule):
+    """From value to value: ``values[k]`` at iteration ``knots[k]``, and between two knots a shape.
+
+    With f the share of phase k that is done, 0 to 1, and a, b the values at its ends::
+
+        s(f)  = f                        linear
+                (1 - cos(pi * f)) / 2    cosine
+                sqrt(f)                  1-sqrt
+        lr(t) = a * (1 - s) + b * s      before the first knot its value, after the last one its value
+
+    Args:
+        knots: iterations, rising; they need not be whole.
+        values: a learning rate for each knot.
+        shapes: one for each phase.
+        momenta: a momentum for each knot, or None to leave the momentum alone.
+        iterations: its length, where that is not the last knot.
+
+    Raises:
+        ValueError: the knots do not rise, a value is negative, or the lengths do not match.
+
+    >>> Phases(knots=(0, 2, 4), values=(0.0, 1.0, 0.5), shapes=("linear", "linear"))(range(6))
+    array([0.  , 0.5 , 1.  , 0.75, 0.5 , 0.5 ])
+    """
+
+    knots: tuple[float, ...]
+    values: tuple[float, ...]
+    shapes: tuple[Shape, ...]
+    momenta: tuple[float, ...] | None = None
+    iterations: int | None = None
+
+    def __post_init__(self) -> None:
+        check_rising("knots", self.knots)
+        lengths = (len(self.values), len(self.shapes) + 1, len(self.momenta or self.knots))
+        if set(lengths) != {len(self.knots)}:
+            raise ValueError(f"{len(self.knots)} knots need as many values and one shape fewer, got {lengths}")
+        for value in self.values:
+            check_lr("a learning rate", value)
+        if unknown := set(self.shapes) - set(get_args(Shape)):
+            raise ValueError(f"shape must be one of {', '.join(get_args(Shape))}, got {min(unknown)!r}")
+
+    @property
+    def preview(self) -> int:
+        return self.iterations or max(1, int(np.ceil(self.knots[-1])))
+
+    @property
+    def cycles_momentum(self) -> bool:
+        return self.momenta is not None
+
+    def corners(self, until: int) -> list[int]:
+        beside = {int(side(knot)) for knot in self.knots for side in (np.floor, np.ceil)}
+        return sorted(knot for knot in beside if 0 <= knot <= until)[:MARKED]
+
+    def lr_at(self, t: IntArray) -> FloatArray:
+        return self._interpolate(t, self.values)
+
+    def momentum_at(self, t: IntArray) -> FloatArray:
+        assert self.momenta is not None
+        return self._interpolate(t, self.momenta)
+
+    def _interpolate(self, t: IntArray, values: tuple[float, ...]) -> FloatArray:
+        result = np.where(t < self.knots[0], values[0], values[-1])
+        for k, shape in enumerate(self.shapes):
+            begin, end = self.knots[k : k + 2]
+            inside = (t >= begin) & (t <= end)
+            if inside.any():
+                done = _shaped(np.asarray((t[inside] - begin) / (end - begin), dtype=np.float64), shape)
+                low, high = sorted(values[k : k + 2])
+                result[inside] = np.clip(values[k] * (1 - done) + values[k + 1] * done, low, high)
+        return result
+
+
+def linear(base_lr: float, max_lr: float, iterations: int) -> Phases:
+    """One straight fall from ``max_lr`` to ``base_lr``, then ``base_lr``.
+
+    >>> linear(0.0, 1.0, iterations=4)(range(6))
+    array([1.  , 0.75, 0.5 , 0.25, 0.  , 0.  ])
+    """
+    check_bounds(base_lr, max_lr)
+    check_whole("iterations", iterations)
+    return Phases(knots=(0, iterations), values=(max_lr, base_lr), shapes=("linear",))
+
+
+def decay(base_lr: float, max_lr: float, stepsize: int) -> Phases:
+    """The paper's ``decay`` (section 3.1): ``max_lr`` falls to ``base_lr`` over one stepsize and stays there."""
+    check_whole("stepsize", stepsize)
+    return linear(base_lr, max_lr, stepsize)
+
+
+def one_cycle(
+    base_lr: float,
+    max_lr: float,
+    iterations: int,
+    end_lr: float | None = None,
+    pct_start: float = 0.3,
+    anneal: Anneal = "cosine",
+    three_phase: bool = False,
+    momentum: MomentumBounds | None = None,
+) -> Phases:
+    """One rise to ``max_lr`` and a fall far below ``base_lr``, as torch's ``OneCycleLR`` computes it.
+
+    With n iterations and r = ``pct_start`` the phases end at r*n - 1 and n - 1 (two phases, ``base_lr``, ``max_lr``,
+    ``end_lr``), or at r*n - 1, 2*r*n - 2 and n - 1 (three, back through ``base_lr``). A phase that would end before
+    iteration 0 is left out, so ``pct_start=0`` is the fall alone.
+
+    Args:
+        end_lr: the last value; None for ``base_lr / 10,000``.
+        pct_start: share of the iterations that rises, 0 to 1.
+        momentum: (low, high), moved against the learning rate; None to leave it alone.
+
+    Raises:
+        ValueError: a number breaks its rule, or ``pct_start * iterations`` is 1, a rise of no length.
+    """
+    check_bounds(base_lr, max_lr)
+    check_whole("iterations", iterations, at_least=2)
+    check_momentum(momentum)
+    if not 0 <= pct_start <= 1:
+        raise ValueError(f"pct_start must be from 0 to 1, got {pct_start!r}")
+    last = base_lr / 1e4 if end_lr is None else end_lr
+    rise = pct_start * iterations - 1
+    if rise == 0:
+        raise ValueError(
+            f"pct_start * iterations must not be 1, a rise of no length (torch divides by zero); got {pct_start!r} * "
+            f"{iterations}; raise pct_start to {2 / iterations:g}, or take 0 for no rise"
+        )
+    low, high = momentum or (0.0, 0.0)
+    ends = [(rise, max_lr, low), (iterations - 1, last, high)]
+    if three_phase:
+        ends.insert(1, (2 * rise, base_lr, high))
+    knots, values, momenta = zip(*_reached((0.0, base_lr, high), ends, iterations - 1), strict=True)
+    return Phases(knots=knots, values=values, shapes=(anneal,) * (len(knots) - 1),
+                  momenta=momenta if momentum else None, iterations=iterations)  # fmt: skip
+
+
+def one_cycle_smith(
+    base_lr: float, max_lr: float, stepsize: int, iterations: int, momentum: MomentumBounds | None = None
+) -> Phases:
+    """The 1cycle that Smith ran for arXiv 1803.09820, read off the learning rates in his published logs.
+
+    ``base_lr`` to ``max_lr`` over one stepsize, down towards 0 over the next but never below ``base_lr / 1000``, and
+    that value to the end. The momentum falls, rises, and falls again at half the slope.
+    """
+    check_bounds(base_lr, max_lr)
+    check_positive("base_lr", base_lr)
+    check_whole("stepsize", stepsize)
+    check_whole("iterations", iterations, at_least=2 * stepsize)
+    check_momentum(momentum)
+    low, high = momentum or (0.0, 0.0)
+    tail = base_lr / 1000
+    floor = 2 * stepsize - stepsize * tail / max_lr  # here the straight line to 0 meets the tail
+    meets = low + (high - low) * (floor - stepsize) / stepsize
+    end = max(iterations, 2 * stepsize + 1)
+    return Phases(
+        knots=(0, stepsize, floor, 2 * stepsize, end),
+        values=(base_lr, max_lr, tail, tail, tail),
+        shapes=("linear",) * 4,
+        momenta=(high, low, meets, high, high - (high - low) * (end - 2 * stepsize) / (2 * stepsize))
+        if momentum
+        else None,
+    )
+
+
+def warmup_stable_decay(
+    base_lr: float,
+    max_lr: float,
+    iterations: int,
+    warmup: int,
+    decay: int,
+    start_lr: float = 0.0,
+    shape: Shape = "cosine",
+) -> Phases:
+    """A straight rise over ``warmup`` iterations, ``max_lr``, and a fall to ``base_lr`` over the last ``decay``.
+
+    >>> warmup_stable_decay(0.0, 1.0, 10, warmup=2, decay=4, shape="linear")(range(11))
+    array([0.  , 0.5 , 1.  , 1.  , 1.  , 1.  , 1.  , 0.75, 0.5 , 0.25, 0.  ])
+    """
+    check_bounds(base_lr, max_lr)
+    for name, value in (("warmup", warmup), ("decay", decay)):
+        check_whole(name, value)
+    check_whole("iterations", iterations, at_least=warmup + decay)
+    knots, values, shapes = [0, warmup], [start_lr, max_lr], ["linear"]
+    if iterations - decay > warmup:
+        knots, values, shapes = [*knots, iterations - decay], [*values, max_lr], [*shapes, "linear"]
+    return Phases(knots=(*knots, iterations), values=(*values, base_lr), shapes=(*shapes, shape))  # type: ignore[arg-type]
+
+
+def _reached(
+    start: tuple[float, float, float], ends: list[tuple[float, float, float]], last: int
+) -> list[tuple[float, float, float]]:
+    """The knots of phases that come one after another, without those that end before the first or after the last."""
+    knots = [start]
+    for end in ends:
+        if end[0] < 0:
+            knots = [end]
+        elif end[0] > knots[-1][0]:
+            knots.append(end)
+        if end[0] >= last:
+            break
+    return knots
+
+
+def _shaped(done: FloatArray, shape: Shape) -> FloatArray:
+    if shape == "cosine":
+        return np.asarray((1 - np.cos(np.pi * done)) / 2)
+    return np.sqrt(done) if shape == "1-sqrt" else done

@@ -1,0 +1,175 @@
+"""``optax`` schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from clrtool.core.schedules import (
+    Cosine,
+    Exponential,
+    Join,
+    Phases,
+    Piecewise,
+    Polynomial,
+    Schedule,
+    fixed,
+    with_warmup,
+)
+from clrtool.core.schedules.base import check_bounds, check_positive, check_whole
+from clrtool.core.schedules.phases import Anneal
+from clrtool.core.sources.registry import source
+
+
+@source("optax.constant_schedule")
+def constant_schedule(value: float) -> Piecewise:
+    return fixed(value)
+
+
+@source("optax.linear_schedule")
+def linear_schedule(init_value: float, end_value: float, transition_steps: int, transition_begin: int = 0) -> Phases:
+    """It may rise or fall."""
+    check_whole("transition_begin", transition_begin, at_least=0)
+    knots = (transition_begin, transition_begin + transition_steps)
+    return Phases(knots=knots, values=(init_value, end_value), shapes=("linear",))
+
+
+@source("optax.polynomial_schedule")
+def polynomial_schedule(
+    init_value: float, end_value: float, power: float, transition_steps: int, transition_begin: int = 0
+) -> Schedule:
+    """It may only fall."""
+    fall = Polynomial(base_lr=end_value, max_lr=init_value, iterations=transition_steps, power=power)
+    return _after(fall, transition_begin)
+
+
+@source("optax.piecewise_constant_schedule")
+def piecewise_constant_schedule(
+    init_value: float, boundaries_and_scales: Mapping[int, float] | None = None
+) -> Piecewise:
+    """Each boundary multiplies what came before it."""
+    boundaries, values = _accumulated(init_value, boundaries_and_scales or {})
+    return Piecewise(boundaries=tuple(boundaries), values=tuple(values))
+
+
+@source("optax.exponential_decay")
+def exponential_decay(
+    init_value: float,
+    transition_steps: int,
+    decay_rate: float,
+    transition_begin: int = 0,
+    staircase: bool = False,
+    end_value: float | None = None,
+) -> Schedule:
+    """``end_value`` is the least value."""
+    fall = Exponential(
+        max_lr=init_value, gamma=decay_rate, every=transition_steps, staircase=staircase, base_lr=end_value or 0.0
+    )
+    return _after(fall, transition_begin)
+
+
+@source("optax.cosine_decay_schedule")
+def cosine_decay_schedule(init_value: float, decay_steps: int, alpha: float = 0.0, exponent: float = 1.0) -> Cosine:
+    """``alpha`` is a share of ``init_value``."""
+    return Cosine(base_lr=alpha * init_value, max_lr=init_value, iterations=decay_steps, exponent=exponent)
+
+
+@source("optax.piecewise_interpolate_schedule")
+def piecewise_interpolate_schedule(
+    interpolate_type: Anneal, init_value: float, boundaries_and_scales: Mapping[int, float]
+) -> Phases:
+    """Each boundary multiplies what came before it; between two it goes in a line or half a cosine."""
+    boundaries, values = _accumulated(init_value, boundaries_and_scales)
+    if boundaries[:1] == [0]:  # optax jumps there: the phase before it has no length
+        boundaries, values = boundaries[1:], values[1:]
+    return Phases(knots=(0, *boundaries), values=tuple(values), shapes=(interpolate_type,) * len(boundaries))
+
+
+@source("optax.linear_onecycle_schedule")
+def linear_onecycle_schedule(
+    transition_steps: int,
+    peak_value: float,
+    pct_start: float = 0.3,
+    pct_final: float = 0.85,
+    div_factor: float = 25.0,
+    final_div_factor: float = 1e4,
+) -> Phases:
+    """Up, down to where it began, and a last fall; the boundaries are rounded down to whole iterations."""
+    _check_one_cycle(transition_steps, pct_start, div_factor, final_div_factor)
+    scales = {
+        int(pct_start * transition_steps): div_factor,
+        int(pct_final * transition_steps): 1.0 / div_factor,
+        transition_steps: 1.0 / final_div_factor,
+    }
+    return piecewise_interpolate_schedule("linear", peak_value / div_factor, scales)
+
+
+@source("optax.cosine_onecycle_schedule")
+def cosine_onecycle_schedule(
+    transition_steps: int,
+    peak_value: float,
+    pct_start: float = 0.3,
+    div_factor: float = 25.0,
+    final_div_factor: float = 1e4,
+) -> Phases:
+    """Up and down in half cosines; the boundary is rounded down to a whole iteration."""
+    _check_one_cycle(transition_steps, pct_start, div_factor, final_div_factor)
+    scales = {int(pct_start * transition_steps): div_factor, transition_steps: 1 / (div_factor * final_div_factor)}
+    return piecewise_interpolate_schedule("cosine", peak_value / div_factor, scales)
+
+
+@source("optax.warmup_constant_schedule")
+def warmup_constant_schedule(init_value: float, peak_value: float, warmup_steps: int) -> Phases:
+    return linear_schedule(init_value, peak_value, warmup_steps)
+
+
+@source("optax.warmup_cosine_decay_schedule")
+def warmup_cosine_decay_schedule(
+    init_value: float,
+    peak_value: float,
+    warmup_steps: int,
+    decay_steps: int,
+    end_value: float = 0.0,
+    exponent: float = 1.0,
+) -> Schedule:
+    """``decay_steps`` counts the warm-up too."""
+    check_bounds(end_value, peak_value)
+    check_whole("decay_steps", decay_steps, at_least=warmup_steps + 1)
+    fall = Cosine(base_lr=end_value, max_lr=peak_value, iterations=decay_steps - warmup_steps, exponent=exponent)
+    return with_warmup(fall, warmup_steps, init_value)
+
+
+@source("optax.warmup_exponential_decay_schedule")
+def warmup_exponential_decay_schedule(
+    init_value: float,
+    peak_value: float,
+    warmup_steps: int,
+    transition_steps: int,
+    decay_rate: float,
+    transition_begin: int = 0,
+    staircase: bool = False,
+    end_value: float | None = None,
+) -> Schedule:
+    fall = exponential_decay(peak_value, transition_steps, decay_rate, transition_begin, staircase, end_value)
+    return with_warmup(fall, warmup_steps, init_value)
+
+
+def _accumulated(init_value: float, scales: Mapping[int, float]) -> tuple[list[int], list[float]]:
+    # JSON and YAML may hold the boundaries as texts
+    steps = sorted((int(boundary), scale) for boundary, scale in scales.items())
+    values = [init_value]
+    for _, scale in steps:
+        values.append(values[-1] * scale)
+    return [boundary for boundary, _ in steps], values
+
+
+def _after(schedule: Schedule, begin: int) -> Schedule:
+    check_whole("transition_begin", begin, at_least=0)
+    return Join((fixed(float(schedule([0])[0])), schedule), (0, begin)) if begin else schedule
+
+
+def _check_one_cycle(transition_steps: int, pct_start: float, div_factor: float, final_div_factor: float) -> None:
+    check_whole("transition_steps", transition_steps)
+    for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
+        check_positive(name, value)
+    if not 0 <= pct_start <= 1:
+        raise ValueError(f"pct_start must be from 0 to 1, got {pct_start!r}")

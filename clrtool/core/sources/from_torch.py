@@ -1,0 +1,140 @@
+"""``torch.optim.lr_scheduler``, stepped once per iteration. ``base_lr`` is the optimizer's learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clrtool.core.schedules import (
+    Cosine,
+    CosineRestarts,
+    Cyclical,
+    Exponential,
+    Phases,
+    Piecewise,
+    Polynomial,
+    cyclical,
+    multistep,
+    one_cycle,
+    step,
+)
+from clrtool.core.schedules.base import check_positive, check_whole
+from clrtool.core.schedules.cyclical import Scale
+from clrtool.core.sources.registry import source
+
+_PREFIX = "torch.optim.lr_scheduler."
+
+
+@source(_PREFIX + "CyclicLR")
+def cyclic_lr(
+    base_lr: float,
+    max_lr: float,
+    step_size_up: int = 2000,
+    step_size_down: int | None = None,
+    mode: str = "triangular",
+    gamma: float = 1.0,
+    scale_fn: str | Scale | None = None,
+    scale_mode: str = "cycle",
+    cycle_momentum: bool = True,
+    base_momentum: float = 0.8,
+    max_momentum: float = 0.9,
+) -> Cyclical:
+    """``scale_fn`` wins over ``mode``; x is the 1-based cycle, or the iteration for ``scale_mode="iterations"``."""
+    modes = {"triangular": 1.0, "triangular2": 0.5, "exp_range": gamma}
+    if scale_fn is None:
+        if mode not in modes:
+            raise ValueError(f"mode must be one of {', '.join(modes)}, got {mode!r}")
+        scale_mode = "iterations" if mode == "exp_range" else "cycle"
+    per = {"cycle": "cycle", "iterations": "iteration"}.get(scale_mode)
+    if per is None:
+        raise ValueError(f"scale_mode must be 'cycle' or 'iterations', got {scale_mode!r}")
+    scale = scale_fn or modes[mode]
+    momentum = (base_momentum, max_momentum) if cycle_momentum else None
+    return cyclical(base_lr, max_lr, step_size_up, scale, per, step_size_down, momentum=momentum)  # type: ignore[arg-type]
+
+
+@source(_PREFIX + "OneCycleLR")
+def one_cycle_lr(
+    max_lr: float,
+    total_steps: int | None = None,
+    epochs: int | None = None,
+    steps_per_epoch: int | None = None,
+    pct_start: float = 0.3,
+    anneal_strategy: str = "cos",
+    cycle_momentum: bool = True,
+    base_momentum: float = 0.85,
+    max_momentum: float = 0.95,
+    div_factor: float = 25.0,
+    final_div_factor: float = 1e4,
+    three_phase: bool = False,
+) -> Phases:
+    """The length is ``total_steps``, or ``epochs * steps_per_epoch``. After it the last value is held."""
+    if anneal_strategy not in ("cos", "linear"):
+        raise ValueError(f"anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}")
+    if total_steps is None:
+        if epochs is None or steps_per_epoch is None:
+            raise ValueError("OneCycleLR needs total_steps, or epochs and steps_per_epoch")
+        total_steps = epochs * steps_per_epoch
+    for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
+        check_positive(name, value)
+    return one_cycle(
+        max_lr / div_factor,
+        max_lr,
+        total_steps,
+        end_lr=max_lr / div_factor / final_div_factor,
+        pct_start=pct_start,
+        anneal="cosine" if anneal_strategy == "cos" else "linear",
+        three_phase=three_phase,
+        momentum=(base_momentum, max_momentum) if cycle_momentum else None,
+    )
+
+
+@source(_PREFIX + "CosineAnnealingWarmRestarts")
+def cosine_annealing_warm_restarts(
+    T_0: int,  # noqa: N803 (torch's names)
+    T_mult: int = 1,  # noqa: N803
+    eta_min: float = 0.0,
+    base_lr: float = 1e-3,
+) -> CosineRestarts:
+    check_whole("T_0", T_0)
+    check_whole("T_mult", T_mult)
+    return CosineRestarts(base_lr=eta_min, max_lr=base_lr, period=T_0, t_mul=T_mult)
+
+
+@source(_PREFIX + "CosineAnnealingLR")
+def cosine_annealing_lr(T_max: int, eta_min: float = 0.0, base_lr: float = 1e-3) -> Cosine:  # noqa: N803
+    """After ``T_max`` it goes up again."""
+    check_whole("T_max", T_max)
+    return Cosine(base_lr=eta_min, max_lr=base_lr, iterations=T_max, wave=True)
+
+
+@source(_PREFIX + "StepLR")
+def step_lr(step_size: int, gamma: float = 0.1, base_lr: float = 1e-3) -> Exponential:
+    check_whole("step_size", step_size)
+    return step(base_lr, gamma, every=step_size)
+
+
+@source(_PREFIX + "MultiStepLR")
+def multi_step_lr(milestones: Sequence[int], gamma: float = 0.1, base_lr: float = 1e-3) -> Piecewise:
+    return multistep(base_lr, gamma, milestones)
+
+
+@source(_PREFIX + "ExponentialLR")
+def exponential_lr(gamma: float, base_lr: float = 1e-3) -> Exponential:
+    return Exponential(max_lr=base_lr, gamma=gamma)
+
+
+@source(_PREFIX + "PolynomialLR")
+def polynomial_lr(total_iters: int = 5, power: float = 1.0, base_lr: float = 1e-3) -> Polynomial:
+    return Polynomial(base_lr=0.0, max_lr=base_lr, iterations=total_iters, power=power)
+
+
+@source(_PREFIX + "LinearLR")
+def linear_lr(
+    start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5, base_lr: float = 1e-3
+) -> Phases:
+    return Phases(knots=(0, total_iters), values=(base_lr * start_factor, base_lr * end_factor), shapes=("linear",))
+
+
+@source(_PREFIX + "ConstantLR")
+def constant_lr(factor: float = 1 / 3, total_iters: int = 5, base_lr: float = 1e-3) -> Piecewise:
+    return Piecewise(boundaries=(total_iters,), values=(base_lr * factor, base_lr))

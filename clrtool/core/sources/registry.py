@@ -1,0 +1,64 @@
+"""The table of schedules that are known in another system's words."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from clrtool.core.schedules import Schedule
+from clrtool.words import nearest
+
+Reader = Callable[..., Schedule]
+_R = TypeVar("_R", bound=Reader)
+SOURCES: dict[str, Reader] = {}
+
+
+def source(name: str) -> Callable[[_R], _R]:
+    """Enter a reader under the full name of what it reads; its parameters have that system's names and defaults."""
+
+    def enter(reader: _R) -> _R:
+        SOURCES[name] = reader
+        return reader
+
+    return enter
+
+
+def find_source(name: str) -> str:
+    """The full name of a source by its full or short name: ``torch:CyclicLR``, ``CyclicLR``.
+
+    Raises:
+        ValueError: no source has that name, or several have; the message lists them.
+    """
+    if name in SOURCES:
+        return name
+    words = re.split(r"[.:]", name)
+    # transformers.get_scheduler:cosine is one of many of that function, so its last word names it.
+    found = [full for full in SOURCES if _words(full)[-1] == words[-1]]
+    found = [full for full in found if len(words) == 1 or _words(full)[0] == words[0]]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f"{name!r} is the name of several schedules: {', '.join(found)}")
+    short = [f"{_words(full)[0]}:{_words(full)[-1]}" for full in SOURCES]
+    raise ValueError(f"no schedule is known as {name!r}; {nearest(name, short, show=100)}")
+
+
+def bind(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a source with its defaults filled in. Raises ValueError for an unknown or missing one."""
+    signature = inspect.signature(SOURCES[name])
+    for given in params:
+        if given not in signature.parameters:
+            raise ValueError(f"{name} has no parameter {given!r}; {nearest(given, signature.parameters)}")
+    empty = inspect.Parameter.empty
+    missing = [word for word, p in signature.parameters.items() if p.default is empty and word not in params]
+    if missing:
+        raise ValueError(f"{name} needs {', '.join(missing)}; give each as NAME=VALUE")
+    bound = signature.bind(**params)
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def _words(full: str) -> list[str]:
+    return re.split(r"[.:]", full)

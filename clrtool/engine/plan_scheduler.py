@@ -1,0 +1,95 @@
+"""A plan as a scheduler of torch, for a training loop of one's own."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from clrtool.core.plan import Plan
+
+
+class PlanScheduler(LRScheduler):
+    """Follows a plan: call ``step()`` after every ``optimizer.step()``, once per iteration.
+
+    A parameter group keeps the ratio that its learning rate has to that of the first group; the first group follows
+    the plan. A learning rate that is a tensor is changed in place. A plan that moves the momentum sets ``momentum``,
+    or the first of ``betas``. Past the end of the plan its last value is held, with one warning.
+
+    Its state is one integer, ``last_epoch`` (torch's name: the iteration). It can be loaded into a scheduler of a fresh
+    optimizer, in any order with the optimizer's own state.
+
+    Args:
+        optimizer: its learning rates matter by their ratios alone.
+        plan: what to follow.
+        last_epoch: iterations done before, less 1.
+
+    Raises:
+        ValueError: the plan moves the momentum and the optimizer has none, or its first learning rate is not above 0.
+
+    >>> import torch, clrtool
+    >>> plan = clrtool.make_plan(0.1, 0.5, iterations_per_epoch=1, epochs=4, policy="triangular", cycles=1)
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    >>> scheduler = PlanScheduler(optimizer, plan)
+    >>> for _ in range(4):
+    ...     print(scheduler.get_last_lr())
+    ...     optimizer.step(); scheduler.step()
+    [0.1]
+    [0.3]
+    [0.5]
+    [0.3]
+    """
+
+    def __init__(self, optimizer: Optimizer, plan: Plan, last_epoch: int = -1) -> None:
+        self.plan = plan
+        self._warned = False
+        for group in optimizer.param_groups:
+            if plan.schedule.cycles_momentum and not {"momentum", "betas"} & set(group):
+                raise ValueError(
+                    f"the plan moves the momentum, and {type(optimizer).__name__} has neither momentum nor betas: plan "
+                    "without momentum"
+                )
+            # a fresh optimizer has none where last_epoch says that training began before
+            group.setdefault("initial_lr", float(group["lr"]))
+        first = float(optimizer.param_groups[0]["initial_lr"])
+        if not first > 0:
+            raise ValueError(f"the first group's learning rate must be above 0, for the others follow it; got {first}")
+        self._ratios = [float(group["initial_lr"]) / first for group in optimizer.param_groups]
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The learning rate of every group; sets the momenta as torch's cyclical schedulers do."""
+        if self.last_epoch > self.plan.iterations and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the plan ended after {self.plan.iterations:,} iterations: its last value is held", stacklevel=3
+            )
+        momentum = self.plan.momentum([self.last_epoch])
+        if momentum is not None:
+            for group in self.optimizer.param_groups:
+                _set_momentum(group, float(momentum[0]))
+        lr = float(self.plan.lr([self.last_epoch])[0])
+        return [lr * ratio for ratio in self._ratios]
+
+    def state_dict(self) -> dict[str, Any]:
+        """``{"last_epoch": iteration}``."""
+        return {"last_epoch": self.last_epoch}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go to an iteration, and set the learning rates and momenta of the optimizer for it."""
+        self.last_epoch = int(state_dict["last_epoch"]) - 1
+        self._step_count = 0  # as in the constructor: the step below is none of the training loop's
+        self.step()
+
+
+def _set_momentum(group: dict[str, Any], value: float) -> None:
+    if "betas" not in group:
+        group["momentum"] = value
+    elif isinstance(group["betas"][0], Tensor):
+        group["betas"][0].fill_(value)
+    else:
+        group["betas"] = (value, *group["betas"][1:])

@@ -1,0 +1,276 @@
+"""A plan as a program or a config of the framework in use, short and complete."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from clrtool.core.plan import Plan
+from clrtool.core.schedules import Cyclical, Exponential, Geometric, Inverse, Piecewise, Polynomial, Schedule, Sigmoid
+from clrtool.core.schedules.phases import Phases
+from clrtool.core.sources import schedule_from
+from clrtool.errors import ConfigError
+from clrtool.report.formula import functions
+from clrtool.words import count
+
+_TORCH = "torch.optim.lr_scheduler."
+# Iterations of a plan at which a constructor is held against it before it is printed.
+CHECKED = 10_000
+_TORCH_IMPORTS = ("import numpy as np", "import torch")
+_SCHEDULER = '''class Scheduler(torch.optim.lr_scheduler.LambdaLR):
+    """A LambdaLR that moves the momentum too."""
+
+    def get_lr(self):
+        value = float(momentum(self.last_epoch))
+        for group in self.optimizer.param_groups:
+            if "betas" in group:
+                group["betas"] = (value, *group["betas"][1:])
+            else:
+                group["momentum"] = value
+        return super().get_lr()'''
+
+
+def to_code(plan: Plan, framework: str) -> str:
+    """The plan as text of a framework, a key of ``FRAMEWORKS``.
+
+    A constructor of torch, DeepSpeed or Caffe is read back and held against the plan before it is given.
+
+    Raises:
+        ConfigError: that framework has no such schedule and cannot be given a function of the step.
+    """
+    return FRAMEWORKS[framework](plan).rstrip() + "\n"
+
+
+def _torch(plan: Plan) -> str:
+    return _program(plan, _TORCH_IMPORTS, *_make_scheduler(plan))
+
+
+def _lightning(plan: Plan) -> str:
+    module = f"""class ScheduledModule(lightning.LightningModule):
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr={_optimizer_lr(plan)}, momentum=0.9)
+        # Lightning steps a scheduler once per epoch unless it is told otherwise.
+        scheduler = {{"scheduler": make_scheduler(optimizer), "interval": "step"}}
+        return {{"optimizer": optimizer, "lr_scheduler": scheduler}}"""
+    trainer = f"""def make_trainer(**arguments):
+    return lightning.Trainer(max_steps={plan.iterations}, **arguments)"""
+    return _program(plan, ("import lightning", *_TORCH_IMPORTS), *_make_scheduler(plan), module, trainer)
+
+
+def _transformers(plan: Plan) -> str:
+    trainer = f"""def make_trainer(model, train_dataset, output_dir="output", **arguments):
+    optimizer = torch.optim.AdamW(model.parameters(), lr={_optimizer_lr(plan)})
+    return transformers.Trainer(
+        model=model,
+        args=transformers.TrainingArguments(output_dir, max_steps={plan.iterations}, **arguments),
+        train_dataset=train_dataset,
+        optimizers=(optimizer, make_scheduler(optimizer)),
+    )"""
+    return _program(plan, (*_TORCH_IMPORTS, "import transformers"), *_make_scheduler(plan), trainer)
+
+
+def _keras(plan: Plan) -> str:
+    schedule = """class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return lr(ops.cast(step, "int32"))
+
+    def get_config(self):
+        return {}"""
+    optimizer = """def make_optimizer():
+    return keras.optimizers.SGD(learning_rate=Schedule(), momentum=0.9)"""
+    if plan.schedule.cycles_momentum:
+        optimizer = optimizer.replace("    return", "    # Keras fixes the momentum when training begins.\n    return")
+    return _program(plan, ("import keras", "from keras import ops"), functions(plan, "ops"), schedule, optimizer)
+
+
+def _optax(plan: Plan) -> str:
+    sgd, momentum = "optax.sgd(learning_rate=lr, momentum=0.9)", []
+    if plan.schedule.cycles_momentum:
+        sgd = "optax.inject_hyperparams(optax.sgd)(learning_rate=lr, momentum=momentum)"
+        momentum = [functions(plan, "jnp", "momentum")]
+    optimizer = f"def make_optimizer():\n    return {sgd}"
+    return _program(plan, ("import jax.numpy as jnp", "import optax"), functions(plan, "jnp"), *momentum, optimizer)
+
+
+def _deepspeed(plan: Plan) -> str:
+    """One triangle is all that DeepSpeed's own schedules have of the paper's."""
+    kind, params = "OneCycle", dict(plan.params)
+    schedule = plan.schedule
+    if plan.policy.startswith("deepspeed."):
+        kind = plan.policy.split(".")[-1]
+    elif isinstance(schedule, Cyclical) and plan.iterations == schedule.period and schedule.per == "cycle":
+        momentum = schedule.momentum_bounds
+        params = {
+            "cycle_min_lr": schedule.base_lr,
+            "cycle_max_lr": schedule.max_lr,
+            "cycle_first_step_size": schedule.stepsize,
+            "cycle_second_step_size": schedule.period - schedule.stepsize,
+            "cycle_momentum": momentum is not None,
+        } | ({"cycle_min_mom": momentum[0], "cycle_max_mom": momentum[1]} if momentum else {})
+    else:
+        raise ConfigError(
+            f"DeepSpeed has no schedule for {plan.policy} with {plan.iterations:,} iterations, only one triangle: plan "
+            "with --policy triangular --cycles 1, or give what --format torch prints to "
+            "deepspeed.initialize(lr_scheduler=...)"
+        )
+    _check(plan, f"deepspeed.runtime.lr_schedules.{kind}", params)
+    return json.dumps({"scheduler": {"type": kind, "params": params}}, indent=2)
+
+
+def _caffe(plan: Plan) -> str:
+    if plan.warmup:
+        raise ConfigError("Caffe has no warm-up: plan without --warmup-epochs")
+    policy, params = _caffe_words(plan)
+    _check(plan, f"caffe.{policy}", params)
+    lines = [f'lr_policy: "{policy}"']
+    for name, value in params.items():
+        lines += [f"{name}: {_number(item)}" for item in (value if isinstance(value, list) else [value])]
+    note = "# triangular and triangular2 are those of the paper's Appendix A; stock Caffe lacks them.\n"
+    known = note if policy.startswith("triangular") else ""
+    if "max_iter" not in params:
+        lines.append(f"max_iter: {plan.iterations}")
+    return _comment(plan) + known + "\n".join(lines)
+
+
+def _caffe_words(plan: Plan) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 (a line for each policy of Caffe)
+    match plan.schedule:
+        case Cyclical(stepsize=up, stepsize_down=down, scale=None, momentum_bounds=None) as wave if down in (None, up):
+            return "triangular", {"base_lr": wave.base_lr, "max_lr": wave.max_lr, "stepsize": up}
+        case Cyclical(stepsize=up, stepsize_down=down, scale=Geometric(ratio=0.5), per="cycle", decay_base=False,
+                      momentum_bounds=None) as wave if down in (None, up):  # fmt: skip
+            return "triangular2", {"base_lr": wave.base_lr, "max_lr": wave.max_lr, "stepsize": up}
+        case Exponential(base_lr=0.0, staircase=True) as fall:
+            return "step", {"base_lr": fall.max_lr, "gamma": fall.gamma, "stepsize": fall.every}
+        case Exponential(base_lr=0.0) as fall:
+            return "exp", {"base_lr": fall.max_lr, "gamma": fall.gamma ** (1 / fall.every)}
+        case Inverse(staircase=False) as fall:
+            return "inv", {"base_lr": fall.max_lr, "gamma": fall.rate / fall.every, "power": fall.power}
+        case Sigmoid() as fall:
+            return "sigmoid", {"base_lr": fall.max_lr, "gamma": fall.gamma, "stepsize": fall.center}
+        case Polynomial(base_lr=0.0, cycle=False) as fall:
+            return "poly", {"base_lr": fall.max_lr, "power": fall.power, "max_iter": fall.iterations}
+        case Piecewise(boundaries=(), values=(lr,)):
+            return "fixed", {"base_lr": lr}
+        case Piecewise(boundaries=steps, values=(first, second, *_)):
+            return "multistep", {"base_lr": first, "gamma": second / first, "stepvalue": list(steps)}
+    raise ConfigError(
+        f"Caffe has no lr_policy for {plan.policy} with {plan.params}; it has fixed, step, exp, inv, multistep, poly, "
+        "sigmoid, and with the paper's patch triangular and triangular2"
+    )
+
+
+def _make_scheduler(plan: Plan) -> list[str]:
+    """torch's own scheduler where there is one, else a function of the step."""
+    when = "Call scheduler.step() after every optimizer.step(), once per iteration and not per epoch."
+    own = _torch_words(plan)
+    if own is not None:
+        name, params = own
+        arguments = "".join(f"        {word}={_literal(value)},\n" for word, value in params.items())
+        return [
+            f'''def make_scheduler(optimizer):
+    """{when}"""
+    return {_TORCH}{name}(
+        optimizer,
+{arguments}    )'''
+        ]
+    kind = "Scheduler" if plan.schedule.cycles_momentum else f"{_TORCH}LambdaLR"
+    scheduler = f'''def make_scheduler(optimizer):
+    """{when}
+
+    It multiplies the learning rate that the optimizer was made with: make it with lr=1.0.
+    """
+    return {kind}(optimizer, lambda step: float(lr(step)))'''
+    momentum = [functions(plan, "np", "momentum"), _SCHEDULER] if plan.schedule.cycles_momentum else []
+    return [functions(plan, "np"), *momentum, scheduler]
+
+
+def _torch_words(plan: Plan) -> tuple[str, dict[str, Any]] | None:
+    """A scheduler of torch and its arguments, read back and held against the plan; None if torch has none."""
+    if plan.warmup:
+        return None
+    if plan.policy.startswith(_TORCH):
+        name = plan.policy.removeprefix(_TORCH)
+        own = {word: value for word, value in plan.params.items() if word != "base_lr" or name == "CyclicLR"}
+        found = None if "scale_fn" in own else (name, own)
+    elif plan.policy == "one_cycle":
+        found = _one_cycle(plan.schedule, plan)
+    else:
+        try:
+            found = ("CyclicLR", plan.torch_kwargs())
+        except ValueError:
+            found = None
+    if found is not None:
+        extra = {"base_lr": plan.params["base_lr"]} if "base_lr" in plan.params else {}
+        _check(plan, _TORCH + found[0], extra | found[1])
+    return found
+
+
+def _one_cycle(schedule: Schedule, plan: Plan) -> tuple[str, dict[str, Any]] | None:
+    params = plan.params
+    assert isinstance(schedule, Phases)
+    end_lr = schedule.values[-1]
+    if not end_lr:
+        return None
+    momentum = params.get("momentum")
+    return "OneCycleLR", {
+        "max_lr": plan.max_lr,
+        "total_steps": plan.iterations,
+        "pct_start": float(params.get("pct_start", 0.3)),
+        "anneal_strategy": "linear" if params.get("anneal") == "linear" else "cos",
+        "three_phase": params.get("three_phase", False),
+        "div_factor": plan.max_lr / plan.base_lr,
+        "final_div_factor": plan.base_lr / end_lr,
+        "cycle_momentum": momentum is not None,
+    } | ({"base_momentum": momentum[0], "max_momentum": momentum[1]} if momentum else {})
+
+
+def _check(plan: Plan, source: str, params: Mapping[str, Any]) -> None:
+    """Hold a constructor against the plan before it is printed: another system's words, read back, give the same."""
+    last = plan.iterations - 1
+    sample = np.unique(np.linspace(0, last, min(last + 1, CHECKED)).astype(np.int64))
+    theirs = schedule_from(source, params)
+    if not np.allclose(theirs(sample), plan.schedule(sample), rtol=1e-9, atol=1e-15):
+        raise ConfigError(f"{source} cannot follow {plan.policy} with {plan.params} exactly")
+
+
+def _optimizer_lr(plan: Plan) -> str:
+    """What the optimizer is made with: LambdaLR multiplies it, torch's other schedulers replace or start from it."""
+    if _torch_words(plan) is None:
+        return "1.0"
+    return repr(plan.params.get("base_lr", plan.base_lr))
+
+
+def _program(plan: Plan, imports: Sequence[str], *definitions: str) -> str:
+    """A header, the imports that are used, and definitions two lines apart."""
+    text = "\n\n\n".join(definitions)
+    used = [line for line in imports if f"{line.split()[-1]}." in text]
+    return f"{_comment(plan)}{chr(10).join(used)}\n\n\n{text}"
+
+
+def _comment(plan: Plan) -> str:
+    epochs = "" if plan.epochs is None else f" ({plan.epochs:.6g} epochs)"
+    cycles = "" if plan.num_cycles is None else f", {count(plan.num_cycles, 'cycle')}"
+    bounds = f"{plan.base_lr:.6g} to {plan.max_lr:.6g}"
+    return f"# {plan.policy}, {bounds}{cycles}, {plan.iterations:,} iterations{epochs}. Written by clrtool.\n"
+
+
+def _literal(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, str) else repr(value)
+
+
+def _number(value: float) -> str:
+    return repr(int(value) if float(value).is_integer() and abs(value) < 1e15 and value >= 1 else float(value))
+
+
+FRAMEWORKS: dict[str, Callable[[Plan], str]] = {
+    "torch": _torch,
+    "lightning": _lightning,
+    "transformers": _transformers,
+    "keras": _keras,
+    "optax": _optax,
+    "deepspeed": _deepspeed,
+    "caffe": _caffe,
+}

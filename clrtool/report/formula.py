@@ -1,0 +1,207 @@
+"""A schedule as the source of a small Python function of the step, for any library with numpy's function names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import singledispatch
+from typing import Literal
+
+from clrtool.core.plan import Plan
+from clrtool.core.schedules import (
+    Cosine,
+    CosineRestarts,
+    Cyclical,
+    Exponential,
+    Expression,
+    Geometric,
+    Inverse,
+    Join,
+    Phases,
+    Piecewise,
+    Polynomial,
+    Schedule,
+    Sigmoid,
+)
+from clrtool.core.schedules.phases import Shape
+from clrtool.errors import ConfigError
+
+What = Literal["lr", "momentum"]
+# In the templates below the array library is ``xp``: np, jnp or ops.
+Lines = list[str]
+# Restarts after it are not written down; no training is longer.
+MAX_STEP = 10**12
+
+
+def functions(plan: Plan, xp: str, what: What = "lr") -> str:
+    """The source of ``lr(step)`` or ``momentum(step)``; past the end of the plan it holds the last value.
+
+    Args:
+        xp: the name of the array library in the program: ``np``, ``jnp``, ``ops``.
+
+    Raises:
+        ConfigError: the schedule holds a Python function, which cannot be written down.
+    """
+    source = _define(plan.schedule, what, what, limit=plan.last)
+    return source.replace("xp.", f"{xp}.")
+
+
+def _define(schedule: Schedule, name: str, what: What, limit: int | None = None) -> str:
+    """A function, after those that it calls. Only the outermost one has a ``limit``."""
+    first = [] if limit is None else [f"step = xp.minimum(step, {limit})"]
+    if not isinstance(schedule, Join):
+        return _function(name, [*first, *_body(schedule, what)])
+    parts = [_define(part, f"{name}_{number}", what) for number, part in enumerate(schedule.parts, 1)]
+    choice = f"{name}_{len(schedule.parts)}(xp.maximum(step - {schedule.begins[-1]}, 0))"
+    for number in range(len(schedule.parts) - 1, 0, -1):
+        begin, end = schedule.begins[number - 1 : number + 1]
+        local = f"step - {begin}" if begin else "step"
+        inner = f"xp.maximum({local}, 0)" if begin else local
+        choice = f"xp.where(step < {end}, {name}_{number}({inner}), {choice})"
+    return "\n\n\n".join([*parts, _function(name, [*first, f"return {choice}"])])
+
+
+def _function(name: str, lines: Iterable[str]) -> str:
+    return "\n".join((f"def {name}(step):", *(f"    {line}" for line in lines)))
+
+
+@singledispatch
+def _body(schedule: Schedule, what: What) -> Lines:  # noqa: ARG001
+    raise ConfigError(f"{type(schedule).__name__} has no formula")
+
+
+@_body.register
+def _(schedule: Cyclical, what: What) -> Lines:
+    up, period = schedule.stepsize, schedule.period
+    base, top = (schedule.base_lr, schedule.max_lr) if what == "lr" else (schedule.momentum_bounds or (0, 0))[::-1]
+    scale = _scale(schedule)
+    lines = [f"cycle = step // {period}  # from 0"] if "cycle" in scale else []
+    lines += [
+        f"phase = step % {period}",
+        f"height = xp.minimum(phase / {up}, ({period} - phase) / {period - up})",
+    ]
+    if schedule.decay_base and what == "lr":
+        return [*lines, f"return {scale} * ({_line(base, top - base, 'height')})"]
+    return [*lines, f"return {_line(base, top - base, f'height * {scale}' if scale else 'height')}"]
+
+
+@_body.register
+def _(schedule: Phases, what: What) -> Lines:
+    values = schedule.values if what == "lr" else schedule.momenta or ()
+    lines = [f"value = {_n(values[0])} + 0.0 * step"]
+    for k, shape in enumerate(schedule.shapes):
+        begin, end = schedule.knots[k : k + 2]
+        phase = _line(values[k], values[k + 1] - values[k], _share(begin, end, shape))
+        if k == 0 and begin <= 0:
+            lines = [f"value = {phase}"]
+        else:
+            lines.append(f"value = xp.where(step >= {_n(begin)}, {phase}, value)")
+    return [*lines, f"return xp.where(step >= {_n(schedule.knots[-1])}, {_n(values[-1])}, value)"]
+
+
+@_body.register
+def _(schedule: Piecewise, what: What) -> Lines:  # noqa: ARG001
+    lines = [f"value = {_n(schedule.values[0])} + 0.0 * step"]
+    for boundary, value in zip(schedule.boundaries, schedule.values[1:], strict=True):
+        lines.append(f"value = xp.where(step >= {boundary}, {_n(value)}, value)")
+    return [*lines, "return value"]
+
+
+@_body.register
+def _(schedule: Exponential, what: What) -> Lines:  # noqa: ARG001
+    # A power of gamma itself would lose its digits in float32.
+    exponent = _line(0, math.log(schedule.gamma), _decays(schedule.every, staircase=schedule.staircase))
+    lr = f"{_n(schedule.max_lr)} * xp.exp({exponent})"
+    return [f"return xp.maximum({lr}, {_n(schedule.base_lr)})" if schedule.base_lr else f"return {lr}"]
+
+
+@_body.register
+def _(schedule: Polynomial, what: What) -> Lines:  # noqa: ARG001
+    n = _n(schedule.iterations)
+    lines = [f"length = {n} * xp.maximum(xp.ceil(step / {n}), 1)"] if schedule.cycle else []
+    left = "(1 - step / length)" if schedule.cycle else f"(1 - xp.minimum(step, {n}) / {n})"
+    power = f"{left} ** {_n(schedule.power)}" if schedule.power != 1 else left
+    return [*lines, f"return {_line(schedule.base_lr, schedule.max_lr - schedule.base_lr, power)}"]
+
+
+@_body.register
+def _(schedule: Inverse, what: What) -> Lines:  # noqa: ARG001
+    decays = _line(1, schedule.rate, _decays(schedule.every, staircase=schedule.staircase))
+    return [f"return {_n(schedule.max_lr)} * ({decays}) ** -{_n(schedule.power)}"]
+
+
+@_body.register
+def _(schedule: Sigmoid, what: What) -> Lines:  # noqa: ARG001
+    exponent = f"{_n(-schedule.gamma)} * (step - {_n(schedule.center)})"
+    return [f"return {_n(schedule.max_lr)} / (1 + xp.exp({exponent}))"]
+
+
+@_body.register
+def _(schedule: Cosine, what: What) -> Lines:  # noqa: ARG001
+    n = schedule.iterations
+    done = f"step % {_n(2 * n)}" if schedule.wave else f"xp.minimum(step, {_n(n)})"
+    share = f"(1 + xp.cos({_n(math.pi / n)} * ({done}))) / 2"
+    power = f"({share}) ** {_n(schedule.exponent)}" if schedule.exponent != 1 else share
+    return [f"return {_line(schedule.base_lr, schedule.max_lr - schedule.base_lr, power)}"]
+
+
+@_body.register
+def _(schedule: CosineRestarts, what: What) -> Lines:  # noqa: ARG001
+    period, begins = _n(schedule.period), schedule.cycle_ends(MAX_STEP)
+    lines = [f"cycle = step // {period}", f"done = step / {period} - cycle"]
+    if schedule.t_mul != 1:
+        lines = ["cycle, begin = 0 * step, 0 * step"]
+        for cycle, begin in enumerate(begins, 1):
+            lines.append(f"cycle = xp.where(step >= {begin}, {cycle}, cycle)")
+            lines.append(f"begin = xp.where(step >= {begin}, {begin}, begin)")
+        lines.append(f"done = (step - begin) / ({period} * {_n(float(schedule.t_mul))} ** cycle)")
+    share = f"(1 + xp.cos({math.pi!r} * done)) / 2"
+    height = f"{_n(schedule.m_mul)} ** cycle * {share}" if schedule.m_mul != 1 else share
+    lr = _line(schedule.base_lr, schedule.max_lr - schedule.base_lr, height)
+    if schedule.num_cycles is not None:
+        lr = f"xp.where(cycle < {schedule.num_cycles}, {lr}, {_n(schedule.base_lr)})"
+    return [*lines, f"return {lr}"]
+
+
+def _share(begin: float, end: float, shape: Shape) -> str:
+    """The share of a phase that is done."""
+    since = f"(step - {_n(begin)})" if begin > 0 else f"(step + {_n(-begin)})" if begin < 0 else "step"
+    if shape == "cosine":
+        return f"(1 - xp.cos({_n(math.pi / (end - begin))} * {since})) / 2"
+    done = f"{since} / {_n(end - begin)}"
+    return f"xp.sqrt(xp.maximum({done}, 0))" if shape == "1-sqrt" else done
+
+
+def _decays(every: float, *, staircase: bool) -> str:
+    if staircase:
+        return f"(step // {_n(every)})"
+    return f"step / {_n(every)}" if every != 1 else "step"
+
+
+def _scale(schedule: Cyclical) -> str:
+    """The scale in terms of ``cycle`` (from 0) or ``step``; nothing for 1."""
+    scale, x = schedule.scale, "cycle" if schedule.per == "cycle" else "step"
+    if scale is None or (isinstance(scale, Geometric) and scale.ratio == 1):
+        return ""
+    if isinstance(scale, Geometric):
+        shift = scale.first - (schedule.per == "cycle")
+        power = f"({x} - {shift})" if shift else x
+        return f"{_n(scale.ratio)}**{power}" if x == "cycle" else f"xp.exp({_line(0, math.log(scale.ratio), power)})"
+    if isinstance(scale, Expression):
+        return f"({scale.source('(cycle + 1)' if x == 'cycle' else x, 'xp')})"
+    raise ConfigError("the scale is a Python function, which cannot be written down: give it as an expression in x")
+
+
+def _line(start: float, slope: float, x: str) -> str:
+    """``start + slope * x``, without a sign after a sign or a sum with 0."""
+    rise = f"{_n(abs(slope))} * {x}"
+    if not slope:
+        return f"{_n(start)} + 0.0 * step"
+    if not start:
+        return f"-{rise}" if slope < 0 else rise
+    return f"{_n(start)} {'-' if slope < 0 else '+'} {rise}"
+
+
+def _n(number: float) -> str:
+    """A number as it is written: 0.1, where arithmetic left 0.09999999999999998."""
+    return repr(number if isinstance(number, int) else float(f"{number:.15g}"))

@@ -1,0 +1,21 @@
+"""The pictures: a range test, and one schedule or several. Only here is matplotlib imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clrtool.core.record import RunRecord
+from clrtool.report.plots.range_test import plot_range_test as plot_range_test
+from clrtool.report.plots.schedule import plot_schedules as plot_schedules
+from clrtool.report.plots.style import save_figure as save_figure
+
+
+def draw_run(folder: Path, record: RunRecord) -> list[Path]:
+    """Draw the pictures of a run into its folder, and name them."""
+    title = folder.resolve().name
+    pictures = {folder / "range_test.png": plot_range_test(record, title)}
+    if record.plan is not None:
+        pictures[folder / "schedule.png"] = plot_schedules({title: record.plan})
+    for path, figure in pictures.items():
+        save_figure(figure, path)
+    return list(pictures)

@@ -1,0 +1,126 @@
+"""The picture of a schedule, or of several in one: learning rate against epochs and iterations, momentum below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from numpy.typing import NDArray
+
+from clrtool.core.plan import Plan
+from clrtool.errors import ConfigError
+from clrtool.report.plots.style import COLORS, GREY, ORANGE, STYLE, plain
+from clrtool.words import count
+
+POINTS = 2001
+
+
+def plot_schedules(plans: Mapping[str, Plan]) -> Figure:
+    """One schedule with its bounds, or several over one another, by title; the end of every cycle is marked.
+
+    The axis below is in epochs and the one above in iterations, where every plan knows its iterations per epoch and
+    they agree; else there is one axis.
+
+    Raises:
+        ConfigError: there are more plans than colours that can be told apart.
+    """
+    if len(plans) > len(COLORS):
+        raise ConfigError(f"a picture has room for {len(COLORS)} schedules, not {len(plans)}")
+    moving = [plan for plan in plans.values() if plan.schedule.cycles_momentum]
+    with style.context(STYLE):
+        figure = Figure(figsize=(8, 5.2 if moving else 4), layout="constrained")
+        panels = figure.subplots(2 if moving else 1, 1, squeeze=False,
+                                 height_ratios=(3, 1) if moving else (1,))[:, 0]  # fmt: skip
+        top = panels[0]
+        unit = _Unit(list(plans.values()))
+        for (title, plan), color in zip(plans.items(), COLORS, strict=False):
+            _draw(top, panels[-1] if moving else None, plan, unit, color, title)
+        top.set_ylabel("learning rate")
+        for panel in panels:
+            panel.set_xlim(0, unit.length)
+        top.set_ylim(bottom=min(0, top.get_ylim()[0]))
+        if moving:
+            panels[-1].set_ylabel("momentum")
+        marked = any(plan.schedule.cycle_ends(plan.iterations) for plan in plans.values())
+        if len(plans) == 1:
+            _mark_one(top, next(iter(plans.values())), unit)
+            note = " (dotted: end of a cycle)" if marked else ""
+        else:
+            for plan, color in zip(plans.values(), COLORS, strict=False):
+                _mark_ends(top, plan, unit, color)
+            figure.legend(loc="outside right upper", edgecolor="none", fontsize=9)
+            note = " (dots: ends of cycles)" if marked else ""
+        panels[-1].set_xlabel(unit.name + note)
+        unit.second_axis(top)
+        figure.suptitle(_headline(plans), fontsize=12)
+    return figure
+
+
+class _Unit:
+    """What the axis counts: epochs where every plan knows them, else iterations."""
+
+    def __init__(self, plans: list[Plan]) -> None:
+        known = {plan.iterations_per_epoch for plan in plans}
+        self.in_epochs = None not in known
+        self._per_epoch = known.pop() if len(known) == 1 else None
+        self.name = "epoch" if self.in_epochs else "iteration"
+        self.length = max(float(self(plan, np.array(plan.iterations))) for plan in plans)
+
+    def __call__(self, plan: Plan, iterations: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.asarray(iterations / (plan.iterations_per_epoch or 1) if self.in_epochs else iterations * 1.0)
+
+    def second_axis(self, axes: Axes) -> None:
+        thousands = FuncFormatter(lambda value, _: f"{value:,.0f}")
+        per_epoch = self._per_epoch
+        if not self.in_epochs:
+            axes.xaxis.set_major_formatter(thousands)
+        elif per_epoch is not None:
+            above = axes.secondary_xaxis(
+                "top", functions=(lambda x: np.multiply(x, per_epoch), lambda x: np.divide(x, per_epoch))
+            )
+            above.set_xlabel("iteration")
+            above.xaxis.set_major_formatter(thousands)
+
+
+def _draw(top: Axes, below: Axes | None, plan: Plan, unit: _Unit, color: str, title: str) -> None:
+    # The corners belong to the samples, or the peaks would be cut.
+    corners = plan.schedule.corners(plan.last)
+    iterations = np.union1d(np.array(corners, dtype=np.int64), np.linspace(0, plan.last, POINTS).astype(np.int64))
+    where = unit(plan, iterations)
+    top.plot(where, plan.lr(iterations), color=color, linewidth=1.8, label=plain(title))
+    momentum = plan.momentum(iterations)
+    if below is not None and momentum is not None:
+        below.plot(where, momentum, color=color, linewidth=1.4)
+
+
+def _mark_ends(axes: Axes, plan: Plan, unit: _Unit, color: str) -> None:
+    """A dot on the curve at the end of every cycle."""
+    ends = np.array(plan.schedule.cycle_ends(plan.last), dtype=np.int64)
+    axes.plot(unit(plan, ends), plan.lr(ends), "o", color=color, markersize=3.5, clip_on=False, zorder=3)
+
+
+def _mark_one(axes: Axes, plan: Plan, unit: _Unit) -> None:
+    """The ends of the cycles as lines, and both bounds by name."""
+    for end in plan.schedule.cycle_ends(plan.iterations):
+        axes.axvline(float(unit(plan, np.array(end))), color=GREY, linestyle=":", linewidth=1)
+    for lr, name in ((plan.max_lr, "max_lr"), (plan.base_lr, "base_lr")):
+        axes.axhline(lr, color=ORANGE, linestyle="--", linewidth=1)
+        axes.annotate(f"{name}\n{lr:.3g}", (1, lr), xycoords=("axes fraction", "data"), color=ORANGE, fontsize=9,
+                      xytext=(5, 0), textcoords="offset points", va="center")  # fmt: skip
+
+
+def _headline(plans: Mapping[str, Plan]) -> str:
+    if len(plans) > 1:
+        return f"{len(plans)} schedules"
+    ((title, plan),) = plans.items()
+    parts = [f"{plain(title)}: {plan.policy.split('.')[-1]}"]
+    if plan.num_cycles is not None and plan.stepsize is not None:
+        epochs = "" if plan.stepsize_epochs is None else f" ({plan.stepsize_epochs:.3g} epochs)"
+        parts += [count(plan.num_cycles, "cycle"), f"stepsize {plan.stepsize:,} iterations{epochs}"]
+    else:
+        parts.append(f"{plan.iterations:,} iterations")
+    return ", ".join(parts)
