@@ -152,7 +152,7 @@ def _find_plan(asked: Asked) -> tuple[Plan | None, dict[str, Any]]:
 
     assert asked.source is not None
     place = find_run(asked.source)
-    if place.is_file():
+    if not place.is_dir():
         return _known(read_plan(place), asked)
     run = read_run(place)
     if run.bounds.verdict.word == "inconclusive":

@@ -81,7 +81,7 @@ def _plan(name: str, params: list[str], iterations: int | None, iterations_per_e
         return make(Asked(schedule=name, words=params, iterations=iterations,
                           numbers={"iterations_per_epoch": iterations_per_epoch}))  # fmt: skip
     place = find_run(name)
-    if place.is_file():
+    if not place.is_dir():
         return read_plan(place)
     planned = read_run(place).plan
     if planned is None:

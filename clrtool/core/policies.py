@@ -48,16 +48,13 @@ class Policy:
     in_cycles: bool = False
     fit: Callable[[Room], dict[str, Any]] = lambda room: {}  # noqa: ARG005
 
-    def params(self) -> list[str]:
-        """The names of what ``fit`` or a user may set."""
-        return [name for name in inspect.signature(self.family).parameters if name not in FROM_PLAN]
-
     def build(self, plan: dict[str, Any], params: dict[str, Any]) -> Schedule:
         """The schedule, from the numbers of a plan and the fitted rest. Raises ValueError for an unknown param."""
-        for given in params:
-            if given not in self.params():
-                raise ValueError(f"{self.family.__name__} has no parameter {given!r}; {nearest(given, self.params())}")
         names = inspect.signature(self.family).parameters
+        valid = [name for name in names if name not in plan]
+        for given in params:
+            if given not in valid:
+                raise ValueError(f"{self.family.__name__} has no parameter {given!r}; {nearest(given, valid)}")
         return self.family(**{name: value for name, value in plan.items() if name in names} | params)
 
 

@@ -29,8 +29,6 @@ from clrtool.errors import ConfigError
 What = Literal["lr", "momentum"]
 # In the templates below the array library is ``xp``: np, jnp or ops.
 Lines = list[str]
-# Restarts after it are not written down; no training is longer.
-MAX_STEP = 10**12
 
 
 def functions(plan: Plan, xp: str, what: What = "lr") -> str:
@@ -42,22 +40,20 @@ def functions(plan: Plan, xp: str, what: What = "lr") -> str:
     Raises:
         ConfigError: the schedule holds a Python function, which cannot be written down.
     """
-    source = _define(plan.schedule, what, what, limit=plan.last)
-    return source.replace("xp.", f"{xp}.")
+    hold = f"step = xp.minimum(step, {plan.last})"
+    return _define(plan.schedule, what, what, plan.last, hold).replace("xp.", f"{xp}.")
 
 
-def _define(schedule: Schedule, name: str, what: What, limit: int | None = None) -> str:
-    """A function, after those that it calls. Only the outermost one has a ``limit``."""
-    first = [] if limit is None else [f"step = xp.minimum(step, {limit})"]
+def _define(schedule: Schedule, name: str, what: What, until: int, *first: str) -> str:
+    """A function with its ``first`` lines, after those that it calls."""
     if not isinstance(schedule, Join):
-        return _function(name, [*first, *_body(schedule, what)])
-    parts = [_define(part, f"{name}_{number}", what) for number, part in enumerate(schedule.parts, 1)]
+        return _function(name, [*first, *_body(schedule, what, until)])
+    parts = [_define(part, f"{name}_{number}", what, until) for number, part in enumerate(schedule.parts, 1)]
     choice = f"{name}_{len(schedule.parts)}(xp.maximum(step - {schedule.begins[-1]}, 0))"
     for number in range(len(schedule.parts) - 1, 0, -1):
         begin, end = schedule.begins[number - 1 : number + 1]
-        local = f"step - {begin}" if begin else "step"
-        inner = f"xp.maximum({local}, 0)" if begin else local
-        choice = f"xp.where(step < {end}, {name}_{number}({inner}), {choice})"
+        local = f"xp.maximum(step - {begin}, 0)" if begin else "step"
+        choice = f"xp.where(step < {end}, {name}_{number}({local}), {choice})"
     return "\n\n\n".join([*parts, _function(name, [*first, f"return {choice}"])])
 
 
@@ -66,12 +62,13 @@ def _function(name: str, lines: Iterable[str]) -> str:
 
 
 @singledispatch
-def _body(schedule: Schedule, what: What) -> Lines:  # noqa: ARG001
+def _body(schedule: Schedule, what: What, until: int) -> Lines:
+    """The lines of a function of ``step``, which is never asked for more than ``until``."""
     raise ConfigError(f"{type(schedule).__name__} has no formula")
 
 
 @_body.register
-def _(schedule: Cyclical, what: What) -> Lines:
+def _(schedule: Cyclical, what: What, until: int) -> Lines:
     up, period = schedule.stepsize, schedule.period
     base, top = (schedule.base_lr, schedule.max_lr) if what == "lr" else (schedule.momentum_bounds or (0, 0))[::-1]
     scale = _scale(schedule)
@@ -86,7 +83,7 @@ def _(schedule: Cyclical, what: What) -> Lines:
 
 
 @_body.register
-def _(schedule: Phases, what: What) -> Lines:
+def _(schedule: Phases, what: What, until: int) -> Lines:
     values = schedule.values if what == "lr" else schedule.momenta or ()
     lines = [f"value = {_n(values[0])} + 0.0 * step"]
     for k, shape in enumerate(schedule.shapes):
@@ -100,7 +97,7 @@ def _(schedule: Phases, what: What) -> Lines:
 
 
 @_body.register
-def _(schedule: Piecewise, what: What) -> Lines:  # noqa: ARG001
+def _(schedule: Piecewise, what: What, until: int) -> Lines:
     lines = [f"value = {_n(schedule.values[0])} + 0.0 * step"]
     for boundary, value in zip(schedule.boundaries, schedule.values[1:], strict=True):
         lines.append(f"value = xp.where(step >= {boundary}, {_n(value)}, value)")
@@ -108,7 +105,7 @@ def _(schedule: Piecewise, what: What) -> Lines:  # noqa: ARG001
 
 
 @_body.register
-def _(schedule: Exponential, what: What) -> Lines:  # noqa: ARG001
+def _(schedule: Exponential, what: What, until: int) -> Lines:
     # A power of gamma itself would lose its digits in float32.
     exponent = _line(0, math.log(schedule.gamma), _decays(schedule.every, staircase=schedule.staircase))
     lr = f"{_n(schedule.max_lr)} * xp.exp({exponent})"
@@ -116,28 +113,28 @@ def _(schedule: Exponential, what: What) -> Lines:  # noqa: ARG001
 
 
 @_body.register
-def _(schedule: Polynomial, what: What) -> Lines:  # noqa: ARG001
+def _(schedule: Polynomial, what: What, until: int) -> Lines:
     n = _n(schedule.iterations)
-    lines = [f"length = {n} * xp.maximum(xp.ceil(step / {n}), 1)"] if schedule.cycle else []
+    lines = [f"length = {n} * xp.maximum(-(-step // {n}), 1)"] if schedule.cycle else []
     left = "(1 - step / length)" if schedule.cycle else f"(1 - xp.minimum(step, {n}) / {n})"
     power = f"{left} ** {_n(schedule.power)}" if schedule.power != 1 else left
     return [*lines, f"return {_line(schedule.base_lr, schedule.max_lr - schedule.base_lr, power)}"]
 
 
 @_body.register
-def _(schedule: Inverse, what: What) -> Lines:  # noqa: ARG001
+def _(schedule: Inverse, what: What, until: int) -> Lines:
     decays = _line(1, schedule.rate, _decays(schedule.every, staircase=schedule.staircase))
     return [f"return {_n(schedule.max_lr)} * ({decays}) ** -{_n(schedule.power)}"]
 
 
 @_body.register
-def _(schedule: Sigmoid, what: What) -> Lines:  # noqa: ARG001
+def _(schedule: Sigmoid, what: What, until: int) -> Lines:
     exponent = f"{_n(-schedule.gamma)} * (step - {_n(schedule.center)})"
     return [f"return {_n(schedule.max_lr)} / (1 + xp.exp({exponent}))"]
 
 
 @_body.register
-def _(schedule: Cosine, what: What) -> Lines:  # noqa: ARG001
+def _(schedule: Cosine, what: What, until: int) -> Lines:
     n = schedule.iterations
     done = f"step % {_n(2 * n)}" if schedule.wave else f"xp.minimum(step, {_n(n)})"
     share = f"(1 + xp.cos({_n(math.pi / n)} * ({done}))) / 2"
@@ -146,8 +143,8 @@ def _(schedule: Cosine, what: What) -> Lines:  # noqa: ARG001
 
 
 @_body.register
-def _(schedule: CosineRestarts, what: What) -> Lines:  # noqa: ARG001
-    period, begins = _n(schedule.period), schedule.cycle_ends(MAX_STEP)
+def _(schedule: CosineRestarts, what: What, until: int) -> Lines:
+    period, begins = _n(schedule.period), schedule.cycle_ends(until)
     lines = [f"cycle = step // {period}", f"done = step / {period} - cycle"]
     if schedule.t_mul != 1:
         lines = ["cycle, begin = 0 * step, 0 * step"]

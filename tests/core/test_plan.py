@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clrtool.core.plan import Plan, make_plan
+from clrtool.core.plan import Plan, make_plan, plan_from, plan_stages
 from clrtool.core.policies import POLICIES
+from clrtool.report.run import plan_to_json, plan_to_yaml, read_plan
 
 budgets = st.floats(0.5, 1000)
 per_epoch = st.integers(10, 20_000)
@@ -98,3 +99,126 @@ def test_a_plan_that_is_not_whole_cycles_cannot_be_made():
     values = make_plan(0.001, 0.006, 100).to_dict()
     with pytest.raises(ValueError, match="a plan is whole cycles"):
         Plan(**values | {"iterations": values["iterations"] - 1})
+
+
+PLANNABLE = sorted(set(POLICIES) - {"stages"})
+
+
+@pytest.mark.parametrize("policy", PLANNABLE)
+def test_every_policy_is_planned_from_two_bounds_and_a_budget_and_stays_between_them(policy):
+    plan = make_plan(0.001, 0.006, 47, epochs=30, policy=policy)
+    lrs = plan.lr(range(plan.iterations + 1))
+    tail = policy in ("one_cycle", "one_cycle_smith", "warmup_stable_decay")  # these go below base_lr by their nature
+    assert lrs.min() >= (0 if tail else 0.001 * (1 - 1e-12))
+    assert lrs.max() <= 0.006 * (1 + 1e-12)
+    assert lrs.max() == pytest.approx(0.006, rel=0.25)
+    if policy != "fixed":
+        assert lrs[-1] <= 0.001 * (1 + 1e-9)
+    assert len(plan.reasons) >= 1
+    assert plan.lr(plan.iterations + 1000) == plan.lr(plan.iterations)
+
+
+@pytest.mark.parametrize("policy", PLANNABLE)
+def test_a_plan_goes_through_json_and_yaml_and_comes_back_equal(policy, tmp_path):
+    momentum = {"momentum": (0.85, 0.95)} if policy in ("triangular2", "one_cycle") else {}
+    plan = make_plan(0.001, 0.006, 47, epochs=30, policy=policy, warmup_epochs=1, **momentum)
+    for name, text in (("a.json", plan_to_json(plan)), ("a.yaml", plan_to_yaml(plan))):
+        (tmp_path / name).write_text(text)
+        again = read_plan(tmp_path / name)
+        assert again == plan
+        assert np.array_equal(again.lr(range(plan.iterations)), plan.lr(range(plan.iterations)))
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        plan_from("torch:OneCycleLR", {"max_lr": 0.1, "total_steps": 50}, iterations_per_epoch=5),
+        plan_from("tfa:CyclicalLearningRate", {"initial_learning_rate": 0.1, "maximal_learning_rate": 0.2, "step_size": 5, "scale_fn": "lambda x: 1/(2.**(x-1))"}),
+        plan_from("optax:piecewise_constant_schedule", {"init_value": 0.1, "boundaries_and_scales": {"10": 0.5}}),
+        plan_stages([(0.001, 0.005, 10, 40), (0.0001, 0.0005, 5, 60)], 10, momentum=(0.8, 0.9)),
+    ],
+    ids=lambda plan: plan.policy,
+)  # fmt: skip
+def test_a_plan_of_another_system_goes_through_json_and_yaml_and_comes_back_equal(plan, tmp_path):
+    for name, text in (("a.json", plan_to_json(plan)), ("a.yaml", plan_to_yaml(plan))):
+        (tmp_path / name).write_text(text)
+        assert read_plan(tmp_path / name) == plan
+
+
+@given(budgets, per_epoch, st.one_of(st.none(), st.integers(1, 20)), st.one_of(st.none(), st.floats(0.1, 20)))
+def test_the_budgets_that_are_offered_leave_nothing_over(epochs, iterations_per_epoch, cycles, stepsize_epochs):
+    wishes = {"cycles": cycles, "stepsize_epochs": stepsize_epochs, "policy": "triangular"}
+    try:
+        plan = make_plan(0.001, 0.006, iterations_per_epoch, epochs=epochs, **wishes)
+    except ValueError as error:
+        assert "needs: raise epochs" in str(error) or "shorter than one cycle" in str(error)
+        return
+    left = [reason for reason in plan.reasons if "left over" in reason]
+    assert bool(left) == (plan.iterations < math.floor(epochs * iterations_per_epoch * (1 + 1e-15)))
+    if not left or (cycles and stepsize_epochs):
+        return
+    offered = [float(word) for word in left[0].split("cycle. ")[1].removesuffix(" epochs leave none.").split(" or ")]
+    assert all(offered[0] <= epochs for _ in offered[:-1])
+    if stepsize_epochs is None:
+        for budget in offered:
+            fitting = make_plan(0.001, 0.006, iterations_per_epoch, epochs=budget, **wishes)
+            assert fitting.iterations == budget * iterations_per_epoch
+
+
+def test_the_two_nearest_budgets_are_offered():
+    plan = make_plan(0.001, 0.006, 47, epochs=30)
+    assert "24 or 32 epochs leave none" in " ".join(plan.reasons)
+    plan = make_plan(0.001, 0.006, 100, epochs=30, stepsize_epochs=4)
+    assert "24 or 32 epochs leave none" in " ".join(plan.reasons)
+    assert "600 of 3,000 iterations are left over" in " ".join(plan.reasons)
+
+
+def test_a_number_of_cycles_that_makes_the_stepsize_unwise_is_planned_and_said():
+    plan = make_plan(0.001, 0.006, 100, epochs=30, cycles=15)
+    assert (plan.num_cycles, plan.stepsize) == (15, 100)
+    assert "A stepsize of 1 epochs is outside the paper's 2 to 10." in plan.reasons
+
+
+def test_cycles_and_stepsize_together_fix_the_budget():
+    plan = make_plan(0.001, 0.006, 100, cycles=3, stepsize_epochs=4)
+    assert (plan.num_cycles, plan.epochs, plan.budget_epochs) == (3, 24, 24)
+
+
+def test_every_rounding_is_said():
+    plan = make_plan(0.001, 0.006, 47, epochs=30.5, stepsize_epochs=2.5)
+    text = " ".join(plan.reasons)
+    assert "epochs = 30.5 is 1,433.5 iterations, rounded to 1,433." in text
+    assert "stepsize_epochs = 2.5 is 117.5 iterations, rounded to 118." in text
+
+
+@given(st.floats(4, 200), per_epoch, st.floats(0, 3))
+def test_a_warm_up_is_part_of_the_budget(epochs, iterations_per_epoch, warmup_epochs):
+    plan = make_plan(0.001, 0.006, iterations_per_epoch, epochs=epochs, warmup_epochs=warmup_epochs)
+    assert plan.warmup == round(warmup_epochs * iterations_per_epoch)
+    assert plan.iterations == plan.warmup + 2 * plan.stepsize * plan.num_cycles <= epochs * iterations_per_epoch + 1
+    assert plan.lr(0) == (0 if plan.warmup else 0.001)
+
+
+def test_a_stage_that_ends_inside_a_cycle_is_refused_with_the_nearest_end():
+    with pytest.raises(ValueError, match="ends at iteration 15000, not at the end of a cycle; 16000 would be one"):
+        plan_stages([(0.001, 0.005, 2000, 15_000)])
+
+
+@pytest.mark.parametrize(
+    ("wishes", "rule"),
+    [
+        ({"cycles": 0}, "cycles must be a whole number of at least 1, got 0"),
+        ({"cycles": 2.5}, "cycles must be a whole number"),
+        ({"warmup_epochs": -1}, "warmup_epochs must be finite and above 0, got -1"),
+        ({"warmup_epochs": 30}, "3,000 iterations, shorter than one cycle after 3,000 of warm-up: raise epochs"),
+        ({"stepsize_down": 5}, "stepsize_down needs stepsize_epochs"),
+        ({"gama": 0.5, "policy": "exp_range"}, "exp_range has no parameter 'gama'; did you mean 'gamma'"),
+        ({"gamma": 1.5, "policy": "exp_range"}, "must be above 0 and at most 1, got 1.5"),
+        ({"momentum": (0.9, 0.8)}, "the high momentum must be finite and at least 0.9"),
+        ({"policy": "stages"}, "give the stages instead"),
+        ({"policy": "cyclical", "scale": "import os"}, "is not an expression in x"),
+    ],
+)
+def test_bad_wishes_are_refused_with_their_rule(wishes, rule):
+    with pytest.raises(ValueError, match=rule):
+        make_plan(0.001, 0.006, 100, **wishes)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from clrtool.core.bounds import find_bounds
 from clrtool.core.curve import Curve, SweepOutcome
-from clrtool.core.plan import make_plan
+from clrtool.core.plan import make_plan, plan_from
 from clrtool.errors import ConfigError
 from clrtool.report.plots import plot_range_test, plot_schedules, save_figure
 from clrtool.report.run import read_run
@@ -104,3 +104,52 @@ def test_pictures_have_the_size_that_is_read_on_a_page(digits_run):
 def test_another_ending_is_refused(digits_run, tmp_path):
     with pytest.raises(ConfigError, match=r"ends in .png, .svg, .pdf"):
         save_figure(plot_schedules({"a": make_plan(1e-3, 1e-2, 10)}), tmp_path / "a.bmp")
+
+
+def schedules(*policies, **extra):
+    return {policy: make_plan(1e-3, 1e-2, 47, epochs=32, policy=policy, **extra) for policy in policies}
+
+
+def test_several_schedules_are_one_line_each_with_dots_at_the_ends_of_their_cycles():
+    figure = plot_schedules(schedules("triangular2", "one_cycle", "cosine_restarts"))
+    (axes,) = figure.axes
+    lines = [line for line in axes.lines if line.get_linestyle() == "-"]
+    assert [line.get_label() for line in lines] == ["triangular2", "one_cycle", "cosine_restarts"]
+    assert len({line.get_color() for line in lines}) == 3
+    dots = [line.get_xdata().tolist() for line in axes.lines if line.get_marker() == "o"]
+    assert dots == [[8, 16, 24, 32], [], [8, 16, 24, 32]]
+    assert axes.get_xlabel() == "epoch (dots: ends of cycles)"
+    assert [child.get_xlabel() for child in axes.child_axes] == ["iteration"]
+
+
+def test_the_curve_in_the_picture_is_the_plan_peaks_and_all():
+    plan = make_plan(1e-3, 1e-2, 47, epochs=400, policy="triangular")
+    figure = plot_schedules({"a": plan})
+    line = next(line for line in figure.axes[0].lines if line.get_linestyle() == "-")
+    iterations = np.rint(line.get_xdata() * 47).astype(int)
+    np.testing.assert_allclose(line.get_ydata(), plan.lr(iterations))
+    assert np.sum(np.isclose(line.get_ydata(), 1e-2, rtol=1e-12)) >= plan.num_cycles
+
+
+def test_a_momentum_that_moves_has_a_panel_of_its_own():
+    figure = plot_schedules(schedules("triangular2", "one_cycle", momentum=(0.85, 0.95)))
+    top, below = figure.axes
+    assert (top.get_ylabel(), below.get_ylabel()) == ("learning rate", "momentum")
+    assert len(below.lines) == 2
+    assert below.lines[0].get_ydata().min() == pytest.approx(0.85)
+    assert top.get_xlim() == below.get_xlim()
+    assert len(plot_schedules(schedules("triangular2")).axes) == 1
+
+
+def test_the_axis_is_in_iterations_where_the_epochs_are_not_known():
+    plan = plan_from("torch:OneCycleLR", {"max_lr": 0.1, "total_steps": 100, "cycle_momentum": False})
+    (axes,) = plot_schedules({"a": plan}).axes
+    assert axes.get_xlabel() == "iteration"
+    assert axes.get_xlim() == (0, 100)
+    assert not axes.child_axes
+
+
+def test_more_schedules_than_colours_are_refused():
+    plan = make_plan(1e-3, 1e-2, 47)
+    with pytest.raises(ConfigError, match="room for 8 schedules, not 9"):
+        plot_schedules({str(number): plan for number in range(9)})

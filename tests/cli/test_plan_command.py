@@ -1,0 +1,243 @@
+"""``clrtool plan`` and ``clrtool plot`` with other systems' schedules, stages, code, the linter, and long plans."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from clrtool.core.plan import make_plan
+from clrtool.core.sources import schedule_from
+from clrtool.report.plan_file import FORMATS
+from clrtool.report.run import read_plan
+
+NUMBERS = ["--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "47"]
+ONE_CYCLE = ["--from", "torch:OneCycleLR", "max_lr=0.1", "total_steps=30"]
+TRAINING = ["--iterations", "1410", "--iterations-per-epoch", "47"]
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS))
+def test_every_format_is_printed_and_is_that_of_the_plan(cli, form):
+    words = ["--cycles", "1", "--stepsize-epochs", "3", "--policy", "triangular", "--format", form]
+    printed = cli("plan", *NUMBERS, *words)
+    assert printed.code == 0, printed.err
+    assert printed.out == "".join(
+        FORMATS[form](make_plan(1e-3, 1e-2, 47, cycles=1, stepsize_epochs=3, policy="triangular"))
+    )
+
+
+def test_a_schedule_of_another_system_becomes_a_csv_of_its_learning_rates_and_momenta(cli):
+    printed = cli("plan", *ONE_CYCLE, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(printed.out)))
+    schedule = schedule_from("torch:OneCycleLR", {"max_lr": 0.1, "total_steps": 30})
+    assert [float(row["lr"]) for row in rows] == schedule(range(30)).tolist()
+    assert [float(row["momentum"]) for row in rows] == schedule.momentum(range(30)).tolist()
+
+
+def test_parameters_are_typed_by_yaml_and_a_lambda_stays_a_text(cli, tmp_path):
+    words = [
+        "base_lr=1e-3",
+        "max_lr=0.006",
+        "step_size_up=20",
+        "cycle_momentum=false",
+        "scale_fn=lambda x: 1/(2.**(x-1))",
+    ]
+    assert cli("plan", "--from", "CyclicLR", *words, "-o", tmp_path / "a.yaml").code == 0
+    plan = read_plan(tmp_path / "a.yaml")
+    np.testing.assert_allclose(plan.lr([20, 60]), [0.006, 0.0035])
+    assert plan.momentum([0]) is None
+    cli("plan", "--from", "torch:MultiStepLR", "milestones=[10, 20]", "base_lr=0.5", "-o", tmp_path / "b.json")
+    assert read_plan(tmp_path / "b.json").params["milestones"] == [10, 20]
+
+
+def test_the_stages_of_table_2_of_the_paper(cli, tmp_path):
+    words = ["0.001-0.005/2000:16,000", "0.0001-0.0005/1000:22000", "1e-5-5e-5/500:25000"]
+    stages = [word for text in words for word in ("--stage", text)]
+    shown = cli("plan", *stages, "--iterations-per-epoch", "500")
+    assert "25,000 iterations" in shown.out
+    assert "The stages have 4, 3, 3 whole cycles." in shown.out
+    cli("plan", *stages, "-o", tmp_path / "a.json", "--momentum", "0.8,0.9")
+    plan = read_plan(tmp_path / "a.json")
+    np.testing.assert_allclose(plan.lr([2000, 17_000, 22_500]), [0.005, 0.0005, 5e-5])
+    assert float(plan.momentum(2000)) == 0.8
+
+
+def test_policy_parameters_momentum_and_warm_up_reach_the_plan(cli):
+    words = [
+        "--policy",
+        "exp_range",
+        "--momentum",
+        "0.85,0.95",
+        "--warmup-epochs",
+        "2",
+        "gamma=0.999",
+        "decay_base=true",
+    ]
+    plan = json.loads(cli("plan", *NUMBERS, *words, "--format", "json").out)["plan"]
+    assert plan["params"] == {"gamma": 0.999, "momentum": [0.85, 0.95], "decay_base": True}
+    assert plan["warmup"] == 94
+
+
+def test_a_plan_is_planned_anew_from_what_was_asked_before_not_from_what_was_rounded(cli, tmp_path):
+    cli("plan", *NUMBERS, "--epochs", "24.5", "--momentum", "0.8,0.9", "-o", tmp_path / "a.json")
+    again = json.loads(cli("plan", tmp_path / "a.json", "--policy", "triangular2", "--format", "json").out)
+    assert again == json.loads((tmp_path / "a.json").read_text())
+    other = json.loads(cli("plan", tmp_path / "a.json", "--policy", "cosine", "--format", "json").out)["plan"]
+    assert (other["budget_epochs"], other["params"]) == (24.5, {})
+
+
+def test_the_linter_names_cause_and_fix_and_exits_1(cli):
+    found = cli("plan", *ONE_CYCLE, *TRAINING, "--lint")
+    assert found.code == 1
+    for text in ("counted in epochs", "fix: a length of 1,410 iterations", "momentum turned on", "after the end"):
+        assert text in found.out
+    as_json = cli("plan", *ONE_CYCLE, *TRAINING, "--lint", "--format", "json", "--optimizer", "SGD:0.9")
+    assert [finding["rule"] for finding in json.loads(as_json.out)["findings"]] == [
+        "counted in epochs",
+        "after the end",
+    ]
+
+
+def test_the_linter_is_content_with_a_plan_of_clrtool_and_exits_0(cli, tmp_path):
+    cli("plan", *NUMBERS, "--epochs", "32", "-o", tmp_path / "a.json")
+    checked = cli("plan", tmp_path / "a.json", "--lint")
+    assert (checked.code, checked.out) == (0, "")
+    assert "nothing found" in checked.err
+
+
+def test_the_linter_reads_learning_rates_from_a_csv(cli, tmp_path):
+    # the formula of a well-known blog: (initial + max) / step_size * value
+    values = [0.001 + 0.007 / 20 * (t if t <= 20 else 20 - 2 * (t - 20)) for t in range(60)]
+    for name, text in (
+        ("header.csv", "step,lr\n" + "".join(f"{t},{lr}\n" for t, lr in enumerate(values))),
+        ("bare.csv", "".join(f"{lr}\n" for lr in values)),
+    ):
+        (tmp_path / name).write_text(text)
+        found = cli("plan", "--lint", "--csv", tmp_path / name, "--base-lr", "0.001", "--max-lr", "0.006")
+        assert found.code == 1
+        assert "negative" in found.out
+        assert "outside the bounds" in found.out
+
+
+def test_a_csv_that_clrtool_wrote_has_no_finding(cli, tmp_path):
+    cli("plan", *NUMBERS, "--epochs", "8", "-o", tmp_path / "a.csv")
+    assert cli("plan", "--lint", "--csv", tmp_path / "a.csv", "--base-lr", "1e-3", "--max-lr", "1e-2").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--from", "torch:CyclicRL"], "no schedule is known as 'torch:CyclicRL'; did you mean 'torch:CyclicLR'"),
+        (["--from", "torch:CyclicLR", "base_lr=0.1"], "torch.optim.lr_scheduler.CyclicLR needs max_lr; give each as NAME=VALUE"),
+        (["--from", "torch:CyclicLR", "base_lr=0.2", "max_lr=0.1"], "max_lr must be finite and at least 0.2, got 0.1"),
+        (["--from", "torch:CyclicLR", "base_lr=0.1", "max_lr=0.2", "step_size_up=0"], "stepsize must be a whole number of at least 1, got 0"),
+        (["--from", "torch:CyclicLR", "base_lr=nan", "max_lr=0.1"], "base_lr = nan is not a finite number"),
+        (["--from", "torch:CyclicLR", "base_lr=-0.1", "max_lr=0.1"], "base_lr must be finite and at least 0.0, got -0.1"),
+        (["--from", "torch:CyclicLR", "base_lr=high", "max_lr=0.1"], "base_lr must be finite and at least 0.0, got 'high'"),
+        (["--from", "torch:ExponentialLR", "gamma=1.1"], "gamma must be at most 1, got 1.1"),
+        (["--from", "torch:MultiStepLR", "milestones=[20, 10]"], "must be finite and rise from each to the next, got [20, 10]"),
+        (["--from", "torch:MultiStepLR", "milestones=7"], "torch.optim.lr_scheduler.MultiStepLR: "),
+        (["--from", "torch:CyclicLR", "base_lr=0.1", "max_lr=0.2", "scale_fn=open('x')"], "open('x') is not allowed"),
+        ([*ONE_CYCLE, "--epochs", "3"], "--epochs has no meaning with --from torch:OneCycleLR"),
+        ([*ONE_CYCLE, "--iterations", "0"], "iterations must be a whole number of at least 1, got 0"),
+        ([*ONE_CYCLE, "--iterations", "99999999999"], "iterations must be at most 1e+09"),
+        ([*ONE_CYCLE, "pct_start=0.0333333333333333333"], None),
+        (["--from", "torch:OneCycleLR", "max_lr=1", "total_steps=10", "pct_start=0.1"], "a rise of no length"),
+        ([*NUMBERS, "--policy", "cosin"], "policy 'cosin' is unknown; did you mean 'cosine'? Valid: "),
+        ([*NUMBERS, "--policy", "exp_range", "gamma=2"], "must be above 0 and at most 1, got 2"),
+        ([*NUMBERS, "gama=2"], "triangular2 has no parameter 'gama'"),
+        ([*NUMBERS, "--momentum", "0.9"], "--momentum '0.9': must be two numbers, LOW,HIGH, such as 0.85,0.95"),
+        ([*NUMBERS, "--momentum", "0.9,1.9"], "the high momentum must be below 1, got 1.9"),
+        ([*NUMBERS, "--cycles", "0"], "cycles must be a whole number of at least 1, got 0"),
+        ([*NUMBERS, "--iterations", "10"], "--iterations is for --from; the length of a plan is --epochs"),
+        ([*NUMBERS, "--csv", "a.csv"], "--csv needs --lint"),
+        ([*NUMBERS, "--lint", "--format", "torch"], "--lint prints a table or json, not torch"),
+        ([*NUMBERS, "--lint", "--stepped", "batch"], "--stepped 'batch': must be iteration or epoch"),
+        ([*NUMBERS, "--lint", "--optimizer", "SGD:high"], "--optimizer 'SGD:high': must look like SGD or SGD:0.9"),
+        (["--lint", "--csv", "nowhere.csv"], "nowhere.csv: cannot be read"),
+        ([*NUMBERS, "--format", "deepspeed"], "DeepSpeed has no schedule for triangular2"),
+        ([*NUMBERS, "--policy", "cosine", "--format", "caffe"], "Caffe has no lr_policy for cosine"),
+        ([*NUMBERS, "-o", "a.py"], "the ending and --format must agree"),
+        (["--stage", "0.1"], "--stage '0.1': must look like 0.001-0.005/2000:16000, LOW-HIGH/STEPSIZE:UNTIL"),
+        (["--stage", "0.1-0.5/10:30"], "ends at iteration 30, not at the end of a cycle; 40 would be one"),
+        (["--stage", "0.1-0.5/10:40", "--epochs", "3"], "--epochs has no meaning with --stage"),
+        (["a.json", "b.json"], "plan takes one source, not a.json, b.json; clrtool plot overlays several"),
+    ],
+)  # fmt: skip
+def test_a_bad_input_gives_one_clear_message_and_exit_code_2(cli, words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = cli("plan", *words)
+    if message is None:
+        assert result.code in (0, 2)
+        return
+    assert result.code == 2, result.out
+    assert message in " ".join(result.err.split())
+    assert "Traceback" not in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["lr\n0.1\nhigh\n", "lr\n0.1\n\n,\n"])
+def test_a_csv_with_a_bad_row_is_refused_at_its_line(cli, tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    result = cli("plan", "--lint", "--csv", tmp_path / "a.csv")
+    assert result.code == 2
+    assert f"a.csv:{text.count(chr(10)) if ',' in text else 3}: no learning rate" in result.err
+
+
+def test_a_long_csv_takes_the_memory_of_a_short_one(tmp_path):
+    def peak(epochs):
+        words = [
+            "plan",
+            "--base-lr",
+            "1e-3",
+            "--max-lr",
+            "1e-2",
+            "--iterations-per-epoch",
+            "10000",
+            "--epochs",
+            str(epochs),
+        ]
+        code = "import resource, sys; from clrtool.cli.main import main\ntry: main(sys.argv[1:])\nfinally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        run = subprocess.run(
+            [sys.executable, "-c", code, *words, "-o", str(tmp_path / "a.csv")],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return int(run.stderr.splitlines()[-1]) * 1024  # Linux counts in KiB
+
+    short, long = peak(20), peak(200)
+    assert (tmp_path / "a.csv").read_bytes().count(b"\n") == 2_000_002
+    assert long - short < 16e6  # bytes; the rows themselves are 60 MB
+
+
+def test_plot_overlays_plans_and_draws_another_systems_schedule(cli, tmp_path):
+    for policy in ("triangular2", "one_cycle"):
+        cli("plan", *NUMBERS, "--policy", policy, "-o", tmp_path / f"{policy}.json")
+    both = [tmp_path / "triangular2.json", tmp_path / "one_cycle.json"]
+    assert cli("plot", "--from", *both, "-o", tmp_path / "a.svg").code == 0
+    text = (tmp_path / "a.svg").read_text()
+    assert cli("plot", *both, "-o", tmp_path / "b.svg").code == 0
+    assert (tmp_path / "b.svg").read_text() == text
+    drawn = cli("plot", "--from", "torch:OneCycleLR", "max_lr=0.1", "total_steps=100", "-o", tmp_path / "c.png")
+    assert drawn.code == 0
+    assert (tmp_path / "c.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "plot needs a run folder, a plan file, or --from SYSTEM:NAME"),
+        (["--from", "torch:OneCycleLR", "max_lr=0.1", "total_steps=100"], "this picture needs a name: -o FILE.png"),
+        (["--from", "torch:Nothing", "-o", "a.png"], "no schedule is known as 'torch:Nothing'"),
+        (["nowhere.json", "other.json", "-o", "a.png"], "nowhere.json: no such file"),
+    ],
+)
+def test_plot_refuses_what_it_cannot_draw(cli, words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = cli("plot", *words)
+    assert result.code == 2
+    assert message in result.err

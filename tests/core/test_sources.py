@@ -1,0 +1,300 @@
+"""Schedules read in other systems' words, against those systems themselves and against their recorded values."""
+
+import json
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from clrtool.core.sources import SOURCES, find_source, schedule_from
+from tests.core.systems import keras_rates, optax_rates, torch_rates, transformers_rates
+
+LR = "torch.optim.lr_scheduler."
+rates = st.floats(1e-6, 10)
+counts = st.integers(1, 200)
+shares = st.floats(0.05, 1.0)
+STEPS = 160
+
+
+def equal(source, params, theirs, momentum=None):
+    schedule = schedule_from(source, params)
+    np.testing.assert_allclose(schedule(range(len(theirs))), theirs, rtol=1e-9, atol=1e-12)
+    if momentum is not None:
+        np.testing.assert_allclose(schedule.momentum(range(len(momentum))), momentum, rtol=1e-9)
+
+
+def nine_digits(values):
+    """What the ninth digit of a number leaves open: the recorded values have no more."""
+    return 0.5 * 10.0 ** (np.floor(np.log10(np.maximum(np.abs(values), 1e-300))) - 8)
+
+
+# Where float32 adds 1 to a cosine near -1, or takes a high power, its last digit is worth more than 2e-6 of the result.
+# The same library in float64 agrees to 1e-9 at the same parameters (below), and so does torch for the Addons' case.
+CANCELS = {
+    "keras.optimizers.schedules.CosineDecayRestarts",
+    "optax.cosine_onecycle_schedule",
+    "tfa.optimizers.CyclicalLearningRate",
+}
+
+
+def test_every_recorded_case_is_reproduced_at_every_iteration(shared):
+    cases = json.loads((shared / "reference" / "schedules.json").read_text())["cases"]
+    assert len(cases) == 45
+    for case in cases:
+        schedule = schedule_from(case["source"], case["params"])
+        single = case.get("note") == "float32"
+        for ours, name in ((schedule, "lr"), (schedule.momentum, "momentum")):
+            if name not in case:
+                continue
+            recorded = np.array(case[name])
+            allowed = (2e-6 if single else 1e-9) * np.abs(recorded) + 1e-12 + nine_digits(recorded)
+            if case["source"] in CANCELS:
+                allowed += np.finfo(np.float32).eps * recorded.max()
+            assert np.all(np.abs(ours(range(len(recorded))) - recorded) <= allowed), (
+                case["source"],
+                case["params"],
+                name,
+            )
+
+
+def test_momentum_is_none_where_a_schedule_leaves_it_alone():
+    assert schedule_from("torch:StepLR", {"step_size": 3}).momentum([0]) is None
+    assert (
+        schedule_from("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "cycle_momentum": False}).momentum([0]) is None
+    )
+
+
+@given(
+    rates, rates, counts, st.one_of(st.none(), counts), st.sampled_from(["triangular", "triangular2", "exp_range"]),
+    st.floats(0.9, 1.0), st.floats(0.1, 0.5), st.floats(0.5, 0.99),
+)  # fmt: skip
+def test_cyclic_lr_is_torchs(one, other, up, down, mode, gamma, low, high):
+    params = {
+        "base_lr": min(one, other), "max_lr": max(one, other), "step_size_up": up, "step_size_down": down,
+        "mode": mode, "gamma": gamma, "base_momentum": low, "max_momentum": high,
+    }  # fmt: skip
+    equal("torch:CyclicLR", params, *torch_rates("CyclicLR", params, STEPS))
+
+
+@given(counts, st.sampled_from(["cycle", "iterations"]), st.sampled_from([
+    "lambda x: 1/(2.**(x-1))", "1./((1/math.log(2))**(x-1))", "0.5*(1+sin(x*math.pi/2.))", "exp(-x / 50)", "1/(5**(x*0.01))",
+    "max(0, 1 - x / 100)", "abs(cos(x)) % 1",
+]))  # fmt: skip
+def test_a_scale_written_as_text_is_the_python_function_of_the_same_text(up, scale_mode, text):
+    assume("(x-1)" not in text or scale_mode == "cycle")  # at iteration 0 it is above 1
+    words = {name: getattr(math, name) for name in ("sin", "cos", "exp")} | {"math": math}
+    function = eval(text if text.startswith("lambda") else f"lambda x: {text}", words)  # noqa: S307
+    params = {"base_lr": 0.1, "max_lr": 0.7, "step_size_up": up, "scale_mode": scale_mode}
+    theirs = torch_rates("CyclicLR", params | {"scale_fn": function}, STEPS)
+    equal("torch:CyclicLR", params | {"scale_fn": text}, *theirs)
+
+
+@given(
+    rates, st.integers(2, 200), st.floats(0, 1), st.sampled_from(["cos", "linear"]), st.booleans(),
+    st.floats(1, 100), st.floats(1, 1e5), st.floats(0.1, 0.5), st.floats(0.5, 0.99),
+)  # fmt: skip
+def test_one_cycle_lr_is_torchs(max_lr, total, pct_start, anneal, three, div, final_div, low, high):
+    params = {
+        "max_lr": max_lr, "total_steps": total, "pct_start": pct_start, "anneal_strategy": anneal, "three_phase": three,
+        "div_factor": div, "final_div_factor": final_div, "base_momentum": low, "max_momentum": high,
+    }  # fmt: skip
+    if pct_start * total == 1:
+        with pytest.raises(ValueError, match="a rise of no length"):
+            schedule_from("torch:OneCycleLR", params)
+        return
+    equal("torch:OneCycleLR", params, *torch_rates("OneCycleLR", params, total))
+
+
+@given(rates, shares, counts, counts, st.integers(1, 4))
+def test_the_other_schedulers_of_torch_are_torchs(lr, share, first, second, mult):
+    cases = {
+        "StepLR": {"step_size": first, "gamma": share},
+        "MultiStepLR": {"milestones": [first, first + second], "gamma": share},
+        "ExponentialLR": {"gamma": share},
+        "CosineAnnealingWarmRestarts": {"T_0": first, "T_mult": mult, "eta_min": lr * share / 2},
+        "CosineAnnealingLR": {"T_max": first, "eta_min": lr * share / 2},
+        "PolynomialLR": {"total_iters": first, "power": 3 * share},
+        "LinearLR": {"start_factor": share, "end_factor": 1 - share / 2, "total_iters": first},
+        "ConstantLR": {"factor": share, "total_iters": first},
+    }
+    for name, params in cases.items():
+        theirs, _ = torch_rates(name, params, STEPS, lr=lr)
+        # torch multiplies step by step: its own rounding is the larger one, and near 0 it is all there is
+        schedule = schedule_from(f"torch:{name}", params | {"base_lr": lr})
+        np.testing.assert_allclose(schedule(range(STEPS)), theirs, rtol=1e-9, atol=1e-12 * max(1, lr), err_msg=name)
+
+
+@given(rates, shares, counts, counts, st.floats(1.1, 3), st.booleans())
+@settings(max_examples=25)
+def test_the_schedules_of_keras_in_float64_are_keras_own(lr, share, steps, warmup, mult, flag):
+    cases = {
+        "CosineDecay": {"initial_learning_rate": lr, "decay_steps": steps, "alpha": share},
+        "CosineDecayRestarts": {"initial_learning_rate": lr, "first_decay_steps": steps, "m_mul": share, "alpha": share / 2, "t_mul": 1.0 if flag else mult},
+        "ExponentialDecay": {"initial_learning_rate": lr, "decay_steps": steps, "decay_rate": share, "staircase": flag},
+        "PolynomialDecay": {"initial_learning_rate": lr, "decay_steps": steps, "end_learning_rate": lr * share, "power": mult, "cycle": flag},
+        "InverseTimeDecay": {"initial_learning_rate": lr, "decay_steps": steps, "decay_rate": mult, "staircase": flag},
+        "PiecewiseConstantDecay": {"boundaries": [steps, steps + warmup], "values": [lr, lr * share, lr / 2]},
+    }  # fmt: skip
+    cases["CosineDecay, warm-up"] = cases["CosineDecay"] | {"warmup_target": 2 * lr, "warmup_steps": warmup}
+    steps_seen = [0, 1, steps - 1, steps + 1, steps + warmup, steps + warmup + 1, 2 * steps + 1, 777]
+    for name, params in cases.items():
+        word = name.split(",")[0]
+        theirs = keras_rates(word, params, steps_seen)
+        ours = schedule_from(f"keras:{word}", params)(steps_seen)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12, err_msg=f"{name} {params}")
+
+
+@given(rates, shares, counts, counts, st.integers(0, 20), st.floats(0.5, 3), st.booleans())
+@settings(max_examples=25)
+def test_the_schedules_of_optax_in_float64_are_optax_own(lr, share, steps, warmup, begin, power, flag):
+    late = {"transition_begin": begin}
+    cases = {
+        "constant_schedule": {"value": lr},
+        "linear_schedule": {"init_value": lr, "end_value": lr * share, "transition_steps": steps} | late,
+        "polynomial_schedule": {"init_value": lr, "end_value": lr * share, "power": power, "transition_steps": steps} | late,
+        "piecewise_constant_schedule": {"init_value": lr, "boundaries_and_scales": {steps: share, steps + warmup: 0.5}},
+        "exponential_decay": {"init_value": lr, "transition_steps": steps, "decay_rate": share, "staircase": flag, "end_value": lr / 50} | late,
+        "cosine_decay_schedule": {"init_value": lr, "decay_steps": steps, "alpha": share, "exponent": power},
+        "piecewise_interpolate_schedule": {"interpolate_type": "cosine" if flag else "linear", "init_value": lr, "boundaries_and_scales": {steps: share, steps + warmup: 2.0}},
+        "cosine_onecycle_schedule": {"transition_steps": steps + 10, "peak_value": lr, "pct_start": max(0.1, share * 0.9)},
+        "linear_onecycle_schedule": {"transition_steps": steps + 40, "peak_value": lr, "pct_start": 0.5 * share + 0.03, "pct_final": 0.8},
+        "warmup_constant_schedule": {"init_value": lr * share, "peak_value": lr, "warmup_steps": warmup},
+        "warmup_cosine_decay_schedule": {"init_value": lr * share, "peak_value": lr, "warmup_steps": warmup, "decay_steps": warmup + steps, "end_value": lr * share, "exponent": power},
+        "warmup_exponential_decay_schedule": {"init_value": 0.0, "peak_value": lr, "warmup_steps": warmup, "transition_steps": steps, "decay_rate": share},
+    }  # fmt: skip
+    seen = np.array([0, 1, 3, begin, steps - 1, steps, steps + begin, warmup, steps + warmup, steps + warmup + 1, 777])
+    for name, params in cases.items():
+        ours = schedule_from(f"optax:{name}", params)(seen)
+        np.testing.assert_allclose(
+            ours, optax_rates(name, params, seen), rtol=1e-9, atol=1e-12, err_msg=f"{name} {params}"
+        )
+
+
+@given(
+    rates,
+    st.floats(0, 0.9),
+    st.integers(1, 40),
+    st.integers(50, 150),
+    st.integers(1, 5),
+    st.sampled_from(["linear", "cosine"]),
+)
+@settings(max_examples=30)
+def test_the_schedules_of_transformers_are_transformers_own(lr, share, warmup, total, cycles, kind):
+    base = {"num_warmup_steps": warmup, "num_training_steps": total}
+    cases = {
+        "constant": {},
+        "constant_with_warmup": {"num_warmup_steps": warmup},
+        "linear": base,
+        "cosine": base | {"num_cycles": cycles / 2},
+        "cosine_with_restarts": base | {"num_cycles": cycles},
+        "cosine_with_min_lr": base | {"min_lr": lr * share},
+        "polynomial": base | {"lr_end": lr * share / 2, "power": cycles},
+        "inverse_sqrt": {"num_warmup_steps": warmup, "timescale": 10 * cycles},
+        "warmup_stable_decay": base | {"num_decay_steps": 10, "min_lr_ratio": share, "warmup_type": kind, "decay_type": "cosine" if kind == "linear" else "1-sqrt"},
+    }  # fmt: skip
+    for name, params in cases.items():
+        ours = schedule_from(f"transformers:{name}", params | {"base_lr": lr})(range(STEPS))
+        theirs = transformers_rates(name, params, lr, STEPS)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12, err_msg=f"{name} {params}")
+
+
+def test_one_cycle_of_deepspeed_is_one_triangle_then_its_base():
+    params = {"cycle_min_lr": 0.1, "cycle_max_lr": 0.5, "cycle_first_step_size": 4, "cycle_second_step_size": 2}
+    schedule = schedule_from("deepspeed:OneCycle", params)
+    expected = [*np.linspace(0.1, 0.5, 5), 0.3, 0.1, 0.1, 0.1]
+    np.testing.assert_allclose(schedule(range(9)), expected)
+    np.testing.assert_allclose(schedule.momentum([0, 4, 6, 8]), [0.9, 0.8, 0.9, 0.9])
+    decaying = params | {"cycle_momentum": False, "decay_lr_rate": 0.5, "decay_step_size": 10}
+    # documented: cycle_min_lr / (1 + decay_lr_rate * iterations after the cycle / decay_step_size)
+    assert schedule_from("deepspeed:OneCycle", decaying)(6 + 20) == pytest.approx(0.1 / (1 + 0.5 * 2))
+    warm = {"total_num_steps": 30, "warmup_max_lr": 0.5, "warmup_num_steps": 10, "warmup_type": "linear"}
+    np.testing.assert_allclose(
+        schedule_from("deepspeed:WarmupDecayLR", warm)([0, 5, 10, 20, 30]), [0, 0.25, 0.5, 0.25, 0]
+    )
+
+
+def test_caffes_policies_are_its_documented_formulas():
+    t = np.arange(50)
+    formulas = {
+        "fixed": ({}, 0.1 + 0 * t),
+        "step": ({"gamma": 0.5, "stepsize": 7}, 0.1 * 0.5 ** np.floor(t / 7)),
+        "exp": ({"gamma": 0.9}, 0.1 * 0.9**t),
+        "inv": ({"gamma": 0.01, "power": 0.75}, 0.1 * (1 + 0.01 * t) ** -0.75),
+        "multistep": ({"gamma": 0.1, "stepvalue": [10, 30]}, 0.1 * 0.1 ** ((t >= 10).astype(int) + (t >= 30))),
+        "poly": ({"power": 2.0, "max_iter": 50}, 0.1 * (1 - t / 50) ** 2),
+        "sigmoid": ({"gamma": -0.2, "stepsize": 25}, 0.1 / (1 + np.exp(0.2 * (t - 25)))),
+    }
+    for name, (params, expected) in formulas.items():
+        np.testing.assert_allclose(schedule_from(f"caffe:{name}", params | {"base_lr": 0.1})(t), expected, rtol=1e-12)
+
+
+def test_the_triangles_of_the_papers_appendix_a():
+    def appendix_a(t, base, top, stepsize, power):
+        if t == 0:
+            return base
+        cycle = t // (2 * stepsize)
+        x = (t - (2 * cycle + 1) * stepsize) / stepsize
+        return base + (top - base) * min(1, max(0, (1 - abs(x)) / 2 ** (power * cycle)))
+
+    for name, power in (("triangular", 0), ("triangular2", 1)):
+        ours = schedule_from(f"caffe:{name}", {"base_lr": 0.001, "max_lr": 0.006, "stepsize": 9})
+        np.testing.assert_allclose(ours(range(100)), [appendix_a(t, 0.001, 0.006, 9, power) for t in range(100)])
+
+
+def test_a_source_has_a_full_name_a_short_one_and_its_last_word(monkeypatch):
+    for name in ("a.same", "b:same"):
+        monkeypatch.setitem(SOURCES, name, lambda: None)
+    for name in ("torch.optim.lr_scheduler.CyclicLR", "torch:CyclicLR", "CyclicLR", "torch.CyclicLR"):
+        assert find_source(name) == LR + "CyclicLR"
+    assert find_source("transformers:cosine") == "transformers.get_scheduler:cosine"
+    with pytest.raises(ValueError, match=r"several schedules: a\.same, b:same"):
+        find_source("same")
+    with pytest.raises(ValueError, match="did you mean 'torch:CyclicLR'"):
+        find_source("torch:CyclicRL")
+
+
+@pytest.mark.parametrize(
+    ("source", "params", "message"),
+    [
+        ("torch:CyclicLR", {"base_lr": 0.2, "max_lr": 0.1}, "max_lr must be finite and at least 0.2, got 0.1"),
+        ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "step_size_up": 0}, "stepsize must be a whole number of at least 1, got 0"),
+        ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "mode": "exp_range", "gamma": 1.5}, "gamma.* must be above 0 and at most 1, got 1.5"),
+        ("torch:CyclicLR", {"base_lr": -0.1, "max_lr": 0.2}, "base_lr must be finite and at least 0.0, got -0.1"),
+        ("torch:CyclicLR", {"base_lr": math.nan, "max_lr": 0.2}, "base_lr must be finite"),
+        ("torch:CyclicLR", {"base_lr": "high", "max_lr": 0.2}, "base_lr must be finite and at least 0.0, got 'high'"),
+        ("torch:CyclicLR", {"base_lr": 0.1}, "needs max_lr"),
+        ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "step_size": 3}, "no parameter 'step_size'; did you mean 'step_size_up'"),
+        ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "scale_fn": "__import__('os').system('true')"}, "is not allowed; functions"),
+        ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "scale_fn": "(lambda: 1)()"}, "is not allowed"),
+        ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "scale_fn": "x.real"}, "is not allowed"),
+        ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "scale_fn": "lambda x, y: x"}, "function of one variable"),
+        ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "scale_fn": "1 +"}, "is not an expression in x"),
+        ("torch:OneCycleLR", {"max_lr": 0.1}, "needs total_steps, or epochs and steps_per_epoch"),
+        ("torch:MultiStepLR", {"milestones": [30, 20]}, "boundaries must be finite and rise from each to the next"),
+        ("keras:PiecewiseConstantDecay", {"boundaries": [30, 20], "values": [1, 0.5, 0.1]}, "rise from each to the next"),
+        ("keras:CosineDecayRestarts", {"initial_learning_rate": 0.1, "first_decay_steps": 5, "t_mul": 0.5}, "t_mul must be 1, or at least 1.001"),
+        ("transformers:linear", {"base_lr": 0.1, "num_warmup_steps": 50, "num_training_steps": 50}, "num_training_steps must be a whole number of at least 51"),
+    ],
+)  # fmt: skip
+def test_bad_parameters_are_refused_with_their_rule(source, params, message):
+    with pytest.raises(ValueError, match=message):
+        schedule_from(source, params)([0, 1, 2])
+
+
+def test_no_power_in_a_scale_takes_forever():
+    scale = "9**9**9**9**x"
+    with pytest.raises(ValueError, match=r"scale must stay in \[0, 1\]"):
+        schedule_from("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "scale_fn": scale})([5])
+
+
+def test_the_helper_for_torch_really_steps_it():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stepped, momentum = torch_rates("CyclicLR", {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 2}, 4)
+    assert stepped == pytest.approx([0.1, 0.3, 0.5, 0.3])
+    assert momentum == pytest.approx([0.9, 0.85, 0.8, 0.85])
+    assert torch.__version__

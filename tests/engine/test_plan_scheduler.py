@@ -1,0 +1,168 @@
+"""PlanScheduler in real training loops of torch: against the plan, torch's own scheduler, checkpoints and processes."""
+
+import copy
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from clrtool import PlanScheduler, make_plan, plan_from
+from clrtool.core.policies import POLICIES
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def make(optimizer=torch.optim.SGD, lrs=(1.0,), **arguments):
+    return optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in lrs], **arguments)
+
+
+def follow(optimizer, scheduler, steps):
+    seen = []
+    for _ in range(steps):
+        seen.append([float(group["lr"]) for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    return np.array(seen)
+
+
+@pytest.mark.parametrize("policy", sorted(set(POLICIES) - {"stages"}))
+def test_it_follows_every_policy(policy):
+    plan = make_plan(0.001, 0.006, 5, epochs=13, policy=policy, warmup_epochs=1)
+    optimizer = make()
+    seen = follow(optimizer, PlanScheduler(optimizer, plan), plan.iterations)
+    np.testing.assert_allclose(seen[:, 0], plan.lr(range(plan.iterations)), rtol=1e-12, atol=1e-300)
+
+
+def test_it_gives_what_torchs_cyclic_lr_gives_momentum_too():
+    plan = make_plan(0.001, 0.006, 5, epochs=13, momentum=(0.8, 0.9))
+    ours, theirs = (make(momentum=0.5) for _ in range(2))
+    schedulers = PlanScheduler(ours, plan), torch.optim.lr_scheduler.CyclicLR(theirs, **plan.torch_kwargs())
+    for _ in range(plan.iterations):
+        for name in ("lr", "momentum"):
+            assert ours.param_groups[0][name] == pytest.approx(theirs.param_groups[0][name], rel=1e-12)
+        for optimizer, scheduler in zip((ours, theirs), schedulers, strict=True):
+            optimizer.step()
+            scheduler.step()
+
+
+def test_the_first_beta_is_the_momentum_of_adam():
+    plan = make_plan(0.001, 0.006, 5, epochs=13, momentum=(0.8, 0.9))
+    optimizer = make(torch.optim.AdamW, betas=(0.5, 0.99))
+    scheduler = PlanScheduler(optimizer, plan)
+    assert optimizer.param_groups[0]["betas"] == (0.9, 0.99)
+    follow(optimizer, scheduler, plan.stepsize)
+    assert optimizer.param_groups[0]["betas"] == (0.8, 0.99)
+
+
+def test_groups_keep_the_ratios_of_their_learning_rates():
+    plan = make_plan(0.001, 0.006, 5, epochs=13)
+    optimizer = make(lrs=(0.02, 0.2, 0.0))
+    seen = follow(optimizer, PlanScheduler(optimizer, plan), 40)
+    np.testing.assert_allclose(seen[:, 0], plan.lr(range(40)))
+    np.testing.assert_allclose(seen[:, 1], 10 * seen[:, 0])
+    assert np.all(seen[:, 2] == 0)
+
+
+@pytest.mark.parametrize("at", [0, 1, 17, 30, 59])
+@pytest.mark.parametrize("order", ["optimizer first", "scheduler first"])
+def test_a_checkpoint_is_one_integer_and_goes_on_in_a_fresh_optimizer(at, order):
+    plan = make_plan(0.001, 0.006, 5, epochs=12, momentum=(0.8, 0.9))
+    whole = make(lrs=(0.02, 0.2), momentum=0.5)
+    expected = follow(whole, PlanScheduler(whole, plan), plan.iterations)
+
+    first = make(lrs=(0.02, 0.2), momentum=0.5)
+    scheduler = PlanScheduler(first, plan)
+    follow(first, scheduler, at)
+    saved = copy.deepcopy({"optimizer": first.state_dict(), "scheduler": scheduler.state_dict()})
+    assert saved["scheduler"] == {"last_epoch": at}
+
+    fresh = make(lrs=(0.02, 0.2), momentum=0.5)
+    resumed = PlanScheduler(fresh, plan)
+    parts = {"optimizer": fresh, "scheduler": resumed}
+    for name in ("optimizer", "scheduler") if order == "optimizer first" else ("scheduler", "optimizer"):
+        parts[name].load_state_dict(saved[name])
+    assert saved["scheduler"] == {"last_epoch": at}  # the caller's own is left alone, and can be loaded again
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(follow(fresh, resumed, plan.iterations - at), expected[at:])
+    resumed.load_state_dict(saved["scheduler"])
+    assert resumed.get_last_lr() == pytest.approx(list(expected[at]))
+
+
+def test_last_epoch_resumes_without_a_checkpoint_as_torch_counts_it():
+    plan = make_plan(0.001, 0.006, 5, epochs=12)
+    optimizer = make()
+    scheduler = PlanScheduler(optimizer, plan, last_epoch=16)
+    assert scheduler.get_last_lr() == [plan.lr(17)]
+
+
+def test_past_its_end_it_holds_the_last_value_and_warns_once():
+    plan = make_plan(0.001, 0.006, 5, epochs=4)
+    optimizer = make()
+    scheduler = PlanScheduler(optimizer, plan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        follow(optimizer, scheduler, plan.iterations)
+    optimizer.step()
+    with pytest.warns(UserWarning, match="the plan ended after 20 iterations: its last value is held"):
+        scheduler.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.all(follow(optimizer, scheduler, 50) == 0.001)
+
+
+def test_a_schedule_of_another_system_ends_with_its_own_last_value():
+    plan = plan_from("torch:CosineAnnealingWarmRestarts", {"T_0": 10, "base_lr": 0.1}, iterations=20)
+    optimizer = make()
+    scheduler = PlanScheduler(optimizer, plan)
+    seen = follow(optimizer, scheduler, 20)
+    assert scheduler.get_last_lr() == [seen[-1, 0]]  # not the restart that would come next
+
+
+def test_a_tensor_learning_rate_is_changed_in_place():
+    plan = make_plan(0.001, 0.006, 5, epochs=4)
+    optimizer = make(torch.optim.Adam, lrs=(torch.tensor(1.0),), foreach=False)
+    tensor = optimizer.param_groups[0]["lr"]
+    scheduler = PlanScheduler(optimizer, plan)
+    seen = follow(optimizer, scheduler, 10)
+    assert optimizer.param_groups[0]["lr"] is tensor
+    np.testing.assert_allclose(seen[:, 0], plan.lr(range(10)), rtol=1e-6)
+
+
+@cuda
+def test_a_tensor_learning_rate_on_the_gpu_is_changed_in_place():
+    plan = make_plan(0.001, 0.006, 5, epochs=4)
+    parameter = torch.nn.Parameter(torch.zeros(1, device="cuda"))
+    optimizer = torch.optim.Adam([parameter], lr=torch.tensor(1.0, device="cuda"), capturable=True)
+    tensor = optimizer.param_groups[0]["lr"]
+    seen = follow(optimizer, PlanScheduler(optimizer, plan), 10)
+    assert optimizer.param_groups[0]["lr"] is tensor
+    np.testing.assert_allclose(seen[:, 0], plan.lr(range(10)), rtol=1e-6)
+
+
+def test_it_can_be_pickled_and_goes_on():
+    plan = make_plan(0.001, 0.006, 5, epochs=12)
+    optimizer = make()
+    scheduler = PlanScheduler(optimizer, plan)
+    follow(optimizer, scheduler, 7)
+    again = pickle.loads(pickle.dumps(scheduler))  # noqa: S301
+    np.testing.assert_allclose(follow(again.optimizer, again, 10)[:, 0], plan.lr(range(7, 17)))
+
+
+def test_it_is_a_scheduler_to_torch():
+    plan = make_plan(0.001, 0.006, 5, epochs=12)
+    optimizer = make()
+    scheduler = PlanScheduler(optimizer, plan)
+    assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
+    with pytest.warns(UserWarning, match=r"lr_scheduler.step\(\)` before `optimizer.step\(\)"):
+        scheduler.step()
+
+
+def test_an_optimizer_that_cannot_follow_is_refused():
+    plan = make_plan(0.001, 0.006, 5, epochs=12, momentum=(0.8, 0.9))
+    with pytest.raises(ValueError, match="Adagrad has neither momentum nor betas: plan without momentum"):
+        PlanScheduler(make(torch.optim.Adagrad), plan)
+    with pytest.raises(ValueError, match="the first group's learning rate must be above 0"):
+        PlanScheduler(make(lrs=(0.0, 1.0), momentum=0.9), plan)

@@ -1,0 +1,295 @@
+"""Every printed program is run in its real framework, and its learning rate compared with the plan at every iteration."""
+
+import json
+import os
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from clrtool.core.plan import make_plan, plan_from, plan_stages
+from clrtool.core.policies import POLICIES
+from clrtool.errors import ConfigError
+from clrtool.report.code import FRAMEWORKS, to_code
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+MOMENTUM = {"momentum": (0.85, 0.95)}
+PLANS = {
+    **{name: make_plan(0.001, 0.006, 5, epochs=13, policy=name) for name in POLICIES if name != "stages"},
+    "with a warm-up": make_plan(0.001, 0.006, 5, epochs=13, warmup_epochs=1),
+    "with momentum": make_plan(0.001, 0.006, 5, epochs=13, **MOMENTUM),
+    "with momentum and a warm-up": make_plan(0.001, 0.006, 5, epochs=13, warmup_epochs=1, **MOMENTUM),
+    "smith with momentum": make_plan(0.001, 0.006, 5, epochs=13, policy="one_cycle_smith", **MOMENTUM),
+    "one cycle with momentum": make_plan(0.001, 0.006, 5, epochs=13, policy="one_cycle", anneal="linear", **MOMENTUM),
+    "three phases": make_plan(0.001, 0.006, 5, epochs=13, policy="one_cycle", three_phase=True),
+    "both bounds decay": make_plan(0.001, 0.006, 5, epochs=13, policy="exp_range", decay_base=True),
+    "a sine": make_plan(0.001, 0.006, 5, epochs=13, policy="cyclical", scale="0.5 * (1 + sin(x * pi / 2))"),
+    "a scale of the iteration": make_plan(0.001, 0.006, 5, policy="cyclical", scale="1 / (5 ** (x * 0.01))", per="iteration"),
+    "unequal halves": make_plan(0.001, 0.006, 5, stepsize_epochs=2, stepsize_down=4),
+    "stages": plan_stages([(0.001, 0.005, 10, 40), (0.0001, 0.0005, 5, 60), (1e-5, 5e-5, 3, 78)]),
+    "restarts of Keras": plan_from("keras:CosineDecayRestarts", {"initial_learning_rate": 0.1, "first_decay_steps": 7, "m_mul": 0.8, "alpha": 0.1}, iterations=70),
+    "polynomial of Keras, again and again": plan_from("keras:PolynomialDecay", {"initial_learning_rate": 0.1, "decay_steps": 7, "cycle": True}, iterations=40),
+    "exponential of optax": plan_from("optax:exponential_decay", {"init_value": 0.1, "transition_steps": 5, "decay_rate": 0.5, "staircase": True, "end_value": 0.01, "transition_begin": 9}, iterations=40),
+    "cosine of transformers": plan_from("transformers:cosine", {"base_lr": 0.1, "num_warmup_steps": 9, "num_training_steps": 60}),
+    "warmup-stable-decay of transformers": plan_from("transformers:warmup_stable_decay", {"base_lr": 0.1, "num_warmup_steps": 9, "num_training_steps": 60, "num_decay_steps": 20, "decay_type": "1-sqrt"}),
+    "one cycle of torch": plan_from("torch:OneCycleLR", {"max_lr": 0.1, "total_steps": 50}),
+    "steps of torch": plan_from("torch:MultiStepLR", {"milestones": [10, 30], "base_lr": 0.5}, iterations=40),
+    "no rise": plan_from("torch:OneCycleLR", {"max_lr": 0.1, "total_steps": 50, "pct_start": 0.0}),
+}  # fmt: skip
+each_plan = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+
+
+def run(plan, framework):
+    """The names that the printed program defines."""
+    names = {}
+    exec(to_code(plan, framework), names)  # noqa: S102 (it is our own program)
+    return names
+
+
+def agree(plan, rates, rtol=1e-9):
+    """From the first iteration to the last: a training of n iterations uses those from 0 to n - 1."""
+    assert len(rates) == plan.iterations
+    np.testing.assert_allclose(rates, plan.lr(range(plan.iterations)), rtol=rtol, atol=rtol * plan.max_lr)
+
+
+def first_lr(names):
+    """LambdaLR multiplies the learning rate of the optimizer; torch's others replace it or start from it."""
+    return 1.0 if "lr" in names else 0.5
+
+
+@each_plan
+def test_torch(plan):
+    names = run(plan, "torch")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=first_lr(names), momentum=0.9)
+    scheduler = names["make_scheduler"](optimizer)
+    rates, momenta = [], []
+    for _ in range(plan.iterations):
+        rates.append(optimizer.param_groups[0]["lr"])
+        momenta.append(optimizer.param_groups[0]["momentum"])
+        optimizer.step()
+        scheduler.step()
+    agree(plan, rates)
+    moved = plan.momentum(range(plan.iterations))
+    np.testing.assert_allclose(momenta, 0.9 if moved is None else moved, rtol=1e-9)
+
+
+@each_plan
+def test_lightning(plan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Lightning, about loggers, workers and devices
+        names = run(plan, "lightning")
+        rates = []
+
+        class Module(names["ScheduledModule"]):
+            def __init__(self):
+                super().__init__()
+                self.layer = torch.nn.Linear(1, 1)
+
+            def training_step(self, batch, _):
+                rates.append(self.optimizers().param_groups[0]["lr"])
+                return self.layer(batch[0]).sum()
+
+        data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(6, 1)), batch_size=1)
+        quiet = {
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+        }
+        names["make_trainer"](accelerator="cpu", **quiet).fit(Module(), data)
+    agree(plan, rates)
+
+
+class Toy(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def forward(self, x):
+        return {"loss": self.layer(x).sum()}
+
+
+@each_plan
+def test_transformers(plan, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        names = run(plan, "transformers")
+        quiet = {
+            "report_to": [],
+            "disable_tqdm": True,
+            "save_strategy": "no",
+            "use_cpu": True,
+            "logging_strategy": "no",
+        }
+        data = [{"x": torch.ones(1)} for _ in range(6)]
+        trainer = names["make_trainer"](Toy(), data, output_dir=str(tmp_path), per_device_train_batch_size=1, **quiet)
+        rates = []
+        step = trainer.optimizer.step
+        trainer.optimizer.step = lambda *words, **options: (
+            rates.append(trainer.optimizer.param_groups[0]["lr"]),
+            step(*words, **options),
+        )[1]
+        trainer.train()
+    agree(plan, rates)
+
+
+@each_plan
+def test_keras(plan):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        optimizer = run(plan, "keras")["make_optimizer"]()
+        import keras
+
+        variable = keras.Variable(np.zeros(1, dtype="float32"))
+        optimizer.build([variable])
+        rates = []
+        for _ in range(plan.iterations):
+            rates.append(float(optimizer.learning_rate))
+            optimizer.apply([torch.ones(1)])
+    agree(plan, rates, rtol=1e-6)
+
+
+@each_plan
+def test_optax(plan):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import jax
+
+        names = run(plan, "optax")
+        optimizer = names["make_optimizer"]()
+        state = optimizer.init({"w": jax.numpy.zeros(1)})
+        update = jax.jit(optimizer.update)
+        rates, momenta, velocity = [], [], 0.0
+        for _ in range(plan.iterations):
+            if "momentum" in names:  # inject_hyperparams shows what it used
+                updates, state = update({"w": jax.numpy.ones(1)}, state)
+                rates.append(float(state.hyperparams["learning_rate"]))
+                momenta.append(float(state.hyperparams["momentum"]))
+            else:
+                updates, state = update({"w": jax.numpy.ones(1)}, state)
+                velocity = 1.0 + 0.9 * velocity
+                rates.append(float(-updates["w"][0]) / velocity)
+    agree(plan, rates, rtol=2e-6)
+    if momenta:
+        np.testing.assert_allclose(momenta, plan.momentum(range(plan.iterations)), rtol=1e-6)
+
+
+def deepspeed_one_cycle(params, iteration):
+    """The documented formula of DeepSpeed's OneCycle, which is stepped after each batch."""
+    first, second = params["cycle_first_step_size"], params["cycle_second_step_size"]
+    if iteration > first + second:
+        return params["cycle_min_lr"]
+    x = iteration / (first + second)
+    ratio = first / (first + second)
+    height = x / ratio if x <= ratio else (x - 1) / (ratio - 1)
+    return params["cycle_min_lr"] + (params["cycle_max_lr"] - params["cycle_min_lr"]) * height
+
+
+@pytest.mark.parametrize("extra", [{}, {"momentum": (0.8, 0.9)}, {"stepsize_down": 7}])
+def test_deepspeed(extra):
+    plan = make_plan(0.001, 0.006, 5, cycles=1, stepsize_epochs=3, policy="triangular", **extra)
+    section = json.loads(to_code(plan, "deepspeed"))["scheduler"]
+    assert section["type"] == "OneCycle"
+    agree(plan, [deepspeed_one_cycle(section["params"], t) for t in range(plan.iterations)])
+    assert section["params"]["cycle_momentum"] is ("momentum" in extra)
+
+
+def test_deepspeed_says_what_it_cannot_do():
+    with pytest.raises(ConfigError, match="--policy triangular --cycles 1"):
+        to_code(PLANS["triangular2"], "deepspeed")
+
+
+def caffe(text, t):
+    """Caffe's documented formulas, and those of the paper's Appendix A."""
+    pairs = [line.split(": ") for line in text.splitlines() if not line.startswith("#")]
+    policy = dict(pairs)["lr_policy"].strip('"')
+    steps = np.array([int(value) for name, value in pairs if name == "stepvalue"])
+    p = {name: float(value) for name, value in pairs if name not in ("lr_policy", "stepvalue")}
+    base = p["base_lr"]
+    if policy in ("triangular", "triangular2"):
+        cycle = t // (2 * int(p["stepsize"]))
+        height = 1 - abs((t - (2 * cycle + 1) * p["stepsize"]) / p["stepsize"])
+        return base + (p["max_lr"] - base) * max(0, height / 2 ** (cycle if policy == "triangular2" else 0))
+    return {
+        "fixed": lambda: base,
+        "step": lambda: base * p["gamma"] ** (t // p["stepsize"]),
+        "exp": lambda: base * p["gamma"] ** t,
+        "inv": lambda: base * (1 + p["gamma"] * t) ** -p["power"],
+        "multistep": lambda: base * p["gamma"] ** np.sum(t >= steps),
+        "poly": lambda: base * (1 - t / p["max_iter"]) ** p["power"],
+        "sigmoid": lambda: base / (1 + np.exp(-p["gamma"] * (t - p["stepsize"]))),
+    }[policy]()
+
+
+POLY = plan_from("torch:PolynomialLR", {"total_iters": 60, "power": 1.5, "base_lr": 0.1})
+IN_CAFFE = (
+    "triangular",
+    "triangular2",
+    "fixed",
+    "step",
+    "multistep",
+    "piecewise",
+    "exponential",
+    "inv",
+    "inverse_time",
+    "inverse_sqrt",
+    "sigmoid",
+)
+
+
+@pytest.mark.parametrize(
+    "plan", [*(PLANS[name] for name in IN_CAFFE), POLY, PLANS["steps of torch"]], ids=lambda plan: plan.policy
+)
+def test_caffe(plan):
+    text = to_code(plan, "caffe")
+    agree(plan, [caffe(text, t) for t in range(plan.iterations)])
+    assert f"max_iter: {plan.iterations}" in text
+
+
+def test_caffe_says_what_it_has():
+    for name in ("cosine", "with a warm-up", "unequal halves"):
+        with pytest.raises(ConfigError, match="Caffe has no"):
+            to_code(PLANS[name], "caffe")
+
+
+def test_torchs_own_scheduler_is_used_where_there_is_one_and_always_says_what_it_does_to_the_momentum():
+    for name, constructor in (
+        ("triangular2", "CyclicLR("), ("unequal halves", "CyclicLR("), ("one_cycle", "OneCycleLR("), ("steps of torch", "MultiStepLR("),
+    ):  # fmt: skip
+        text = to_code(PLANS[name], "torch")
+        assert constructor in text
+        assert "LambdaLR" not in text
+        if constructor != "MultiStepLR(":
+            assert "cycle_momentum=False" in text
+    assert "cycle_momentum=True" in to_code(PLANS["with momentum"], "torch")
+    assert "LambdaLR" in to_code(PLANS["cosine"], "torch")
+
+
+def test_a_program_is_short_formatted_and_without_a_name_that_is_not_used():
+    import subprocess
+    import sys
+
+    for framework in set(FRAMEWORKS) - {"deepspeed", "caffe"}:
+        for name in ("triangular2", "smith with momentum", "stages", "a sine"):
+            text = to_code(PLANS[name], framework)
+            assert len(text.splitlines()) <= 75
+            ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "E,F,I,W", "--ignore", "E501", "-"]
+            checked = subprocess.run(ruff, input=text, capture_output=True, text=True, check=False)
+            assert checked.returncode == 0, checked.stdout + text
+
+
+def test_a_python_function_cannot_be_written_down():
+    plan = make_plan(0.001, 0.006, 5, policy="cyclical", scale=lambda x: 0.5**x)
+    with pytest.raises(ConfigError, match="give it as an expression in x"):
+        to_code(plan, "optax")
+
+
+def test_past_its_end_a_program_holds_the_last_value():
+    names = run(PLANS["with a warm-up"], "torch")
+    plan = PLANS["with a warm-up"]
+    assert names["lr"](plan.iterations + 7) == pytest.approx(float(plan.lr(plan.iterations)))
+    assert re.search(r"np\.minimum\(step, \d+\)", to_code(plan, "torch"))
