@@ -27,7 +27,7 @@ _HOME = {
     "plan_from": "clrtool.core.plan",
     "plan_stages": "clrtool.core.plan",
     "read_run": "clrtool.report.run",
-    "read_plan": "clrtool.report.run",
+    "read_plan": "clrtool.report.plan_file",
     "run_range_test": "clrtool.engine.sweep",
     "schedule_from": "clrtool.core.sources",
     "to_code": "clrtool.report.code",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from enum import Enum
 
@@ -21,6 +20,8 @@ def closest(name: str, valid: Iterable[str]) -> str | None:
     >>> closest("sgd", ["Adam", "SGD"])
     'SGD'
     """
+    import difflib  # noqa: PLC0415 (2 ms of every start, for an error)
+
     folded = {candidate.lower(): candidate for candidate in sorted(valid, reverse=True)}
     found = difflib.get_close_matches(name.lower(), folded, n=1)
     return folded[found[0]] if found else None

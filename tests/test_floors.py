@@ -93,6 +93,9 @@ def test_importing_clrtool_brings_in_nothing_slow():
         ["--help"],
         ["rangetest", "--help"],
         ["plan", "--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "100"],
+        ["plan", "--from", "torch:CyclicLR", "base_lr=0.1", "max_lr=0.2", "--format", "lightning"],
+        ["plan", "--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "100", "--format", "optax"],
+        ["plan", "--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "100", "--epochs", "32", "--lint"],
         ["schema"],
     ],
 )
@@ -100,7 +103,7 @@ def test_commands_that_do_not_train_never_import_torch(words):
     code = f"from clrtool.cli.main import main\ntry: main({words})\nexcept SystemExit as stop: assert not stop.code"
     loaded = modules_after(code)
     assert "clrtool.cli.main" in loaded
-    assert not {"torch", "torchvision", "matplotlib"} & loaded
+    assert not {"torch", "torchvision", "matplotlib", "jax", "keras", "transformers", "lightning"} & loaded
 
 
 def test_plot_and_plan_of_a_run_never_import_torch(digits_run, tmp_path):

@@ -148,7 +148,8 @@ def _from_bounds(asked: Asked) -> Plan:
 
 def _find_plan(asked: Asked) -> tuple[Plan | None, dict[str, Any]]:
     """The plan of a source and its numbers; of a run without a plan, the one number that it knows."""
-    from clrtool.report.run import find_run, read_plan, read_run
+    from clrtool.report.plan_file import read_plan
+    from clrtool.report.run import find_run, read_run
 
     assert asked.source is not None
     place = find_run(asked.source)

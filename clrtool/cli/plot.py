@@ -75,7 +75,8 @@ def _draw_run(place: Path, output: Path | None) -> list[Path]:
 
 
 def _plan(name: str, params: list[str], iterations: int | None, iterations_per_epoch: int | None) -> Plan:
-    from clrtool.report.run import find_run, read_plan, read_run
+    from clrtool.report.plan_file import read_plan
+    from clrtool.report.run import find_run, read_run
 
     if _is_schedule(name):
         return make(Asked(schedule=name, words=params, iterations=iterations,

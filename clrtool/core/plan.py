@@ -15,7 +15,6 @@ from clrtool.core.budget import MAX_ITERATIONS, Budget, Fit
 from clrtool.core.policies import FROM_PLAN, POLICIES, Room, find_policy
 from clrtool.core.schedules import FloatArray, Schedule, with_warmup
 from clrtool.core.schedules.base import check_positive, check_whole
-from clrtool.core.sources import bind, find_source, schedule_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +93,8 @@ class Plan:
         if self.policy not in POLICIES:
             if "." not in self.policy:
                 find_policy(self.policy)
+            from clrtool.core.sources import schedule_from  # noqa: PLC0415 (most plans need none of these)
+
             return with_warmup(schedule_from(self.policy, self.params), self.warmup)
         numbers = {name: getattr(self, name) for name in FROM_PLAN} | {"iterations": self.iterations - self.warmup}
         if self.stepsize is None:
@@ -222,6 +223,8 @@ def plan_from(
     >>> plan_from("keras:CosineDecay", {"initial_learning_rate": 0.1, "decay_steps": 500}).iterations
     500
     """
+    from clrtool.core.sources import bind, find_source, schedule_from  # noqa: PLC0415
+
     full = find_source(source)
     schedule = schedule_from(full, params)
     length = schedule.preview if iterations is None else iterations

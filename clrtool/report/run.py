@@ -6,7 +6,6 @@ bounds, plan, cost and environment; ``range_test.png`` and ``schedule.png``, dra
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -14,27 +13,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from pydantic import TypeAdapter, ValidationError
-from ruamel.yaml import YAML
-
 from clrtool.config import RangeTestConfig, load_config
 from clrtool.core.bounds import Bounds
 from clrtool.core.curve import Curve, Point, SweepOutcome
-from clrtool.core.plan import Plan
 from clrtool.core.record import SCHEMA_VERSION, RunRecord, SweepRecord
 from clrtool.errors import ConfigError, MachineError
 from clrtool.report.files import check_writable, write_whole
-from clrtool.strict_yaml import read_yaml
+from clrtool.report.plan_file import is_plan, to_plan
+from clrtool.report.record_file import DAMAGED, damaged, load
 
 COLUMNS = ("seed", *Point._fields)
 FILES = ("config.yaml", "curve.csv", "result.json", "range_test.png", "schedule.png")
 MEASURED = FILES[1:3]
-YAML_ENDINGS = (".yaml", ".yml")
 # By its first line a folder is known as a run, whose files may be replaced.
 HEADER = "# The resolved config of a range test, written by clrtool.\n"
-_PLAN = TypeAdapter(Plan)
-# What reading a file that was changed by hand or by a bad disk can raise.
-DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def open_run(folder: Path, config: RangeTestConfig, *, fresh: bool = False) -> RunRecord | None:
@@ -118,7 +110,7 @@ def read_run(folder: Path | str) -> RunRecord:
     """Read a finished run. Raises ConfigError for a folder or a file that is not one."""
     folder = Path(folder)
     result, curve_file = folder / "result.json", folder / "curve.csv"
-    values = _load(result)
+    values = load(result)
     try:
         sweep = dict(values["sweep"])
         outcomes = {int(seed): SweepOutcome[word.upper()] for seed, word in sweep.pop("outcomes").items()}
@@ -127,55 +119,23 @@ def read_run(folder: Path | str) -> RunRecord:
         return RunRecord(
             sweep=SweepRecord(**sweep, curves=_read_curves(curve_file, outcomes)),
             bounds=Bounds.from_dict(values["bounds"]),
-            plan=_plan(values["plan"]),
+            plan=to_plan(values["plan"]),
             environment=values["environment"],
             config_sha256=values["config_sha256"],
             data_sha256=values["data_sha256"],
         )
     except DAMAGED as error:
-        raise _damaged(result, error) from error
+        raise damaged(result, error) from error
 
 
 def find_run(source: str) -> Path:
     """A run folder or JSON file by its path; a config, by path or name, stands for its default run folder."""
     place, default = Path(source), Path("runs") / Path(source).stem
-    if place.is_dir() or place.suffix == ".json" or _is_plan(place):
+    if place.is_dir() or place.suffix == ".json" or is_plan(place):
         return place
     if default.is_dir():
         return default
     raise ConfigError(f"{source}: no run folder or plan file, and there is no {default}; clrtool rangetest makes one")
-
-
-def read_plan(file: Path | str) -> Plan:
-    """The plan in a JSON or YAML file: a result, a bounds file or a plan. Raises ConfigError if there is none."""
-    file = Path(file)
-    values = _load(file)
-    try:
-        plan = _plan(values["plan"])
-    except DAMAGED as error:
-        raise _damaged(file, error) from error
-    if plan is None:
-        raise ConfigError(f"{file}: holds no plan, because its range test was inconclusive")
-    return plan
-
-
-def plan_to_json(plan: Plan) -> str:
-    """A plan as a JSON file that ``read_plan`` takes."""
-    return json.dumps(_plan_file(plan), indent=2, allow_nan=False) + "\n"
-
-
-def plan_to_yaml(plan: Plan) -> str:
-    """A plan as a YAML file that ``read_plan`` takes."""
-    stream = io.StringIO()
-    YAML().dump(_plan_file(plan), stream)
-    return stream.getvalue()
-
-
-def _plan_file(plan: Plan) -> dict[str, Any]:
-    try:
-        return {"schema_version": SCHEMA_VERSION, "plan": plan.to_dict()}
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _to_dict(record: RunRecord) -> dict[str, Any]:
@@ -222,51 +182,3 @@ def _read_curves(file: Path, outcomes: Mapping[int, SweepOutcome]) -> tuple[Curv
     if lost := [seed for seed, found in points.items() if not found]:
         raise ConfigError(f"{file}: has no row of seed {lost[0]}")
     return tuple(Curve.from_points(seed, outcomes[seed], found) for seed, found in points.items())
-
-
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text(encoding="utf-8")
-        values = _from_yaml(text, file) if file.suffix in YAML_ENDINGS else json.loads(text)
-    except ConfigError:
-        raise
-    except FileNotFoundError as error:
-        what = f"{file.parent} is not a finished run" if file.name == "result.json" else f"{file}: no such file"
-        raise ConfigError(what) from error
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{file}: cannot be read as JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file}: must hold one JSON object")
-    if values.get("schema_version") != SCHEMA_VERSION:
-        found = values.get("schema_version")
-        raise ConfigError(f"{file}: schema_version must be {SCHEMA_VERSION}, it is {found!r}")
-    return values
-
-
-def _is_plan(place: Path) -> bool:
-    """Whether a YAML file is a plan and not a config: by its first line."""
-    if place.suffix not in YAML_ENDINGS or not place.is_file():
-        return False
-    with place.open(encoding="utf-8", errors="replace") as file:
-        return file.readline(100).startswith("schema_version:")
-
-
-def _from_yaml(text: str, file: Path) -> Any:
-    document = read_yaml(text, str(file))
-    if document.faults:
-        raise ConfigError(*(f"{place}: {what}" for place, what in document.faults))
-    return document.value
-
-
-def _plan(values: Any) -> Plan | None:
-    return None if values is None else _PLAN.validate_json(json.dumps(values), strict=True)
-
-
-def _damaged(file: Path, error: Exception) -> ConfigError:
-    if isinstance(error, ConfigError):
-        return error
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return ConfigError(f"{file}: {'.'.join(('plan', *map(str, first['loc'])))}: {first['msg']}")
-    what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-    return ConfigError(f"{file}: is damaged or no result of clrtool: {what}")

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from clrtool.core.bounds import Interval
-from clrtool.core.lint import Finding
-from clrtool.core.plan import Plan
-from clrtool.core.record import RunRecord, SweepRecord
 from clrtool.words import count, printable
+
+if TYPE_CHECKING:
+    from clrtool.core.bounds import Interval
+    from clrtool.core.lint import Finding
+    from clrtool.core.plan import Plan
+    from clrtool.core.record import RunRecord, SweepRecord
 
 SHOWN_CYCLES = 12
 
@@ -80,7 +83,7 @@ def _add_cycles(table: Table, plan: Plan) -> None:
     begin = plan.warmup
     for cycle, end in enumerate(ends[:SHOWN_CYCLES], 1):
         corners = [corner for corner in plan.schedule.corners(end) if corner >= begin]
-        inside = np.union1d(np.array(corners, dtype=np.int64), np.linspace(begin, end - 1, 1001).astype(np.int64))
+        inside = np.array([*corners, *np.linspace(begin, end - 1, 1001).astype(np.int64)])
         lrs = plan.schedule(inside)
         peak = int(inside[lrs.argmax()])
         span = f"epochs {begin / plan.iterations_per_epoch:.4g} to {end / plan.iterations_per_epoch:.4g}, " if (

@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,9 +22,11 @@ import torch
 from torch import nn
 
 from clrtool.config import RangeTestConfig
-from clrtool.core.schedules import triangular2
+from clrtool.core.plan import make_plan
+from clrtool.core.policies import POLICIES
 from clrtool.engine.build import build_problem
 from clrtool.engine.learner import Learner
+from clrtool.engine.plan_scheduler import PlanScheduler
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 Work = Callable[[], object]
@@ -97,25 +100,56 @@ def training(name: str, model: dict[str, object], batch_size: int, iterations: i
     return ratio(name, lambda: Learner(problem, 0).train(0, lrs), bare, 9)
 
 
-def schedules() -> str:
-    iterations = 100_000
-
-    def stepped() -> None:
+def stepping(
+    scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler], iterations: int
+) -> Work:
+    def work() -> None:
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
-        scheduler = torch.optim.lr_scheduler.CyclicLR(
-            optimizer, 0.001, 0.006, 2000, mode="triangular2", cycle_momentum=False
-        )
+        stepped = scheduler(optimizer)
+        optimizer.step()
         for _ in range(iterations):
-            optimizer.step()
-            scheduler.step()
+            stepped.step()
 
-    schedule = triangular2(0.001, 0.006, 2000)
-    return ratio(
-        "10^5 iterations of triangular2 / stepping torch's CyclicLR",
-        lambda: schedule(np.arange(iterations)),
-        stepped,
-        5,
+    return work
+
+
+def schedules() -> list[str]:
+    """A schedule as a function against a schedule that is stepped; and one step of each."""
+    many, few, stepsize = 10**6, 10**4, 2000
+    plan = make_plan(0.001, 0.006, 500, epochs=4000, policy="triangular2", stepsize_epochs=4)
+
+    def cyclic(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        return torch.optim.lr_scheduler.CyclicLR(
+            optimizer, 0.001, 0.006, stepsize, mode="triangular2", cycle_momentum=False
+        )
+
+    name = "10^6 iterations of triangular2 / stepping torch's CyclicLR as often (scheduler.step() alone)"
+    whole = ratio(name, lambda: plan.schedule(range(many)), stepping(cyclic, many), 3)
+    step = ratio(
+        "10^4 steps of PlanScheduler / of torch's CyclicLR",
+        stepping(lambda optimizer: PlanScheduler(optimizer, plan), few),
+        stepping(cyclic, few),
+        9,
     )
+    return [whole, step]
+
+
+def long_schedules() -> list[str]:
+    """10^7 iterations of every policy: seconds, and the peak of memory in arrays of 10^7 floats, result included."""
+    iterations, rows = 10**7, []
+    for name in sorted(set(POLICIES) - {"stages"}):
+        schedule = make_plan(0.001, 0.006, 500, epochs=iterations / 500, policy=name).schedule
+        times = []
+        for _ in range(4):
+            begin = time.perf_counter()
+            schedule(range(iterations))
+            times.append(time.perf_counter() - begin)
+        tracemalloc.start()
+        schedule(range(iterations))
+        arrays = tracemalloc.get_traced_memory()[1] / (8 * iterations)
+        tracemalloc.stop()
+        rows.append(f"| {name} | {statistics.median(times[1:]):.3f} | {max(times):.3f} | {arrays:.2f} |")
+    return rows
 
 
 def main() -> None:
@@ -125,7 +159,7 @@ def main() -> None:
             "sweep / bare loop, MLP 512-256, batch 128", {"name": "mlp", "args": {"hidden": [512, 256]}}, 128, 100
         ),
         training("sweep / bare loop, convnet 16-32-32, batch 128", {"name": "convnet"}, 128, 40),
-        schedules(),
+        *schedules(),
     ]
     head = (
         "# Benchmarks\n\nWritten by `make bench`. Each row runs both sides in turn in one go; the ratio is the median "
@@ -135,7 +169,12 @@ def main() -> None:
         "| clrtool / other | clrtool, ms | other, ms | ratio | lowest to highest | pairs |\n"
         "| --- | --- | --- | --- | --- | --- |\n"
     )
-    RESULTS.write_text(head + "\n".join(rows) + "\n")
+    long = (
+        "\n## 10^7 iterations of every policy\n\n"
+        "Seconds on one core; the peak of memory counts the result, in arrays of 10^7 floats (80 MB).\n\n"
+        "| policy | median of 3, s | slowest, s | arrays |\n| --- | --- | --- | --- |\n"
+    )
+    RESULTS.write_text(head + "\n".join(rows) + "\n" + long + "\n".join(long_schedules()) + "\n")
     sys.stdout.write(RESULTS.read_text())
 
 

@@ -11,8 +11,7 @@ import pytest
 
 from clrtool.core.plan import make_plan
 from clrtool.core.sources import schedule_from
-from clrtool.report.plan_file import FORMATS
-from clrtool.report.run import read_plan
+from clrtool.report.plan_file import FORMATS, read_plan
 
 NUMBERS = ["--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "47"]
 ONE_CYCLE = ["--from", "torch:OneCycleLR", "max_lr=0.1", "total_steps=30"]

@@ -14,7 +14,8 @@ from clrtool.config import load_config
 from clrtool.core.plan import make_plan
 from clrtool.errors import ConfigError, MachineError
 from clrtool.report.files import write_whole
-from clrtool.report.run import CurveLog, find_run, open_run, plan_to_json, read_plan, read_run, to_json, write_run
+from clrtool.report.plan_file import plan_to_json, read_plan
+from clrtool.report.run import CurveLog, find_run, open_run, read_run, to_json, write_run
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 # Iterations computed at a time. They stay in the cache, so a long array costs its own memory and no more.
-BLOCK = 16_384
+BLOCK = 32_768
 # Cycles and corners that are named; those after them would be one grey field in any picture.
 MARKED = 200
 

@@ -119,34 +119,37 @@ class Cyclical(Schedule):
         return sorted([*peaks, *self.cycle_ends(until)])
 
     def lr_at(self, t: IntArray) -> FloatArray:
-        height, scale = self._height(t), self._scale(t)
-        if not self.decay_base:
+        height, scale = self._wave(t)
+        if scale is not None and not self.decay_base:
             height *= scale
         # Both ends are exact in this form, base + (max - base) is not; the clip takes off the last rounding.
         lr = np.clip(self.base_lr * (1 - height) + self.max_lr * height, self.base_lr, self.max_lr)
-        return np.asarray(lr * scale if self.decay_base else lr)
+        return lr * scale if scale is not None and self.decay_base else lr
 
     def momentum_at(self, t: IntArray) -> FloatArray:
         assert self.momentum_bounds is not None
         low, high = self.momentum_bounds
-        height = self._height(t) * self._scale(t)
-        return np.asarray(np.clip(high * (1 - height) + low * height, low, high))
+        height, scale = self._wave(t)
+        if scale is not None:
+            height *= scale
+        return np.clip(high * (1 - height) + low * height, low, high)
 
-    def _height(self, t: IntArray) -> FloatArray:
-        phase = t % self.period
-        return np.minimum(phase / self.stepsize, (self.period - phase) / (self.stepsize_down or self.stepsize))
-
-    def _scale(self, t: IntArray) -> FloatArray | float:
+    def _wave(self, t: IntArray) -> tuple[FloatArray, FloatArray | None]:
+        """The height of the triangle, 0 to 1, and what scales it."""
+        up, down = self.stepsize, self.stepsize_down or self.stepsize
+        cycle = t // self.period  # from 0; a remainder would take twice the time of this and the line below
+        phase = t - cycle * self.period
+        left = self.period - phase
+        height = np.minimum(phase, left) / up if up == down else np.minimum(phase / up, left / down)
         if self.scale is None:
-            return 1.0
+            return height, None
         if self.per == "iteration":
-            return _check_scale(self.scale(t.astype(np.float64)))
-        cycle = 1 + t // self.period
+            return height, _check_scale(self.scale(t.astype(np.float64)))
         first, last = int(cycle.min()), int(cycle.max())
         if last - first > len(cycle):
-            return _check_scale(self.scale(cycle.astype(np.float64)))
+            return height, _check_scale(self.scale(np.asarray(cycle + 1.0, dtype=np.float64)))
         # A cycle is long: its one scale is computed once and looked up.
-        return _check_scale(self.scale(np.arange(first, last + 1, dtype=np.float64)))[cycle - first]
+        return height, _check_scale(self.scale(np.arange(first + 1, last + 2, dtype=np.float64)))[cycle - first]
 
 
 def triangular(

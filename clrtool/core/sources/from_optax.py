@@ -60,7 +60,9 @@ def exponential_decay(
     staircase: bool = False,
     end_value: float | None = None,
 ) -> Schedule:
-    """``end_value`` is the least value."""
+    """``end_value`` is the least value; where nothing decays optax takes it for the greatest."""
+    if decay_rate == 1 and end_value is not None:
+        return fixed(min(init_value, end_value))
     fall = Exponential(
         max_lr=init_value, gamma=decay_rate, every=transition_steps, staircase=staircase, base_lr=end_value or 0.0
     )
