@@ -53,7 +53,7 @@ def test_the_readme_gives_every_command_and_option_by_its_real_name(process):
 
 
 def test_the_readmes_training_code_runs(digits_run, tmp_path, monkeypatch):
-    block = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "CyclicLR" in block)
+    block = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "PlanScheduler" in block)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "mine").symlink_to(digits_run)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clrtool.cli.console import say
-from clrtool.errors import ConfigError
+from clrtool.errors import ConfigError, as_config_error
 
 if TYPE_CHECKING:
     from clrtool.core.lint import Finding, Use
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 _NUMBER = r"([0-9.]+(?:[eE][-+]?[0-9]+)?)"
 _STAGE = re.compile(rf"{_NUMBER}-{_NUMBER}/([0-9]+):([0-9]+)")
+
+
+# Params of a policy that are a choice and not fitted to the length of a plan.
+KEPT = ("anneal", "decay_base", "momentum", "per", "power", "scale", "three_phase")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,10 @@ class Asked:
             return str(self.csv)
         return Path(self.source).resolve().stem if self.source else self.schedule or "plan"
 
+    @property
+    def iterations_per_epoch(self) -> int | None:
+        return self.numbers.get("iterations_per_epoch")  # type: ignore[return-value]  # the one whole number of them
+
     def params(self) -> dict[str, Any]:
         """The KEY=VALUE words, typed by YAML; a text that is no YAML value, such as a lambda, stays a text."""
         pairs = [word.split("=", 1) for word in self.words if word != self.source]
@@ -65,55 +73,45 @@ class Asked:
 
 def make(asked: Asked) -> Plan:
     """The plan that was asked for. Raises ConfigError."""
-    try:
+    with as_config_error():
         if asked.schedule is not None:
+            asked.refuse(f"--from {asked.schedule} but with --lint: its own are NAME=VALUE", "base_lr", "max_lr")
             return _from_schedule(asked)
         if asked.iterations is not None:
             raise ConfigError("--iterations is for --from; the length of a plan is --epochs")
         return _from_stages(asked) if asked.stages else _from_bounds(asked)
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def lint(asked: Asked) -> tuple[Finding, ...]:
     """What will go wrong with the schedule that was asked for. Raises ConfigError."""
     from clrtool.core.lint import lint_plan, lint_source, lint_values
 
-    try:
+    with as_config_error():
         use = _use(asked)
         if asked.csv is not None:
             from clrtool.report.rates import read_rates
 
             return lint_values(read_rates(asked.csv), use)
         if asked.schedule is not None:
-            per_epoch = asked.numbers.get("iterations_per_epoch")
-            whole = None if per_epoch is None else int(per_epoch)
-            return lint_source(asked.schedule, asked.params(), asked.iterations, whole, use)
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+            return lint_source(*_schedule(asked), use)
     return lint_plan(make(asked), use)
+
+
+def _schedule(asked: Asked) -> tuple[str, dict[str, Any], int | None, int | None]:
+    """Another system's schedule: its name, its parameters, the length of training and of an epoch."""
+    assert asked.schedule is not None
+    what = f"--from {asked.schedule}"
+    asked.refuse(what, "policy", "epochs", "stepsize_epochs", "cycles", "warmup_epochs", "momentum")
+    if asked.source is not None:
+        raise ConfigError(f"a plan comes from {asked.source} or from {what}, not from both")
+    return asked.schedule, asked.params(), asked.iterations, asked.iterations_per_epoch
 
 
 def _from_schedule(asked: Asked) -> Plan:
     from clrtool.core.plan import plan_from
 
-    what = f"--from {asked.schedule}"
-    asked.refuse(what, "policy", "epochs", "stepsize_epochs", "cycles", "warmup_epochs", "momentum")
-    asked.refuse(f"{what} but with --lint; its own parameters are NAME=VALUE", "base_lr", "max_lr")
-    if asked.source is not None:
-        raise ConfigError(f"a plan comes from {asked.source} or from {what}, not from both")
-    assert asked.schedule is not None
-    per_epoch = asked.numbers.get("iterations_per_epoch")
-    return plan_from(
-        asked.schedule,
-        asked.params(),
-        iterations=asked.iterations,
-        iterations_per_epoch=None if per_epoch is None else int(per_epoch),
-    )
+    name, params, iterations, iterations_per_epoch = _schedule(asked)
+    return plan_from(name, params, iterations=iterations, iterations_per_epoch=iterations_per_epoch)
 
 
 def _from_stages(asked: Asked) -> Plan:
@@ -127,8 +125,7 @@ def _from_stages(asked: Asked) -> Plan:
             raise ConfigError(f"--stage {text!r}: must look like 0.001-0.005/2000:16000, LOW-HIGH/STEPSIZE:UNTIL")
         low, high, stepsize, until = found.groups()
         stages.append((float(low), float(high), int(stepsize), int(until)))
-    per_epoch = asked.numbers.get("iterations_per_epoch")
-    return plan_stages(stages, None if per_epoch is None else int(per_epoch), **_momentum(asked), **asked.params())
+    return plan_stages(stages, asked.iterations_per_epoch, **_momentum(asked), **asked.params())
 
 
 def _from_bounds(asked: Asked) -> Plan:
@@ -169,13 +166,10 @@ def _known(before: Plan, asked: Asked) -> tuple[Plan, dict[str, Any]]:
 
     known = {name: getattr(before, name) for name in ("base_lr", "max_lr", "iterations_per_epoch", "policy")}
     known["epochs"] = before.budget_epochs or before.epochs
-    if before.policy == asked.wishes["policy"] or asked.wishes["policy"] is None:
-        kept = {"momentum", "decay_base", "scale", "per", "anneal", "three_phase", "power"}
-        known |= {name: value for name, value in before.params.items() if name in kept}
-        if before.policy not in POLICIES or before.policy == "stages":
-            what = "cannot be planned anew" if asked.given() or asked.params() else ""
-            if what:
-                raise ConfigError(f"{asked.source} is {before.policy}, which {what}: give a --policy")
+    if asked.wishes["policy"] in (None, before.policy):
+        if (asked.given() or asked.params()) and (before.policy not in POLICIES or before.policy == "stages"):
+            raise ConfigError(f"{asked.source} is {before.policy}, which cannot be planned anew: give a --policy")
+        known |= {name: value for name, value in before.params.items() if name in KEPT}
     return before, {name: value for name, value in known.items() if value is not None}
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clrtool.cli.console import Progress, console, say
-from clrtool.errors import ConfigError
+from clrtool.errors import as_config_error
 
 if TYPE_CHECKING:
     from clrtool.config import PlanConfig, RangeTestConfig
@@ -129,7 +129,5 @@ def _plan(wishes: PlanConfig, problem: Problem, base_lr: float | None, max_lr: f
     if base_lr is None or max_lr is None:
         return None
     given = {name: value for name, value in wishes.model_dump().items() if value != "auto"}
-    try:
+    with as_config_error("plan: "):
         return make_plan(base_lr, max_lr, problem.iterations_per_epoch, **given)
-    except ValueError as error:
-        raise ConfigError(f"plan: {error}") from error

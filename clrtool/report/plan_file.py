@@ -11,7 +11,7 @@ from typing import Any
 
 from clrtool.core.plan import Plan
 from clrtool.core.record import SCHEMA_VERSION
-from clrtool.errors import ConfigError
+from clrtool.errors import ConfigError, as_config_error
 from clrtool.report.code import FRAMEWORKS, to_code
 from clrtool.report.record_file import DAMAGED, YAML_ENDINGS, damaged, load
 
@@ -62,10 +62,8 @@ def plan_to_yaml(plan: Plan) -> str:
 
 
 def _plan_file(plan: Plan) -> dict[str, Any]:
-    try:
+    with as_config_error():
         return {"schema_version": SCHEMA_VERSION, "plan": plan.to_dict()}
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def to_csv(plan: Plan) -> Iterator[str]:
