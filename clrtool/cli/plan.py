@@ -103,9 +103,11 @@ def plan(
     wishes |= {"warmup_epochs": warmup_epochs, "momentum": momentum}
     asked = Asked(words=words or (), numbers=numbers, wishes=wishes, schedule=schedule, iterations=iterations,
                   stages=stage or (), csv=csv, stepped=stepped, optimizer=optimizer)  # fmt: skip
-    if csv is not None and not check:
-        raise ConfigError("--csv needs --lint: a file of learning rates can be checked, not planned")
+    if not check and (csv is not None or optimizer is not None or stepped != "iteration"):
+        raise ConfigError("--csv, --optimizer and --stepped need --lint: they say what is to be checked")
     if check:
+        if output is not None:
+            raise ConfigError("--lint prints what it finds: leave out -o")
         findings = lint(asked)
         _show_findings(findings, asked.title, form)
         raise typer.Exit(FOUND if findings else 0)
@@ -135,7 +137,7 @@ def _show(made: Plan, title: str, form: Format, output: Path | None) -> None:
 
         console().print(plan_table(made, title))
         return
-    from clrtool.report.plan_file import FORMATS
+    from clrtool.report.formats import FORMATS
 
     blocks = FORMATS[form](made)
     if output is None:

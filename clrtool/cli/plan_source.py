@@ -19,10 +19,6 @@ _NUMBER = r"([0-9.]+(?:[eE][-+]?[0-9]+)?)"
 _STAGE = re.compile(rf"{_NUMBER}-{_NUMBER}/([0-9]+):([0-9]+)")
 
 
-# Params of a policy that are a choice and not fitted to the length of a plan.
-KEPT = ("anneal", "decay_base", "momentum", "per", "power", "scale", "three_phase")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """The command line of ``clrtool plan``; see its options."""
@@ -79,6 +75,8 @@ def make(asked: Asked) -> Plan:
             return _from_schedule(asked)
         if asked.iterations is not None:
             raise ConfigError("--iterations is for --from; the length of a plan is --epochs")
+        if asked.stages and asked.source is not None:
+            raise ConfigError(f"a plan comes from {asked.source} or from --stage, not from both")
         return _from_stages(asked) if asked.stages else _from_bounds(asked)
 
 
@@ -89,6 +87,8 @@ def lint(asked: Asked) -> tuple[Finding, ...]:
     with as_config_error():
         use = _use(asked)
         if asked.csv is not None:
+            if asked.source is not None or asked.schedule is not None or asked.stages:
+                raise ConfigError("--csv holds the schedule that is checked: leave out every other source")
             from clrtool.report.rates import read_rates
 
             return lint_values(read_rates(asked.csv), use)
@@ -161,15 +161,21 @@ def _find_plan(asked: Asked) -> tuple[Plan | None, dict[str, Any]]:
 
 
 def _known(before: Plan, asked: Asked) -> tuple[Plan, dict[str, Any]]:
-    """What a new plan keeps of one before: bounds, budget, policy, and those of its params that were not fitted."""
-    from clrtool.core.policies import POLICIES
+    """What a new plan keeps of one before: its bounds and what was asked of it, as far as the new policy has that."""
+    from clrtool.core.policies import POLICIES, find_policy
 
-    known = {name: getattr(before, name) for name in ("base_lr", "max_lr", "iterations_per_epoch", "policy")}
-    known["epochs"] = before.budget_epochs or before.epochs
-    if asked.wishes["policy"] in (None, before.policy):
-        if (asked.given() or asked.params()) and (before.policy not in POLICIES or before.policy == "stages"):
-            raise ConfigError(f"{asked.source} is {before.policy}, which cannot be planned anew: give a --policy")
-        known |= {name: value for name, value in before.params.items() if name in KEPT}
+    policy = asked.wishes["policy"] or before.policy
+    if policy not in POLICIES and policy != before.policy:
+        find_policy(policy)
+    if (asked.given() or asked.params()) and (policy not in POLICIES or policy == "stages"):
+        raise ConfigError(f"{asked.source} is {before.policy}, which cannot be planned anew: give a --policy")
+    known = {"base_lr": before.base_lr, "max_lr": before.max_lr, "policy": policy, "epochs": before.epochs}
+    known |= {"iterations_per_epoch": before.iterations_per_epoch} | before.asked
+    if policy != before.policy:
+        kept = {*asked.numbers, "policy", "epochs", "warmup_epochs"}
+        if POLICIES[policy].in_cycles:
+            kept |= {"stepsize_epochs", "cycles"}
+        known = {name: value for name, value in known.items() if name in kept}
     return before, {name: value for name, value in known.items() if value is not None}
 
 
@@ -185,18 +191,24 @@ def _momentum(asked: Asked) -> dict[str, Any]:
 
 
 def _use(asked: Asked) -> Use:
-    from clrtool.core.lint import Use
+    from clrtool.core.lint import OPTIMIZERS, Use
+    from clrtool.words import nearest
 
     if asked.stepped not in ("iteration", "epoch"):
         raise ConfigError(f"--stepped {asked.stepped!r}: must be iteration or epoch")
     name, _, momentum = (asked.optimizer or "").partition(":")
+    known = {optimizer.lower(): optimizer for optimizer in OPTIMIZERS}
+    if name and name.lower() not in known:
+        raise ConfigError(f"--optimizer {name!r} is none of torch.optim; {nearest(name, OPTIMIZERS)}")
     try:
         value = float(momentum or 0)
     except ValueError as error:
         raise ConfigError(f"--optimizer {asked.optimizer!r}: must look like SGD or SGD:0.9") from error
-    bounds = {name: asked.numbers[name] for name in ("base_lr", "max_lr")}
+    # of a plan of clrtool's own the bounds are what it is made of, and nothing to hold it against
+    foreign = asked.csv is not None or asked.schedule is not None
+    bounds = {name: asked.numbers[name] for name in ("base_lr", "max_lr") if foreign}
     stepped: Any = asked.stepped
-    return Use(stepped=stepped, optimizer=name or None, momentum=value, **bounds)
+    return Use(stepped=stepped, optimizer=known.get(name.lower()), momentum=value, **bounds)
 
 
 def _value(key: str, text: str) -> Any:

@@ -49,6 +49,8 @@ def plot(
     names = [*(others or ()), *(word for word in sources or () if word not in params)]
     if not names:
         raise ConfigError("plot needs a run folder, a plan file, or --from SYSTEM:NAME")
+    if not any(map(_is_schedule, names)) and (params or iterations or iterations_per_epoch):
+        raise ConfigError("NAME=VALUE, --iterations and --iterations-per-epoch are for --from SYSTEM:NAME")
     place = find_run(names[0]) if len(names) == 1 and not _is_schedule(names[0]) else None
     if place is not None and place.is_dir():
         written = _draw_run(place, output)
@@ -76,27 +78,26 @@ def _draw_run(place: Path, output: Path | None) -> list[Path]:
 
 def _plan(name: str, params: list[str], iterations: int | None, iterations_per_epoch: int | None) -> Plan:
     from clrtool.report.plan_file import read_plan
-    from clrtool.report.run import find_run, read_run
+    from clrtool.report.run import find_run
 
     if _is_schedule(name):
         return make(Asked(schedule=name, words=params, iterations=iterations,
                           numbers={"iterations_per_epoch": iterations_per_epoch}))  # fmt: skip
     place = find_run(name)
-    if not place.is_dir():
-        return read_plan(place)
-    planned = read_run(place).plan
-    if planned is None:
-        raise ConfigError(f"{place}: holds no plan, because its range test was inconclusive")
-    return planned
+    return read_plan(place / "result.json" if place.is_dir() else place)
 
 
 def _is_schedule(name: str) -> bool:
     """Whether a name is another system's schedule, torch:CyclicLR or torch.optim.lr_scheduler.CyclicLR."""
-    if Path(name).exists():
+    if Path(name).exists() or (Path("runs") / name).is_dir():
         return False
-    from clrtool.core.sources import SOURCES
+    from clrtool.core.sources import find_source
 
-    return name in SOURCES or ":" in name
+    try:
+        find_source(name)
+    except ValueError:
+        return ":" in name  # it will be refused with the names that are known
+    return True
 
 
 def _titled(plans: dict[str, Plan]) -> dict[str, Plan]:

@@ -14,8 +14,8 @@ GOOD_CYCLES = 4
 DEFAULT_EPOCHS = 30.0
 # More is a slip of the pen.
 MAX_EPOCHS, MAX_ITERATIONS = 1e5, 1e9
-# Cycles of the longest plan that fits are at most this many epochs from those of a budget that divides.
-SEARCH_EPOCHS = 2 * MAX_STEPSIZE_EPOCHS
+# A budget that divides is never farther: every 2 * MAX_STEPSIZE_EPOCHS epochs are a whole cycle of the longest.
+SEARCH_EPOCHS = 4 * MAX_STEPSIZE_EPOCHS
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Budget:
     stepsize_down: int | None = None
 
     def __post_init__(self) -> None:
-        check_whole("iterations_per_epoch", self.iterations_per_epoch)
         check_positive("iterations_per_epoch", self.iterations_per_epoch, at_most=MAX_ITERATIONS)
+        check_whole("iterations_per_epoch", self.iterations_per_epoch)
         if self.warmup_epochs:
             check_positive("warmup_epochs", self.warmup_epochs, at_most=MAX_EPOCHS)
         if self.stepsize_epochs is not None:
@@ -66,8 +66,17 @@ class Budget:
         assert self.epochs is not None
         return self.epochs
 
-    def whole(self) -> Fit:
-        """The whole budget, for a policy without cycles."""
+    def asked_for(self) -> dict[str, float | int]:
+        """What was given, and the length in epochs, as arguments of ``make_plan``."""
+        given = {"epochs": self.epochs, "stepsize_epochs": self.stepsize_epochs, "warmup_epochs": self.warmup_epochs}
+        in_epochs = {name: float(value) for name, value in given.items() if value}
+        return in_epochs | ({} if self.cycles is None else {"cycles": self.cycles})
+
+    def whole(self, policy: str) -> Fit:
+        """The whole budget, for a policy without cycles. Raises ValueError if anything was said of cycles."""
+        for name in ("stepsize_epochs", "cycles", "stepsize_down"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} has no meaning with the policy {policy}, which has no cycles: leave it out")
         total, warmup = self._iterations()
         return Fit(warmup, total - warmup, reasons=self._rounding(total))
 
@@ -167,21 +176,29 @@ class Budget:
         """What is left over, and the nearest budgets that leave nothing."""
         if not fit.left:
             return ()
-        fits = " or ".join(f"{epochs:g}" for epochs in self._nearest(fit))
+        fits = " or ".join(self._nearest(fit))
         offer = f" {fits} epochs leave none." if fits else ""
         room = fit.iterations + fit.left
         return (f"{fit.left:,} of {room:,} iterations are left over: the plan stops at the end of a cycle.{offer}",)
 
-    def _nearest(self, fit: Fit) -> list[float]:
+    def _nearest(self, fit: Fit) -> list[str]:
         """The nearest budgets below and above, in epochs, whole ones where the stepsize is free."""
         if self.stepsize_epochs is not None:
-            period, per_epoch = fit.iterations // (fit.num_cycles or 1), self.iterations_per_epoch
-            longer = [] if self.cycles else [(fit.warmup + fit.iterations + period) / per_epoch]
-            return [(fit.warmup + fit.iterations) / per_epoch, *longer]
-        below = range(math.floor(self.asked), math.floor(self.asked) - 2 * SEARCH_EPOCHS, -1)
-        above = range(math.ceil(self.asked), math.ceil(self.asked) + 2 * SEARCH_EPOCHS)
+            period = fit.iterations // (fit.num_cycles or 1)
+            shorter = fit.warmup + fit.iterations
+            return [
+                self._typed(iterations) for iterations in ([shorter] if self.cycles else [shorter, shorter + period])
+            ]
+        below = range(math.floor(self.asked), math.floor(self.asked) - SEARCH_EPOCHS, -1)
+        above = range(math.ceil(self.asked), math.ceil(self.asked) + SEARCH_EPOCHS)
         found = [next((epochs for epochs in side if self._divides(epochs)), None) for side in (below, above)]
-        return [epochs for epochs in found if epochs is not None]
+        return [str(epochs) for epochs in found if epochs is not None]
+
+    def _typed(self, iterations: int) -> str:
+        """A number of epochs that makes exactly so many iterations, in as few digits as that takes."""
+        texts = (f"{(iterations + 0.5) / self.iterations_per_epoch:.{digits}g}" for digits in range(1, 18))
+        exact = f"{iterations / self.iterations_per_epoch:g}"
+        return next(text for text in (exact, *texts) if _floor(float(text) * self.iterations_per_epoch) == iterations)
 
     def _divides(self, epochs: int) -> bool:
         try:

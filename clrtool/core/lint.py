@@ -27,7 +27,10 @@ from clrtool.core.sources import bind, find_source
 Stepped = Literal["iteration", "epoch"]
 # Classes of torch.optim whose parameter groups have neither a momentum nor betas.
 WITHOUT_MOMENTUM = ("Adadelta", "Adafactor", "Adagrad", "ASGD", "LBFGS", "Rprop")
-_ONE_CYCLE, _CYCLIC = "torch.optim.lr_scheduler.OneCycleLR", "torch.optim.lr_scheduler.CyclicLR"
+OPTIMIZERS = (
+    *WITHOUT_MOMENTUM, "Adam", "AdamW", "Adamax", "Muon", "NAdam", "RAdam", "RMSprop", "SGD", "SparseAdam"
+)  # fmt: skip
+_ONE_CYCLE = "torch.optim.lr_scheduler.OneCycleLR"
 # A decay by more than this over a run leaves nothing to learn with.
 DECAYED_AWAY = 1e-6
 
@@ -73,11 +76,13 @@ def lint_source(
     ['counted in epochs', 'after the end']
     """
     full = find_source(source)
-    if full == _ONE_CYCLE and (broken := _no_rise(bind(full, params))):
-        return (broken,)
-    plan = plan_from(full, params, iterations=iterations, iterations_per_epoch=iterations_per_epoch)
-    given = tuple(params)
-    return (*lint_plan(plan, use, given), *_after_one_cycle(plan))
+    try:
+        plan = plan_from(full, params, iterations=iterations, iterations_per_epoch=iterations_per_epoch)
+    except ValueError:
+        if full == _ONE_CYCLE and (broken := _no_rise(bind(full, params))):
+            return (broken,)
+        raise
+    return (*lint_plan(plan, use, tuple(params)), *_after_one_cycle(plan))
 
 
 def lint_plan(plan: Plan, use: Use, given: tuple[str, ...] = ("cycle_momentum",)) -> tuple[Finding, ...]:
@@ -86,14 +91,12 @@ def lint_plan(plan: Plan, use: Use, given: tuple[str, ...] = ("cycle_momentum",)
     Args:
         given: the arguments of torch's scheduler that the user wrote.
     """
-    epochs = None if plan.epochs is None else plan.epochs
-    steps = plan.iterations if use.stepped == "iteration" or epochs is None else max(1, round(epochs))
-    part = plan.schedule.parts[-1] if isinstance(plan.schedule, Join) else plan.schedule
-    offset = plan.schedule.begins[-1] if isinstance(plan.schedule, Join) else 0
+    steps = plan.iterations if use.stepped == "iteration" or plan.epochs is None else max(1, round(plan.epochs))
+    schedule = plan.schedule if isinstance(plan.schedule, Join) else Join((plan.schedule,), (0,))
     return (
-        *_units(part, offset, steps, plan, use),
+        *_units(schedule.parts[-1], schedule.begins[-1], steps, plan, use),
         *_momentum(plan, use, given),
-        *_values(plan, steps, use),
+        *_outside(*_sampled(plan, steps), use),
     )
 
 
@@ -127,13 +130,13 @@ def _units(part: Schedule, offset: int, steps: int, plan: Plan, use: Use) -> Ite
         case Cyclical():
             yield from _cycles(part, offset, steps, plan, use)
         case CosineRestarts(num_cycles=None):
-            if steps not in part.cycle_ends(steps):
-                ends = part.cycle_ends(4 * steps)
-                near = min(ends, key=lambda end: abs(end - steps), default=int(part.period))
+            begins = part.begins(2 * max(0, steps - offset) + int(part.period))
+            if steps > offset and steps - offset not in begins:
+                near = offset + min(begins[1:], key=lambda begin: abs(begin - (steps - offset)))
                 yield Finding(
                     "unfinished cycle",
-                    f"{steps:,} steps end inside a cycle, at a learning rate of {float(part(steps)):.3g}",
-                    f"train for {near:,} steps, where a cycle ends",
+                    f"{steps:,} steps end inside a cycle, at a learning rate of {float(part(steps - offset)):.3g}",
+                    f"train for {near:,.10g} steps, where a cycle ends",
                 )
         case Phases() | Cosine() | Polynomial(cycle=False):
             yield from _length(offset + part.preview, steps, plan, use, rises=isinstance(part, Cosine) and part.wave)
@@ -141,7 +144,7 @@ def _units(part: Schedule, offset: int, steps: int, plan: Plan, use: Use) -> Ite
             yield from _drops(offset + last, steps, plan, use)
         case Exponential():
             yield from _drops(offset + part.every if part.staircase else 0, steps, plan, use)
-            if float(part(max(0, steps - 1))) < DECAYED_AWAY * part.max_lr:
+            if float(part(steps - 1)) < DECAYED_AWAY * part.max_lr:
                 yield Finding(
                     "decayed away",
                     f"{steps:,} steps leave {float(part(steps - 1)) / part.max_lr:.1g} of the learning rate",
@@ -166,11 +169,10 @@ def _cycles(part: Cyclical, offset: int, steps: int, plan: Plan, use: Use) -> It
             "stepsize",
             f"a stepsize of {in_epochs:.3g} epochs is outside the paper's {MIN_STEPSIZE_EPOCHS} to "
             f"{MAX_STEPSIZE_EPOCHS} (section 3.2)",
-            f"{MIN_STEPSIZE_EPOCHS} to {MAX_STEPSIZE_EPOCHS} epochs"
-            + (f": {2 * per_epoch:,} to {10 * per_epoch:,} iterations" if per_epoch else ""),
+            f"{MIN_STEPSIZE_EPOCHS} to {MAX_STEPSIZE_EPOCHS} epochs" + _in_iterations(per_epoch),
         )
     in_cycles = steps - offset
-    if in_cycles % part.period:
+    if in_cycles > 0 and in_cycles % part.period and stepsize <= steps:
         whole = max(1, round(in_cycles / part.period))
         yield Finding(
             "unfinished cycle",
@@ -178,6 +180,12 @@ def _cycles(part: Cyclical, offset: int, steps: int, plan: Plan, use: Use) -> It
             f"learning rate of {float(part(in_cycles)):.3g}, not at {part.base_lr:.3g}",
             f"train for {offset + whole * part.period:,} steps, or let stepsize be {in_cycles // (2 * whole):,}",
         )
+
+
+def _in_iterations(per_epoch: int | None) -> str:
+    if per_epoch is None:
+        return ""
+    return f": {MIN_STEPSIZE_EPOCHS * per_epoch:,} to {MAX_STEPSIZE_EPOCHS * per_epoch:,} iterations"
 
 
 def _length(length: int, steps: int, plan: Plan, use: Use, *, rises: bool) -> Iterator[Finding]:
@@ -248,9 +256,9 @@ def _momentum(plan: Plan, use: Use, given: tuple[str, ...]) -> Iterator[Finding]
         )
 
 
-def _values(plan: Plan, steps: int, use: Use) -> Iterator[Finding]:
+def _sampled(plan: Plan, steps: int) -> tuple[FloatArray, np.ndarray[Any, Any]]:
     t = np.unique(np.linspace(0, steps - 1, min(steps, 10**5)).astype(np.int64))
-    yield from _outside(plan.schedule(t), t, use)
+    return plan.schedule(t), t
 
 
 def _outside(lr: FloatArray, t: np.ndarray[Any, Any], use: Use) -> Iterator[Finding]:
@@ -259,17 +267,18 @@ def _outside(lr: FloatArray, t: np.ndarray[Any, Any], use: Use) -> Iterator[Find
         yield Finding(
             "negative",
             f"the learning rate is {lr[low]:.3g} at iteration {t[low]:,}: training climbs instead of falling",
-            "base_lr + (max_lr - base_lr) * height, the height from 0 to 1, cannot go below base_lr",
+            "base_lr + (max_lr - base_lr) * height, the height from 0 to 1, never leaves its bounds",
         )
     above = use.max_lr is not None and lr[high] > use.max_lr * (1 + 1e-9)
     below = use.base_lr is not None and lr[low] < use.base_lr * (1 - 1e-9)
     if above or below:
-        bounds = f"[{'' if use.base_lr is None else use.base_lr}, {'' if use.max_lr is None else use.max_lr}]"
+        summed = use.base_lr and use.max_lr and np.isclose(lr[high], 2 * use.base_lr + use.max_lr)
         worst = high if above else low
         yield Finding(
             "outside the bounds",
-            f"it runs from {lr[low]:.3g} to {lr[high]:.3g}, outside {bounds}, first seen at iteration {t[worst]:,}",
-            "the amplitude is max_lr - base_lr, not their sum; the height runs from 0 to 1",
+            f"it runs from {lr[low]:.3g} to {lr[high]:.3g} (iteration {t[worst]:,}), where "
+            f"{use.base_lr or 0:g} to {use.max_lr or np.inf:g} was meant",
+            "the amplitude is max_lr - base_lr, not their sum" if summed else "give it the bounds that were meant",
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from clrtool.core.budget import MAX_ITERATIONS, Budget, Fit
+from clrtool.core.budget import MAX_ITERATIONS, Budget
 from clrtool.core.policies import FROM_PLAN, POLICIES, Room, find_policy
 from clrtool.core.schedules import FloatArray, Schedule, with_warmup
-from clrtool.core.schedules.base import check_positive, check_whole
+from clrtool.core.schedules.base import check_bounds, check_positive, check_whole, in_blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +25,10 @@ class Plan:
         base_lr, max_lr: bounds of the cycle; of another system's schedule its least and greatest value.
         iterations: length of the whole plan.
         iterations_per_epoch: optimizer steps in one pass over the training set; None where it is not known.
-        epochs: length in epochs.
-        stepsize, stepsize_epochs, num_cycles: of a plan in whole cycles, which is back at ``base_lr`` when they end.
+        stepsize, num_cycles: of a plan in whole cycles, which is back at ``base_lr`` when they end.
         warmup: iterations of a straight rise from 0 in front of the schedule, part of ``iterations``.
-        params: the policy's other arguments, in plain types.
-        budget_epochs: the length that was asked for.
+        params: the policy's other arguments, in plain types; not to be changed.
+        asked: what ``make_plan`` was asked for, from which the same plan is made again; not to be changed.
         reasons: one sentence for each number that was chosen or rounded.
     """
 
@@ -39,66 +37,66 @@ class Plan:
     max_lr: float
     iterations: int
     iterations_per_epoch: int | None = None
-    epochs: float | None = None
     stepsize: int | None = None
-    stepsize_epochs: float | None = None
     num_cycles: int | None = None
     warmup: int = 0
-    params: dict[str, Any] = field(default_factory=dict)
-    budget_epochs: float | None = None
+    params: dict[str, Any] = field(default_factory=dict, hash=False)
+    asked: dict[str, Any] = field(default_factory=dict, hash=False)
     reasons: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_whole("iterations", self.iterations)
+        if "." not in self.policy:
+            find_policy(self.policy)
+        check_bounds(self.base_lr, self.max_lr)
+        for name in ("iterations", "iterations_per_epoch", "stepsize", "num_cycles"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name))
+                object.__setattr__(self, name, int(getattr(self, name)))
         check_whole("warmup", self.warmup, at_least=0)
-        if self.budget_epochs is not None:
-            check_positive("budget_epochs", self.budget_epochs)
-        self._check_cycles()
-        per_epoch = self.iterations_per_epoch
-        if per_epoch is not None:
-            check_positive("iterations_per_epoch", per_epoch, at_most=MAX_ITERATIONS)
-        for name, value, iterations in (
-            ("stepsize_epochs", self.stepsize_epochs, self.stepsize),
-            ("epochs", self.epochs, self.iterations),
-        ):
-            exact = _in_epochs(iterations, per_epoch)
-            if (value is None) != (exact is None) or (value and exact and not math.isclose(value, exact)):
-                raise ValueError(f"{name} must be {exact}, by iterations_per_epoch = {per_epoch}; got {value}")
+        check_positive("iterations", self.iterations, at_most=MAX_ITERATIONS)
+        for name in ("base_lr", "max_lr", "params", "asked"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
         object.__setattr__(self, "reasons", tuple(self.reasons))
-        object.__setattr__(self, "params", {name: _plain(value) for name, value in self.params.items()})
-        _ = self.schedule  # checks the policy, the bounds and the params
+        self._check_cycles()
+        _ = self.schedule  # checks the policy and its params
 
     def _check_cycles(self) -> None:
-        if (self.stepsize is None) != (self.num_cycles is None):
-            raise ValueError("a plan in cycles has a stepsize and a num_cycles, any other has neither")
+        in_cycles = self.policy in POLICIES and POLICIES[self.policy].in_cycles
+        if {self.stepsize is None, self.num_cycles is None} != {not in_cycles}:
+            raise ValueError(f"a plan in cycles has a stepsize and a num_cycles, any other has neither: {self.policy}")
         if self.stepsize is None or self.num_cycles is None:
             return
-        whole = self.warmup + self.period * self.num_cycles
-        if self.num_cycles < 1 or self.iterations != whole:
+        period = self.stepsize + int(self.params.get("stepsize_down") or self.stepsize)
+        if self.iterations != self.warmup + period * self.num_cycles:
             raise ValueError(
-                f"a plan is whole cycles: iterations = {self.iterations} must be {whole}, "
-                f"{self.num_cycles} x {self.period} (stepsize up and down) + {self.warmup} of warm-up"
+                f"a plan is whole cycles: iterations = {self.iterations} must be {self.num_cycles} x {period} (up and "
+                f"down) + {self.warmup} of warm-up"
             )
 
     @property
-    def period(self) -> int:
-        """Iterations in a cycle; of a plan without cycles, all of it."""
-        if self.stepsize is None:
-            return self.iterations
-        return int(self.stepsize + (self.params.get("stepsize_down") or self.stepsize))
+    def epochs(self) -> float | None:
+        """The length in epochs."""
+        return self._in_epochs(self.iterations)
+
+    @property
+    def stepsize_epochs(self) -> float | None:
+        """Half a cycle in epochs."""
+        return self._in_epochs(self.stepsize)
+
+    def _in_epochs(self, iterations: int | None) -> float | None:
+        if iterations is None or self.iterations_per_epoch is None:
+            return None
+        return iterations / self.iterations_per_epoch
 
     @cached_property
     def schedule(self) -> Schedule:
         """The plan as a function of the iteration. A cyclical one goes on for ever; ``lr`` ends."""
         if self.policy not in POLICIES:
-            if "." not in self.policy:
-                find_policy(self.policy)
             from clrtool.core.sources import schedule_from  # noqa: PLC0415 (most plans need none of these)
 
             return with_warmup(schedule_from(self.policy, self.params), self.warmup)
         numbers = {name: getattr(self, name) for name in FROM_PLAN} | {"iterations": self.iterations - self.warmup}
-        if self.stepsize is None:
-            del numbers["stepsize"]
+        numbers = {name: value for name, value in numbers.items() if value is not None}
         return with_warmup(POLICIES[self.policy].build(numbers, self.params), self.warmup)
 
     @property
@@ -108,11 +106,13 @@ class Plan:
 
     def lr(self, iteration: ArrayLike) -> FloatArray:
         """The learning rate at ``iteration``; after the end of the plan its last value."""
-        return self.schedule(np.minimum(iteration, self.last))
+        return in_blocks(lambda t: self.schedule.lr_at(np.minimum(t, self.last)), iteration)
 
     def momentum(self, iteration: ArrayLike) -> FloatArray | None:
         """The momentum at ``iteration``, or None if the plan leaves it alone."""
-        return self.schedule.momentum(np.minimum(iteration, self.last))
+        if not self.schedule.cycles_momentum:
+            return None
+        return in_blocks(lambda t: self.schedule.momentum_at(np.minimum(t, self.last)), iteration)
 
     def torch_kwargs(self) -> dict[str, Any]:
         """Arguments of ``torch.optim.lr_scheduler.CyclicLR``, stepped once per iteration.
@@ -126,20 +126,21 @@ class Plan:
         modes = ("triangular", "triangular2", "exp_range")
         if self.policy not in modes or self.warmup or self.params.get("decay_base") or set(self.params) - own:
             raise ValueError(f"CyclicLR cannot follow {self.policy} with {self.params}; clrtool.PlanScheduler can")
-        names = {"base_lr": self.base_lr, "max_lr": self.max_lr, "step_size_up": self.stepsize}
+        arguments = {"base_lr": self.base_lr, "max_lr": self.max_lr, "step_size_up": self.stepsize}
         down, momentum = self.params.get("stepsize_down"), self.params.get("momentum")
-        names |= ({"step_size_down": down} if down else {}) | {"mode": self.policy}
-        names |= {"gamma": self.params["gamma"]} if "gamma" in self.params else {}
+        arguments |= ({"step_size_down": down} if down else {}) | {"mode": self.policy}
+        arguments |= {"gamma": self.params["gamma"]} if "gamma" in self.params else {}
         if momentum is None:
-            return names | {"cycle_momentum": False}
-        return names | {"cycle_momentum": True, "base_momentum": momentum[0], "max_momentum": momentum[1]}
+            return arguments | {"cycle_momentum": False}
+        return arguments | {"cycle_momentum": True, "base_momentum": momentum[0], "max_momentum": momentum[1]}
 
     def to_dict(self) -> dict[str, Any]:
         """The plan in plain types, for JSON and YAML."""
         for name, value in self.params.items():
             if callable(value):
                 raise ValueError(f"{name} is a Python function, which no file can hold: write it as an expression")
-        return asdict(self) | {"reasons": list(self.reasons)}
+        values = asdict(self) | {"reasons": list(self.reasons)}
+        return values | {"epochs": self.epochs, "stepsize_epochs": self.stepsize_epochs}
 
 
 def make_plan(
@@ -181,31 +182,22 @@ def make_plan(
     _check_apart(base_lr, max_lr)
     down = params.get("stepsize_down")
     budget = Budget(iterations_per_epoch, epochs, stepsize_epochs, cycles, warmup_epochs, stepsize_down=down)
-    fit = budget.in_cycles() if chosen.in_cycles else budget.whole()
-    room = Room(base_lr, max_lr, fit.iterations, fit.stepsize or 0, fit.num_cycles or 0)
+    fit = budget.in_cycles() if chosen.in_cycles else budget.whole(policy)
+    fitted = chosen.fit(Room(base_lr, max_lr, fit.iterations))
+    given = [f"{name} was given." for name in params if name in fitted]
     return Plan(
         policy=policy,
         base_lr=base_lr,
         max_lr=max_lr,
-        params=chosen.fit(room) | params,
-        budget_epochs=budget.asked,
-        reasons=(*fit.reasons, chosen.reason),
-        **_lengths(fit, iterations_per_epoch),
+        iterations=fit.warmup + fit.iterations,
+        iterations_per_epoch=iterations_per_epoch,
+        stepsize=fit.stepsize,
+        num_cycles=fit.num_cycles,
+        warmup=fit.warmup,
+        params=fitted | params,
+        asked=budget.asked_for() | params,
+        reasons=(*fit.reasons, *(given or [chosen.reason])),
     )
-
-
-def _lengths(fit: Fit, iterations_per_epoch: int) -> dict[str, Any]:
-    """The numbers of a plan that count iterations, in iterations and in epochs."""
-    iterations = fit.warmup + fit.iterations
-    return {
-        "iterations": iterations,
-        "iterations_per_epoch": iterations_per_epoch,
-        "epochs": iterations / iterations_per_epoch,
-        "stepsize": fit.stepsize,
-        "stepsize_epochs": _in_epochs(fit.stepsize, iterations_per_epoch),
-        "num_cycles": fit.num_cycles,
-        "warmup": fit.warmup,
-    }
 
 
 def plan_from(
@@ -229,14 +221,14 @@ def plan_from(
     schedule = schedule_from(full, params)
     length = schedule.preview if iterations is None else iterations
     _check_length(length)
-    lrs = schedule(np.unique(np.linspace(0, length - 1, min(length, 10**6)).astype(np.int64)))
+    sample = np.linspace(0, length - 1, min(length, 10**6)).astype(np.int64)
+    lrs = schedule(np.append(sample, np.array(schedule.corners(length - 1), dtype=np.int64)))
     return Plan(
         policy=full,
         base_lr=float(lrs.min()),
         max_lr=float(lrs.max()),
         iterations=length,
         iterations_per_epoch=iterations_per_epoch,
-        epochs=_in_epochs(length, iterations_per_epoch),
         params={name: value for name, value in bind(full, params).items() if value is not None},
         reasons=() if iterations else (f"{length:,} iterations show what it does; no length was given.",),
     )
@@ -270,7 +262,6 @@ def plan_stages(stages: Sequence[Sequence[float]], iterations_per_epoch: int | N
         max_lr=max(stage[1] for stage in stages),
         iterations=int(begin),
         iterations_per_epoch=iterations_per_epoch,
-        epochs=_in_epochs(int(begin), iterations_per_epoch),
         params={"stages": stages} | params,
         reasons=(POLICIES["stages"].reason, f"The stages have {', '.join(cycles)} whole cycles."),
     )
@@ -288,10 +279,10 @@ def _check_length(iterations: int) -> None:
     check_positive("iterations", iterations, at_most=MAX_ITERATIONS)
 
 
-def _in_epochs(iterations: int | None, iterations_per_epoch: int | None) -> float | None:
-    return None if iterations is None or iterations_per_epoch is None else iterations / iterations_per_epoch
-
-
 def _plain(value: Any) -> Any:
-    """Sequences as lists, as JSON gives them back."""
+    """The types that JSON gives back: lists, texts for keys, numbers of Python's own."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

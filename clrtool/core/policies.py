@@ -10,6 +10,7 @@ from typing import Any
 
 from clrtool.core import schedules
 from clrtool.core.schedules import Schedule
+from clrtool.core.schedules.base import build
 from clrtool.words import nearest
 
 # exp_range: the share of the amplitude left at the end. The paper's own runs end between 0.01 and 0.22.
@@ -20,13 +21,11 @@ CYCLE_SHARE = 0.9
 
 @dataclass(frozen=True)
 class Room:
-    """What a policy has to fit into: bounds, iterations, and for policies in cycles the stepsize and their number."""
+    """What a policy has to fit into: two bounds, and iterations without those of a warm-up."""
 
     base_lr: float
     max_lr: float
     iterations: int
-    stepsize: int = 0
-    num_cycles: int = 0
 
     @property
     def ratio(self) -> float:
@@ -38,8 +37,8 @@ class Policy:
     """A family of schedules, whether a plan gives it whole cycles, and how the rest of it is fitted, with the reason.
 
     Args:
-        family: takes the bounds and lengths of a plan that it names (``base_lr``, ``max_lr``, ``stepsize``,
-            ``iterations``) and the fitted rest.
+        family: a function of ``clrtool.core.schedules``; it takes those numbers of a plan that it names, those of
+            ``FROM_PLAN``, and the fitted rest.
         fit: the rest, from the room.
     """
 
@@ -55,7 +54,14 @@ class Policy:
         for given in params:
             if given not in valid:
                 raise ValueError(f"{self.family.__name__} has no parameter {given!r}; {nearest(given, valid)}")
-        return self.family(**{name: value for name, value in plan.items() if name in names} | params)
+        numbers = {name: value for name, value in plan.items() if name in names}
+        return build(self.family, numbers | params, self.family.__name__)
+
+
+def _whole_restarts(
+    base_lr: float, max_lr: float, stepsize: int, num_cycles: int, m_mul: float = 1.0
+) -> schedules.CosineRestarts:
+    return schedules.cosine_restarts(base_lr, max_lr, 2 * stepsize, m_mul=m_mul, num_cycles=num_cycles)
 
 
 def _halves(room: Room) -> list[int]:
@@ -64,15 +70,16 @@ def _halves(room: Room) -> list[int]:
 
 def _sigmoid(room: Room) -> dict[str, Any]:
     """It falls over a tenth of the budget, around the iteration that makes it end at base_lr."""
-    gamma = -10 / room.iterations
-    return {"gamma": gamma, "center": room.iterations + math.log(room.ratio - 1) / gamma}
+    gamma, n = -10 / room.iterations, room.iterations
+    center = round(n + math.log(room.ratio - 1) / gamma)  # Caffe takes a whole one
+    return {"gamma": gamma if center == n else -math.log(room.ratio - 1) / (n - center), "center": center}
 
 
 def _no_stages(room: Room) -> dict[str, Any]:  # noqa: ARG001
     raise ValueError("policy 'stages' has bounds for each stage: give the stages instead")
 
 
-FROM_PLAN = ("base_lr", "max_lr", "stepsize", "iterations")
+FROM_PLAN = ("base_lr", "max_lr", "stepsize", "num_cycles", "iterations")
 _FALLS = "It falls from max_lr to base_lr over the whole budget"
 
 POLICIES: dict[str, Policy] = {
@@ -92,10 +99,9 @@ POLICIES: dict[str, Policy] = {
     ),
     "decay": Policy(schedules.decay, "It falls to base_lr over one stepsize and stays there.", in_cycles=True),
     "cosine_restarts": Policy(
-        schedules.cosine_restarts,
+        _whole_restarts,
         "Each cycle is one fall along half a cosine.",
         in_cycles=True,
-        fit=lambda room: {"period": 2 * room.stepsize, "num_cycles": room.num_cycles},
     ),
     "one_cycle": Policy(schedules.one_cycle, "One cycle over the whole budget, as torch's OneCycleLR."),
     "one_cycle_smith": Policy(

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from clrtool.core.plan import Plan
-from clrtool.core.schedules import Cyclical, Exponential, Geometric, Inverse, Piecewise, Polynomial, Schedule, Sigmoid
-from clrtool.core.schedules.phases import Phases
+from clrtool.core.policies import POLICIES
+from clrtool.core.schedules import Cyclical, Exponential, Geometric, Inverse, Piecewise, Polynomial, Sigmoid
 from clrtool.core.sources import schedule_from
 from clrtool.errors import ConfigError
 from clrtool.report.formula import functions
-from clrtool.words import count
+from clrtool.words import count, nearest
 
 _TORCH = "torch.optim.lr_scheduler."
 # Iterations of a plan at which a constructor is held against it before it is printed.
@@ -41,6 +41,8 @@ def to_code(plan: Plan, framework: str) -> str:
     Raises:
         ConfigError: that framework has no such schedule and cannot be given a function of the step.
     """
+    if framework not in FRAMEWORKS:
+        raise ConfigError(f"no program is known for {framework!r}; {nearest(framework, FRAMEWORKS)}")
     return FRAMEWORKS[framework](plan).rstrip() + "\n"
 
 
@@ -124,6 +126,9 @@ def _caffe(plan: Plan) -> str:
     if plan.warmup:
         raise ConfigError("Caffe has no warm-up: plan without --warmup-epochs")
     policy, params = _caffe_words(plan)
+    for name in {"stepsize", "stepvalue", "max_iter"} & set(params):  # Caffe reads these as int32
+        if any(item != int(item) for item in np.atleast_1d(params[name])):
+            raise ConfigError(f"Caffe takes whole numbers for {name}, not {params[name]!r}")
     _check(plan, f"caffe.{policy}", params)
     lines = [f'lr_policy: "{policy}"']
     for name, value in params.items():
@@ -154,7 +159,7 @@ def _caffe_words(plan: Plan) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 (a 
             return "poly", {"base_lr": fall.max_lr, "power": fall.power, "max_iter": fall.iterations}
         case Piecewise(boundaries=(), values=(lr,)):
             return "fixed", {"base_lr": lr}
-        case Piecewise(boundaries=steps, values=(first, second, *_)):
+        case Piecewise(boundaries=steps, values=(first, second, *_)) if first > 0:
             return "multistep", {"base_lr": first, "gamma": second / first, "stepvalue": list(steps)}
     raise ConfigError(
         f"Caffe has no lr_policy for {plan.policy} with {plan.params}; it has fixed, step, exp, inv, multistep, poly, "
@@ -168,6 +173,10 @@ def _make_scheduler(plan: Plan) -> list[str]:
     own = _torch_words(plan)
     if own is not None:
         name, params = own
+        if plan.policy.startswith(_TORCH) and "base_lr" not in params and "max_lr" not in params:
+            when += (
+                f"\n\n    It starts from the optimizer's learning rate: make it with lr={_optimizer_lr(plan)}.\n    "
+            )
         arguments = "".join(f"        {word}={_literal(value)},\n" for word, value in params.items())
         return [
             f'''def make_scheduler(optimizer):
@@ -196,22 +205,21 @@ def _torch_words(plan: Plan) -> tuple[str, dict[str, Any]] | None:
         own = {word: value for word, value in plan.params.items() if word != "base_lr" or name == "CyclicLR"}
         found = None if "scale_fn" in own else (name, own)
     elif plan.policy == "one_cycle":
-        found = _one_cycle(plan.schedule, plan)
+        found = _one_cycle(plan)
     else:
         try:
             found = ("CyclicLR", plan.torch_kwargs())
         except ValueError:
             found = None
+    if found is not None and plan.policy not in POLICIES:
+        return found  # the plan's own words
     if found is not None:
-        extra = {"base_lr": plan.params["base_lr"]} if "base_lr" in plan.params else {}
-        _check(plan, _TORCH + found[0], extra | found[1])
+        _check(plan, _TORCH + found[0], found[1])
     return found
 
 
-def _one_cycle(schedule: Schedule, plan: Plan) -> tuple[str, dict[str, Any]] | None:
-    params = plan.params
-    assert isinstance(schedule, Phases)
-    end_lr = schedule.values[-1]
+def _one_cycle(plan: Plan) -> tuple[str, dict[str, Any]] | None:
+    params, end_lr = plan.params, float(plan.lr(plan.iterations))
     if not end_lr:
         return None
     momentum = params.get("momentum")
@@ -231,8 +239,9 @@ def _check(plan: Plan, source: str, params: Mapping[str, Any]) -> None:
     """Hold a constructor against the plan before it is printed: another system's words, read back, give the same."""
     last = plan.iterations - 1
     sample = np.unique(np.linspace(0, last, min(last + 1, CHECKED)).astype(np.int64))
-    theirs = schedule_from(source, params)
-    if not np.allclose(theirs(sample), plan.schedule(sample), rtol=1e-9, atol=1e-15):
+    theirs, momenta = schedule_from(source, params), plan.momentum(sample)
+    same = np.allclose(theirs(sample), plan.schedule(sample), rtol=1e-9, atol=1e-15)
+    if not same or (momenta is not None and not np.allclose(theirs.momentum(sample), momenta)):  # type: ignore[arg-type]
         raise ConfigError(f"{source} cannot follow {plan.policy} with {plan.params} exactly")
 
 

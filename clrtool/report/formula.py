@@ -144,14 +144,15 @@ def _(schedule: Cosine, what: What, until: int) -> Lines:
 
 @_body.register
 def _(schedule: CosineRestarts, what: What, until: int) -> Lines:
-    period, begins = _n(schedule.period), schedule.cycle_ends(until)
+    period = _n(schedule.period)
     lines = [f"cycle = step // {period}", f"done = step / {period} - cycle"]
     if schedule.t_mul != 1:
-        lines = ["cycle, begin = 0 * step, 0 * step"]
-        for cycle, begin in enumerate(begins, 1):
-            lines.append(f"cycle = xp.where(step >= {begin}, {cycle}, cycle)")
-            lines.append(f"begin = xp.where(step >= {begin}, {begin}, begin)")
-        lines.append(f"done = (step - begin) / ({period} * {_n(float(schedule.t_mul))} ** cycle)")
+        begins = ", ".join(map(_n, map(float, schedule.begins(until))))
+        lines = [
+            f"begins = xp.array([{begins}])",
+            "cycle = xp.sum(step >= begins) - 1  # from 0",
+            f"done = (step - xp.take(begins, cycle)) / ({period} * {_n(float(schedule.t_mul))} ** cycle)",
+        ]
     share = f"(1 + xp.cos({math.pi!r} * done)) / 2"
     height = f"{_n(schedule.m_mul)} ** cycle * {share}" if schedule.m_mul != 1 else share
     lr = _line(schedule.base_lr, schedule.max_lr - schedule.base_lr, height)

@@ -18,7 +18,7 @@ def read_rates(file: Path) -> FloatArray:
         ConfigError: the file cannot be read, holds no rows, or a value is no number; the message gives the line.
     """
     try:
-        with file.open(encoding="utf-8", newline="") as stream:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
             rows = [(number, row) for number, row in enumerate(csv.reader(stream), 1) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error

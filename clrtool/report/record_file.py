@@ -20,14 +20,14 @@ def load(file: Path) -> dict[str, Any]:
     """The values of a file, by its ending. Raises ConfigError if it cannot be read or is of another version."""
     try:
         text = file.read_text(encoding="utf-8")
-        values = _from_yaml(text, file) if file.suffix in YAML_ENDINGS else json.loads(text)
+        values = _from_yaml(text, file) if file.suffix.lower() in YAML_ENDINGS else json.loads(text)
     except ConfigError:
         raise
     except FileNotFoundError as error:
         what = f"{file.parent} is not a finished run" if file.name == "result.json" else f"{file}: no such file"
         raise ConfigError(what) from error
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{file}: cannot be read as JSON: {error}") from error
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: must hold one JSON object")
     if values.get("schema_version") != SCHEMA_VERSION:

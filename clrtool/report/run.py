@@ -131,7 +131,7 @@ def read_run(folder: Path | str) -> RunRecord:
 def find_run(source: str) -> Path:
     """A run folder or JSON file by its path; a config, by path or name, stands for its default run folder."""
     place, default = Path(source), Path("runs") / Path(source).stem
-    if place.is_dir() or place.suffix == ".json" or is_plan(place):
+    if place.is_dir() or place.suffix.lower() == ".json" or is_plan(place):
         return place
     if default.is_dir():
         return default

@@ -91,8 +91,8 @@ def _add_cycles(table: Table, plan: Plan) -> None:
         ) else f"iterations {begin:,} to {end:,}, "  # fmt: skip
         table.add_row(f"cycle {cycle}", f"peak {lrs.max():.4g}", f"{span}peak at iteration {peak:,}")
         begin = end
-    if (plan.num_cycles or len(ends)) > SHOWN_CYCLES:
-        table.add_row("...", f"{(plan.num_cycles or len(ends)) - SHOWN_CYCLES:,} more", "")
+    if len(ends) > SHOWN_CYCLES:
+        table.add_row("...", f"{plan.num_cycles - SHOWN_CYCLES:,} more" if plan.num_cycles else "and so on", "")
 
 
 def _epochs(iterations: int, plan: Plan) -> str:

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from clrtool.cli.plan import Format
-from clrtool.report.plan_file import FORMATS
+from clrtool.report.formats import FORMATS
 from tests.conftest import QUICK
 
 NUMBERS = ["--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "47"]

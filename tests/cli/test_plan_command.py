@@ -11,7 +11,8 @@ import pytest
 
 from clrtool.core.plan import make_plan
 from clrtool.core.sources import schedule_from
-from clrtool.report.plan_file import FORMATS, read_plan
+from clrtool.report.formats import FORMATS
+from clrtool.report.plan_file import read_plan
 
 NUMBERS = ["--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "47"]
 ONE_CYCLE = ["--from", "torch:OneCycleLR", "max_lr=0.1", "total_steps=30"]
@@ -85,7 +86,7 @@ def test_a_plan_is_planned_anew_from_what_was_asked_before_not_from_what_was_rou
     again = json.loads(cli("plan", tmp_path / "a.json", "--policy", "triangular2", "--format", "json").out)
     assert again == json.loads((tmp_path / "a.json").read_text())
     other = json.loads(cli("plan", tmp_path / "a.json", "--policy", "cosine", "--format", "json").out)["plan"]
-    assert (other["budget_epochs"], other["params"]) == (24.5, {})
+    assert (other["asked"], other["params"]) == ({"epochs": 24.5}, {})
 
 
 def test_the_linter_names_cause_and_fix_and_exits_1(cli):
@@ -152,7 +153,7 @@ def test_a_csv_that_clrtool_wrote_has_no_finding(cli, tmp_path):
         ([*NUMBERS, "--momentum", "0.9,1.9"], "the high momentum must be below 1, got 1.9"),
         ([*NUMBERS, "--cycles", "0"], "cycles must be a whole number of at least 1, got 0"),
         ([*NUMBERS, "--iterations", "10"], "--iterations is for --from; the length of a plan is --epochs"),
-        ([*NUMBERS, "--csv", "a.csv"], "--csv needs --lint"),
+        ([*NUMBERS, "--csv", "a.csv"], "--csv, --optimizer and --stepped need --lint"),
         ([*NUMBERS, "--lint", "--format", "torch"], "--lint prints a table or json, not torch"),
         ([*NUMBERS, "--lint", "--stepped", "batch"], "--stepped 'batch': must be iteration or epoch"),
         ([*NUMBERS, "--lint", "--optimizer", "SGD:high"], "--optimizer 'SGD:high': must look like SGD or SGD:0.9"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +18,8 @@ IntArray = NDArray[np.int64]
 BLOCK = 32_768
 # Cycles and corners that are named; those after them would be one grey field in any picture.
 MARKED = 200
+# Twice as many do not fit into 64 bits.
+LAST = 2**62
 
 
 class Schedule(ABC):
@@ -32,11 +34,11 @@ class Schedule(ABC):
         Raises:
             ValueError: an iteration is negative or not whole.
         """
-        return _in_blocks(self.lr_at, iteration)
+        return in_blocks(self.lr_at, iteration)
 
     def momentum(self, iteration: ArrayLike) -> FloatArray | None:
         """The momentum (or the first beta) at ``iteration``; None for a schedule that leaves it alone."""
-        return _in_blocks(self.momentum_at, iteration) if self.cycles_momentum else None
+        return in_blocks(self.momentum_at, iteration) if self.cycles_momentum else None
 
     @property
     def cycles_momentum(self) -> bool:
@@ -65,7 +67,8 @@ class Schedule(ABC):
         raise NotImplementedError
 
 
-def _in_blocks(function: Callable[[IntArray], FloatArray], iteration: ArrayLike) -> FloatArray:
+def in_blocks(function: Callable[[IntArray], FloatArray], iteration: ArrayLike) -> FloatArray:
+    """``function`` of ``iteration``, checked, a block at a time. Raises ValueError."""
     if isinstance(iteration, range):
         result = np.empty(len(iteration))
         for start in range(0, len(iteration), BLOCK):
@@ -80,10 +83,12 @@ def _in_blocks(function: Callable[[IntArray], FloatArray], iteration: ArrayLike)
 
 
 def _whole(t: NDArray[Any]) -> IntArray:
-    if t.dtype.kind not in "iu" and not np.all(np.mod(t, 1) == 0):
-        raise ValueError(f"iteration must be a whole number, got {t[np.mod(t, 1) != 0][0]!r}")
-    if np.any(t < 0):
-        raise ValueError(f"iteration must be at least 0, got {t.min()}")
+    if t.dtype.kind not in "iuf":
+        raise ValueError(f"iteration must be a whole number, got {t.flat[0]!r}")
+    if t.dtype.kind == "f" and not np.all(np.isfinite(t) & (np.mod(t, 1) == 0)):
+        raise ValueError(f"iteration must be a whole number, got {t[~(np.isfinite(t) & (np.mod(t, 1) == 0))][0]!r}")
+    if np.any((t < 0) | (t > LAST)):
+        raise ValueError(f"iteration must be at least 0 and at most {LAST:,}, got {t[(t < 0) | (t > LAST)][0]}")
     return t.astype(np.int64, copy=False)
 
 
@@ -109,7 +114,7 @@ def check_positive(name: str, value: float, at_most: float = math.inf) -> None:
 
 def check_whole(name: str, value: float, at_least: int = 1) -> None:
     """Raise ValueError unless ``value`` is a whole number of at least ``at_least``."""
-    if not (is_number(value) and value == int(value) and value >= at_least):
+    if not (is_number(value) and value == int(value) and at_least <= value <= LAST):
         raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value!r}")
 
 
@@ -117,6 +122,14 @@ def check_rising(name: str, values: tuple[float, ...]) -> None:
     """Raise ValueError unless the values are finite and each is above the one before."""
     if not all(map(is_number, values)) or any(b <= a for a, b in pairwise(values)):
         raise ValueError(f"{name} must be finite and rise from each to the next, got {list(values)!r}")
+
+
+def build(family: Callable[..., Schedule], arguments: Mapping[str, Any], name: str) -> Schedule:
+    """A schedule of ``family``; an argument of the wrong kind, which only shows when it is used, is a ValueError."""
+    try:
+        return family(**arguments)
+    except (ArithmeticError, AttributeError, TypeError) as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def is_number(value: object) -> bool:

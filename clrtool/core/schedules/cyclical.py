@@ -96,6 +96,8 @@ class Cyclical(Schedule):
             check_whole("stepsize_down", self.stepsize_down)
         if self.per not in ("cycle", "iteration"):
             raise ValueError(f"per must be 'cycle' or 'iteration', got {self.per!r}")
+        if self.momentum_bounds is not None:
+            object.__setattr__(self, "momentum_bounds", tuple(self.momentum_bounds))
         check_momentum(self.momentum_bounds)
 
     @property
@@ -116,7 +118,7 @@ class Cyclical(Schedule):
 
     def corners(self, until: int) -> list[int]:
         peaks = range(int(self.stepsize), until + 1, self.period)[:MARKED]
-        return sorted([*peaks, *self.cycle_ends(until)])
+        return sorted([*peaks, *self.cycle_ends(until)])[:MARKED]
 
     def lr_at(self, t: IntArray) -> FloatArray:
         height, scale = self._wave(t)
@@ -217,10 +219,12 @@ def cyclical(
     array([1. , 0.5])
     """
     if isinstance(scale, str):
-        scale = Expression(scale)
-    elif not callable(scale):
-        scale = Geometric(scale, first=1 if per == "cycle" else 0)
-    return Cyclical(base_lr=base_lr, max_lr=max_lr, stepsize=stepsize, stepsize_down=stepsize_down, scale=scale,
+        chosen: Scale | None = Expression(scale)
+    elif callable(scale):
+        chosen = scale
+    else:
+        chosen = None if scale == 1 else Geometric(scale, first=1 if per == "cycle" else 0)
+    return Cyclical(base_lr=base_lr, max_lr=max_lr, stepsize=stepsize, stepsize_down=stepsize_down, scale=chosen,
                     per=per, decay_base=decay_base, momentum_bounds=momentum)  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 
 import numpy as np
 
@@ -39,7 +40,11 @@ class Piecewise(Schedule):
     values: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        for name in ("boundaries", "values"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         check_rising("boundaries", self.boundaries)
+        for boundary in self.boundaries:
+            check_whole("boundaries", boundary, at_least=0)
         if len(self.values) != len(self.boundaries) + 1:
             raise ValueError(f"values must be one more than boundaries, got {len(self.values)}, {len(self.boundaries)}")
         for value in self.values:
@@ -80,6 +85,12 @@ class Exponential(Schedule):
         decays = math.log(0.01) / math.log(self.gamma) if self.gamma < 1 else 10.0
         return max(1, math.ceil(min(decays * self.every, 1e9)))
 
+    def corners(self, until: int) -> list[int]:
+        if not self.staircase:
+            return []
+        drops = takewhile(lambda t: t <= until, (math.ceil(k * self.every) for k in range(1, MARKED)))
+        return [t for drop in drops for t in (drop - 1, drop)][:MARKED]
+
     def lr_at(self, t: IntArray) -> FloatArray:
         exponent = t // self.every if self.staircase else t / self.every
         return np.maximum(self.max_lr * self.gamma**exponent, self.base_lr)
@@ -106,6 +117,13 @@ class Polynomial(Schedule):
     @property
     def preview(self) -> int:
         return math.ceil(self.iterations)
+
+    def cycle_ends(self, until: int) -> list[int]:
+        ends = (math.ceil(k * self.iterations) for k in range(1, MARKED + 1))
+        return list(takewhile(lambda end: end <= until, ends)) if self.cycle else []
+
+    def corners(self, until: int) -> list[int]:
+        return [t for end in self.cycle_ends(until) for t in (end, end + 1) if t <= until][:MARKED]
 
     def lr_at(self, t: IntArray) -> FloatArray:
         length = self.iterations * (np.maximum(np.ceil(t / self.iterations), 1) if self.cycle else 1)
@@ -214,7 +232,7 @@ class CosineRestarts(Schedule):
     def __post_init__(self) -> None:
         check_bounds(self.base_lr, self.max_lr)
         check_positive("period", self.period)
-        check_positive("m_mul", self.m_mul)
+        check_positive("m_mul", self.m_mul, at_most=1)
         if not (is_number(self.t_mul) and (self.t_mul == 1 or self.t_mul >= 1.001)):
             raise ValueError(f"t_mul must be 1, or at least 1.001, got {self.t_mul!r}")
         if self.num_cycles is not None:
@@ -222,22 +240,26 @@ class CosineRestarts(Schedule):
 
     @property
     def preview(self) -> int:
-        return math.ceil(self._begin(self.num_cycles or 4))
+        return math.ceil(min(self._begin(self.num_cycles or 4), 1e9))
+
+    def begins(self, until: int) -> list[float]:
+        """The first iteration of every fall up to iteration ``until``; they need not be whole."""
+        return list(takewhile(lambda begin: begin <= until, map(self._begin, count())))
 
     def cycle_ends(self, until: int) -> list[int]:
         last = min(MARKED, self.num_cycles or MARKED)
-        ends = [math.ceil(self._begin(cycle)) for cycle in range(1, last + 1) if self._begin(cycle) <= until]
-        return [end for end in ends if end <= until]
+        ends = takewhile(lambda end: end <= until, map(self._begin, range(1, last + 1)))
+        return [math.ceil(end) for end in ends if math.ceil(end) <= until]
 
     def corners(self, until: int) -> list[int]:
-        return sorted(t for end in self.cycle_ends(until) for t in (end - 1, end))
+        return [t for end in self.cycle_ends(until) for t in (end - 1, end)][:MARKED]
 
     def lr_at(self, t: IntArray) -> FloatArray:
         if self.t_mul == 1:
             cycle = np.asarray(t // self.period, dtype=np.float64)
             done = t / self.period - cycle
         else:
-            begins = self._begins(int(t.max()))
+            begins = np.array(self.begins(int(t.max())))
             index = np.searchsorted(begins, t, side="right") - 1
             cycle = index.astype(np.float64)
             done = (t - begins[index]) / (self.period * self.t_mul**cycle)
@@ -248,12 +270,10 @@ class CosineRestarts(Schedule):
     def _begin(self, cycle: int) -> float:
         if self.t_mul == 1:
             return self.period * cycle
-        return self.period * (self.t_mul**cycle - 1) / (self.t_mul - 1)
-
-    def _begins(self, last: int) -> FloatArray:
-        """The first iteration of every fall up to iteration ``last``."""
-        cycles = math.log1p(last * (self.t_mul - 1) / self.period) / math.log(self.t_mul)
-        return np.array([self._begin(cycle) for cycle in range(math.ceil(cycles) + 2)])
+        try:
+            return self.period * (self.t_mul**cycle - 1) / (self.t_mul - 1)
+        except OverflowError:
+            return math.inf
 
 
 def fixed(max_lr: float) -> Piecewise:

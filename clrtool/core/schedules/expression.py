@@ -114,7 +114,7 @@ def _parse(text: str) -> tuple[ast.expr, str]:
         raise ValueError(f"scale {text!r} is not an expression in x") from error
     variable = "x"
     if isinstance(tree, ast.Lambda):
-        if ast.unparse(tree.args) != "".join(argument.arg for argument in tree.args.args[:1]):
+        if len(tree.args.args) != 1 or ast.unparse(tree.args) != tree.args.args[0].arg:
             raise ValueError(f"scale {text!r} must be a function of one variable")
         variable, tree = tree.args.args[0].arg, tree.body
     return tree, variable

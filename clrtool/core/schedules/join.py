@@ -26,12 +26,15 @@ class Join(Schedule):
 
     def __post_init__(self) -> None:
         check_rising("begins", self.begins)
-        if len(self.parts) != len(self.begins) or self.begins[0] != 0:
+        if len(self.parts) != len(self.begins) or self.begins[:1] != (0,):
             raise ValueError(f"{len(self.parts)} parts need as many begins, the first 0; got {list(self.begins)}")
         for begin in self.begins:
             check_whole("begins", begin, at_least=0)
         if len({part.cycles_momentum for part in self.parts}) > 1:
             raise ValueError("either every part of a schedule moves the momentum, or none")
+        flat = [place for part, begin in zip(self.parts, self.begins, strict=True) for place in _flat(part, begin)]
+        object.__setattr__(self, "parts", tuple(part for part, _ in flat))
+        object.__setattr__(self, "begins", tuple(begin for _, begin in flat))
 
     @property
     def preview(self) -> int:
@@ -67,6 +70,13 @@ class Join(Schedule):
             if inside.any():
                 result[inside] = getattr(part, what)(t[inside] - begin)
         return result
+
+
+def _flat(part: Schedule, begin: int) -> list[tuple[Schedule, int]]:
+    """The parts of a part and where they begin, so that none is a Join itself."""
+    if not isinstance(part, Join):
+        return [(part, begin)]
+    return [(inner, begin + later) for inner, later in zip(part.parts, part.begins, strict=True)]
 
 
 def with_warmup(schedule: Schedule, warmup: int, start_lr: float = 0.0) -> Schedule:

@@ -57,11 +57,16 @@ class Phases(Schedule):
 
     def __post_init__(self) -> None:
         check_rising("knots", self.knots)
-        lengths = (len(self.values), len(self.shapes) + 1, len(self.momenta or self.knots))
+        if self.iterations is not None:
+            check_whole("iterations", self.iterations)
+        momenta = self.knots if self.momenta is None else self.momenta
+        lengths = (len(self.values), len(self.shapes) + 1, len(momenta))
         if set(lengths) != {len(self.knots)}:
             raise ValueError(f"{len(self.knots)} knots need as many values and one shape fewer, got {lengths}")
         for value in self.values:
             check_lr("a learning rate", value)
+        if self.momenta is not None:
+            check_momentum((min(self.momenta), max(self.momenta)))
         if unknown := set(self.shapes) - set(get_args(Shape)):
             raise ValueError(f"shape must be one of {', '.join(get_args(Shape))}, got {min(unknown)!r}")
 
@@ -172,18 +177,19 @@ def one_cycle_smith(
     check_whole("iterations", iterations, at_least=2 * stepsize)
     check_momentum(momentum)
     low, high = momentum or (0.0, 0.0)
-    tail = base_lr / 1000
-    floor = 2 * stepsize - stepsize * tail / max_lr  # here the straight line to 0 meets the tail
-    meets = low + (high - low) * (floor - stepsize) / stepsize
-    end = max(iterations, 2 * stepsize + 1)
-    return Phases(
-        knots=(0, stepsize, floor, 2 * stepsize, end),
-        values=(base_lr, max_lr, tail, tail, tail),
-        shapes=("linear",) * 4,
-        momenta=(high, low, meets, high, high - (high - low) * (end - 2 * stepsize) / (2 * stepsize))
-        if momentum
-        else None,
-    )
+    tail, cycle, end = base_lr / 1000, 2 * stepsize, max(iterations, 2 * stepsize + 1)
+    # The straight line to 0 meets the tail just before the cycle ends; the last fall of the momentum ends at `low`.
+    meets = cycle - stepsize * tail / max_lr
+    knots = [
+        (0, base_lr, high),
+        (stepsize, max_lr, low),
+        (meets, tail, high - (high - low) * (cycle - meets) / stepsize),
+    ]
+    knots += [(cycle, tail, high), (min(end, 2 * cycle), tail, high - (high - low) * min(1, (end - cycle) / cycle))]
+    t, values, momenta = zip(*(knot for knot in knots if knot[0] != meets or meets < cycle), strict=True)
+    line: Shape = "linear"
+    return Phases(knots=t, values=values, shapes=(line,) * (len(t) - 1),
+                  momenta=momenta if momentum else None, iterations=iterations)  # fmt: skip
 
 
 def warmup_stable_decay(
@@ -204,10 +210,11 @@ def warmup_stable_decay(
     for name, value in (("warmup", warmup), ("decay", decay)):
         check_whole(name, value)
     check_whole("iterations", iterations, at_least=warmup + decay)
-    knots, values, shapes = [0, warmup], [start_lr, max_lr], ["linear"]
+    knots, values = [0, warmup], [start_lr, max_lr]
+    shapes: list[Shape] = ["linear"]
     if iterations - decay > warmup:
         knots, values, shapes = [*knots, iterations - decay], [*values, max_lr], [*shapes, "linear"]
-    return Phases(knots=(*knots, iterations), values=(*values, base_lr), shapes=(*shapes, shape))  # type: ignore[arg-type]
+    return Phases(knots=(*knots, iterations), values=(*values, base_lr), shapes=(*shapes, shape))
 
 
 def _reached(

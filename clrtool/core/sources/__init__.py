@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from clrtool.core.schedules import Schedule
-from clrtool.core.sources import from_caffe, from_deepspeed, from_keras, from_optax, from_torch, from_transformers
+from clrtool.core.schedules.base import build
+
+# importing them enters their readers into SOURCES
+from clrtool.core.sources import from_caffe as from_caffe
+from clrtool.core.sources import from_deepspeed as from_deepspeed
+from clrtool.core.sources import from_keras as from_keras
+from clrtool.core.sources import from_optax as from_optax
+from clrtool.core.sources import from_torch as from_torch
+from clrtool.core.sources import from_transformers as from_transformers
 from clrtool.core.sources.registry import SOURCES as SOURCES
 from clrtool.core.sources.registry import bind as bind
 from clrtool.core.sources.registry import find_source as find_source
-
-_READERS = (from_torch, from_keras, from_optax, from_transformers, from_deepspeed, from_caffe)
 
 
 def schedule_from(source: str, params: Mapping[str, Any]) -> Schedule:
@@ -37,7 +43,4 @@ def schedule_from(source: str, params: Mapping[str, Any]) -> Schedule:
     array([1. , 0.5])
     """
     full = find_source(source)
-    try:
-        return SOURCES[full](**bind(full, params))
-    except TypeError as error:  # a text where a number belongs
-        raise ValueError(f"{full}: {error}") from error
+    return build(SOURCES[full], bind(full, params), full)

@@ -157,11 +157,13 @@ def warmup_exponential_decay_schedule(
 
 def _accumulated(init_value: float, scales: Mapping[int, float]) -> tuple[list[int], list[float]]:
     # JSON and YAML may hold the boundaries as texts
-    steps = sorted((int(boundary), scale) for boundary, scale in scales.items())
+    steps = sorted((float(boundary), scale) for boundary, scale in scales.items())
     values = [init_value]
     for _, scale in steps:
         values.append(values[-1] * scale)
-    return [boundary for boundary, _ in steps], values
+    for boundary, _ in steps:
+        check_whole("a boundary", boundary, at_least=0)
+    return [int(boundary) for boundary, _ in steps], values
 
 
 def _after(schedule: Schedule, begin: int) -> Schedule:

@@ -18,7 +18,7 @@ from clrtool.core.schedules import (
     step,
 )
 from clrtool.core.schedules.base import check_positive, check_whole
-from clrtool.core.schedules.cyclical import Scale
+from clrtool.core.schedules.cyclical import Per, Scale
 from clrtool.core.sources.registry import source
 
 _PREFIX = "torch.optim.lr_scheduler."
@@ -44,12 +44,12 @@ def cyclic_lr(
         if mode not in modes:
             raise ValueError(f"mode must be one of {', '.join(modes)}, got {mode!r}")
         scale_mode = "iterations" if mode == "exp_range" else "cycle"
-    per = {"cycle": "cycle", "iterations": "iteration"}.get(scale_mode)
-    if per is None:
+    pers: dict[str, Per] = {"cycle": "cycle", "iterations": "iteration"}
+    if scale_mode not in pers:
         raise ValueError(f"scale_mode must be 'cycle' or 'iterations', got {scale_mode!r}")
     scale = scale_fn or modes[mode]
     momentum = (base_momentum, max_momentum) if cycle_momentum else None
-    return cyclical(base_lr, max_lr, step_size_up, scale, per, step_size_down, momentum=momentum)  # type: ignore[arg-type]
+    return cyclical(base_lr, max_lr, step_size_up, scale, pers[scale_mode], step_size_down, momentum=momentum)
 
 
 @source(_PREFIX + "OneCycleLR")

@@ -15,7 +15,7 @@ from clrtool.core.schedules import (
     linear,
     with_warmup,
 )
-from clrtool.core.schedules.base import check_whole
+from clrtool.core.schedules.base import check_positive, check_whole
 from clrtool.core.schedules.phases import Shape
 from clrtool.core.sources.registry import source
 
@@ -34,7 +34,7 @@ def constant_with_warmup(base_lr: float, num_warmup_steps: int) -> Schedule:
 
 @source(_PREFIX + "linear")
 def linear_with_warmup(base_lr: float, num_warmup_steps: int, num_training_steps: int) -> Schedule:
-    fall = linear(0.0, base_lr, _fall(num_warmup_steps, num_training_steps))
+    fall = linear(0.0, base_lr, int(_fall(num_warmup_steps, num_training_steps)))
     return with_warmup(fall, num_warmup_steps)
 
 
@@ -43,7 +43,7 @@ def cosine_with_warmup(
     base_lr: float, num_warmup_steps: int, num_training_steps: int, num_cycles: float = 0.5
 ) -> Schedule:
     """``num_cycles`` counts whole waves; after its end the learning rate goes up again."""
-    half = _fall(num_warmup_steps, num_training_steps) / (2 * num_cycles)
+    half = _fall(num_warmup_steps, num_training_steps, 2 * num_cycles)
     return with_warmup(Cosine(base_lr=0.0, max_lr=base_lr, iterations=half, wave=True), num_warmup_steps)
 
 
@@ -61,7 +61,7 @@ def cosine_with_min_lr(
         raise ValueError("cosine_with_min_lr needs one of min_lr and min_lr_rate")
     least = base_lr * min_lr_rate if min_lr_rate is not None else min_lr
     assert least is not None
-    half = _fall(num_warmup_steps, num_training_steps) / (2 * num_cycles)
+    half = _fall(num_warmup_steps, num_training_steps, 2 * num_cycles)
     return with_warmup(Cosine(base_lr=least, max_lr=base_lr, iterations=half, wave=True), num_warmup_steps)
 
 
@@ -69,7 +69,7 @@ def cosine_with_min_lr(
 def cosine_with_restarts(
     base_lr: float, num_warmup_steps: int, num_training_steps: int, num_cycles: int = 1
 ) -> Schedule:
-    period = _fall(num_warmup_steps, num_training_steps) / num_cycles
+    period = _fall(num_warmup_steps, num_training_steps, num_cycles)
     falls = CosineRestarts(base_lr=0.0, max_lr=base_lr, period=period, num_cycles=num_cycles)
     return with_warmup(falls, num_warmup_steps)
 
@@ -127,7 +127,9 @@ def _one_after_another(parts: list[tuple[Schedule, int]]) -> Schedule:
     return Join(tuple(part for part, _ in parts), tuple(begins))
 
 
-def _fall(num_warmup_steps: int, num_training_steps: int) -> int:
+def _fall(num_warmup_steps: int, num_training_steps: int, parts: float = 1) -> float:
+    """What the warm-up leaves, in so many parts."""
     check_whole("num_warmup_steps", num_warmup_steps, at_least=0)
     check_whole("num_training_steps", num_training_steps, at_least=num_warmup_steps + 1)
-    return num_training_steps - num_warmup_steps
+    check_positive("num_cycles", parts)
+    return (num_training_steps - num_warmup_steps) / parts
