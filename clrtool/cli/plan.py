@@ -14,7 +14,7 @@ import typer
 
 from clrtool.cli.console import console, say
 from clrtool.cli.plan_source import Asked, lint, make
-from clrtool.errors import ConfigError
+from clrtool.errors import ConfigError, as_config_error
 
 if TYPE_CHECKING:
     from clrtool.core.lint import Finding
@@ -141,7 +141,8 @@ def _show(made: Plan, title: str, form: Format, output: Path | None) -> None:
 
     blocks = FORMATS[form](made)
     if output is None:
-        sys.stdout.writelines(blocks)
+        with as_config_error():
+            sys.stdout.writelines(blocks)
         return
     from clrtool.report.files import write_whole
 

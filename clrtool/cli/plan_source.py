@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from clrtool.core.lint import Finding, Use
     from clrtool.core.plan import Plan
 
-_NUMBER = r"([0-9.]+(?:[eE][-+]?[0-9]+)?)"
-_STAGE = re.compile(rf"{_NUMBER}-{_NUMBER}/([0-9]+):([0-9]+)")
+_NUMBER = r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)"
+_STAGE = re.compile(rf"{_NUMBER}-{_NUMBER}/([0-9]{{1,12}}):([0-9]{{1,12}})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Asked:
     @property
     def source(self) -> str | None:
         """The word that is no KEY=VALUE."""
-        sources = [word for word in self.words if "=" not in word or Path(word).exists()]
+        sources = [word for word in self.words if not is_pair(word)]
         if len(sources) > 1:
             raise ConfigError(f"plan takes one source, not {', '.join(sources)}; clrtool plot overlays several")
         return sources[0] if sources else None
@@ -54,6 +54,11 @@ class Asked:
     def params(self) -> dict[str, Any]:
         """The KEY=VALUE words, typed by YAML; a text that is no YAML value, such as a lambda, stays a text."""
         pairs = [word.split("=", 1) for word in self.words if word != self.source]
+        for key, _ in pairs:
+            if self.schedule is None and (key in self.numbers or key in self.wishes):
+                raise ConfigError(f"{key}=...: give it as --{key.replace('_', '-')}")
+            if sum(key == other for other, _ in pairs) > 1:
+                raise ConfigError(f"{key}=... is given twice")
         return {key: _value(key, text) for key, text in pairs}
 
     def given(self) -> dict[str, Any]:
@@ -65,6 +70,16 @@ class Asked:
         used = [f"--{name.replace('_', '-')}" for name in self.given() if name in names]
         if used:
             raise ConfigError(f"{', '.join(used)} has no meaning with {what}")
+
+
+def is_pair(word: str) -> bool:
+    """Whether a word is KEY=VALUE and not the name of a file that has a = in it."""
+    if "=" not in word:
+        return False
+    try:
+        return not Path(word).exists()
+    except OSError:  # too long for a file
+        return True
 
 
 def make(asked: Asked) -> Plan:
@@ -102,8 +117,8 @@ def _schedule(asked: Asked) -> tuple[str, dict[str, Any], int | None, int | None
     assert asked.schedule is not None
     what = f"--from {asked.schedule}"
     asked.refuse(what, "policy", "epochs", "stepsize_epochs", "cycles", "warmup_epochs", "momentum")
-    if asked.source is not None:
-        raise ConfigError(f"a plan comes from {asked.source} or from {what}, not from both")
+    if asked.source is not None or asked.stages:
+        raise ConfigError(f"a plan comes from {asked.source or '--stage'} or from {what}, not from both")
     return asked.schedule, asked.params(), asked.iterations, asked.iterations_per_epoch
 
 
@@ -207,6 +222,8 @@ def _use(asked: Asked) -> Use:
     # of a plan of clrtool's own the bounds are what it is made of, and nothing to hold it against
     foreign = asked.csv is not None or asked.schedule is not None
     bounds = {name: asked.numbers[name] for name in ("base_lr", "max_lr") if foreign}
+    if None not in bounds.values() and bounds and bounds["base_lr"] > bounds["max_lr"]:  # type: ignore[operator]
+        raise ConfigError(f"--max-lr {bounds['max_lr']} must exceed --base-lr {bounds['base_lr']}")
     stepped: Any = asked.stepped
     return Use(stepped=stepped, optimizer=known.get(name.lower()), momentum=value, **bounds)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clrtool.cli.console import say
-from clrtool.cli.plan_source import Asked, make
+from clrtool.cli.plan_source import Asked, is_pair, make
 from clrtool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def plot(
     from clrtool.report.plots import plot_schedules, save_figure
     from clrtool.report.run import find_run
 
-    params = [word for word in sources or () if "=" in word and not Path(word).exists()]
+    params = list(filter(is_pair, sources or ()))
     names = [*(others or ()), *(word for word in sources or () if word not in params)]
     if not names:
         raise ConfigError("plot needs a run folder, a plan file, or --from SYSTEM:NAME")

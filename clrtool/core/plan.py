@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from clrtool.core.budget import MAX_ITERATIONS, Budget
-from clrtool.core.policies import FROM_PLAN, POLICIES, Room, find_policy
+from clrtool.core.policies import FROM_PLAN, POLICIES, Policy, Room, find_policy
 from clrtool.core.schedules import FloatArray, Schedule, with_warmup
 from clrtool.core.schedules.base import check_bounds, check_positive, check_whole, in_blocks
 
@@ -58,7 +58,8 @@ class Plan:
             object.__setattr__(self, name, _plain(getattr(self, name)))
         object.__setattr__(self, "reasons", tuple(self.reasons))
         self._check_cycles()
-        _ = self.schedule  # checks the policy and its params
+        # checks the policy, its params, and a scale over the whole length
+        _ = self.schedule(np.linspace(0, self.last, min(self.last + 1, 1001)).astype(np.int64))
 
     def _check_cycles(self) -> None:
         in_cycles = self.policy in POLICIES and POLICIES[self.policy].in_cycles
@@ -183,7 +184,7 @@ def make_plan(
     down = params.get("stepsize_down")
     budget = Budget(iterations_per_epoch, epochs, stepsize_epochs, cycles, warmup_epochs, stepsize_down=down)
     fit = budget.in_cycles() if chosen.in_cycles else budget.whole(policy)
-    fitted = chosen.fit(Room(base_lr, max_lr, fit.iterations))
+    fitted = _fitted(chosen, Room(base_lr, max_lr, fit.iterations))
     given = [f"{name} was given." for name in params if name in fitted]
     return Plan(
         policy=policy,
@@ -243,6 +244,8 @@ def plan_stages(stages: Sequence[Sequence[float]], iterations_per_epoch: int | N
     >>> plan_stages([(1e-3, 5e-3, 2000, 16_000), (1e-4, 5e-4, 1000, 22_000)], iterations_per_epoch=500).epochs
     44.0
     """
+    if not stages or any(len(stage) != 4 for stage in stages):
+        raise ValueError("a stage is four numbers: base_lr, max_lr, stepsize and the iteration at which it ends")
     begin: float = 0
     cycles = []
     for base_lr, max_lr, stepsize, until in stages:
@@ -265,6 +268,15 @@ def plan_stages(stages: Sequence[Sequence[float]], iterations_per_epoch: int | N
         params={"stages": stages} | params,
         reasons=(POLICIES["stages"].reason, f"The stages have {', '.join(cycles)} whole cycles."),
     )
+
+
+def _fitted(policy: Policy, room: Room) -> dict[str, Any]:
+    try:
+        return policy.fit(room)
+    except ArithmeticError as error:
+        raise ValueError(
+            f"no schedule leads from max_lr = {room.max_lr} to base_lr = {room.base_lr}: {error}"
+        ) from error
 
 
 def _check_apart(base_lr: float, max_lr: float) -> None:

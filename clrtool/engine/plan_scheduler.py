@@ -24,7 +24,7 @@ class PlanScheduler(LRScheduler):
     or the first of ``betas``. Past the end of the plan its last value is held, with one warning.
 
     Its state is one integer, ``last_epoch`` (torch's name: the iteration). It can be loaded into a scheduler of a fresh
-    optimizer, in any order with the optimizer's own state.
+    optimizer, in any order with the optimizer's own state. It may be a part of torch's ``SequentialLR``.
 
     Args:
         optimizer: its learning rates matter by their ratios alone.
@@ -48,6 +48,8 @@ class PlanScheduler(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, plan: Plan, last_epoch: int = -1) -> None:
+        if not isinstance(plan, Plan):
+            raise TypeError(f"plan must be a Plan, as clrtool.make_plan and read_plan give it; got {plan!r}")
         self.plan = plan
         self._warned = False
         self._block = -1
@@ -72,25 +74,45 @@ class PlanScheduler(LRScheduler):
             warnings.warn(
                 f"the plan ended after {self.plan.iterations:,} iterations: its last value is held", stacklevel=3
             )
-        block, place = divmod(self.last_epoch, BLOCK)
-        if block != self._block:
-            self._block, iterations = block, range(block * BLOCK, (block + 1) * BLOCK)
-            self._lrs, momenta = self.plan.lr(iterations).tolist(), self.plan.momentum(iterations)
-            self._momenta = None if momenta is None else momenta.tolist()
-        if self._momenta is not None:
+        lr, momentum = self._values()
+        if momentum is not None:
             for group in self.optimizer.param_groups:
-                _set_momentum(group, self._momenta[place])
-        return [self._lrs[place] * ratio for ratio in self._ratios]
+                _set_momentum(group, momentum)
+        return [lr * ratio for ratio in self._ratios]
 
     def state_dict(self) -> dict[str, Any]:
         """``{"last_epoch": iteration}``."""
         return {"last_epoch": self.last_epoch}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go to an iteration, and set the learning rates and momenta of the optimizer for it."""
-        self.last_epoch = int(state_dict["last_epoch"]) - 1
-        self._step_count = 0  # as in the constructor: the step below is none of the training loop's
-        self.step()
+        """Go to an iteration.
+
+        The optimizer's own state brings the learning rates and momenta. Where it was not loaded, so that they are still
+        those that this scheduler set, they are set anew; any other is left as it is, for it may be that of the next
+        scheduler in a ``SequentialLR``.
+        """
+        if not isinstance(state_dict.get("last_epoch"), int):
+            raise ValueError(f"the state of a PlanScheduler is {{'last_epoch': iteration}}, got {dict(state_dict)!r}")
+        now = [float(group["lr"]) for group in self.optimizer.param_groups]
+        ours = now == [float(lr) for lr in self._last_lr]
+        self.last_epoch = state_dict["last_epoch"]
+        if self.last_epoch < 0:  # a later part of a SequentialLR, which has not begun
+            return
+        if ours:
+            self.last_epoch -= 1
+            self._step_count = 0  # as in the constructor: this step is none of the training loop's
+            self.step()
+        else:
+            self._last_lr = [self._values()[0] * ratio for ratio in self._ratios]
+
+    def _values(self) -> tuple[float, float | None]:
+        """Learning rate and momentum of the plan at this iteration."""
+        block, place = divmod(self.last_epoch, BLOCK)
+        if block != self._block:
+            self._block, iterations = block, range(block * BLOCK, (block + 1) * BLOCK)
+            self._lrs, momenta = self.plan.lr(iterations).tolist(), self.plan.momentum(iterations)
+            self._momenta = None if momenta is None else momenta.tolist()
+        return self._lrs[place], None if self._momenta is None else self._momenta[place]
 
 
 def _set_momentum(group: dict[str, Any], value: float) -> None:

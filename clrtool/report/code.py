@@ -203,7 +203,10 @@ def _torch_words(plan: Plan) -> tuple[str, dict[str, Any]] | None:
     if plan.policy.startswith(_TORCH):
         name = plan.policy.removeprefix(_TORCH)
         own = {word: value for word, value in plan.params.items() if word != "base_lr" or name == "CyclicLR"}
-        found = None if "scale_fn" in own else (name, own)
+        if "pct_start" in own:
+            own["pct_start"] = float(own["pct_start"])  # torch refuses a whole number
+        ends = name == "OneCycleLR" and plan.iterations > plan.schedule.preview  # and a step after its last
+        found = None if "scale_fn" in own or ends else (name, own)
     elif plan.policy == "one_cycle":
         found = _one_cycle(plan)
     else:

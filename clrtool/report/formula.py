@@ -145,7 +145,8 @@ def _(schedule: Cosine, what: What, until: int) -> Lines:
 @_body.register
 def _(schedule: CosineRestarts, what: What, until: int) -> Lines:
     period = _n(schedule.period)
-    lines = [f"cycle = step // {period}", f"done = step / {period} - cycle"]
+    t = f"{schedule.falls} * step" if schedule.falls > 1 else "step"
+    lines = [f"cycle = {t} // {period}", f"done = {t} % {period} / {period}"]
     if schedule.t_mul != 1:
         begins = ", ".join(map(_n, map(float, schedule.begins(until))))
         lines = [

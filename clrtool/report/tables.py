@@ -82,7 +82,7 @@ def _add_cycles(table: Table, plan: Plan) -> None:
     ends = plan.schedule.cycle_ends(plan.iterations)
     begin = plan.warmup
     for cycle, end in enumerate(ends[:SHOWN_CYCLES], 1):
-        corners = [corner for corner in plan.schedule.corners(end) if corner >= begin]
+        corners = [corner for corner in plan.schedule.corners(end) if begin <= corner < end]
         inside = np.array([*corners, *np.linspace(begin, end - 1, 1001).astype(np.int64)])
         lrs = plan.schedule(inside)
         peak = int(inside[lrs.argmax()])

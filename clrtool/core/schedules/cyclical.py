@@ -94,6 +94,8 @@ class Cyclical(Schedule):
         check_whole("stepsize", self.stepsize)
         if self.stepsize_down is not None:
             check_whole("stepsize_down", self.stepsize_down)
+        if not isinstance(self.decay_base, bool):
+            raise ValueError(f"decay_base must be true or false, got {self.decay_base!r}")
         if self.per not in ("cycle", "iteration"):
             raise ValueError(f"per must be 'cycle' or 'iteration', got {self.per!r}")
         if self.momentum_bounds is not None:

@@ -219,6 +219,7 @@ class CosineRestarts(Schedule):
         lr(t) = base_lr + (max_lr - base_lr) * m_mul ** i * (1 + cos(pi * f)) / 2
 
     Args:
+        falls: how many of them are in one period, where all are as long. With whole numbers a restart is exact.
         num_cycles: falls after which ``base_lr`` is held; None for no end.
     """
 
@@ -228,6 +229,7 @@ class CosineRestarts(Schedule):
     t_mul: float = 1.0
     m_mul: float = 1.0
     num_cycles: int | None = None
+    falls: int = 1
 
     def __post_init__(self) -> None:
         check_bounds(self.base_lr, self.max_lr)
@@ -237,6 +239,7 @@ class CosineRestarts(Schedule):
             raise ValueError(f"t_mul must be 1, or at least 1.001, got {self.t_mul!r}")
         if self.num_cycles is not None:
             check_whole("num_cycles", self.num_cycles)
+        check_whole("falls", self.falls)
 
     @property
     def preview(self) -> int:
@@ -256,8 +259,8 @@ class CosineRestarts(Schedule):
 
     def lr_at(self, t: IntArray) -> FloatArray:
         if self.t_mul == 1:
-            cycle = np.asarray(t // self.period, dtype=np.float64)
-            done = t / self.period - cycle
+            cycle = np.asarray(self.falls * t // self.period, dtype=np.float64)
+            done = self.falls * t % self.period / self.period
         else:
             begins = np.array(self.begins(int(t.max())))
             index = np.searchsorted(begins, t, side="right") - 1
@@ -269,7 +272,7 @@ class CosineRestarts(Schedule):
 
     def _begin(self, cycle: int) -> float:
         if self.t_mul == 1:
-            return self.period * cycle
+            return self.period * cycle / self.falls
         try:
             return self.period * (self.t_mul**cycle - 1) / (self.t_mul - 1)
         except OverflowError:

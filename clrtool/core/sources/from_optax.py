@@ -61,6 +61,7 @@ def exponential_decay(
     end_value: float | None = None,
 ) -> Schedule:
     """``end_value`` is the least value; where nothing decays optax takes it for the greatest."""
+    check_positive("transition_steps", transition_steps)
     if decay_rate == 1 and end_value is not None:
         return fixed(min(init_value, end_value))
     fall = Exponential(

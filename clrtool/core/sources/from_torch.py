@@ -17,7 +17,7 @@ from clrtool.core.schedules import (
     one_cycle,
     step,
 )
-from clrtool.core.schedules.base import check_positive, check_whole
+from clrtool.core.schedules.base import check_lr, check_positive, check_whole
 from clrtool.core.schedules.cyclical import Per, Scale
 from clrtool.core.sources.registry import source
 
@@ -115,6 +115,8 @@ def step_lr(step_size: int, gamma: float = 0.1, base_lr: float = 1e-3) -> Expone
 
 @source(_PREFIX + "MultiStepLR")
 def multi_step_lr(milestones: Sequence[int], gamma: float = 0.1, base_lr: float = 1e-3) -> Piecewise:
+    for milestone in milestones:
+        check_whole("a milestone", milestone)
     return multistep(base_lr, gamma, milestones)
 
 
@@ -125,6 +127,7 @@ def exponential_lr(gamma: float, base_lr: float = 1e-3) -> Exponential:
 
 @source(_PREFIX + "PolynomialLR")
 def polynomial_lr(total_iters: int = 5, power: float = 1.0, base_lr: float = 1e-3) -> Polynomial:
+    check_whole("total_iters", total_iters)
     return Polynomial(base_lr=0.0, max_lr=base_lr, iterations=total_iters, power=power)
 
 
@@ -132,9 +135,14 @@ def polynomial_lr(total_iters: int = 5, power: float = 1.0, base_lr: float = 1e-
 def linear_lr(
     start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5, base_lr: float = 1e-3
 ) -> Phases:
+    check_positive("start_factor", start_factor, at_most=1)
+    check_lr("end_factor", end_factor)
+    check_whole("total_iters", total_iters)
     return Phases(knots=(0, total_iters), values=(base_lr * start_factor, base_lr * end_factor), shapes=("linear",))
 
 
 @source(_PREFIX + "ConstantLR")
 def constant_lr(factor: float = 1 / 3, total_iters: int = 5, base_lr: float = 1e-3) -> Piecewise:
+    check_positive("factor", factor, at_most=1)
+    check_whole("total_iters", total_iters)
     return Piecewise(boundaries=(total_iters,), values=(base_lr * factor, base_lr))

@@ -69,8 +69,8 @@ def cosine_with_min_lr(
 def cosine_with_restarts(
     base_lr: float, num_warmup_steps: int, num_training_steps: int, num_cycles: int = 1
 ) -> Schedule:
-    period = _fall(num_warmup_steps, num_training_steps, num_cycles)
-    falls = CosineRestarts(base_lr=0.0, max_lr=base_lr, period=period, num_cycles=num_cycles)
+    length = int(_fall(num_warmup_steps, num_training_steps))
+    falls = CosineRestarts(base_lr=0.0, max_lr=base_lr, period=length, falls=num_cycles, num_cycles=num_cycles)
     return with_warmup(falls, num_warmup_steps)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from clrtool.core.plan import Plan
@@ -17,6 +18,10 @@ from clrtool.report.plots.style import COLORS, GREY, ORANGE, STYLE, plain
 from clrtool.words import count
 
 POINTS = 2001
+# More ends of cycles than this are one grey field.
+LINES = 50
+# Bounds nearer than this would be a line at the top of an axis that begins at 0.
+FLAT = 0.8
 
 
 def plot_schedules(plans: Mapping[str, Plan]) -> Figure:
@@ -42,17 +47,18 @@ def plot_schedules(plans: Mapping[str, Plan]) -> Figure:
         top.set_ylabel("learning rate")
         for panel in panels:
             panel.set_xlim(0, unit.length)
-        top.set_ylim(bottom=min(0, top.get_ylim()[0]))
+        if min(plan.base_lr / (plan.max_lr or 1) for plan in plans.values()) < FLAT:
+            top.set_ylim(bottom=min(0, top.get_ylim()[0]))
         if moving:
             panels[-1].set_ylabel("momentum")
-        marked = any(plan.schedule.cycle_ends(plan.iterations) for plan in plans.values())
+        marked = any(0 < len(plan.schedule.cycle_ends(plan.iterations)) <= LINES for plan in plans.values())
         if len(plans) == 1:
             _mark_one(top, next(iter(plans.values())), unit)
             note = " (dotted: end of a cycle)" if marked else ""
         else:
             for plan, color in zip(plans.values(), COLORS, strict=False):
                 _mark_ends(top, plan, unit, color)
-            figure.legend(loc="outside right upper", edgecolor="none", fontsize=9)
+            top.legend(loc="upper left", bbox_to_anchor=(1.01, 1), edgecolor="none", fontsize=9)
             note = " (dots: ends of cycles)" if marked else ""
         panels[-1].set_xlabel(unit.name + note)
         unit.second_axis(top)
@@ -78,12 +84,14 @@ class _Unit:
         per_epoch = self._per_epoch
         if not self.in_epochs:
             axes.xaxis.set_major_formatter(thousands)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         elif per_epoch is not None:
             above = axes.secondary_xaxis(
                 "top", functions=(lambda x: np.multiply(x, per_epoch), lambda x: np.divide(x, per_epoch))
             )
             above.set_xlabel("iteration")
             above.xaxis.set_major_formatter(thousands)
+            above.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _draw(top: Axes, below: Axes | None, plan: Plan, unit: _Unit, color: str, title: str) -> None:
@@ -100,27 +108,33 @@ def _draw(top: Axes, below: Axes | None, plan: Plan, unit: _Unit, color: str, ti
 def _mark_ends(axes: Axes, plan: Plan, unit: _Unit, color: str) -> None:
     """A dot on the curve at the end of every cycle."""
     ends = np.array(plan.schedule.cycle_ends(plan.last), dtype=np.int64)
+    if len(ends) > LINES:
+        return
     axes.plot(unit(plan, ends), plan.lr(ends), "o", color=color, markersize=3.5, clip_on=False, zorder=3)
 
 
 def _mark_one(axes: Axes, plan: Plan, unit: _Unit) -> None:
     """The ends of the cycles as lines, and both bounds by name."""
-    for end in plan.schedule.cycle_ends(plan.iterations):
+    ends = plan.schedule.cycle_ends(plan.iterations)
+    for end in ends if len(ends) <= LINES else []:
         axes.axvline(float(unit(plan, np.array(end))), color=GREY, linestyle=":", linewidth=1)
-    for lr, name in ((plan.max_lr, "max_lr"), (plan.base_lr, "base_lr")):
+    low, high = axes.get_ylim()
+    apart = plan.max_lr - plan.base_lr > 0.15 * (high - low)
+    for lr, name, side in ((plan.max_lr, "max_lr", "bottom"), (plan.base_lr, "base_lr", "top")):
         axes.axhline(lr, color=ORANGE, linestyle="--", linewidth=1)
         axes.annotate(f"{name}\n{lr:.3g}", (1, lr), xycoords=("axes fraction", "data"), color=ORANGE, fontsize=9,
-                      xytext=(5, 0), textcoords="offset points", va="center")  # fmt: skip
+                      xytext=(5, 0), textcoords="offset points", va="center" if apart else side)  # fmt: skip
 
 
 def _headline(plans: Mapping[str, Plan]) -> str:
     if len(plans) > 1:
         return f"{len(plans)} schedules"
     ((title, plan),) = plans.items()
-    parts = [f"{plain(title)}: {plan.policy.split('.')[-1]}"]
+    policy = re.split(r"[.:]", plan.policy)[-1]
+    parts = [plain(title) if policy in title else f"{plain(title)}: {policy}"]
     if plan.num_cycles is not None and plan.stepsize is not None:
         epochs = "" if plan.stepsize_epochs is None else f" ({plan.stepsize_epochs:.3g} epochs)"
-        parts += [count(plan.num_cycles, "cycle"), f"stepsize {plan.stepsize:,} iterations{epochs}"]
+        parts += [count(plan.num_cycles, "cycle"), f"stepsize {count(plan.stepsize, 'iteration')}{epochs}"]
     else:
-        parts.append(f"{plan.iterations:,} iterations")
+        parts.append(count(plan.iterations, "iteration"))
     return ", ".join(parts)
