@@ -17,7 +17,7 @@ from clrtool.cli.plan_source import Asked, lint, make
 from clrtool.errors import ConfigError, as_config_error
 
 if TYPE_CHECKING:
-    from clrtool.core.lint import Finding
+    from clrtool.core.finding import Finding
     from clrtool.core.plan import Plan
 
 FOUND = 1
@@ -110,7 +110,7 @@ def plan(
             raise ConfigError("--lint prints what it finds: leave out -o")
         findings = lint(asked)
         _show_findings(findings, asked.title, form)
-        raise typer.Exit(FOUND if findings else 0)
+        raise typer.Exit(0 if all(finding.note for finding in findings) else FOUND)
     _show(make(asked), asked.title, form, output)
 
 

@@ -12,7 +12,7 @@ from clrtool.cli.console import say
 from clrtool.errors import ConfigError, as_config_error
 
 if TYPE_CHECKING:
-    from clrtool.core.lint import Finding, Use
+    from clrtool.core.finding import Finding, Use
     from clrtool.core.plan import Plan
 
 _NUMBER = r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)"
@@ -55,8 +55,9 @@ class Asked:
         """The KEY=VALUE words, typed by YAML; a text that is no YAML value, such as a lambda, stays a text."""
         pairs = [word.split("=", 1) for word in self.words if word != self.source]
         for key, _ in pairs:
-            if self.schedule is None and (key in self.numbers or key in self.wishes):
-                raise ConfigError(f"{key}=...: give it as --{key.replace('_', '-')}")
+            option = "stage" if key == "stages" else key
+            if self.schedule is None and option in {*self.numbers, *self.wishes, "stage"}:
+                raise ConfigError(f"{key}=...: give it as --{option.replace('_', '-')}")
             if sum(key == other for other, _ in pairs) > 1:
                 raise ConfigError(f"{key}=... is given twice")
         return {key: _value(key, text) for key, text in pairs}
@@ -206,7 +207,7 @@ def _momentum(asked: Asked) -> dict[str, Any]:
 
 
 def _use(asked: Asked) -> Use:
-    from clrtool.core.lint import OPTIMIZERS, Use
+    from clrtool.core.finding import OPTIMIZERS, Use
     from clrtool.words import nearest
 
     if asked.stepped not in ("iteration", "epoch"):

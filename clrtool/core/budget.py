@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from clrtool.core.schedules.base import check_positive, check_whole
 from clrtool.words import count
@@ -28,6 +29,11 @@ class Fit:
     num_cycles: int | None = None
     left: int = 0
     reasons: tuple[str, ...] = ()
+
+    def lengths(self) -> dict[str, Any]:
+        """The numbers of a plan that count iterations."""
+        total = self.warmup + self.iterations
+        return {"iterations": total, "stepsize": self.stepsize, "num_cycles": self.num_cycles, "warmup": self.warmup}
 
 
 @dataclass(frozen=True)

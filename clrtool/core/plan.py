@@ -180,9 +180,7 @@ def make_plan(
     array([0.001, 0.006, 0.001])
     """
     chosen = find_policy(policy)
-    _check_apart(base_lr, max_lr)
-    down = params.get("stepsize_down")
-    budget = Budget(iterations_per_epoch, epochs, stepsize_epochs, cycles, warmup_epochs, stepsize_down=down)
+    budget = Budget(iterations_per_epoch, epochs, stepsize_epochs, cycles, warmup_epochs, params.get("stepsize_down"))
     fit = budget.in_cycles() if chosen.in_cycles else budget.whole(policy)
     fitted = _fitted(chosen, Room(base_lr, max_lr, fit.iterations))
     given = [f"{name} was given." for name in params if name in fitted]
@@ -190,14 +188,11 @@ def make_plan(
         policy=policy,
         base_lr=base_lr,
         max_lr=max_lr,
-        iterations=fit.warmup + fit.iterations,
         iterations_per_epoch=iterations_per_epoch,
-        stepsize=fit.stepsize,
-        num_cycles=fit.num_cycles,
-        warmup=fit.warmup,
         params=fitted | params,
         asked=budget.asked_for() | params,
         reasons=(*fit.reasons, *(given or [chosen.reason])),
+        **fit.lengths(),
     )
 
 
@@ -271,19 +266,16 @@ def plan_stages(stages: Sequence[Sequence[float]], iterations_per_epoch: int | N
 
 
 def _fitted(policy: Policy, room: Room) -> dict[str, Any]:
+    """What is left open in a policy, fitted into the room. Raises ValueError if the room has no such schedule."""
+    check_positive("base_lr", room.base_lr)
+    check_positive("max_lr", room.max_lr)
+    if room.max_lr <= room.base_lr:
+        raise ValueError(f"max_lr = {room.max_lr!r} must exceed base_lr = {room.base_lr!r}")
     try:
         return policy.fit(room)
     except ArithmeticError as error:
-        raise ValueError(
-            f"no schedule leads from max_lr = {room.max_lr} to base_lr = {room.base_lr}: {error}"
-        ) from error
-
-
-def _check_apart(base_lr: float, max_lr: float) -> None:
-    check_positive("base_lr", base_lr)
-    check_positive("max_lr", max_lr)
-    if max_lr <= base_lr:
-        raise ValueError(f"max_lr = {max_lr!r} must exceed base_lr = {base_lr!r}")
+        bounds = f"max_lr = {room.max_lr} to base_lr = {room.base_lr}"
+        raise ValueError(f"no schedule leads from {bounds}: {error}") from error
 
 
 def _check_length(iterations: int) -> None:

@@ -15,7 +15,7 @@ from clrtool.words import count, printable
 
 if TYPE_CHECKING:
     from clrtool.core.bounds import Interval
-    from clrtool.core.lint import Finding
+    from clrtool.core.finding import Finding
     from clrtool.core.plan import Plan
     from clrtool.core.record import RunRecord, SweepRecord
 
@@ -72,7 +72,7 @@ def lint_table(findings: Sequence[Finding], title: str) -> Table:
     """Each finding with its cause and its fix."""
     table = _table(f"{title}: {count(len(findings), 'finding')}", 2)
     for finding in findings:
-        table.add_row(finding.rule, _text(finding.cause))
+        table.add_row(f"note: {finding.rule}" if finding.note else finding.rule, _text(finding.cause))
         table.add_row("", _text(f"fix: {finding.fix}"))
     return table
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from clrtool.core.lint import WITHOUT_MOMENTUM, Use, lint_plan, lint_source, lint_values
+from clrtool.core.finding import OPTIMIZERS, WITHOUT_MOMENTUM, Use
+from clrtool.core.lint import lint_plan, lint_source, lint_values
 from clrtool.core.plan import make_plan, plan_stages
+from clrtool.core.policies import POLICIES
 
 PER_EPOCH, EPOCHS = 47, 30
 N = PER_EPOCH * EPOCHS
@@ -38,15 +40,30 @@ def torch_scheduler(name, params, optimizer=torch.optim.SGD, **arguments):
         ("transformers:linear", {"base_lr": 0.1, "num_warmup_steps": 40, "num_training_steps": N}),
         ("keras:CosineDecay", {"initial_learning_rate": 0.1, "decay_steps": N}),
         ("optax:cosine_onecycle_schedule", {"transition_steps": N, "peak_value": 0.1}),
+        ("optax:linear_schedule", {"init_value": 0.0, "end_value": 0.1, "transition_steps": 470}),
+        ("torch:LinearLR", {"start_factor": 0.1, "total_iters": 470, "base_lr": 0.1}),
+        ("torch:ConstantLR", {"factor": 0.5, "total_iters": 5, "base_lr": 0.1}),
+        ("torch:OneCycleLR", {"max_lr": 0.1, "total_steps": N + 1} | QUIET),
+        ("torch:CosineAnnealingWarmRestarts", {"T_0": 470, "base_lr": 0.1}),
+        ("transformers:cosine", {"base_lr": 0.1, "num_warmup_steps": 0, "num_training_steps": N, "num_cycles": 1.5}),
+        ("transformers:cosine_with_restarts", {"base_lr": 0.1, "num_warmup_steps": 0, "num_training_steps": N, "num_cycles": 3}),
+        ("transformers:warmup_stable_decay", {"base_lr": 0.1, "num_warmup_steps": 99, "num_training_steps": N, "num_decay_steps": 200}),
+        ("deepspeed:OneCycle", {"cycle_min_lr": 0.1, "cycle_max_lr": 0.5, "cycle_first_step_size": 300} | QUIET),
     ],
-)
+)  # fmt: skip
 def test_a_schedule_that_fits_its_training_has_no_finding(source, params):
     assert rules(source, params) == []
 
 
-@pytest.mark.parametrize("policy", ["triangular", "triangular2", "exp_range", "one_cycle", "cosine", "cosine_restarts"])
-def test_what_clrtool_plans_has_no_finding(policy):
-    assert lint_plan(make_plan(0.001, 0.006, 47, epochs=32, policy=policy), Use(base_lr=0.0, max_lr=0.006)) == ()
+@pytest.mark.parametrize("policy", sorted(set(POLICIES) - {"stages"}))
+@pytest.mark.parametrize("warmup_epochs", [0, 4])
+def test_what_clrtool_plans_has_no_finding(policy, warmup_epochs):
+    assert (
+        lint_plan(
+            make_plan(0.001, 0.006, 47, epochs=32 + warmup_epochs, policy=policy, warmup_epochs=warmup_epochs), Use()
+        )
+        == ()
+    )
     assert lint_plan(plan_stages([(0.001, 0.005, 100, 400), (0.0001, 0.0005, 100, 800)], 47), Use()) == ()
 
 
@@ -59,6 +76,9 @@ def test_what_clrtool_plans_has_no_finding(policy):
         ("torch:StepLR", {"step_size": 10}, "multiply by 47"),
         ("torch:MultiStepLR", {"milestones": [10, 20]}, "multiply by 47"),
         ("keras:PolynomialDecay", {"initial_learning_rate": 0.1, "decay_steps": EPOCHS}, "a length of 1,410 iterations"),
+        ("torch:CosineAnnealingWarmRestarts", {"T_0": 10}, "multiply by 47"),
+        ("keras:PolynomialDecay", {"initial_learning_rate": 0.1, "decay_steps": 10, "cycle": True}, "multiply by 47"),
+        ("transformers:cosine_with_restarts", {"base_lr": 0.1, "num_warmup_steps": 0, "num_training_steps": EPOCHS}, "a length of 1,410"),
     ],
 )  # fmt: skip
 def test_epochs_taken_for_iterations_are_found(source, params, fix):
@@ -73,6 +93,7 @@ def test_epochs_taken_for_iterations_are_found(source, params, fix):
         ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 235} | QUIET),
         ("torch:StepLR", {"step_size": 400}),
         ("torch:MultiStepLR", {"milestones": [700, 1100]}),
+        ("torch:CosineAnnealingWarmRestarts", {"T_0": 470}),
     ],
 )
 def test_iterations_stepped_once_per_epoch_are_found(source, params):
@@ -94,6 +115,47 @@ def test_a_length_that_does_not_match_is_found_on_both_sides():
     assert "stays at" in findings("torch:PolynomialLR", {"total_iters": 1000})["length"].cause
 
 
+@pytest.mark.parametrize(
+    ("source", "params", "rule"),
+    [
+        ("transformers:cosine_with_restarts", {"base_lr": 0.1, "num_warmup_steps": 0, "num_training_steps": 500}, "length"),
+        ("transformers:constant_with_warmup", {"base_lr": 0.1, "num_warmup_steps": 2000}, "length"),
+        ("caffe:multistep", {"base_lr": 0.1, "gamma": 0.1, "stepvalue": [1000, 5000]}, "length"),
+        ("torch:StepLR", {"step_size": 5000}, "length"),
+        ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 235, "mode": "exp_range", "gamma": 0.9} | QUIET, "decayed away"),
+        ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 235, "mode": "exp_range"} | QUIET, "no decay"),
+    ],
+)  # fmt: skip
+def test_what_is_never_reached_or_soon_gone_is_found(source, params, rule):
+    assert rules(source, params) == [rule]
+
+
+def test_every_stage_is_looked_at():
+    plan = plan_stages([(0.001, 0.005, 2, 376), (0.0001, 0.0005, 94, 752)], 47)
+    assert [finding.rule for finding in lint_plan(plan, Use())] == ["counted in epochs"]
+
+
+def test_following_the_fix_of_a_finding_removes_it():
+    cyclic = {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 200} | QUIET
+    steps = int(findings("torch:CyclicLR", cyclic)["unfinished cycle"].fix.split()[2].replace(",", ""))
+    assert rules("torch:CyclicLR", cyclic, steps) == []
+    total = int(
+        findings("torch:OneCycleLR", {"max_lr": 0.1, "total_steps": N} | QUIET)["after the end"]
+        .fix.split("=")[1]
+        .split(",")[0]
+    )
+    assert rules("torch:OneCycleLR", {"max_lr": 0.1, "total_steps": total} | QUIET) == []
+
+
+def test_the_optimizers_are_those_of_torch():
+    classes = {
+        name
+        for name, kind in vars(torch.optim).items()
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+    }
+    assert set(OPTIMIZERS) == classes - {"Optimizer"}
+
+
 @pytest.mark.parametrize("anneal", ["cos", "linear"])
 def test_what_one_cycle_leaves_after_its_last_step_is_what_torch_leaves(anneal):
     params = {"max_lr": 1.0, "total_steps": 10, "anneal_strategy": anneal} | QUIET
@@ -103,6 +165,8 @@ def test_what_one_cycle_leaves_after_its_last_step_is_what_torch_leaves(anneal):
         scheduler.step()
     left = optimizer.param_groups[0]["lr"]
     found = findings("torch:OneCycleLR", params, 10, 1)["after the end"]
+    assert found.note  # nothing is wrong unless training goes on
+    assert not findings("torch:OneCycleLR", params, 12, 1)["after the end"].note
     assert f"leaves a learning rate of {left:.3g}, {'negative' if anneal == 'linear' else 'risen again'}" in found.cause
     assert math.isclose(left, 0.0495, rel_tol=0.01) if anneal == "cos" else left < 0
     optimizer.step()

@@ -219,6 +219,26 @@ def test_smiths_one_cycle_is_the_one_of_his_logs():
     np.testing.assert_allclose(schedule.momentum(range(96)), expected[:, 1], rtol=1e-12)
 
 
+def test_the_momentum_of_smiths_one_cycle_stays_in_its_range_however_long_the_tail_is():
+    momentum = one_cycle_smith(0.1, 1.0, 10, 200, momentum=(0.8, 0.95)).momentum(range(300))
+    assert (momentum.min(), momentum.max()) == (0.8, 0.95)
+    assert one_cycle_smith(1e-14, 1.0, 10, 200)(range(300)).max() == 1.0
+
+
+def test_lists_and_tuples_make_the_same_value():
+    assert piecewise([10], [0.1, 0.2]) == piecewise((10,), (0.1, 0.2))
+    assert triangular(0.1, 0.2, 5, momentum=[0.8, 0.9]) == triangular(0.1, 0.2, 5, momentum=(0.8, 0.9))
+    assert hash(piecewise([10], [0.1, 0.2])) == hash(piecewise((10,), (0.1, 0.2)))
+
+
+def test_a_join_of_joins_is_one_join():
+    inner = with_warmup(fixed(0.5), 10)
+    outer = with_warmup(inner, 20, 0.0)
+    assert len(outer.parts) == 3
+    assert outer.begins == (0, 20, 30)
+    np.testing.assert_array_equal(outer(range(20, 60)), inner(range(40)))
+
+
 def test_the_papers_decay_falls_over_one_stepsize_and_stays():
     np.testing.assert_allclose(decay(0.1, 0.5, 4)([0, 1, 2, 3, 4, 5, 10**15]), [0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.1])
 
@@ -302,6 +322,10 @@ def test_a_schedule_is_a_value_that_can_be_pickled_and_never_steps(schedule):
         (lambda: triangular(0.1, 0.2, 5, momentum=(0.9,)), "momentum must be two numbers"),
         (lambda: triangular(True, 2, 5), "base_lr must be finite and at least 0.0, got True"),
         (lambda: triangular(0.1, 0.2, 5)(0.5), "iteration must be a whole number, got"),
+        (lambda: triangular(0.1, 0.2, 5)(2**62 + 1), "iteration must be at least 0 and at most"),
+        (lambda: triangular(0.1, 0.2, 5)([True]), "iteration must be a whole number"),
+        (lambda: triangular(0.1, 0.2, 5)(math.inf), "iteration must be a whole number"),
+        (lambda: one_cycle(0.1, 0.2, 10, momentum=(0.8, math.nan)), "the high momentum must be finite"),
         (lambda: cyclical(0.1, 0.2, 5, "x", per="epoch"), "per must be 'cycle' or 'iteration', got 'epoch'"),
         (lambda: cyclical(0.1, 0.2, 5, "log(0 - x)")(3), r"scale must stay in \[0, 1\], got values from nan"),
         (lambda: exponential(0.1, 1.5), "gamma must be at most 1, got 1.5"),

@@ -166,3 +166,41 @@ def test_an_optimizer_that_cannot_follow_is_refused():
         PlanScheduler(make(torch.optim.Adagrad), plan)
     with pytest.raises(ValueError, match="the first group's learning rate must be above 0"):
         PlanScheduler(make(lrs=(0.0, 1.0), momentum=0.9), plan)
+
+
+def sequential(first_is_plan):
+    plan = make_plan(0.1, 0.5, 1, cycles=1, stepsize_epochs=4, policy="triangular")
+    optimizer = make(lrs=(0.2,))
+    theirs = torch.optim.lr_scheduler
+    parts = [theirs.LinearLR(optimizer, 0.1, total_iters=4), PlanScheduler(optimizer, plan)]
+    if first_is_plan:
+        parts = [PlanScheduler(optimizer, plan), theirs.CosineAnnealingLR(optimizer, 20)]
+    return optimizer, theirs.SequentialLR(optimizer, parts, milestones=[8 if first_is_plan else 4])
+
+
+@pytest.mark.parametrize("first_is_plan", [True, False])
+@pytest.mark.parametrize("at", [2, 6, 8])
+def test_it_is_a_part_of_a_sequential_lr_and_resumes_as_one(first_is_plan, at):
+    optimizer, scheduler = sequential(first_is_plan)
+    follow(optimizer, scheduler, at)
+    saved = copy.deepcopy((optimizer.state_dict(), scheduler.state_dict()))
+    expected = follow(optimizer, scheduler, 4)
+    fresh, resumed = sequential(first_is_plan)
+    for part, state in zip((fresh, resumed), saved, strict=True):
+        part.load_state_dict(state)
+    np.testing.assert_allclose(follow(fresh, resumed, 4), expected)
+
+
+def test_the_scheduler_alone_brings_a_fresh_optimizer_to_its_iteration():
+    plan = make_plan(0.001, 0.006, 5, epochs=12, momentum=(0.8, 0.9))
+    optimizer = make(momentum=0.5)
+    PlanScheduler(optimizer, plan).load_state_dict({"last_epoch": 17})
+    assert optimizer.param_groups[0]["lr"] == plan.lr(17)
+    assert optimizer.param_groups[0]["momentum"] == plan.momentum(17)
+
+
+def test_what_is_no_plan_and_no_state_is_refused():
+    with pytest.raises(TypeError, match="plan must be a Plan"):
+        PlanScheduler(make(), "plan.json")
+    with pytest.raises(ValueError, match="the state of a PlanScheduler is"):
+        PlanScheduler(make(), make_plan(0.001, 0.006, 5)).load_state_dict({})

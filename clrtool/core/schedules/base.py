@@ -85,10 +85,10 @@ def in_blocks(function: Callable[[IntArray], FloatArray], iteration: ArrayLike) 
 def _whole(t: NDArray[Any]) -> IntArray:
     if t.dtype.kind not in "iuf":
         raise ValueError(f"iteration must be a whole number, got {t.flat[0]!r}")
-    if t.dtype.kind == "f" and not np.all(np.isfinite(t) & (np.mod(t, 1) == 0)):
-        raise ValueError(f"iteration must be a whole number, got {t[~(np.isfinite(t) & (np.mod(t, 1) == 0))][0]!r}")
-    if np.any((t < 0) | (t > LAST)):
-        raise ValueError(f"iteration must be at least 0 and at most {LAST:,}, got {t[(t < 0) | (t > LAST)][0]}")
+    if t.dtype.kind == "f" and np.any(broken := ~(np.isfinite(t) & (np.floor(t) == t))):
+        raise ValueError(f"iteration must be a whole number, got {t[broken][0]!r}")
+    if np.any(broken := (t < 0) | (t > LAST)):
+        raise ValueError(f"iteration must be at least 0 and at most {LAST:,}, got {t[broken][0]}")
     return t.astype(np.int64, copy=False)
 
 

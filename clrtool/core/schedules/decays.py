@@ -174,7 +174,7 @@ class Sigmoid(Schedule):
 
     @property
     def preview(self) -> int:
-        return max(1, math.ceil(2 * self.center))
+        return max(1, math.ceil(min(2 * self.center, 1e9)))
 
     def lr_at(self, t: IntArray) -> FloatArray:
         with np.errstate(over="ignore"):  # an infinite exponential is a learning rate of 0
