@@ -1,13 +1,16 @@
 """The config: numbers mean numbers, every fault is named at its place, the schema says the same."""
 
 import json
+from typing import get_args
 
 import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clrtool.config import RangeTestConfig, find_config, json_schema, load_config, shipped_configs
+from clrtool.config import PolicyName, RangeTestConfig, find_config, json_schema, load_config, shipped_configs
+from clrtool.core.plan import make_plan
+from clrtool.core.policies import POLICIES
 from clrtool.errors import ConfigError
 from clrtool.strict_yaml import read_yaml
 
@@ -238,3 +241,10 @@ def test_the_schema_refuses_what_the_tree_refuses():
 def test_an_unknown_config_name_lists_the_shipped_ones():
     with pytest.raises(ConfigError, match=r"did you mean 'digits'. Valid: cifar10, cifar10-mlp-adamw, custom, digits"):
         find_config("digit")
+
+
+def test_a_range_test_can_be_planned_with_every_policy_but_stages_which_have_bounds_of_their_own():
+    names = get_args(PolicyName)
+    assert {*names, "stages"} == set(POLICIES)
+    for name in names:
+        assert make_plan(1.0, 2.0, 46, policy=name).policy == name

@@ -46,7 +46,7 @@ def ratio(name: str, ours: Work, other: Work, pairs: int) -> str:
     ratios = sorted(first / second for first, second in times)
     middle = statistics.median(ratios)
     return (
-        f"| {name} | {a * 1e3:,.1f} | {b * 1e3:,.1f} | {middle:.3f} | {ratios[0]:.3f} to {ratios[-1]:.3f} | {pairs} |"
+        f"| {name} | {a * 1e3:,.1f} | {b * 1e3:,.1f} | {middle:.3g} | {ratios[0]:.3g} to {ratios[-1]:.3g} | {pairs} |"
     )
 
 

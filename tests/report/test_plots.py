@@ -117,7 +117,7 @@ def test_several_schedules_are_one_line_each_with_dots_at_the_ends_of_their_cycl
     assert [line.get_label() for line in lines] == ["triangular2", "one_cycle", "cosine_restarts"]
     assert len({line.get_color() for line in lines}) == 3
     dots = [line.get_xdata().tolist() for line in axes.lines if line.get_marker() == "o"]
-    assert dots == [[8, 16, 24, 32], [], [8, 16, 24, 32]]
+    assert dots == [[8, 16, 24, 32]] * 2
     assert axes.get_xlabel() == "epoch (dots: ends of cycles)"
     assert [child.get_xlabel() for child in axes.child_axes] == ["iteration"]
 
@@ -139,6 +139,9 @@ def test_a_momentum_that_moves_has_a_panel_of_its_own():
     assert below.lines[0].get_ydata().min() == pytest.approx(0.85)
     assert top.get_xlim() == below.get_xlim()
     assert len(plot_schedules(schedules("triangular2")).axes) == 1
+    FigureCanvasAgg(figure).draw()
+    assert top.get_position().height > 0.4
+    assert below.get_position().height > 0.1
 
 
 def test_the_axis_is_in_iterations_where_the_epochs_are_not_known():

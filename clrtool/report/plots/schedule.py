@@ -108,9 +108,9 @@ def _draw(top: Axes, below: Axes | None, plan: Plan, unit: _Unit, color: str, ti
 def _mark_ends(axes: Axes, plan: Plan, unit: _Unit, color: str) -> None:
     """A dot on the curve at the end of every cycle."""
     ends = np.array(plan.schedule.cycle_ends(plan.last), dtype=np.int64)
-    if len(ends) > LINES:
-        return
-    axes.plot(unit(plan, ends), plan.lr(ends), "o", color=color, markersize=3.5, clip_on=False, zorder=3)
+    # a line without points would have no place, and the layout none for the panels
+    if 0 < len(ends) <= LINES:
+        axes.plot(unit(plan, ends), plan.lr(ends), "o", color=color, markersize=3.5, clip_on=False, zorder=3)
 
 
 def _mark_one(axes: Axes, plan: Plan, unit: _Unit) -> None:
