@@ -15,7 +15,7 @@ GOOD_CYCLES = 4
 DEFAULT_EPOCHS = 30.0
 # More is a slip of the pen.
 MAX_EPOCHS, MAX_ITERATIONS = 1e5, 1e9
-# A budget that divides is never farther: every 2 * MAX_STEPSIZE_EPOCHS epochs are a whole cycle of the longest.
+# A budget that divides is never farther where the number of cycles is free: 20 epochs are one cycle of the longest.
 SEARCH_EPOCHS = 4 * MAX_STEPSIZE_EPOCHS
 
 
@@ -191,12 +191,11 @@ class Budget:
         """The nearest budgets below and above, in epochs, whole ones where the stepsize is free."""
         if self.stepsize_epochs is not None:
             period = fit.iterations // (fit.num_cycles or 1)
-            shorter = fit.warmup + fit.iterations
-            return [
-                self._typed(iterations) for iterations in ([shorter] if self.cycles else [shorter, shorter + period])
-            ]
-        below = range(math.floor(self.asked), math.floor(self.asked) - SEARCH_EPOCHS, -1)
-        above = range(math.ceil(self.asked), math.ceil(self.asked) + SEARCH_EPOCHS)
+            lengths = [fit.warmup + fit.iterations, fit.warmup + fit.iterations + period]
+            return [self._typed(length) for length in (lengths[:1] if self.cycles else lengths)]
+        far = max(SEARCH_EPOCHS, 2 * (self.cycles or 0))
+        below = range(math.floor(self.asked), math.floor(self.asked) - far, -1)
+        above = range(math.ceil(self.asked), math.ceil(self.asked) + far)
         found = [next((epochs for epochs in side if self._divides(epochs)), None) for side in (below, above)]
         return [str(epochs) for epochs in found if epochs is not None]
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from clrtool.core.plan import Plan
-from clrtool.core.policies import POLICIES
 from clrtool.core.schedules import Cyclical, Exponential, Geometric, Inverse, Piecewise, Polynomial, Sigmoid
 from clrtool.core.sources import schedule_from
 from clrtool.errors import ConfigError
@@ -169,56 +168,57 @@ def _caffe_words(plan: Plan) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 (a 
 
 def _make_scheduler(plan: Plan) -> list[str]:
     """torch's own scheduler where there is one, else a function of the step."""
-    when = "Call scheduler.step() after every optimizer.step(), once per iteration and not per epoch."
     own = _torch_words(plan)
     if own is not None:
         name, params = own
-        if plan.policy.startswith(_TORCH) and "base_lr" not in params and "max_lr" not in params:
-            when += (
-                f"\n\n    It starts from the optimizer's learning rate: make it with lr={_optimizer_lr(plan)}.\n    "
-            )
         arguments = "".join(f"        {word}={_literal(value)},\n" for word, value in params.items())
-        return [
-            f'''def make_scheduler(optimizer):
-    """{when}"""
-    return {_TORCH}{name}(
-        optimizer,
-{arguments}    )'''
-        ]
-    kind = "Scheduler" if plan.schedule.cycles_momentum else f"{_TORCH}LambdaLR"
-    scheduler = f'''def make_scheduler(optimizer):
-    """{when}
+        made, before = f"{_TORCH}{name}(\n        optimizer,\n{arguments}    )", []
+    else:
+        kind = "Scheduler" if plan.schedule.cycles_momentum else f"{_TORCH}LambdaLR"
+        made, before = f"{kind}(optimizer, lambda step: float(lr(step)))", [functions(plan, "np")]
+        if plan.schedule.cycles_momentum:
+            before += [functions(plan, "np", "momentum"), _SCHEDULER]
+    return [*before, f'def make_scheduler(optimizer):\n    """{_how(plan)}"""\n    return {made}']
 
-    It multiplies the learning rate that the optimizer was made with: make it with lr=1.0.
-    """
-    return {kind}(optimizer, lambda step: float(lr(step)))'''
-    momentum = [functions(plan, "np", "momentum"), _SCHEDULER] if plan.schedule.cycles_momentum else []
-    return [functions(plan, "np"), *momentum, scheduler]
+
+def _how(plan: Plan) -> str:
+    """How the scheduler is used: CyclicLR and OneCycleLR set the learning rate, all others multiply it."""
+    when = "Call scheduler.step() after every optimizer.step(), once per iteration and not per epoch."
+    own = _torch_words(plan)
+    if own is not None and own[0] in ("CyclicLR", "OneCycleLR"):
+        return when
+    return f"{when}\n\n    It multiplies the optimizer's learning rate: make it with lr={_optimizer_lr(plan)}.\n    "
 
 
 def _torch_words(plan: Plan) -> tuple[str, dict[str, Any]] | None:
-    """A scheduler of torch and its arguments, read back and held against the plan; None if torch has none."""
+    """A scheduler of torch and its arguments; None if torch has none that follows the plan."""
     if plan.warmup:
         return None
     if plan.policy.startswith(_TORCH):
-        name = plan.policy.removeprefix(_TORCH)
-        own = {word: value for word, value in plan.params.items() if word != "base_lr" or name == "CyclicLR"}
-        if "pct_start" in own:
-            own["pct_start"] = float(own["pct_start"])  # torch refuses a whole number
-        ends = name == "OneCycleLR" and plan.iterations > plan.schedule.preview  # and a step after its last
-        found = None if "scale_fn" in own or ends else (name, own)
-    elif plan.policy == "one_cycle":
-        found = _one_cycle(plan)
-    else:
-        try:
-            found = ("CyclicLR", plan.torch_kwargs())
-        except ValueError:
-            found = None
-    if found is not None and plan.policy not in POLICIES:
-        return found  # the plan's own words
+        return _own_words(plan)
+    found = _one_cycle(plan) if plan.policy == "one_cycle" else _cyclic(plan)
     if found is not None:
         _check(plan, _TORCH + found[0], found[1])
     return found
+
+
+def _own_words(plan: Plan) -> tuple[str, dict[str, Any]] | None:
+    """A plan that was read in torch's words, in the same words."""
+    name = plan.policy.removeprefix(_TORCH)
+    too_short = name == "OneCycleLR" and plan.iterations > plan.schedule.preview  # torch raises after its end
+    if "scale_fn" in plan.params or too_short:
+        return None
+    params = {word: value for word, value in plan.params.items() if word != "base_lr" or name == "CyclicLR"}
+    if "pct_start" in params:
+        params["pct_start"] = float(params["pct_start"])  # torch refuses a whole number
+    return name, params
+
+
+def _cyclic(plan: Plan) -> tuple[str, dict[str, Any]] | None:
+    try:
+        return "CyclicLR", plan.torch_kwargs()
+    except ValueError:
+        return None
 
 
 def _one_cycle(plan: Plan) -> tuple[str, dict[str, Any]] | None:

@@ -116,7 +116,7 @@ def _(schedule: Exponential, what: What, until: int) -> Lines:
 def _(schedule: Polynomial, what: What, until: int) -> Lines:
     n = _n(schedule.iterations)
     lines = [f"length = {n} * xp.maximum(-(-step // {n}), 1)"] if schedule.cycle else []
-    left = "(1 - step / length)" if schedule.cycle else f"(1 - xp.minimum(step, {n}) / {n})"
+    left = "(1 - step / length)" if schedule.cycle else f"(1 - {_at_most(schedule.iterations, until)} / {n})"
     power = f"{left} ** {_n(schedule.power)}" if schedule.power != 1 else left
     return [*lines, f"return {_line(schedule.base_lr, schedule.max_lr - schedule.base_lr, power)}"]
 
@@ -136,8 +136,8 @@ def _(schedule: Sigmoid, what: What, until: int) -> Lines:
 @_body.register
 def _(schedule: Cosine, what: What, until: int) -> Lines:
     n = schedule.iterations
-    done = f"step % {_n(2 * n)}" if schedule.wave else f"xp.minimum(step, {_n(n)})"
-    share = f"(1 + xp.cos({_n(math.pi / n)} * ({done}))) / 2"
+    done = f"(step % {_n(2 * n)})" if schedule.wave else _at_most(n, until)
+    share = f"(1 + xp.cos({_n(math.pi / n)} * {done})) / 2"
     power = f"({share}) ** {_n(schedule.exponent)}" if schedule.exponent != 1 else share
     return [f"return {_line(schedule.base_lr, schedule.max_lr - schedule.base_lr, power)}"]
 
@@ -169,6 +169,11 @@ def _share(begin: float, end: float, shape: Shape) -> str:
         return f"(1 - xp.cos({_n(math.pi / (end - begin))} * {since})) / 2"
     done = f"{since} / {_n(end - begin)}"
     return f"xp.sqrt(xp.maximum({done}, 0))" if shape == "1-sqrt" else done
+
+
+def _at_most(length: float, until: int) -> str:
+    """The step, held at ``length`` where it goes beyond."""
+    return "step" if until <= length else f"xp.minimum(step, {_n(length)})"
 
 
 def _decays(every: float, *, staircase: bool) -> str:
