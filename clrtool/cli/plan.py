@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from clrtool.core.plan import Plan
 
 FOUND = 1
+POLICY_HELP = "triangular, exp_range, one_cycle, cosine ...; a wrong name lists all.  [default: triangular2]"
+FROM_HELP = "Read a schedule of torch, keras, optax, transformers, tfa, deepspeed, caffe; a wrong name lists all."
 
 
 class Format(StrEnum):
@@ -53,8 +55,8 @@ ENDINGS = {
 Words = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[SOURCE] [KEY=VALUE]...",
-        help="A run folder, a file with a plan, or the name of a run in runs/; and parameters of the schedule.",
+        metavar="SOURCE|KEY=VALUE",
+        help="A run folder, a file with a plan, or the name of a run in runs/; parameters of the schedule.",
     ),
 ]
 StepsizeEpochs = Annotated[
@@ -63,7 +65,7 @@ StepsizeEpochs = Annotated[
 Stages = Annotated[
     list[str] | None, typer.Option(metavar="LOW-HIGH/STEPSIZE:UNTIL", help="A stage in iterations. Repeatable.")
 ]
-Source = Annotated[str | None, typer.Option("--from", metavar="SYSTEM:NAME", help="Read another system's schedule.")]
+Source = Annotated[str | None, typer.Option("--from", metavar="SYSTEM:NAME", help=FROM_HELP)]
 Optimizer = Annotated[str | None, typer.Option(metavar="NAME[:MOMENTUM]", help="With --lint: SGD, SGD:0.9, AdamW ...")]
 
 
@@ -72,7 +74,7 @@ def plan(
     base_lr: Annotated[float | None, typer.Option(help="Lower bound, in place of a source.")] = None,
     max_lr: Annotated[float | None, typer.Option(help="Upper bound, in place of a source.")] = None,
     iterations_per_epoch: Annotated[int | None, typer.Option(help="Optimizer steps in an epoch.")] = None,
-    policy: Annotated[str | None, typer.Option(help="Schedule family.  [default: triangular2]")] = None,
+    policy: Annotated[str | None, typer.Option(help=POLICY_HELP)] = None,
     epochs: Annotated[float | None, typer.Option(help="Budget in epochs.  [default: 30, or the source's]")] = None,
     stepsize_epochs: StepsizeEpochs = None,
     cycles: Annotated[int | None, typer.Option(help="Whole cycles.  [default: 4, or near it]")] = None,

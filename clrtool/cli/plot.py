@@ -19,7 +19,7 @@ def plot(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SOURCE]... [KEY=VALUE]...",
+            metavar="SOURCE|KEY=VALUE",
             help="Run folders, files with a plan, names of runs in runs/; parameters of --from.",
         ),
     ] = None,

@@ -167,6 +167,6 @@ POLICIES: dict[str, Policy] = {
 
 def find_policy(name: str) -> Policy:
     """A policy by its name. Raises ValueError with the nearest name and all of them."""
-    if name not in POLICIES:
+    if not isinstance(name, str) or name not in POLICIES:
         raise ValueError(f"policy {name!r} is unknown; {nearest(str(name), POLICIES, show=len(POLICIES))}")
     return POLICIES[name]
