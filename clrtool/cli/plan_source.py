@@ -188,9 +188,9 @@ def _known(before: Plan, asked: Asked) -> tuple[Plan, dict[str, Any]]:
     known = {"base_lr": before.base_lr, "max_lr": before.max_lr, "policy": policy, "epochs": before.epochs}
     known |= {"iterations_per_epoch": before.iterations_per_epoch} | before.asked
     if policy != before.policy:
-        kept = {*asked.numbers, "policy", "epochs", "warmup_epochs"}
-        if POLICIES[policy].in_cycles:
-            kept |= {"stepsize_epochs", "cycles"}
+        # a gamma is fitted to its own policy, and the others have no cycles
+        kept = {*asked.numbers, "policy", "epochs", "warmup_epochs", *POLICIES[policy].takes()} - {"gamma"}
+        kept |= {"stepsize_epochs", "cycles"} if POLICIES[policy].in_cycles else set()
         known = {name: value for name, value in known.items() if name in kept}
     return before, {name: value for name, value in known.items() if value is not None}
 

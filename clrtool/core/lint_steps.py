@@ -36,17 +36,19 @@ class Stepping:
     per_iteration: bool
     iterations_per_epoch: int | None
     epochs: float | None
+    foreign: bool  # its numbers are somebody's; clrtool's own plans are made of epochs and have none to mistake
 
     @classmethod
     def of(cls, plan: Plan, use: Use) -> Stepping:
         """The steps of a training that is as long as a plan."""
         per_iteration = use.stepped == "iteration" or plan.epochs is None
         steps = plan.iterations if per_iteration else max(1, round(plan.epochs or 0))
-        return cls(steps, per_iteration, plan.iterations_per_epoch, plan.epochs)
+        foreign = plan.policy not in POLICIES or plan.policy == "stages"
+        return cls(steps, per_iteration, plan.iterations_per_epoch, plan.epochs, foreign)
 
     def reads_as_epochs(self, length: float) -> bool:
         """Whether a length reads as epochs where the steps are iterations: no more than the training has epochs."""
-        in_epochs = self.per_iteration and self.epochs is not None and self.iterations_per_epoch != 1
+        in_epochs = self.foreign and self.per_iteration and self.epochs is not None and self.iterations_per_epoch != 1
         return in_epochs and 0 < length <= (self.epochs or 0) + 1
 
     def reads_as_iterations(self, length: float) -> bool:
@@ -63,7 +65,7 @@ def lint_steps(plan: Plan, stepping: Stepping) -> Iterator[Finding]:
             yield _never_reached(f"what begins at step {begin:,}", stepping)
             return
         yield from _part(part, begin, min(end, stepping.steps) - begin, stepping)
-    if plan.policy not in POLICIES:  # clrtool's own are as long as they were planned
+    if stepping.foreign:
         yield from _length(plan, parts[-1], begins[-1], stepping)
 
 
@@ -153,7 +155,7 @@ def _drop(last: float, stepping: Stepping) -> Iterator[Finding]:
         yield _too_early(f"a drop at {last:g}", last, stepping)
     elif stepping.reads_as_iterations(last):
         yield _once_per_epoch(f"a drop at {last:,g}", stepping)
-    elif last >= stepping.steps:
+    elif stepping.foreign and last >= stepping.steps:
         yield _never_reached(f"a drop at {last:,g}", stepping)
 
 

@@ -47,9 +47,13 @@ class Policy:
     in_cycles: bool = False
     fit: Callable[[Room], dict[str, Any]] = lambda room: {}  # noqa: ARG005
 
+    def takes(self) -> list[str]:
+        """The names of the family's arguments."""
+        return list(inspect.signature(self.family).parameters)
+
     def build(self, plan: dict[str, Any], params: dict[str, Any]) -> Schedule:
         """The schedule, from the numbers of a plan and the fitted rest. Raises ValueError for an unknown param."""
-        names = inspect.signature(self.family).parameters
+        names = self.takes()
         valid = [name for name in names if name not in plan]
         for given in params:
             if given not in valid:

@@ -9,7 +9,7 @@ from typing import Any
 from clrtool.core.plan import Plan
 from clrtool.errors import ConfigError
 from clrtool.report.formula import functions
-from clrtool.report.sections import check_same, header, to_caffe, to_deepspeed
+from clrtool.report.sections import header, same, to_caffe, to_deepspeed
 from clrtool.words import nearest
 
 _TORCH = "torch.optim.lr_scheduler."
@@ -122,9 +122,7 @@ def _torch_words(plan: Plan) -> tuple[str, dict[str, Any]] | None:
     if plan.policy.startswith(_TORCH):
         return _own_words(plan)
     found = _one_cycle(plan) if plan.policy == "one_cycle" else _cyclic(plan)
-    if found is not None:
-        check_same(plan, _TORCH + found[0], found[1])
-    return found
+    return found if found is not None and same(plan, _TORCH + found[0], found[1]) else None
 
 
 def _own_words(plan: Plan) -> tuple[str, dict[str, Any]] | None:

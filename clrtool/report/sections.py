@@ -43,7 +43,8 @@ def to_deepspeed(plan: Plan) -> str:
             "with --policy triangular --cycles 1, or give what --format torch prints to "
             "deepspeed.initialize(lr_scheduler=...)"
         )
-    check_same(plan, f"deepspeed.runtime.lr_schedules.{kind}", params)
+    if not same(plan, f"deepspeed.runtime.lr_schedules.{kind}", params):
+        raise ConfigError(f"DeepSpeed's {kind} cannot follow {plan.policy} with {plan.params} exactly")
     return json.dumps({"scheduler": {"type": kind, "params": params}}, indent=2)
 
 
@@ -59,7 +60,8 @@ def to_caffe(plan: Plan) -> str:
     for name in {"stepsize", "stepvalue", "max_iter"} & set(params):  # Caffe reads these as int32
         if any(item != int(item) for item in np.atleast_1d(params[name])):
             raise ConfigError(f"Caffe takes whole numbers for {name}, not {params[name]!r}")
-    check_same(plan, f"caffe.{policy}", params)
+    if not same(plan, f"caffe.{policy}", params):
+        raise ConfigError(f"Caffe's {policy} cannot follow {plan.policy} with {plan.params} exactly")
     lines = [f'lr_policy: "{policy}"']
     for name, value in params.items():
         lines += [f"{name}: {_number(item)}" for item in (value if isinstance(value, list) else [value])]
@@ -97,18 +99,18 @@ def _caffe_words(plan: Plan) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 (a 
     )
 
 
-def check_same(plan: Plan, source: str, params: Mapping[str, Any]) -> None:
-    """Hold a plan in another system's words against itself before it is printed: read back, they give the same.
-
-    Raises:
-        ConfigError: they do not.
-    """
+def same(plan: Plan, source: str, params: Mapping[str, Any]) -> bool:
+    """Whether a plan in another system's words, read back, is the plan: nothing else is printed."""
     last = plan.iterations - 1
     sample = np.unique(np.linspace(0, last, min(last + 1, CHECKED)).astype(np.int64))
-    theirs, momenta = schedule_from(source, params), plan.momentum(sample)
-    same = np.allclose(theirs(sample), plan.schedule(sample), rtol=1e-9, atol=1e-15)
-    if not same or (momenta is not None and not np.allclose(theirs.momentum(sample), momenta)):  # type: ignore[arg-type]
-        raise ConfigError(f"{source} cannot follow {plan.policy} with {plan.params} exactly")
+    try:
+        theirs = schedule_from(source, params)
+    except ValueError:
+        return False
+    if not np.allclose(theirs(sample), plan.schedule(sample), rtol=1e-9, atol=1e-15):
+        return False
+    momentum = plan.momentum(sample)
+    return momentum is None or np.allclose(theirs.momentum(sample), momentum)  # type: ignore[arg-type]
 
 
 def header(plan: Plan) -> str:

@@ -100,6 +100,8 @@ def test_a_plan_that_is_planned_anew_keeps_every_wish_that_is_not_replaced(cli, 
     for name in ("warmup", "num_cycles", "stepsize", "iterations"):
         assert getattr(after, name) == getattr(before, name)
     assert after.params == before.params | {"momentum": [0.8, 0.9]}
+    cli("plan", tmp_path / "b.json", "--policy", "triangular", "-o", tmp_path / "c.json")
+    assert read_plan(tmp_path / "c.json").asked == after.asked
 
 
 def test_the_linter_names_cause_and_fix_and_exits_1(cli):
@@ -163,7 +165,9 @@ def test_a_csv_that_clrtool_wrote_has_no_finding(cli, tmp_path):
         (["--from", "torch:CyclicLR", "base_lr=-0.1", "max_lr=0.1"], "base_lr must be finite and at least 0.0, got -0.1"),
         (["--from", "torch:CyclicLR", "base_lr=high", "max_lr=0.1"], "base_lr must be finite and at least 0.0, got 'high'"),
         (["--from", "torch:ExponentialLR", "gamma=1.1"], "gamma must be at most 1, got 1.1"),
-        (["--from", "torch:MultiStepLR", "milestones=[20, 10]"], "must be finite and rise from each to the next, got [20, 10]"),
+        (["--from", "keras:PiecewiseConstantDecay", "boundaries=[20, 10]", "values=[1, 0.5, 0.1]"], "boundaries must be finite and rise from each to the next, got [20, 10]"),
+        (["--from", "torch:ConstantLR", "--format", "caffe"], "Caffe's multistep cannot follow torch.optim.lr_scheduler.ConstantLR"),
+        (["--from", "keras:PiecewiseConstantDecay", "boundaries=[5]", "values=[1, 0]", "--format", "caffe"], "Caffe's multistep cannot follow"),
         (["--from", "torch:MultiStepLR", "milestones=7"], "torch.optim.lr_scheduler.MultiStepLR: "),
         (["--from", "torch:CyclicLR", "base_lr=0.1", "max_lr=0.2", "scale_fn=open('x')"], "open('x') is not allowed"),
         ([*ONE_CYCLE, "--epochs", "3"], "--epochs has no meaning with --from torch:OneCycleLR"),
@@ -172,7 +176,7 @@ def test_a_csv_that_clrtool_wrote_has_no_finding(cli, tmp_path):
         ([*NUMBERS, "--policy", "cyclical", "scale=2-x", "--format", "csv"], "scale must stay in [0, 1]"),
         (["--stage", "0.1-0.5/10:20", "--iterations-per-epoch", "0"], "iterations_per_epoch must be a whole number of at least 1, got 0"),
         ([*ONE_CYCLE, "--iterations-per-epoch", "0", "--lint"], "iterations_per_epoch must be a whole number of at least 1, got 0"),
-        (["--from", "torch:OneCycleLR", "max_lr=0.1", "total_steps=abc", "--lint"], "iterations must be a whole number"),
+        (["--from", "torch:OneCycleLR", "max_lr=0.1", "total_steps=abc", "--lint"], "total_steps must be a whole number of at least 2"),
         ([*NUMBERS, "policy=7"], "policy=...: give it as --policy"),
         (["--stage", "0.1-0.5/10:20", "stages=7"], "stages=...: give it as --stage"),
         (["--stage", "0.1-0.5/10:" + 400 * "1"], "must look like 0.001-0.005/2000:16000"),

@@ -57,14 +57,16 @@ def test_a_schedule_that_fits_its_training_has_no_finding(source, params):
 
 @pytest.mark.parametrize("policy", sorted(set(POLICIES) - {"stages"}))
 @pytest.mark.parametrize("warmup_epochs", [0, 4])
-def test_what_clrtool_plans_has_no_finding(policy, warmup_epochs):
-    assert (
-        lint_plan(
-            make_plan(0.001, 0.006, 47, epochs=32 + warmup_epochs, policy=policy, warmup_epochs=warmup_epochs), Use()
-        )
-        == ()
-    )
+@pytest.mark.parametrize("per_epoch", [1, 4, 47])
+def test_what_clrtool_plans_has_no_finding(policy, warmup_epochs, per_epoch):
+    plan = make_plan(0.001, 0.006, per_epoch, epochs=32 + warmup_epochs, policy=policy, warmup_epochs=warmup_epochs)
+    assert lint_plan(plan, Use()) == ()
     assert lint_plan(plan_stages([(0.001, 0.005, 100, 400), (0.0001, 0.0005, 100, 800)], 47), Use()) == ()
+
+
+def test_a_plan_of_epochs_is_never_taken_for_one_of_iterations():
+    plan = make_plan(0.0223, 0.134, 37, policy="exp_range", epochs=25, stepsize_epochs=0.2609)
+    assert [finding.rule for finding in lint_plan(plan, Use())] == ["stepsize"]
 
 
 @pytest.mark.parametrize(

@@ -113,11 +113,11 @@ def test_one_cycle_lr_is_torchs(max_lr, total, pct_start, anneal, three, div, fi
 def test_the_other_schedulers_of_torch_are_torchs(lr, share, first, second, mult):
     cases = {
         "StepLR": {"step_size": first, "gamma": share},
-        "MultiStepLR": {"milestones": [first, first + second], "gamma": share},
+        "MultiStepLR": {"milestones": [first + second, first, first], "gamma": share},
         "ExponentialLR": {"gamma": share},
         "CosineAnnealingWarmRestarts": {"T_0": first, "T_mult": mult, "eta_min": lr * share / 2},
         "CosineAnnealingLR": {"T_max": first, "eta_min": lr * share / 2},
-        "PolynomialLR": {"total_iters": first, "power": 3 * share},
+        "PolynomialLR": {"total_iters": first, "power": 3 * share if mult > 1 else 0},
         "LinearLR": {"start_factor": share, "end_factor": 1 - share / 2, "total_iters": first},
         "ConstantLR": {"factor": share, "total_iters": first},
     }
@@ -162,7 +162,7 @@ def test_the_schedules_of_optax_in_float64_are_optax_own(lr, share, steps, warmu
         "piecewise_interpolate_schedule": {"interpolate_type": "cosine" if flag else "linear", "init_value": lr, "boundaries_and_scales": {steps: share, steps + warmup: 2.0}},
         "cosine_onecycle_schedule": {"transition_steps": steps + 10, "peak_value": lr, "pct_start": max(0.1, share * 0.9)},
         "linear_onecycle_schedule": {"transition_steps": steps + 40, "peak_value": lr, "pct_start": 0.5 * share + 0.03, "pct_final": 0.8},
-        "warmup_constant_schedule": {"init_value": lr * share, "peak_value": lr, "warmup_steps": warmup},
+        "warmup_constant_schedule": {"init_value": lr * share, "peak_value": lr, "warmup_steps": warmup * flag},
         "warmup_cosine_decay_schedule": {"init_value": lr * share, "peak_value": lr, "warmup_steps": warmup, "decay_steps": warmup + steps, "end_value": lr * share, "exponent": power},
         "warmup_exponential_decay_schedule": {"init_value": 0.0, "peak_value": lr, "warmup_steps": warmup, "transition_steps": steps, "decay_rate": share},
     }  # fmt: skip
@@ -286,7 +286,10 @@ def test_a_source_has_a_full_name_a_short_one_and_its_last_word(monkeypatch):
         ("keras:CosineDecayRestarts", {"initial_learning_rate": 0.1, "first_decay_steps": 5, "m_mul": 2}, "m_mul must be at most 1, got 2"),
         ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "scale_fn": "1 +"}, "is not an expression in x"),
         ("torch:OneCycleLR", {"max_lr": 0.1}, "needs total_steps, or epochs and steps_per_epoch"),
-        ("torch:MultiStepLR", {"milestones": [30, 20]}, "boundaries must be finite and rise from each to the next"),
+        ("caffe:multistep", {"base_lr": 0.1, "gamma": 0.5, "stepvalue": [30, 20]}, r"boundaries must be finite and rise from each to the next, got \[30, 20\]"),
+        ("torch:CosineAnnealingLR", {"T_max": 5, "eta_min": 0.1, "base_lr": 0.01}, "base_lr must be finite and at least 0.1, got 0.01"),
+        ("torch:OneCycleLR", {"max_lr": 0.1, "total_steps": 1}, "total_steps must be a whole number of at least 2, got 1"),
+        ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 1e200}, r"max_lr must be at most 1e\+100, got 1e\+200"),
         ("keras:PiecewiseConstantDecay", {"boundaries": [30, 20], "values": [1, 0.5, 0.1]}, "rise from each to the next"),
         ("keras:CosineDecayRestarts", {"initial_learning_rate": 0.1, "first_decay_steps": 5, "t_mul": 0.5}, "t_mul must be 1, or at least 1.001"),
         ("transformers:linear", {"base_lr": 0.1, "num_warmup_steps": 50, "num_training_steps": 50}, "num_training_steps must be a whole number of at least 51"),

@@ -20,6 +20,8 @@ BLOCK = 32_768
 MARKED = 200
 # Twice as many do not fit into 64 bits.
 LAST = 2**62
+# No arithmetic on a learning rate below this overflows.
+MAX_LR = 1e100
 
 
 class Schedule(ABC):
@@ -96,6 +98,8 @@ def check_lr(name: str, value: float, at_least: float = 0.0) -> None:
     """Raise ValueError unless ``value`` is a finite number of at least ``at_least``."""
     if not (is_number(value) and value >= at_least):
         raise ValueError(f"{name} must be finite and at least {at_least!r}, got {value!r}")
+    if float(value) > MAX_LR:
+        raise ValueError(f"{name} must be at most {MAX_LR:g}, got {value!r}")
 
 
 def check_bounds(base_lr: float, max_lr: float) -> None:

@@ -178,7 +178,7 @@ class Sigmoid(Schedule):
 
     def lr_at(self, t: IntArray) -> FloatArray:
         with np.errstate(over="ignore"):  # an infinite exponential is a learning rate of 0
-            return np.asarray(self.max_lr / (1 + np.exp(-self.gamma * (t - self.center))))
+            return np.asarray(self.max_lr / (1 + np.exp(-float(self.gamma) * (t - float(self.center)))))
 
 
 @dataclass(frozen=True, kw_only=True)

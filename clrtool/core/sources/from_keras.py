@@ -15,7 +15,7 @@ from clrtool.core.schedules import (
     Schedule,
     with_warmup,
 )
-from clrtool.core.schedules.base import check_whole
+from clrtool.core.schedules.base import check_rising, check_whole
 from clrtool.core.schedules.cyclical import Scale
 from clrtool.core.sources.from_torch import cyclic_lr
 from clrtool.core.sources.registry import source
@@ -87,6 +87,7 @@ def piecewise_constant_decay(boundaries: Sequence[int], values: Sequence[float])
     """Keras drops after a boundary, not at it."""
     for boundary in boundaries:
         check_whole("a boundary", boundary, at_least=0)
+    check_rising("boundaries", tuple(boundaries))
     return Piecewise(boundaries=tuple(int(boundary) + 1 for boundary in boundaries), values=tuple(values))
 
 

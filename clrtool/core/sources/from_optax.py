@@ -26,8 +26,10 @@ def constant_schedule(value: float) -> Piecewise:
 
 
 @source("optax.linear_schedule")
-def linear_schedule(init_value: float, end_value: float, transition_steps: int, transition_begin: int = 0) -> Phases:
-    """It may rise or fall."""
+def linear_schedule(init_value: float, end_value: float, transition_steps: int, transition_begin: int = 0) -> Schedule:
+    """It may rise or fall; without steps it stays."""
+    if transition_steps <= 0:
+        return fixed(init_value)
     check_whole("transition_begin", transition_begin, at_least=0)
     knots = (transition_begin, transition_begin + transition_steps)
     return Phases(knots=knots, values=(init_value, end_value), shapes=("linear",))
@@ -121,7 +123,7 @@ def cosine_onecycle_schedule(
 
 
 @source("optax.warmup_constant_schedule")
-def warmup_constant_schedule(init_value: float, peak_value: float, warmup_steps: int) -> Phases:
+def warmup_constant_schedule(init_value: float, peak_value: float, warmup_steps: int) -> Schedule:
     return linear_schedule(init_value, peak_value, warmup_steps)
 
 

@@ -12,9 +12,11 @@ from clrtool.core.schedules import (
     Phases,
     Piecewise,
     Polynomial,
+    Schedule,
     cyclical,
-    multistep,
+    fixed,
     one_cycle,
+    piecewise,
     step,
 )
 from clrtool.core.schedules.base import check_lr, check_positive, check_whole
@@ -74,6 +76,7 @@ def one_cycle_lr(
         if epochs is None or steps_per_epoch is None:
             raise ValueError("OneCycleLR needs total_steps, or epochs and steps_per_epoch")
         total_steps = epochs * steps_per_epoch
+    check_whole("total_steps", total_steps, at_least=2)
     for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
         check_positive(name, value)
     return one_cycle(
@@ -97,6 +100,7 @@ def cosine_annealing_warm_restarts(
 ) -> CosineRestarts:
     check_whole("T_0", T_0)
     check_whole("T_mult", T_mult)
+    check_lr("base_lr", base_lr, at_least=eta_min)
     return CosineRestarts(base_lr=eta_min, max_lr=base_lr, period=T_0, t_mul=T_mult)
 
 
@@ -104,6 +108,7 @@ def cosine_annealing_warm_restarts(
 def cosine_annealing_lr(T_max: int, eta_min: float = 0.0, base_lr: float = 1e-3) -> Cosine:  # noqa: N803
     """After ``T_max`` it goes up again."""
     check_whole("T_max", T_max)
+    check_lr("base_lr", base_lr, at_least=eta_min)
     return Cosine(base_lr=eta_min, max_lr=base_lr, iterations=T_max, wave=True)
 
 
@@ -115,9 +120,13 @@ def step_lr(step_size: int, gamma: float = 0.1, base_lr: float = 1e-3) -> Expone
 
 @source(_PREFIX + "MultiStepLR")
 def multi_step_lr(milestones: Sequence[int], gamma: float = 0.1, base_lr: float = 1e-3) -> Piecewise:
+    """In any order; a milestone that is given twice counts twice."""
     for milestone in milestones:
         check_whole("a milestone", milestone)
-    return multistep(base_lr, gamma, milestones)
+    check_positive("gamma", gamma, at_most=1)
+    boundaries = sorted(set(milestones))
+    drops = (sum(milestone <= boundary for milestone in milestones) for boundary in boundaries)
+    return piecewise(boundaries, [base_lr, *(base_lr * gamma**times for times in drops)])
 
 
 @source(_PREFIX + "ExponentialLR")
@@ -126,8 +135,10 @@ def exponential_lr(gamma: float, base_lr: float = 1e-3) -> Exponential:
 
 
 @source(_PREFIX + "PolynomialLR")
-def polynomial_lr(total_iters: int = 5, power: float = 1.0, base_lr: float = 1e-3) -> Polynomial:
+def polynomial_lr(total_iters: int = 5, power: float = 1.0, base_lr: float = 1e-3) -> Schedule:
     check_whole("total_iters", total_iters)
+    if power == 0:
+        return fixed(base_lr)
     return Polynomial(base_lr=0.0, max_lr=base_lr, iterations=total_iters, power=power)
 
 
