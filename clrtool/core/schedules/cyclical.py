@@ -127,7 +127,9 @@ class Cyclical(Schedule):
         if scale is not None and not self.decay_base:
             height *= scale
         # Both ends are exact in this form, base + (max - base) is not; the clip takes off the last rounding.
-        lr = np.clip(self.base_lr * (1 - height) + self.max_lr * height, self.base_lr, self.max_lr)
+        lr = self.max_lr * height
+        lr += self.base_lr * (1 - height)
+        np.clip(lr, self.base_lr, self.max_lr, out=lr)
         return lr * scale if scale is not None and self.decay_base else lr
 
     def momentum_at(self, t: IntArray) -> FloatArray:
@@ -153,7 +155,8 @@ class Cyclical(Schedule):
         if last - first > len(cycle):
             return height, _check_scale(self.scale(np.asarray(cycle + 1.0, dtype=np.float64)))
         # A cycle is long: its one scale is computed once and looked up.
-        return height, _check_scale(self.scale(np.arange(first + 1, last + 2, dtype=np.float64)))[cycle - first]
+        table = _check_scale(self.scale(np.arange(first + 1, last + 2, dtype=np.float64)))
+        return height, np.take(table, cycle - first)
 
 
 def triangular(
