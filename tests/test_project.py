@@ -64,6 +64,32 @@ def test_the_readmes_training_code_runs(digits_run, tmp_path, monkeypatch):
     assert names["scheduler"].get_last_lr() == [names["plan"].base_lr]
 
 
+def shown_commands():
+    """The commands of the README that need no run, each with what the README shows of it."""
+    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, output = part.replace("\\\n", "").partition("\n")
+            if command.startswith("clrtool plan") and "--" in command:
+                yield command.split()[1:], output
+
+
+@pytest.mark.parametrize(("words", "output"), list(shown_commands()))
+def test_the_readme_shows_what_the_command_prints_today(cli, words, output):
+    assert cli(*words).out.split() == output.split()
+
+
+def test_the_readme_shows_the_range_test_and_its_plan_as_they_are_today(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    printed = (cli("rangetest", "digits", "-q").out + cli("plan", "digits").out).split()
+    (block,) = [
+        block for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL) if "rangetest digits" in block
+    ]
+    shown = [line for line in block.splitlines() if not line.startswith("$ ")]
+    words = " ".join(shown).split()
+    # numbers may differ in another torch on another processor, and times always do
+    assert [word for word in words if word.isalpha()] == [word for word in printed if word.isalpha()]
+
+
 def test_the_links_of_the_readme_lead_to_files():
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / target).is_file(), target
