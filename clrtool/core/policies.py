@@ -63,9 +63,15 @@ class Policy:
 
 
 def _whole_restarts(
-    base_lr: float, max_lr: float, stepsize: int, num_cycles: int, m_mul: float = 1.0
+    base_lr: float,
+    max_lr: float,
+    stepsize: int,
+    num_cycles: int,
+    m_mul: float = 1.0,
+    momentum: tuple[float, float] | None = None,
 ) -> schedules.CosineRestarts:
-    return schedules.cosine_restarts(base_lr, max_lr, 2 * stepsize, m_mul=m_mul, num_cycles=num_cycles)
+    period = 2 * stepsize
+    return schedules.cosine_restarts(base_lr, max_lr, period, m_mul=m_mul, num_cycles=num_cycles, momentum=momentum)
 
 
 def _halves(room: Room) -> list[int]:

@@ -70,7 +70,7 @@ def _body(schedule: Schedule, what: What, until: int) -> Lines:
 @_body.register
 def _(schedule: Cyclical, what: What, until: int) -> Lines:
     up, period = schedule.stepsize, schedule.period
-    base, top = (schedule.base_lr, schedule.max_lr) if what == "lr" else (schedule.momentum_bounds or (0, 0))[::-1]
+    base, top = _bounds(schedule, what)
     scale = _scale(schedule)
     lines = [f"cycle = step // {period}  # from 0"] if "cycle" in scale else []
     lines += [
@@ -156,10 +156,19 @@ def _(schedule: CosineRestarts, what: What, until: int) -> Lines:
         ]
     share = f"(1 + xp.cos({math.pi!r} * done)) / 2"
     height = f"{_n(schedule.m_mul)} ** cycle * {share}" if schedule.m_mul != 1 else share
-    lr = _line(schedule.base_lr, schedule.max_lr - schedule.base_lr, height)
+    base, top = _bounds(schedule, what)
+    value = _line(base, top - base, height)
     if schedule.num_cycles is not None:
-        lr = f"xp.where(cycle < {schedule.num_cycles}, {lr}, {_n(schedule.base_lr)})"
-    return [*lines, f"return {lr}"]
+        value = f"xp.where(cycle < {schedule.num_cycles}, {value}, {_n(base)})"
+    return [*lines, f"return {value}"]
+
+
+def _bounds(schedule: Cyclical | CosineRestarts, what: What) -> tuple[float, float]:
+    """The values at height 0 and at height 1: the momentum moves against the learning rate."""
+    if what == "lr":
+        return schedule.base_lr, schedule.max_lr
+    low, high = schedule.momentum_bounds or (0.0, 0.0)
+    return high, low
 
 
 def _share(begin: float, end: float, shape: Shape) -> str:

@@ -196,6 +196,13 @@ def test_momentum_moves_against_the_learning_rate_with_the_same_height(one, othe
     assert float(schedule.momentum(t)) == pytest.approx(keen - (keen - calm) * height, abs=1e-9)
 
 
+def test_momentum_moves_against_a_cosine_as_far_as_the_cosine_does():
+    schedule = cosine_restarts(0.1, 0.5, 10, m_mul=0.5, num_cycles=3, momentum=(0.8, 0.9))
+    t = range(40)
+    np.testing.assert_allclose(schedule.momentum(t), 0.9 - 0.1 * (schedule(t) - 0.1) / 0.4, rtol=1e-12)
+    assert schedule.momentum([0, 10, 30]).tolist() == pytest.approx([0.8, 0.85, 0.9])
+
+
 def test_both_bounds_decay_in_the_papers_words_and_the_amplitude_alone_in_the_libraries():
     # 0.001-0.006, gamma 0.99994, iteration 44,000 is 7.1e-5 against 1.0e-3
     arguments = {"base_lr": 0.001, "max_lr": 0.006, "stepsize": 2000, "gamma": 0.99994}

@@ -34,11 +34,13 @@ def nine_digits(values):
 
 # Where float32 adds 1 to a cosine near -1, or takes a high power, its last digit is worth more than 2e-6 of the result.
 # The same library in float64 agrees to 1e-9 at the same parameters (below), and so does torch for the Addons' case.
-CANCELS = {
-    "keras.optimizers.schedules.CosineDecayRestarts",
-    "optax.cosine_onecycle_schedule",
-    "tfa.optimizers.CyclicalLearningRate",
-}
+def cancels(case):
+    params = case["params"]
+    return (
+        (case["source"].endswith("CosineDecayRestarts") and params["t_mul"] == 1)
+        or case["source"] == "optax.cosine_onecycle_schedule"
+        or (params.get("scale_fn") == "lambda x: 0.994**x" and params["step_size"] == 20)
+    )
 
 
 def test_every_recorded_case_is_reproduced_at_every_iteration(shared):
@@ -52,7 +54,7 @@ def test_every_recorded_case_is_reproduced_at_every_iteration(shared):
                 continue
             recorded = np.array(case[name])
             allowed = (2e-6 if single else 1e-9) * np.abs(recorded) + 1e-12 + nine_digits(recorded)
-            if case["source"] in CANCELS:
+            if single and cancels(case):
                 allowed += np.finfo(np.float32).eps * recorded.max()
             assert np.all(np.abs(ours(range(len(recorded))) - recorded) <= allowed), (
                 case["source"],

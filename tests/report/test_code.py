@@ -27,6 +27,7 @@ PLANS = {
     "with momentum and a warm-up": make_plan(0.001, 0.006, 5, epochs=13, warmup_epochs=1, **MOMENTUM),
     "smith with momentum": make_plan(0.001, 0.006, 5, epochs=13, policy="one_cycle_smith", **MOMENTUM),
     "one cycle with momentum": make_plan(0.001, 0.006, 5, epochs=13, policy="one_cycle", anneal="linear", **MOMENTUM),
+    "restarts with momentum": make_plan(0.001, 0.006, 5, epochs=13, policy="cosine_restarts", m_mul=0.5, **MOMENTUM),
     "three phases": make_plan(0.001, 0.006, 5, epochs=13, policy="one_cycle", three_phase=True),
     "both bounds decay": make_plan(0.001, 0.006, 5, epochs=13, policy="exp_range", decay_base=True),
     "a sine": make_plan(0.001, 0.006, 5, epochs=13, policy="cyclical", scale="0.5 * (1 + sin(x * pi / 2))"),
@@ -157,7 +158,8 @@ def test_keras(plan):
         for _ in range(plan.iterations):
             rates.append(float(optimizer.learning_rate))
             optimizer.apply([torch.ones(1)])
-    agree(plan, rates, rtol=4e-6)  # Keras computes in float32
+    # Keras computes in float32, where a power 1.01 ** 30 is good to a few units of the seventh digit
+    agree(plan, rates, rtol=4e-6 if plan.params.get("t_mul") == 1.01 else 1e-6)
 
 
 @each_plan

@@ -21,6 +21,7 @@ from clrtool.core.schedules.base import (
     check_whole,
     is_number,
 )
+from clrtool.core.schedules.cyclical import MomentumBounds, check_momentum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,11 +217,14 @@ class CosineRestarts(Schedule):
 
     With f the share of fall i (from 0) that is done, fall i being ``period * t_mul ** i`` iterations long::
 
-        lr(t) = base_lr + (max_lr - base_lr) * m_mul ** i * (1 + cos(pi * f)) / 2
+        h(t)  = m_mul ** i * (1 + cos(pi * f)) / 2
+        lr(t) = base_lr + (max_lr - base_lr) * h(t)
+        m(t)  = high - (high - low) * h(t)                              momentum, against the learning rate
 
     Args:
         falls: how many of them are in one period, where all are as long. With whole numbers a restart is exact.
         num_cycles: falls after which ``base_lr`` is held; None for no end.
+        momentum_bounds: (low, high) of the momentum; None to leave it alone.
     """
 
     base_lr: float
@@ -230,6 +234,7 @@ class CosineRestarts(Schedule):
     m_mul: float = 1.0
     num_cycles: int | None = None
     falls: int = 1
+    momentum_bounds: MomentumBounds | None = None
 
     def __post_init__(self) -> None:
         check_bounds(self.base_lr, self.max_lr)
@@ -240,6 +245,13 @@ class CosineRestarts(Schedule):
         if self.num_cycles is not None:
             check_whole("num_cycles", self.num_cycles)
         check_whole("falls", self.falls)
+        if self.momentum_bounds is not None:
+            object.__setattr__(self, "momentum_bounds", tuple(self.momentum_bounds))
+        check_momentum(self.momentum_bounds)
+
+    @property
+    def cycles_momentum(self) -> bool:
+        return self.momentum_bounds is not None
 
     @property
     def preview(self) -> int:
@@ -258,6 +270,14 @@ class CosineRestarts(Schedule):
         return [t for end in self.cycle_ends(until) for t in (end - 1, end)][:MARKED]
 
     def lr_at(self, t: IntArray) -> FloatArray:
+        return np.asarray(self.base_lr + (self.max_lr - self.base_lr) * self._height(t))
+
+    def momentum_at(self, t: IntArray) -> FloatArray:
+        assert self.momentum_bounds is not None
+        low, high = self.momentum_bounds
+        return np.asarray(high - (high - low) * self._height(t))
+
+    def _height(self, t: IntArray) -> FloatArray:
         if self.t_mul == 1:
             cycle = np.asarray(self.falls * t // self.period, dtype=np.float64)
             done = self.falls * t % self.period / self.period
@@ -266,9 +286,8 @@ class CosineRestarts(Schedule):
             index = np.searchsorted(begins, t, side="right") - 1
             cycle = index.astype(np.float64)
             done = (t - begins[index]) / (self.period * self.t_mul**cycle)
-        height = self.m_mul**cycle * (1 + np.cos(np.pi * done)) / 2
-        lr = self.base_lr + (self.max_lr - self.base_lr) * height
-        return np.asarray(lr if self.num_cycles is None else np.where(cycle < self.num_cycles, lr, self.base_lr))
+        height = np.asarray(self.m_mul**cycle * (1 + np.cos(np.pi * done)) / 2)
+        return height if self.num_cycles is None else np.where(cycle < self.num_cycles, height, 0.0)
 
     def _begin(self, cycle: int) -> float:
         if self.t_mul == 1:
@@ -341,8 +360,14 @@ def cosine(base_lr: float, max_lr: float, iterations: float) -> Cosine:
 
 
 def cosine_restarts(
-    base_lr: float, max_lr: float, period: float, t_mul: float = 1.0, m_mul: float = 1.0, num_cycles: int | None = None
+    base_lr: float,
+    max_lr: float,
+    period: float,
+    t_mul: float = 1.0,
+    m_mul: float = 1.0,
+    num_cycles: int | None = None,
+    momentum: MomentumBounds | None = None,
 ) -> CosineRestarts:
     """Half cosines that begin anew at ``max_lr``: SGDR, arXiv 1608.03983."""
     return CosineRestarts(base_lr=base_lr, max_lr=max_lr, period=period, t_mul=t_mul, m_mul=m_mul,
-                          num_cycles=num_cycles)  # fmt: skip
+                          num_cycles=num_cycles, momentum_bounds=momentum)  # fmt: skip
