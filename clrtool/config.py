@@ -16,12 +16,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 
 from clrtool.config_faults import explain, reading_order
 from clrtool.core.budget import MAX_EPOCHS
+from clrtool.core.metric import METRICS, Metric
 from clrtool.errors import ConfigError, MachineError
 from clrtool.strict_yaml import Document, KeyPath, read_yaml
 from clrtool.words import nearest
@@ -32,6 +42,11 @@ Epochs = Annotated[float, Field(gt=0, le=MAX_EPOCHS, allow_inf_nan=False)]
 # Unions are tried left to right, so that the message of the more general type comes first.
 AutoLearningRate = Annotated[LearningRate | Auto, Field(union_mode="left_to_right")]
 AutoEpochs = Annotated[Epochs | Auto, Field(union_mode="left_to_right")]
+FactoryName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+# A pattern of parameter names, as the shell matches file names: '*.bias', 'layer1.*'.
+Pattern = Annotated[str, Field(min_length=1)]
+
+AutoEvaluations = Annotated[Annotated[int, Field(ge=2, le=100_000)] | Auto, Field(union_mode="left_to_right")]
 
 # A sweep over less has nothing to tell apart.
 SHORTEST_SWEEP = 1.5
@@ -49,12 +64,14 @@ class Component(_Tree):
     default_name: ClassVar[str | None] = None
 
     name: str | None = None
-    factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
+    factory: FactoryName | None = None
     args: dict[str, Any] = {}
 
     @model_validator(mode="before")
     @classmethod
     def _fill_name(cls, values: Any) -> Any:
+        if isinstance(values, str) and cls.default_name:
+            return {"name": values}
         if isinstance(values, dict) and cls.default_name and not {"name", "factory"} & set(values):
             return {"name": cls.default_name} | values
         return values
@@ -66,10 +83,46 @@ class Component(_Tree):
         return self
 
 
+class ModelConfig(Component):
+    """The network, with weights from a file for those that are not drawn anew, and the parts that do not train."""
+
+    weights: str | None = None
+    fresh: list[Pattern] = []
+    freeze: list[Pattern] = []
+
+
+class AugmentConfig(_Tree):
+    """Random changes of the training images, other ones in each epoch, in pixels."""
+
+    flip: bool = False
+    crop: Annotated[int, Field(ge=0, le=256)] = 0
+    cutout: Annotated[int, Field(ge=0, le=1024)] = 0
+
+
 class DataConfig(Component):
-    """The training and held-out sets, and the samples per optimizer step."""
+    """The training and held-out sets, the samples per optimizer step, and how they reach the device."""
 
     batch_size: Annotated[int, Field(ge=1, le=10**7)] = 128
+    heldout: Annotated[Annotated[int, Field(ge=1)] | Auto, Field(union_mode="left_to_right")] = "auto"
+    batch: FactoryName | None = None
+    augment: AugmentConfig = AugmentConfig()
+    placement: Literal["auto", "device", "loader"] = "auto"
+    workers: Annotated[Annotated[int, Field(ge=0, le=256)] | Auto, Field(union_mode="left_to_right")] = "auto"
+    samples_per_epoch: Annotated[int, Field(ge=1, le=10**12)] | None = None
+
+
+def _no_lr(args: dict[str, Any]) -> dict[str, Any]:
+    if "lr" in args:
+        raise PydanticCustomError("rule", "must not hold 'lr': the sweep sets it, times an lr_ratio of a group")
+    return args
+
+
+class GroupRule(_Tree):
+    """Options for the parameters whose name fits a pattern; where rules meet, the later one wins."""
+
+    params: Annotated[list[Pattern], Field(min_length=1)]
+    lr_ratio: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 1.0
+    args: Annotated[dict[str, Any], AfterValidator(_no_lr)] = {}
 
 
 class OptimizerConfig(Component):
@@ -77,18 +130,54 @@ class OptimizerConfig(Component):
 
     default_name = "SGD"
 
-    @field_validator("args")
-    @classmethod
-    def _no_lr(cls, args: dict[str, Any]) -> dict[str, Any]:
-        if "lr" in args:
-            raise PydanticCustomError("rule", "must not hold 'lr': the sweep sets it")
-        return args
+    args: Annotated[dict[str, Any], AfterValidator(_no_lr)] = {}
+    groups: list[GroupRule] = []
 
 
 class LossConfig(Component):
     """What is minimised."""
 
     default_name = "cross_entropy"
+
+
+class MetricConfig(Component):
+    """What the bounds are read from: a built-in by name, or a factory of a function of outputs and targets."""
+
+    default_name = "accuracy"
+
+    higher_is_better: bool | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None and name not in METRICS:
+            raise PydanticCustomError("rule", "is no metric; {nearest}", {"nearest": nearest(name, METRICS)})
+        return name
+
+    @model_validator(mode="after")
+    def _way_is_stated(self) -> Self:
+        if self.factory is not None and self.higher_is_better is None:
+            raise PydanticCustomError("section", "with a factory needs 'higher_is_better: true' or 'false'")
+        if self.name is not None and (self.higher_is_better is not None or self.args):
+            raise PydanticCustomError("section", "takes 'args' and 'higher_is_better' only with a factory")
+        return self
+
+    @property
+    def metric(self) -> Metric:
+        if self.name is not None:
+            return METRICS[self.name]
+        return Metric("metric", "metric", higher_is_better=bool(self.higher_is_better))
+
+
+class TrainingConfig(_Tree):
+    """How an optimizer step is taken. ``clip_norm`` and ``clip_value`` bound the gradient before it."""
+
+    micro_batches: Annotated[int, Field(ge=1, le=10**6)] = 1
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    clip_value: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    layout: Literal["auto", "contiguous", "channels_last"] = "auto"
+    compile: bool = False
+    fast: bool = True
 
 
 class SweepConfig(_Tree):
@@ -98,7 +187,7 @@ class SweepConfig(_Tree):
     end_lr: AutoLearningRate = "auto"
     spacing: Literal["auto", "linear", "exponential"] = "auto"
     epochs: Epochs = 4
-    evaluations: Annotated[int, Field(ge=2, le=100_000)] = 60
+    evaluations: AutoEvaluations = "auto"
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3
 
     @field_validator("end_lr")
@@ -159,12 +248,13 @@ class RangeTestConfig(_Tree):
     """The whole config of one range test."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    model: Component
+    model: ModelConfig
     data: DataConfig
     optimizer: OptimizerConfig = OptimizerConfig(name="SGD", args={"momentum": 0.9})
     loss: LossConfig = LossConfig(name="cross_entropy")
-    metric: Literal["accuracy"] = "accuracy"
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    metric: MetricConfig = MetricConfig(name="accuracy")
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    training: TrainingConfig = TrainingConfig()
     sweep: SweepConfig = SweepConfig()
     plan: PlanConfig = PlanConfig()
 

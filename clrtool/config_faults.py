@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -88,8 +88,9 @@ def _hint(value: Any, errors: list[ErrorDetails]) -> str:
 def _keys(tree: type[BaseModel], path: KeyPath) -> list[str]:
     """The valid keys of the section at ``path``."""
     for part in path:
-        annotation = tree.model_fields[str(part)].annotation
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, BaseModel)
-        tree = annotation
+        if isinstance(part, int):
+            continue  # of a list, whose type of item was looked up with its name
+        annotation = tree.model_fields[part].annotation
+        kinds = (each for each in (annotation, *get_args(annotation)) if isinstance(each, type))
+        tree = next(each for each in kinds if issubclass(each, BaseModel))
     return list(tree.model_fields)

@@ -97,7 +97,7 @@ plan: 3
         "a.yaml:2:1: model needs exactly one of 'name' and 'factory'",
         "a.yaml:3:34: data.batch_size = '32' must be a whole number; remove the quotes: 32",
         "a.yaml:4:30: optimizer.args = {'lr': 0.1} must not hold 'lr': the sweep sets it",
-        "a.yaml:5:12: precision = 'fp33' must be 'fp32', 'tf32' or 'bf16'; did you mean 'fp32'?",
+        "a.yaml:5:12: precision = 'fp33' must be 'fp32', 'tf32', 'bf16' or 'fp16'; did you mean 'fp32'?",
         "a.yaml:7:13: sweep.start_lr = -0.001 must be above 0",
         "a.yaml:8:11: sweep.end_lr = off is true or false to some readers",
         "a.yaml:9:10: sweep.seeds = 2.5 must be a whole number",
@@ -174,7 +174,7 @@ def test_bytes_that_are_no_text_and_files_that_are_not_there_are_config_errors(t
         ("model.args=3", "must be a mapping of keys and values"),
         ("model.factory=os.system", "must look like 'pkg.module:callable'"),
         ("model.name.x=1", "model.name holds one value, not keys"),
-        ("metric=top5", "must be 'accuracy'"),
+        ("metric=top3", "is no metric; did you mean 'top5'?"),
         (".a=1", "an override is KEY=VALUE"),
     ],
 )
@@ -188,7 +188,7 @@ def test_overrides_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
     config = load(
         tmp_path, SMALL + "sweep: {epochs: 2, seeds: 5}", "sweep.seeds=1", "model.args.hidden=[8, 9]", "seed=7"
     )
-    assert (config.sweep.epochs, config.sweep.seeds, config.sweep.evaluations, config.seed) == (2, 1, 60, 7)
+    assert (config.sweep.epochs, config.sweep.seeds, config.sweep.evaluations, config.seed) == (2, 1, "auto", 7)
     assert config.model.args == {"hidden": [8, 9]}
 
 
@@ -207,7 +207,7 @@ def test_a_saved_config_is_loadable_complete_and_equal(tmp_path):
     saved = load(tmp_path, config.to_yaml())
     assert saved == config
     assert saved.sha256() == config.sha256()
-    assert "evaluations: 60" in config.to_yaml()
+    assert "evaluations: auto" in config.to_yaml()
 
 
 def test_the_hash_follows_the_values_and_not_the_file(tmp_path):

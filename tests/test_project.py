@@ -109,10 +109,12 @@ def test_a_function_fits_on_a_screen():
 
 
 def test_no_reader_of_pickles_and_no_evaluator_of_text_is_called():
-    banned = {"eval", "exec", "pickle.load", "pickle.loads", "torch.load", "yaml.load", "os.system"}
+    banned = {"eval", "exec", "pickle.load", "pickle.loads", "yaml.load", "os.system"}
     for file in (ROOT / "clrtool").rglob("*.py"):
         text = file.read_text()
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) not in banned, file
+                if ast.unparse(node.func) == "torch.load":
+                    assert "weights_only=True" in ast.unparse(node), file
         assert text.count("np.load(") == text.count("allow_pickle=False")

@@ -35,8 +35,8 @@ def say(message: str, *, quiet: bool = False) -> None:
 class Progress:
     """One live line on a terminal, one plain line every 10 seconds elsewhere."""
 
-    def __init__(self, seeds: int, epochs: float, *, quiet: bool) -> None:
-        self._seeds, self._epochs, self._quiet = seeds, epochs, quiet
+    def __init__(self, seeds: int, epochs: float, metric: str, *, quiet: bool) -> None:
+        self._seeds, self._epochs, self._metric, self._quiet = seeds, epochs, metric, quiet
         self._begin = self._last = time.monotonic()
         self._seen: list[int] = []
         terminal = console(stderr=True)
@@ -55,7 +55,7 @@ class Progress:
         left = f"{elapsed / done - elapsed:.0f} s left" if done > 0.02 else "starting"
         line = (
             f"seed {len(self._seen)}/{self._seeds}  epoch {point.epoch:.1f}/{self._epochs:g}  "
-            f"lr {point.lr:.2e}  accuracy {point.accuracy:.3f}  {left}"
+            f"lr {point.lr:.2e}  {self._metric} {point.metric:.3f}  {left}"
         )
         if self._live is not None:
             self._live.update(Text(line))

@@ -98,7 +98,7 @@ def _measure(settings: RangeTestConfig, folder: Path, source: Mapping[str, Any],
     try:
         with (
             CurveLog(folder, settings) as log,
-            Progress(settings.sweep.seeds, settings.sweep.epochs, quiet=quiet) as progress,
+            Progress(settings.sweep.seeds, settings.sweep.epochs, problem.metric.label, quiet=quiet) as progress,
         ):
 
             def on_point(seed: int, point: Point) -> None:
@@ -109,7 +109,7 @@ def _measure(settings: RangeTestConfig, folder: Path, source: Mapping[str, Any],
     except KeyboardInterrupt:
         say(f"interrupted; what was measured is in {folder / 'curve.csv'}, and the same command starts over")
         raise typer.Exit(INTERRUPTED) from None
-    bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance)
+    bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
     record = RunRecord(
         sweep=sweep,
         bounds=bounds,

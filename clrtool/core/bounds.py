@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clrtool.core.curve import Curve, SweepOutcome, smooth
+from clrtool.core.metric import ACCURACY, Metric
 from clrtool.core.schedules import FloatArray
 from clrtool.words import Sentence
 
@@ -35,9 +36,7 @@ RAGGED = 2.0
 # Bounds closer than this factor leave no cycle to speak of (the closest that the paper reads are 2.5 apart). Then
 # its rule of thumb holds: base_lr is a third or a quarter of max_lr.
 CLOSE, FALLBACK = 2.0, 4
-TOO_CLOSE = (
-    f"Accuracy rises to its height within a factor of {CLOSE:g}: base_lr is max_lr / {FALLBACK}, a rule of thumb."
-)
+TOO_CLOSE = f"All of the gain comes within a factor of {CLOSE:g}: base_lr is max_lr / {FALLBACK}, a rule of thumb."
 
 
 class Verdict(Sentence):
@@ -51,10 +50,10 @@ class Verdict(Sentence):
 class Advice(Sentence):
     """What keeps a verdict from being clear, and the next step to take; the value is the sentence shown."""
 
-    NEVER_LEARNED = "Accuracy never rose above chance: check data and labels, or raise sweep.end_lr or sweep.epochs."
+    NEVER_LEARNED = "Nothing was learned: check data and labels, or raise sweep.end_lr or sweep.epochs."
     BROKE_AT_ONCE = "The loss broke before anything was learned: lower sweep.start_lr, or mend a model that gives NaN."
-    STILL_RISING = "Accuracy still rises where the sweep ends, so max_lr is at least this: raise sweep.end_lr."
-    ALREADY_RISEN = "Accuracy rose at the very start, so base_lr is at most this: lower sweep.start_lr."
+    STILL_RISING = "The curve still improves where the sweep ends, so max_lr is at least this: raise sweep.end_lr."
+    ALREADY_RISEN = "The curve improves from the very start, so base_lr is at most this: lower sweep.start_lr."
     ONE_SEED = "One seed gives no interval: run with --seeds 3."
     SEEDS_DISAGREE = f"The seeds differ by more than a factor of {SPREAD:g}: raise sweep.epochs or --seeds."
 
@@ -115,7 +114,7 @@ class Bounds:
 
 
 class _Reading(NamedTuple):
-    """Indices into the smoothed accuracy, and the levels they were read against."""
+    """Indices into the smoothed score, and the levels they were read against."""
 
     start: int
     stop: int
@@ -128,48 +127,53 @@ class _Reading(NamedTuple):
         return float(self.smoothed[self.peak]) - self.floor
 
 
-def find_bounds(curves: Sequence[Curve], heldout_samples: int | None = None, chance: float = 0.0) -> Bounds:
-    """Read both bounds off the accuracy of all seeds.
+def find_bounds(
+    curves: Sequence[Curve], heldout_samples: int | None = None, chance: float | None = None, metric: Metric = ACCURACY
+) -> Bounds:
+    """Read both bounds off the metric of all seeds, accuracy unless another is given.
 
-    With a(lr) the centred mean over neighbours of the mean accuracy over seeds, ``floor`` its first value and
-    ``rise = max(a) - floor``::
+    With a(lr) the centred mean over neighbours of the mean over seeds of the metric, turned so that higher is better,
+    ``floor`` its first value and ``rise = max(a) - floor``::
 
         base_lr = first lr from which a stays above floor + 0.10 * rise, up to the peak
         max_lr  = first lr at which a reaches floor + 0.95 * rise
 
     Bounds within a factor of 2 of each other are no cycle: there ``base_lr = max_lr / 4``.
 
-    A seed that broke counts with its first accuracy from there on.
+    A seed that broke counts with its first value from there on.
 
     Args:
         curves: one a seed, all of the same sweep.
-        heldout_samples: size of the held-out set, from which the noise of an accuracy p follows as
+        heldout_samples: answers in the held-out set, from which the noise of a share p of right ones follows as
             ``sqrt(p (1 - p) / heldout_samples)``; None to take every rise for real.
-        chance: accuracy that needs no learning, the share of the commonest class; a peak has to be above it.
+        chance: the metric that needs no learning, the share of the commonest class; a peak has to be above
+            it. None where there is no such.
+        metric: what was measured. The noise of one that is no share is its scatter about the smoothed curve.
 
     Raises:
         ValueError: there is no curve, or none has a point.
     """
     if not any(len(curve.lr) for curve in curves):
         raise ValueError("bounds need at least one curve with one point")
-    lr, accuracies = _align(curves)
-    mean = accuracies.mean(0)
+    lr, scores = _align(curves, metric)
+    mean = scores.mean(0)
     reading = _read(mean)
-    learned = min(reading.rise, reading.floor + reading.rise - chance)
-    if learned <= SURE * _noise(reading, heldout_samples, len(curves)):
-        return _nothing(curves, reading)
-    readings = [reading, *(_read(accuracy) for accuracy in accuracies)] if len(curves) > 1 else []
+    over_chance = reading.rise if chance is None else reading.floor + reading.rise - chance
+    noise = _noise(reading, heldout_samples, len(curves)) if metric.is_share else _scatter(mean, reading)
+    if min(reading.rise, over_chance) <= SURE * noise:
+        return _nothing(curves, reading, metric)
+    readings = [reading, *(_read(score) for score in scores)] if len(curves) > 1 else []
     max_interval = _span(lr[each.stop] for each in readings)
     advice = _advice(lr, reading, curves, max_interval)
     base_lr, max_lr = float(lr[reading.start]), float(lr[reading.stop])
-    too_close = max_lr < CLOSE * base_lr
+    close = max_lr < CLOSE * base_lr
     return Bounds(
-        base_lr=max_lr / FALLBACK if too_close else base_lr,
+        base_lr=max_lr / FALLBACK if close else base_lr,
         max_lr=max_lr,
-        base_lr_interval=None if too_close else _span(lr[each.start] for each in readings),
+        base_lr_interval=None if close else _span(lr[each.start] for each in readings),
         max_lr_interval=max_interval,
-        base_reason=TOO_CLOSE if too_close else _base_reason(lr, reading),
-        max_reason=_max_reason(lr, mean, reading, Advice.STILL_RISING in advice),
+        base_reason=TOO_CLOSE if close else _base_reason(lr, reading, metric),
+        max_reason=_max_reason(lr, mean, reading, metric, cut_off=Advice.STILL_RISING in advice),
         verdict=_verdict(advice),
         advice=advice,
     )
@@ -180,19 +184,19 @@ def _span(lrs: Iterable[float]) -> Interval | None:
     return (min(values), max(values)) if values else None
 
 
-def _align(curves: Sequence[Curve]) -> tuple[FloatArray, FloatArray]:
-    """The learning rates of the longest curve (n,), and the accuracy of every seed on them (seeds, n)."""
+def _align(curves: Sequence[Curve], metric: Metric) -> tuple[FloatArray, FloatArray]:
+    """The learning rates of the longest curve (n,), and the score of every seed on them (seeds, n)."""
     lr = max((curve.lr for curve in curves), key=len)
-    accuracies = np.empty((len(curves), len(lr)))
-    for row, curve in zip(accuracies, curves, strict=True):
-        known = np.where(curve.measured, curve.accuracy, curve.accuracy[0])
+    scores = np.empty((len(curves), len(lr)))
+    for row, curve in zip(scores, curves, strict=True):
+        known = metric.score(np.where(curve.measured, curve.metric, curve.metric[0]))
         row[: len(known)], row[len(known) :] = known, known[0]
-    return lr, accuracies
+    return lr, scores
 
 
-def _read(accuracy: FloatArray) -> _Reading:
-    """Apply the rule to one accuracy curve."""
-    smoothed = smooth(accuracy, max(1, round(HALF_WIDTH * len(accuracy))))
+def _read(score: FloatArray) -> _Reading:
+    """Apply the rule to one curve."""
+    smoothed = smooth(score, max(1, round(HALF_WIDTH * len(score))))
     peak = int(np.argmax(smoothed))
     floor = float(smoothed[0])
     rise = float(smoothed[peak]) - floor
@@ -209,11 +213,16 @@ def _noise(reading: _Reading, heldout_samples: int | None, seeds: int) -> float:
     return math.sqrt(max(top * (1 - top), 1 / heldout_samples) / heldout_samples / seeds)
 
 
-def _nothing(curves: Sequence[Curve], reading: _Reading) -> Bounds:
+def _scatter(score: FloatArray, reading: _Reading) -> float:
+    """The usual distance of a point from the smoothed curve, up to the peak."""
+    return float(np.median(np.abs(score - reading.smoothed)[: reading.peak + 1]))
+
+
+def _nothing(curves: Sequence[Curve], reading: _Reading, metric: Metric) -> Bounds:
     broke = any(curve.outcome is not SweepOutcome.COMPLETED for curve in curves)
     advice = Advice.BROKE_AT_ONCE if broke else Advice.NEVER_LEARNED
-    peak = reading.floor + reading.rise
-    reason = f"There is no rise to read: accuracy begins at {reading.floor:.3f} and its peak is {peak:.3f}."
+    first, best = metric.value(reading.floor), metric.value(reading.floor + reading.rise)
+    reason = f"There is no gain to read: {metric.label} begins at {first:.3f} and its best is {best:.3f}."
     return Bounds(None, None, None, None, reason, reason, Verdict.INCONCLUSIVE, (advice,))
 
 
@@ -237,25 +246,33 @@ def _verdict(advice: tuple[Advice, ...]) -> Verdict:
     return Verdict.WEAK if advice else Verdict.CLEAR
 
 
-def _base_reason(lr: FloatArray, reading: _Reading) -> str:
-    level = reading.floor + STARTED * reading.rise
+def _base_reason(lr: FloatArray, reading: _Reading, metric: Metric) -> str:
+    level, best = reading.floor + STARTED * reading.rise, reading.smoothed[reading.peak]
+    side = "above" if metric.higher_is_better else "below"
     return (
-        f"Accuracy starts to rise: from {lr[reading.start]:.2g} on it stays above {level:.3f}, "
-        f"{STARTED:.0%} of the way from {reading.floor:.3f} to its peak of {reading.smoothed[reading.peak]:.3f}."
+        f"{_start(metric)} starts to {metric.rises[:-1]}: from {lr[reading.start]:.2g} on it stays {side} "
+        f"{metric.value(level):.3f}, {STARTED:.0%} of the way from {metric.value(reading.floor):.3f} "
+        f"to its best of {metric.value(best):.3f}."
     )
 
 
-def _max_reason(lr: FloatArray, accuracy: FloatArray, reading: _Reading, cut_off: bool) -> str:
+def _max_reason(lr: FloatArray, score: FloatArray, reading: _Reading, metric: Metric, *, cut_off: bool) -> str:
     """What the curve does at ``max_lr`` and above it."""
-    peak, at = float(reading.smoothed[reading.peak]), f"{lr[reading.peak]:.2g}"
+    best, at = f"{metric.value(reading.smoothed[reading.peak]):.3f}", f"{lr[reading.peak]:.2g}"
     if cut_off:
-        return f"The sweep ends while accuracy still rises: the highest is {peak:.3f}, at {at}."
+        return f"The sweep ends while {metric.label} still {metric.rises}: its best is {best}, at {at}."
     last = float(reading.smoothed[-1])
-    scatter = np.abs(accuracy - reading.smoothed)
+    scatter = np.abs(score - reading.smoothed)
     below, above = (float(part.mean()) if len(part) else 0.0 for part in np.split(scatter, [reading.stop]))
-    reason = f"Accuracy stops rising: {STOPPED:.0%} of the rise is done, and its peak of {peak:.3f} is at {at}"
+    way = "rising" if metric.higher_is_better else "falling"
+    reason = f"{_start(metric)} stops {way}: {STOPPED:.0%} of its way is done, and its best of {best} is at {at}"
     if above > RAGGED * below:
         reason += f"; it turns ragged, scattering by {above:.3f} above this and by {below:.3f} below"
     if last < reading.floor + STOPPED * reading.rise:
-        reason += f"; it falls to {last:.3f} where the sweep ends"
+        reason += f"; it {metric.falls} to {metric.value(last):.3f} where the sweep ends"
     return reason + "."
+
+
+def _start(metric: Metric) -> str:
+    """The metric's label at the beginning of a sentence."""
+    return metric.label[:1].upper() + metric.label[1:]

@@ -37,7 +37,7 @@ class Point(NamedTuple):
     lr: float
     train_loss: float
     heldout_loss: float
-    accuracy: float
+    metric: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Curve:
         lr: learning rate of the last of those updates, never decreasing.
         train_loss: mean training loss since the evaluation before.
         heldout_loss: mean loss on the held-out set.
-        accuracy: fraction of the held-out set that is classified correctly, 0 to 1.
+        metric: what the bounds are read from; by default the share of the held-out set that is classified correctly.
 
     Raises:
         ValueError: the arrays differ in length, iteration or lr runs backwards, or a value is out of its range.
@@ -65,7 +65,7 @@ class Curve:
     lr: FloatArray
     train_loss: FloatArray
     heldout_loss: FloatArray
-    accuracy: FloatArray
+    metric: FloatArray
 
     def __post_init__(self) -> None:
         for field in fields(self)[2:]:
@@ -78,8 +78,8 @@ class Curve:
             raise ValueError(f"the columns of a curve must have one length, got {lengths}")
         if np.any(np.diff(self.iteration) <= 0) or np.any(np.diff(self.lr) < 0):
             raise ValueError("iteration must increase and lr must not decrease along a curve")
-        if not np.all(np.isfinite(self.lr)) or np.any((self.accuracy < 0) | (self.accuracy > 1)):
-            raise ValueError("lr must be finite and accuracy between 0 and 1 along a curve")
+        if not np.all(np.isfinite(self.lr)):
+            raise ValueError("lr must be finite along a curve")
 
     @classmethod
     def from_points(cls, seed: int, outcome: SweepOutcome, points: Sequence[Point]) -> Curve:
@@ -92,8 +92,8 @@ class Curve:
 
     @property
     def measured(self) -> NDArray[np.bool_]:
-        """Where the accuracy and the held-out loss are finite: the only points that bounds may be read from."""
-        return np.isfinite(self.accuracy) & np.isfinite(self.heldout_loss)
+        """Where the metric and the held-out loss are finite: the only points that bounds may be read from."""
+        return np.isfinite(self.metric) & np.isfinite(self.heldout_loss)
 
 
 def smooth(values: ArrayLike, half_width: int) -> FloatArray:

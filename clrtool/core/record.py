@@ -9,11 +9,22 @@ from typing import get_args
 
 from clrtool.core.bounds import Bounds
 from clrtool.core.curve import Curve, SweepOutcome
+from clrtool.core.metric import ACCURACY, Metric
 from clrtool.core.plan import Plan
 from clrtool.core.schedules import Spacing
 
 # The format of result.json. 1: first version.
 SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that share their options. Their learning rate is ``lr_ratio`` times that of the sweep."""
+
+    lr_ratio: float
+    weight_decay: float | None
+    tensors: int
+    parameters: int
 
 
 @dataclass(frozen=True)
@@ -26,10 +37,14 @@ class SweepRecord:
         iterations: optimizer steps of all seeds and of the scout together.
         scout_iterations: those of the scout, 0 when both ends were given.
         iterations_per_epoch: optimizer steps in one pass.
-        heldout_samples: size of the held-out set.
-        chance: share of its commonest class, the accuracy of who always answers that.
+        heldout_samples: size of the held-out set; of its tokens, where the metric counts them.
+        chance: share of its commonest class, the accuracy of who always answers that; None where there is no such.
         train_seconds, evaluation_seconds: wall-clock time of all seeds.
         curves: what was measured.
+        metric: what the bounds are read from.
+        groups: the parameter groups of the optimizer.
+        engine: how the steps were run, and why not faster.
+        warnings: what may make the bounds mean something else than they seem to.
     """
 
     start_lr: float
@@ -40,10 +55,14 @@ class SweepRecord:
     scout_iterations: int
     iterations_per_epoch: int
     heldout_samples: int
-    chance: float
+    chance: float | None
     train_seconds: float
     evaluation_seconds: float
     curves: tuple[Curve, ...]
+    metric: Metric = ACCURACY
+    groups: tuple[Group, ...] = ()
+    engine: str = "eager"
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         counts = (self.iterations, self.iterations_per_epoch, self.heldout_samples, len(self.curves))
@@ -54,11 +73,14 @@ class SweepRecord:
             0 < self.epochs < math.inf,
             min(counts) >= 1 and math.isfinite(max(counts)),
             min(times) >= 0 and math.isfinite(max(times)),
-            0 <= self.chance <= 1,
+            0 <= (self.chance or 0) <= 1,
+            isinstance(self.engine, str),
+            all(isinstance(warning, str) and len(warning) > 1 for warning in self.warnings),
+            not self.metric.is_share or all(_is_share(curve) for curve in self.curves),
         )
         if not all(rules):
             raise ValueError(
-                "a sweep needs a rising range, linear or exponential, and counts and times that are finite"
+                "a sweep needs a rising range, linear or exponential, finite counts and times, and shares from 0 to 1"
             )
 
     @property
@@ -67,9 +89,24 @@ class SweepRecord:
         return self.iterations / self.iterations_per_epoch
 
     @property
+    def evaluation_share(self) -> float:
+        """Part of the time that went into evaluations, 0 to 1."""
+        seconds = self.train_seconds + self.evaluation_seconds
+        return self.evaluation_seconds / seconds if seconds else 0.0
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of one share near 0.5, the worst case: ``0.5 / sqrt(heldout_samples)``. None for any other metric."""
+        return 0.5 / math.sqrt(self.heldout_samples) if self.metric.is_share else None
+
+    @property
     def outcome(self) -> SweepOutcome:
         """The worst outcome over the seeds."""
         return max((curve.outcome for curve in self.curves), key=list(SweepOutcome).index)
+
+
+def _is_share(curve: Curve) -> bool:
+    return not bool(((curve.metric < 0) | (curve.metric > 1)).any())
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from clrtool.config import Component, DataConfig, RangeTestConfig
-from clrtool.engine import datasets
+from clrtool.config import ModelConfig, RangeTestConfig
+from clrtool.engine.data import Data, load_data
+from clrtool.engine.evaluations import evaluation_budget
 from clrtool.engine.imports import blamed_on, call, import_factory
 from clrtool.engine.learner import Learner
+from clrtool.engine.losses import Criterion, make_loss, make_measure
 from clrtool.engine.models import MODELS
-from clrtool.engine.problem import Loss, Problem, find_device
-from clrtool.engine.samples import Split, channel_statistics, check_data, sha256
+from clrtool.engine.optimizers import describe_groups, make_optimizer_recipe
+from clrtool.engine.problem import Problem, find_device, run_model
+from clrtool.engine.response import response_warning
+from clrtool.engine.samples import Samples, Task, parts_of, take
+from clrtool.engine.weights import with_weights
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
-
-FactoryImport = Callable[[Component, str], Callable[..., Any]]
 
 
 def build_problem(
@@ -46,52 +49,44 @@ def build_problem(
     """
     place = find_device(device)
 
-    def factory(part: Component, field: str) -> Callable[..., Any]:
-        assert part.factory is not None
-        return import_factory(part.factory, f"{field}.factory", allow_import, folder or Path.cwd())
+    def factory(name: str, field: str) -> Callable[..., Any]:
+        return import_factory(name, field, allow_import, folder or Path.cwd())
 
-    train, heldout = _load_data(config.data, config.seed, download, factory)
-    num_classes = check_data(train, heldout, config.data.batch_size)
-    mean, std = channel_statistics(train.inputs)
+    metric = config.metric.metric
+    data = load_data(config.data, config.seed, metric, place, download=download, factory=factory)
+    make_model = with_weights(_model_recipe(config.model, data, factory), config.model)
+    channels_last = _wants_channels_last(config, place, make_model)
+    feed, heldout = data.feed(config.data, place, channels_last=channels_last)
     problem = Problem(
-        train=train.to(place),
-        heldout=heldout.to(place),
-        batch_size=config.data.batch_size,
-        mean=mean.to(place),
-        std=std.to(place),
-        make_model=_model_recipe(config.model, tuple(train.inputs.shape[1:]), num_classes, factory),
-        make_optimizer=_optimizer_recipe(config.optimizer, factory),
-        loss=_make_loss(config.loss, factory),
+        train=feed,
+        heldout=heldout,
+        make_model=make_model,
+        make_optimizer=make_optimizer_recipe(config.optimizer, factory),
+        loss=make_loss(config.loss, data.first.task, factory),
         device=place,
         precision=config.precision,
-        data_sha256=sha256(train, heldout),
+        channels_last=channels_last,
+        data_sha256=data.sha256(),
+        training=config.training,
+        metric=metric,
+        measure=make_measure(config.metric, data.first.task, factory),
     )
-    _try_out(problem, num_classes)
-    return problem
-
-
-def _load_data(data: DataConfig, seed: int, download: bool, factory: FactoryImport) -> Split:
-    if data.name is None:
-        return datasets.from_factory(call(factory(data, "data"), "data.args", data.args))
-    if data.name.startswith("torchvision."):
-        name = data.name.removeprefix("torchvision.")
-        load = partial(datasets.torchvision_dataset, name, seed, download)
-        return call(load, "data.args", data.args)
-    if data.name not in datasets.DATASETS:
-        known = [*datasets.DATASETS, "torchvision.CIFAR10", "torchvision.MNIST"]
-        raise ConfigError(f"data.name: unknown dataset {data.name!r}; {nearest(data.name, known)}")
-    return call(partial(datasets.DATASETS[data.name], seed), "data.args", data.args)
+    return _tried_out(problem, config, data.num_outputs)
 
 
 def _model_recipe(
-    model: Component, input_shape: tuple[int, ...], num_classes: int, factory: FactoryImport
+    model: ModelConfig, data: Data, factory: Callable[[str, str], Callable[..., Any]]
 ) -> Callable[[], nn.Module]:
-    if model.name is None:
-        build: Callable[..., nn.Module] = factory(model, "model")
-    elif model.name.startswith("torchvision."):
-        build = partial(_torchvision_model(model.name.removeprefix("torchvision.")), num_classes=num_classes)
+    if model.factory is not None:
+        build: Callable[..., nn.Module] = factory(model.factory, "model.factory")
+        return lambda: call(build, "model.args", model.args)
+    assert model.name is not None
+    if model.name.startswith("torchvision."):
+        build = partial(_torchvision_model(model.name.removeprefix("torchvision.")), num_classes=data.num_outputs)
     elif model.name in MODELS:
-        build = partial(MODELS[model.name], input_shape, num_classes)
+        if not isinstance(data.first.inputs, Tensor):
+            raise ConfigError(f"model.name: {model.name} takes one input, the data gives several; use a factory")
+        build = partial(MODELS[model.name], tuple(data.first.inputs.shape[1:]), data.num_outputs)
     else:
         known = [*MODELS, "torchvision.resnet18"]
         raise ConfigError(f"model.name: unknown model {model.name!r}; {nearest(model.name, known)}")
@@ -108,59 +103,64 @@ def _torchvision_model(name: str) -> Callable[..., nn.Module]:
     return builder
 
 
-def _optimizer_recipe(optimizer: Component, factory: FactoryImport) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
-    if optimizer.name is None:
-        build: Callable[..., Optimizer] = factory(optimizer, "optimizer")
-        return lambda params: call(partial(build, params), "optimizer.args", optimizer.args)
-    if optimizer.name == "LBFGS":
-        raise ConfigError("optimizer.name: LBFGS searches along a line, so its steps do not follow the learning rate")
-    classes = {name: kind for name, kind in vars(torch.optim).items() if isinstance(kind, type)}
-    known = [
-        name for name, kind in classes.items() if issubclass(kind, Optimizer) and name not in ("Optimizer", "LBFGS")
-    ]
-    if optimizer.name not in known:
-        raise ConfigError(f"optimizer.name: torch.optim has no {optimizer.name!r}; {nearest(optimizer.name, known)}")
-    kind: Callable[..., Optimizer] = getattr(torch.optim, optimizer.name)
-    # The sweep sets the learning rate of every iteration; the constructor only wants one that it accepts.
-    return lambda params: call(partial(kind, params, lr=1.0), "optimizer.args", optimizer.args)
+def _wants_channels_last(config: RangeTestConfig, device: torch.device, make_model: Callable[[], nn.Module]) -> bool:
+    """``auto`` is channels_last for models with convolutions of images, unless a GPU runs them in plain float32."""
+    if config.training.layout != "auto":
+        return config.training.layout == "channels_last"
+    if device.type == "cuda" and config.precision == "fp32":
+        return False
+    with torch.random.fork_rng(devices=[]):
+        return any(isinstance(module, nn.Conv2d) for module in make_model().modules())
 
 
-def _make_loss(loss: Component, factory: FactoryImport) -> Loss:
-    if loss.name not in (None, "cross_entropy"):
-        raise ConfigError(f"loss.name: unknown loss {loss.name!r}; {nearest(str(loss.name), ['cross_entropy'])}")
-    build: Callable[..., Loss] = nn.CrossEntropyLoss if loss.name else factory(loss, "loss")
-    return call(build, "loss.args", loss.args)
+def _tried_out(problem: Problem, config: RangeTestConfig, num_outputs: int) -> Problem:
+    """Train and evaluate a fresh model for a moment, so that pieces that do not fit are a message now.
 
-
-def _try_out(problem: Problem, num_classes: int) -> None:
-    """Train and evaluate a fresh model for a moment, so that pieces that do not fit are a message now."""
+    Returns:
+        The problem with what only a model can tell: its evaluations, parameter groups and warnings.
+    """
+    if config.training.micro_batches > problem.batch_size:
+        raise ConfigError(
+            f"training.micro_batches = {config.training.micro_batches} must be at most data.batch_size = "
+            f"{problem.batch_size}"
+        )
     with problem.on_device():
         models = problem.make_model(), problem.make_model()
-        for model in models:
-            if not isinstance(model, nn.Module):
-                raise ConfigError(f"model: must be a torch.nn.Module, the factory returned {type(model).__name__}")
         if not any(each.requires_grad for each in models[0].parameters()):
             raise ConfigError("model: has no parameter to train")
         if {*map(id, models[0].parameters())} & {*map(id, models[1].parameters())}:
             raise ConfigError("model.factory: must return a fresh model each time, it returned the same weights twice")
         learner = Learner(problem, seed=0)
-        if not isinstance(learner.optimizer, Optimizer):
-            raise ConfigError(f"optimizer: must be a torch.optim.Optimizer, it is {type(learner.optimizer).__name__}")
-        _check_outputs(problem, learner.model, num_classes)
+        inputs, targets = next(problem.train.batches(0, 0))
+        _check_outputs(problem, learner.model, Samples(inputs, targets), num_outputs)
+        number, size = evaluation_budget(
+            learner.model, inputs, config.sweep, problem.iterations_per_epoch, len(problem.heldout)
+        )
         learner.train(0, [1e-9, 1e-9])  # two steps, for some optimizers use an argument in the second only
         learner.evaluate()
+        warning = response_warning(problem)
+    return replace(
+        problem,
+        evaluations=number,
+        heldout=take(problem.heldout, size, config.seed),
+        groups=describe_groups(learner.optimizer),
+        warnings=(warning,) if warning else (),
+    )
 
 
-def _check_outputs(problem: Problem, model: nn.Module, num_classes: int) -> None:
-    inputs, targets = problem.batch(problem.train, slice(0, problem.batch_size))
-    with blamed_on(f"model: a batch of shape {tuple(inputs.shape)}, {inputs.dtype}"):
-        outputs = model(inputs)
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(inputs):
-        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ConfigError(f"model: outputs must be ({len(inputs)}, classes) for {len(inputs)} samples, got {shape}")
-    if isinstance(problem.loss, nn.CrossEntropyLoss) and outputs.shape[1] < num_classes:
-        raise ConfigError(f"model: has {outputs.shape[1]} outputs for the {num_classes} classes of the data")
+def _check_outputs(problem: Problem, model: nn.Module, batch: Samples, num_outputs: int) -> None:
+    shapes = ", ".join(f"{tuple(part.shape)}, {part.dtype}" for part in parts_of(batch.inputs))
+    with blamed_on(f"model: a batch of shape {shapes}"):
+        outputs = run_model(model, batch.inputs)
+    leading = batch.targets.ndim if batch.task is not Task.VALUES else 1
+    if batch.task is not Task.VALUES and (
+        outputs.ndim != leading + 1 or outputs.shape[:leading] != batch.targets.shape
+    ):
+        wanted = f"({', '.join(map(str, batch.targets.shape))}, classes)"
+        raise ConfigError(f"model: outputs must be {wanted} for {len(batch)} samples, got {tuple(outputs.shape)}")
+    if isinstance(problem.loss, Criterion) and problem.loss.is_cross_entropy and outputs.shape[-1] < num_outputs:
+        raise ConfigError(f"model: has {outputs.shape[-1]} outputs for the {num_outputs} classes of the data")
     with blamed_on("loss"):
-        loss = problem.loss(outputs, targets)
+        loss = problem.loss(outputs, batch.targets)
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise ConfigError(f"loss: must give one number, got {loss!r:.100}")

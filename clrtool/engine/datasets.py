@@ -1,13 +1,13 @@
-"""Datasets as tensors: ``digits``, ``image_folder``, ``npz`` and ``torchvision.*``.
+"""Datasets that a config names: ``digits``, ``image_folder``, ``npz``, ``text`` and ``torchvision.*``, or a factory's.
 
-Every loader returns (train, heldout). Images stay uint8, (N, C, H, W), until a batch of them is used.
+Every loader returns (train, heldout), where heldout is None if it is to be split off. A part is in memory as Samples,
+or it is Lazy and read when it is needed. Images stay uint8, (N, C, H, W), until a batch of them is used.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 from zipfile import BadZipFile
@@ -16,29 +16,32 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
 
+from clrtool.engine.collate import Collate, Unpack
 from clrtool.engine.imports import blamed_on
-from clrtool.engine.samples import Samples, Split, choose, class_numbers, from_arrays, split, take
+from clrtool.engine.lazy import Lazy, Stream
+from clrtool.engine.samples import Samples, as_targets, from_arrays, take
 from clrtool.errors import ConfigError, MachineError
 from clrtool.words import nearest
 
+Part = Samples | Lazy | Stream
+Split = tuple[Part, Part | None]
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 
-# 2,000 samples put the standard error of an accuracy near 0.5 at 1.1 points.
-HELDOUT_LIMIT = 2000
 
-
-def digits(seed: int, heldout: Count = 297) -> Split:
+def digits(seed: int) -> Split:  # noqa: ARG001 (every loader takes the seed)
     """The 1,797 handwritten digits (1, 8, 8) of the UCI repository, shipped with clrtool; pixels 0..16."""
     with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as arrays:
-        return split(from_arrays(arrays["images"], arrays["labels"]), heldout, seed)
+        return from_arrays(arrays["images"], arrays["labels"]), None
 
 
-def npz(seed: int, path: str, heldout: Count = HELDOUT_LIMIT, limit: Count | None = None) -> Split:
+def npz(seed: int, path: str, limit: Count | None = None) -> Split:
     """Arrays of one ``.npz`` file: ``x_train, y_train, x_test, y_test``, or ``x, y`` to be split.
 
-    uint8 images may be (N, H, W) or (N, H, W, C); anything else is taken as it is, as float32.
+    uint8 images may be (N, H, W) or (N, H, W, C); whole numbers with a sequence of labels each are tokens; anything
+    else is taken as it is, as float32.
     """
     file = _existing(Path(path))
     try:
@@ -48,36 +51,51 @@ def npz(seed: int, path: str, heldout: Count = HELDOUT_LIMIT, limit: Count | Non
         raise ConfigError(f"data.args.path: {path} is not an .npz file of plain arrays") from error
     if {"x_train", "y_train", "x_test", "y_test"} <= set(found):
         train = from_arrays(found["x_train"], found["y_train"])
-        return take(train, limit, seed), take(from_arrays(found["x_test"], found["y_test"]), heldout, seed)
+        return take(train, limit, seed), from_arrays(found["x_test"], found["y_test"])
     if {"x", "y"} <= set(found):
-        return split(take(from_arrays(found["x"], found["y"]), limit, seed), heldout, seed)
+        return take(from_arrays(found["x"], found["y"]), limit, seed), None
     names = ", ".join(sorted(found)) or "no array"
     raise ConfigError(f"data.args.path: {path} needs x_train, y_train, x_test, y_test or x, y; it has {names}")
+
+
+def text(seed: int, path: str, length: Count = 64) -> Split:  # noqa: ARG001
+    """A text file as bytes, in windows of ``length`` that do not overlap; each byte is to tell the next.
+
+    The last tenth of the file is held out, so that no window of it was seen in training.
+    """
+    data = np.frombuffer(_existing(Path(path)).read_bytes(), dtype=np.uint8).astype(np.int64)
+    windows = (len(data) - 1) // length
+    if windows < 10:
+        raise ConfigError(f"data.args.path: {path} holds {len(data)} bytes; ten windows need {10 * length + 1}")
+    inputs, targets = (torch.from_numpy(data[shift:][: windows * length]).view(-1, length) for shift in (0, 1))
+    train = windows - windows // 10
+    return Samples(inputs[:train], targets[:train]), Samples(inputs[train:], targets[train:])
 
 
 def image_folder(
     seed: int,
     root: str,
     train: str = "train",
-    heldout: str = "test",
+    heldout: str | None = "test",
     limit: Count | None = None,
-    heldout_limit: Count | None = HELDOUT_LIMIT,
     size: Pixels | None = None,
 ) -> Split:
-    """Images in ``root/train/<class>/`` and ``root/test/<class>/``, resized to ``size`` pixels a side if given."""
+    """Images in ``root/train/<class>/`` and ``root/test/<class>/``, resized to ``size`` pixels a side if given.
+
+    With ``heldout: null`` there is one folder, which is split.
+    """
     from torchvision.datasets import ImageFolder
 
+    names = [name for name in (train, heldout) if name is not None]
     try:
-        folders = [ImageFolder(str(_existing(Path(root) / name))) for name in (train, heldout)]
+        folders = [ImageFolder(str(_existing(Path(root) / name))) for name in names]
     except FileNotFoundError as error:
         raise ConfigError(f"data.args.root: {error}") from error
-    if folders[0].classes != folders[1].classes:
-        odd = sorted(set(folders[0].classes) ^ set(folders[1].classes))
+    if folders[0].classes != folders[-1].classes:
+        odd = sorted(set(folders[0].classes) ^ set(folders[-1].classes))
         raise ConfigError(f"data.args.root: {train} and {heldout} differ in their classes: {', '.join(odd[:10])}")
-    return (
-        _collect(folders[0], choose(folders[0].targets, limit, seed), size, threads=8),
-        _collect(folders[1], choose(folders[1].targets, heldout_limit, seed), size, threads=8),
-    )
+    parts = [Lazy(folder, Collate(size=size), tuple(folder.targets), threads=8) for folder in folders]
+    return parts[0].limited(limit, seed), parts[1] if heldout else None
 
 
 def torchvision_dataset(
@@ -86,7 +104,6 @@ def torchvision_dataset(
     download: bool,
     root: str = "data",
     limit: Count | None = None,
-    heldout_limit: Count | None = HELDOUT_LIMIT,
     size: Pixels | None = None,
     **args: Any,
 ) -> Split:
@@ -102,75 +119,87 @@ def torchvision_dataset(
     offered = set(parameters) - {"self", "root", "train", "split", "download"}
     if unknown := set(args) - offered:
         raise ConfigError(f"data.args: unknown argument {min(unknown)!r}; {nearest(min(unknown), offered)}")
-    parts = ({"train": True}, {"train": False}) if "train" in parameters else ({"split": "train"}, {"split": "test"})
+    halves = ({"train": True}, {"train": False}) if "train" in parameters else ({"split": "train"}, {"split": "test"})
     extra = args | ({"download": download} if "download" in parameters else {})
     try:
-        train, heldout = (kind(root, **part, **extra) for part in parts)
+        sets = [kind(root, **half, **extra) for half in halves]
     except (OSError, RuntimeError) as error:
         why = str(error).partition(" You can use download")[0]
         hint = "" if download else " (to fetch it, add --download)"
         raise MachineError(f"data: torchvision.{name} in {root!r}: {why}{hint}") from error
-    shuffle = np.random.default_rng(seed).permutation
-    chosen, held = shuffle(len(train))[:limit], shuffle(len(heldout))[:heldout_limit]
-    return _collect(train, chosen, size), _collect(heldout, held, size)
+    train, heldout = (Lazy(each, Collate(size=size), _labels(each)) for each in sets)
+    return train.limited(limit, seed), heldout
 
 
-def from_factory(made: Any) -> Split:
-    """The (train, heldout) of a user's factory, each a pair of tensors or arrays, or a dataset with a length."""
-    if not (isinstance(made, tuple | list) and len(made) == 2):
-        raise ConfigError(f"data.factory must return (train, heldout), it returned {type(made).__name__}")
-    train, heldout = (_part(part, name) for part, name in zip(made, ("train", "heldout"), strict=True))
-    return train, heldout
+DATASETS: dict[str, Callable[..., Split]] = {"digits": digits, "image_folder": image_folder, "npz": npz, "text": text}
 
 
-def _part(part: Any, name: str) -> Samples:
-    if isinstance(part, tuple | list) and len(part) == 2 and all(isinstance(x, Tensor | np.ndarray) for x in part):
-        inputs, labels = part
+def from_factory(made: Any, unpack: Unpack | None) -> Split:
+    """What a user's factory returned: (train, heldout), or one set to be split.
+
+    A set is a pair of tensors or arrays, a dataset with a length, a DataLoader, or an iterable that can be repeated.
+    """
+    if isinstance(made, tuple | list) and len(made) == 2 and not _is_array(made[0]):
+        train, heldout = (_part(part, unpack, name) for part, name in zip(made, ("train", "heldout"), strict=True))
+        return train, heldout
+    return _part(made, unpack, "train"), None
+
+
+def _part(part: Any, unpack: Unpack | None, name: str) -> Part:
+    if isinstance(part, tuple | list) and len(part) == 2 and all(map(_is_array, part)):
+        inputs, targets = part
         if isinstance(inputs, np.ndarray) and inputs.dtype == np.float64:
             inputs = inputs.astype(np.float32)  # numpy's default type, and no model's
         with blamed_on(f"data.factory: {name}"):
             # A copy in plain memory, so that whatever tensor it was, what follows can rely on it.
-            return Samples(torch.as_tensor(inputs).detach().cpu().contiguous().clone(), class_numbers(labels))
-    if hasattr(part, "__getitem__") and hasattr(part, "__len__"):
-        with blamed_on(f"data.factory: {name} must give (input, class number) pairs"):
-            return _collect(part, range(len(part)), size=None)
+            return Samples(torch.as_tensor(inputs).detach().cpu().contiguous().clone(), as_targets(targets))
+    if isinstance(part, DataLoader):
+        return _unwrap(part, unpack, name)
+    plain = not isinstance(part, str | bytes | dict)
+    if plain and hasattr(part, "__len__") and hasattr(part, "__getitem__") and not isinstance(part, IterableDataset):
+        return Lazy(part, Collate(unpack), _labels(part))
+    if plain and hasattr(part, "__iter__"):
+        if iter(part) is part:
+            raise ConfigError(
+                f"data.factory: {name} can be read only once, and every seed reads it anew: return an object whose "
+                "__iter__ begins again, such as an IterableDataset"
+            )
+        return Stream(part, Collate(unpack))
     raise ConfigError(
-        f"data.factory: {name} must be a pair of tensors or a dataset with a length, it is {type(part).__name__}"
+        f"data.factory must return (train, heldout), each a pair of tensors, a dataset with a length or an iterable; "
+        f"{name} is {type(part).__name__}"
     )
 
 
-DATASETS: dict[str, Callable[..., Split]] = {"digits": digits, "image_folder": image_folder, "npz": npz}
+def _unwrap(loader: DataLoader[Any], unpack: Unpack | None, name: str) -> Part:
+    """The dataset of a loader with its way to collate; batch size, order and workers are the config's to say."""
+    collate = Collate(unpack, joined=loader.collate_fn)
+    dataset: Any = loader.dataset
+    if not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
+        return Stream(dataset, collate)
+    if not isinstance(loader.sampler, RandomSampler | SequentialSampler):
+        raise ConfigError(
+            f"data.factory: {name} is a DataLoader with a {type(loader.sampler).__name__}: batches are drawn by "
+            "clrtool, so return the dataset, with its samples repeated or left out as the sampler would"
+        )
+    return Lazy(dataset, collate, _labels(dataset))
 
 
-def _collect(dataset: Any, indices: Sequence[int] | Any, size: int | None, threads: int = 1) -> Samples:
-    """The samples of a dataset as two tensors. Threads help where decoding an image lets go of the interpreter."""
-
-    def item(index: int) -> tuple[Tensor, float]:
-        try:
-            image, label = dataset[int(index)]
-        except OSError as error:
-            name = dataset.samples[index][0] if hasattr(dataset, "samples") else f"sample {index}"
-            raise ConfigError(f"data: {name} cannot be read as an image") from error
-        return _to_tensor(image, size), float(label)
-
-    with ThreadPoolExecutor(threads) as pool:
-        items = list(pool.map(item, indices)) if threads > 1 else [item(index) for index in indices]
-    if not items:
-        raise ConfigError("data: the dataset is empty")
-    shapes = sorted({tuple(image.shape) for image, _ in items})
-    if len(shapes) > 1:
-        raise ConfigError(f"data: samples differ in shape, such as {shapes[0]} and {shapes[1]}; set data.args.size")
-    labels = torch.tensor([label for _, label in items], dtype=torch.float64)
-    return Samples(torch.stack([image for image, _ in items]), class_numbers(labels))
+def _labels(dataset: Any) -> tuple[int, ...] | None:
+    """Class numbers that a dataset holds beside its samples, as those of torchvision do."""
+    if isinstance(dataset, Subset):
+        inner = _labels(dataset.dataset)
+        return None if inner is None else tuple(inner[index] for index in dataset.indices)
+    for name in ("targets", "labels", "_labels"):
+        found = getattr(dataset, name, None)
+        if isinstance(found, list | tuple | np.ndarray | Tensor) and len(found) == len(dataset):
+            labels = np.asarray(found)
+            return tuple(labels.tolist()) if labels.ndim == 1 and labels.dtype.kind in "iu" else None
+    return None
 
 
-def _to_tensor(image: Any, size: int | None) -> Tensor:
-    if isinstance(image, Tensor | np.ndarray):
-        return torch.as_tensor(image)
-    from torchvision.transforms.functional import pil_to_tensor
-
-    tensor: Tensor = pil_to_tensor(image.resize((size, size)) if size else image)
-    return tensor
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray)
 
 
 def _existing(path: Path) -> Path:

@@ -2,79 +2,142 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from clrtool.engine.feed import Batch
 from clrtool.engine.imports import blamed_on
-from clrtool.engine.problem import Problem
+from clrtool.engine.problem import Problem, run_model, seed_everything
+from clrtool.engine.samples import Samples
+from clrtool.engine.weights import keep_frozen_statistics
 
 # Samples per forward pass of an evaluation. On a CPU larger ones fall out of the cache: 1,000 take twice as long.
-EVALUATION_BATCH = 250
+EVALUATION_BATCH = {"cpu": 250, "cuda": 2500}
+# Iterations between two looks at the losses, for which the device has to be waited for. After this many at most
+# a loss that is not finite ends the training.
+READ_EVERY = 50
 
 
 class Learner:
-    """A fresh model and optimizer of a problem, drawn from a seed.
+    """A fresh model and optimizer of a problem, drawn from a seed: the reference for every faster way.
 
     The order of the batches is a pure function of (seed, epoch), so any iteration can be reached without running
-    those before it. Call under ``torch.random.fork_rng``: the seed goes into torch's global generator.
+    those before it. Call under ``problem.on_device``: the seed goes into the global generators.
     """
 
-    def __init__(self, problem: Problem, seed: int) -> None:
-        torch.manual_seed(seed)
+    def __init__(self, problem: Problem, seed: int, **options: Any) -> None:
+        seed_everything(seed)
         self.problem, self.seed = problem, seed
         # Weights are drawn on the CPU and moved, so that a seed means the same weights on every device.
-        self.model = problem.make_model().to(problem.device)
-        self.optimizer = problem.make_optimizer(self.model.parameters())
-        self._epoch, self._order = -1, torch.empty(0)
+        self.model = problem.place(problem.make_model())
+        self.optimizer = problem.make_optimizer(self.model, **options)
+        self.forward = torch.compile(self.model) if problem.training.compile else self.model
+        self.scaler = torch.amp.GradScaler(problem.device.type, enabled=problem.precision == "fp16")
+        self._batches: Iterator[Batch] = iter(())
+        self._next = -1
 
     def train(self, iteration: int, lrs: Sequence[float]) -> list[float]:
-        """Take ``len(lrs)`` optimizer steps from ``iteration`` on.
+        """Take ``len(lrs)`` optimizer steps from ``iteration`` on, fewer if a loss is not finite.
 
         Returns:
-            For each step the loss of its batch, measured before the step. One transfer for all of them: the device
-            is not waited for in between.
+            For each step the loss of its batch, measured before the step. One transfer for READ_EVERY of them: the
+            device is not waited for in between.
         """
-        self.model.train()
-        losses = torch.empty(len(lrs), device=self.problem.device)
+        self.begin_training()
+        done: list[float] = []
         with blamed_on(f"training failed between iterations {iteration} and {iteration + len(lrs)}"):
-            self._steps(iteration, lrs, losses)
+            for start in range(0, len(lrs), READ_EVERY):
+                done += self._steps(iteration + start, lrs[start : start + READ_EVERY])
+                if not all(map(math.isfinite, done[start:])):
+                    break
+        return done
+
+    def begin_training(self) -> None:
+        """Put the model into training mode, but for what is frozen."""
+        self.model.train()
+        keep_frozen_statistics(self.model)
+
+    def _steps(self, iteration: int, lrs: Sequence[float]) -> list[float]:
+        if iteration != self._next:
+            self._batches = self.problem.train.batches(self.seed, iteration)
+        losses = torch.empty(len(lrs), device=self.problem.device)
+        for offset, lr in enumerate(lrs):
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr * group["lr_ratio"]
+            losses[offset] = self._step(next(self._batches))
+        self._next = iteration + len(lrs)
         return losses.tolist()
 
-    def _steps(self, iteration: int, lrs: Sequence[float], losses: Tensor) -> None:
-        for offset, lr in enumerate(lrs):
-            inputs, targets = self.problem.batch(self.problem.train, self._index(iteration + offset))
+    def _step(self, batch: Batch) -> Tensor:
+        """One optimizer step; in fp16 a step that overflows is taken again at half the scale, until it succeeds."""
+        while True:
+            loss = self.backward(batch)
+            if not self.scaler.is_enabled():
+                self.clip()
+                self.optimizer.step()
+                return loss
+            scale = self.scaler.get_scale()
+            self.scaler.unscale_(self.optimizer)
+            self.clip()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            if self.scaler.get_scale() >= scale:
+                return loss
+            if scale <= 1 or not math.isfinite(loss.item()):  # it is not the scale that overflows
+                return torch.full_like(loss, math.inf)
+
+    def backward(self, batch: Batch) -> Tensor:
+        """Gradients of a batch, in micro-batches if there are any, and its loss."""
+        self.optimizer.zero_grad()
+        size = len(batch[1])
+        loss = torch.zeros((), device=self.problem.device)
+        for inputs, targets in self._micro_batches(batch):
             with self.problem.autocast():
-                loss = self.problem.loss(self.model(inputs), targets)
-            losses[offset] = loss.detach()
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
+                part = self.problem.loss(run_model(self.forward, inputs), targets).reshape(())
+            if len(targets) < size:
+                part = part * (len(targets) / size)
+            self.scaler.scale(part).backward()  # type: ignore[no-untyped-call]
+            loss = part.detach() if len(targets) == size else loss + part.detach()
+        return loss
+
+    def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
+        number = self.problem.training.micro_batches
+        if number == 1:
+            yield batch
+            return
+        inputs, targets = batch
+        size = -(-len(targets) // number)
+        for start in range(0, len(targets), size):
+            part = Samples(inputs, targets).take(slice(start, start + size))
+            yield part.inputs, part.targets
+
+    def clip(self) -> None:
+        """Bound the gradient, before any momentum or scaling by the optimizer."""
+        training = self.problem.training
+        if training.clip_value is not None:
+            nn.utils.clip_grad_value_(self.model.parameters(), training.clip_value)
+        if training.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float, float]:
-        """Mean loss and accuracy on the whole held-out set, with batch norm and dropout in evaluation mode."""
+        """Mean loss and metric of the whole held-out set, with batch norm and dropout in evaluation mode."""
         self.model.eval()
-        heldout = self.problem.heldout
-        total = torch.zeros(2, dtype=torch.float64, device=self.problem.device)
-        for start in range(0, len(heldout), EVALUATION_BATCH):
-            inputs, targets = self.problem.batch(heldout, slice(start, start + EVALUATION_BATCH))
-            with blamed_on("evaluation failed"), self.problem.autocast():
-                outputs = self.model(inputs)
-                loss = self.problem.loss(outputs, targets).reshape(())
-            total += torch.stack([loss.double() * len(targets), (outputs.argmax(1) == targets).sum().double()])
-        loss_sum, correct = total.tolist()
-        return loss_sum / len(heldout), correct / len(heldout)
-
-    def _index(self, iteration: int) -> Tensor:
-        """The samples of one batch. The rest of an epoch that does not fill a batch is left out, another each time."""
-        epoch, position = divmod(iteration, self.problem.iterations_per_epoch)
-        if epoch != self._epoch:
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.problem.train))
-            self._epoch, self._order = epoch, torch.from_numpy(order).to(self.problem.device)
-        start = position * self.problem.batch_size
-        return self._order[start : start + self.problem.batch_size]
+        problem, samples = self.problem, self.problem.heldout
+        total = torch.zeros(3, dtype=torch.float64, device=problem.device)
+        batch = EVALUATION_BATCH[problem.device.type]
+        with blamed_on("evaluation failed"):
+            for start in range(0, len(samples), batch):
+                part = samples.take(slice(start, start + batch))
+                with problem.autocast():
+                    outputs = run_model(self.model, problem.train.preparation(part.inputs))
+                    loss = problem.loss(outputs, part.targets).reshape(()).double()
+                right, number = problem.measure(outputs, part.targets) if problem.measure else (loss, 1)
+                total += torch.stack([loss * len(part), *(torch.as_tensor(each).to(total) for each in (right, number))])
+        loss_sum, right_sum, number_sum = total.tolist()
+        mean = loss_sum / len(samples)
+        return mean, right_sum / max(number_sum, 1) if problem.measure else mean

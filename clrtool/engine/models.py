@@ -1,4 +1,4 @@
-"""Built-in classifiers for images and vectors: ``mlp``, ``convnet`` and the CIFAR ``resnet``."""
+"""Built-in models: ``mlp``, ``convnet`` and the CIFAR ``resnet``, beside the transformers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clrtool.engine.attention import gpt, vit
+from clrtool.engine.shapes import Shape, Size, image_shape
 from clrtool.errors import ConfigError
 
-Shape = tuple[int, ...]
-Size = Annotated[int, Field(ge=1, le=1_000_000)]
 Activation = Literal["relu", "gelu", "silu", "tanh", "sigmoid"]
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
@@ -43,7 +43,7 @@ def convnet(
     input_shape: Shape, num_classes: int, channels: Sequence[Size] = (16, 32, 32), batch_norm: bool = False
 ) -> nn.Module:
     """For each entry of ``channels`` a 3x3 convolution, ReLU and 2x2 max pooling, then one linear layer."""
-    inputs, height, width = _image(input_shape)
+    inputs, height, width = image_shape(input_shape)
     layers: list[nn.Module] = []
     for outputs in channels:
         layers.append(nn.Conv2d(inputs, outputs, 3, padding=1, bias=not batch_norm))
@@ -62,7 +62,7 @@ def resnet(input_shape: Shape, num_classes: int, depth: Size = 20, width: Size =
     """
     if depth < 8 or (depth - 2) % 6:
         raise ConfigError(f"model.args.depth = {depth} must be 6n + 2: 8, 14, 20, 32, 44, 56 or 110")
-    inputs = _image(input_shape)[0]
+    inputs = image_shape(input_shape)[0]
     layers: list[nn.Module] = [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
     inputs = width
     for outputs in (width, 2 * width, 4 * width):
@@ -90,10 +90,4 @@ class BasicBlock(nn.Module):
         return torch.relu(y + shortcut)
 
 
-def _image(input_shape: Shape) -> Shape:
-    if len(input_shape) != 3:
-        raise ConfigError(f"model: needs images (channels, height, width), the data gives shape {input_shape}")
-    return input_shape
-
-
-MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "convnet": convnet, "resnet": resnet}
+MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "convnet": convnet, "resnet": resnet, "vit": vit, "gpt": gpt}

@@ -6,20 +6,25 @@ A sweep takes a fresh model from the recipe and throws it away, so there is noth
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 import clrtool
-from clrtool.engine.samples import Samples
+from clrtool.config import TrainingConfig
+from clrtool.core.metric import ACCURACY, Metric
+from clrtool.core.record import Group
+from clrtool.engine.feed import Feed
+from clrtool.engine.losses import Loss, Measure, count_right, logits
+from clrtool.engine.optimizers import OptimizerRecipe
+from clrtool.engine.samples import Inputs, Samples
 from clrtool.errors import ConfigError, MachineError
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,45 +32,57 @@ class Problem:
     """What a sweep needs.
 
     Args:
-        train, heldout: inputs (N, ...) and labels (N,), on ``device``.
-        batch_size: samples per optimizer step.
-        mean, std: per channel, applied to uint8 inputs as ``(x - mean) / std``.
+        train: batches of the training set, on ``device``.
+        heldout: the held-out samples, on ``device``.
         make_model: a fresh model, its weights drawn from torch's global generator.
-        make_optimizer: an optimizer over given parameters.
-        loss: (outputs, labels) -> scalar, the mean over the batch.
-        device, precision: where and in which arithmetic the model runs.
+        make_optimizer: an optimizer over the parameters of a model that train.
+        loss: (outputs, targets) -> scalar, the mean over the batch.
+        device, precision, channels_last: where, in which arithmetic and in which memory format the model runs.
         data_sha256: hash of both sets.
+        training: micro-batches, clipping, and the ways to be faster.
+        metric, measure: what the bounds are read from, and how it is measured; None where that is the loss.
+        evaluations: that a sweep makes after its first, which comes before any training.
+        groups: the parameter groups of the optimizer.
+        warnings: what may make the bounds mean something else than they seem to.
     """
 
-    train: Samples
+    train: Feed
     heldout: Samples
-    batch_size: int
-    mean: Tensor
-    std: Tensor
     make_model: Callable[[], nn.Module]
-    make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    make_optimizer: OptimizerRecipe
     loss: Loss
     device: torch.device
     precision: str
+    channels_last: bool
     data_sha256: str
+    training: TrainingConfig
+    metric: Metric = ACCURACY
+    measure: Measure | None = count_right
+    evaluations: int = 60
+    groups: tuple[Group, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def iterations_per_epoch(self) -> int:
-        return len(self.train) // self.batch_size
+        return self.train.iterations_per_epoch
 
-    def batch(self, samples: Samples, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Inputs as the model takes them, and labels."""
-        inputs = samples.inputs[index]
-        if inputs.dtype == torch.uint8:
-            inputs = (inputs.float() - self.mean) / self.std
-        return inputs, samples.targets[index]
+    @property
+    def batch_size(self) -> int:
+        return self.train.batch_size
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """The model on the device, in its memory format."""
+        if self.channels_last:
+            return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return model.to(self.device)
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        half = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, half, enabled=self.precision in ("bf16", "fp16"))
 
     @contextmanager
     def on_device(self) -> Iterator[None]:
-        """Run in the problem's arithmetic, and leave torch's global generators and settings as they were.
+        """Run in the problem's arithmetic, and leave the global generators and settings as they were.
 
         Raises:
             MachineError: the device ran out of memory.
@@ -73,6 +90,7 @@ class Problem:
         devices = [self.device] if self.device.type == "cuda" else []
         backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
         before = [backend.fp32_precision for backend in backends]
+        others = random.getstate(), np.random.get_state()  # noqa: NPY002 (a user's code may draw from it)
         try:
             for backend in backends:
                 backend.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
@@ -80,12 +98,36 @@ class Problem:
                 yield
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise MachineError(
-                f"out of memory on {self.device} with data.batch_size = {self.batch_size}: "
-                "try a smaller data.batch_size, or precision=bf16. Either moves the bounds."
+                f"out of memory on {self.device} with data.batch_size = {self.batch_size}: try "
+                f"training.micro_batches={2 * self.training.micro_batches}, which keeps the batch of a step and the "
+                "bounds of a model without batch norm; precision=bf16 or a smaller data.batch_size moves them."
             ) from error
         finally:
+            random.setstate(others[0])
+            np.random.set_state(others[1])  # noqa: NPY002
             for backend, value in zip(backends, before, strict=True):
                 backend.fp32_precision = value
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every global generator that a user's model or data may draw from."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+
+
+def run_model(model: Callable[..., Any], inputs: Inputs) -> Tensor:
+    """The outputs of a model for one input, several by position, or several by keyword."""
+    if isinstance(inputs, dict):
+        made = model(**inputs)
+    else:
+        made = model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+    outputs = logits(made)
+    if not isinstance(outputs, Tensor):
+        raise ConfigError(
+            f"model: must return a tensor, or something with logits; it returned {type(outputs).__name__}"
+        )
+    return outputs
 
 
 def find_device(name: str) -> torch.device:

@@ -40,7 +40,7 @@ def scout(problem: Problem, seed: int) -> Scout:
     means: list[float] = []
     for start in range(0, ITERATIONS, CHUNK):
         losses += learner.train(start, lrs[start : start + CHUNK].tolist())
-        means.append(sum(losses[start:]) / CHUNK)
+        means.append(sum(losses[start:]) / len(losses[start:]))
         if not math.isfinite(means[-1]) or has_diverged(means[0], min(means), means[-1]):
             break
     steps = len(losses)

@@ -15,6 +15,7 @@ from clrtool.core.curve import Curve, Point, SweepOutcome, has_diverged
 from clrtool.core.record import SweepRecord
 from clrtool.core.schedules import FloatArray, Spacing, make_sweep
 from clrtool.engine.learner import Learner
+from clrtool.engine.losses import IGNORED, chance
 from clrtool.engine.problem import Problem
 from clrtool.engine.scout import scout
 
@@ -42,9 +43,7 @@ def run_range_test(
         start_lr, end_lr, scouted = _ends(problem, config, seed)
         spacing = _spacing(config, start_lr, end_lr)
         lrs = make_sweep(spacing, start_lr, end_lr, iterations)(np.arange(iterations))
-        curves = tuple(
-            _sweep(problem, lrs, config.evaluations, seed + index, seconds, on_point) for index in range(config.seeds)
-        )
+        curves = tuple(_sweep(problem, lrs, seed + index, seconds, on_point) for index in range(config.seeds))
     return SweepRecord(
         start_lr=start_lr,
         end_lr=end_lr,
@@ -53,11 +52,16 @@ def run_range_test(
         iterations=scouted + sum(int(curve.iteration[-1]) for curve in curves),
         scout_iterations=scouted,
         iterations_per_epoch=problem.iterations_per_epoch,
-        heldout_samples=len(problem.heldout),
-        chance=float(problem.heldout.targets.bincount().max()) / len(problem.heldout),
+        heldout_samples=int((problem.heldout.targets != IGNORED).sum())
+        if problem.metric.is_share
+        else len(problem.heldout),
+        chance=chance(problem.metric, problem.heldout.targets),
         train_seconds=seconds["train"],
         evaluation_seconds=seconds["evaluation"],
         curves=curves,
+        metric=problem.metric,
+        groups=problem.groups,
+        warnings=problem.warnings,
     )
 
 
@@ -80,20 +84,18 @@ def _spacing(config: SweepConfig, start_lr: float, end_lr: float) -> Spacing:
     return "linear" if end_lr <= 10 * start_lr else "exponential"
 
 
-def _sweep(
-    problem: Problem, lrs: FloatArray, evaluations: int, seed: int, seconds: dict[str, float], on_point: OnPoint
-) -> Curve:
+def _sweep(problem: Problem, lrs: FloatArray, seed: int, seconds: dict[str, float], on_point: OnPoint) -> Curve:
     """One seed: train from evaluation to evaluation, until the end or until the loss leaves all bounds."""
-    stops = np.unique(np.linspace(0, len(lrs), min(evaluations, len(lrs)) + 1).round().astype(int)).tolist()
+    stops = np.unique(np.linspace(0, len(lrs), min(problem.evaluations, len(lrs)) + 1).round().astype(int)).tolist()
     learner = Learner(problem, seed)
     points: list[Point] = []
     means: list[float] = []
 
     def measure(iteration: int, train_loss: float) -> Point:
         with _timed(seconds, "evaluation"):
-            heldout_loss, accuracy = learner.evaluate()
+            heldout_loss, metric = learner.evaluate()
         lr = float(lrs[max(0, iteration - 1)])  # of the last update; at 0 there was none yet
-        point = Point(iteration, iteration / problem.iterations_per_epoch, lr, train_loss, heldout_loss, accuracy)
+        point = Point(iteration, iteration / problem.iterations_per_epoch, lr, train_loss, heldout_loss, metric)
         points.append(point)
         on_point(seed, point)
         return point
@@ -103,7 +105,7 @@ def _sweep(
         with _timed(seconds, "train"):
             losses = learner.train(start, lrs[start:stop].tolist())
         means.append(sum(losses) / len(losses))  # numpy's mean warns of inf - inf
-        point = measure(stop, means[-1])
+        point = measure(start + len(losses), means[-1])
         if not (math.isfinite(point.train_loss) and math.isfinite(point.heldout_loss)):
             return Curve.from_points(seed, SweepOutcome.NOT_FINITE, points)
         if has_diverged(means[0], min(means), means[-1]):

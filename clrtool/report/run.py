@@ -16,15 +16,18 @@ from typing import Any, Self, TextIO
 from clrtool.config import RangeTestConfig, load_config
 from clrtool.core.bounds import Bounds
 from clrtool.core.curve import Curve, Point, SweepOutcome
-from clrtool.core.record import SCHEMA_VERSION, RunRecord, SweepRecord
+from clrtool.core.metric import ACCURACY, Metric
+from clrtool.core.record import SCHEMA_VERSION, Group, RunRecord, SweepRecord
 from clrtool.errors import ConfigError, MachineError
 from clrtool.report.files import check_writable, write_whole
 from clrtool.report.plan_file import is_plan, to_plan
 from clrtool.report.record_file import DAMAGED, damaged, load
 
-COLUMNS = ("seed", *Point._fields)
+COLUMNS = ("seed", *Point._fields[:-1])  # and the name of the metric
 FILES = ("config.yaml", "curve.csv", "result.json", "range_test.png", "schedule.png")
 MEASURED = FILES[1:3]
+# In result.json for its readers; they follow from the rest.
+DERIVED = ("seeds", "outcome", "cost_epochs", "evaluation_share", "standard_error")
 # By its first line a folder is known as a run, whose files may be replaced.
 HEADER = "# The resolved config of a range test, written by clrtool.\n"
 
@@ -79,7 +82,7 @@ class CurveLog:
         write_whole(self.path.with_name("config.yaml"), HEADER + self._config.to_yaml())
         for name in FILES[2:]:
             self.path.with_name(name).unlink(missing_ok=True)
-        write_whole(self.path, _row(COLUMNS))
+        write_whole(self.path, _row((*COLUMNS, self._config.metric.metric.name)))
         self._file: TextIO = self.path.open("a", encoding="utf-8", newline="")
         return self
 
@@ -97,7 +100,7 @@ class CurveLog:
 def write_run(folder: Path, record: RunRecord) -> None:
     """Write ``curve.csv`` and then ``result.json``, whose presence says that the run is finished."""
     rows = ((curve.seed, *point) for curve in record.sweep.curves for point in curve.points())
-    write_whole(folder / "curve.csv", "".join(map(_row, (COLUMNS, *rows))))
+    write_whole(folder / "curve.csv", "".join(map(_row, ((*COLUMNS, record.sweep.metric.name), *rows))))
     write_whole(folder / "result.json", to_json(record))
 
 
@@ -114,10 +117,13 @@ def read_run(folder: Path | str) -> RunRecord:
     try:
         sweep = dict(values["sweep"])
         outcomes = {int(seed): SweepOutcome[word.upper()] for seed, word in sweep.pop("outcomes").items()}
-        for derived in ("seeds", "outcome", "cost_epochs"):
-            del sweep[derived]
+        for derived in DERIVED:
+            sweep.pop(derived, None)
+        sweep["metric"] = Metric.from_dict(sweep.get("metric") or vars(ACCURACY))
+        sweep["groups"] = tuple(Group(**group) for group in sweep.get("groups", ()))
+        sweep["warnings"] = tuple(sweep.get("warnings", ()))
         return RunRecord(
-            sweep=SweepRecord(**sweep, curves=_read_curves(curve_file, outcomes)),
+            sweep=SweepRecord(**sweep, curves=_read_curves(curve_file, outcomes, sweep["metric"].name)),
             bounds=Bounds.from_dict(values["bounds"]),
             plan=to_plan(values["plan"]),
             environment=values["environment"],
@@ -149,7 +155,10 @@ def _to_dict(record: RunRecord) -> dict[str, Any]:
         "sweep": measured
         | {
             "seeds": [curve.seed for curve in sweep.curves],
-            "cost_epochs": sweep.cost_epochs,
+            **{name: getattr(sweep, name) for name in ("cost_epochs", "evaluation_share", "standard_error")},
+            "metric": vars(sweep.metric),
+            "groups": [vars(group) for group in sweep.groups],
+            "warnings": list(sweep.warnings),
             "outcome": sweep.outcome.word,
             "outcomes": {str(curve.seed): curve.outcome.word for curve in sweep.curves},
         },
@@ -164,14 +173,14 @@ def _row(values: tuple[Any, ...]) -> str:
     return ",".join("" if isinstance(value, float) and math.isnan(value) else str(value) for value in values) + "\n"
 
 
-def _read_curves(file: Path, outcomes: Mapping[int, SweepOutcome]) -> tuple[Curve, ...]:
+def _read_curves(file: Path, outcomes: Mapping[int, SweepOutcome], metric: str) -> tuple[Curve, ...]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
     header, *rows = [line.split(",") for line in text.splitlines()] or [[]]
-    if tuple(header) != COLUMNS:
-        raise ConfigError(f"{file}:1: the columns must be {','.join(COLUMNS)}")
+    if tuple(header) != (*COLUMNS, metric):
+        raise ConfigError(f"{file}:1: the columns must be {','.join(COLUMNS)},{metric}")
     points: dict[int, list[Point]] = {seed: [] for seed in outcomes}
     for number, row in enumerate(rows, 2):
         try:

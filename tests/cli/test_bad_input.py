@@ -41,12 +41,12 @@ def refused(cli, tmp_path, monkeypatch):
         ("model.args={hidden: [0]}", "model.args.hidden = [0] must be at least 1"),
         ("model.args={activation: relo}", "model.args.activation = 'relo' must be 'relu'"),
         ("model.args={dropout: 1}", "model.args.dropout = 1 must be below 1"),
-        ("data.args={heldout: 1.5}", "data.args.heldout = 1.5 must be a whole number"),
+        ("data.heldout=1.5", "data.heldout = 1.5 must be a whole number"),
         ("model={name: resnet, args: {depth: 21}}", "model.args.depth = 21 must be 6n + 2"),
         ("data.name=digit", "data.name: unknown dataset 'digit'; did you mean 'digits'?"),
-        ("data.batch_size=5000", "data.batch_size = 5000 must be at most the 1500 training samples"),
-        ("data.args={heldout: 1797}", "data.args.heldout = 1797 must be above 0 and below the 1797 samples"),
-        ("data.args={held: 3}", "data.args: unknown argument 'held'; did you mean 'heldout'?"),
+        ("data.batch_size=5000", "data.batch_size = 5000 must be at most the 1438 training samples"),
+        ("data.heldout=1797", "data.heldout = 1797 must be above 0 and below the 1797 samples"),
+        ("data.held=3", "unknown key 'held' in data; did you mean 'heldout'?"),
         ("optimizer.name=Sgd", "torch.optim has no 'Sgd'; did you mean 'SGD'?"),
         ("optimizer.name=LBFGS", "LBFGS searches along a line"),
         ("optimizer={name: SparseAdam}", "RuntimeError: SparseAdam does not support dense gradients"),
@@ -55,7 +55,7 @@ def refused(cli, tmp_path, monkeypatch):
         ("optimizer.args={momentun: 0.9}", "optimizer.args: unknown argument 'momentun'; did you mean 'momentum'?"),
         ("optimizer.args={momentum: -1}", "optimizer.args: ValueError: Invalid momentum value: -1"),
         ("optimizer.args={momentum: high}", "optimizer.args: TypeError"),
-        ("loss.name=mse", "loss.name: unknown loss 'mse'"),
+        ("loss.name=msee", "loss.name: unknown loss 'msee'; did you mean 'mse'?"),
         ("loss.args={label_smoothing: 2}", "loss: RuntimeError: label_smoothing must be between 0.0 and 1.0"),
         ("plan.epochs=0.001", "shorter than one cycle"),
     ],
@@ -110,7 +110,7 @@ def test_a_bad_file_exits_2_with_its_place(refused, tmp_path, text, message):
     [
         ({"x": np.zeros((0, 4)), "y": np.zeros(0, int)}, "data: the dataset is empty"),
         ({"x": np.ones((50, 4)), "y": np.zeros(50, int)}, "the training set has one class only"),
-        ({"x": np.full((50, 4), np.nan), "y": np.arange(50) % 2}, "the training inputs hold NaN or infinite values"),
+        ({"x": np.full((50, 4), np.nan), "y": np.arange(50) % 2}, "the training set holds NaN or infinite values"),
         ({"x": np.ones((50, 4)), "y": -np.arange(50)}, "labels must be class numbers from 0"),
         ({"x": np.ones((50, 4)), "y": np.arange(49)}, "need one label each"),
         ({"x": np.ones((50, 4)), "y": np.arange(50) / 2}, "labels must be whole class numbers"),
@@ -123,7 +123,7 @@ def test_a_bad_file_exits_2_with_its_place(refused, tmp_path, text, message):
 )
 def test_data_that_cannot_be_trained_on_exits_2(refused, tmp_path, arrays, message):
     np.savez(tmp_path / "a.npz", **arrays)
-    code, text = refused("digits", "data={name: npz, args: {path: a.npz, heldout: 10}, batch_size: 8}")
+    code, text = refused("digits", "data={name: npz, args: {path: a.npz}, heldout: 10, batch_size: 8}")
     assert code == 2
     assert message in text
 
@@ -182,7 +182,7 @@ value = 3
         ("model", "one_output", "has 1 outputs for the 10 classes"),
         ("model", "wrong_shape", "outputs must be (32, classes) for 32 samples, got (32, 2, 6, 6)"),
         ("model", "not_fitting", "model: a batch of shape (32, 1, 8, 8), torch.float32: RuntimeError"),
-        ("data", "no_split", "data.factory must return (train, heldout), it returned NoneType"),
+        ("data", "no_split", "data.factory must return (train, heldout), each a pair of tensors, a dataset"),
         ("data", "raises", "data.args: RuntimeError: my own mistake"),
         ("data", "two_shapes", "training inputs (64, 5) torch.float32 and held-out inputs (64, 3) torch.float32"),
         ("data", "complex_inputs", "must be (samples, ...) of real numbers"),

@@ -18,7 +18,7 @@ def curve(**changes):
     n = 5
     columns = {
         "iteration": range(n), "epoch": np.arange(n) / 2, "lr": np.linspace(0.1, 0.5, n),
-        "train_loss": np.ones(n), "heldout_loss": np.ones(n), "accuracy": np.ones(n),
+        "train_loss": np.ones(n), "heldout_loss": np.ones(n), "metric": np.ones(n),
     }  # fmt: skip
     return Curve(0, SweepOutcome.COMPLETED, **columns | changes)
 
@@ -62,7 +62,7 @@ def test_a_curve_cannot_be_changed_and_does_not_follow_its_source():
     source[0] = 0.0
     assert made.lr[0] == 0.1
     with pytest.raises(ValueError, match="read-only"):
-        made.accuracy[0] = 0.5
+        made.metric[0] = 0.5
 
 
 @pytest.mark.parametrize(

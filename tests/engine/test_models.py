@@ -11,7 +11,7 @@ def size(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"gpt"}))
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32)])
 def test_every_model_gives_one_output_a_class(name, shape):
     assert MODELS[name](shape, 7)(torch.zeros(2, *shape)).shape == (2, 7)

@@ -1,19 +1,27 @@
 """The sweep against theory, against a loop written out by hand, and against its own promises."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from clrtool.config import RangeTestConfig, SweepConfig
+from clrtool.config import AugmentConfig, OptimizerConfig, RangeTestConfig, SweepConfig, TrainingConfig
 from clrtool.core.curve import SweepOutcome, has_diverged
+from clrtool.engine import datasets
 from clrtool.engine.build import build_problem
+from clrtool.engine.feed import Resident
 from clrtool.engine.learner import Learner
+from clrtool.engine.optimizers import OptimizerRecipe
+from clrtool.engine.prepare import Preparation
 from clrtool.engine.problem import Problem
-from clrtool.engine.samples import Samples
+from clrtool.engine.samples import Samples, from_arrays, split
 from clrtool.engine.sweep import run_range_test
+
+ARRAYS = Path(datasets.__file__).with_name("digits.npz")
 
 
 class Weight(nn.Module):
@@ -27,19 +35,22 @@ class Weight(nn.Module):
         return self.w.expand(len(x), 1)
 
 
-def problem(model=Weight, loss=None, optimizer=None, samples=400, batch_size=1, device="cpu"):
+def problem(model=Weight, loss=None, samples=400, batch_size=1, device="cpu", evaluations=400):
     place = torch.device(device)
     data = Samples(torch.zeros(samples, 1, device=place), torch.zeros(samples, dtype=torch.int64, device=place))
     zero, one = torch.zeros((), device=place), torch.ones((), device=place)
+    feed = Resident(data, Preparation(zero, one, AugmentConfig()), batch_size)
     return Problem(
-        train=data, heldout=Samples(data.inputs[:2], data.targets[:2]), batch_size=batch_size, mean=zero, std=one,
-        make_model=model, make_optimizer=optimizer or (lambda params: torch.optim.SGD(params, lr=1.0)), loss=loss,
-        device=place, precision="fp32", data_sha256="",
+        train=feed, heldout=Samples(data.inputs[:2], data.targets[:2]), make_model=model, loss=loss,
+        make_optimizer=OptimizerRecipe(torch.optim.SGD, OptimizerConfig()), device=place, precision="fp32",
+        channels_last=False, data_sha256="", training=TrainingConfig(), evaluations=evaluations,
     )  # fmt: skip
 
 
 def sweep_of(problem, seed=0, **changes):
-    settings = {"start_lr": 0.01, "end_lr": 1.0, "spacing": "linear", "epochs": 1, "evaluations": 400, "seeds": 1}
+    settings = {"start_lr": 0.01, "end_lr": 1.0, "spacing": "linear", "epochs": 1, "seeds": 1}
+    if "evaluations" in changes:
+        problem = replace(problem, evaluations=changes["evaluations"])
     return run_range_test(problem, SweepConfig(**settings | changes), seed, lambda seed, point: None)
 
 
@@ -102,7 +113,7 @@ def test_a_negative_loss_is_swept_to_its_end():
 
 
 def digits(**changes):
-    values = {"model": {"name": "mlp"}, "data": {"name": "digits", "batch_size": 50}}
+    values = {"model": {"name": "mlp"}, "data": {"name": "digits", "batch_size": 50, "heldout": 297}}
     config = RangeTestConfig.model_validate(values | changes)
     return build_problem(config, device="cpu")
 
@@ -112,8 +123,10 @@ def test_a_sweep_equals_a_plain_training_loop_written_out_by_hand():
     curve = sweep_of(ours, seed=5, end_lr=0.3, epochs=2, evaluations=6).curves[0]
     torch.manual_seed(5)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    images, labels = ours.train.inputs.float(), ours.train.targets
-    images, heldout = ((x.float() - images.mean()) / images.std(correction=0) for x in (images, ours.heldout.inputs))
+    given = from_arrays(*(np.load(ARRAYS)[name] for name in ("images", "labels")))
+    train, held = split(given, 297, seed=0)
+    labels, mean, std = train.targets, train.inputs.float().mean(), train.inputs.float().std(correction=0)
+    images, heldout = ((x.float() - mean) / std for x in (train.inputs, held.inputs))
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
     lrs = np.linspace(0.01, 0.3, 60)
     order = np.concatenate([np.random.default_rng([5, epoch]).permutation(1500) for epoch in range(2)])
@@ -131,7 +144,7 @@ def test_a_sweep_equals_a_plain_training_loop_written_out_by_hand():
         nn.functional.cross_entropy(model(images[index]), labels[index]).backward()
         optimizer.step()
     np.testing.assert_allclose(curve.heldout_loss, losses, rtol=1e-4)
-    np.testing.assert_allclose(curve.accuracy, accuracy, atol=1.5 / 297)
+    np.testing.assert_allclose(curve.metric, accuracy, atol=1.5 / 297)
     assert accuracy[-1] > 0.8
 
 
@@ -140,7 +153,7 @@ def test_the_same_seed_gives_the_same_curve_and_another_seed_another():
     one, two = (sweep_of(ours, seeds=2, evaluations=5).curves for _ in range(2))
     for first, second in zip(one, two, strict=True):
         assert repr(first.points()) == repr(second.points())
-    assert one[0].accuracy.tolist() != one[1].accuracy.tolist()
+    assert one[0].metric.tolist() != one[1].metric.tolist()
 
 
 def test_a_range_test_leaves_torchs_generator_and_settings_as_they_were():
@@ -151,12 +164,13 @@ def test_a_range_test_leaves_torchs_generator_and_settings_as_they_were():
 
 
 def test_each_epoch_uses_a_sample_once_and_each_epoch_has_its_own_order():
-    learner = Learner(digits(), seed=0)
-    epochs = [torch.cat([learner._index(30 * epoch + i) for i in range(30)]) for epoch in range(2)]
+    resident = digits().train
+    epochs = [resident.order(0, epoch).places for epoch in range(2)]
     for order in epochs:
         assert order.sort().values.equal(torch.arange(1500))
     assert not epochs[0].equal(epochs[1])
-    assert learner._index(3).equal(epochs[0][150:200])
+    taken = next(resident.batches(0, start=3))[1]
+    assert taken.equal(resident.samples.targets[epochs[0][150:200]])
 
 
 def test_training_and_evaluation_run_in_their_own_mode_on_their_own_samples():
@@ -190,7 +204,7 @@ def test_the_held_out_loss_is_the_mean_over_samples_and_not_over_batches():
     ours = digits()
     learner = Learner(ours, seed=0)
     loss, accuracy = learner.evaluate()
-    inputs, targets = ours.batch(ours.heldout, slice(None))
+    inputs, targets = ours.heldout.inputs, ours.heldout.targets
     outputs = learner.model(inputs)
     assert loss == pytest.approx(nn.functional.cross_entropy(outputs, targets).item(), rel=1e-6)
     assert accuracy == (outputs.argmax(1) == targets).double().mean().item()
@@ -219,7 +233,7 @@ def test_auto_spacing_is_linear_within_a_decade(ends, spacing):
 
 def test_bf16_gives_nearly_the_curve_of_fp32():
     full, half = (sweep_of(digits(precision=name), end_lr=0.2, evaluations=5).curves[0] for name in ("fp32", "bf16"))
-    np.testing.assert_allclose(full.accuracy, half.accuracy, atol=0.05)
+    np.testing.assert_allclose(full.metric, half.metric, atol=0.05)
     assert full.heldout_loss.tolist() != half.heldout_loss.tolist()
 
 
@@ -231,7 +245,7 @@ def test_cuda_gives_nearly_the_curve_of_the_cpu():
         sweep_of(build_problem(config, device=device), end_lr=0.2, evaluations=10).curves[0]
         for device in ("cpu", "cuda")
     ]
-    np.testing.assert_allclose(curves[0].accuracy, curves[1].accuracy, atol=0.03)
+    np.testing.assert_allclose(curves[0].metric, curves[1].metric, atol=0.03)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

@@ -25,14 +25,15 @@ def plot_range_test(record: RunRecord, title: str) -> Figure:
         figure = Figure(figsize=(8, 6.4), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         sweep = record.sweep
-        _draw_seeds(top, sweep.curves, "accuracy", BLUE, "held-out accuracy")
+        label = f"held-out {sweep.metric.label.removeprefix('held-out ')}"
+        _draw_seeds(top, sweep.curves, "metric", BLUE, label)
         _draw_seeds(bottom, sweep.curves, "heldout_loss", ORANGE, "held-out loss")
         _draw_seeds(bottom, sweep.curves, "train_loss", GREY, "training loss")
         _scale_axes(top, bottom, sweep)
         for axes in (top, bottom):
             _shade(axes, record.bounds)
         _label_bounds(top, record.bounds)
-        top.set_ylabel("held-out accuracy")
+        top.set_ylabel(label)
         bottom.set(xlabel=f"learning rate ({sweep.spacing} sweep)", ylabel="loss")
         for axes in (top, bottom):
             axes.legend(loc="best", framealpha=0.85, edgecolor="none", fontsize=9)
@@ -49,7 +50,7 @@ def _draw_seeds(axes: Axes, curves: tuple[Curve, ...], column: str, color: str, 
         axes.plot(curve.lr, getattr(curve, column), color=color, alpha=0.35, linewidth=0.8)
     lr, values = _common(curves, column)
     if len(curves) > 1:
-        band = f", band: lowest to highest of {len(curves)} seeds" if column == "accuracy" else ""
+        band = f", band: lowest to highest of {len(curves)} seeds" if column == "metric" else ""
         axes.fill_between(lr, values.min(0), values.max(0), color=color, alpha=0.12, linewidth=0)
         label = f"{label}, mean{band}"
     axes.plot(lr, values.mean(0), color=color, linewidth=1.8, label=label)

@@ -1,0 +1,196 @@
+"""Data for a problem: load what the config names, hold a part out, and decide whether the rest lies on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from clrtool.config import AugmentConfig, DataConfig
+from clrtool.core.metric import ACCURACY, TOP5, Metric
+from clrtool.engine import datasets
+from clrtool.engine.collate import Collate, nbytes
+from clrtool.engine.datasets import Part, Split
+from clrtool.engine.feed import Feed, Resident, Streamed, usual_workers
+from clrtool.engine.imports import call
+from clrtool.engine.lazy import Lazy, Stream
+from clrtool.engine.prepare import Preparation, channel_statistics
+from clrtool.engine.samples import (
+    Samples,
+    as_classes,
+    check_classes,
+    check_pair,
+    check_samples,
+    map_inputs,
+    sha256,
+    split,
+    take,
+)
+from clrtool.errors import ConfigError
+from clrtool.words import nearest
+
+FactoryImport = Callable[[str, str], Callable[..., Any]]
+
+# 2,500 samples put the standard error of an accuracy near 0.5 at one point; of data that is to be split they may
+# be a fifth at most.
+ENOUGH_HELDOUT, LARGEST_SHARE = 2500, 5
+# Bytes of samples that are held in memory: beyond them a set is streamed. On a GPU a quarter of what is free.
+RESIDENT_BYTES = 2 * 2**30
+# Bytes of images that a CPU holds as float32, which spares it half of a small network's time.
+FLOAT_BYTES = 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Both sets as they are stored, on the CPU.
+
+    Args:
+        train: in memory, or what it is read from.
+        first: samples of it: all that are in memory, or the first batch.
+        heldout: always in memory.
+        size: samples in an epoch.
+        num_outputs: that a model needs for the targets.
+    """
+
+    train: Part
+    first: Samples
+    heldout: Samples
+    size: int
+    num_outputs: int
+
+    def sha256(self) -> str:
+        """Hash of both sets; of a set that is streamed, of its first batch."""
+        return sha256(self.first, self.heldout)
+
+    def feed(self, config: DataConfig, device: torch.device, *, channels_last: bool) -> tuple[Feed, Samples]:
+        """The training set as batches on the device, and the held-out set as a model takes it."""
+        mean, std = channel_statistics(self.first.inputs)
+        preparation = Preparation(mean.to(device), std.to(device), config.augment, channels_last)
+        heldout = settled(self.heldout.to(device), replace(preparation, augment=AugmentConfig()))
+        if isinstance(self.train, Samples):
+            return Resident(settled(self.train.to(device), preparation), preparation, config.batch_size), heldout
+        workers = usual_workers(self.train) if config.workers == "auto" else config.workers
+        return Streamed(self.train, preparation, config.batch_size, self.size, workers, device), heldout
+
+
+def settled(samples: Samples, preparation: Preparation) -> Samples:
+    """Samples with all done that can be done once: on a CPU normalised, and laid out unless they are changed first."""
+    device, inputs = samples.targets.device, samples.inputs
+    if isinstance(inputs, Tensor) and device.type == "cpu" and 4 * inputs.numel() <= FLOAT_BYTES:
+        inputs = preparation.normalize(inputs)
+    if not preparation.is_random:
+        inputs = map_inputs(preparation.lay_out, inputs)
+    return Samples(inputs, samples.targets)
+
+
+def load_data(
+    config: DataConfig, seed: int, metric: Metric, device: torch.device, *, download: bool, factory: FactoryImport
+) -> Data:
+    """Both sets of a config, the held-out one split off if it is not given.
+
+    Raises:
+        ConfigError: the data is not what can be trained on.
+        MachineError: it is not there.
+    """
+    train, heldout = _hold_out(*_load(config, seed, download, factory), config.heldout, seed)
+    train = _in_memory(train, config, device)
+    first = train if isinstance(train, Samples) else _first(train, config.batch_size)
+    if metric in (ACCURACY, TOP5):
+        first, heldout = as_classes(first), as_classes(heldout)
+        train = first if isinstance(train, Samples) else train
+    for samples, name in ((first, "training"), (heldout, "held-out")):
+        check_samples(samples, name)
+    size, num_outputs = _size(train, config), check_pair(first, heldout)
+    if config.batch_size > size:
+        raise ConfigError(f"data.batch_size = {config.batch_size} must be at most the {size} training samples")
+    if isinstance(train, Samples):
+        check_classes(train, num_outputs)
+    _check_augment(config, first)
+    return Data(train, first, heldout, size, num_outputs)
+
+
+def _load(data: DataConfig, seed: int, download: bool, factory: FactoryImport) -> Split:
+    if data.factory is not None:
+        unpack = None if data.batch is None else factory(data.batch, "data.batch")
+        return datasets.from_factory(call(factory(data.factory, "data.factory"), "data.args", data.args), unpack)
+    assert data.name is not None
+    if data.batch is not None:
+        raise ConfigError("data.batch takes the batches of a data.factory apart; built-in data needs none")
+    if data.name.startswith("torchvision."):
+        name = data.name.removeprefix("torchvision.")
+        return call(partial(datasets.torchvision_dataset, name, seed, download), "data.args", data.args)
+    if data.name not in datasets.DATASETS:
+        known = [*datasets.DATASETS, "torchvision.CIFAR10", "torchvision.MNIST"]
+        raise ConfigError(f"data.name: unknown dataset {data.name!r}; {nearest(data.name, known)}")
+    return call(partial(datasets.DATASETS[data.name], seed), "data.args", data.args)
+
+
+def _hold_out(train: Part, heldout: Part | None, wished: int | str, seed: int) -> tuple[Part, Samples]:
+    """The training part, and a held-out set in memory: drawn from the one that was given, or split off."""
+    if heldout is None:
+        if isinstance(train, Stream):
+            raise ConfigError("data.factory: an iterable cannot be split; return (train, heldout)")
+        size = wished if isinstance(wished, int) else min(ENOUGH_HELDOUT, max(1, len(train) // LARGEST_SHARE))
+        if isinstance(train, Samples):
+            return split(train, size, seed)
+        train, rest = train.split(size, seed)
+        return train, rest.read(range(len(rest)))
+    size = wished if isinstance(wished, int) else ENOUGH_HELDOUT
+    if isinstance(heldout, Samples):
+        return train, take(heldout, size, seed)
+    if isinstance(heldout, Stream):
+        return train, heldout.first(size)
+    heldout = heldout.limited(size, seed)
+    return train, heldout.read(range(len(heldout)))
+
+
+def _in_memory(train: Part, config: DataConfig, device: torch.device) -> Part:
+    """Samples if the set fits and comes out the same each time it is read, else what it is read from."""
+    if isinstance(train, Stream):
+        if config.placement == "device":
+            raise ConfigError("data.placement: an iterable has no end to hold on the device; leave it auto")
+        return train
+    if config.placement == "loader" or (config.placement == "auto" and not _fits(train, device)):
+        if not isinstance(train, Samples):
+            return train
+        if not isinstance(train.inputs, Tensor):
+            raise ConfigError("data.placement: loader needs a dataset; this data is in memory already")
+        return Lazy(TensorDataset(train.inputs, train.targets), Collate())
+    return train if isinstance(train, Samples) else train.read(range(len(train)))
+
+
+def _fits(train: Samples | Lazy, device: torch.device) -> bool:
+    room = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else RESIDENT_BYTES
+    if isinstance(train, Samples):
+        return device.type == "cpu" or nbytes(train) <= room  # it is in memory, whatever its size
+    if train.collate.joined is not None or len(train) == 0:
+        return len(train) == 0  # a loader's own way to collate may pad each batch to another length
+    return nbytes(train.read([0])) * len(train) <= min(room, RESIDENT_BYTES) and not train.is_random()
+
+
+def _first(train: Lazy | Stream, batch_size: int) -> Samples:
+    return train.first(batch_size) if isinstance(train, Stream) else train.read(range(min(batch_size, len(train))))
+
+
+def _size(train: Part, config: DataConfig) -> int:
+    """Samples in an epoch: all of them, or of an iterable those that are stated."""
+    if not isinstance(train, Stream):
+        if config.samples_per_epoch is not None:
+            raise ConfigError("data.samples_per_epoch is for an iterable; this data has a length of its own")
+        return len(train)
+    if config.samples_per_epoch is not None:
+        return config.samples_per_epoch
+    try:
+        return len(train.items)  # type: ignore[arg-type]
+    except TypeError:
+        raise ConfigError("data.samples_per_epoch is missing: an iterable without a length needs it") from None
+
+
+def _check_augment(config: DataConfig, first: Samples) -> None:
+    if config.augment != AugmentConfig() and (not isinstance(first.inputs, Tensor) or first.inputs.ndim != 4):
+        raise ConfigError("data.augment changes images (channels, height, width); the data gives none")

@@ -1,0 +1,61 @@
+"""How often a sweep evaluates, and on how many samples, so that training keeps four fifths of the time.
+
+The budget is counted and not timed, so that the same config gives the same evaluations on every machine. With f the
+floating-point operations of one sample forward, a pass over b samples costs ``PASS + f * b``: what it takes to begin,
+and the work. A training step costs TRAINING passes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from clrtool.config import SweepConfig
+from clrtool.engine.learner import EVALUATION_BATCH
+from clrtool.engine.problem import run_model
+from clrtool.engine.samples import Inputs, parts_of
+
+# Part of the time that evaluations may take.
+SHARE = 0.2
+# Forward, backward and update against a forward pass: 2.5 to 6 measured on convnet and ResNet-20, CPU, both layouts.
+TRAINING = 2.5
+# Operations that one core does while a pass begins, 0.2 ms: what layers and losses take beside their arithmetic.
+PASS = 1e7
+# More evaluations than MOST show nothing new; fewer than LEAST leave no curve, so then the set is made smaller.
+LEAST, MOST = 20, 60
+SMALLEST_HELDOUT = 100
+
+
+def evaluation_budget(
+    model: nn.Module, inputs: Inputs, sweep: SweepConfig, iterations_per_epoch: int, heldout: int
+) -> tuple[int, int]:
+    """Evaluations of one sweep, and samples of each.
+
+    Args:
+        inputs: a training batch as the model takes it.
+        heldout: samples that there are. Fewer are used only where ``LEAST`` evaluations of all would be too dear.
+    """
+    if sweep.evaluations != "auto":
+        return sweep.evaluations, heldout
+    batch = len(parts_of(inputs)[0])
+    flops = flops_per_sample(model, inputs)
+    training = sweep.epochs * iterations_per_epoch * TRAINING * (PASS + flops * batch)
+    room = training * SHARE / (1 - SHARE)
+    number = int(room / _cost(flops, heldout))
+    while number < LEAST and heldout > SMALLEST_HELDOUT:
+        heldout = max(SMALLEST_HELDOUT, int(0.9 * heldout))
+        number = int(room / _cost(flops, heldout))
+    return min(MOST, max(LEAST, number)), heldout
+
+
+def _cost(flops: float, heldout: int) -> float:
+    passes = -(-heldout // EVALUATION_BATCH["cpu"])
+    return passes * PASS + flops * heldout
+
+
+def flops_per_sample(model: nn.Module, inputs: Inputs) -> float:
+    """Floating-point operations of matrix products, convolutions and attention in one forward pass, a sample."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run_model(model, inputs)
+    return float(counter.get_total_flops()) / len(parts_of(inputs)[0])

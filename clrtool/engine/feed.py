@@ -1,0 +1,164 @@
+"""Feeds: batches of the training set on the device, in an order that is a function of (seed, epoch).
+
+A resident feed holds all samples on the device and gathers a batch; a streamed one reads it through a DataLoader.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from clrtool.engine.collate import Fault, raised
+from clrtool.engine.lazy import Guarded, GuardedStream, Lazy, Stream
+from clrtool.engine.prepare import Preparation
+from clrtool.engine.samples import Inputs, Samples, map_inputs, parts_of
+from clrtool.errors import ConfigError
+
+Batch = tuple[Inputs, Tensor]
+# More workers than this wait for each other on any disk.
+MOST_WORKERS = 8
+
+
+class Order(NamedTuple):
+    """One epoch: the places of its samples (N,), and the random numbers of their augmentation (N, DRAWS) if any."""
+
+    places: Tensor
+    draws: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Resident:
+    """All samples on the device.
+
+    The rest of an epoch that does not fill a batch is left out, another one each time.
+    """
+
+    samples: Samples
+    preparation: Preparation
+    batch_size: int
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        return len(self.samples) // self.batch_size
+
+    def order(self, seed: int, epoch: int) -> Order:
+        generator = np.random.default_rng([seed, epoch])
+        size, device = len(self.samples), self.samples.targets.device
+        places = torch.from_numpy(generator.permutation(size)).to(device)
+        draws = self.preparation.draw(generator, size, parts_of(self.samples.inputs)[0].shape)
+        return Order(places, None if draws is None else torch.from_numpy(draws).to(device))
+
+    def batches(self, seed: int, start: int) -> Iterator[Batch]:
+        """Every batch from iteration ``start`` on, without end."""
+        while True:
+            epoch, position = divmod(start, self.iterations_per_epoch)
+            places, draws = self.order(seed, epoch)
+            for begin in range(position * self.batch_size, len(places) - self.batch_size + 1, self.batch_size):
+                rows = slice(begin, begin + self.batch_size)
+                yield self.gather(places[rows], None if draws is None else draws[rows])
+            start = (epoch + 1) * self.iterations_per_epoch
+
+    def gather(self, places: Tensor, draws: Tensor | None) -> Batch:
+        """The samples of some places, prepared. Made of operations on the device alone, of fixed shape."""
+        inputs = map_inputs(lambda rows: select(rows, places), self.samples.inputs)
+        return self.preparation(inputs, draws), self.samples.targets.index_select(0, places)
+
+
+def select(rows: Tensor, places: Tensor) -> Tensor:
+    """``rows[places]`` in the memory format of ``rows``, by ``index_select``, which is faster than an index."""
+    if rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last):
+        return rows.permute(0, 2, 3, 1).index_select(0, places).permute(0, 3, 1, 2)
+    return rows.index_select(0, places)
+
+
+@dataclass(frozen=True, eq=False)
+class Streamed:
+    """Samples read by a DataLoader, in the order of the resident feed if they have places, else as they come."""
+
+    part: Lazy | Stream
+    preparation: Preparation
+    batch_size: int
+    size: int
+    workers: int
+    device: torch.device
+
+    def __len__(self) -> int:
+        return self.size
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        return self.size // self.batch_size
+
+    def batches(self, seed: int, start: int) -> Iterator[Batch]:
+        """Every batch from iteration ``start`` on, without end."""
+        read = self._in_order(seed, start) if isinstance(self.part, Lazy) else self._as_they_come(seed, start)
+        for iteration, made in enumerate(read, start):
+            samples = raised(made).to(self.device)
+            yield self.preparation(samples.inputs, self._draws(seed, iteration, samples)), samples.targets
+
+    def _in_order(self, seed: int, start: int) -> Iterator[Samples | Fault]:
+        return iter(self._loader(seed, Guarded(self.part.dataset), batch_sampler=_Places(self, seed, start)))  # type: ignore[union-attr]
+
+    def _as_they_come(self, seed: int, start: int) -> Iterator[Samples | Fault]:
+        skipped = start
+        while True:
+            passed = 0
+            loader = self._loader(seed, GuardedStream(self.part.items), batch_size=self.batch_size, drop_last=True)  # type: ignore[union-attr]
+            for made in loader:
+                passed += 1
+                if passed > skipped:
+                    yield made
+            if passed < self.iterations_per_epoch:
+                raise ConfigError(
+                    f"data.samples_per_epoch = {self.size}, but the iterable ended after {passed} batches of "
+                    f"{self.batch_size}: state {passed * self.batch_size} or give more"
+                )
+            skipped = max(0, skipped - passed)
+
+    def _loader(self, seed: int, dataset: Any, **batching: Any) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            collate_fn=self.part.collate,
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator().manual_seed(seed),  # of the workers' own random numbers
+            **batching,
+        )
+
+    def _draws(self, seed: int, iteration: int, samples: Samples) -> Tensor | None:
+        generator = np.random.default_rng([seed, iteration, 1])
+        draws = self.preparation.draw(generator, len(samples), parts_of(samples.inputs)[0].shape)
+        return None if draws is None else torch.from_numpy(draws).to(self.device)
+
+
+class _Places:
+    """The places of each batch from iteration ``start`` on: a batch sampler without an end."""
+
+    def __init__(self, feed: Streamed, seed: int, start: int) -> None:
+        self.feed, self.seed, self.start = feed, seed, start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, position = divmod(self.start, self.feed.iterations_per_epoch)
+        while True:
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.feed))
+            for batch in range(position, self.feed.iterations_per_epoch):
+                yield order[batch * self.feed.batch_size :][: self.feed.batch_size].tolist()
+            epoch, position = epoch + 1, 0
+
+
+Feed = Resident | Streamed
+
+
+def usual_workers(part: Lazy | Stream) -> int:
+    """One core is left for training. A stream has one reader, for each more would give the same samples again."""
+    return min(1 if isinstance(part, Stream) else MOST_WORKERS, (os.cpu_count() or 1) - 1)

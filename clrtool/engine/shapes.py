@@ -1,0 +1,19 @@
+"""Sizes of the built-in models' arguments, and the shape of an image."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from clrtool.errors import ConfigError
+
+Shape = tuple[int, ...]
+Size = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+def image_shape(input_shape: Shape) -> Shape:
+    """(channels, height, width), or ConfigError for inputs that are no images."""
+    if len(input_shape) != 3:
+        raise ConfigError(f"model: needs images (channels, height, width), the data gives shape {input_shape}")
+    return input_shape
