@@ -26,6 +26,7 @@ from clrtool.engine.samples import (
     check_classes,
     check_pair,
     check_samples,
+    choose,
     map_inputs,
     sha256,
     split,
@@ -43,6 +44,8 @@ ENOUGH_HELDOUT, LARGEST_SHARE = 2500, 5
 RESIDENT_BYTES = 2 * 2**30
 # Bytes of images that a CPU holds as float32, which spares it half of a small network's time.
 FLOAT_BYTES = 2**30
+# Samples of a streamed set that are read before it is trained on.
+SEEN = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +54,7 @@ class Data:
 
     Args:
         train: in memory, or what it is read from.
-        first: samples of it: all that are in memory, or the first batch.
+        first: samples of it: all that are in memory, or some.
         heldout: always in memory.
         size: samples in an epoch.
         num_outputs: that a model needs for the targets.
@@ -64,7 +67,7 @@ class Data:
     num_outputs: int
 
     def sha256(self) -> str:
-        """Hash of both sets; of a set that is streamed, of its first batch."""
+        """Hash of both sets; of a set that is streamed, of some of it."""
         return sha256(self.first, self.heldout)
 
     def feed(self, config: DataConfig, device: torch.device, *, channels_last: bool) -> tuple[Feed, Samples]:
@@ -99,13 +102,15 @@ def load_data(
     """
     train, heldout = _hold_out(*_load(config, seed, download, factory), config.heldout, seed)
     train = _in_memory(train, config, device)
-    first = train if isinstance(train, Samples) else _first(train, config.batch_size)
+    first = train if isinstance(train, Samples) else _some(train, config.batch_size, seed)
     if metric in (ACCURACY, TOP5):
         first, heldout = as_classes(first), as_classes(heldout)
         train = first if isinstance(train, Samples) else train
     for samples, name in ((first, "training"), (heldout, "held-out")):
         check_samples(samples, name)
     size, num_outputs = _size(train, config), check_pair(first, heldout)
+    if isinstance(train, Lazy) and train.labels:
+        num_outputs = max(num_outputs, 1 + max(train.labels))
     if config.batch_size > size:
         raise ConfigError(f"data.batch_size = {config.batch_size} must be at most the {size} training samples")
     if isinstance(train, Samples):
@@ -173,8 +178,12 @@ def _fits(train: Samples | Lazy, device: torch.device) -> bool:
     return nbytes(train.read([0])) * len(train) <= min(room, RESIDENT_BYTES) and not train.is_random()
 
 
-def _first(train: Lazy | Stream, batch_size: int) -> Samples:
-    return train.first(batch_size) if isinstance(train, Stream) else train.read(range(min(batch_size, len(train))))
+def _some(train: Lazy | Stream, batch_size: int, seed: int) -> Samples:
+    """Samples of a set that is streamed, for its shapes and statistics: a draw, or the beginning of an iterable."""
+    number = max(SEEN, batch_size)
+    if isinstance(train, Stream):
+        return train.first(number)
+    return train.read(choose(train.labels, len(train), number, seed).tolist())
 
 
 def _size(train: Part, config: DataConfig) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -14,6 +14,7 @@ from clrtool.config import SHORTEST_SWEEP, SweepConfig
 from clrtool.core.curve import Curve, Point, SweepOutcome, has_diverged
 from clrtool.core.record import SweepRecord
 from clrtool.core.schedules import FloatArray, Spacing, make_sweep
+from clrtool.engine.captured import Team, make_teams
 from clrtool.engine.learner import Learner
 from clrtool.engine.losses import IGNORED, chance
 from clrtool.engine.problem import Problem
@@ -43,7 +44,10 @@ def run_range_test(
         start_lr, end_lr, scouted = _ends(problem, config, seed)
         spacing = _spacing(config, start_lr, end_lr)
         lrs = make_sweep(spacing, start_lr, end_lr, iterations)(np.arange(iterations))
-        curves = tuple(_sweep(problem, lrs, seed + index, seconds, on_point) for index in range(config.seeds))
+        curves: list[Curve] = []
+        for team in make_teams(problem, lrs.tolist(), range(seed, seed + config.seeds)):
+            engine = team.engine
+            curves += _sweep(problem, lrs, team, seconds, on_point)
     return SweepRecord(
         start_lr=start_lr,
         end_lr=end_lr,
@@ -58,7 +62,8 @@ def run_range_test(
         chance=chance(problem.metric, problem.heldout.targets),
         train_seconds=seconds["train"],
         evaluation_seconds=seconds["evaluation"],
-        curves=curves,
+        curves=tuple(curves),
+        engine=engine,
         metric=problem.metric,
         groups=problem.groups,
         warnings=problem.warnings,
@@ -84,33 +89,56 @@ def _spacing(config: SweepConfig, start_lr: float, end_lr: float) -> Spacing:
     return "linear" if end_lr <= 10 * start_lr else "exponential"
 
 
-def _sweep(problem: Problem, lrs: FloatArray, seed: int, seconds: dict[str, float], on_point: OnPoint) -> Curve:
-    """One seed: train from evaluation to evaluation, until the end or until the loss leaves all bounds."""
-    stops = np.unique(np.linspace(0, len(lrs), min(problem.evaluations, len(lrs)) + 1).round().astype(int)).tolist()
-    learner = Learner(problem, seed)
-    points: list[Point] = []
-    means: list[float] = []
+class _Track:
+    """What was measured of one seed, and how its sweep ended."""
 
-    def measure(iteration: int, train_loss: float) -> Point:
-        with _timed(seconds, "evaluation"):
-            heldout_loss, metric = learner.evaluate()
+    def __init__(self, learner: Learner) -> None:
+        self.learner = learner
+        self.outcome: SweepOutcome | None = None
+        self.points: list[Point] = []
+        self.means: list[float] = []
+
+    def measure(self, iteration: int, lrs: FloatArray, losses: Sequence[float]) -> Point:
+        """Evaluate after ``iteration`` updates, the last of which had these training losses."""
+        heldout_loss, metric = self.learner.evaluate()
+        mean = sum(losses) / len(losses) if losses else math.nan  # numpy's mean warns of inf - inf
         lr = float(lrs[max(0, iteration - 1)])  # of the last update; at 0 there was none yet
-        point = Point(iteration, iteration / problem.iterations_per_epoch, lr, train_loss, heldout_loss, metric)
-        points.append(point)
-        on_point(seed, point)
+        epoch = iteration / self.learner.problem.iterations_per_epoch
+        point = Point(iteration, epoch, lr, mean, heldout_loss, metric)
+        self.points.append(point)
+        if losses:
+            self.means.append(mean)
+            self.outcome = self._outcome(point)
         return point
 
-    measure(0, math.nan)
-    for start, stop in pairwise(stops):
-        with _timed(seconds, "train"):
-            losses = learner.train(start, lrs[start:stop].tolist())
-        means.append(sum(losses) / len(losses))  # numpy's mean warns of inf - inf
-        point = measure(start + len(losses), means[-1])
+    def _outcome(self, point: Point) -> SweepOutcome | None:
         if not (math.isfinite(point.train_loss) and math.isfinite(point.heldout_loss)):
-            return Curve.from_points(seed, SweepOutcome.NOT_FINITE, points)
-        if has_diverged(means[0], min(means), means[-1]):
-            return Curve.from_points(seed, SweepOutcome.DIVERGED, points)
-    return Curve.from_points(seed, SweepOutcome.COMPLETED, points)
+            return SweepOutcome.NOT_FINITE
+        if has_diverged(self.means[0], min(self.means), self.means[-1]):
+            return SweepOutcome.DIVERGED
+        return None
+
+    def curve(self) -> Curve:
+        return Curve.from_points(self.learner.seed, self.outcome or SweepOutcome.COMPLETED, self.points)
+
+
+def _sweep(problem: Problem, lrs: FloatArray, team: Team, seconds: dict[str, float], on_point: OnPoint) -> list[Curve]:
+    """Train a team from evaluation to evaluation, each member until the end or until its loss leaves all bounds."""
+    stops = np.unique(np.linspace(0, len(lrs), min(problem.evaluations, len(lrs)) + 1).round().astype(int)).tolist()
+    tracks = [_Track(learner) for learner in team.members]
+    losses: list[list[float]] = [[] for _ in tracks]
+    for start, stop in pairwise([0, *stops]):
+        if start < stop:
+            with _timed(seconds, "train"):
+                losses = team.train(start, stop)
+        for track, its_losses in zip(tracks, losses, strict=True):
+            if track.outcome is None:
+                with _timed(seconds, "evaluation"):
+                    point = track.measure(start + len(its_losses), lrs, its_losses)
+                on_point(track.learner.seed, point)
+        if all(track.outcome for track in tracks):
+            break
+    return [track.curve() for track in tracks]
 
 
 @contextmanager

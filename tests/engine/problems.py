@@ -1,0 +1,13 @@
+"""Problems that several tests build."""
+
+from clrtool.config import RangeTestConfig
+from clrtool.engine.build import build_problem
+
+
+def digits(device="cpu", **changes):
+    """The handwritten digits, 1,500 for training in batches of 50, with sections of the config replaced or added to."""
+    values = {"model": {"name": "mlp"}, "data": {"name": "digits", "batch_size": 50, "heldout": 297}}
+    for section, change in changes.items():
+        both = isinstance(change, dict) and isinstance(values.get(section), dict) and "name" not in change
+        values[section] = values[section] | change if both else change
+    return build_problem(RangeTestConfig.model_validate(values), device=device)

@@ -1,0 +1,160 @@
+"""The fast path against the reference: the step of the device, run uncaptured on a CPU, and captured where there is CUDA."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from clrtool.config import SweepConfig
+from clrtool.engine.captured import Captured, _Part, make_teams, until_broken, why_not
+from clrtool.engine.learner import READ_EVERY, Learner
+from clrtool.engine.sweep import run_range_test
+from tests.engine.problems import digits
+
+LRS = np.geomspace(1e-3, 0.2, 100).tolist()
+CONVNET = {"name": "convnet", "args": {"channels": [4, 8], "batch_norm": True}}
+VARIANTS = {
+    "an mlp": {},
+    "a convnet with batch norm and augmentation": {"model": CONVNET, "data": {"augment": {"flip": True, "crop": 2}}},
+    "a last batch that is left out": {"data": {"batch_size": 64}},
+    "AdamW with groups": {
+        "optimizer": {
+            "name": "AdamW",
+            "args": {"weight_decay": 0.1},
+            "groups": [{"params": ["*.bias"], "lr_ratio": 3.0, "args": {"weight_decay": 0.0}}],
+        }
+    },
+    "clipping and micro-batches": {"training": {"clip_norm": 0.5, "micro_batches": 3}},
+    "bf16": {"precision": "bf16"},
+}
+
+
+def references(problem, seeds, lrs=LRS):
+    return [Learner(problem, seed).train(0, lrs) for seed in seeds]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_step_of_the_device_gives_the_losses_and_weights_of_the_reference(variant):
+    problem = digits(**VARIANTS[variant])
+    with problem.on_device():
+        team = Captured(problem, [0, 7], LRS, graph=False)
+        pieces = [team.train(start, stop) for start, stop in ((0, 1), (1, 40), (40, 100))]
+        for place, seed in enumerate((0, 7)):
+            reference = Learner(problem, seed)
+            losses = reference.train(0, LRS)
+            ours = np.concatenate([piece[place] for piece in pieces])
+            np.testing.assert_allclose(ours, losses, rtol=2e-3, atol=2e-3)
+            assert team.members[place].evaluate() == pytest.approx(reference.evaluate(), abs=0.02)
+
+
+def test_a_step_can_be_sought_anywhere_in_any_epoch():
+    problem = digits(optimizer={"name": "SGD"})
+    with problem.on_device():
+        team, reference = Captured(problem, [3], LRS, graph=False), Learner(problem, 3)
+        for start, stop in ((65, 70), (2, 4), (29, 31)):
+            np.testing.assert_allclose(team.train(start, stop)[0], reference.train(start, LRS[start:stop]), rtol=1e-4)
+
+
+def test_the_check_of_the_captured_step_accepts_what_follows_the_learning_rate_and_leaves_no_trace():
+    problem = digits(model=CONVNET)
+    with problem.on_device():
+        team = Captured(problem, [0, 1], LRS, graph=False)
+        assert team.is_true()
+        np.testing.assert_allclose(team.train(0, 100), references(problem, [0, 1]), rtol=2e-3, atol=1e-3)
+
+
+def test_the_check_refuses_a_learning_rate_that_was_frozen_at_capture(monkeypatch):
+    def frozen(part):
+        table, part.table = part.table, torch.full_like(part.table, 0.01)  # the number that the graph saw
+        step(part)
+        part.table = table
+
+    problem, step = digits(), _Part.step
+    monkeypatch.setattr(_Part, "step", frozen)
+    with problem.on_device():
+        assert not Captured(problem, [0], LRS, graph=False).is_true()
+
+
+def test_the_check_bears_dropout_whose_masks_differ():
+    problem = digits(model={"name": "mlp", "args": {"dropout": 0.2}})
+    with problem.on_device():
+        assert Captured(problem, [0], LRS, graph=False).is_true()
+
+
+def test_a_team_ends_when_every_member_is_broken_and_not_before():
+    problem = digits()
+    with problem.on_device():
+        team = Captured(problem, [0, 1], [1e30] * 200, graph=False)
+        losses = team.train(0, 200)
+    assert [len(each) for each in losses] == [READ_EVERY] * 2
+    assert not any(math.isfinite(each[-1]) for each in losses)
+
+
+def test_losses_end_with_the_reading_in_which_the_first_is_not_finite():
+    assert until_broken([1.0] * 60 + [math.nan] + [1.0] * 60) == pytest.approx(
+        [1.0] * 60 + [math.nan] + [1.0] * 39, nan_ok=True
+    )
+    assert until_broken([1.0] * 7) == [1.0] * 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"training": {"fast": False}}, "training.fast is off"),
+        ({"data": {"placement": "loader", "workers": 0}}, "the data is streamed"),
+        ({"precision": "fp16"}, "in fp16 each step is asked"),
+        ({"optimizer": {"name": "Adafactor"}}, "Adafactor cannot take its learning rate from the device"),
+        ({"optimizer": {"name": "SGD", "args": {"foreach": True}}}, "is set in its args"),
+        ({"optimizer": {"name": "SGD", "args": {"momentum": 0.9, "dampening": 0.5}}}, "dampening"),
+        ({}, None),
+    ],
+)
+def test_what_cannot_be_captured_says_why(changes, reason):
+    found = why_not(digits(**changes))
+    assert found is None if reason is None else reason in found
+
+
+def test_on_a_cpu_the_seeds_are_trained_by_the_reference_one_after_the_other():
+    problem = digits()
+    with problem.on_device():
+        teams = list(make_teams(problem, LRS, [4, 5]))
+    assert [(len(team.members), team.members[0].seed, team.engine) for team in teams] == [
+        (1, 4, "eager"),
+        (1, 5, "eager"),
+    ]
+
+
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+
+@CUDA
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_captured_graph_gives_the_curve_of_the_reference(variant):
+    changes = VARIANTS[variant]
+    sweep = SweepConfig(start_lr=1e-3, end_lr=0.2, epochs=3, seeds=3)
+    slow = run_range_test(
+        digits("cuda", **changes | {"training": changes.get("training", {}) | {"fast": False}}), sweep
+    )
+    fast = run_range_test(digits("cuda", **changes), sweep)
+    assert (slow.engine, fast.engine) == ("eager: training.fast is off", "one CUDA graph for a step of 3 seeds")
+    for one, other in zip(slow.curves, fast.curves, strict=True):
+        np.testing.assert_allclose(one.metric, other.metric, atol=0.04)
+
+
+@CUDA
+def test_a_graph_with_dropout_passes_its_check_and_an_optimizer_without_tensor_lr_falls_back():
+    sweep = SweepConfig(start_lr=1e-3, end_lr=0.2, epochs=1, seeds=2)
+    dropout = run_range_test(digits("cuda", model={"name": "mlp", "args": {"dropout": 0.2}}), sweep)
+    assert dropout.engine.startswith("one CUDA graph")
+    factor = run_range_test(digits("cuda", optimizer={"name": "Adafactor"}), sweep)
+    assert factor.engine == "eager: Adafactor cannot take its learning rate from the device"
+
+
+@CUDA
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "Adagrad", "RMSprop", "NAdam", "RAdam", "Adamax", "Adadelta"])
+def test_every_optimizer_that_is_captured_or_not_gives_the_curve_of_the_reference(name):
+    sweep = SweepConfig(start_lr=1e-4, end_lr=0.01, epochs=2, seeds=1)
+    slow = run_range_test(digits("cuda", optimizer={"name": name}, training={"fast": False}), sweep)
+    fast = run_range_test(digits("cuda", optimizer={"name": name}), sweep)
+    np.testing.assert_allclose(slow.curves[0].metric, fast.curves[0].metric, atol=0.04)

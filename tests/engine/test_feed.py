@@ -1,0 +1,236 @@
+"""Batches on the device and through a loader: one order, whatever way they come."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from clrtool.config import RangeTestConfig, SweepConfig
+from clrtool.engine.build import build_problem
+from clrtool.engine.data import load_data
+from clrtool.engine.feed import Resident, Streamed
+from clrtool.engine.learner import Learner
+from clrtool.engine.sweep import run_range_test
+from clrtool.errors import ConfigError
+from tests.engine.problems import digits
+
+GENERATOR = np.random.default_rng(0)
+X, Y = torch.from_numpy(GENERATOR.normal(size=(300, 6)).astype(np.float32)), torch.arange(300) % 3
+LRS = np.geomspace(1e-3, 0.1, 40).tolist()
+
+
+class Mapped(Dataset):
+    """Samples of a dataset in a form of their own."""
+
+    def __init__(self, form, size=300):
+        self.form, self.size = form, size
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        return self.form(X[index], int(Y[index]))
+
+
+class Flow(IterableDataset):
+    def __init__(self, size=300, start=0):
+        self.size, self.start = size, start
+
+    def __iter__(self):
+        return ((X[i % 300], int(Y[i % 300])) for i in range(self.start, self.start + self.size))
+
+
+def pairs(x, y):
+    return x, y
+
+
+def named(x, y):
+    return {"first": x[:3], "second": x[3:], "label": y}
+
+
+def noisy(x, y):
+    return x + torch.randn(6), y
+
+
+def from_python(x, y):
+    return x * random.random() + np.random.normal(), y  # noqa: S311, NPY002
+
+
+def nested(x, y):
+    return {"image": {"pixels": x}, "meta": {"class": y}}
+
+
+def take_apart(batch):
+    return batch["image"]["pixels"], batch["meta"]["class"]
+
+
+def load(made, unpack=None, metric="accuracy", **changes):
+    """The feed and the held-out samples of what a factory returned."""
+    values = {"model": {"name": "mlp"}, "data": {"factory": "mine:data", "batch_size": 30, "workers": 0} | changes}
+    config = RangeTestConfig.model_validate(values | {"metric": metric})
+    factories = {"data.factory": lambda: made, "data.batch": unpack}
+    data = load_data(
+        config.data,
+        0,
+        config.metric.metric,
+        torch.device("cpu"),
+        download=False,
+        factory=lambda name, field: factories[field],
+    )
+    return data.feed(config.data, torch.device("cpu"), channels_last=False)
+
+
+def floats(data):
+    values = {
+        "model": {"name": "mlp"},
+        "data": {"factory": "tests.engine.test_feed:float_data", "batch_size": 30} | data,
+    }
+    return build_problem(RangeTestConfig.model_validate(values), device="cpu", allow_import=["tests.*"])
+
+
+def float_data():
+    return Mapped(pairs), Mapped(pairs, 50)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_gives_the_curve_of_the_data_on_the_device(workers):
+    sweep = SweepConfig(start_lr=0.01, end_lr=0.2, epochs=2, seeds=1)
+    ways = [floats({"placement": "device"}), floats({"placement": "loader", "workers": workers})]
+    assert [type(problem.train) for problem in ways] == [Resident, Streamed]
+    resident, streamed = (run_range_test(problem, sweep).curves[0] for problem in ways)
+    np.testing.assert_allclose(resident.heldout_loss, streamed.heldout_loss, rtol=1e-5)
+    assert resident.metric.tolist() == streamed.metric.tolist()
+
+
+def test_a_loader_can_begin_at_any_iteration():
+    problem = digits(data={"placement": "loader", "workers": 0})
+    batches = problem.train.batches(5, 0)
+    for iteration in range(35):
+        inputs, targets = next(batches)
+        if iteration in (3, 29, 30, 34):
+            again = next(problem.train.batches(5, iteration))
+            assert torch.equal(again[0], inputs)
+            assert torch.equal(again[1], targets)
+
+
+def test_an_epoch_uses_a_sample_once_through_a_loader_too():
+    feed, _ = load((Mapped(pairs), Mapped(pairs, 50)), placement="loader")
+    batches = feed.batches(0, 0)
+    seen = torch.cat([next(batches)[0] for _ in range(10)])
+    assert sorted(seen[:, 0].tolist()) == sorted(X[:, 0].tolist())
+
+
+def test_a_dataset_that_changes_its_samples_is_not_frozen_in_memory():
+    assert isinstance(load((Mapped(pairs), Mapped(pairs, 50)))[0], Resident)
+    assert isinstance(load((Mapped(noisy), Mapped(pairs, 50)))[0], Streamed)
+
+
+def test_random_numbers_of_a_dataset_follow_the_seed_whatever_generator_they_come_from():
+    values = {
+        "model": {"name": "mlp"},
+        "data": {"factory": "tests.engine.test_feed:random_data", "batch_size": 30, "workers": 0},
+    }
+    problem = build_problem(RangeTestConfig.model_validate(values), device="cpu", allow_import=["tests.*"])
+    assert isinstance(problem.train, Streamed)
+    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    with problem.on_device():
+        first, again, other = (Learner(problem, seed).train(0, LRS) for seed in (1, 1, 2))
+    assert first == again != other
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002
+
+
+def random_data():
+    return Mapped(from_python), Mapped(pairs, 50)
+
+
+def test_mappings_become_inputs_by_keyword_and_a_batch_factory_takes_anything_apart():
+    feed, heldout = load((Mapped(named), Mapped(named, 50)))
+    assert {name: part.shape for name, part in feed.gather(torch.arange(4), None)[0].items()} == {
+        "first": (4, 3),
+        "second": (4, 3),
+    }
+    assert torch.equal(heldout.inputs["second"], X[:50, 3:])
+    feed, heldout = load((Mapped(nested), Mapped(nested, 50)), take_apart, batch="mine:unpack")
+    assert torch.equal(heldout.inputs, X[:50])
+    with pytest.raises(ConfigError, match=r"they give dict with the keys image, meta. Take them apart with data.batch"):
+        load((Mapped(nested), Mapped(nested, 50)))
+
+
+def padded(items):
+    """Sequences of every length, padded to the longest of the batch."""
+    inputs = torch.nn.utils.rnn.pad_sequence([x[: 1 + y] for x, y in items], batch_first=True)
+    return inputs, torch.tensor([y for _, y in items])
+
+
+def test_a_dataloader_gives_its_dataset_and_its_way_to_collate():
+    loader = DataLoader(Mapped(pairs), batch_size=7, shuffle=True, collate_fn=padded)
+    feed, _ = load((loader, (X[:50, :3], Y[:50])))
+    assert isinstance(feed, Streamed)
+    inputs, targets = next(feed.batches(0, 0))
+    assert inputs.shape == (30, 1 + int(targets.max()))
+    weighted = torch.utils.data.WeightedRandomSampler([1.0] * 300, 300)
+    with pytest.raises(ConfigError, match="is a DataLoader with a WeightedRandomSampler"):
+        load((DataLoader(Mapped(pairs), sampler=weighted), (X[:50], Y[:50])))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_iterable_comes_in_its_own_order_and_begins_again_when_it_ends(workers):
+    feed, _ = load((Flow(95), (X[:50], Y[:50])), samples_per_epoch=60, workers=workers)
+    batches = feed.batches(0, 0)
+    got = [next(batches)[0] for _ in range(7)]
+    places = [0, 30, 60, 0, 30, 60, 0]  # 95 samples fill three batches; what is left over is left out
+    for inputs, start in zip(got, places, strict=True):
+        assert torch.equal(inputs, X[start : start + 30])
+    assert torch.equal(next(feed.batches(0, 5))[0], got[5])
+
+
+def test_the_length_of_an_iterable_is_stated_or_its_own():
+    class Sized(Flow):
+        def __len__(self):
+            return self.size
+
+    assert load((Sized(95), (X[:50], Y[:50])))[0].iterations_per_epoch == 3
+    with pytest.raises(ConfigError, match=r"data.samples_per_epoch is missing"):
+        load((Flow(95), (X[:50], Y[:50])))
+    with pytest.raises(ConfigError, match=r"is for an iterable"):
+        load(((X, Y), (X, Y)), samples_per_epoch=60)
+    with pytest.raises(ConfigError, match=r"cannot be split"):
+        load(Flow(95), samples_per_epoch=60)
+
+
+def test_an_iterable_shorter_than_stated_says_what_to_state():
+    feed, _ = load((Flow(95), (X[:50], Y[:50])), samples_per_epoch=300)
+    batches = feed.batches(0, 0)
+    assert len([next(batches) for _ in range(3)]) == 3
+    with pytest.raises(ConfigError, match="ended after 3 batches of 30: state 90 or give more"):
+        next(batches)
+
+
+def test_a_held_out_set_is_split_off_with_every_class_in_its_proportion_or_taken_from_what_is_given():
+    feed, heldout = load((X, Y))
+    assert (len(feed), heldout.targets.bincount().tolist()) == (240, [20, 20, 20])
+    labelled = Mapped(pairs)
+    labelled.targets = Y
+    feed, heldout = load(labelled, heldout=30)
+    assert (len(feed), heldout.targets.bincount().tolist()) == (270, [10, 10, 10])
+    assert len(load(((X, Y), (X, Y)), heldout=99)[1]) == 99
+    assert len(load(((X, Y), Mapped(pairs)), heldout=99)[1]) == 99
+    assert len(load(((X, Y), Flow(300)), heldout=99)[1]) == 99
+
+
+def test_real_numbers_are_targets_of_a_regression_and_no_classes():
+    _, heldout = load(((X, X[:, 0]), (X, X[:, 0])), metric="loss")
+    assert heldout.targets.dtype == torch.float32
+    with pytest.raises(
+        ConfigError, match="labels must be whole class numbers from 0; for real numbers set metric: loss"
+    ):
+        load(((X, X[:, 0]), (X, X[:, 0])))
+
+
+def test_peak_memory_of_a_loader_is_that_of_its_batches():
+    feed, _ = load((Mapped(pairs), Mapped(pairs, 50)), placement="loader")
+    batches = feed.batches(0, 0)
+    sizes = {next(batches)[0].shape for _ in range(100)}
+    assert sizes == {(30, 6)}
