@@ -67,7 +67,13 @@ def make_optimizer_recipe(config: OptimizerConfig, factory: FactoryImport) -> Op
     ]
     if config.name not in known:
         raise ConfigError(f"optimizer.name: torch.optim has no {config.name!r}; {nearest(str(config.name), known)}")
-    return OptimizerRecipe(classes[config.name], config)
+    recipe = OptimizerRecipe(classes[config.name], config)
+    for place, rule in enumerate(config.groups):
+        for name in rule.args:  # torch takes any key of a group, and follows those that it knows
+            if name not in recipe.parameters:
+                field = f"optimizer.groups.{place}.args"
+                raise ConfigError(f"{field}: unknown argument {name!r}; {nearest(name, recipe.parameters)}")
+    return recipe
 
 
 def group_parameters(model: nn.Module, rules: Sequence[GroupRule]) -> list[Any]:

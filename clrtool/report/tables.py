@@ -41,7 +41,11 @@ def result_table(record: RunRecord, title: str) -> Table:
     for advice in bounds.advice:
         table.add_row("", "", _text(advice.value))
     swept = f"From {sweep.start_lr:.2g} to {sweep.end_lr:.2g}, {sweep.spacing}."
+    swept += "" if sweep.engine == "eager" else f" Steps: {sweep.engine}."
     table.add_row("sweep", f"{seconds:.1f} s\n{sweep.cost_epochs:.3g} epochs", _text(f"{swept} {_outcomes(sweep)}"))
+    table.add_row("held out", count(sweep.heldout_samples, "sample"), _text(_evaluations(sweep)))
+    for warning in sweep.warnings:
+        table.add_row("warning", "", _text(warning))
     return table
 
 
@@ -107,6 +111,15 @@ def _value(value: object) -> str:
     if isinstance(value, list):
         return ("\n" if value and isinstance(value[0], list) else ", ").join(map(_value, value))
     return str(value)
+
+
+def _evaluations(sweep: SweepRecord) -> str:
+    """How often the held-out set was measured, what that took, and how sure one measurement is."""
+    number = max(len(curve.lr) for curve in sweep.curves)
+    text = f"{count(number, 'evaluation')} a seed, {sweep.evaluation_share:.0%} of the time."
+    if sweep.standard_error is None:
+        return text
+    return f"{text} One {sweep.metric.label} is sure to {100 * sweep.standard_error:.1f} points, its standard error."
 
 
 def _outcomes(sweep: SweepRecord) -> str:

@@ -1,0 +1,45 @@
+"""How many evaluations a sweep makes, of how many samples: counted, and held against a clock."""
+
+import pytest
+import torch
+from torch import nn
+
+from clrtool.config import SweepConfig
+from clrtool.engine.evaluations import LEAST, MOST, SMALLEST_HELDOUT, evaluation_budget, flops_per_sample
+from clrtool.engine.models import convnet, mlp
+from clrtool.engine.sweep import run_range_test
+from tests.engine.problems import digits
+
+
+def test_operations_are_two_for_each_weight_that_a_sample_meets():
+    model = mlp((3, 4), 5, hidden=[7])
+    assert flops_per_sample(model, torch.zeros(8, 3, 4)) == 2 * (12 * 7 + 7 * 5)
+    conv = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1, bias=False))
+    assert flops_per_sample(conv, torch.zeros(4, 2, 6, 6)) == 2 * (2 * 3 * 9) * 36
+
+
+@pytest.mark.parametrize(
+    ("samples", "heldout", "expected"),
+    [
+        (50_000, 2500, (50, 2500)),
+        (5_000, 1000, (21, 477)),
+        (500, 100, (LEAST, SMALLEST_HELDOUT)),
+        (500_000, 2500, (MOST, 2500)),
+    ],
+)
+def test_evaluations_of_a_network_take_a_fifth_of_its_sweep_by_the_count(samples, heldout, expected):
+    model, inputs = convnet((3, 32, 32), 10), torch.zeros(128, 3, 32, 32)
+    number, size = evaluation_budget(model, inputs, SweepConfig(), samples // 128, heldout)
+    assert (number, size) == pytest.approx(expected, abs=3, rel=0.1)
+
+
+def test_what_the_config_states_is_obeyed():
+    assert evaluation_budget(nn.Flatten(), torch.zeros(2, 3), SweepConfig(evaluations=77), 10, 5000) == (77, 5000)
+
+
+def test_a_network_too_small_to_fill_a_pass_still_gets_a_whole_curve_and_its_share_is_measured():
+    problem = digits()
+    assert (problem.evaluations, len(problem.heldout)) == (49, 297)
+    record = run_range_test(problem, SweepConfig(start_lr=1e-3, end_lr=0.1, epochs=4, seeds=2))
+    assert 0 < record.evaluation_share < 0.6  # a clock on a busy machine: the count above is what holds it near a fifth
+    assert record.standard_error == pytest.approx(0.029, abs=0.001)
