@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from clrtool.config import ModelConfig, RangeTestConfig
 from clrtool.engine.data import Data, load_data
 from clrtool.engine.evaluations import evaluation_budget
+from clrtool.engine.feed import Streamed
 from clrtool.engine.imports import blamed_on, call, import_factory
 from clrtool.engine.learner import Learner
 from clrtool.engine.losses import Criterion, make_loss, make_measure
@@ -23,7 +25,7 @@ from clrtool.engine.problem import Problem, find_device, run_model
 from clrtool.engine.response import response_warning
 from clrtool.engine.samples import Samples, Task, parts_of, take
 from clrtool.engine.weights import with_weights
-from clrtool.errors import ConfigError
+from clrtool.errors import ConfigError, MachineError
 from clrtool.words import nearest
 
 
@@ -53,9 +55,11 @@ def build_problem(
         return import_factory(name, field, allow_import, folder or Path.cwd())
 
     metric = config.metric.metric
-    data = load_data(config.data, config.seed, metric, place, download=download, factory=factory)
+    with memory_of("data"):
+        data = load_data(config.data, config.seed, metric, place, download=download, factory=factory)
     make_model = with_weights(_model_recipe(config.model, data, factory), config.model)
-    channels_last = _wants_channels_last(config, place, make_model)
+    with memory_of("model.args"):
+        channels_last = _wants_channels_last(config, place, make_model)
     feed, heldout = data.feed(config.data, place, channels_last=channels_last)
     problem = Problem(
         train=feed,
@@ -72,6 +76,15 @@ def build_problem(
         measure=make_measure(config.metric, data.first.task, factory),
     )
     return _tried_out(problem, config, data.num_outputs)
+
+
+@contextmanager
+def memory_of(field: str) -> Iterator[None]:
+    """Name the field whose value is too large for this machine."""
+    try:
+        yield
+    except MemoryError as error:
+        raise MachineError(f"{field}: out of memory: {error}") from error
 
 
 def _model_recipe(
@@ -130,9 +143,11 @@ def _tried_out(problem: Problem, config: RangeTestConfig, num_outputs: int) -> P
             raise ConfigError("model: has no parameter to train")
         if {*map(id, models[0].parameters())} & {*map(id, models[1].parameters())}:
             raise ConfigError("model.factory: must return a fresh model each time, it returned the same weights twice")
-        learner = Learner(problem, seed=0)
         inputs, targets = next(problem.train.batches(0, 0))
-        _check_outputs(problem, learner.model, Samples(inputs, targets), num_outputs)
+        classes = _check_outputs(problem, problem.place(models[0]), Samples(inputs, targets), num_outputs)
+        if isinstance(problem.train, Streamed):
+            problem = replace(problem, train=replace(problem.train, classes=classes))
+        learner = Learner(problem, seed=0)
         number, size = evaluation_budget(
             learner.model, inputs, config.sweep, problem.iterations_per_epoch, len(problem.heldout)
         )
@@ -148,7 +163,8 @@ def _tried_out(problem: Problem, config: RangeTestConfig, num_outputs: int) -> P
     )
 
 
-def _check_outputs(problem: Problem, model: nn.Module, batch: Samples, num_outputs: int) -> None:
+def _check_outputs(problem: Problem, model: nn.Module, batch: Samples, num_outputs: int) -> int | None:
+    """Raise ConfigError for outputs that do not fit the targets; the number of classes that they tell apart."""
     shapes = ", ".join(f"{tuple(part.shape)}, {part.dtype}" for part in parts_of(batch.inputs))
     with blamed_on(f"model: a batch of shape {shapes}"):
         outputs = run_model(model, batch.inputs)
@@ -164,3 +180,4 @@ def _check_outputs(problem: Problem, model: nn.Module, batch: Samples, num_outpu
         loss = problem.loss(outputs, batch.targets)
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise ConfigError(f"loss: must give one number, got {loss!r:.100}")
+    return None if batch.task is Task.VALUES else outputs.shape[-1]

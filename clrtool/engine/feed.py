@@ -91,6 +91,7 @@ class Streamed:
     size: int
     workers: int
     device: torch.device
+    classes: int | None = None  # that labels may have, once a model says how many
 
     def __len__(self) -> int:
         return self.size
@@ -103,8 +104,14 @@ class Streamed:
         """Every batch from iteration ``start`` on, without end."""
         read = self._in_order(seed, start) if isinstance(self.part, Lazy) else self._as_they_come(seed, start)
         for iteration, made in enumerate(read, start):
-            samples = raised(made).to(self.device)
+            samples = self._checked(raised(made)).to(self.device)
             yield self.preparation(samples.inputs, self._draws(seed, iteration, samples)), samples.targets
+
+    def _checked(self, samples: Samples) -> Samples:
+        """Samples whose labels fit the model, for on a GPU a label that does not ends the whole process."""
+        if self.classes is not None and (highest := int(samples.targets.max())) >= self.classes:
+            raise ConfigError(f"data: a label of {highest} is out of range: the model has {self.classes} outputs")
+        return samples
 
     def _in_order(self, seed: int, start: int) -> Iterator[Samples | Fault]:
         return iter(self._loader(seed, Guarded(self.part.dataset), batch_sampler=_Places(self, seed, start)))  # type: ignore[union-attr]

@@ -20,6 +20,8 @@ from clrtool.errors import ConfigError, MachineError
 from clrtool.words import nearest
 
 T = TypeVar("T")
+# Lines of a user's own code that a message names.
+SHOWN_FRAMES = 3
 _PACKAGE = Path(__file__).parent.parent
 
 
@@ -84,14 +86,23 @@ def call(function: Callable[..., T], field: str, args: Mapping[str, Any]) -> T:
 def blamed_on(field: str) -> Iterator[None]:
     """Turn whatever code that is not ours raises, an exit included, into a ConfigError for a field.
 
-    Running out of memory stays what it is.
+    Running out of memory stays what it is, and so does the death of a worker.
     """
     try:
         yield
     except (ConfigError, MachineError, MemoryError, torch.OutOfMemoryError):
         raise
     except (Exception, SystemExit) as error:
+        if "can't allocate memory" in str(error):  # torch has no class of its own for a CPU's
+            raise MemoryError(describe(error)) from error
+        if is_worker_death(error):
+            raise
         raise ConfigError(f"{field}: {describe(error)}") from error
+
+
+def is_worker_death(error: BaseException) -> bool:
+    """Whether a worker of a DataLoader was killed: torch raises it wherever the program stands just then."""
+    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
 
 
 def check_arguments(function: Callable[..., Any], field: str, args: Mapping[str, Any]) -> None:
@@ -128,13 +139,14 @@ def _check_types(function: Callable[..., Any], field: str, args: Mapping[str, An
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line: its type, its text and the last line of the user's own code that led to it.
+    """An exception in one line: its type, its text and the lines of the user's own code that led to it, the last first.
 
     >>> describe(ValueError("no"))
     'ValueError: no'
     """
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
-    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    places = ", from ".join(f"{frame.filename}:{frame.lineno}" for frame in frames[: -SHOWN_FRAMES - 1 : -1])
+    place = f" ({places})" if frames else ""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:500]}{place}"
 

@@ -21,6 +21,7 @@ from clrtool.config import TrainingConfig
 from clrtool.core.metric import ACCURACY, Metric
 from clrtool.core.record import Group
 from clrtool.engine.feed import Feed
+from clrtool.engine.imports import is_worker_death
 from clrtool.engine.losses import Loss, Measure, count_right, logits
 from clrtool.engine.optimizers import OptimizerRecipe
 from clrtool.engine.samples import Inputs, Samples
@@ -101,6 +102,13 @@ class Problem:
                 f"out of memory on {self.device} with data.batch_size = {self.batch_size}: try "
                 f"training.micro_batches={2 * self.training.micro_batches}, which keeps the batch of a step and the "
                 "bounds of a model without batch norm; precision=bf16 or a smaller data.batch_size moves them."
+            ) from error
+        except RuntimeError as error:
+            if not is_worker_death(error):
+                raise
+            raise MachineError(
+                f"data.workers: a worker was killed, most often for want of memory or of /dev/shm: {error} "
+                "data.workers=0 reads in this process and shows the cause"
             ) from error
         finally:
             random.setstate(others[0])
