@@ -28,7 +28,8 @@ check: setup ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup ## measure ratios on this machine and write tests/benchmarks/RESULTS.md
+bench: setup ## measure ratios on this machine and write tests/benchmarks/RESULTS.md; installs other finders
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m tests.benchmarks.run
 
 clean: ## remove the environment, caches and runs

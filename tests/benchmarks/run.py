@@ -7,6 +7,7 @@ drifts for both. The figure is the median over the pairs of A / B.
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
 import os
 import platform
 import statistics
@@ -17,16 +18,13 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
-from clrtool.config import RangeTestConfig
 from clrtool.core.plan import make_plan
 from clrtool.core.policies import POLICIES
-from clrtool.engine.build import build_problem
-from clrtool.engine.learner import Learner
 from clrtool.engine.plan_scheduler import PlanScheduler
+from tests.benchmarks import finders
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 Work = Callable[[], object]
@@ -65,39 +63,31 @@ def start_up() -> list[str]:
     ]
 
 
-def training(name: str, model: dict[str, object], batch_size: int, iterations: int) -> str:
-    """The sweep's training loop against the loop that one would write by hand, on the same random images.
+SWEEP = """
+import resource, sys
+from clrtool.engine.build import build_problem
+from clrtool.engine.sweep import run_range_test
+iterations = int(sys.argv[1])
+config = RangeTestConfig.model_validate({
+    "model": {"name": "mlp", "args": {"hidden": [16]}}, "data": {"name": "digits", "batch_size": 8},
+    "sweep": {"start_lr": 1e-6, "end_lr": 1e-3, "epochs": iterations / 179, "seeds": 1}})
+record = run_range_test(build_problem(config, device="cpu"), config.sweep)
+assert abs(record.iterations - iterations) < 100
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
 
-    Both index the training set in a shuffled order and set the learning rate of every iteration; the bare loop has
-    its images as float32 in memory, so it is spared the conversion from uint8.
-    """
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (5000, 32, 32, 3), dtype=np.uint8)
-    path = RESULTS.with_name("random.npz")
-    np.savez(path, x=images, y=np.arange(5000) % 10)
-    try:
-        data = {"name": "npz", "args": {"path": str(path), "heldout": 500}, "batch_size": batch_size}
-        problem = build_problem(RangeTestConfig.model_validate({"model": model, "data": data}), device="cpu")
-    finally:
-        path.unlink()
-    lrs = np.geomspace(1e-4, 1e-2, iterations).tolist()
-    inputs, targets = problem.batch(problem.train, slice(None))
 
-    def bare() -> None:
-        torch.manual_seed(0)
-        net = problem.make_model()
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-        per_epoch = len(targets) // batch_size
-        for iteration in range(iterations):
-            if iteration % per_epoch == 0:
-                order = torch.randperm(len(targets))
-            index = order[iteration % per_epoch * batch_size :][:batch_size]
-            optimizer.param_groups[0]["lr"] = lrs[iteration]
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(net(inputs[index]), targets[index]).backward()
-            optimizer.step()
-
-    return ratio(name, lambda: Learner(problem, 0).train(0, lrs), bare, 9)
+def memory() -> str:
+    """Peak resident memory of a whole range test in a process of its own, long against short."""
+    peaks = {}
+    for iterations in (10**3, 10**5):
+        words = [sys.executable, "-c", SWEEP, str(iterations)]
+        runs = [subprocess.run(words, check=True, capture_output=True, text=True).stdout for _ in range(3)]
+        peaks[iterations] = statistics.median(map(float, runs))
+    few, many = peaks.values()
+    return (
+        f"Peak resident memory of a sweep: {few:.0f} MB for 10^3 iterations, {many:.0f} MB for 10^5: {many / few:.3f}."
+    )
 
 
 def stepping(
@@ -153,29 +143,51 @@ def long_schedules() -> list[str]:
 
 
 def main() -> None:
-    rows = [
-        *start_up(),
-        training(
-            "sweep / bare loop, MLP 512-256, batch 128", {"name": "mlp", "args": {"hidden": [512, 256]}}, 128, 100
-        ),
-        training("sweep / bare loop, convnet 16-32-32, batch 128", {"name": "convnet"}, 128, 40),
-        *schedules(),
+    start = [*start_up(), *schedules()]
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`. Each row runs both sides in turn in one go; the ratio is the median over the pairs, "
+        "below 1 where clrtool is faster.",
+        "",
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), {gpu()}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads",
+        "",
+        "| clrtool / other | clrtool, ms | other, ms | ratio | lowest to highest | pairs |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *start,
+        "",
+        "## The sweep against a bare loop and other finders",
+        "",
+        "Each column is the time of an iteration as a multiple of the bare loop's, the median over rounds in which all "
+        "ways take turns. All have the data in memory, SGD with momentum, the same batches and no early stop. "
+        "`clrtool` runs in the memory format of the others; `its layout` is what it chooses, channels_last for "
+        f"convolutions. {versions()}.",
+        "",
+        *finders.table(finders.CPU_CASES),
+        "",
+        *(["", *finders.table(finders.CUDA_CASES), ""] if torch.cuda.is_available() else []),
+        memory(),
+        "",
+        "## 10^7 iterations of every policy",
+        "",
+        "Seconds on one core; the peak of memory counts the result, in arrays of 10^7 floats (80 MB).",
+        "",
+        "| policy | median of 3, s | slowest, s | arrays |",
+        "| --- | --- | --- | --- |",
+        *long_schedules(),
     ]
-    head = (
-        "# Benchmarks\n\nWritten by `make bench`. Each row runs both sides in turn in one go; the ratio is the median "
-        "over the pairs, below 1 where clrtool is faster.\n\n"
-        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), no GPU used, "
-        f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads\n\n"
-        "| clrtool / other | clrtool, ms | other, ms | ratio | lowest to highest | pairs |\n"
-        "| --- | --- | --- | --- | --- | --- |\n"
-    )
-    long = (
-        "\n## 10^7 iterations of every policy\n\n"
-        "Seconds on one core; the peak of memory counts the result, in arrays of 10^7 floats (80 MB).\n\n"
-        "| policy | median of 3, s | slowest, s | arrays |\n| --- | --- | --- | --- |\n"
-    )
-    RESULTS.write_text(head + "\n".join(rows) + "\n" + long + "\n".join(long_schedules()) + "\n")
+    RESULTS.write_text("\n".join(lines) + "\n")
     sys.stdout.write(RESULTS.read_text())
+
+
+def gpu() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+
+
+def versions() -> str:
+    names = ("torch-lr-finder", "pytorch-ignite", "lightning", "fastai")
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 
 
 if __name__ == "__main__":

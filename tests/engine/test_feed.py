@@ -19,6 +19,8 @@ from tests.engine.problems import digits
 GENERATOR = np.random.default_rng(0)
 X, Y = torch.from_numpy(GENERATOR.normal(size=(300, 6)).astype(np.float32)), torch.arange(300) % 3
 LRS = np.geomspace(1e-3, 0.1, 40).tolist()
+# JAX, which other tests import into this process, warns of every fork.
+FORKS = pytest.mark.filterwarnings("ignore:os.fork")
 
 
 class Mapped(Dataset):
@@ -94,6 +96,7 @@ def float_data():
     return Mapped(pairs), Mapped(pairs, 50)
 
 
+@FORKS
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_gives_the_curve_of_the_data_on_the_device(workers):
     sweep = SweepConfig(start_lr=0.01, end_lr=0.2, epochs=2, seeds=1)
@@ -175,6 +178,7 @@ def test_a_dataloader_gives_its_dataset_and_its_way_to_collate():
         load((DataLoader(Mapped(pairs), sampler=weighted), (X[:50], Y[:50])))
 
 
+@FORKS
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_iterable_comes_in_its_own_order_and_begins_again_when_it_ends(workers):
     feed, _ = load((Flow(95), (X[:50], Y[:50])), samples_per_epoch=60, workers=workers)

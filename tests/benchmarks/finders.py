@@ -1,0 +1,371 @@
+"""A sweep of clrtool, the loop that one would write by hand, and the finders that people use, on the same work.
+
+All train the same model from the same data in memory, with SGD and momentum, over the same learning rates; nothing
+stops early. The finders get the lightest loader that each of them takes: it hands out whole batches, gathered from
+one tensor. What is timed is the call that sweeps; making trainers and learners is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+
+from clrtool.config import AugmentConfig, OptimizerConfig, TrainingConfig
+from clrtool.engine.captured import Captured
+from clrtool.engine.feed import Resident
+from clrtool.engine.learner import Learner
+from clrtool.engine.models import convnet, mlp
+from clrtool.engine.optimizers import OptimizerRecipe
+from clrtool.engine.prepare import Preparation
+from clrtool.engine.problem import Problem
+from clrtool.engine.samples import Samples
+
+Work = Callable[[], object]
+LOWEST, HIGHEST = 1e-5, 1e-2  # no model diverges here, so that no finder has less to do
+SAMPLES = 10_240
+
+
+def resnet18() -> nn.Module:
+    """ResNet-18 as it is used on 32 x 32 images: a 3 x 3 first convolution, no pooling behind it."""
+    from torchvision.models import resnet18 as build
+
+    model: nn.Module = build(num_classes=10)
+    model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    return model
+
+
+MODELS = {
+    "tiny MLP": partial(mlp, (3, 32, 32), 10, (64,)),
+    "small convnet": partial(convnet, (3, 32, 32), 10),
+    "ResNet-18": resnet18,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: what is trained, and how often."""
+
+    model: str
+    batch_size: int
+    iterations: int
+    repeats: int
+    device: str = "cpu"
+    precision: str = "fp32"
+
+    @property
+    def lrs(self) -> list[float]:
+        return np.geomspace(LOWEST, HIGHEST, self.iterations).tolist()
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def data(self) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(SAMPLES, 3, 32, 32, generator=generator)
+        return images.to(self.device), (torch.arange(SAMPLES) % 10).to(self.device)
+
+    def parts(self) -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = MODELS[self.model]().to(self.device)
+        return model, torch.optim.SGD(model.parameters(), lr=LOWEST, momentum=0.9)
+
+    def wrapped(self) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """For finders without a precision of their own: a model that runs in autocast."""
+        model, optimizer = self.parts()
+        return (Autocast(model, self) if self.precision == "bf16" else model), optimizer
+
+    def problem(self, *, channels_last: bool) -> Problem:
+        device = torch.device(self.device)
+        images, labels = self.data()
+        preparation = Preparation(
+            torch.zeros((), device=device), torch.ones((), device=device), AugmentConfig(), channels_last
+        )
+        samples = Samples(preparation.lay_out(images), labels)
+        return Problem(
+            train=Resident(samples, preparation, self.batch_size),
+            heldout=samples.take(slice(0, 100)),
+            make_model=MODELS[self.model],
+            make_optimizer=OptimizerRecipe(torch.optim.SGD, OptimizerConfig(args={"momentum": 0.9})),
+            loss=nn.functional.cross_entropy,
+            device=device,
+            precision=self.precision,
+            channels_last=channels_last,
+            data_sha256="",
+            training=TrainingConfig(),
+        )
+
+
+class Autocast(nn.Module):
+    def __init__(self, model: nn.Module, case: Case) -> None:
+        super().__init__()
+        self.model, self.case = model, case
+
+    def forward(self, x: Tensor) -> Tensor:
+        with self.case.autocast():
+            return self.model(x).float()
+
+
+class Rows(Dataset[tuple[Tensor, Tensor]]):
+    """``rows[places]`` is a batch."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, places: list[int]) -> tuple[Tensor, Tensor]:
+        index = torch.tensor(places, device=self.labels.device)
+        return self.images[index], self.labels[index]
+
+
+def loader(case: Case) -> DataLoader[tuple[Tensor, Tensor]]:
+    rows = Rows(*case.data())
+    return DataLoader(rows, batch_size=None, sampler=BatchSampler(RandomSampler(rows), case.batch_size, drop_last=True))
+
+
+def bare(case: Case) -> Work:
+    """The loop that one would write: a shuffled order, a gather, a step."""
+    images, labels = case.data()
+
+    def work() -> None:
+        model, optimizer = case.parts()
+        per_epoch = len(labels) // case.batch_size
+        for iteration, lr in enumerate(case.lrs):
+            position = iteration % per_epoch
+            if position == 0:
+                order = torch.randperm(len(labels), device=labels.device)
+            places = order[position * case.batch_size :][: case.batch_size]
+            optimizer.param_groups[0]["lr"] = lr
+            optimizer.zero_grad()
+            with case.autocast():
+                loss = nn.functional.cross_entropy(model(images[places]), labels[places])
+            loss.backward()
+            optimizer.step()
+
+    return work
+
+
+def ours(case: Case, *, channels_last: bool) -> Work:
+    """The sweep's training, losses read and checked; on CUDA as a graph that is captured beforehand."""
+    problem = case.problem(channels_last=channels_last)
+    if case.device == "cpu":
+        return lambda: Learner(problem, 0).train(0, case.lrs)
+    return _captured(problem, case, seeds=1)
+
+
+def three_seeds(case: Case) -> Work:
+    return _captured(case.problem(channels_last=case.precision != "fp32"), case, seeds=3)
+
+
+def _captured(problem: Problem, case: Case, seeds: int) -> Work:
+    with problem.on_device():
+        team = Captured(problem, range(seeds), case.lrs)
+        assert team.is_true()
+    return lambda: team.train(0, case.iterations)
+
+
+def hand_captured(case: Case) -> Work:
+    """A CUDA graph of the same step as one writes it: places and learning rate copied in before each replay."""
+    images, labels = case.data()
+    model, _ = case.parts()
+    lr = torch.tensor(LOWEST, device=case.device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, fused=True)
+    places = torch.arange(case.batch_size, device=case.device)
+    table = torch.tensor(case.lrs, device=case.device)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with case.autocast():
+            loss = nn.functional.cross_entropy(model(images[places]), labels[places])
+        loss.backward()
+        optimizer.step()
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.synchronize()
+    optimizer.zero_grad()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+
+    def work() -> None:
+        per_epoch = len(labels) // case.batch_size
+        for iteration in range(case.iterations):
+            position = iteration % per_epoch
+            if position == 0:
+                order = torch.randperm(len(labels), device=labels.device)
+            places.copy_(order[position * case.batch_size :][: case.batch_size])
+            lr.copy_(table[iteration])
+            graph.replay()
+
+    return work
+
+
+def torch_lr_finder(case: Case) -> Work:
+    from torch_lr_finder import LRFinder
+
+    model, optimizer = case.wrapped()
+    finder = LRFinder(model, optimizer, nn.CrossEntropyLoss(), device=case.device)
+    batches = loader(case)
+    return lambda: finder.range_test(batches, end_lr=HIGHEST, num_iter=case.iterations, diverge_th=1e9)
+
+
+def ignite(case: Case) -> Work:
+    from ignite.engine import create_supervised_trainer
+    from ignite.handlers import FastaiLRFinder
+
+    model, optimizer = case.wrapped()
+    trainer = create_supervised_trainer(model, optimizer, nn.CrossEntropyLoss(), device=case.device)
+    finder, batches = FastaiLRFinder(), loader(case)
+    kept = {"model": model, "optimizer": optimizer}
+
+    def work() -> None:
+        with finder.attach(
+            trainer, to_save=kept, num_iter=case.iterations, start_lr=LOWEST, end_lr=HIGHEST, diverge_th=1e9
+        ) as attached:
+            attached.run(batches)
+
+    return work
+
+
+def lightning(case: Case) -> Work:
+    import lightning
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.lr = case.parts()[0], LOWEST
+
+        def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+            return nn.functional.cross_entropy(self.model(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9)
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    batches = loader(case)
+
+    def work() -> None:
+        trainer = lightning.Trainer(
+            accelerator="gpu" if case.device == "cuda" else "cpu", devices=1, logger=False, enable_progress_bar=False,
+            enable_checkpointing=False, enable_model_summary=False, max_epochs=1000,
+            precision="bf16-mixed" if case.precision == "bf16" else "32-true",
+        )  # fmt: skip
+        from lightning.pytorch.tuner import Tuner
+
+        Tuner(trainer).lr_find(
+            Module(), train_dataloaders=batches, num_training=case.iterations, min_lr=LOWEST, max_lr=HIGHEST,
+            early_stop_threshold=None,
+        )  # fmt: skip
+
+    return work
+
+
+def fastai(case: Case) -> Work:
+    from fastai.callback import progress, schedule  # noqa: F401 (no_bar and lr_find are patched in by them)
+    from fastai.data.core import DataLoaders
+    from fastai.learner import Learner as FastaiLearner
+    from fastai.optimizer import OptimWrapper
+
+    model, _ = case.wrapped()
+    loaders = DataLoaders(loader(case), loader(case), device=case.device)
+    sgd = partial(OptimWrapper, opt=torch.optim.SGD, momentum=0.9)
+    learner = FastaiLearner(loaders, model, loss_func=nn.CrossEntropyLoss(), opt_func=sgd)
+
+    def work() -> None:
+        with learner.no_bar(), learner.no_logging():
+            learner.lr_find(
+                start_lr=LOWEST,
+                end_lr=HIGHEST,
+                num_it=case.iterations,
+                stop_div=False,
+                show_plot=False,
+                suggest_funcs=(),
+            )
+
+    return work
+
+
+PEERS = {"torch-lr-finder": torch_lr_finder, "Ignite": ignite, "Lightning": lightning, "fastai": fastai}
+CPU_CASES = (
+    Case("tiny MLP", 128, 200, 5),
+    Case("tiny MLP", 512, 200, 5),
+    Case("small convnet", 128, 200, 3),
+    Case("small convnet", 512, 200, 3),
+    Case("ResNet-18", 128, 6, 1),
+)
+CUDA_CASES = tuple(
+    Case(model, batch_size, 200, 7, "cuda", precision)
+    for model in MODELS
+    for batch_size in (128, 512)
+    for precision in ("fp32", "bf16")
+)
+
+
+def works(case: Case) -> dict[str, Work]:
+    """Every way to do the work of a case, by name."""
+    found = {"bare loop": bare(case), "clrtool": ours(case, channels_last=False)}
+    if case.model != "tiny MLP":
+        found["clrtool, its layout"] = ours(case, channels_last=True)
+    if case.device == "cuda":
+        found |= {"hand-captured": hand_captured(case), "clrtool, 3 seeds": three_seeds(case)}
+    return found | {name: peer(case) for name, peer in PEERS.items()}
+
+
+def measure(case: Case) -> dict[str, float]:
+    """Milliseconds of an iteration for the bare loop, and every other way as a multiple: medians over the rounds."""
+    times: dict[str, list[float]] = {}
+    nowhere = io.StringIO()
+    for turn in range(case.repeats + 1):
+        for name, work in works(replace(case, iterations=min(case.iterations, 20)) if turn == 0 else case).items():
+            _wait(case)
+            begin = time.perf_counter()
+            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+                work()
+            _wait(case)
+            if turn:  # the first round warms up
+                times.setdefault(name, []).append(time.perf_counter() - begin)
+    ratios = {
+        name: statistics.median(one / other for one, other in zip(values, times["bare loop"], strict=True))
+        for name, values in times.items()
+    }
+    return ratios | {"bare loop": 1e3 * statistics.median(times["bare loop"]) / case.iterations}
+
+
+def _wait(case: Case) -> None:
+    if case.device == "cuda":
+        torch.cuda.synchronize()
+
+
+def table(cases: tuple[Case, ...]) -> Iterator[str]:
+    """Markdown rows, printed as they are measured."""
+    warnings.simplefilter("ignore")
+    names = ["clrtool", "clrtool, its layout", *PEERS]
+    if cases[0].device == "cuda":
+        names[2:2] = ["hand-captured", "clrtool, 3 seeds"]
+    yield f"| work | bare loop, ms an iteration | {' | '.join(names)} |"
+    yield f"| --- | --- |{' --- |' * len(names)}"
+    for case in cases:
+        found = measure(case)
+        cells = " | ".join(f"{found[name]:.2f}" if name in found else "" for name in names)
+        work = f"{case.model}, batch {case.batch_size}, {case.precision}, {case.iterations} iterations"
+        row = f"| {work} | {found['bare loop']:.2f} | {cells} |"
+        sys.stdout.write(row + "\n")
+        sys.stdout.flush()
+        yield row
