@@ -42,7 +42,7 @@ class Problem:
         data_sha256: hash of both sets.
         training: micro-batches, clipping, and the ways to be faster.
         metric, measure: what the bounds are read from, and how it is measured; None where that is the loss.
-        evaluations: that a sweep makes after its first, which comes before any training.
+        evaluations: of a sweep whose config leaves them to be counted, after a first one before any training.
         groups: the parameter groups of the optimizer.
         warnings: what may make the bounds mean something else than they seem to.
     """

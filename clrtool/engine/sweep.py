@@ -39,6 +39,7 @@ def run_range_test(
         MachineError: the device is out of memory.
     """
     iterations = max(2, round(config.epochs * problem.iterations_per_epoch))
+    evaluations = problem.evaluations if config.evaluations == "auto" else config.evaluations
     seconds = {"train": 0.0, "evaluation": 0.0}
     with problem.on_device():
         start_lr, end_lr, scouted = _ends(problem, config, seed)
@@ -47,7 +48,7 @@ def run_range_test(
         curves: list[Curve] = []
         for team in make_teams(problem, lrs.tolist(), range(seed, seed + config.seeds)):
             engine = team.engine
-            curves += _sweep(problem, lrs, team, seconds, on_point)
+            curves += _sweep(lrs, team, evaluations, seconds, on_point)
     return SweepRecord(
         start_lr=start_lr,
         end_lr=end_lr,
@@ -122,9 +123,9 @@ class _Track:
         return Curve.from_points(self.learner.seed, self.outcome or SweepOutcome.COMPLETED, self.points)
 
 
-def _sweep(problem: Problem, lrs: FloatArray, team: Team, seconds: dict[str, float], on_point: OnPoint) -> list[Curve]:
+def _sweep(lrs: FloatArray, team: Team, evaluations: int, seconds: dict[str, float], on_point: OnPoint) -> list[Curve]:
     """Train a team from evaluation to evaluation, each member until the end or until its loss leaves all bounds."""
-    stops = np.unique(np.linspace(0, len(lrs), min(problem.evaluations, len(lrs)) + 1).round().astype(int)).tolist()
+    stops = np.unique(np.linspace(0, len(lrs), min(evaluations, len(lrs)) + 1).round().astype(int)).tolist()
     tracks = [_Track(learner) for learner in team.members]
     losses: list[list[float]] = [[] for _ in tracks]
     for start, stop in pairwise([0, *stops]):

@@ -147,11 +147,15 @@ def main() -> None:
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`. Each row runs both sides in turn in one go; the ratio is the median over the pairs, "
-        "below 1 where clrtool is faster.",
+        (
+            "Written by `make bench`. Each row runs both sides in turn in one go; the ratio is the median over the pairs, "
+            "below 1 where clrtool is faster."
+        ),
         "",
-        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), {gpu()}, "
-        f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads",
+        (
+            f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), {gpu()}, "
+            f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+        ),
         "",
         "| clrtool / other | clrtool, ms | other, ms | ratio | lowest to highest | pairs |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -159,10 +163,12 @@ def main() -> None:
         "",
         "## The sweep against a bare loop and other finders",
         "",
-        "Each column is the time of an iteration as a multiple of the bare loop's, the median over rounds in which all "
-        "ways take turns. All have the data in memory, SGD with momentum, the same batches and no early stop. "
-        "`clrtool` runs in the memory format of the others; `its layout` is what it chooses, channels_last for "
-        f"convolutions. {versions()}.",
+        (
+            "Each column is the time of an iteration as a multiple of the bare loop's, the median over rounds in which all "
+            "ways take turns. All have the data in memory, SGD with momentum, the same batches and no early stop. "
+            "`clrtool` runs in the memory format of the others; `its layout` is what it chooses, channels_last for "
+            f"convolutions. {versions()}."
+        ),
         "",
         *finders.table(finders.CPU_CASES),
         "",

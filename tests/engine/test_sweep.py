@@ -1,7 +1,6 @@
 """The sweep against theory, against a loop written out by hand, and against its own promises."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +34,7 @@ class Weight(nn.Module):
         return self.w.expand(len(x), 1)
 
 
-def problem(model=Weight, loss=None, samples=400, batch_size=1, device="cpu", evaluations=400):
+def problem(model=Weight, loss=None, samples=400, batch_size=1, device="cpu"):
     place = torch.device(device)
     data = Samples(torch.zeros(samples, 1, device=place), torch.zeros(samples, dtype=torch.int64, device=place))
     zero, one = torch.zeros((), device=place), torch.ones((), device=place)
@@ -43,14 +42,12 @@ def problem(model=Weight, loss=None, samples=400, batch_size=1, device="cpu", ev
     return Problem(
         train=feed, heldout=Samples(data.inputs[:2], data.targets[:2]), make_model=model, loss=loss,
         make_optimizer=OptimizerRecipe(torch.optim.SGD, OptimizerConfig()), device=place, precision="fp32",
-        channels_last=False, data_sha256="", training=TrainingConfig(), evaluations=evaluations,
+        channels_last=False, data_sha256="", training=TrainingConfig(),
     )  # fmt: skip
 
 
 def sweep_of(problem, seed=0, **changes):
-    settings = {"start_lr": 0.01, "end_lr": 1.0, "spacing": "linear", "epochs": 1, "seeds": 1}
-    if "evaluations" in changes:
-        problem = replace(problem, evaluations=changes["evaluations"])
+    settings = {"start_lr": 0.01, "end_lr": 1.0, "spacing": "linear", "epochs": 1, "evaluations": 400, "seeds": 1}
     return run_range_test(problem, SweepConfig(**settings | changes), seed, lambda seed, point: None)
 
 
