@@ -80,11 +80,10 @@ def test_the_readme_shows_what_the_command_prints_today(cli, words, output):
 
 def test_the_readme_shows_the_range_test_and_its_plan_as_they_are_today(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    printed = (cli("rangetest", "digits", "-q").out + cli("plan", "digits").out).split()
-    (block,) = [
-        block for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL) if "rangetest digits" in block
-    ]
-    shown = [line for line in block.splitlines() if not line.startswith("$ ")]
+    by_loss = ["rangetest", "digits", "-q", "metric=loss", "-o", "runs/by-loss"]
+    printed = (cli("rangetest", "digits", "-q").out + cli("plan", "digits").out + cli(*by_loss).out).split()
+    blocks = [block for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL) if "rangetest digits" in block]
+    shown = [line for block in blocks for line in block.splitlines() if not line.startswith("$ ")]
     words = " ".join(shown).split()
     # numbers may differ in another torch on another processor, and times always do
     assert [word for word in words if word.isalpha()] == [word for word in printed if word.isalpha()]

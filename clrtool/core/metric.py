@@ -20,12 +20,14 @@ class Metric:
         label: what people read, in the middle of a sentence.
         higher_is_better: which way it goes while a model learns.
         is_share: whether it is a share of right answers between 0 and 1, whose noise follows from their number.
+        unit: what it is counted over.
     """
 
     name: str
     label: str
     higher_is_better: bool = True
     is_share: bool = False
+    unit: str = "sample"
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier() or (self.is_share and not self.higher_is_better):
@@ -62,6 +64,6 @@ class Metric:
 
 ACCURACY = Metric("accuracy", "accuracy", is_share=True)
 TOP5 = Metric("top5", "top-5 accuracy", is_share=True)
-TOKEN_ACCURACY = Metric("token_accuracy", "token accuracy", is_share=True)
+TOKEN_ACCURACY = Metric("token_accuracy", "token accuracy", is_share=True, unit="token")
 LOSS = Metric("loss", "held-out loss", higher_is_better=False)
 METRICS = {metric.name: metric for metric in (ACCURACY, TOP5, TOKEN_ACCURACY, LOSS)}

@@ -43,7 +43,7 @@ def result_table(record: RunRecord, title: str) -> Table:
     swept = f"From {sweep.start_lr:.2g} to {sweep.end_lr:.2g}, {sweep.spacing}."
     swept += "" if sweep.engine == "eager" else f" Steps: {sweep.engine}."
     table.add_row("sweep", f"{seconds:.1f} s\n{sweep.cost_epochs:.3g} epochs", _text(f"{swept} {_outcomes(sweep)}"))
-    table.add_row("held out", count(sweep.heldout_samples, "sample"), _text(_evaluations(sweep)))
+    table.add_row("held out", count(sweep.heldout_samples, sweep.metric.unit), _text(_evaluations(sweep)))
     for warning in sweep.warnings:
         table.add_row("warning", "", _text(warning))
     return table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
@@ -71,15 +73,23 @@ def _scale_axes(top: Axes, bottom: Axes, sweep: SweepRecord) -> None:
         bottom.xaxis.set_major_formatter(FuncFormatter(lambda lr, _: f"{lr:g}"))
         bottom.xaxis.set_minor_formatter(NullFormatter())
     top.set_xlim(sweep.start_lr, sweep.end_lr)
-    top.set_ylim(bottom=0)
-    losses = np.concatenate([np.concatenate((curve.heldout_loss, curve.train_loss)) for curve in sweep.curves])
-    losses = losses[np.isfinite(losses)]
-    first = max(curve.heldout_loss[0] for curve in sweep.curves)
-    if len(losses) and losses.min() >= 0 and losses.max() > LOSS_CLIP * first:
-        bottom.set_ylim(0, LOSS_CLIP * first)
+    if sweep.metric.is_share:
+        top.set_ylim(bottom=0)
+    elif not sweep.metric.higher_is_better:
+        _clip(top, [curve.metric for curve in sweep.curves])
+    _clip(bottom, [each for curve in sweep.curves for each in (curve.heldout_loss, curve.train_loss)])
+
+
+def _clip(axes: Axes, losses: Sequence[FloatArray]) -> None:
+    """Cut off what exploded, and say so."""
+    values = np.concatenate(losses)
+    values = values[np.isfinite(values)]
+    first = max(each[0] for each in losses if np.isfinite(each[0]))
+    if len(values) and values.min() >= 0 and values.max() > LOSS_CLIP * first:
+        axes.set_ylim(0, LOSS_CLIP * first)
         behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1}
-        note = f"axis ends at {LOSS_CLIP:g} × the first loss"
-        bottom.text(0.01, 0.04, note, transform=bottom.transAxes, fontsize=8, color=GREY, bbox=behind)
+        note = f"axis ends at {LOSS_CLIP:g} × the first value"
+        axes.text(0.01, 0.04, note, transform=axes.transAxes, fontsize=8, color=GREY, bbox=behind)
 
 
 def _shade(axes: Axes, bounds: Bounds) -> None:
