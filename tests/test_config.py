@@ -225,7 +225,7 @@ def test_every_shipped_config_loads_opens_with_a_sentence_and_fits_the_schema(na
 
 
 def test_the_shipped_configs_are_those_that_the_readme_names():
-    assert set(shipped_configs()) == {"digits", "cifar10", "cifar10-mlp-adamw", "custom"}
+    assert set(shipped_configs()) == {"digits", "text", "cifar10", "cifar10-mlp-adamw", "custom"}
 
 
 def test_the_schema_refuses_what_the_tree_refuses():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from clrtool.config import ModelConfig, RangeTestConfig
 from clrtool.engine.data import Data, load_data
 from clrtool.engine.evaluations import evaluation_budget
-from clrtool.engine.feed import Streamed
+from clrtool.engine.feed import Batch, Streamed
 from clrtool.engine.imports import blamed_on, call, import_factory
 from clrtool.engine.learner import Learner
 from clrtool.engine.losses import Criterion, make_loss, make_measure
@@ -56,7 +58,7 @@ def build_problem(
 
     metric = config.metric.metric
     with memory_of("data"):
-        data = load_data(config.data, config.seed, metric, place, download=download, factory=factory)
+        data = load_data(config, place, download=download, factory=factory)
     make_model = with_weights(_model_recipe(config.model, data, factory), config.model)
     with memory_of("model.args"):
         channels_last = _wants_channels_last(config, place, make_model)
@@ -66,7 +68,7 @@ def build_problem(
         heldout=heldout,
         make_model=make_model,
         make_optimizer=make_optimizer_recipe(config.optimizer, factory),
-        loss=make_loss(config.loss, data.first.task, factory),
+        loss=make_loss(config.loss, data.first.task, factory, place),
         device=place,
         precision=config.precision,
         channels_last=channels_last,
@@ -151,8 +153,10 @@ def _tried_out(problem: Problem, config: RangeTestConfig, num_outputs: int) -> P
         number, size = evaluation_budget(
             learner.model, inputs, config.sweep, problem.iterations_per_epoch, len(problem.heldout)
         )
+        _try_step(learner, (inputs, targets))
         learner.train(0, [1e-9, 1e-9])  # two steps, for some optimizers use an argument in the second only
-        learner.evaluate()
+        if not math.isfinite(learner.evaluate()[1]):
+            raise ConfigError(f"metric: is not finite for a fresh model: {learner.evaluate()[1]}")
         warning = response_warning(problem)
     return replace(
         problem,
@@ -161,6 +165,22 @@ def _tried_out(problem: Problem, config: RangeTestConfig, num_outputs: int) -> P
         groups=describe_groups(learner.optimizer),
         warnings=(warning,) if warning else (),
     )
+
+
+def _try_step(learner: Learner, batch: Batch) -> None:
+    """One step in its pieces, so that each can name its field."""
+    for group in learner.optimizer.param_groups:
+        group["lr"] = 1e-9
+    with blamed_on("loss"):
+        learner.backward(batch)
+    with blamed_on("optimizer.args"):
+        learner.optimizer.step()
+    measure = learner.problem.measure
+    if measure is not None:
+        with blamed_on("metric"), torch.no_grad():
+            value, _ = measure(run_model(learner.model, batch[0]), batch[1])
+            if value.numel() != 1:
+                raise ConfigError(f"metric: must give one number, got shape {tuple(value.shape)}")
 
 
 def _check_outputs(problem: Problem, model: nn.Module, batch: Samples, num_outputs: int) -> int | None:
@@ -176,7 +196,9 @@ def _check_outputs(problem: Problem, model: nn.Module, batch: Samples, num_outpu
         raise ConfigError(f"model: outputs must be {wanted} for {len(batch)} samples, got {tuple(outputs.shape)}")
     if isinstance(problem.loss, Criterion) and problem.loss.is_cross_entropy and outputs.shape[-1] < num_outputs:
         raise ConfigError(f"model: has {outputs.shape[-1]} outputs for the {num_outputs} classes of the data")
-    with blamed_on("loss"):
+    with blamed_on("loss"), warnings.catch_warnings():
+        # torch broadcasts outputs and targets of two shapes, and warns; it is never what was meant
+        warnings.filterwarnings("error", message="Using a target size")
         loss = problem.loss(outputs, batch.targets)
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise ConfigError(f"loss: must give one number, got {loss!r:.100}")

@@ -12,13 +12,18 @@ rates; if they differ, or if anything of the problem cannot be captured, the ref
 from __future__ import annotations
 
 import math
+import pickle
+import random
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from clrtool.engine.feed import Resident
+from clrtool.engine.imports import describe
 from clrtool.engine.learner import READ_EVERY, Learner
 from clrtool.engine.problem import Problem, seed_everything
 from clrtool.engine.response import length
@@ -29,6 +34,8 @@ WARM_UP = 3
 CHECKED = (0.01, 0.04)
 # How far the checked step may be from the reference's: kernels may add in another order.
 TOLERANCE = 0.05
+# Seeds that run at once; a GPU has no room for more small kernels than these.
+STREAMS = 8
 
 
 class Team(Protocol):
@@ -59,16 +66,18 @@ class Single:
 
 def why_not(problem: Problem) -> str | None:
     """What keeps a problem from being captured; None if nothing does."""
-    given = problem.make_optimizer.config.args
+    config = problem.make_optimizer.config
+    given = [config.args, *(rule.args for rule in config.groups)]
     reasons = {
         "training.fast is off": not problem.training.fast,
         "the data is streamed": not isinstance(problem.train, Resident),
         "in fp16 each step is asked whether it succeeded": problem.precision == "fp16",
         "torch.compile does its own capture": problem.training.compile,
-        "the optimizer comes from a factory": problem.make_optimizer.config.factory is not None,
+        "the optimizer comes from a factory": config.factory is not None,
+        f"{config.name} begins from a state of its own": config.name in ("ASGD", "Rprop"),
         f"{problem.make_optimizer.name} cannot take its learning rate from the device": not _options(problem),
-        "the optimizer's way to step is set in its args": bool({"fused", "foreach", "capturable"} & set(given)),
-        "dampening makes the first step another one": bool(given.get("dampening")),
+        "the optimizer's way to step is set in its args": any({"fused", "foreach", "capturable"} & {*a} for a in given),
+        "dampening makes the first step another one": any(args.get("dampening") for args in given),
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
 
@@ -115,24 +124,41 @@ class Captured:
                     part.step()
 
     def _capture(self) -> torch.cuda.CUDAGraph:
-        streams = [torch.cuda.Stream() for _ in self._parts]  # type: ignore[no-untyped-call]
-        for _ in range(WARM_UP):
-            self._fork(streams)
+        streams = [torch.cuda.Stream() for _ in self._parts[:STREAMS]]  # type: ignore[no-untyped-call]
+        buffers = _buffers(self.members)
+        for turn in range(WARM_UP):
+            for part in self._parts:
+                part.seek(0)
+            drawn = _host_generators()
+            # A step that waits for the device cannot be captured: say so here, where the message is of use.
+            torch.cuda.set_sync_debug_mode("error" if turn else "default")
+            try:
+                self._fork(streams)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            if _host_generators() != drawn:
+                raise RuntimeError("the model or the loss draws random numbers outside the device")
+        if any(one is not other for one, other in zip(buffers, _buffers(self.members), strict=True)):
+            raise RuntimeError("the model replaces its buffers in a step")
         torch.cuda.synchronize()
         self._reset()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream()):  # type: ignore[no-untyped-call]
             self._fork(streams)
         return graph
 
     def _fork(self, streams: Sequence[torch.cuda.Stream]) -> None:
         """One step of every part on a stream of its own, so that small kernels of several run at once."""
         main = torch.cuda.current_stream()
-        for part, stream in zip(self._parts, streams, strict=True):
+        for stream in streams:
             stream.wait_stream(main)
-            with torch.cuda.stream(stream):
-                part.step()
-            main.wait_stream(stream)
+        try:
+            for part, stream in zip(self._parts, cycle(streams), strict=False):
+                with torch.cuda.stream(stream):
+                    part.step()
+        finally:  # a capture that fails with work left on a stream would hide why
+            for stream in streams:
+                main.wait_stream(stream)
 
     def _reset(self) -> None:
         for part in self._parts:
@@ -147,11 +173,12 @@ class Captured:
         before = [_weights(learner) for learner in self.members]
         self._steps(1, 2)
         moved = [_difference(_weights(each), old) for each, old in zip(self.members, before, strict=True)]
+        held = [_float_buffers(learner) for learner in self.members]
         self._reset()
         for part, table in zip(self._parts, tables, strict=True):
             part.table[:2] = table
         problem = self._parts[0].problem
-        found = [_is_near(problem, each.seed, steps) for each, steps in zip(self.members, moved, strict=True)]
+        found = [_is_near(problem, each.seed, *seen) for each, *seen in zip(self.members, moved, held, strict=True)]
         seed_everything(self.members[0].seed)
         return all(found)
 
@@ -164,6 +191,8 @@ class _Part:
         device = problem.device
         self.problem, self.feed = problem, problem.train
         self.learner = Learner(problem, seed, lr=torch.tensor(1.0, device=device), **_options(problem))
+        # The steps before capture are meant to be uncaptured: torch need not warn of them.
+        self.learner.optimizer._warned_capturable_if_run_uncaptured = True
         for group in self.learner.optimizer.param_groups:
             group["lr"] = torch.zeros((), device=device)  # one each: torch gives the same tensor to all
         self.table = torch.tensor(lrs, dtype=torch.float32, device=device)
@@ -172,8 +201,9 @@ class _Part:
         self._rows = torch.arange(problem.batch_size, device=device)
         self._order = self.feed.order(seed, 0)
         self._epoch, self._next = 0, 0
-        self._weights = {name: value.clone() for name, value in self.learner.model.state_dict().items()}
-        self._state = [value.clone() for value in self._optimizer_tensors()]
+        model = self.learner.model
+        self._kept = [(each, each.detach().clone()) for each in (*model.parameters(), *model.buffers())]
+        self._state = [value.clone() for _, value in self._optimizer_tensors()]
         self.learner.begin_training()
 
     def seek(self, iteration: int) -> None:
@@ -198,41 +228,67 @@ class _Part:
         self.learner.clip()
         lr = self.table.index_select(0, self.iteration).squeeze(0)
         for group in self.learner.optimizer.param_groups:
-            group["lr"].copy_(lr * group["lr_ratio"])
+            torch.mul(lr, group["lr_ratio"], out=group["lr"])
         self.learner.optimizer.step()
-        self.losses.index_copy_(0, self.iteration, loss.reshape(1))
+        self.losses.index_copy_(0, self.iteration, loss.reshape(1).to(self.losses.dtype))
         self.iteration += 1
         self.position += 1
 
     def reset(self) -> None:
         """Weights, statistics and optimizer as they were made, in the memory that the graph knows."""
-        self.learner.model.load_state_dict(self._weights)
-        for place, value in enumerate(self._optimizer_tensors()):
-            # What was not there before the first step begins at zero; where that is not so, the check will tell.
-            value.copy_(self._state[place]) if self._state else value.zero_()
+        with torch.no_grad():
+            for tensor, first in self._kept:
+                tensor.copy_(first)
+        for place, (name, value) in enumerate(self._optimizer_tensors()):
+            # What was not there before the first step begins at zero, but for NAdam's product of momenta.
+            value.copy_(self._state[place]) if self._state else value.fill_(float(name == "mu_product"))
         self.learner.optimizer.zero_grad()
         self._next = -1
 
-    def _optimizer_tensors(self) -> list[Tensor]:
+    def _optimizer_tensors(self) -> list[tuple[str, Tensor]]:
         states = self.learner.optimizer.state.values()
-        return [value for state in states for value in state.values() if isinstance(value, Tensor)]
+        return [(name, value) for state in states for name, value in state.items() if isinstance(value, Tensor)]
 
 
-def _is_near(problem: Problem, seed: int, moved: Sequence[Tensor]) -> bool:
-    """Whether a second step is that of the reference, as near as two references are that draw other random numbers."""
-    first, again = (_second_step(problem, seed, draws) for draws in (seed, seed + 1))
-    size = length(first)
-    spread = length(_difference(first, again))
-    return length(_difference(moved, first)) <= TOLERANCE * size + 1.5 * spread
+def _is_near(problem: Problem, seed: int, moved: Sequence[Tensor], held: Sequence[Tensor]) -> bool:
+    """Whether a second step is that of the reference, as near as two references are that draw other random numbers.
+
+    Masks of dropout turn a step and hardly change its length, so a length that is wrong is never excused by them.
+    """
+    step, buffers = _second_step(problem, seed, seed)
+    size, error = length(step), length(_difference(moved, step))
+    near = error <= TOLERANCE * size and length(_difference(held, buffers)) <= TOLERANCE * length(buffers)
+    if near or not 0.5 * size <= length(moved) <= 2 * size:
+        return near
+    other_step, other_buffers = _second_step(problem, seed, seed + 1)
+    spread = length(_difference(step, other_step)), length(_difference(buffers, other_buffers))
+    return (
+        error <= TOLERANCE * size + 1.5 * spread[0]
+        and length(_difference(held, buffers)) <= TOLERANCE * length(buffers) + 1.5 * spread[1]
+    )
 
 
-def _second_step(problem: Problem, seed: int, draws: int) -> list[Tensor]:
+def _second_step(problem: Problem, seed: int, draws: int) -> tuple[list[Tensor], list[Tensor]]:
+    """The change of the reference's weights in its second step, and its buffers after it."""
     learner = Learner(problem, seed)
     seed_everything(draws)
     learner.train(0, CHECKED[:1])
     before = _weights(learner)
     learner.train(1, CHECKED[1:])
-    return _difference(_weights(learner), before)
+    return _difference(_weights(learner), before), _float_buffers(learner)
+
+
+def _float_buffers(learner: Learner) -> list[Tensor]:
+    return [each.clone() for each in learner.model.buffers() if each.is_floating_point()]
+
+
+def _buffers(learners: Sequence[Learner]) -> list[Tensor]:
+    return [each for learner in learners for each in learner.model.buffers()]
+
+
+def _host_generators() -> tuple[object, ...]:
+    """The state of every generator whose numbers a graph would freeze."""
+    return torch.get_rng_state().tolist(), random.getstate(), pickle.dumps(np.random.get_state())  # noqa: NPY002
 
 
 def _weights(learner: Learner) -> list[Tensor]:
@@ -248,21 +304,29 @@ def make_teams(problem: Problem, lrs: Sequence[float], seeds: Sequence[int]) -> 
     if problem.device.type != "cuda":
         yield from (Single(problem, seed, lrs, "eager") for seed in seeds)
         return
-    reason = why_not(problem)
-    if reason is None:
-        try:
-            team = Captured(problem, seeds, lrs)
-            if team.is_true():
-                yield team
-                return
-            reason = "the captured step is not that of the reference"
-        except (torch.OutOfMemoryError, MemoryError):
-            reason = "the seeds do not fit on the device at once"
-        except RuntimeError as error:  # whatever an operation says that cannot be captured
-            reason = f"the step cannot be captured: {str(error).partition(chr(10))[0][:200]}"
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-    yield from (Single(problem, seed, lrs, f"eager: {reason}") for seed in seeds)
+    made = _captured(problem, lrs, seeds)
+    if isinstance(made, Captured):
+        yield made
+        return
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    yield from (Single(problem, seed, lrs, f"eager: {made}") for seed in seeds)
+
+
+def _captured(problem: Problem, lrs: Sequence[float], seeds: Sequence[int]) -> Captured | str:
+    """A team whose step was captured and checked, or why there is none. A fault of the problem's own shows again."""
+    if reason := why_not(problem):
+        return reason
+    try:
+        team = Captured(problem, seeds, lrs)
+        return team if team.is_true() else "the captured step is not that of the reference"
+    except Exception as error:  # noqa: BLE001 (whatever cannot be captured runs in the plain loop)
+        cause: BaseException = error
+        while cause.__context__ is not None:
+            cause = cause.__context__
+        if isinstance(cause, torch.OutOfMemoryError | MemoryError):
+            return "the seeds do not fit on the device at once"
+        return f"the step cannot be captured: {describe(cause)[:200]}"
 
 
 def until_broken(losses: list[float]) -> list[float]:

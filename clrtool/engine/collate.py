@@ -51,26 +51,37 @@ class Collate:
         try:
             samples = self._to_samples(items)
             check_samples(samples, "training")
+            if len(samples) != len(items):
+                raise ConfigError(f"{self._source}: gave {len(samples)} samples of {len(items)}")
         except ConfigError as error:
             return Fault(str(error))
         except Exception as error:  # noqa: BLE001 (whatever a user's code raises)
-            hint = "; samples differ in shape: set data.args.size" if "stack expects each" in str(error) else ""
-            where = "data.batch" if self.unpack else "data: collating a batch"
-            return Fault(f"{where}: {describe(error)}{hint}")
+            ragged = "stack expects each" in str(error)
+            hint = "; samples differ in shape: set data.args.size, or return a DataLoader with a collate_fn"
+            return Fault(f"{self._source}: {describe(error)}{hint if ragged else ''}")
         return samples
 
     def _to_samples(self, items: list[Any]) -> Samples:
         batch = self.joined(items) if self.joined else default_collate([self._plain(item) for item in items])
-        inputs, targets = self.unpack(batch) if self.unpack else default_unpack(batch)
+        taken = self.unpack(batch) if self.unpack else default_unpack(batch)
+        if not isinstance(taken, tuple | list) or len(taken) != 2:
+            raise ConfigError(f"data.batch: must return (inputs, targets), it returned {type(taken).__name__}")
+        inputs, targets = taken
         return Samples(_as_inputs(inputs), as_targets(_as_tensor(targets, "targets")))
 
+    @property
+    def _source(self) -> str:
+        return "data.batch" if self.unpack else "data: collating a batch"
+
     def _plain(self, item: Any) -> Any:
-        """An item with every image in it as a tensor (C, H, W) of uint8."""
+        """An item with every image in it as a tensor (C, H, W) of uint8, and every list of numbers as a tensor."""
         if isinstance(item, Mapping):
             return {name: self._plain(value) for name, value in item.items()}
+        if isinstance(item, list) and item and all(isinstance(each, int | float) for each in item):
+            return torch.tensor(item)
         if isinstance(item, tuple | list):
             return tuple(map(self._plain, item))
-        if not hasattr(item, "resize") or isinstance(item, Tensor | np.ndarray):
+        if not hasattr(item, "resize") or isinstance(item, Tensor | np.ndarray | np.generic):
             return item
         from torchvision.transforms.functional import pil_to_tensor
 

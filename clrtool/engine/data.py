@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from clrtool.config import AugmentConfig, DataConfig
-from clrtool.core.metric import ACCURACY, TOP5, Metric
+from clrtool.config import AugmentConfig, DataConfig, RangeTestConfig
+from clrtool.core.metric import ACCURACY, TOP5
 from clrtool.engine import datasets
 from clrtool.engine.collate import Collate, nbytes
 from clrtool.engine.datasets import Part, Split
 from clrtool.engine.feed import Feed, Resident, Streamed, usual_workers
 from clrtool.engine.imports import call
 from clrtool.engine.lazy import Lazy, Stream
+from clrtool.engine.losses import takes_values
 from clrtool.engine.prepare import Preparation, channel_statistics
 from clrtool.engine.samples import (
     Samples,
@@ -91,32 +92,39 @@ def settled(samples: Samples, preparation: Preparation) -> Samples:
     return Samples(inputs, samples.targets)
 
 
-def load_data(
-    config: DataConfig, seed: int, metric: Metric, device: torch.device, *, download: bool, factory: FactoryImport
-) -> Data:
+def load_data(config: RangeTestConfig, device: torch.device, *, download: bool, factory: FactoryImport) -> Data:
     """Both sets of a config, the held-out one split off if it is not given.
 
     Raises:
         ConfigError: the data is not what can be trained on.
         MachineError: it is not there.
     """
-    train, heldout = _hold_out(*_load(config, seed, download, factory), config.heldout, seed)
-    train = _in_memory(train, config, device)
-    first = train if isinstance(train, Samples) else _some(train, config.batch_size, seed)
-    if metric in (ACCURACY, TOP5):
-        first, heldout = as_classes(first), as_classes(heldout)
-        train = first if isinstance(train, Samples) else train
+    data, seed = config.data, config.seed
+    given, heldout = _hold_out(*_load(data, seed, download, factory), data.heldout, seed)
+    train = _in_memory(given, data, device)
+    places, first = (None, given) if isinstance(given, Samples) else _some(given, train, data.batch_size, seed)
+    first, heldout = (_with_targets(each, config) for each in (first, heldout))
     for samples, name in ((first, "training"), (heldout, "held-out")):
         check_samples(samples, name)
-    size, num_outputs = _size(train, config), check_pair(first, heldout)
-    if isinstance(train, Lazy) and train.labels:
-        num_outputs = max(num_outputs, 1 + max(train.labels))
-    if config.batch_size > size:
-        raise ConfigError(f"data.batch_size = {config.batch_size} must be at most the {size} training samples")
+    size, num_outputs = _size(train, data), check_pair(first, heldout)
+    if isinstance(train, Lazy) and places is not None:
+        num_outputs = max(num_outputs, train.highest_label(places, first.targets) + 1)
+    if data.batch_size > size:
+        raise ConfigError(f"data.batch_size = {data.batch_size} must be at most the {size} training samples")
     if isinstance(train, Samples):
-        check_classes(train, num_outputs)
-    _check_augment(config, first)
+        train = first
+        check_classes(first, num_outputs)
+    _check_augment(data, first)
     return Data(train, first, heldout, size, num_outputs)
+
+
+def _with_targets(samples: Samples, config: RangeTestConfig) -> Samples:
+    """Samples with targets of the type that metric and loss take."""
+    if config.metric.metric in (ACCURACY, TOP5):
+        return as_classes(samples)
+    if config.loss.name is not None and takes_values(config.loss.name) and not config.metric.metric.is_share:
+        return Samples(samples.inputs, samples.targets.float())
+    return samples
 
 
 def _load(data: DataConfig, seed: int, download: bool, factory: FactoryImport) -> Split:
@@ -178,12 +186,15 @@ def _fits(train: Samples | Lazy, device: torch.device) -> bool:
     return nbytes(train.read([0])) * len(train) <= min(room, RESIDENT_BYTES) and not train.is_random()
 
 
-def _some(train: Lazy | Stream, batch_size: int, seed: int) -> Samples:
-    """Samples of a set that is streamed, for its shapes and statistics: a draw, or the beginning of an iterable."""
+def _some(given: Lazy | Stream, train: Part, batch_size: int, seed: int) -> tuple[Sequence[int] | None, Samples]:
+    """Samples of a set for its shapes and statistics, with their places: all that are in memory, or some."""
+    if isinstance(train, Samples):
+        return None, train
     number = max(SEEN, batch_size)
-    if isinstance(train, Stream):
-        return train.first(number)
-    return train.read(choose(train.labels, len(train), number, seed).tolist())
+    if isinstance(given, Stream):
+        return None, given.first(number)
+    places = choose(given.labels, len(given), number, seed).tolist()
+    return places, given.read(places)
 
 
 def _size(train: Part, config: DataConfig) -> int:

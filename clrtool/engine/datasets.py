@@ -14,9 +14,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
 
 from clrtool.engine.collate import Collate, Unpack
 from clrtool.engine.imports import blamed_on
@@ -63,7 +64,10 @@ def text(seed: int, path: str, length: Count = 64) -> Split:  # noqa: ARG001
 
     The last tenth of the file is held out, so that no window of it was seen in training.
     """
-    data = np.frombuffer(_existing(Path(path)).read_bytes(), dtype=np.uint8).astype(np.int64)
+    try:
+        data = np.frombuffer(_existing(Path(path)).read_bytes(), dtype=np.uint8).astype(np.int64)
+    except OSError as error:
+        raise ConfigError(f"data.args.path: {path} cannot be read: {error.strerror}") from error
     windows = (len(data) - 1) // length
     if windows < 10:
         raise ConfigError(f"data.args.path: {path} holds {len(data)} bytes; ten windows need {10 * length + 1}")
@@ -148,14 +152,14 @@ def from_factory(made: Any, unpack: Unpack | None) -> Split:
 def _part(part: Any, unpack: Unpack | None, name: str) -> Part:
     if isinstance(part, tuple | list) and len(part) == 2 and all(map(_is_array, part)):
         inputs, targets = part
-        if isinstance(inputs, np.ndarray) and inputs.dtype == np.float64:
-            inputs = inputs.astype(np.float32)  # numpy's default type, and no model's
         with blamed_on(f"data.factory: {name}"):
             # A copy in plain memory, so that whatever tensor it was, what follows can rely on it.
-            return Samples(torch.as_tensor(inputs).detach().cpu().contiguous().clone(), as_targets(targets))
+            plain = torch.as_tensor(inputs).detach().cpu().contiguous().clone()
+            # float64 is numpy's default type, and no model's
+            return Samples(plain.float() if plain.dtype == torch.float64 else plain, as_targets(targets))
     if isinstance(part, DataLoader):
         return _unwrap(part, unpack, name)
-    plain = not isinstance(part, str | bytes | dict)
+    plain = not isinstance(part, str | bytes | dict | tuple | type)
     if plain and hasattr(part, "__len__") and hasattr(part, "__getitem__") and not isinstance(part, IterableDataset):
         return Lazy(part, Collate(unpack), _labels(part))
     if plain and hasattr(part, "__iter__"):
@@ -177,9 +181,11 @@ def _unwrap(loader: DataLoader[Any], unpack: Unpack | None, name: str) -> Part:
     dataset: Any = loader.dataset
     if not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
         return Stream(dataset, collate)
-    if not isinstance(loader.sampler, RandomSampler | SequentialSampler):
+    sampler: Any = loader.sampler if type(loader.batch_sampler) in (BatchSampler, type(None)) else loader.batch_sampler
+    every_one: bool = not getattr(sampler, "replacement", False) and len(sampler) == len(dataset)
+    if not isinstance(sampler, RandomSampler | SequentialSampler) or not every_one:
         raise ConfigError(
-            f"data.factory: {name} is a DataLoader with a {type(loader.sampler).__name__}: batches are drawn by "
+            f"data.factory: {name} is a DataLoader with a {type(sampler).__name__} of its own: batches are drawn by "
             "clrtool, so return the dataset, with its samples repeated or left out as the sampler would"
         )
     return Lazy(dataset, collate, _labels(dataset))
@@ -193,7 +199,10 @@ def _labels(dataset: Any) -> tuple[int, ...] | None:
     for name in ("targets", "labels", "_labels"):
         found = getattr(dataset, name, None)
         if isinstance(found, list | tuple | np.ndarray | Tensor) and len(found) == len(dataset):
-            labels = np.asarray(found)
+            try:
+                labels: NDArray[Any] = np.asarray(found)
+            except ValueError:  # lists of several lengths: labels of another kind
+                return None
             return tuple(labels.tolist()) if labels.ndim == 1 and labels.dtype.kind in "iu" else None
     return None
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -54,9 +55,9 @@ class Resident:
     def order(self, seed: int, epoch: int) -> Order:
         generator = np.random.default_rng([seed, epoch])
         size, device = len(self.samples), self.samples.targets.device
-        places = torch.from_numpy(generator.permutation(size)).to(device)
+        places = send(generator.permutation(size), device)
         draws = self.preparation.draw(generator, size, parts_of(self.samples.inputs)[0].shape)
-        return Order(places, None if draws is None else torch.from_numpy(draws).to(device))
+        return Order(places, None if draws is None else send(draws, device))
 
     def batches(self, seed: int, start: int) -> Iterator[Batch]:
         """Every batch from iteration ``start`` on, without end."""
@@ -72,6 +73,12 @@ class Resident:
         """The samples of some places, prepared. Made of operations on the device alone, of fixed shape."""
         inputs = map_inputs(lambda rows: select(rows, places), self.samples.inputs)
         return self.preparation(inputs, draws), self.samples.targets.index_select(0, places)
+
+
+def send(array: NDArray[Any], device: torch.device) -> Tensor:
+    """An array on the device, without waiting for what the device is doing."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def select(rows: Tensor, places: Tensor) -> Tensor:
@@ -119,10 +126,12 @@ class Streamed:
     def _as_they_come(self, seed: int, start: int) -> Iterator[Samples | Fault]:
         skipped = start
         while True:
-            passed = 0
+            passed, first = 0, None
             loader = self._loader(seed, GuardedStream(self.part.items), batch_size=self.batch_size, drop_last=True)  # type: ignore[union-attr]
             for made in loader:
                 passed += 1
+                if self.workers > 1 and passed <= 2:
+                    first = _other(first, raised(made))
                 if passed > skipped:
                     yield made
             if passed < self.iterations_per_epoch:
@@ -145,7 +154,17 @@ class Streamed:
     def _draws(self, seed: int, iteration: int, samples: Samples) -> Tensor | None:
         generator = np.random.default_rng([seed, iteration, 1])
         draws = self.preparation.draw(generator, len(samples), parts_of(samples.inputs)[0].shape)
-        return None if draws is None else torch.from_numpy(draws).to(self.device)
+        return None if draws is None else send(draws, self.device)
+
+
+def _other(first: Samples | None, second: Samples) -> Samples:
+    """The second batch. Raises ConfigError if two workers gave the same samples."""
+    if first is not None and all(map(torch.equal, first.tensors, second.tensors)):
+        raise ConfigError(
+            "data.workers: two workers read the same samples of the iterable; let it share them out by "
+            "torch.utils.data.get_worker_info(), or set data.workers=1"
+        )
+    return second
 
 
 class _Places:

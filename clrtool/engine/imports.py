@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from clrtool.words import nearest
 T = TypeVar("T")
 # Lines of a user's own code that a message names.
 SHOWN_FRAMES = 3
+_STANDARD = Path(sysconfig.get_path("stdlib"))
 _PACKAGE = Path(__file__).parent.parent
 
 
@@ -154,4 +156,5 @@ def describe(error: BaseException) -> str:
 def _is_users(filename: str) -> bool:
     foreign = {"site-packages", "dist-packages", "importlib"}
     file = Path(filename)
-    return not (filename.startswith("<") or foreign & set(file.parts) or file.is_relative_to(_PACKAGE))
+    ours = file.is_relative_to(_PACKAGE) or file.is_relative_to(_STANDARD)
+    return not (filename.startswith("<") or foreign & set(file.parts) or ours)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import IterableDataset, Subset
 
 from clrtool.engine.collate import Collate, Fault, raised
@@ -72,6 +73,15 @@ class Lazy:
             return joined([chunk(places) for places in chunks])
         with ThreadPoolExecutor(self.threads) as pool:
             return joined(list(pool.map(chunk, chunks)))
+
+    def highest_label(self, places: Sequence[int], seen: Tensor) -> int:
+        """The highest of all labels, if those at ``places`` are the targets that were ``seen`` there; else -1.
+
+        A dataset may hold the labels from before its own transform of them.
+        """
+        if not self.labels or [self.labels[place] for place in places] != seen.tolist():
+            return -1
+        return max(self.labels)
 
     def is_random(self) -> bool:
         """Whether an item comes out differently when it is read again, as one does that is augmented."""

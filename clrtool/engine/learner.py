@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clrtool.engine.feed import Batch
 from clrtool.engine.imports import blamed_on
+from clrtool.engine.losses import counted
 from clrtool.engine.problem import Problem, run_model, seed_everything
 from clrtool.engine.samples import Samples
 from clrtool.engine.weights import keep_frozen_statistics
@@ -93,15 +94,16 @@ class Learner:
     def backward(self, batch: Batch) -> Tensor:
         """Gradients of a batch, in micro-batches if there are any, and its loss."""
         self.optimizer.zero_grad()
-        size = len(batch[1])
-        loss = torch.zeros((), device=self.problem.device)
+        size = counted(self.problem.loss, batch[1])
+        loss: Tensor | None = None
         for inputs, targets in self._micro_batches(batch):
             with self.problem.autocast():
                 part = self.problem.loss(run_model(self.forward, inputs), targets).reshape(())
-            if len(targets) < size:
-                part = part * (len(targets) / size)
+            if len(targets) < len(batch[1]):
+                part = part * (counted(self.problem.loss, targets) / size)
             self.scaler.scale(part).backward()  # type: ignore[no-untyped-call]
-            loss = part.detach() if len(targets) == size else loss + part.detach()
+            loss = part.detach() if loss is None else loss + part.detach()
+        assert loss is not None
         return loss
 
     def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
@@ -129,14 +131,16 @@ class Learner:
         self.model.eval()
         problem, samples = self.problem, self.problem.heldout
         batch = EVALUATION_BATCH[problem.device.type]
-        found: list[tuple[Tensor, Tensor, int | Tensor]] = []
+        found: list[tuple[int | Tensor, ...]] = []
         with blamed_on("evaluation failed"), problem.autocast():
             for start in range(0, len(samples), batch):
                 part = samples.take(slice(start, start + batch))
                 outputs = run_model(self.model, problem.train.preparation(part.inputs))
-                loss = problem.loss(outputs, part.targets).reshape(())
+                number = counted(problem.loss, part.targets)
+                loss = problem.loss(outputs, part.targets).reshape(()) * number
                 found.append(
-                    (loss * len(part), *(problem.measure(outputs, part.targets) if problem.measure else (loss, 1)))
+                    (loss, number, *(problem.measure(outputs, part.targets) if problem.measure else (loss, number)))
                 )
-            losses, right, number = (sum(map(float, column)) for column in zip(*found, strict=True))
-        return losses / len(samples), right / max(number, 1.0) if problem.measure else losses / len(samples)
+            sums = [torch.as_tensor(sum(column), device=problem.device).double() for column in zip(*found, strict=True)]
+        loss_sum, samples_sum, metric_sum, metric_number = torch.stack(sums).tolist()  # the only wait for the device
+        return loss_sum / max(samples_sum, 1), metric_sum / max(metric_number, 1)

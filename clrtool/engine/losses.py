@@ -45,17 +45,33 @@ class Criterion:
         return self.function(outputs, targets)
 
 
-def make_loss(loss: Component, task: Task, factory: FactoryImport) -> Criterion:
+def make_loss(loss: Component, task: Task, factory: FactoryImport, device: torch.device) -> Criterion:
     """The loss that a config names: a class of ``torch.nn``, or what a factory returns."""
     if loss.factory is not None:
-        return Criterion(call(factory(loss.factory, "loss.factory"), "loss.args", loss.args), task)
+        made = call(factory(loss.factory, "loss.factory"), "loss.args", loss.args)
+        # the weights of classes, say
+        return Criterion(made.to(device) if isinstance(made, nn.Module) else made, task)
     known = {name: kind for name, kind in vars(nn).items() if name.endswith("Loss") and isinstance(kind, type)}
     name = SHORT.get(str(loss.name), str(loss.name))
     if name not in known:
         raise ConfigError(f"loss.name: unknown loss {loss.name!r}; {nearest(name, [*SHORT, *known])}")
     if name == "CrossEntropyLoss" and task is Task.VALUES:
         raise ConfigError(f"loss.name: {loss.name} needs class numbers, the targets are real numbers; try mse")
-    return Criterion(call(known[name], "loss.args", loss.args), task)
+    # the weights of classes are a list in a config, and a tensor to torch
+    args = {key: torch.tensor(value) if isinstance(value, list) else value for key, value in loss.args.items()}
+    return Criterion(call(known[name], "loss.args", args).to(device), task)
+
+
+def takes_values(name: str) -> bool:
+    """Whether a loss of torch compares outputs with real numbers, and not with class numbers."""
+    return SHORT.get(name, name) not in ("CrossEntropyLoss", "NLLLoss", "MultiMarginLoss", "MultiLabelMarginLoss")
+
+
+def counted(loss: Loss, targets: Tensor) -> int | Tensor:
+    """What a loss is the mean of: samples, or the tokens that count."""
+    if isinstance(loss, Criterion) and loss.task is Task.TOKENS and loss.is_cross_entropy:
+        return (targets != IGNORED).sum()
+    return len(targets)
 
 
 def make_measure(config: MetricConfig, task: Task, factory: FactoryImport) -> Measure | None:

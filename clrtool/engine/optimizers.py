@@ -69,10 +69,12 @@ def make_optimizer_recipe(config: OptimizerConfig, factory: FactoryImport) -> Op
         raise ConfigError(f"optimizer.name: torch.optim has no {config.name!r}; {nearest(str(config.name), known)}")
     recipe = OptimizerRecipe(classes[config.name], config)
     for place, rule in enumerate(config.groups):
+        field, valid = f"optimizer.groups.{place}.args", recipe.parameters - {"params", "lr"}
         for name in rule.args:  # torch takes any key of a group, and follows those that it knows
-            if name not in recipe.parameters:
-                field = f"optimizer.groups.{place}.args"
-                raise ConfigError(f"{field}: unknown argument {name!r}; {nearest(name, recipe.parameters)}")
+            if name not in valid:
+                raise ConfigError(f"{field}: unknown argument {name!r}; {nearest(name, valid)}")
+        # and it checks the values of its constructor's arguments alone
+        call(partial(recipe.build, [nn.Parameter(torch.zeros(1, 1))], lr=1.0), field, config.args | rule.args)
     return recipe
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,13 +89,15 @@ class Problem:
             MachineError: the device ran out of memory.
         """
         devices = [self.device] if self.device.type == "cuda" else []
-        backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+        cudnn: Any = torch.backends.cudnn
+        backends = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
         before = [backend.fp32_precision for backend in backends]
+        current = torch.cuda.device(self.device) if devices else nullcontext()
         others = random.getstate(), np.random.get_state()  # noqa: NPY002 (a user's code may draw from it)
         try:
             for backend in backends:
                 backend.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
-            with torch.random.fork_rng(devices=devices):
+            with torch.random.fork_rng(devices=devices), current:
                 yield
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise MachineError(

@@ -49,4 +49,4 @@ def _step(problem: Problem, lr: float) -> float:
 def length(parts: Iterable[Tensor]) -> float:
     """Euclidean norm over all tensors."""
     squares = [part.detach().double().square().sum() for part in parts]
-    return float(torch.stack(squares).sum().sqrt())
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0

@@ -148,6 +148,8 @@ def as_targets(given: Tensor | NDArray[Any]) -> Tensor:
 
 def as_classes(samples: Samples) -> Samples:
     """Class numbers that came as floats, as int64; a label that is no whole number is refused, not cut."""
+    if samples.task is Task.TOKENS:
+        raise ConfigError("data: the labels are sequences; set metric: token_accuracy for tokens")
     whole = samples.targets.long()
     if samples.targets.ndim != 1 or not torch.equal(whole.to(samples.targets.dtype), samples.targets):
         raise ConfigError(
@@ -159,6 +161,8 @@ def as_classes(samples: Samples) -> Samples:
 def check_samples(samples: Samples, name: str) -> None:
     """Raise ConfigError for samples that cannot be trained on or evaluated."""
     targets, inputs = samples.targets, parts_of(samples.inputs)
+    if targets.ndim == 0:
+        raise ConfigError(f"data: the {name} set needs one label a sample, the labels are one number")
     if len(samples) == 0 or any(part.ndim < 1 or len(part) != len(samples) for part in inputs):
         sizes = ", ".join(str(len(part)) if part.ndim else "no" for part in inputs)
         raise ConfigError(f"data: the {name} set has {sizes} inputs and {len(samples)} labels")
@@ -190,9 +194,21 @@ def check_pair(train: Samples, heldout: Samples) -> int:
         return int(np.prod(train.targets.shape[1:]))
     highest = int(max(train.targets.max(), heldout.targets.max()))
     if train.task is Task.TOKENS:
+        _check_shifted(train)
         tokens = [part for each in (train, heldout) for part in parts_of(each.inputs) if not part.is_floating_point()]
         highest = max([highest, *(int(part.max()) for part in tokens)])
     return highest + 1
+
+
+def _check_shifted(samples: Samples) -> None:
+    """Raise ConfigError for tokens that are to tell themselves, as where a model is meant to shift them inside."""
+    targets = samples.targets
+    for part in parts_of(samples.inputs):
+        if part.shape == targets.shape and bool(((part == targets) | (targets < 0)).all()):
+            raise ConfigError(
+                "data: the labels are the tokens themselves, which a model would learn to copy: clrtool takes the loss "
+                "of outputs against labels as they are. Shift them: inputs tokens[:, :-1], labels tokens[:, 1:]"
+            )
 
 
 def check_classes(train: Samples, num_classes: int) -> None:

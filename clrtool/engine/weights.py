@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clrtool.config import ModelConfig
+from clrtool.engine.samples import is_finite
 from clrtool.errors import ConfigError, MachineError
 from clrtool.words import count, nearest
 
@@ -38,23 +39,31 @@ def with_weights(make_model: Callable[[], nn.Module], config: ModelConfig) -> Ca
 
 def read_weights(path: Path) -> Weights:
     """A state dict from ``.safetensors``, or from a file of torch without running what it may hold."""
-    if not path.is_file():
+    if not path.exists():
         raise MachineError(f"model.weights: {path} does not exist (relative to {Path.cwd()})")
+    if not path.is_file():
+        raise ConfigError(f"model.weights: {path} is no file; give a .safetensors or .pt file")
     try:
         found = _from_safetensors(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except ModuleNotFoundError as error:
         raise MachineError("model.weights: reading .safetensors needs: pip install safetensors") from error
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        why = str(error).partition("\n")[0]
-        raise ConfigError(f"model.weights: {path} holds no weights that can be read safely: {why[:200]}") from error
+        raise ConfigError(
+            f"model.weights: {path} holds no weights that can be read without running code "
+            f"({type(error).__name__}); save model.state_dict()"
+        ) from error
     except Exception as error:
         # safetensors has an error class of its own
         raise ConfigError(f"model.weights: {path} cannot be read: {error}") from error
-    for name in ("state_dict", "model"):
+    for name in ("state_dict", "model_state_dict", "model"):
         found = found.get(name, found) if isinstance(found, Mapping) else found
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ConfigError(f"model.weights: {path} must hold a state dict of tensors")
-    return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+    if not isinstance(found, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
+    ):
+        raise ConfigError(f"model.weights: {path} must hold a state dict of tensors by name")
+    if broken := [name for name, tensor in found.items() if not is_finite(tensor)]:
+        raise ConfigError(f"model.weights: {path} holds NaN or infinite values in {broken[0]}")
+    return {name.removeprefix("module.").removeprefix("_orig_mod."): tensor for name, tensor in found.items()}
 
 
 def _from_safetensors(path: Path) -> Weights:

@@ -64,22 +64,40 @@ def test_the_check_of_the_captured_step_accepts_what_follows_the_learning_rate_a
         np.testing.assert_allclose(team.train(0, 100), references(problem, [0, 1]), rtol=2e-3, atol=1e-3)
 
 
-def test_the_check_refuses_a_learning_rate_that_was_frozen_at_capture(monkeypatch):
+@pytest.mark.parametrize("dropout", [0.0, 0.5, 0.8])
+def test_the_check_refuses_a_learning_rate_that_was_frozen_at_capture(monkeypatch, dropout):
     def frozen(part):
         table, part.table = part.table, torch.full_like(part.table, 0.01)  # the number that the graph saw
         step(part)
         part.table = table
 
-    problem, step = digits(), _Part.step
+    problem, step = digits(model={"name": "mlp", "args": {"dropout": dropout}}), _Part.step
     monkeypatch.setattr(_Part, "step", frozen)
     with problem.on_device():
         assert not Captured(problem, [0], LRS, graph=False).is_true()
 
 
-def test_the_check_bears_dropout_whose_masks_differ():
-    problem = digits(model={"name": "mlp", "args": {"dropout": 0.2}})
+@pytest.mark.parametrize("dropout", [0.2, 0.8])
+def test_the_check_bears_dropout_whose_masks_differ(dropout):
+    problem = digits(model={"name": "mlp", "args": {"dropout": dropout}})
     with problem.on_device():
-        assert Captured(problem, [0], LRS, graph=False).is_true()
+        assert Captured(problem, [0, 1], LRS, graph=False).is_true()
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "Adagrad", "NAdam", "RAdam", "RMSprop"])
+def test_a_team_that_was_warmed_up_and_reset_begins_as_if_it_were_new(name):
+    problem = digits(model=CONVNET, optimizer={"name": name})
+    with problem.on_device():
+        team = Captured(problem, [0], LRS, graph=False)
+        team.train(0, 3)
+        team._reset()
+        np.testing.assert_allclose(team.train(0, 40)[0], Learner(problem, 0).train(0, LRS[:40]), rtol=1e-3)
+
+
+def test_short_sweeps_and_short_epochs_can_be_checked():
+    problem = digits(data={"batch_size": 1000})
+    with problem.on_device():
+        assert Captured(problem, [0], LRS[:2], graph=False).is_true()
 
 
 def test_a_team_ends_when_every_member_is_broken_and_not_before():
@@ -107,6 +125,8 @@ def test_losses_end_with_the_reading_in_which_the_first_is_not_finite():
         ({"optimizer": {"name": "Adafactor"}}, "Adafactor cannot take its learning rate from the device"),
         ({"optimizer": {"name": "SGD", "args": {"foreach": True}}}, "is set in its args"),
         ({"optimizer": {"name": "SGD", "args": {"momentum": 0.9, "dampening": 0.5}}}, "dampening"),
+        ({"optimizer": {"name": "ASGD"}}, "ASGD begins from a state of its own"),
+        ({"optimizer": {"name": "SGD", "groups": [{"params": ["*.bias"], "args": {"dampening": 0.5}}]}}, "dampening"),
         ({}, None),
     ],
 )

@@ -74,9 +74,7 @@ def load(made, unpack=None, metric="accuracy", **changes):
     config = RangeTestConfig.model_validate(values | {"metric": metric})
     factories = {"data.factory": lambda: made, "data.batch": unpack}
     data = load_data(
-        config.data,
-        0,
-        config.metric.metric,
+        config,
         torch.device("cpu"),
         download=False,
         factory=lambda name, field: factories[field],

@@ -16,6 +16,7 @@ from clrtool.engine.samples import Task
 from clrtool.engine.sweep import run_range_test
 from clrtool.errors import ConfigError
 
+CPU = torch.device("cpu")
 OUTPUTS = torch.tensor([[9.0, 1, 2, 3, 4, 5, 0], [6, 5, 4, 3, 2, 1, 0], [0, 1, 2, 3, 4, 5, 6]])
 
 
@@ -36,7 +37,7 @@ def test_chance_is_the_share_of_the_commonest_answers():
 
 
 def test_a_token_loss_is_the_mean_over_tokens_and_leaves_out_the_ignored():
-    loss = make_loss(Component(name="cross_entropy"), Task.TOKENS, None)
+    loss = make_loss(Component(name="cross_entropy"), Task.TOKENS, None, CPU)
     outputs, targets = torch.randn(3, 4, 5), torch.randint(0, 5, (3, 4))
     targets[0, :2] = -100
     expected = nn.functional.cross_entropy(outputs.transpose(1, 2), targets)
@@ -45,15 +46,15 @@ def test_a_token_loss_is_the_mean_over_tokens_and_leaves_out_the_ignored():
 
 @pytest.mark.parametrize(("name", "expected"), [("mse", 1.0), ("L1Loss", 1.0), ("SmoothL1Loss", 0.5), ("huber", 0.5)])
 def test_values_of_shape_n_meet_outputs_of_shape_n_1_without_broadcasting(name, expected):
-    loss = make_loss(Component(name=name), Task.VALUES, None)
+    loss = make_loss(Component(name=name), Task.VALUES, None, CPU)
     assert loss(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([2.0, 3.0, 4.0])).item() == pytest.approx(expected)
 
 
 def test_a_loss_that_does_not_fit_the_targets_or_does_not_exist_is_refused():
     with pytest.raises(ConfigError, match="needs class numbers, the targets are real numbers; try mse"):
-        make_loss(Component(name="cross_entropy"), Task.VALUES, None)
+        make_loss(Component(name="cross_entropy"), Task.VALUES, None, CPU)
     with pytest.raises(ConfigError, match="did you mean 'MSELoss'"):
-        make_loss(Component(name="MSELos"), Task.VALUES, None)
+        make_loss(Component(name="MSELos"), Task.VALUES, None, CPU)
 
 
 def test_logits_are_found_in_what_models_return():
