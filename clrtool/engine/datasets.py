@@ -22,7 +22,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 from clrtool.engine.collate import Collate, Unpack
 from clrtool.engine.imports import blamed_on
 from clrtool.engine.lazy import Lazy, Stream
-from clrtool.engine.samples import Samples, as_targets, from_arrays, take
+from clrtool.engine.samples import Samples, as_targets, check_samples, from_arrays, take
 from clrtool.errors import ConfigError, MachineError
 from clrtool.words import nearest
 
@@ -154,9 +154,11 @@ def _part(part: Any, unpack: Unpack | None, name: str) -> Part:
         inputs, targets = part
         with blamed_on(f"data.factory: {name}"):
             # A copy in plain memory, so that whatever tensor it was, what follows can rely on it.
-            plain = torch.as_tensor(inputs).detach().cpu().contiguous().clone()
+            copy = torch.as_tensor(inputs).detach().cpu().contiguous().clone()
             # float64 is numpy's default type, and no model's
-            return Samples(plain.float() if plain.dtype == torch.float64 else plain, as_targets(targets))
+            samples = Samples(copy.float() if copy.dtype == torch.float64 else copy, as_targets(targets))
+            check_samples(samples, name)
+            return samples
     if isinstance(part, DataLoader):
         return _unwrap(part, unpack, name)
     plain = not isinstance(part, str | bytes | dict | tuple | type)

@@ -163,6 +163,28 @@ def sparse_inputs():
 def float_labels():
     part = [(torch.ones(3), 0.5)] * 40
     return part, part
+def numbers():
+    return torch.tensor(1.0), torch.tensor(1)
+def forgot():
+    return torch.utils.data.TensorDataset
+def copies_tokens():
+    tokens = torch.randint(0, 9, (100, 6), generator=torch.Generator().manual_seed(0))
+    return tokens, tokens
+def ragged():
+    part = [(torch.ones(3 + i % 2), i % 2) for i in range(80)]
+    return part, part
+def raises_later():
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self): return 80
+        def __getitem__(self, i): return deeper(i), i % 2
+    return Rows(), Rows()
+def deeper(i):
+    if i == 57: raise KeyError("row 57")
+    return torch.ones(3)
+def no_gradient(): return lambda outputs, targets: torch.ones(())
+def two_numbers(): return lambda outputs, targets: outputs[0, :2]
+def nan_metric(): return lambda outputs, targets: float("nan")
+def metric_raises(): return lambda outputs, targets: 1 / 0
 value = 3
 """
 
@@ -188,13 +210,23 @@ value = 3
         ("data", "complex_inputs", "must be (samples, ...) of real numbers"),
         ("data", "sparse_inputs", "data.factory: train: RuntimeError"),
         ("data", "float_labels", "labels must be whole class numbers"),
+        ("data", "numbers", "needs one label a sample"),
+        ("data", "forgot", "train is type"),
+        ("data", "copies_tokens", "the labels are sequences; set metric: token_accuracy"),
+        ("data", "ragged", "samples differ in shape: set data.args.size, or return a DataLoader with a collate_fn"),
+        ("data", "raises_later", "sample 57: KeyError: 'row 57' (ZFILE:58, from ZFILE:55)"),
+        ("loss", "no_gradient", "loss: RuntimeError: element 0 of tensors does not require grad"),
+        ("loss", "two_numbers", "loss: must give one number"),
+        ("metric", "nan_metric", "metric: is not finite for a fresh model"),
+        ("metric", "metric_raises", "metric: ZeroDivisionError: division by zero (ZFILE:64)"),
         ("optimizer", "no_arguments", "optimizer.args: TypeError"),
         ("optimizer", "no_optimizer", "must be a torch.optim.Optimizer, it is int"),
     ],
 )
 def test_a_factory_that_fails_is_named_with_its_own_line(refused, tmp_path, part, name, message):
     (tmp_path / "bad_factories.py").write_text(FACTORIES)
-    override = f"{part}={{factory: 'bad_factories:{name}'}}"
+    more = ", higher_is_better: true" if part == "metric" else ""
+    override = f"{part}={{factory: 'bad_factories:{name}'{more}}}"
     code, text = refused("digits", override, "--allow-import", "bad_factories:*")
     assert code == 2
     assert message.replace("ZFILE", str(tmp_path / "bad_factories.py")) in text

@@ -236,3 +236,55 @@ def test_peak_memory_of_a_loader_is_that_of_its_batches():
     batches = feed.batches(0, 0)
     sizes = {next(batches)[0].shape for _ in range(100)}
     assert sizes == {(30, 6)}
+
+
+@FORKS
+def test_workers_that_read_the_same_samples_of_an_iterable_are_refused_and_those_that_share_are_not():
+    class Shared(Flow):
+        def __iter__(self):
+            mine = torch.utils.data.get_worker_info()
+            return (
+                (X[i % 300], int(Y[i % 300]))
+                for i in range(mine.id if mine else 0, 300, mine.num_workers if mine else 1)
+            )
+
+    feed, _ = load((Flow(300), (X[:50], Y[:50])), samples_per_epoch=240, workers=2)
+    with pytest.raises(ConfigError, match=r"two workers read the same samples.*data.workers=1"):
+        list(zip(range(3), feed.batches(0, 0), strict=False))
+    feed, _ = load((Shared(), (X[:50], Y[:50])), samples_per_epoch=240, workers=2)
+    batches = feed.batches(0, 0)
+    seen = torch.cat([next(batches)[0] for _ in range(8)])
+    assert len(torch.unique(seen[:, 0])) == 240
+
+
+def test_images_in_memory_are_normalised_alike_on_the_device_and_through_a_loader():
+    images = torch.from_numpy(GENERATOR.integers(0, 255, (300, 1, 4, 4), dtype=np.uint8))
+    (resident, held), (streamed, held_again) = (load((images, Y), placement=way) for way in ("device", "loader"))
+    assert torch.equal(held.inputs, held_again.inputs)
+    one, other = next(resident.batches(0, 0)), next(streamed.batches(0, 0))
+    torch.testing.assert_close(one, other)
+
+
+def test_labels_that_a_dataset_holds_from_before_its_own_transform_do_not_count_the_classes():
+    coarse = Mapped(pairs)
+    coarse.targets = 25 * Y  # as with target_transform=lambda label: label // 25
+    values = {
+        "model": {"name": "mlp"},
+        "data": {"factory": "mine:data", "batch_size": 30, "placement": "loader", "workers": 0},
+    }
+    config = RangeTestConfig.model_validate(values)
+    data = load_data(config, torch.device("cpu"), download=False, factory=lambda name, field: lambda: (coarse, coarse))
+    assert data.num_outputs == 3
+
+
+def test_numpy_scalars_lists_and_doubles_are_numbers_too():
+    def rows(x, y):
+        return {"x": x.double().numpy(), "extra": [1, 2], "y": np.int64(y)}
+
+    _, heldout = load((Mapped(rows), Mapped(rows, 50)))
+    assert (heldout.inputs["x"].dtype, heldout.inputs["extra"].shape) == (torch.float32, (50, 2))
+
+
+def test_a_batch_factory_that_loses_samples_is_refused():
+    with pytest.raises(ConfigError, match=r"data.batch: gave 5 samples of 50"):
+        load((Mapped(pairs), Mapped(pairs, 50)), lambda batch: (batch[0][:5], batch[1][:5]), batch="mine:unpack")

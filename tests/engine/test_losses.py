@@ -11,8 +11,9 @@ from clrtool.config import Component, RangeTestConfig, SweepConfig
 from clrtool.core.bounds import find_bounds
 from clrtool.core.metric import ACCURACY, LOSS, TOKEN_ACCURACY, TOP5
 from clrtool.engine.build import build_problem
+from clrtool.engine.learner import Learner
 from clrtool.engine.losses import chance, count_in_top5, count_right, count_tokens, logits, make_loss
-from clrtool.engine.samples import Task
+from clrtool.engine.samples import Samples, Task, check_pair
 from clrtool.engine.sweep import run_range_test
 from clrtool.errors import ConfigError
 
@@ -42,6 +43,56 @@ def test_a_token_loss_is_the_mean_over_tokens_and_leaves_out_the_ignored():
     targets[0, :2] = -100
     expected = nn.functional.cross_entropy(outputs.transpose(1, 2), targets)
     assert loss(outputs, targets).item() == pytest.approx(expected.item())
+
+
+def test_micro_batches_of_tokens_weigh_by_the_tokens_that_count():
+    problem = build_problem(tokens_config(), device="cpu", allow_import=["tests.*"])
+    parts = build_problem(tokens_config(training={"micro_batches": 5}), device="cpu", allow_import=["tests.*"])
+    whole, split = (Learner(each, 0).train(0, [0.1] * 20) for each in (problem, parts))
+    np.testing.assert_allclose(whole, split, rtol=1e-5)
+
+
+def tokens(size=200):
+    """Next tokens of a cycle of five; a sequence counts from a place of its own on."""
+    places = (torch.arange(size)[:, None] + torch.arange(9)) % 5
+    targets = places[:, 1:].clone()
+    targets[torch.arange(8) < torch.arange(size)[:, None] % 8] = -100
+    return places[:, :-1], targets
+
+
+def tokens_config(**sections):
+    return RangeTestConfig.model_validate(
+        {"model": {"name": "gpt", "args": {"depth": 1, "width": 8, "heads": 2}}, "metric": "token_accuracy",
+         "data": {"factory": "tests.engine.test_losses:tokens", "batch_size": 20}} | sections
+    )  # fmt: skip
+
+
+def test_tokens_that_are_their_own_labels_are_refused():
+    inputs = torch.randint(0, 9, (50, 6))
+    with pytest.raises(ConfigError, match="the labels are the tokens themselves, which a model would learn to copy"):
+        check_pair(Samples(inputs, inputs), Samples(inputs, inputs))
+
+
+def test_outputs_that_would_be_broadcast_against_the_targets_are_refused():
+    with pytest.raises(ConfigError, match="loss: UserWarning: Using a target size"):
+        build_problem(
+            config(
+                data={"factory": "tests.engine.test_losses:broadcast", "batch_size": 32},
+                model={"factory": "tests.engine.test_losses:one_output"},
+                metric="loss",
+            ),
+            device="cpu",
+            allow_import=["tests.*"],
+        )
+
+
+def broadcast():
+    x, _ = regression()
+    return x, x[:, :3]
+
+
+def one_output():
+    return nn.Linear(5, 1)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("mse", 1.0), ("L1Loss", 1.0), ("SmoothL1Loss", 0.5), ("huber", 0.5)])

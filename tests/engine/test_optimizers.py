@@ -64,7 +64,12 @@ def test_the_ratios_of_a_factorys_own_groups_are_kept():
     ("rule", "message"),
     [
         ({"params": ["head.*"]}, r"optimizer.groups.0.params: no parameter of the model fits 'head.\*'; Valid: 1.bias"),
-        ({"params": ["*"], "args": {"momentun": 1}}, "momentun"),
+        (
+            {"params": ["*"], "args": {"momentun": 1}},
+            r"optimizer.groups.0.args: unknown argument 'momentun'; did you mean",
+        ),
+        ({"params": ["*"], "args": {"params": 1}}, "unknown argument 'params'"),
+        ({"params": ["*"], "args": {"weight_decay": -1.0}}, "Invalid weight_decay value"),
     ],
 )
 def test_a_rule_that_fits_nothing_is_refused(rule, message):

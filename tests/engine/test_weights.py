@@ -66,9 +66,11 @@ class Exploit:
 def test_a_file_that_would_run_code_or_is_no_weights_is_refused(tmp_path, capsys):
     torch.save({"a": Exploit()}, tmp_path / "code.pt")
     torch.save([1, 2], tmp_path / "list.pt")
+    torch.save({3: torch.ones(1)}, tmp_path / "number.pt")
+    torch.save({"a": torch.tensor([float("nan")])}, tmp_path / "nan.pt")
     (tmp_path / "text.pt").write_text("hello")
     (tmp_path / "text.safetensors").write_text("hello")
-    for name in ("code.pt", "list.pt", "text.pt", "text.safetensors"):
+    for name in ("code.pt", "list.pt", "number.pt", "nan.pt", "text.pt", "text.safetensors"):
         with pytest.raises(ConfigError, match=r"model.weights: .*" + name):
             read_weights(tmp_path / name)
     assert capsys.readouterr().out == ""
