@@ -59,6 +59,7 @@ class Data:
         heldout: always in memory.
         size: samples in an epoch.
         num_outputs: that a model needs for the targets.
+        convert: targets as they are read -> of the type that metric and loss take.
     """
 
     train: Part
@@ -66,6 +67,7 @@ class Data:
     heldout: Samples
     size: int
     num_outputs: int
+    convert: Callable[[Samples], Samples]
 
     def sha256(self) -> str:
         """Hash of both sets; of a set that is streamed, of some of it."""
@@ -79,7 +81,8 @@ class Data:
         if isinstance(self.train, Samples):
             return Resident(settled(self.train.to(device), preparation), preparation, config.batch_size), heldout
         workers = usual_workers(self.train) if config.workers == "auto" else config.workers
-        return Streamed(self.train, preparation, config.batch_size, self.size, workers, device), heldout
+        feed = Streamed(self.train, self.convert, preparation, config.batch_size, self.size, workers, device)
+        return feed, heldout
 
 
 def settled(samples: Samples, preparation: Preparation) -> Samples:
@@ -103,7 +106,8 @@ def load_data(config: RangeTestConfig, device: torch.device, *, download: bool, 
     given, heldout = _hold_out(*_load(data, seed, download, factory), data.heldout, seed)
     train = _in_memory(given, data, device)
     places, first = (None, given) if isinstance(given, Samples) else _some(given, train, data.batch_size, seed)
-    first, heldout = (_with_targets(each, config) for each in (first, heldout))
+    convert = partial(_with_targets, config)
+    first, heldout = convert(first), convert(heldout)
     for samples, name in ((first, "training"), (heldout, "held-out")):
         check_samples(samples, name)
     size, num_outputs = _size(train, data), check_pair(first, heldout)
@@ -115,10 +119,10 @@ def load_data(config: RangeTestConfig, device: torch.device, *, download: bool, 
         train = first
         check_classes(first, num_outputs)
     _check_augment(data, first)
-    return Data(train, first, heldout, size, num_outputs)
+    return Data(train, first, heldout, size, num_outputs, convert)
 
 
-def _with_targets(samples: Samples, config: RangeTestConfig) -> Samples:
+def _with_targets(config: RangeTestConfig, samples: Samples) -> Samples:
     """Samples with targets of the type that metric and loss take."""
     if config.metric.metric in (ACCURACY, TOP5):
         return as_classes(samples)

@@ -6,7 +6,7 @@ A resident feed holds all samples on the device and gathers a batch; a streamed 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -93,6 +93,7 @@ class Streamed:
     """Samples read by a DataLoader, in the order of the resident feed if they have places, else as they come."""
 
     part: Lazy | Stream
+    convert: Callable[[Samples], Samples]  # of targets, to the type that metric and loss take
     preparation: Preparation
     batch_size: int
     size: int
@@ -111,7 +112,7 @@ class Streamed:
         """Every batch from iteration ``start`` on, without end."""
         read = self._in_order(seed, start) if isinstance(self.part, Lazy) else self._as_they_come(seed, start)
         for iteration, made in enumerate(read, start):
-            samples = self._checked(raised(made)).to(self.device)
+            samples = self._checked(self.convert(raised(made))).to(self.device)
             yield self.preparation(samples.inputs, self._draws(seed, iteration, samples)), samples.targets
 
     def _checked(self, samples: Samples) -> Samples:

@@ -285,6 +285,11 @@ def test_numpy_scalars_lists_and_doubles_are_numbers_too():
     assert (heldout.inputs["x"].dtype, heldout.inputs["extra"].shape) == (torch.float32, (50, 2))
 
 
+def test_class_numbers_that_come_as_floats_are_class_numbers_through_a_loader_too():
+    feed, heldout = load(((X, Y.float()), (X, Y.float())), placement="loader")
+    assert next(feed.batches(0, 0))[1].dtype == heldout.targets.dtype == torch.int64
+
+
 def test_a_batch_factory_that_loses_samples_is_refused():
     with pytest.raises(ConfigError, match=r"data.batch: gave 5 samples of 50"):
         load((Mapped(pairs), Mapped(pairs, 50)), lambda batch: (batch[0][:5], batch[1][:5]), batch="mine:unpack")
