@@ -42,6 +42,8 @@ def rangetest(
 ) -> None:
     """Sweep the learning rate over a few epochs and read base_lr and max_lr off the held-out accuracy.
 
+    Any model, data, optimizer and loss of torch, or factories of your own; another metric if the config names one.
+
     Writes config.yaml, curve.csv, result.json, range_test.png and schedule.png into the run folder. A finished run
     of the same config is shown again, not repeated. Exit code 3: the curve does not show both bounds.
 

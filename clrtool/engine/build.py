@@ -25,7 +25,7 @@ from clrtool.engine.models import MODELS
 from clrtool.engine.optimizers import describe_groups, make_optimizer_recipe
 from clrtool.engine.problem import Problem, find_device, run_model
 from clrtool.engine.response import response_warning
-from clrtool.engine.samples import Samples, Task, parts_of, take
+from clrtool.engine.samples import Samples, Task, map_inputs, parts_of, take
 from clrtool.engine.weights import with_weights
 from clrtool.errors import ConfigError, MachineError
 from clrtool.words import nearest
@@ -161,10 +161,18 @@ def _tried_out(problem: Problem, config: RangeTestConfig, num_outputs: int) -> P
     return replace(
         problem,
         evaluations=number,
-        heldout=take(problem.heldout, size, config.seed),
+        heldout=_fewer(problem, size, config.seed),
         groups=describe_groups(learner.optimizer),
         warnings=(warning,) if warning else (),
     )
+
+
+def _fewer(problem: Problem, size: int, seed: int) -> Samples:
+    """At most ``size`` of the held-out samples, every class in its proportion, laid out as they were."""
+    if size >= len(problem.heldout):
+        return problem.heldout
+    taken = take(problem.heldout, size, seed)
+    return Samples(map_inputs(problem.train.preparation.lay_out, taken.inputs), taken.targets)
 
 
 def _try_step(learner: Learner, batch: Batch) -> None:

@@ -334,20 +334,25 @@ def works(case: Case) -> dict[str, Work]:
 
 
 def measure(case: Case) -> dict[str, float]:
-    """Milliseconds of an iteration for the bare loop, and every other way as a multiple: medians over the rounds."""
-    times: dict[str, list[float]] = {}
+    """Milliseconds of an iteration for the bare loop, and every other way as a multiple: medians over the turns.
+
+    Each way is clocked right beside a bare loop, before it and after it in turn, for the speed of a machine drifts.
+    """
+    ratios: dict[str, list[float]] = {}
+    bares: list[float] = []
     warm_up = replace(case, iterations=min(case.iterations, 20))
     for turn in range(case.repeats + 1):
-        ways = list(works(case if turn else warm_up).items())
-        for name, work in ways[turn:] + ways[:turn]:  # each turn begins with another: the first is often the slowest
-            seconds = clock(case, work)
-            if turn:
-                times.setdefault(name, []).append(seconds)
-    ratios = {
-        name: statistics.median(one / other for one, other in zip(values, times["bare loop"], strict=True))
-        for name, values in times.items()
-    }
-    return ratios | {"bare loop": 1e3 * statistics.median(times["bare loop"]) / case.iterations}
+        ways = works(case if turn else warm_up)
+        loop = ways.pop("bare loop")
+        for place, (name, work) in enumerate(ways.items()):
+            pair = (loop, work) if (turn + place) % 2 else (work, loop)
+            seconds = [clock(case, each) for each in pair]
+            base, its = seconds if (turn + place) % 2 else reversed(seconds)
+            if turn:  # the first turn warms up
+                bares.append(base)
+                ratios.setdefault(name, []).append(its / base)
+    found = {name: statistics.median(values) for name, values in ratios.items()}
+    return found | {"bare loop": 1e3 * statistics.median(bares) / case.iterations}
 
 
 def clock(case: Case, work: Work) -> float:

@@ -65,6 +65,7 @@ def start_up() -> list[str]:
 
 SWEEP = """
 import resource, sys
+from clrtool.config import RangeTestConfig
 from clrtool.engine.build import build_problem
 from clrtool.engine.sweep import run_range_test
 iterations = int(sys.argv[1])
@@ -164,8 +165,8 @@ def main() -> None:
         "## The sweep against a bare loop and other finders",
         "",
         (
-            "Each column is the time of an iteration as a multiple of the bare loop's, the median over rounds in which all "
-            "ways take turns. All have the data in memory, SGD with momentum, the same batches and no early stop. "
+            "Each column is the time of an iteration as a multiple of that of the bare loop that ran beside it, the median "
+            "over the turns. All have the data in memory, SGD with momentum, the same batches and no early stop. "
             "`clrtool` runs in the memory format of the others; `its layout` is what it chooses, channels_last for "
             f"convolutions. {versions()}."
         ),
