@@ -39,6 +39,7 @@ class Progress:
         self._seeds, self._epochs, self._metric, self._quiet = seeds, epochs, metric, quiet
         self._begin = self._last = time.monotonic()
         self._seen: list[int] = []
+        self._at_once = False  # whether seeds take turns, as they do where a GPU trains them together
         terminal = console(stderr=True)
         self._live: Status | None = terminal.status("starting") if terminal.is_terminal and not quiet else None
 
@@ -48,14 +49,18 @@ class Progress:
         return self
 
     def update(self, seed: int, point: Point) -> None:
+        self._at_once |= seed in self._seen[:-1]
         if seed not in self._seen:
             self._seen.append(seed)
-        done = (len(self._seen) - 1 + min(1.0, point.epoch / self._epochs)) / self._seeds
+        done = min(1.0, point.epoch / self._epochs)
+        if not self._at_once:
+            done = (len(self._seen) - 1 + done) / self._seeds
         elapsed = time.monotonic() - self._begin
         left = f"{elapsed / done - elapsed:.0f} s left" if done > 0.02 else "starting"
+        who = f"{self._seeds} seeds" if self._at_once else f"seed {len(self._seen)}/{self._seeds}"
         line = (
-            f"seed {len(self._seen)}/{self._seeds}  epoch {point.epoch:.1f}/{self._epochs:g}  "
-            f"lr {point.lr:.2e}  {self._metric} {point.metric:.3f}  {left}"
+            f"{who}  epoch {point.epoch:.1f}/{self._epochs:g}  lr {point.lr:.2e}  "
+            f"{self._metric} {point.metric:.3f}  {left}"
         )
         if self._live is not None:
             self._live.update(Text(line))

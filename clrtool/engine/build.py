@@ -18,7 +18,7 @@ from clrtool.config import ModelConfig, RangeTestConfig
 from clrtool.engine.data import Data, load_data
 from clrtool.engine.evaluations import evaluation_budget
 from clrtool.engine.feed import Batch, Streamed
-from clrtool.engine.imports import blamed_on, call, import_factory
+from clrtool.engine.imports import FactoryImport, blamed_on, call, import_factory
 from clrtool.engine.learner import Learner
 from clrtool.engine.losses import Criterion, make_loss, make_measure
 from clrtool.engine.models import MODELS
@@ -89,9 +89,7 @@ def memory_of(field: str) -> Iterator[None]:
         raise MachineError(f"{field}: out of memory: {error}") from error
 
 
-def _model_recipe(
-    model: ModelConfig, data: Data, factory: Callable[[str, str], Callable[..., Any]]
-) -> Callable[[], nn.Module]:
+def _model_recipe(model: ModelConfig, data: Data, factory: FactoryImport) -> Callable[[], nn.Module]:
     if model.factory is not None:
         build: Callable[..., nn.Module] = factory(model.factory, "model.factory")
         return lambda: call(build, "model.args", model.args)

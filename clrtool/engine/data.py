@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from clrtool.engine import datasets
 from clrtool.engine.collate import Collate, nbytes
 from clrtool.engine.datasets import Part, Split
 from clrtool.engine.feed import Feed, Resident, Streamed, usual_workers
-from clrtool.engine.imports import call
+from clrtool.engine.imports import FactoryImport, call
 from clrtool.engine.lazy import Lazy, Stream
 from clrtool.engine.losses import takes_values
 from clrtool.engine.prepare import Preparation, channel_statistics
@@ -35,8 +34,6 @@ from clrtool.engine.samples import (
 )
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
-
-FactoryImport = Callable[[str, str], Callable[..., Any]]
 
 # 2,500 samples put the standard error of an accuracy near 0.5 at one point; of data that is to be split they may
 # be a fifth at most.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ from clrtool.errors import ConfigError
 Batch = tuple[Inputs, Tensor]
 # More workers than this wait for each other on any disk.
 MOST_WORKERS = 8
+# Between the seeds of an iterable's passes, so that no two draw the same random numbers.
+TURN = 1_000_003
 
 
 class Order(NamedTuple):
@@ -122,14 +125,15 @@ class Streamed:
         return samples
 
     def _in_order(self, seed: int, start: int) -> Iterator[Samples | Fault]:
-        return iter(self._loader(seed, Guarded(self.part.dataset), batch_sampler=_Places(self, seed, start)))  # type: ignore[union-attr]
+        assert isinstance(self.part, Lazy)
+        return iter(self._loader(seed, Guarded(self.part.dataset), batch_sampler=_Places(self, seed, start)))
 
     def _as_they_come(self, seed: int, start: int) -> Iterator[Samples | Fault]:
-        skipped = start
-        while True:
+        assert isinstance(self.part, Stream)
+        items, skipped = GuardedStream(self.part.items), start
+        for turn in count():
             passed, first = 0, None
-            loader = self._loader(seed, GuardedStream(self.part.items), batch_size=self.batch_size, drop_last=True)  # type: ignore[union-attr]
-            for made in loader:
+            for made in self._loader(seed + TURN * turn, items, batch_size=self.batch_size, drop_last=True):
                 passed += 1
                 if self.workers > 1 and passed <= 2:
                     first = _other(first, raised(made))
@@ -153,6 +157,8 @@ class Streamed:
         )
 
     def _draws(self, seed: int, iteration: int, samples: Samples) -> Tensor | None:
+        if not self.preparation.is_random:
+            return None
         generator = np.random.default_rng([seed, iteration, 1])
         draws = self.preparation.draw(generator, len(samples), parts_of(samples.inputs)[0].shape)
         return None if draws is None else send(draws, self.device)

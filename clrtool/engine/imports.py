@@ -21,6 +21,8 @@ from clrtool.errors import ConfigError, MachineError
 from clrtool.words import nearest
 
 T = TypeVar("T")
+# ('pkg.module:callable', field of the config) -> the callable, if its import is allowed.
+FactoryImport = Callable[[str, str], Callable[..., Any]]
 # Lines of a user's own code that a message names.
 SHOWN_FRAMES = 3
 _STANDARD = Path(sysconfig.get_path("stdlib"))

@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from clrtool.config import Component, MetricConfig
 from clrtool.core.metric import ACCURACY, LOSS, TOKEN_ACCURACY, TOP5, Metric
-from clrtool.engine.imports import call
+from clrtool.engine.imports import FactoryImport, call
 from clrtool.engine.samples import Task
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-FactoryImport = Callable[[str, str], Callable[..., Any]]
 # (outputs, targets) -> (sum over what was measured, number of it)
 Measure = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | int]]
 # Short names beside the classes of torch.nn.

@@ -14,12 +14,10 @@ from torch.optim import Optimizer
 
 from clrtool.config import GroupRule, OptimizerConfig
 from clrtool.core.record import Group
-from clrtool.engine.imports import call
+from clrtool.engine.imports import FactoryImport, call
 from clrtool.engine.weights import matching
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
-
-FactoryImport = Callable[[str, str], Callable[..., Any]]
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,10 @@ class Samples:
     def take(self, index: Tensor | slice) -> Samples:
         return self.map(lambda tensor: tensor[index])
 
+    def pin_memory(self) -> Samples:
+        """For the DataLoader, which calls it by this name where a GPU copies from pinned memory."""
+        return self.map(Tensor.pin_memory)
+
     def map(self, function: Callable[[Tensor], Tensor]) -> Samples:
         return Samples(map_inputs(function, self.inputs), function(self.targets))
 

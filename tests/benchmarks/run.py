@@ -18,16 +18,21 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
+from clrtool.config import RangeTestConfig
 from clrtool.core.plan import make_plan
 from clrtool.core.policies import POLICIES
+from clrtool.engine.build import build_problem
 from clrtool.engine.plan_scheduler import PlanScheduler
+from clrtool.engine.sweep import run_range_test
 from tests.benchmarks import finders
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 Work = Callable[[], object]
+SIZES = {"x_train": 50_000, "x_test": 10_000}
 
 
 def ratio(name: str, ours: Work, other: Work, pairs: int) -> str:
@@ -143,6 +148,28 @@ def long_schedules() -> list[str]:
     return rows
 
 
+def whole_test() -> str:
+    """A range test of ResNet-20 on as many images as CIFAR-10 has, on the GPU, with the start-up told apart."""
+    generator, path = np.random.default_rng(0), RESULTS.with_name("images.npz")
+    images = {name: generator.integers(0, 256, (size, 32, 32, 3), dtype=np.uint8) for name, size in SIZES.items()}
+    np.savez(path, **images, y_train=np.arange(50_000) % 10, y_test=np.arange(10_000) % 10)
+    values = {
+        "model": {"name": "resnet"}, "precision": "bf16", "sweep": {"start_lr": 1e-4, "end_lr": 0.1, "epochs": 4},
+        "data": {"name": "npz", "args": {"path": str(path)}, "augment": {"flip": True, "crop": 4}},
+    }  # fmt: skip
+    config = RangeTestConfig.model_validate(values)
+    begin = time.perf_counter()
+    problem = build_problem(config)
+    ready = time.perf_counter()
+    record = run_range_test(problem, config.sweep)
+    path.unlink()
+    return (
+        f"A whole range test of ResNet-20, bf16, 50,000 images, 4 epochs, 3 seeds, {record.engine}: "
+        f"{ready - begin:.1f} s of start-up, {time.perf_counter() - ready:.1f} s, of which {record.evaluation_seconds:.1f} s "
+        "of evaluation."
+    )
+
+
 def main() -> None:
     start = [*start_up(), *schedules()]
     lines = [
@@ -175,6 +202,7 @@ def main() -> None:
         "",
         *(["", *finders.table(finders.CUDA_CASES), ""] if torch.cuda.is_available() else []),
         memory(),
+        *(["", whole_test()] if torch.cuda.is_available() else []),
         "",
         "## 10^7 iterations of every policy",
         "",

@@ -12,6 +12,7 @@ from clrtool.engine.build import build_problem
 from clrtool.engine.data import load_data
 from clrtool.engine.feed import Resident, Streamed
 from clrtool.engine.learner import Learner
+from clrtool.engine.samples import Samples
 from clrtool.engine.sweep import run_range_test
 from clrtool.errors import ConfigError
 from tests.engine.problems import digits
@@ -288,6 +289,13 @@ def test_numpy_scalars_lists_and_doubles_are_numbers_too():
 def test_class_numbers_that_come_as_floats_are_class_numbers_through_a_loader_too():
     feed, heldout = load(((X, Y.float()), (X, Y.float())), placement="loader")
     assert next(feed.batches(0, 0))[1].dtype == heldout.targets.dtype == torch.int64
+
+
+def test_samples_go_into_pinned_memory_where_a_gpu_wants_them_there():
+    samples = Samples({"x": X}, Y)
+    if torch.cuda.is_available():
+        assert all(tensor.is_pinned() for tensor in samples.pin_memory().tensors)
+    assert callable(samples.pin_memory)  # the name that a DataLoader looks for in types of its user
 
 
 def test_a_batch_factory_that_loses_samples_is_refused():
