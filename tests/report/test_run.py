@@ -212,3 +212,13 @@ def test_nan_is_an_empty_cell_and_a_float_reads_back_to_itself(copy):
     record = read_run(copy)
     assert np.isnan(record.sweep.curves[0].train_loss[0])
     assert float(rows[5].split(",")[5]) == record.sweep.curves[0].heldout_loss[4]
+
+
+def test_a_result_from_before_metrics_and_groups_were_recorded_is_read_as_one_of_accuracy(copy):
+    values = json.loads((copy / "result.json").read_text())
+    for later in ("metric", "groups", "engine", "warnings", "evaluation_share", "standard_error"):
+        del values["sweep"][later]
+    (copy / "result.json").write_text(json.dumps(values))
+    record = read_run(copy)
+    assert record.sweep.metric.name == "accuracy"
+    assert record.sweep.groups == record.sweep.warnings == ()
