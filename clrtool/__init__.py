@@ -22,7 +22,7 @@ _HOME = {
     "RunRecord": "clrtool.core.record",
     "build_problem": "clrtool.engine.build",
     "find_bounds": "clrtool.core.bounds",
-    "load_config": "clrtool.config",
+    "load_config": "clrtool.config_file",
     "make_plan": "clrtool.core.plan",
     "plan_from": "clrtool.core.plan",
     "plan_stages": "clrtool.core.plan",

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clrtool.config import PolicyName, RangeTestConfig, find_config, json_schema, load_config, shipped_configs
+from clrtool.config import PolicyName, RangeTestConfig, json_schema
+from clrtool.config_file import find_config, load_config, shipped_configs
 from clrtool.core.plan import make_plan
 from clrtool.core.policies import POLICIES
 from clrtool.errors import ConfigError

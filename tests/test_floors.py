@@ -15,6 +15,7 @@ FLOORS = {
     "strict_yaml": 1,
     "config_faults": 1,
     "config": 1,
+    "config_file": 1,
     "engine": 2,
     "report": 2,
     "cli": 3,

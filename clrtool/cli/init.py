@@ -21,7 +21,7 @@ def init(
 
     Example: clrtool init custom mine.yaml
     """
-    from clrtool.config import shipped_configs
+    from clrtool.config_file import shipped_configs
     from clrtool.report.files import write_whole
 
     shipped = shipped_configs()

@@ -49,7 +49,7 @@ def rangetest(
 
     Example: clrtool rangetest digits sweep.epochs=2 --seeds 5 -o runs/short
     """
-    from clrtool.config import find_config, load_config, located
+    from clrtool.config_file import find_config, load_config, located
     from clrtool.report.run import open_run
 
     quiet = quiet or as_json

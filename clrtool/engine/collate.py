@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from clrtool.engine.imports import describe
-from clrtool.engine.samples import Samples, as_targets, check_samples, parts_of
+from clrtool.engine.samples import Samples, as_targets, check_samples
 from clrtool.errors import ConfigError
 
 # What a user's ``data.batch`` does: the batch of the dataset -> (inputs, targets).
@@ -128,4 +128,4 @@ def raised(made: Samples | Fault) -> Samples:
 
 def nbytes(samples: Samples) -> int:
     """Bytes of all its tensors."""
-    return sum(part.numel() * part.element_size() for part in (*parts_of(samples.inputs), samples.targets))
+    return sum(part.numel() * part.element_size() for part in samples.tensors)

@@ -38,7 +38,9 @@ class Criterion:
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if self.task is Task.TOKENS and self.is_cross_entropy:
-            return self.function(outputs.flatten(0, 1), targets.flatten())
+            loss = self.function(outputs.flatten(0, 1), targets.flatten())
+            # torch's mean over no token is NaN; a part of a batch may hold none that counts
+            return torch.where((targets != IGNORED).any(), loss, torch.zeros_like(loss))
         if self.task is Task.VALUES and outputs.shape != targets.shape and outputs.numel() == targets.numel():
             targets = targets.view_as(outputs)  # (N,) against (N, 1) would broadcast to (N, N)
         return self.function(outputs, targets)

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from clrtool.config import RangeTestConfig, load_config
+from clrtool.config import RangeTestConfig
+from clrtool.config_file import load_config
 from clrtool.core.bounds import Bounds
 from clrtool.core.curve import Curve, Point, SweepOutcome
 from clrtool.core.metric import ACCURACY, Metric

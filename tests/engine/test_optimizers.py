@@ -32,15 +32,13 @@ def test_rules_meet_in_groups_whose_rates_keep_their_ratio_through_the_sweep():
 def test_groups_train_as_an_optimizer_that_was_given_them_by_hand():
     problem = digits(optimizer={"name": "SGD", "args": {"weight_decay": 0.01}, "groups": RULES})
     learner, by_hand = Learner(problem, 3), Learner(problem, 3)
-    weights, bias = [dict(by_hand.model.named_parameters())[name] for name in ("1.weight", "1.bias")], None
-    last = [dict(by_hand.model.named_parameters())[name] for name in ("3.weight", "3.bias")]
-    del bias
+    named = dict(by_hand.model.named_parameters())
     by_hand.optimizer = torch.optim.SGD(
         [
-            {"params": weights[:1], "lr": 0.05, "weight_decay": 0.01, "lr_ratio": 1.0},
-            {"params": weights[1:], "lr": 0.05, "weight_decay": 0.0, "lr_ratio": 1.0},
-            {"params": last[:1], "lr": 0.5, "weight_decay": 0.01, "lr_ratio": 10.0},
-            {"params": last[1:], "lr": 0.5, "weight_decay": 0.0, "lr_ratio": 10.0},
+            {"params": [named["1.weight"]], "lr": 0.05, "weight_decay": 0.01, "lr_ratio": 1.0},
+            {"params": [named["1.bias"]], "lr": 0.05, "weight_decay": 0.0, "lr_ratio": 1.0},
+            {"params": [named["3.weight"]], "lr": 0.5, "weight_decay": 0.01, "lr_ratio": 10.0},
+            {"params": [named["3.bias"]], "lr": 0.5, "weight_decay": 0.0, "lr_ratio": 10.0},
         ]
     )
     assert learner.train(0, [0.05] * 40) == pytest.approx(by_hand.train(0, [0.05] * 40))

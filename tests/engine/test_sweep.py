@@ -19,6 +19,7 @@ from clrtool.engine.prepare import Preparation
 from clrtool.engine.problem import Problem
 from clrtool.engine.samples import Samples, from_arrays, split
 from clrtool.engine.sweep import run_range_test
+from tests.engine.problems import digits
 
 ARRAYS = Path(datasets.__file__).with_name("digits.npz")
 
@@ -107,12 +108,6 @@ def test_a_loss_that_is_not_finite_ends_the_sweep_as_a_result(value):
 def test_a_negative_loss_is_swept_to_its_end():
     down = problem(loss=lambda outputs, targets: -1 - torch.sigmoid(outputs).mean())
     assert sweep_of(down).curves[0].outcome is SweepOutcome.COMPLETED
-
-
-def digits(**changes):
-    values = {"model": {"name": "mlp"}, "data": {"name": "digits", "batch_size": 50, "heldout": 297}}
-    config = RangeTestConfig.model_validate(values | changes)
-    return build_problem(config, device="cpu")
 
 
 def test_a_sweep_equals_a_plain_training_loop_written_out_by_hand():

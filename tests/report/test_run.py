@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clrtool.config import load_config
+from clrtool.config_file import load_config
 from clrtool.core.plan import make_plan
 from clrtool.errors import ConfigError, MachineError
 from clrtool.report.files import write_whole

@@ -1,0 +1,115 @@
+"""The file of a config: YAML and the command line -> the tree, every fault reported at its file, line and column."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from clrtool.config import RangeTestConfig
+from clrtool.config_faults import explain, reading_order
+from clrtool.errors import ConfigError, MachineError
+from clrtool.strict_yaml import Document, KeyPath, read_yaml
+from clrtool.words import nearest
+
+# In the source tree configs/ stands beside the package; in a wheel it is inside.
+_CONFIG_FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The configs that come with clrtool, by name."""
+    folder = next((folder for folder in _CONFIG_FOLDERS if folder.is_dir()), None)
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
+
+
+def find_config(source: str) -> Path:
+    """A config by its path, or by the name of a shipped one. Raises ConfigError if there is neither."""
+    if (path := Path(source)).is_file():
+        return path
+    if path.is_dir():
+        raise ConfigError(f"{source}: is a folder; give a YAML file or the name of a shipped config")
+    shipped = shipped_configs()
+    if source not in shipped:
+        raise ConfigError(f"{source}: no such file and no shipped config; {nearest(source, shipped)}")
+    return shipped[source]
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RangeTestConfig:
+    """Read and validate a config.
+
+    Args:
+        path: the YAML file.
+        overrides: ``KEY=VALUE`` with a dotted key, typed as in YAML; they win over the file.
+
+    Raises:
+        ConfigError: with every fault of file and overrides, each at its place.
+    """
+    return _validate(_read(path, overrides))
+
+
+@contextmanager
+def located(path: Path, overrides: Sequence[str]) -> Iterator[None]:
+    """Put its place in the config in front of every fault that is found later, with the config in use.
+
+    A fault begins with the dotted name of its field; one that names no field of the config stays as it is.
+    """
+    try:
+        yield
+    except (ConfigError, MachineError) as error:
+        places = _read(path, overrides).places
+        raise type(error)(*(_with_place(fault, places) for fault in str(error).split("\n"))) from error
+
+
+def _with_place(fault: str, places: Mapping[KeyPath, tuple[str, str]]) -> str:
+    parts = tuple(re.split(r"[^\w.]", fault, maxsplit=1)[0].split("."))
+    known = [parts[:end] for end in range(len(parts), 0, -1) if parts[:end] in places]
+    return f"{places[known[0]][1]}: {fault}" if known else fault
+
+
+def _read(path: Path, overrides: Sequence[str]) -> Document:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    document = read_yaml(text, str(path))
+    document.value = {} if document.value is None else document.value
+    if not isinstance(document.value, dict):
+        raise ConfigError(f"{path}:1:1: a config is a mapping of keys such as 'model:' and 'data:'")
+    for override in overrides:
+        _override(document, override)
+    return document
+
+
+def _override(document: Document, override: str) -> None:
+    key, equals, text = override.partition("=")
+    place = f"command line, {override!r}"
+    if not equals or not all(key.split(".")):
+        document.faults.append((place, "an override is KEY=VALUE with a dotted key, for example sweep.epochs=2"))
+        return
+    path = tuple(key.split("."))
+    value = read_yaml(text, place, at=path)
+    document.faults += value.faults
+    document.faulty |= value.faulty
+    target = document.value
+    for depth, part in enumerate(path[:-1], 1):
+        document.places.setdefault(path[:depth], (place, place))
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            document.faults.append((place, f"{'.'.join(path[:depth])} holds one value, not keys"))
+            return
+    target[path[-1]] = value.value
+    document.places |= value.places
+
+
+def _validate(document: Document) -> RangeTestConfig:
+    config, faults = None, list(document.faults)
+    try:
+        config = RangeTestConfig.model_validate(document.value)
+    except ValidationError as invalid:
+        faults += explain(invalid, document, RangeTestConfig)
+    if config is None or faults:
+        raise ConfigError(*(f"{place}: {message}" for place, message in sorted(faults, key=reading_order)))
+    return config
