@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from clrtool.config import SweepConfig
-from clrtool.engine.learner import EVALUATION_BATCH
+from clrtool.engine.learner import evaluation_batch
 from clrtool.engine.problem import run_model
 from clrtool.engine.samples import Inputs, parts_of
 
@@ -43,15 +43,16 @@ def evaluation_budget(
     flops = flops_per_sample(model, inputs)
     training = sweep.epochs * iterations_per_epoch * (BEGINNING * PASS + TRAINING * flops * batch)
     room = training * SHARE / (1 - SHARE)
-    number = int(room / _cost(flops, heldout))
+    at_once = evaluation_batch(inputs, batch, "cpu")
+    number = int(room / _cost(flops, heldout, at_once))
     while number < LEAST and heldout > SMALLEST_HELDOUT:
         heldout = max(SMALLEST_HELDOUT, int(0.9 * heldout))
-        number = int(room / _cost(flops, heldout))
+        number = int(room / _cost(flops, heldout, at_once))
     return min(MOST, max(LEAST, number)), heldout
 
 
-def _cost(flops: float, heldout: int) -> float:
-    passes = -(-heldout // EVALUATION_BATCH["cpu"])
+def _cost(flops: float, heldout: int, at_once: int) -> float:
+    passes = -(-heldout // at_once)
     return passes * PASS + flops * heldout
 
 

@@ -13,14 +13,22 @@ from clrtool.engine.feed import Batch
 from clrtool.engine.imports import blamed_on
 from clrtool.engine.losses import counted
 from clrtool.engine.problem import Problem, run_model, seed_everything
-from clrtool.engine.samples import Samples
+from clrtool.engine.samples import Inputs, Samples, parts_of
 from clrtool.engine.weights import keep_frozen_statistics
 
-# Samples per forward pass of an evaluation. On a CPU larger ones fall out of the cache: 1,000 took a fifth longer.
-EVALUATION_BATCH = {"cpu": 500, "cuda": 2500}
+# Samples per forward pass of an evaluation, and numbers that they hold, at most. On a CPU larger passes fall out of
+# the cache: 1,000 small images took a fifth longer.
+EVALUATED = {"cpu": (500, 2**21), "cuda": (2500, 2**23)}
 # Iterations between two looks at the losses, for which the device has to be waited for. After this many at most
 # a loss that is not finite ends the training.
 READ_EVERY = 50
+
+
+def evaluation_batch(inputs: Inputs, batch_size: int, device: str) -> int:
+    """Samples per forward pass of an evaluation: few where they are large, but what fits in training fits here."""
+    samples, numbers = EVALUATED[device]
+    size = sum(part[0].numel() for part in parts_of(inputs))
+    return max(batch_size, min(samples, numbers // size))
 
 
 class Learner:
@@ -130,7 +138,7 @@ class Learner:
         """Mean loss and metric of the whole held-out set, with batch norm and dropout in evaluation mode."""
         self.model.eval()
         problem, samples = self.problem, self.problem.heldout
-        batch = EVALUATION_BATCH[problem.device.type]
+        batch = evaluation_batch(samples.inputs, problem.batch_size, problem.device.type)
         found: list[tuple[int | Tensor, ...]] = []
         with blamed_on("evaluation failed"), problem.autocast():
             for start in range(0, len(samples), batch):

@@ -6,6 +6,7 @@ from torch import nn
 
 from clrtool.config import SweepConfig
 from clrtool.engine.evaluations import LEAST, MOST, SMALLEST_HELDOUT, evaluation_budget, flops_per_sample
+from clrtool.engine.learner import evaluation_batch
 from clrtool.engine.models import convnet, mlp
 from clrtool.engine.sweep import run_range_test
 from tests.engine.problems import digits
@@ -31,6 +32,13 @@ def test_evaluations_of_a_network_take_a_fifth_of_its_sweep_by_the_count(samples
     model, inputs = convnet((3, 32, 32), 10), torch.zeros(128, 3, 32, 32)
     number, size = evaluation_budget(model, inputs, SweepConfig(), samples // 128, heldout)
     assert (number, size) == pytest.approx(expected, abs=3, rel=0.1)
+
+
+def test_large_samples_are_evaluated_few_at_once_but_never_fewer_than_are_trained_on():
+    small, large = torch.zeros(2, 3, 32, 32), torch.zeros(2, 3, 224, 224)
+    assert evaluation_batch(small, 32, "cpu") == 500
+    assert evaluation_batch(large, 8, "cpu") == 2**21 // (3 * 224 * 224) == 13
+    assert evaluation_batch(large, 64, "cpu") == evaluation_batch(large, 64, "cuda") == 64
 
 
 def test_what_the_config_states_is_obeyed():
