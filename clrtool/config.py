@@ -39,6 +39,7 @@ FactoryName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 Pattern = Annotated[str, Field(min_length=1)]
 
 AutoEvaluations = Annotated[Annotated[int, Field(ge=2, le=100_000)] | Auto, Field(union_mode="left_to_right")]
+AutoSeeds = Annotated[Annotated[int, Field(ge=1, le=1000)] | Auto, Field(union_mode="left_to_right")]
 
 # A sweep over less has nothing to tell apart.
 SHORTEST_SWEEP = 1.5
@@ -176,9 +177,9 @@ class SweepConfig(_Tree):
     start_lr: AutoLearningRate = "auto"
     end_lr: AutoLearningRate = "auto"
     spacing: Literal["auto", "linear", "exponential"] = "auto"
-    epochs: Epochs = 4
+    epochs: AutoEpochs = "auto"
     evaluations: AutoEvaluations = "auto"
-    seeds: Annotated[int, Field(ge=1, le=1000)] = 3
+    seeds: AutoSeeds = "auto"
 
     @field_validator("end_lr")
     @classmethod

@@ -57,6 +57,7 @@ class Progress:
             done = (len(self._seen) - 1 + done) / self._seeds
         elapsed = time.monotonic() - self._begin
         left = f"{elapsed / done - elapsed:.0f} s left" if done > 0.02 else "starting"
+        self._seeds = max(self._seeds, len(self._seen))  # one more may follow where there is room
         who = f"{self._seeds} seeds" if self._at_once else f"seed {len(self._seen)}/{self._seeds}"
         line = (
             f"{who}  epoch {point.epoch:.1f}/{self._epochs:g}  lr {point.lr:.2e}  "

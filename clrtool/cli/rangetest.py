@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,9 @@ def rangetest(
     output: Annotated[Path | None, typer.Option("-o", help="The run folder.  [default: runs/<config name>]")] = None,
     seeds: Annotated[int | None, typer.Option(help="Sweeps with different seeds; short for sweep.seeds=N.")] = None,
     device: Annotated[str, typer.Option(help="auto (CUDA if there is any), cpu, cuda or cuda:N.")] = "auto",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Try other peaks and fixed rates by short runs that cost one training run.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace what the run folder holds.")] = False,
     download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch a dataset.")] = False,
     allow_import: Annotated[
@@ -58,11 +62,12 @@ def rangetest(
     settings = load_config(path, wishes)
     folder = output or Path("runs") / path.stem
     record = open_run(folder, settings, fresh=fresh)
-    if record is None:
+    to_verify = verify and (record is None or (record.plan is not None and record.verification is None))
+    if record is None or to_verify:
         source = {"device": device, "allow_import": allow_import or (), "download": download, "folder": path.parent}
         # stdout is for the result, whatever a user's factory prints
         with contextlib.redirect_stdout(sys.stderr), located(path, wishes):
-            record = _measure(settings, folder, source, quiet=quiet)
+            record = _measure(settings, folder, source, record, verify=verify, quiet=quiet)
     else:
         say(f"{folder}: finished before with this config, shown again; --fresh runs it anew", quiet=quiet)
     _show(record, folder, as_json=as_json, quiet=quiet)
@@ -83,36 +88,58 @@ def _show(record: RunRecord, folder: Path, *, as_json: bool, quiet: bool) -> Non
         say(f"next: clrtool plan {folder}", quiet=quiet)
 
 
-def _measure(settings: RangeTestConfig, folder: Path, source: Mapping[str, Any], *, quiet: bool) -> RunRecord:
-    """Config -> problem -> sweep -> bounds -> plan -> files."""
-    from clrtool.core.bounds import find_bounds
-    from clrtool.core.record import RunRecord
+def _measure(
+    settings: RangeTestConfig,
+    folder: Path,
+    source: Mapping[str, Any],
+    record: RunRecord | None,
+    *,
+    verify: bool,
+    quiet: bool,
+) -> RunRecord:
+    """Config -> problem -> sweep -> bounds -> plan -> files; what is finished of it in ``record`` is kept."""
     from clrtool.report.plots import draw_run
-    from clrtool.report.run import CurveLog, write_run
+    from clrtool.report.run import write_run
 
     say("loading torch and the data", quiet=quiet)
     from clrtool.engine.build import build_problem
-    from clrtool.engine.problem import environment
-    from clrtool.engine.sweep import run_range_test
 
     problem = build_problem(settings, **source)
     _plan(settings.plan, problem, 1.0, 2.0)  # what cannot be planned should not fail after the sweep
     try:
-        with (
-            CurveLog(folder, settings) as log,
-            Progress(settings.sweep.seeds, settings.sweep.epochs, problem.metric.label, quiet=quiet) as progress,
-        ):
-
-            def on_point(seed: int, point: Point) -> None:
-                log.append(seed, point)
-                progress.update(seed, point)
-
-            sweep = run_range_test(problem, settings.sweep, settings.seed, on_point)
+        record = record or _sweep(settings, problem, folder, quiet=quiet)
+        if verify and record.plan is not None:
+            write_run(folder, record)  # the sweep is not lost if a run fails
+            record = _verify(settings, problem, record, quiet=quiet)
     except KeyboardInterrupt:
         say(f"interrupted; what was measured is in {folder / 'curve.csv'}, and the same command starts over")
         raise typer.Exit(INTERRUPTED) from None
+    write_run(folder, record)
+    draw_run(folder, record)
+    return record
+
+
+def _sweep(settings: RangeTestConfig, problem: Problem, folder: Path, *, quiet: bool) -> RunRecord:
+    from clrtool.core.bounds import find_bounds
+    from clrtool.core.record import RunRecord
+    from clrtool.engine.problem import environment
+    from clrtool.engine.sweep import run_range_test
+    from clrtool.report.run import CurveLog
+
+    size = problem.sweep_size(settings.sweep)
+    epochs = size.iterations / problem.iterations_per_epoch
+    with (
+        CurveLog(folder, settings) as log,
+        Progress(size.seeds, epochs, problem.metric.label, quiet=quiet) as progress,
+    ):
+
+        def on_point(seed: int, point: Point) -> None:
+            log.append(seed, point)
+            progress.update(seed, point)
+
+        sweep = run_range_test(problem, settings.sweep, settings.seed, on_point)
     bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
-    record = RunRecord(
+    return RunRecord(
         sweep=sweep,
         bounds=bounds,
         plan=_plan(settings.plan, problem, bounds.base_lr, bounds.max_lr),
@@ -120,9 +147,31 @@ def _measure(settings: RangeTestConfig, folder: Path, source: Mapping[str, Any],
         config_sha256=settings.sha256(),
         data_sha256=problem.data_sha256,
     )
-    write_run(folder, record)
-    draw_run(folder, record)
-    return record
+
+
+def _verify(settings: RangeTestConfig, problem: Problem, record: RunRecord, *, quiet: bool) -> RunRecord:
+    """Short runs around the bounds, which may move them and the plan."""
+    from clrtool.core.verification import FIRST, SECOND, Trial, verified
+    from clrtool.engine.verify import trial_iterations, verify
+
+    assert record.plan is not None
+    sweep, (first, second) = record.sweep, trial_iterations(problem, record.plan)
+    seconds = sweep.train_seconds / (sweep.iterations - sweep.scout_iterations) * (FIRST * first + SECOND * second)
+    lengths = (f"{length / problem.iterations_per_epoch:.2g}" for length in (first, second))
+    say(
+        f"verifying: {FIRST} runs of {next(lengths)} epochs and {SECOND} of {next(lengths)}, about {seconds:.0f} s",
+        quiet=quiet,
+    )
+
+    def on_trial(trial: Trial) -> None:
+        reached = "not finite" if trial.score is None else f"{problem.metric.label} {trial.score:.3f}"
+        say(f"  {trial.kind} {trial.max_lr:.2e}  {trial.epochs:.2g} epochs  {reached}", quiet=quiet)
+
+    seed = settings.seed + len(sweep.curves)
+    found = verify(problem, record.plan, record.bounds, sweep, seed, on_trial)
+    bounds = verified(record.bounds, found)
+    plan = _plan(settings.plan, problem, bounds.base_lr, bounds.max_lr)
+    return replace(record, bounds=bounds, plan=plan, verification=found)
 
 
 def _plan(wishes: PlanConfig, problem: Problem, base_lr: float | None, max_lr: float | None) -> Plan | None:

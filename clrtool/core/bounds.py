@@ -1,48 +1,60 @@
 """The two bounds of a cycle, read off the held-out accuracy of every seed by the rule of the paper.
 
-Smith, arXiv 1506.01186 v6, section 3.3: ``base_lr`` is where accuracy starts to rise, ``max_lr`` where it stops rising,
-turns ragged or starts to fall. This is a first reading: ``max_lr`` is where accuracy stops rising, and what
-comes above it is told but does not move it; a bound is one of the learning rates that were evaluated,
-its interval spans the readings of the single seeds and of their mean, and the verdict says when that is not enough.
+Smith, arXiv 1506.01186 v6, section 3.3: ``base_lr`` is where accuracy starts to rise, ``max_lr`` where it slows, turns
+ragged or starts to fall. The first is read as it is said. For the second the reading is the learning rate that breaks,
+which seeds and lengths of the sweep agree on, and ``max_lr`` keeps a distance from it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from clrtool.core.curve import Curve, SweepOutcome, smooth
+from clrtool.core.curve import Curve, SweepOutcome
 from clrtool.core.metric import ACCURACY, Metric
+from clrtool.core.reading import (
+    BREAKING,
+    CLOSE,
+    FALLBACK,
+    FLAT,
+    LOWEST,
+    RISEN,
+    SAFETY,
+    UNBROKEN,
+    Axis,
+    Estimate,
+    Reading,
+    interval,
+    read,
+    resample,
+    running_median,
+)
 from clrtool.core.schedules import FloatArray
 from clrtool.words import Sentence
 
-# Shares of the whole rise at which accuracy counts as having started and as having stopped rising. On the three
-# curves of the paper a start at 10 % lies within 1.25 times what its author read.
-STARTED, STOPPED = 0.10, 0.95
-# Half the width of the smoothing window, as a share of the sweep.
-HALF_WIDTH = 1 / 30
 # A rise counts when it is this many standard errors: the highest of 60 points of noise alone is near 3.
 SURE = 5.0
-# A bound this close to the end of the sweep, as a share of it, was cut off by it and not read.
+# A best this close to the end of the sweep, as a share of its evaluations, was cut off by it and not read.
 EDGE = 0.1
-# Seeds whose readings of max_lr span more than this factor disagree.
-SPREAD = 3.0
-# Accuracy counts as ragged when it scatters this many times as much above max_lr as below.
-RAGGED = 2.0
-# Bounds closer than this factor leave no cycle to speak of (the closest that the paper reads are 2.5 apart). Then
-# its rule of thumb holds: base_lr is a third or a quarter of max_lr.
-CLOSE, FALLBACK = 2.0, 4
-TOO_CLOSE = f"All of the gain comes within a factor of {CLOSE:g}: base_lr is max_lr / {FALLBACK}, a rule of thumb."
+# Seeds whose interval of max_lr spans more than this factor do not settle it; the problems of the benchmark lose a
+# point of accuracy within a factor of 2 to 8.
+SPREAD = 4.0
+# A sweep has broken when accuracy stays below half of its rise over this factor in the learning rate: slow learners
+# swing before they learn.
+FOR_GOOD = 2.0
+# Accuracy that stays near its best over a decade does not depend on the learning rate to speak of.
+WIDE = 10.0
 
 
 class Verdict(Sentence):
     """How far the bounds can be trusted; the value is the sentence shown."""
 
     CLEAR = "The curve shows both bounds and the seeds agree."
+    WIDE = "The curve shows both bounds, and hardly changes between them."
     WEAK = "The curve shows both bounds, but does not settle them."
     INCONCLUSIVE = "The curve does not show both bounds."
 
@@ -53,9 +65,17 @@ class Advice(Sentence):
     NEVER_LEARNED = "Nothing was learned: check data and labels, or raise sweep.end_lr or sweep.epochs."
     BROKE_AT_ONCE = "The loss broke before anything was learned: lower sweep.start_lr, or mend a model that gives NaN."
     STILL_RISING = "The curve still improves where the sweep ends, so max_lr is at least this: raise sweep.end_lr."
+    UNBROKEN = "Nothing broke: a larger max_lr may train as well or better. Raise sweep.end_lr to see."
     ALREADY_RISEN = "The curve improves from the very start, so base_lr is at most this: lower sweep.start_lr."
-    ONE_SEED = "One seed gives no interval: run with --seeds 3."
-    SEEDS_DISAGREE = f"The seeds differ by more than a factor of {SPREAD:g}: raise sweep.epochs or --seeds."
+    ONE_SEED = "One seed cannot show how far seeds agree: run with --seeds 3."
+    SEEDS_DISAGREE = (
+        f"The interval of max_lr spans more than a factor of {SPREAD:g}: raise sweep.epochs or --seeds, or let "
+        "--verify choose."
+    )
+    INSENSITIVE = f"Any max_lr will do over more than a factor of {WIDE:g}; --verify trains to choose among them."
+
+
+WEAKENING = {Advice.ONE_SEED, Advice.SEEDS_DISAGREE, Advice.UNBROKEN}
 
 
 Interval = tuple[float, float]
@@ -67,8 +87,8 @@ class Bounds:
 
     Args:
         base_lr, max_lr: the bounds, or None where the curves show nothing to read.
-        base_lr_interval, max_lr_interval: lowest and highest reading of the single seeds and their mean; None with
-            one seed.
+        base_lr_interval, max_lr_interval: where 95 % of resampled curves put the bound, by bootstrap over seeds and
+            noise, and one evaluation further; None where the bound is.
         base_reason, max_reason: why the bound is where it is, with the numbers that say so.
         verdict: how far to trust them.
         advice: what to do next, most pressing first.
@@ -88,8 +108,8 @@ class Bounds:
             ordered = self.base_lr is self.max_lr is None and self.verdict is Verdict.INCONCLUSIVE
         else:
             ordered = 0 < self.base_lr < self.max_lr < math.inf
-        for lr, interval in ((self.base_lr, self.base_lr_interval), (self.max_lr, self.max_lr_interval)):
-            ordered &= interval is None or (lr is not None and interval[0] <= lr <= interval[1])
+        for lr, span in ((self.base_lr, self.base_lr_interval), (self.max_lr, self.max_lr_interval)):
+            ordered &= span is None or (lr is not None and span[0] <= lr <= span[1])
         if not ordered:
             raise ValueError("bounds must be finite, 0 < base_lr < max_lr, each inside its interval")
 
@@ -113,129 +133,124 @@ class Bounds:
         return cls(**(dict(values) | intervals | {"verdict": verdict, "advice": tuple(map(Advice, values["advice"]))}))
 
 
-class _Reading(NamedTuple):
-    """Indices into the smoothed score, and the levels they were read against."""
-
-    start: int
-    stop: int
-    peak: int
-    floor: float
-    smoothed: FloatArray
-
-    @property
-    def rise(self) -> float:
-        return float(self.smoothed[self.peak]) - self.floor
-
-
 def find_bounds(
-    curves: Sequence[Curve], heldout_samples: int | None = None, chance: float | None = None, metric: Metric = ACCURACY
+    curves: Sequence[Curve],
+    heldout_samples: int | None = None,
+    chance: float | None = None,
+    metric: Metric = ACCURACY,
+    *,
+    timed: bool = True,
 ) -> Bounds:
     """Read both bounds off the metric of all seeds, accuracy unless another is given.
 
-    With a(lr) the centred mean over neighbours of the mean over seeds of the metric, turned so that higher is better,
-    ``floor`` its first value and ``rise = max(a) - floor``::
+    With a(lr) the rising and then falling curve nearest to the mean over seeds of the running medians of the metric
+    (turned so that higher is better), ``floor`` its first value and ``rise = max(a) - floor``::
 
-        base_lr = first lr from which a stays above floor + 0.10 * rise, up to the peak
-        max_lr  = first lr at which a reaches floor + 0.95 * rise
+        breaks  = mean, in log lr, of where a falls through floor + s * rise, s from 0.9 to 0.5
+        max_lr  = 0.375 * breaks; where a does not fall so far, the last lr stands for it and max_lr = 0.5 * breaks
+        base_lr = first lr at which a reaches floor + 0.1 * rise; max_lr / 10 at the least
 
-    Bounds within a factor of 2 of each other are no cycle: there ``base_lr = max_lr / 4``.
-
-    A seed that broke counts with its first value from there on.
+    What breaks is put down to the learning rate of 5 iterations before, what is learned to that of 100 before. Bounds
+    within a factor of 1.4 are no cycle: there ``base_lr = max_lr / 4``. A seed that broke counts with its first value.
 
     Args:
         curves: one a seed, all of the same sweep.
         heldout_samples: answers in the held-out set, from which the noise of a share p of right ones follows as
-            ``sqrt(p (1 - p) / heldout_samples)``; None to take every rise for real.
-        chance: the metric that needs no learning, the share of the commonest class; a peak has to be above
-            it. None where there is no such.
-        metric: what was measured. The noise of one that is no share is its scatter about the smoothed curve.
+            ``sqrt(p (1 - p) / heldout_samples)``; None to take the scatter of the curve for it.
+        chance: the share of the commonest class, which needs no learning; None where there is no such.
+        metric: what was measured. The noise of one that is no share is its scatter about the running median.
+        timed: False for curves whose iterations are not known; their sweep is taken to be slow.
 
     Raises:
-        ValueError: there is no curve, or none has a point.
+        ValueError: there is no curve, or none has a point with a positive learning rate.
     """
-    if not any(len(curve.lr) for curve in curves):
-        raise ValueError("bounds need at least one curve with one point")
-    lr, scores = _align(curves, metric)
-    mean = scores.mean(0)
-    reading = _read(mean)
-    over_chance = reading.rise if chance is None else reading.floor + reading.rise - chance
-    noise = _noise(reading, heldout_samples, len(curves)) if metric.is_share else _scatter(mean, reading)
-    if min(reading.rise, over_chance) <= SURE * noise:
+    if not any(bool((curve.lr > 0).any()) for curve in curves):
+        raise ValueError("bounds need at least one curve with one point, and a learning rate above 0")
+    axis, scores = _align(curves, metric, timed=timed)
+    reading = read(axis, scores)
+    if not _learned(reading, scores, heldout_samples, chance, metric):
         return _nothing(curves, reading, metric)
-    readings = [reading, *(_read(score) for score in scores)] if len(curves) > 1 else []
-    max_interval = _span(lr[each.stop] for each in readings)
-    advice = _advice(lr, reading, curves, max_interval)
-    base_lr, max_lr = float(lr[reading.start]), float(lr[reading.stop])
-    close = max_lr < CLOSE * base_lr
+    return _bounds(curves, axis, scores, reading, metric)
+
+
+def _bounds(curves: Sequence[Curve], axis: Axis, scores: FloatArray, reading: Reading, metric: Metric) -> Bounds:
+    """What a reading says, with intervals and verdict."""
+    found = reading.estimate()
+    others = list(resample(axis, scores)) or [found]
+    base = interval(axis, [each.base_lr for each in others], found.base_lr, len(curves))
+    top = interval(axis, [each.max_lr for each in others], found.max_lr, len(curves))
+    if not reading.broken:  # nothing measured bounds it from above
+        top = top[0], max(top[1], axis.end)
+    advice = _advice(reading, curves, top)
     return Bounds(
-        base_lr=max_lr / FALLBACK if close else base_lr,
-        max_lr=max_lr,
-        base_lr_interval=None if close else _span(lr[each.start] for each in readings),
-        max_lr_interval=max_interval,
-        base_reason=TOO_CLOSE if close else _base_reason(lr, reading, metric),
-        max_reason=_max_reason(lr, mean, reading, metric, cut_off=Advice.STILL_RISING in advice),
+        base_lr=found.base_lr,
+        max_lr=found.max_lr,
+        base_lr_interval=base,
+        max_lr_interval=top,
+        base_reason=_base_reason(reading, found, metric),
+        max_reason=_max_reason(reading, found, metric),
         verdict=_verdict(advice),
         advice=advice,
     )
 
 
-def _span(lrs: Iterable[float]) -> Interval | None:
-    values = [float(lr) for lr in lrs]
-    return (min(values), max(values)) if values else None
+def has_broken(curve: Curve, heldout_samples: int, metric: Metric) -> bool | None:
+    """Whether a sweep need not go on: it is below half of its rise for good. None if nothing rose yet."""
+    axis, scores = _align([curve], metric, timed=True)
+    reading = read(axis, scores)
+    if not _learned(reading, scores, heldout_samples, None, metric):
+        return None
+    last = reading.lr > reading.lr[-1] / FOR_GOOD
+    return int(last.sum()) > 2 and bool((scores[0, last] < reading.level(BREAKING[-1])).all())
 
 
-def _align(curves: Sequence[Curve], metric: Metric) -> tuple[FloatArray, FloatArray]:
-    """The learning rates of the longest curve (n,), and the score of every seed on them (seeds, n)."""
-    lr = max((curve.lr for curve in curves), key=len)
-    scores = np.empty((len(curves), len(lr)))
+def _align(curves: Sequence[Curve], metric: Metric, *, timed: bool) -> tuple[Axis, FloatArray]:
+    """The learning rates of the longest curve, (n,), and the score of every seed on them, (seeds, n)."""
+    longest = max(curves, key=lambda curve: len(curve.lr))
+    scores = np.empty((len(curves), len(longest.lr)))
     for row, curve in zip(scores, curves, strict=True):
         known = metric.score(np.where(curve.measured, curve.metric, curve.metric[0]))
-        row[: len(known)], row[len(known) :] = known, known[0]
-    return lr, scores
+        row[: len(known)] = known
+        row[len(known) :] = known[-1] if curve.outcome is SweepOutcome.COMPLETED else known[0]
+    return Axis.of(longest.lr, longest.iteration if timed else None), scores
 
 
-def _read(score: FloatArray) -> _Reading:
-    """Apply the rule to one curve."""
-    smoothed = smooth(score, max(1, round(HALF_WIDTH * len(score))))
-    peak = int(np.argmax(smoothed))
-    floor = float(smoothed[0])
-    rise = float(smoothed[peak]) - floor
-    below = np.flatnonzero(smoothed[: peak + 1] < floor + STARTED * rise)
-    start = int(below[-1]) + 1 if len(below) else 0
-    return _Reading(min(start, peak), int(np.argmax(smoothed >= floor + STOPPED * rise)), peak, floor, smoothed)
+def _learned(
+    reading: Reading, scores: FloatArray, heldout_samples: int | None, chance: float | None, metric: Metric
+) -> bool:
+    """Whether the rise, from the first value and above chance, is more than noise."""
+    over_chance = reading.rise if chance is None else reading.best - chance
+    return min(reading.rise, over_chance) > SURE * _noise(reading, scores, heldout_samples, metric)
 
 
-def _noise(reading: _Reading, heldout_samples: int | None, seeds: int) -> float:
-    """Standard error of the mean accuracy at the peak; that of one error in the held-out set at the least."""
-    if heldout_samples is None:
-        return 0.0
-    top = float(reading.smoothed[reading.peak])
-    return math.sqrt(max(top * (1 - top), 1 / heldout_samples) / heldout_samples / seeds)
+def _noise(reading: Reading, scores: FloatArray, heldout_samples: int | None, metric: Metric) -> float:
+    """Standard error of the mean metric at the best; of a share that of one error in the held-out set at the least."""
+    if metric.is_share and heldout_samples is not None:
+        share = reading.best
+        return math.sqrt(max(share * (1 - share), 1 / heldout_samples) / heldout_samples / len(scores))
+    up_to_best = slice(0, reading.peak + 1)
+    return float(np.median(np.abs(scores - running_median(scores))[:, up_to_best])) / math.sqrt(len(scores))
 
 
-def _scatter(score: FloatArray, reading: _Reading) -> float:
-    """The usual distance of a point from the smoothed curve, up to the peak."""
-    return float(np.median(np.abs(score - reading.smoothed)[: reading.peak + 1]))
-
-
-def _nothing(curves: Sequence[Curve], reading: _Reading, metric: Metric) -> Bounds:
-    broke = any(curve.outcome is not SweepOutcome.COMPLETED for curve in curves)
+def _nothing(curves: Sequence[Curve], reading: Reading, metric: Metric) -> Bounds:
+    broke = any(curve.outcome in (SweepOutcome.DIVERGED, SweepOutcome.NOT_FINITE) for curve in curves)
     advice = Advice.BROKE_AT_ONCE if broke else Advice.NEVER_LEARNED
-    first, best = metric.value(reading.floor), metric.value(reading.floor + reading.rise)
+    first, best = metric.value(reading.floor), metric.value(reading.best)
     reason = f"There is no gain to read: {metric.label} begins at {first:.3f} and its best is {best:.3f}."
     return Bounds(None, None, None, None, reason, reason, Verdict.INCONCLUSIVE, (advice,))
 
 
-def _advice(
-    lr: FloatArray, reading: _Reading, curves: Sequence[Curve], max_interval: Interval | None
-) -> tuple[Advice, ...]:
-    edge = max(2, round(EDGE * len(lr)))
-    completed = all(curve.outcome is SweepOutcome.COMPLETED for curve in curves)
+def _advice(reading: Reading, curves: Sequence[Curve], max_interval: Interval) -> tuple[Advice, ...]:
+    top = int(np.argmax(reading.fit >= reading.level(FLAT)))
+    still_rising = not reading.broken and top >= len(reading.lr) - max(2, round(EDGE * len(reading.lr)))
+    low, high = reading.flat
     found = {
-        Advice.STILL_RISING: completed and reading.stop >= len(lr) - edge,
-        Advice.ALREADY_RISEN: reading.start <= 1,
-        Advice.ONE_SEED: max_interval is None,
-        Advice.SEEDS_DISAGREE: max_interval is not None and max_interval[1] > SPREAD * max_interval[0],
+        Advice.STILL_RISING: still_rising,
+        Advice.UNBROKEN: not reading.broken and not still_rising,
+        Advice.ALREADY_RISEN: reading.fit[1] >= reading.level(RISEN) and reading.base_lr == reading.rises,
+        Advice.ONE_SEED: len(curves) == 1,
+        Advice.SEEDS_DISAGREE: max_interval[1] > SPREAD * max_interval[0],
+        Advice.INSENSITIVE: high > WIDE * low,
     }
     return tuple(advice for advice, applies in found.items() if applies)
 
@@ -243,34 +258,35 @@ def _advice(
 def _verdict(advice: tuple[Advice, ...]) -> Verdict:
     if Advice.STILL_RISING in advice:
         return Verdict.INCONCLUSIVE
-    return Verdict.WEAK if advice else Verdict.CLEAR
+    if WEAKENING & {*advice}:
+        return Verdict.WEAK
+    return Verdict.WIDE if Advice.INSENSITIVE in advice else Verdict.CLEAR
 
 
-def _base_reason(lr: FloatArray, reading: _Reading, metric: Metric) -> str:
-    level, best = reading.floor + STARTED * reading.rise, reading.smoothed[reading.peak]
-    side = "above" if metric.higher_is_better else "below"
-    return (
-        f"{_start(metric)} starts to {metric.rises[:-1]}: from {lr[reading.start]:.2g} on it stays {side} "
-        f"{metric.value(level):.3f}, {STARTED:.0%} of the way from {metric.value(reading.floor):.3f} "
-        f"to its best of {metric.value(best):.3f}."
+def _base_reason(reading: Reading, found: Estimate, metric: Metric) -> str:
+    level, side = reading.level(RISEN), "above" if metric.higher_is_better else "below"
+    reason = (
+        f"{_start(metric)} starts to {metric.rises[:-1]}: from {reading.rises:.2g} on it is {side} "
+        f"{metric.value(level):.3f}, {RISEN:.0%} of the way from {metric.value(reading.floor):.3f} "
+        f"to its best of {metric.value(reading.best):.3f}"
     )
+    if reading.too_close:
+        return f"{reason}. That is within a factor of {CLOSE:g} of max_lr: base_lr is max_lr / {1 / FALLBACK:g}."
+    lowest = found.base_lr > reading.rises
+    return f"{reason}; base_lr is not below max_lr / {1 / LOWEST:g}." if lowest else f"{reason}."
 
 
-def _max_reason(lr: FloatArray, score: FloatArray, reading: _Reading, metric: Metric, *, cut_off: bool) -> str:
-    """What the curve does at ``max_lr`` and above it."""
-    best, at = f"{metric.value(reading.smoothed[reading.peak]):.3f}", f"{lr[reading.peak]:.2g}"
-    if cut_off:
-        return f"The sweep ends while {metric.label} still {metric.rises}: its best is {best}, at {at}."
-    last = float(reading.smoothed[-1])
-    scatter = np.abs(score - reading.smoothed)
-    below, above = (float(part.mean()) if len(part) else 0.0 for part in np.split(scatter, [reading.stop]))
-    way = "rising" if metric.higher_is_better else "falling"
-    reason = f"{_start(metric)} stops {way}: {STOPPED:.0%} of its way is done, and its best of {best} is at {at}"
-    if above > RAGGED * below:
-        reason += f"; it turns ragged, scattering by {above:.3f} above this and by {below:.3f} below"
-    if last < reading.floor + STOPPED * reading.rise:
-        reason += f"; it {metric.falls} to {metric.value(last):.3f} where the sweep ends"
-    return reason + "."
+def _max_reason(reading: Reading, found: Estimate, metric: Metric) -> str:
+    """Where the curve breaks or ends, and the range over which it is as good as its best."""
+    label, breaks = _start(metric), f"{reading.breaks:.2g}"
+    if reading.broken:
+        reason = f"{label} breaks above {breaks}, where it loses up to half of its gain; max_lr is {SAFETY:g} of that"
+    elif reading.falling(FLAT) is None:
+        reason = f"{label} does not break before {breaks}, where the sweep ends; max_lr is {UNBROKEN:g} of that"
+    else:
+        reason = f"{label} fades above {breaks} and keeps half of its gain to the end; max_lr is {UNBROKEN:g} of that"
+    low, high = found.flat
+    return f"{reason}. Its best of {metric.value(reading.best):.3f} holds to a tenth from {low:.2g} to {high:.2g}."
 
 
 def _start(metric: Metric) -> str:

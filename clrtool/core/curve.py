@@ -22,6 +22,7 @@ class SweepOutcome(Sentence):
     """How the sweep of one seed ended; the value is the sentence shown."""
 
     COMPLETED = "The sweep reached end_lr."
+    BROKE = "The metric fell to half of its rise, and the sweep stopped there."
     DIVERGED = "The training loss rose far above its first value, and the sweep stopped there."
     NOT_FINITE = "The loss became NaN or infinite, and the sweep stopped there."
 

@@ -12,6 +12,7 @@ from clrtool.core.curve import Curve, SweepOutcome
 from clrtool.core.metric import ACCURACY, Metric
 from clrtool.core.plan import Plan
 from clrtool.core.schedules import Spacing
+from clrtool.core.verification import Verification
 
 # The format of result.json. 1: first version.
 SCHEMA_VERSION = 1
@@ -119,3 +120,4 @@ class RunRecord:
     environment: Mapping[str, str | int]
     config_sha256: str
     data_sha256: str
+    verification: Verification | None = None  # None when it was not asked for

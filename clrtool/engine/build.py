@@ -74,6 +74,7 @@ def build_problem(
         channels_last=channels_last,
         data_sha256=data.sha256(),
         training=config.training,
+        plan_epochs=config.plan.epochs,
         metric=metric,
         measure=make_measure(config.metric, data.first.task, factory),
     )
@@ -149,7 +150,7 @@ def _tried_out(problem: Problem, config: RangeTestConfig, num_outputs: int) -> P
             problem = replace(problem, train=replace(problem.train, classes=classes))
         learner = Learner(problem, seed=0)
         number, size = evaluation_budget(
-            learner.model, inputs, config.sweep, problem.iterations_per_epoch, len(problem.heldout)
+            learner.model, inputs, config.sweep, problem.sweep_size(config.sweep).iterations, len(problem.heldout)
         )
         _try_step(learner, (inputs, targets))
         learner.train(0, [1e-9, 1e-9])  # two steps, for some optimizers use an argument in the second only

@@ -29,19 +29,20 @@ SMALLEST_HELDOUT = 100
 
 
 def evaluation_budget(
-    model: nn.Module, inputs: Inputs, sweep: SweepConfig, iterations_per_epoch: int, heldout: int
+    model: nn.Module, inputs: Inputs, sweep: SweepConfig, iterations: int, heldout: int
 ) -> tuple[int, int]:
     """Evaluations of one sweep, and samples of each.
 
     Args:
         inputs: a training batch as the model takes it.
+        iterations: of the sweep of one seed.
         heldout: samples that there are. Fewer are used only where ``LEAST`` evaluations of all would be too dear.
     """
     if sweep.evaluations != "auto":
         return sweep.evaluations, heldout
     batch = len(parts_of(inputs)[0])
     flops = flops_per_sample(model, inputs)
-    training = sweep.epochs * iterations_per_epoch * (BEGINNING * PASS + TRAINING * flops * batch)
+    training = iterations * (BEGINNING * PASS + TRAINING * flops * batch)
     room = training * SHARE / (1 - SHARE)
     at_once = evaluation_batch(inputs, batch, "cpu")
     number = int(room / _cost(flops, heldout, at_once))

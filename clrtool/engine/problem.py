@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 import clrtool
-from clrtool.config import TrainingConfig
+from clrtool.config import SweepConfig, TrainingConfig
 from clrtool.core.metric import ACCURACY, Metric
 from clrtool.core.record import Group
+from clrtool.core.sweep_size import SweepSize, sweep_size
 from clrtool.engine.feed import Feed
 from clrtool.engine.imports import is_worker_death
 from clrtool.engine.losses import Loss, Measure, count_right, logits
@@ -43,6 +44,7 @@ class Problem:
         training: micro-batches, clipping, and the ways to be faster.
         metric, measure: what the bounds are read from, and how it is measured; None where that is the loss.
         evaluations: of a sweep whose config leaves them to be counted, after a first one before any training.
+        plan_epochs: length of the training run that is planned, which a range test should not cost more than.
         groups: the parameter groups of the optimizer.
         warnings: what may make the bounds mean something else than they seem to.
     """
@@ -60,6 +62,7 @@ class Problem:
     metric: Metric = ACCURACY
     measure: Measure | None = count_right
     evaluations: int = 60
+    plan_epochs: float = 30
     groups: tuple[Group, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -70,6 +73,11 @@ class Problem:
     @property
     def batch_size(self) -> int:
         return self.train.batch_size
+
+    def sweep_size(self, sweep: SweepConfig) -> SweepSize:
+        """The length of a range test, with every ``auto`` decided."""
+        epochs, seeds = (None if value == "auto" else value for value in (sweep.epochs, sweep.seeds))
+        return sweep_size(self.iterations_per_epoch, self.plan_epochs, epochs, seeds)  # type: ignore[arg-type]
 
     def place(self, model: nn.Module) -> nn.Module:
         """The model on the device, in its memory format."""

@@ -1,4 +1,4 @@
-"""The scout: a short, wide sweep that finds the range worth sweeping."""
+"""The scout: a short, wide sweep that finds the range worth sweeping, from the training loss alone."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clrtool.core.curve import has_diverged, smooth
-from clrtool.core.schedules import ExponentialSweep
+from clrtool.core.curve import has_diverged
+from clrtool.core.reading import medians
+from clrtool.core.schedules import ExponentialSweep, FloatArray
 from clrtool.engine.learner import Learner
 from clrtool.engine.problem import Problem
 
-# Below 1e-6 no float32 network moves in a few epochs; above 10 none of the optimizers here still learns.
-LOWEST_LR, HIGHEST_LR = 1e-6, 10.0
-# 7 decades at 20 iterations each; the loss is read (and the device waited for) once for every CHUNK of them.
-ITERATIONS, CHUNK = 140, 5
-# A scout climbs a decade in 20 iterations. A sweep takes many more, so it learns at lower rates: begin a decade below.
-MARGIN = 10.0
+# Below 1e-6 no float32 network moves in a few epochs; above 30 none of the optimizers here still learns.
+LOWEST_LR, HIGHEST_LR = 1e-6, 30.0
+# The loss is read (and the device waited for) once for this many iterations.
+CHUNK = 5
+# The first fifth, below 3e-5, learns nothing: its mean is the first loss and its scatter the noise of a batch.
+QUIET = 5
+# A fall counts as learning when it is this many times the noise of a batch.
+SURE = 4.0
+# A loss that never fell is broken when it has left its first value by this share of it: logits that swing give less.
+LEFT = 0.25
+# What is swept, against where the loss of a scout breaks: two decades below it, for a network has to learn something
+# before it can break, and on to ten times of it, for accuracy may break later. The sweep stops when it has.
+BELOW, ABOVE = 100.0, 10.0
 
 
 class Scout(NamedTuple):
@@ -28,32 +36,38 @@ class Scout(NamedTuple):
     iterations: int
 
 
-def scout(problem: Problem, seed: int) -> Scout:
-    """Find where learning starts and where it breaks, from the training loss of one wide exponential sweep.
+def scout(problem: Problem, seed: int, iterations: int) -> Scout:
+    """Find where learning breaks, from the training loss of one exponential sweep over all rates that there are.
 
-    ``end_lr`` is where the loss, after its minimum, is back at its first level or the sweep diverged; ``start_lr`` is a
-    decade below the point from which a tenth of its whole fall is done for good.
+    With l(lr) the running median of the loss and l0 the mean of its first fifth: it breaks where l is back at l0 after
+    its minimum, or a quarter above l0 if it never fell.
     """
-    lrs = ExponentialSweep(LOWEST_LR, HIGHEST_LR, ITERATIONS)(np.arange(ITERATIONS))
-    learner = Learner(problem, seed)
+    lrs = ExponentialSweep(LOWEST_LR, HIGHEST_LR, iterations)(np.arange(iterations))
+    losses = _losses(Learner(problem, seed), lrs)
+    known = np.array(losses)[np.isfinite(losses)]
+    breaks = float(lrs[_broken(known, len(losses))]) if len(known) else LOWEST_LR
+    return Scout(breaks / BELOW, breaks * ABOVE, len(losses))
+
+
+def _losses(learner: Learner, lrs: FloatArray) -> list[float]:
     losses: list[float] = []
     means: list[float] = []
-    for start in range(0, ITERATIONS, CHUNK):
+    for start in range(0, len(lrs), CHUNK):
         losses += learner.train(start, lrs[start : start + CHUNK].tolist())
         means.append(sum(losses[start:]) / len(losses[start:]))
         if not math.isfinite(means[-1]) or has_diverged(means[0], min(means), means[-1]):
             break
-    steps = len(losses)
-    finite = np.array(losses)[np.isfinite(losses)]
-    if len(finite) == 0:
-        return Scout(LOWEST_LR / MARGIN, LOWEST_LR, steps)
-    curve = smooth(finite, half_width=CHUNK)
-    lowest = int(np.argmin(curve))
-    first = float(curve[:CHUNK].mean())
-    # The last time that the loss was above this on its way down: noise crosses it once too often, and earlier.
-    above = np.flatnonzero(curve[: lowest + 1] > first - 0.1 * (first - curve[lowest]))
-    began = int(above[-1]) if len(above) else 0
-    back = np.flatnonzero(curve[lowest:] >= first)
-    broke = lowest + int(back[0]) if len(back) else steps - 1
-    end_lr = float(lrs[min(broke, steps - 1)])
-    return Scout(min(float(lrs[began]), end_lr) / MARGIN, end_lr, steps)
+    return losses
+
+
+def _broken(losses: FloatArray, steps: int) -> int:
+    """The iteration at which the loss breaks; the last of ``steps``, if it does not."""
+    curve = medians(losses[None], max(1, steps // 40))[0]
+    quiet = losses[: max(CHUNK, steps // QUIET)]
+    first, noise, lowest = float(quiet.mean()), float(quiet.std()), int(np.argmin(curve))
+    if first - float(curve[lowest]) >= SURE * noise:
+        begin, level = lowest, first
+    else:
+        begin, level = len(quiet), first + LEFT * abs(first)
+    back = np.flatnonzero(curve[begin:] > level)
+    return begin + int(back[0]) if len(back) else steps - 1

@@ -6,21 +6,28 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from clrtool.config import SHORTEST_SWEEP, SweepConfig
+from clrtool.core.bounds import find_bounds, has_broken
 from clrtool.core.curve import Curve, Point, SweepOutcome, has_diverged
 from clrtool.core.record import SweepRecord
 from clrtool.core.schedules import FloatArray, Spacing, make_sweep
+from clrtool.core.sweep_size import SEEDS, SweepSize
 from clrtool.engine.captured import Team, make_teams
 from clrtool.engine.learner import Learner
 from clrtool.engine.losses import IGNORED, chance
 from clrtool.engine.problem import Problem
-from clrtool.engine.scout import scout
+from clrtool.engine.scout import Scout, scout
 
 OnPoint = Callable[[int, Point], object]
+# How far below its start a sweep is begun again that broke at once.
+LOWER = 10.0
+# A third sweep is begun where this many times the longest before it is left.
+SPARE = 1.1
 
 
 def _in_silence(seed: int, point: Point) -> None:
@@ -30,7 +37,10 @@ def _in_silence(seed: int, point: Point) -> None:
 def run_range_test(
     problem: Problem, config: SweepConfig, seed: int = 0, on_point: OnPoint = _in_silence
 ) -> SweepRecord:
-    """Sweep the learning rate once for each of ``config.seeds`` seeds, beginning with ``seed``.
+    """Sweep the learning rate once for each seed, beginning with ``seed``.
+
+    Where ``end_lr`` is ``auto`` a sweep goes on until its metric breaks, as far as a training run's cost allows.
+    Where ``start_lr`` is ``auto`` and everything broke before anything was learned, it is swept once more, lower.
 
     Args:
         on_point: called with (seed, point) as soon as a point is measured.
@@ -38,28 +48,36 @@ def run_range_test(
     Raises:
         MachineError: the device is out of memory.
     """
-    iterations = max(2, round(config.epochs * problem.iterations_per_epoch))
+    size = problem.sweep_size(config)
     evaluations = problem.evaluations if config.evaluations == "auto" else config.evaluations
     seconds = {"train": 0.0, "evaluation": 0.0}
+    warnings, spent = problem.warnings, 0
     with problem.on_device():
-        start_lr, end_lr, scouted = _ends(problem, config, seed)
-        spacing = _spacing(config, start_lr, end_lr)
-        lrs = make_sweep(spacing, start_lr, end_lr, iterations)(np.arange(iterations))
-        curves: list[Curve] = []
-        for team in make_teams(problem, lrs.tolist(), range(seed, seed + config.seeds)):
-            engine = team.engine
-            curves += _sweep(lrs, team, evaluations, seconds, on_point)
+        ends = _ends(problem, config, seed, size)
+        spent = ends.iterations
+        path = _Path.of(config, ends, size, evaluations)
+        curves, engine = _sweep_all(problem, path, range(seed, seed + size.seeds), seconds, on_point)
+        if config.start_lr == "auto" and _broke_at_once(curves, problem):
+            spent += _iterations(curves)
+            warnings = (*warnings, f"From {path.lrs[0]:.2g} up everything broke at once: swept again, lower.")
+            lower = ends._replace(start_lr=ends.start_lr / LOWER, end_lr=min(ends.end_lr, 10 * ends.start_lr))
+            path = _Path.of(config, lower, size, evaluations)
+            curves, engine = _sweep_all(problem, path, range(seed, seed + size.seeds), seconds, on_point)
+        if config.seeds == "auto" and len(curves) < SEEDS:
+            left = size.run - spent - _iterations(curves)
+            if left >= SPARE * max(int(curve.iteration[-1]) for curve in curves):
+                more = _sweep_all(problem, path.until(left), range(seed + len(curves), seed + SEEDS), seconds, on_point)
+                curves += more[0]
+    steps = path.steps(curves)
     return SweepRecord(
-        start_lr=start_lr,
-        end_lr=end_lr,
-        spacing=spacing,
-        epochs=iterations / problem.iterations_per_epoch,
-        iterations=scouted + sum(int(curve.iteration[-1]) for curve in curves),
-        scout_iterations=scouted,
+        start_lr=float(path.lrs[0]),
+        end_lr=float(path.lrs[steps - 1]),
+        spacing=path.spacing,
+        epochs=steps / problem.iterations_per_epoch,
+        iterations=spent + _iterations(curves),
+        scout_iterations=ends.iterations,
         iterations_per_epoch=problem.iterations_per_epoch,
-        heldout_samples=int((problem.heldout.targets != IGNORED).sum())
-        if problem.metric.is_share
-        else len(problem.heldout),
+        heldout_samples=_answers(problem),
         chance=chance(problem.metric, problem.heldout.targets),
         train_seconds=seconds["train"],
         evaluation_seconds=seconds["evaluation"],
@@ -67,20 +85,80 @@ def run_range_test(
         engine=engine,
         metric=problem.metric,
         groups=problem.groups,
-        warnings=problem.warnings,
+        warnings=warnings,
     )
 
 
-def _ends(problem: Problem, config: SweepConfig, seed: int) -> tuple[float, float, int]:
+def _answers(problem: Problem) -> int:
+    """Size of the held-out set; of what is counted in it, where the metric is a share."""
+    return int((problem.heldout.targets != IGNORED).sum()) if problem.metric.is_share else len(problem.heldout)
+
+
+def _iterations(curves: Sequence[Curve]) -> int:
+    return sum(int(curve.iteration[-1]) for curve in curves)
+
+
+def _broke_at_once(curves: Sequence[Curve], problem: Problem) -> bool:
+    broke = any(curve.outcome in (SweepOutcome.DIVERGED, SweepOutcome.NOT_FINITE) for curve in curves)
+    return broke and find_bounds(curves, _answers(problem), metric=problem.metric).max_lr is None
+
+
+@dataclass(frozen=True, eq=False)
+class _Path:
+    """The learning rates of a sweep and its evaluations, as far as it may go.
+
+    Args:
+        lrs: one an iteration.
+        stops: iterations after which it is evaluated.
+        planned: iterations up to the end that was given or found by a scout.
+        spacing: how the rates rise.
+        open_ended: whether it ends where the metric breaks.
+    """
+
+    lrs: FloatArray
+    stops: tuple[int, ...]
+    planned: int
+    spacing: Spacing
+    open_ended: bool
+
+    @classmethod
+    def of(cls, config: SweepConfig, ends: Scout, size: SweepSize, evaluations: int) -> _Path:
+        spacing = _spacing(config, ends.start_lr, ends.end_lr)
+        iterations = size.iterations
+        lrs = make_sweep(spacing, ends.start_lr, ends.end_lr, iterations)(np.arange(iterations))
+        stops = np.linspace(0, iterations, min(evaluations, iterations) + 1)
+        open_ended = config.end_lr == "auto"
+        if open_ended:
+            lrs = np.concatenate([lrs, _beyond(lrs, spacing)])[: size.most]
+            stops = np.minimum(np.concatenate([stops, iterations + stops[1:]]), len(lrs))
+        return cls(lrs, tuple(np.unique(stops.round().astype(int)).tolist()), iterations, spacing, open_ended)
+
+    def until(self, iterations: int) -> _Path:
+        """The same, but no longer than this."""
+        return replace(self, lrs=self.lrs[:iterations], stops=tuple(stop for stop in self.stops if stop <= iterations))
+
+    def steps(self, curves: Sequence[Curve]) -> int:
+        """Iterations that the longest sweep took; those planned, where a shorter one only means that it broke."""
+        longest = max(int(curve.iteration[-1]) for curve in curves)
+        return longest if self.open_ended else self.planned
+
+
+def _beyond(lrs: FloatArray, spacing: Spacing) -> FloatArray:
+    """As many learning rates again, rising on as they did."""
+    further = lrs + (lrs[-1] - lrs[0]) if spacing == "linear" else lrs * (lrs[-1] / lrs[0])
+    return np.asarray(further)
+
+
+def _ends(problem: Problem, config: SweepConfig, seed: int, size: SweepSize) -> Scout:
     """Both ends of the sweep, and the iterations that a scout took to find those that are ``auto``."""
     if config.start_lr != "auto" and config.end_lr != "auto":
-        return config.start_lr, config.end_lr, 0
-    found = scout(problem, seed)
+        return Scout(config.start_lr, config.end_lr, 0)
+    found = scout(problem, seed, size.scout)
     start_lr = found.start_lr if config.start_lr == "auto" else config.start_lr
     end_lr = found.end_lr if config.end_lr == "auto" else config.end_lr
     if end_lr < SHORTEST_SWEEP * start_lr:  # one end was given, beyond what the scout found for the other
         start_lr, end_lr = (start_lr, 10 * start_lr) if config.end_lr == "auto" else (end_lr / 10, end_lr)
-    return start_lr, end_lr, found.iterations
+    return Scout(start_lr, end_lr, found.iterations)
 
 
 def _spacing(config: SweepConfig, start_lr: float, end_lr: float) -> Spacing:
@@ -93,17 +171,17 @@ def _spacing(config: SweepConfig, start_lr: float, end_lr: float) -> Spacing:
 class _Track:
     """What was measured of one seed, and how its sweep ended."""
 
-    def __init__(self, learner: Learner) -> None:
-        self.learner = learner
+    def __init__(self, learner: Learner, path: _Path) -> None:
+        self.learner, self.path = learner, path
         self.outcome: SweepOutcome | None = None
         self.points: list[Point] = []
         self.means: list[float] = []
 
-    def measure(self, iteration: int, lrs: FloatArray, losses: Sequence[float]) -> Point:
+    def measure(self, iteration: int, losses: Sequence[float]) -> Point:
         """Evaluate after ``iteration`` updates, the last of which had these training losses."""
         heldout_loss, metric = self.learner.evaluate()
         mean = sum(losses) / len(losses) if losses else math.nan  # numpy's mean warns of inf - inf
-        lr = float(lrs[max(0, iteration - 1)])  # of the last update; at 0 there was none yet
+        lr = float(self.path.lrs[max(0, iteration - 1)])  # of the last update; at 0 there was none yet
         epoch = iteration / self.learner.problem.iterations_per_epoch
         point = Point(iteration, epoch, lr, mean, heldout_loss, metric)
         self.points.append(point)
@@ -117,25 +195,42 @@ class _Track:
             return SweepOutcome.NOT_FINITE
         if has_diverged(self.means[0], min(self.means), self.means[-1]):
             return SweepOutcome.DIVERGED
-        return None
+        if not self.path.open_ended:
+            return None
+        problem = self.learner.problem
+        broken = has_broken(self.curve(), _answers(problem), problem.metric)
+        if broken:
+            return SweepOutcome.BROKE
+        # what never rose is not followed beyond the plan: there may be nothing to learn
+        return SweepOutcome.COMPLETED if broken is None and point.iteration >= self.path.planned else None
 
     def curve(self) -> Curve:
         return Curve.from_points(self.learner.seed, self.outcome or SweepOutcome.COMPLETED, self.points)
 
 
-def _sweep(lrs: FloatArray, team: Team, evaluations: int, seconds: dict[str, float], on_point: OnPoint) -> list[Curve]:
-    """Train a team from evaluation to evaluation, each member until the end or until its loss leaves all bounds."""
-    stops = np.unique(np.linspace(0, len(lrs), min(evaluations, len(lrs)) + 1).round().astype(int)).tolist()
-    tracks = [_Track(learner) for learner in team.members]
+def _sweep_all(
+    problem: Problem, path: _Path, seeds: range, seconds: dict[str, float], on_point: OnPoint
+) -> tuple[list[Curve], str]:
+    """The curves of all seeds, and how their steps were run."""
+    curves: list[Curve] = []
+    for team in make_teams(problem, path.lrs.tolist(), seeds):
+        engine = team.engine
+        curves += _sweep(path, team, seconds, on_point)
+    return curves, engine
+
+
+def _sweep(path: _Path, team: Team, seconds: dict[str, float], on_point: OnPoint) -> list[Curve]:
+    """Train a team from evaluation to evaluation, each member until the end or until it breaks."""
+    tracks = [_Track(learner, path) for learner in team.members]
     losses: list[list[float]] = [[] for _ in tracks]
-    for start, stop in pairwise([0, *stops]):
+    for start, stop in pairwise([0, *path.stops]):
         if start < stop:
             with _timed(seconds, "train"):
                 losses = team.train(start, stop)
         for track, its_losses in zip(tracks, losses, strict=True):
             if track.outcome is None:
                 with _timed(seconds, "evaluation"):
-                    point = track.measure(start + len(its_losses), lrs, its_losses)
+                    point = track.measure(start + len(its_losses), its_losses)
                 on_point(track.learner.seed, point)
         if all(track.outcome for track in tracks):
             break

@@ -19,6 +19,7 @@ from clrtool.core.bounds import Bounds
 from clrtool.core.curve import Curve, Point, SweepOutcome
 from clrtool.core.metric import ACCURACY, Metric
 from clrtool.core.record import SCHEMA_VERSION, Group, RunRecord, SweepRecord
+from clrtool.core.verification import Verification
 from clrtool.errors import ConfigError, MachineError
 from clrtool.report.files import check_writable, write_whole
 from clrtool.report.plan_file import is_plan, to_plan
@@ -130,6 +131,7 @@ def read_run(folder: Path | str) -> RunRecord:
             environment=values["environment"],
             config_sha256=values["config_sha256"],
             data_sha256=values["data_sha256"],
+            verification=_to_verification(values.get("verification")),
         )
     except DAMAGED as error:
         raise damaged(result, error) from error
@@ -153,6 +155,7 @@ def _to_dict(record: RunRecord) -> dict[str, Any]:
         "status": "inconclusive" if record.bounds.verdict.word == "inconclusive" else "done",
         "bounds": record.bounds.to_dict(),
         "plan": record.plan.to_dict() if record.plan else None,
+        "verification": record.verification.to_dict() if record.verification else None,
         "sweep": measured
         | {
             "seeds": [curve.seed for curve in sweep.curves],
@@ -167,6 +170,10 @@ def _to_dict(record: RunRecord) -> dict[str, Any]:
         "config_sha256": record.config_sha256,
         "data_sha256": record.data_sha256,
     }
+
+
+def _to_verification(values: Mapping[str, Any] | None) -> Verification | None:
+    return None if values is None else Verification.from_dict(values)
 
 
 def _row(values: tuple[Any, ...]) -> str:

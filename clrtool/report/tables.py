@@ -40,6 +40,10 @@ def result_table(record: RunRecord, title: str) -> Table:
     table.add_row("verdict", bounds.verdict.word, _text(bounds.verdict.value))
     for advice in bounds.advice:
         table.add_row("", "", _text(advice.value))
+    if record.verification is not None:
+        verification = record.verification
+        runs = f"{count(len(verification.trials), 'short run')}\n{verification.cost_epochs:.3g} epochs"
+        table.add_row("verified", runs, _text(verification.reason))
     swept = f"From {sweep.start_lr:.2g} to {sweep.end_lr:.2g}, {sweep.spacing}."
     swept += "" if sweep.engine == "eager" else f" Steps: {sweep.engine}."
     table.add_row("sweep", f"{seconds:.1f} s\n{sweep.cost_epochs:.3g} epochs", _text(f"{swept} {_outcomes(sweep)}"))

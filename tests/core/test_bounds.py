@@ -7,19 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clrtool.core.bounds import Advice, Bounds, Verdict, find_bounds
+from clrtool.core.bounds import Advice, Bounds, Verdict, find_bounds, has_broken
 from clrtool.core.curve import Curve, SweepOutcome
+from clrtool.core.metric import ACCURACY
 
 LRS = np.geomspace(1e-4, 1, 61)
 
 
-def curve(accuracy, seed=0, outcome=SweepOutcome.COMPLETED, lr=LRS):
+def curve(accuracy, seed=0, outcome=SweepOutcome.COMPLETED, lr=LRS, every=1000):
     n = len(accuracy)
-    return Curve(seed, outcome, range(n), np.arange(n) / 15, lr[:n], np.ones(n), np.ones(n), accuracy)
+    return Curve(seed, outcome, every * np.arange(n), np.arange(n) / 15, lr[:n], np.ones(n), np.ones(n), accuracy)
 
 
-def hill(start=1e-3, top=1e-2, fall=1e-1, height=0.8, lr=LRS):
-    """Accuracy 0.1, rising in a straight line over log LR from ``start`` to ``top``, flat, zero from ``fall`` on."""
+def hill(start=1e-3, top=2e-2, fall=1e-1, height=0.8, lr=LRS):
+    """Accuracy 0.1, rising in a straight line over log LR from ``start`` to ``top``, flat, 0.1 from ``fall`` on."""
     rise = np.interp(np.log(lr), np.log([start, top]), [0.1, 0.1 + height])
     return np.where(lr < fall, rise, 0.1)
 
@@ -29,13 +30,23 @@ def noisy(accuracy, seed, sd=0.01):
 
 
 @given(st.floats(3e-4, 3e-3), st.floats(4, 30), st.floats(0.3, 0.85), st.integers(0, 1000))
-def test_bounds_of_a_hill_lie_where_it_starts_and_stops_rising(start, ratio, height, seed):
-    curves = [curve(noisy(hill(start, start * ratio, 0.5, height), seed + index), index) for index in range(3)]
+def test_base_lr_is_where_a_hill_starts_to_rise_and_max_lr_keeps_its_distance_from_the_edge(start, ratio, height, seed):
+    curves = [curve(noisy(hill(start, start * ratio, 0.2, height), seed + index), index) for index in range(3)]
     bounds = find_bounds(curves, heldout_samples=2000)
-    # The rule reads 10 % and 95 % of the rise. The grid is one step wide, and smoothing rounds a corner by two more.
+    # The grid is one step wide, and the median of seven rounds a corner by less than two more.
     off = (LRS[1] / LRS[0]) ** 3
-    assert start / off <= bounds.base_lr <= start * ratio**0.1 * off
-    assert start * ratio**0.95 / off <= bounds.max_lr <= start * ratio * off
+    assert max(start, 0.0375 * 0.2) / off <= bounds.base_lr <= max(start * ratio**0.1, 0.0375 * 0.2) * off
+    assert 0.375 * 0.2 / off <= bounds.max_lr <= 0.375 * 0.2 * off
+
+
+@given(st.floats(0, 0.03), st.integers(0, 1000))
+def test_the_interval_holds_the_truth_that_noise_hides(sd, seed):
+    """An edge that falls over a factor of 3: its reading without noise is the truth."""
+    edge = np.interp(np.log(LRS), np.log([1e-3, 1e-2, 0.1, 0.3]), [0.1, 0.9, 0.9, 0.1])
+    truth = find_bounds([curve(edge)]).max_lr
+    bounds = find_bounds([curve(noisy(edge, 10 * seed + index, sd), index) for index in range(3)])
+    step = LRS[1] / LRS[0]
+    assert bounds.max_lr_interval[0] / step <= truth <= bounds.max_lr_interval[1] * step
 
 
 @given(st.lists(st.floats(0, 1), min_size=61, max_size=61), st.integers(1, 5))
@@ -44,7 +55,7 @@ def test_bounds_are_ordered_and_inside_their_intervals_whatever_the_curve(accura
     if bounds.base_lr is None:
         assert bounds.verdict is Verdict.INCONCLUSIVE
         return
-    assert LRS[0] / 4 <= bounds.base_lr < bounds.max_lr <= LRS[-1]
+    assert LRS[0] / 25 <= bounds.base_lr < bounds.max_lr <= LRS[-1]
     for lr, interval in ((bounds.base_lr, bounds.base_lr_interval), (bounds.max_lr, bounds.max_lr_interval)):
         assert interval is None or interval[0] <= lr <= interval[1]
 
@@ -61,32 +72,65 @@ def test_seeds_that_agree_on_a_whole_hill_give_a_clear_verdict():
     bounds = find_bounds([curve(noisy(hill(), seed), seed) for seed in range(3)], heldout_samples=2000)
     assert (bounds.verdict, bounds.advice) == (Verdict.CLEAR, ())
     assert "starts to rise" in bounds.base_reason
-    assert "stops rising" in bounds.max_reason
-    assert "falls to 0.1" in bounds.max_reason
+    assert "breaks above 0.0" in bounds.max_reason
 
 
-def test_one_seed_gives_no_interval_and_says_so():
-    bounds = find_bounds([curve(hill())])
-    assert bounds.max_lr_interval is None
-    assert bounds.advice == (Advice.ONE_SEED,)
+def test_one_seed_has_an_interval_of_its_noise_but_cannot_show_how_seeds_agree():
+    bounds = find_bounds([curve(noisy(hill(), 0))])
+    assert bounds.max_lr_interval[0] <= bounds.max_lr <= bounds.max_lr_interval[1]
+    assert (bounds.verdict, bounds.advice) == (Verdict.WEAK, (Advice.ONE_SEED,))
 
 
 def test_accuracy_that_still_rises_at_the_end_is_inconclusive_but_keeps_its_number():
     bounds = find_bounds([curve(hill(top=2.0, fall=5.0), seed) for seed in range(2)])
-    assert bounds.verdict is Verdict.INCONCLUSIVE
-    assert Advice.STILL_RISING in bounds.advice
-    assert bounds.max_lr > 0.5
+    assert (bounds.verdict, bounds.advice[0]) == (Verdict.INCONCLUSIVE, Advice.STILL_RISING)
+    assert bounds.max_lr == pytest.approx(0.5)
 
 
-def test_a_rise_before_the_first_evaluation_leaves_base_lr_open():
-    risen = np.where(np.arange(61) == 0, 0.1, 0.8)
-    bounds = find_bounds([curve(np.where(LRS < 0.3, risen, 0.1), seed) for seed in range(2)])
+def test_a_plateau_that_nothing_breaks_keeps_half_of_the_largest_rate_and_an_open_interval():
+    bounds = find_bounds([curve(hill(fall=5.0), seed) for seed in range(2)])
+    assert bounds.max_lr == pytest.approx(0.5)
+    assert bounds.max_lr_interval == pytest.approx((0.5 * LRS[0] / LRS[1], 1.0))
+    assert bounds.verdict is Verdict.WEAK
+    assert Advice.UNBROKEN in bounds.advice
+
+
+def test_a_plateau_of_more_than_a_decade_that_ends_is_wide_and_says_from_where_to_where():
+    bounds = find_bounds([curve(noisy(hill(1e-4, 1e-3, 0.1), seed), seed) for seed in range(3)], 2000)
+    assert (bounds.verdict, bounds.advice) == (Verdict.WIDE, (Advice.INSENSITIVE,))
+    assert "holds to a tenth from 0.0008" in bounds.max_reason
+
+
+def test_a_network_that_is_right_at_once_has_bounds_and_a_wide_verdict():
+    risen = np.where(np.arange(61) == 0, 0.1, 1.0)
+    bounds = find_bounds([curve(np.where(LRS < 0.3, risen, 0.1), seed) for seed in range(2)], 500)
+    assert bounds.verdict is Verdict.WIDE
+    assert bounds.base_lr == pytest.approx(bounds.max_lr / 10)
+
+
+def test_a_rise_before_the_first_evaluation_that_leaves_base_lr_open_says_so():
+    lr = np.linspace(0.05, 0.5, 61)
+    risen = np.where(np.arange(61) == 0, 0.5, 0.8)
+    bounds = find_bounds([curve(np.where(lr < 0.3, risen, 0.1), seed, lr=lr) for seed in range(2)])
     assert Advice.ALREADY_RISEN in bounds.advice
+
+
+def test_bounds_without_a_cycle_between_them_fall_back_to_a_quarter():
+    steep = np.where((LRS > 0.05) & (LRS < 0.15), 0.9, 0.1)
+    bounds = find_bounds([curve(steep, seed) for seed in range(2)])
     assert bounds.base_lr == bounds.max_lr / 4
+    assert "within a factor of 1.4" in bounds.base_reason
+
+
+def test_what_needs_a_hundred_iterations_to_show_is_put_down_to_the_rate_of_a_hundred_before():
+    slow, fast = (find_bounds([curve(hill(fall=0.8, top=0.5, start=0.1), every=every)]) for every in (1000, 20))
+    assert slow.base_lr == pytest.approx(0.117, rel=0.1)
+    assert fast.base_lr == pytest.approx(slow.base_lr * (LRS[0] / LRS[1]) ** 5, rel=0.1)
+    assert fast.max_lr == pytest.approx(slow.max_lr * (LRS[0] / LRS[1]) ** 0.25, rel=0.01)
 
 
 def test_seeds_that_disagree_make_a_weak_verdict():
-    bounds = find_bounds([curve(hill(top=2e-3), 0), curve(hill(top=5e-2, fall=0.3), 1)])
+    bounds = find_bounds([curve(hill(top=2e-3, fall=0.02), 0), curve(hill(fall=0.5), 1)])
     assert bounds.verdict is Verdict.WEAK
     assert Advice.SEEDS_DISAGREE in bounds.advice
 
@@ -113,14 +157,18 @@ def test_a_seed_that_breaks_early_counts_as_chance_from_there_on():
     whole, broken = hill(fall=2.0), hill(fall=2.0)[:40]
     alone = find_bounds([curve(whole)])
     both = find_bounds([curve(whole, 0), curve(broken, 1, SweepOutcome.DIVERGED)])
-    assert both.max_lr <= alone.max_lr * 1.2
-    assert "falls" in both.max_reason
+    assert both.max_lr <= alone.max_lr
 
 
-def test_a_curve_that_turns_ragged_says_so():
-    ragged = hill(fall=2.0)
-    ragged[45:] -= 0.1 * (1 + (-1.0) ** np.arange(16))
-    assert "turns ragged" in find_bounds([curve(ragged)]).max_reason
+@pytest.mark.parametrize(("shape", "broken"), [(hill(), True), (hill(fall=0.9), False), (np.full(61, 0.1), None)])
+def test_a_sweep_has_broken_when_it_stays_below_half_over_a_factor_of_two(shape, broken):
+    assert has_broken(curve(shape), 500, ACCURACY) is broken
+
+
+def test_a_dent_is_not_a_break():
+    dented = hill(fall=2.0)
+    dented[58:] = 0.1  # three points: less than a factor of 2 in the learning rate
+    assert has_broken(curve(dented), 500, ACCURACY) is False
 
 
 def test_values_that_are_not_finite_are_never_read():
@@ -139,14 +187,37 @@ def test_bounds_go_to_plain_types_and_come_back():
         assert Bounds.from_dict(bounds.to_dict()) == bounds
 
 
+def recorded(shared, name):
+    """A curve that somebody else measured, with its own iterations where the file has them."""
+    with (shared / "curves" / f"{name}.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    lr = np.array([float(row["lr"]) for row in rows])
+    accuracy = np.array([float(row.get("acc") or row["test_acc"]) for row in rows])
+    return curve(accuracy, lr=lr, every=100)
+
+
 @pytest.mark.parametrize(
     ("figure", "base_lr", "max_lr"),
-    [("fig3_cifar10", 0.001, 0.006), ("fig7_alexnet", 0.006, 0.015), ("fig11_googlenet", 0.010, 0.026)],
-)
-def test_the_papers_own_curves_give_what_its_author_read_within_a_factor_of_two(shared, figure, base_lr, max_lr):
-    with (shared / "curves" / f"{figure}_lrrange.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    lr, accuracy = (np.array([float(row[name]) for row in rows]) for name in ("lr", "acc"))
-    bounds = find_bounds([curve(accuracy, lr=lr)])
-    assert base_lr / 1.25 <= bounds.base_lr <= base_lr * 1.25
+    [("fig3_cifar10", (0, 0.002), 0.006), ("fig7_alexnet", (0.004, 0.009), 0.015),
+     ("fig11_googlenet", (0.0067, 0.015), 0.026)],
+)  # fmt: skip
+def test_the_papers_own_curves_give_what_its_author_read(shared, figure, base_lr, max_lr):
+    bounds = find_bounds([recorded(shared, f"{figure}_lrrange")], timed=False)
+    assert base_lr[0] <= bounds.base_lr <= base_lr[1]
     assert max_lr / 2 <= bounds.max_lr <= max_lr * 2
+
+
+@pytest.mark.parametrize(
+    ("log", "least"),
+    [("lrRange3SS520kDropuoutFig10a", 1.2), ("range3Iter100kFig2b", 1.2), ("range3Iter5kFig2b", 1.2),
+     ("range2Res20Fig4b", 1.0), ("range2SS80kRes56LR", 1.0)],
+)  # fmt: skip
+def test_a_recorded_plateau_up_to_the_end_keeps_half_of_it(shared, log, least):
+    assert find_bounds([recorded(shared, log)]).max_lr >= least * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("log", ["lrRange3SS520kClip10Fig12b", "lrRange3SS520kClip2Fig12a"])
+def test_a_recorded_collapse_is_kept_away_from(shared, log):
+    bounds = find_bounds([recorded(shared, log)])
+    assert 0.2 <= bounds.max_lr <= 0.45
+    assert "breaks above" in bounds.max_reason

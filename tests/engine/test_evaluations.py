@@ -30,7 +30,7 @@ def test_operations_are_two_for_each_weight_that_a_sample_meets():
 )
 def test_evaluations_of_a_network_take_a_fifth_of_its_sweep_by_the_count(samples, heldout, expected):
     model, inputs = convnet((3, 32, 32), 10), torch.zeros(128, 3, 32, 32)
-    number, size = evaluation_budget(model, inputs, SweepConfig(), samples // 128, heldout)
+    number, size = evaluation_budget(model, inputs, SweepConfig(), 4 * (samples // 128), heldout)
     assert (number, size) == pytest.approx(expected, abs=3, rel=0.1)
 
 
@@ -46,7 +46,7 @@ def test_what_the_config_states_is_obeyed():
 
 
 def test_a_network_too_small_to_fill_a_pass_still_gets_a_whole_curve_and_its_share_is_measured():
-    problem = digits()
+    problem = digits(sweep={"epochs": 4})
     assert (problem.evaluations, len(problem.heldout)) == (37, 297)
     record = run_range_test(problem, SweepConfig(start_lr=1e-3, end_lr=0.1, epochs=4, seeds=2))
     whole = record.train_seconds + record.evaluation_seconds

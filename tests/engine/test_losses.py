@@ -141,11 +141,11 @@ def config(**sections):
 
 
 METRICS = [
-    ("loss", "Held-out loss starts to fall", "Held-out loss stops falling"),
+    ("loss", "Held-out loss starts to fall", "Held-out loss breaks above"),
     (
         {"factory": "tests.engine.test_losses:explained_factory", "higher_is_better": True},
         "Metric starts to rise",
-        "Metric stops rising",
+        "Metric breaks above",
     ),
 ]
 

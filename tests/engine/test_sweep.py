@@ -205,16 +205,17 @@ def test_the_held_out_loss_is_the_mean_over_samples_and_not_over_batches():
 def test_auto_ends_are_found_by_a_scout_and_its_cost_is_counted():
     record = sweep_of(digits(), start_lr="auto", end_lr="auto", spacing="auto", evaluations=20, epochs=2)
     assert record.spacing == "exponential"
-    assert 1e-4 < record.start_lr < 1e-2
-    assert 0.2 < record.end_lr <= 10
+    assert 1e-4 < record.start_lr < 1e-1
+    assert record.end_lr == record.curves[0].lr[-1] > 0.2
     assert 0 < record.scout_iterations <= 200
-    assert record.iterations == record.scout_iterations + 60
+    assert record.iterations == record.scout_iterations + record.curves[0].iteration[-1]
+    assert record.curves[0].outcome is not SweepOutcome.COMPLETED
     assert record.cost_epochs == pytest.approx(record.iterations / 30)
 
 
 def test_one_auto_end_makes_way_for_the_other():
     assert sweep_of(digits(), start_lr="auto", end_lr=1e-6, epochs=0.2).start_lr == pytest.approx(1e-7)
-    assert sweep_of(digits(), start_lr=500.0, end_lr="auto", epochs=0.2).end_lr == pytest.approx(5000)
+    assert 500 < sweep_of(digits(), start_lr=500.0, end_lr="auto", epochs=0.2).end_lr <= 10_000
 
 
 @pytest.mark.parametrize(("ends", "spacing"), [((0.1, 1.0), "linear"), ((0.1, 1.01), "exponential")])

@@ -1,0 +1,63 @@
+"""How long a range test is where the config leaves that open: at most one training run of the plan, all together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Smith sweeps "for several epochs"; four of them, and enough iterations to see a break to within a few per cent: one is
+# read to about five iterations, and 300 over the usual two decades make that 8 %.
+EPOCHS, ITERATIONS = 4, 300
+# Three sweeps show how far seeds agree. Where three of full length do not fit, two long ones show more; a third follows
+# if they broke early enough to leave room for it.
+SEEDS, FEWER = 3, 2
+# A scout takes this part of a training run, within these iterations.
+SCOUT_SHARE, SCOUT = 0.25, (40, 100)
+# Shorter sweeps show nothing, whatever they may cost.
+SHORTEST = 40
+
+
+@dataclass(frozen=True)
+class SweepSize:
+    """How long a range test is.
+
+    Args:
+        scout: iterations of the scout.
+        iterations: of the sweep of one seed, from end to end.
+        most: of one that goes on beyond its end because nothing broke yet.
+        seeds: how many sweeps there are at first.
+    """
+
+    scout: int
+    iterations: int
+    most: int
+    seeds: int
+
+    @property
+    def run(self) -> int:
+        """Iterations that all of it may take."""
+        return self.scout + self.seeds * self.most
+
+
+def sweep_size(iterations_per_epoch: int, plan_epochs: float, epochs: float | None, seeds: int | None) -> SweepSize:
+    """The size of a range test.
+
+    Args:
+        iterations_per_epoch: optimizer steps in one pass over the training set.
+        plan_epochs: length of the training run that is planned.
+        epochs: of the sweep of one seed; None for as many as fit, up to what a sweep needs.
+        seeds: None for three, or for two where three do not fit.
+
+    >>> sweep_size(44, 30, None, None), sweep_size(23, 8, None, None)
+    (SweepSize(scout=100, iterations=300, most=406, seeds=3), SweepSize(scout=46, iterations=69, most=69, seeds=2))
+    """
+    run = plan_epochs * iterations_per_epoch
+    scout = int(min(max(SCOUT_SHARE * run, SCOUT[0]), SCOUT[1]))
+    if epochs is not None:
+        iterations = max(2, round(epochs * iterations_per_epoch))
+        return SweepSize(scout, iterations, 2 * iterations, seeds or SEEDS)
+    wanted = max(EPOCHS * iterations_per_epoch, ITERATIONS)
+    room = run - scout
+    number = seeds or (SEEDS if SEEDS * wanted <= room else FEWER)
+    most = max(SHORTEST, int(room / number))
+    iterations = min(wanted, most)
+    return SweepSize(scout, iterations, min(most, 2 * iterations), number)
