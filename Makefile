@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test check bench bench-regret clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## install clrtool and what its tests need into .venv
 
@@ -31,6 +31,9 @@ check: setup ## lint, format and types
 bench: setup ## measure ratios on this machine and write tests/benchmarks/RESULTS.md; installs other finders
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m tests.benchmarks.run
+
+bench-regret: setup ## train with what clrtool recommends and write tests/benchmarks/REGRET.md
+	$(BIN)/python -m tests.benchmarks.regret.run
 
 clean: ## remove the environment, caches and runs
 	rm -rf $(VENV) runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

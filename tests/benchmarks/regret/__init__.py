@@ -1,0 +1,1 @@
+"""Regret: how many points of accuracy a recommendation loses against the best learning rate in hindsight."""
