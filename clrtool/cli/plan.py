@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clrtool.cli.console import console, say
+from clrtool.cli.plan_curve import with_bounds
 from clrtool.cli.plan_source import Asked, lint, make
 from clrtool.errors import ConfigError, as_config_error
 
@@ -81,6 +82,7 @@ def plan(
     warmup_epochs: Annotated[float | None, typer.Option(help="A straight rise from 0 in front.")] = None,
     momentum: Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Move it against the LR.")] = None,
     stage: Stages = None,
+    curve: Annotated[Path | None, typer.Option(help="Read the bounds off a CSV file with lr and accuracy.")] = None,
     schedule: Source = None,
     iterations: Annotated[int | None, typer.Option(help="Length of training, with --from.")] = None,
     check: Annotated[bool, typer.Option("--lint", help="Name what will go wrong; exit code 1 if anything.")] = False,
@@ -92,11 +94,14 @@ def plan(
 ) -> None:
     """Plan a training schedule in whole cycles that end at base_lr, as a table, a file, or code for a framework.
 
-    The bounds come from a run, from a file, or from three numbers. Options replace what the source planned.
+    The bounds come from a run, whose curve is read again, from a plan file, from anybody's curve, or from three
+    numbers. Options replace what the source planned.
 
     Examples: clrtool plan runs/digits --epochs 50 --format torch
 
     clrtool plan --base-lr 0.001 --max-lr 0.006 --iterations-per-epoch 500 --epochs 32 -o plan.json
+
+    clrtool plan --curve range_test.csv --iterations-per-epoch 500
 
     clrtool plan --from torch:OneCycleLR max_lr=0.1 total_steps=30 --iterations 1410 --iterations-per-epoch 47 --lint
     """
@@ -107,6 +112,11 @@ def plan(
                   stages=stage or (), csv=csv, stepped=stepped, optimizer=optimizer)  # fmt: skip
     if not check and (csv is not None or optimizer is not None or stepped != "iteration"):
         raise ConfigError("--csv, --optimizer and --stepped need --lint: they say what is to be checked")
+    if curve is not None:
+        with_curve = with_bounds(asked, curve, for_people=form is Format.table and output is None)
+        if with_curve is None:
+            return
+        asked = with_curve
     if check:
         if output is not None:
             raise ConfigError("--lint prints what it finds: leave out -o")

@@ -169,11 +169,17 @@ def _find_plan(asked: Asked) -> tuple[Plan | None, dict[str, Any]]:
     if not place.is_dir():
         return _known(read_plan(place), asked)
     run = read_run(place)
-    if run.bounds.verdict.word == "inconclusive":
-        say(f"warning: {place} is inconclusive: {run.bounds.advice[0].value}")
-    if run.plan is None:
-        return None, {"iterations_per_epoch": run.sweep.iterations_per_epoch}
-    return _known(run.plan, asked)
+    bounds, length = run.read_again(), {"iterations_per_epoch": run.sweep.iterations_per_epoch}
+    if bounds.verdict.word == "inconclusive":
+        say(f"warning: {place} is inconclusive: {bounds.advice[0].value}")
+    if bounds.base_lr is None:
+        return None, length
+    read = {"base_lr": bounds.base_lr, "max_lr": bounds.max_lr}
+    before, known = (None, length) if run.plan is None else _known(run.plan, asked)
+    if (run.bounds.base_lr, run.bounds.max_lr) == (bounds.base_lr, bounds.max_lr):
+        return before, known
+    say(f"{place}: this version reads base_lr {bounds.base_lr:.3g} and max_lr {bounds.max_lr:.3g} off its curve")
+    return None, known | read
 
 
 def _known(before: Plan, asked: Asked) -> tuple[Plan, dict[str, Any]]:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
-from clrtool.core.bounds import Bounds
+from clrtool.core.bounds import Bounds, find_bounds
 from clrtool.core.curve import Curve, SweepOutcome
 from clrtool.core.metric import ACCURACY, Metric
 from clrtool.core.plan import Plan
 from clrtool.core.schedules import Spacing
-from clrtool.core.verification import Verification
+from clrtool.core.verification import Verification, verified
 
 # The format of result.json. 1: first version.
 SCHEMA_VERSION = 1
@@ -121,3 +121,9 @@ class RunRecord:
     config_sha256: str
     data_sha256: str
     verification: Verification | None = None  # None when it was not asked for
+
+    def read_again(self) -> Bounds:
+        """The bounds as this version reads them off the curves, moved as the short runs moved them."""
+        sweep = self.sweep
+        bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
+        return bounds if self.verification is None else verified(bounds, self.verification)

@@ -128,10 +128,11 @@ def decide(trials: Sequence[Trial], bounds: Bounds, sweep: SweepRecord) -> Verif
 def verified(bounds: Bounds, verification: Verification) -> Bounds:
     """The bounds after the runs: if the pick moved, both move by the same factor, and their intervals hold them."""
     factor = verification.max_lr / verification.read_lr
-    if factor == 1:
+    if factor == 1 or bounds.max_lr is None:
         return bounds
     assert bounds.base_lr is not None
-    base_lr, max_lr = bounds.base_lr * factor, verification.max_lr
+    assert bounds.max_lr is not None
+    base_lr, max_lr = bounds.base_lr * factor, bounds.max_lr * factor
     assert bounds.base_lr_interval is not None
     assert bounds.max_lr_interval is not None
     return replace(

@@ -14,7 +14,7 @@ from rich.text import Text
 from clrtool.words import count, printable
 
 if TYPE_CHECKING:
-    from clrtool.core.bounds import Interval
+    from clrtool.core.bounds import Bounds, Interval
     from clrtool.core.finding import Finding
     from clrtool.core.plan import Plan
     from clrtool.core.record import RunRecord, SweepRecord
@@ -22,14 +22,32 @@ if TYPE_CHECKING:
 SHOWN_CYCLES = 12
 
 
+def bounds_table(bounds: Bounds, title: str) -> Table:
+    """Both bounds with interval and reason, the verdict, and what to do next."""
+    table = _table(f"{title}: bounds", 3)
+    _add_bounds(table, bounds)
+    _add_verdict(table, bounds)
+    return table
+
+
+def _add_bounds(table: Table, bounds: Bounds) -> None:
+    table.add_row("base_lr", _lr(bounds.base_lr, bounds.base_lr_interval), _text(bounds.base_reason))
+    table.add_row("max_lr", _lr(bounds.max_lr, bounds.max_lr_interval), _text(bounds.max_reason))
+
+
+def _add_verdict(table: Table, bounds: Bounds) -> None:
+    table.add_row("verdict", bounds.verdict.word, _text(bounds.verdict.value))
+    for advice in bounds.advice:
+        table.add_row("", "", _text(advice.value))
+
+
 def result_table(record: RunRecord, title: str) -> Table:
     """Bounds with interval and reason, the verdict, what to do next, and what the test cost."""
     sweep, bounds = record.sweep, record.bounds
     seconds = sweep.train_seconds + sweep.evaluation_seconds
     seeds = count(len(sweep.curves), "seed")
-    table = _table(f"{title}: LR range test, {seeds} x {sweep.epochs:g} epochs", 3)
-    table.add_row("base_lr", _lr(bounds.base_lr, bounds.base_lr_interval), _text(bounds.base_reason))
-    table.add_row("max_lr", _lr(bounds.max_lr, bounds.max_lr_interval), _text(bounds.max_reason))
+    table = _table(f"{title}: LR range test, {seeds} x {sweep.epochs:.3g} epochs", 3)
+    _add_bounds(table, bounds)
     if record.plan is not None:
         plan = record.plan
         name, length, cycles = "plan", plan.iterations, f"{plan.policy} in {plan.epochs:.4g} epochs."
@@ -37,9 +55,7 @@ def result_table(record: RunRecord, title: str) -> Table:
             name, length, cycles = "stepsize", plan.stepsize, f"{count(plan.num_cycles, 'cycle')} of {cycles}"
         steps = f"{count(length, 'iteration')}\n{_epochs(length, plan)}"
         table.add_row(name, steps, _text(" ".join((cycles, *plan.reasons))))
-    table.add_row("verdict", bounds.verdict.word, _text(bounds.verdict.value))
-    for advice in bounds.advice:
-        table.add_row("", "", _text(advice.value))
+    _add_verdict(table, bounds)
     if record.verification is not None:
         verification = record.verification
         runs = f"{count(len(verification.trials), 'short run')}\n{verification.cost_epochs:.3g} epochs"

@@ -40,7 +40,7 @@ def plot_range_test(record: RunRecord, title: str) -> Figure:
         for axes in (top, bottom):
             axes.legend(loc="best", framealpha=0.85, edgecolor="none", fontsize=9)
         seeds = count(len(sweep.curves), "seed")
-        figure.suptitle(f"{plain(title)}: LR range test, {seeds} × {sweep.epochs:g} epochs", fontsize=12)
+        figure.suptitle(f"{plain(title)}: LR range test, {seeds} × {sweep.epochs:.3g} epochs", fontsize=12)
         figure.supxlabel(
             f"verdict: {record.bounds.verdict.word}. {record.bounds.verdict.value}", fontsize=9, color=GREY
         )

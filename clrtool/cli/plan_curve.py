@@ -1,0 +1,57 @@
+"""``clrtool plan --curve``: the bounds of a curve that somebody else measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from clrtool.cli.console import console, say
+from clrtool.cli.plan_source import Asked
+from clrtool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from clrtool.core.bounds import Bounds
+
+INCONCLUSIVE = 3
+
+
+def with_bounds(asked: Asked, file: Path, *, for_people: bool) -> Asked | None:
+    """What was asked for, with the bounds of a curve; None if nothing but these was asked for.
+
+    The bounds are shown as a table if the plan is, as JSON if nothing else is asked for. Without any, exits with 3.
+    """
+    if asked.source is not None or asked.schedule is not None or asked.stages or asked.csv is not None:
+        raise ConfigError(f"bounds come from --curve {file}: leave out every other source")
+    asked.refuse("--curve", "base_lr", "max_lr")
+    alone = asked.iterations_per_epoch is None
+    if alone and asked.given():
+        raise ConfigError("a plan from --curve needs --iterations-per-epoch")
+    bounds = _read(file)
+    if for_people:
+        from clrtool.report.tables import bounds_table
+
+        console().print(bounds_table(bounds, file.name))
+    elif alone:
+        sys.stdout.write(json.dumps({"bounds": bounds.to_dict()}, indent=2) + "\n")
+    if bounds.max_lr is None:
+        raise typer.Exit(INCONCLUSIVE)
+    if alone:
+        say("next: add --iterations-per-epoch N for a plan")
+        return None
+    return replace(asked, numbers={**asked.numbers, "base_lr": bounds.base_lr, "max_lr": bounds.max_lr})
+
+
+def _read(file: Path) -> Bounds:
+    from clrtool.core.bounds import find_bounds
+    from clrtool.report.curve_file import read_curves
+
+    found = read_curves(file)
+    try:
+        return find_bounds(found.curves, metric=found.metric, timed=found.timed)
+    except ValueError as error:
+        raise ConfigError(f"{file}: {error}") from error

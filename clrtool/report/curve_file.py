@@ -1,0 +1,100 @@
+"""Curves that others measured: a CSV file with a learning rate and a metric in each row, read for its bounds."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from clrtool.core.curve import Curve, SweepOutcome
+from clrtool.core.metric import ACCURACY, LOSS, Metric
+from clrtool.errors import ConfigError
+
+# The names by which a column is known, capitals aside; the first that there is counts.
+LR = ("lr", "learning_rate")
+HIGHER = ("accuracy", "acc", "test_acc", "test_accuracy", "val_acc", "val_accuracy", "heldout_accuracy", "valid_acc")
+LOWER = ("loss", "heldout_loss", "test_loss", "val_loss", "valid_loss")
+ITERATION, SEED = ("iteration", "step", "iter"), ("seed",)
+NAMES = f"{LR[0]}, and {HIGHER[0]}, {HIGHER[1]}, {HIGHER[2]}, {HIGHER[4]} or {LOWER[0]}"
+
+
+class CurveFile(NamedTuple):
+    """What a file holds: a curve for each seed, what was measured, and whether iterations are known."""
+
+    curves: tuple[Curve, ...]
+    metric: Metric
+    timed: bool
+
+
+def read_curves(file: Path) -> CurveFile:
+    """Read ``lr,acc``, ``iteration,lr,test_acc,test_loss`` or clrtool's own ``curve.csv``, by the names of columns.
+
+    Rows are in the order of the sweep; with a column ``seed`` there is a curve for each. Without accuracies the loss is
+    read. An empty cell is a value that was not finite.
+
+    Raises:
+        ConfigError: the file cannot be read, a column is missing, or a cell is no number.
+    """
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            rows = csv.reader(stream)
+            columns = _columns([name.strip().lower() for name in next(rows, [])], file)
+            values = list(_numbers(rows, columns, file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
+    if len(values) < 3:
+        raise ConfigError(f"{file}: a curve needs at least 3 rows, it has {len(values)}")
+    metric = ACCURACY if "accuracy" in columns else LOSS
+    seeds = dict.fromkeys(int(row.get("seed", 0)) for row in values)
+    curves = [_curve(seed, [row for row in values if int(row.get("seed", 0)) == seed], metric, file) for seed in seeds]
+    return CurveFile(tuple(curves), metric, "iteration" in columns)
+
+
+def _columns(header: Sequence[str], file: Path) -> Mapping[str, int]:
+    """The place of each column that is known."""
+    known = {"lr": LR, "accuracy": HIGHER, "loss": LOWER, "iteration": ITERATION, "seed": SEED}
+    places = {what: header.index(name) for what, names in known.items() for name in reversed(names) if name in header}
+    if "lr" not in places or not {"accuracy", "loss"} & places.keys():
+        raise ConfigError(f"{file}:1: needs the columns {NAMES}; it has {', '.join(header)[:200] or 'none'}")
+    return places
+
+
+def _numbers(rows: Iterator[list[str]], columns: Mapping[str, int], file: Path) -> Iterator[dict[str, float]]:
+    for number, row in enumerate(rows, 2):
+        if not row:
+            continue
+        try:
+            cells = {what: row[place].strip() for what, place in columns.items()}
+            found = {what: float(cell) if cell else math.nan for what, cell in cells.items()}
+            int(found.get("seed", 0)), int(found.get("iteration", 0))
+            yield found
+        except (IndexError, OverflowError, ValueError) as error:
+            raise ConfigError(f"{file}:{number}: not a row of numbers: {','.join(row)[:80]!r}") from error
+
+
+def _curve(seed: int, rows: Sequence[Mapping[str, float]], metric: Metric, file: Path) -> Curve:
+    values = np.array([row["accuracy" if metric is ACCURACY else "loss"] for row in rows])
+    if metric is ACCURACY and np.nanmax(values, initial=0.0) > 1:
+        values = values / 100  # per cent
+    unknown = np.full(len(rows), math.nan)
+    try:
+        if metric is ACCURACY and not ((values >= 0) & (values <= 1) | np.isnan(values)).all():
+            raise ValueError("an accuracy is a share from 0 to 1, or per cent")
+        if not np.isfinite(values[0]):
+            raise ValueError("the first value must be finite")
+        return Curve(
+            seed=seed,
+            outcome=SweepOutcome.COMPLETED,
+            iteration=np.array([row.get("iteration", index) for index, row in enumerate(rows)]),
+            epoch=unknown,
+            lr=np.array([row["lr"] for row in rows]),
+            train_loss=unknown,
+            heldout_loss=np.zeros(len(rows)),  # finite: what is not measured cannot make a point unusable
+            metric=values,
+        )
+    except ValueError as error:
+        raise ConfigError(f"{file}: {error}") from error
