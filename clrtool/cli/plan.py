@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -113,17 +113,18 @@ def plan(
     if not check and (csv is not None or optimizer is not None or stepped != "iteration"):
         raise ConfigError("--csv, --optimizer and --stepped need --lint: they say what is to be checked")
     if curve is not None:
-        with_curve = with_bounds(asked, curve, for_people=form is Format.table and output is None)
-        if with_curve is None:
-            return
-        asked = with_curve
+        asked = with_bounds(asked, curve, for_people=form is Format.table and output is None)
     if check:
-        if output is not None:
-            raise ConfigError("--lint prints what it finds: leave out -o")
-        findings = lint(asked)
-        _show_findings(findings, asked.title, form)
-        raise typer.Exit(0 if all(finding.note for finding in findings) else FOUND)
+        _lint(asked, form, output)
     _show(make(asked), asked.title, form, output)
+
+
+def _lint(asked: Asked, form: Format, output: Path | None) -> NoReturn:
+    if output is not None:
+        raise ConfigError("--lint prints what it finds: leave out -o")
+    findings = lint(asked)
+    _show_findings(findings, asked.title, form)
+    raise typer.Exit(0 if all(finding.note for finding in findings) else FOUND)
 
 
 def _show_findings(findings: tuple[Finding, ...], title: str, form: Format) -> None:

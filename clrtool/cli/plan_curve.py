@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 INCONCLUSIVE = 3
 
 
-def with_bounds(asked: Asked, file: Path, *, for_people: bool) -> Asked | None:
-    """What was asked for, with the bounds of a curve; None if nothing but these was asked for.
+def with_bounds(asked: Asked, file: Path, *, for_people: bool) -> Asked:
+    """What was asked for, with the bounds of a curve.
 
-    The bounds are shown as a table if the plan is, as JSON if nothing else is asked for. Without any, exits with 3.
+    They are shown as a table if the plan is, as JSON if nothing else is asked for, and then it exits; with 3 if there
+    are none.
     """
     if asked.source is not None or asked.schedule is not None or asked.stages or asked.csv is not None:
         raise ConfigError(f"bounds come from --curve {file}: leave out every other source")
@@ -42,7 +43,7 @@ def with_bounds(asked: Asked, file: Path, *, for_people: bool) -> Asked | None:
         raise typer.Exit(INCONCLUSIVE)
     if alone:
         say("next: add --iterations-per-epoch N for a plan")
-        return None
+        raise typer.Exit
     return replace(asked, numbers={**asked.numbers, "base_lr": bounds.base_lr, "max_lr": bounds.max_lr})
 
 

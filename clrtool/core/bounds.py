@@ -194,9 +194,16 @@ def _bounds(curves: Sequence[Curve], axis: Axis, scores: FloatArray, reading: Re
     )
 
 
+def reading_of(curves: Sequence[Curve], metric: Metric = ACCURACY) -> Reading:
+    """What the bounds are read from: the rising and then falling curve nearest to those of all seeds."""
+    return read(*_align(curves, metric, timed=True))
+
+
 def has_broken(curve: Curve, heldout_samples: int, metric: Metric) -> bool | None:
     """Whether a sweep need not go on: it is below half of its rise for good. None if nothing rose yet."""
     axis, scores = _align([curve], metric, timed=True)
+    if scores[0, -1] > (scores[0, 0] + scores[0].max()) / 2:
+        return False  # as far as can be seen; a reading after every evaluation would cost as much as it
     reading = read(axis, scores)
     if not _learned(reading, scores, heldout_samples, None, metric):
         return None

@@ -77,10 +77,10 @@ class Curve:
         lengths = {name: len(getattr(self, name)) for name in Point._fields}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"the columns of a curve must have one length, got {lengths}")
-        if np.any(np.diff(self.iteration) <= 0) or np.any(np.diff(self.lr) < 0):
-            raise ValueError("iteration must increase and lr must not decrease along a curve")
         if not np.all(np.isfinite(self.lr)):
             raise ValueError("lr must be finite along a curve")
+        if np.any(np.diff(self.iteration) <= 0) or np.any(np.diff(self.lr) < 0):
+            raise ValueError("iteration must increase and lr must not decrease along a curve")
 
     @classmethod
     def from_points(cls, seed: int, outcome: SweepOutcome, points: Sequence[Point]) -> Curve:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,45 +49,68 @@ def run_range_test(
     Raises:
         MachineError: the device is out of memory.
     """
-    size = problem.sweep_size(config)
-    evaluations = problem.evaluations if config.evaluations == "auto" else config.evaluations
     seconds = {"train": 0.0, "evaluation": 0.0}
-    warnings, spent = problem.warnings, 0
     with problem.on_device():
-        ends = _ends(problem, config, seed, size)
-        spent = ends.iterations
-        path = _Path.of(config, ends, size, evaluations)
-        curves, engine = _sweep_all(problem, path, range(seed, seed + size.seeds), seconds, on_point)
-        if config.start_lr == "auto" and _broke_at_once(curves, problem):
-            spent += _iterations(curves)
-            warnings = (*warnings, f"From {path.lrs[0]:.2g} up everything broke at once: swept again, lower.")
-            lower = ends._replace(start_lr=ends.start_lr / LOWER, end_lr=min(ends.end_lr, 10 * ends.start_lr))
-            path = _Path.of(config, lower, size, evaluations)
-            curves, engine = _sweep_all(problem, path, range(seed, seed + size.seeds), seconds, on_point)
-        if config.seeds == "auto" and len(curves) < SEEDS:
-            left = size.run - spent - _iterations(curves)
-            if left >= SPARE * max(int(curve.iteration[-1]) for curve in curves):
-                more = _sweep_all(problem, path.until(left), range(seed + len(curves), seed + SEEDS), seconds, on_point)
-                curves += more[0]
+        swept = _sweep_all(problem, config, seed, seconds, on_point)
+    path, curves = swept.path, swept.curves
     steps = path.steps(curves)
     return SweepRecord(
         start_lr=float(path.lrs[0]),
         end_lr=float(path.lrs[steps - 1]),
         spacing=path.spacing,
         epochs=steps / problem.iterations_per_epoch,
-        iterations=spent + _iterations(curves),
-        scout_iterations=ends.iterations,
+        iterations=swept.spent + _iterations(curves),
+        scout_iterations=swept.scouted,
         iterations_per_epoch=problem.iterations_per_epoch,
         heldout_samples=_answers(problem),
         chance=chance(problem.metric, problem.heldout.targets),
         train_seconds=seconds["train"],
         evaluation_seconds=seconds["evaluation"],
         curves=tuple(curves),
-        engine=engine,
+        engine=swept.engine,
         metric=problem.metric,
         groups=problem.groups,
-        warnings=warnings,
+        warnings=(*problem.warnings, *swept.warnings),
     )
+
+
+class _Swept(NamedTuple):
+    """The curves of all seeds, what was spent before them, and how."""
+
+    path: _Path
+    curves: list[Curve]
+    engine: str
+    scouted: int
+    spent: int
+    warnings: tuple[str, ...]
+
+
+def _sweep_all(
+    problem: Problem, config: SweepConfig, seed: int, seconds: dict[str, float], on_point: OnPoint
+) -> _Swept:
+    """Scout, sweep; sweep again, lower, if everything broke at once; sweep a third seed, if there is room for it."""
+    size = problem.sweep_size(config)
+    evaluations = problem.evaluations if config.evaluations == "auto" else config.evaluations
+
+    def sweep(path: _Path, first: int, last: int) -> tuple[list[Curve], str]:
+        return _sweep_seeds(problem, path, range(seed + first, seed + last), seconds, on_point)
+
+    ends = _ends(problem, config, seed, size)
+    spent = ends.iterations
+    warnings: tuple[str, ...] = ()
+    path = _Path.of(config, ends, size, evaluations)
+    curves, engine = sweep(path, 0, size.seeds)
+    if config.start_lr == "auto" and _broke_at_once(curves, problem):
+        spent += _iterations(curves)
+        warnings = (f"From {path.lrs[0]:.2g} up everything broke at once: swept again, lower.",)
+        lower = ends._replace(start_lr=ends.start_lr / LOWER, end_lr=min(ends.end_lr, 10 * ends.start_lr))
+        path = _Path.of(config, lower, size, evaluations)
+        curves, engine = sweep(path, 0, size.seeds)
+    left = size.run - spent - _iterations(curves)
+    longest = max(int(curve.iteration[-1]) for curve in curves)
+    if config.seeds == "auto" and len(curves) < SEEDS and left >= SPARE * longest:
+        curves += sweep(path.until(left), len(curves), SEEDS)[0]
+    return _Swept(path, curves, engine, ends.iterations, spent, warnings)
 
 
 def _answers(problem: Problem) -> int:
@@ -208,7 +232,7 @@ class _Track:
         return Curve.from_points(self.learner.seed, self.outcome or SweepOutcome.COMPLETED, self.points)
 
 
-def _sweep_all(
+def _sweep_seeds(
     problem: Problem, path: _Path, seeds: range, seconds: dict[str, float], on_point: OnPoint
 ) -> tuple[list[Curve], str]:
     """The curves of all seeds, and how their steps were run."""

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from clrtool.core.bounds import Bounds
+from clrtool.core.bounds import Bounds, reading_of
 from clrtool.core.curve import Curve
+from clrtool.core.reading import BREAKING
 from clrtool.core.record import RunRecord, SweepRecord
 from clrtool.core.schedules import FloatArray
 from clrtool.report.plots.style import BLUE, GREEN, GREY, ORANGE, STYLE, plain
@@ -32,6 +33,7 @@ def plot_range_test(record: RunRecord, title: str) -> Figure:
         _draw_seeds(bottom, sweep.curves, "heldout_loss", ORANGE, "held-out loss")
         _draw_seeds(bottom, sweep.curves, "train_loss", GREY, "training loss")
         _scale_axes(top, bottom, sweep)
+        _draw_reading(top, sweep)
         for axes in (top, bottom):
             _shade(axes, record.bounds)
         _label_bounds(top, record.bounds)
@@ -56,6 +58,17 @@ def _draw_seeds(axes: Axes, curves: tuple[Curve, ...], column: str, color: str, 
         axes.fill_between(lr, values.min(0), values.max(0), color=color, alpha=0.12, linewidth=0)
         label = f"{label}, mean{band}"
     axes.plot(lr, values.mean(0), color=color, linewidth=1.8, label=label)
+
+
+def _draw_reading(axes: Axes, sweep: SweepRecord) -> None:
+    """The fit that the bounds are read from, and where it breaks."""
+    reading = reading_of(sweep.curves, sweep.metric)
+    lr = max((curve.lr for curve in sweep.curves), key=len)
+    fit = sweep.metric.value(1) * reading.fit  # a score is turned where lower is better
+    axes.plot(lr, fit, color="black", linewidth=1, linestyle=(0, (4, 2)), label="nearest that rises and then falls")
+    if reading.broken:
+        level = sweep.metric.value(reading.level(float(BREAKING.mean())))
+        axes.plot(reading.breaks, level, "v", color="black", markersize=7, label=f"breaks: {reading.breaks:.2g}")
 
 
 def _common(curves: tuple[Curve, ...], column: str) -> tuple[FloatArray, FloatArray]:
@@ -96,6 +109,9 @@ def _shade(axes: Axes, bounds: Bounds) -> None:
     if bounds.base_lr is None or bounds.max_lr is None:
         return
     axes.axvspan(bounds.base_lr, bounds.max_lr, color=GREEN, alpha=0.1, linewidth=0)
+    for span in (bounds.base_lr_interval, bounds.max_lr_interval):
+        if span is not None:
+            axes.axvspan(*span, color=GREEN, alpha=0.13, linewidth=0)
     for lr, line in ((bounds.base_lr, "--"), (bounds.max_lr, "-")):
         axes.axvline(lr, color=GREEN, linestyle=line, linewidth=1.4)
 
