@@ -113,7 +113,7 @@ def plan(
     if not check and (csv is not None or optimizer is not None or stepped != "iteration"):
         raise ConfigError("--csv, --optimizer and --stepped need --lint: they say what is to be checked")
     if curve is not None:
-        asked = with_bounds(asked, curve, for_people=form is Format.table and output is None)
+        asked = with_bounds(asked, curve, form, to_file=output is not None, linted=check)
     if check:
         _lint(asked, form, output)
     _show(make(asked), asked.title, form, output)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 INCONCLUSIVE = 3
 
 
-def with_bounds(asked: Asked, file: Path, *, for_people: bool) -> Asked:
+def with_bounds(asked: Asked, file: Path, form: str, *, to_file: bool, linted: bool) -> Asked:
     """What was asked for, with the bounds of a curve.
 
     They are shown as a table if the plan is, as JSON if nothing else is asked for, and then it exits; with 3 if there
@@ -30,15 +30,18 @@ def with_bounds(asked: Asked, file: Path, *, for_people: bool) -> Asked:
         raise ConfigError(f"bounds come from --curve {file}: leave out every other source")
     asked.refuse("--curve", "base_lr", "max_lr")
     alone = asked.iterations_per_epoch is None
-    if alone and asked.given():
+    for_plan = asked.given() or asked.params() or asked.iterations or linted or to_file
+    if alone and (for_plan or form not in ("table", "json")):
         raise ConfigError("a plan from --curve needs --iterations-per-epoch")
     bounds = _read(file)
-    if for_people:
+    if form == "table" and not to_file:
         from clrtool.report.tables import bounds_table
 
         console().print(bounds_table(bounds, file.name))
     elif alone:
         sys.stdout.write(json.dumps({"bounds": bounds.to_dict()}, indent=2) + "\n")
+    elif bounds.verdict.word == "inconclusive":
+        say(f"warning: {file} is inconclusive: {bounds.advice[0].value}")
     if bounds.max_lr is None:
         raise typer.Exit(INCONCLUSIVE)
     if alone:

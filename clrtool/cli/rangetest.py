@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clrtool.cli.console import Progress, console, say
-from clrtool.errors import as_config_error
+from clrtool.errors import ConfigError, as_config_error
 
 if TYPE_CHECKING:
     from clrtool.config import PlanConfig, RangeTestConfig
@@ -70,6 +70,8 @@ def rangetest(
             record = _measure(settings, folder, source, record, verify=verify, quiet=quiet)
     else:
         say(f"{folder}: finished before with this config, shown again; --fresh runs it anew", quiet=quiet)
+        if verify and record.plan is None:
+            say("there is no bound to verify", quiet=quiet)
     _show(record, folder, as_json=as_json, quiet=quiet)
     if record.bounds.verdict.word == "inconclusive":
         raise typer.Exit(INCONCLUSIVE)
@@ -105,17 +107,22 @@ def _measure(
     from clrtool.engine.build import build_problem
 
     problem = build_problem(settings, **source)
+    if record is not None and record.data_sha256 != problem.data_sha256:
+        raise ConfigError(f"{folder} was measured on other data than there is now: --fresh runs it anew")
     _plan(settings.plan, problem, 1.0, 2.0)  # what cannot be planned should not fail after the sweep
     try:
-        record = record or _sweep(settings, problem, folder, quiet=quiet)
+        if record is None:
+            record = _sweep(settings, problem, folder, quiet=quiet)
+            write_run(folder, record)
+            draw_run(folder, record)
         if verify and record.plan is not None:
-            write_run(folder, record)  # the sweep is not lost if a run fails
             record = _verify(settings, problem, record, quiet=quiet)
+            write_run(folder, record)
+            draw_run(folder, record)
     except KeyboardInterrupt:
-        say(f"interrupted; what was measured is in {folder / 'curve.csv'}, and the same command starts over")
+        goes = "starts over" if record is None else "tries the short runs again"
+        say(f"interrupted; what was measured is in {folder / 'curve.csv'}, and the same command {goes}")
         raise typer.Exit(INTERRUPTED) from None
-    write_run(folder, record)
-    draw_run(folder, record)
     return record
 
 

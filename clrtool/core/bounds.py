@@ -38,6 +38,8 @@ from clrtool.words import Sentence
 
 # A rise counts when it is this many standard errors: the highest of 60 points of noise alone is near 3.
 SURE = 5.0
+# Relative noise of a metric at the least: that of the arithmetic.
+ROUNDING = 1e-9
 # A best this close to the end of the sweep, as a share of its evaluations, was cut off by it and not read.
 EDGE = 0.1
 # Seeds whose interval of max_lr spans more than this factor do not settle it; the problems of the benchmark lose a
@@ -164,7 +166,7 @@ def find_bounds(
     Raises:
         ValueError: there is no curve, or none has a point with a positive learning rate.
     """
-    if not any(bool((curve.lr > 0).any()) for curve in curves):
+    if not (curves and bool((_longest(curves).lr > 0).any())):
         raise ValueError("bounds need at least one curve with one point, and a learning rate above 0")
     axis, scores = _align(curves, metric, timed=timed)
     reading = read(axis, scores)
@@ -213,13 +215,17 @@ def has_broken(curve: Curve, heldout_samples: int, metric: Metric) -> bool | Non
 
 def _align(curves: Sequence[Curve], metric: Metric, *, timed: bool) -> tuple[Axis, FloatArray]:
     """The learning rates of the longest curve, (n,), and the score of every seed on them, (seeds, n)."""
-    longest = max(curves, key=lambda curve: len(curve.lr))
+    longest = _longest(curves)
     scores = np.empty((len(curves), len(longest.lr)))
     for row, curve in zip(scores, curves, strict=True):
         known = metric.score(np.where(curve.measured, curve.metric, curve.metric[0]))
         row[: len(known)] = known
         row[len(known) :] = known[-1] if curve.outcome is SweepOutcome.COMPLETED else known[0]
     return Axis.of(longest.lr, longest.iteration if timed else None), scores
+
+
+def _longest(curves: Sequence[Curve]) -> Curve:
+    return max(curves, key=lambda curve: len(curve.lr))
 
 
 def _learned(
@@ -235,8 +241,8 @@ def _noise(reading: Reading, scores: FloatArray, heldout_samples: int | None, me
     if metric.is_share and heldout_samples is not None:
         share = reading.best
         return math.sqrt(max(share * (1 - share), 1 / heldout_samples) / heldout_samples / len(scores))
-    up_to_best = slice(0, reading.peak + 1)
-    return float(np.median(np.abs(scores - running_median(scores))[:, up_to_best])) / math.sqrt(len(scores))
+    scatter = float(np.median(np.abs(scores - running_median(scores))[:, : reading.peak + 1]))
+    return max(scatter, ROUNDING * float(np.abs(scores).max())) / math.sqrt(len(scores))
 
 
 def _nothing(curves: Sequence[Curve], reading: Reading, metric: Metric) -> Bounds:

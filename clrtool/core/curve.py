@@ -21,7 +21,7 @@ DIVERGENCE_FACTOR = 3.0
 class SweepOutcome(Sentence):
     """How the sweep of one seed ended; the value is the sentence shown."""
 
-    COMPLETED = "The sweep reached end_lr."
+    COMPLETED = "The sweep went to its end."
     BROKE = "The metric fell to half of its rise, and the sweep stopped there."
     DIVERGED = "The training loss rose far above its first value, and the sweep stopped there."
     NOT_FINITE = "The loss became NaN or infinite, and the sweep stopped there."

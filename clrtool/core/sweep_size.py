@@ -34,7 +34,7 @@ class SweepSize:
 
     @property
     def run(self) -> int:
-        """Iterations that all of it may take."""
+        """Iterations that all of it may take, unless it has to be swept again."""
         return self.scout + self.seeds * self.most
 
 

@@ -47,7 +47,7 @@ def _pool(values: FloatArray) -> tuple[list[_Block], FloatArray]:
     errors = np.zeros(len(values) + 1)
     for index, value in enumerate(values.tolist()):
         block, error = _Block(value, 1, 0.0), errors[index]
-        while blocks and blocks[-1].mean >= block.mean:
+        while blocks and blocks[-1].mean > block.mean:
             before = blocks.pop()
             error -= before.error + block.error
             block = _merge(before, block)
@@ -59,7 +59,8 @@ def _pool(values: FloatArray) -> tuple[list[_Block], FloatArray]:
 
 def _merge(a: _Block, b: _Block) -> _Block:
     size = a.size + b.size
-    between = (a.mean - b.mean) ** 2 * a.size * b.size / size
+    apart = a.mean - b.mean
+    between = apart * apart * a.size * b.size / size
     return _Block((a.mean * a.size + b.mean * b.size) / size, size, a.error + b.error + between)
 
 

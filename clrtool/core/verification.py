@@ -102,11 +102,13 @@ def decide(trials: Sequence[Trial], bounds: Bounds, sweep: SweepRecord) -> Verif
     """
     assert bounds.max_lr is not None
     metric = sweep.metric
-    pick, other, fixed = [trial for trial in trials if trial.round == 2]
+    pick, other, fixed = (trial for trial in trials if trial.round == 2)
     rivals = {trial.max_lr: trial for trial in trials if trial.round == 1 and trial.kind == "cycle"}
     ahead = _score(other, metric) - _score(pick, metric)
     noise = SURE * math.sqrt(2) * _noise(pick, sweep)
-    beaten = ahead > noise and (_score(rivals[other.max_lr], metric) > _score(rivals[pick.max_lr], metric))
+    twice = _score(rivals[other.max_lr], metric) > _score(rivals[pick.max_lr], metric)
+    broke = pick.score is None and other.score is not None
+    beaten = broke or (ahead > noise and twice)
     unbroken = bool({Advice.UNBROKEN, Advice.STILL_RISING} & {*bounds.advice})
     moved = beaten and (other.max_lr < pick.max_lr or unbroken)
     best = other if moved else pick
@@ -118,6 +120,8 @@ def decide(trials: Sequence[Trial], bounds: Bounds, sweep: SweepRecord) -> Verif
         reason += "max_lr moves."
     elif beaten:
         reason += "but short runs flatter large rates, and the sweep broke above: max_lr stays."
+    elif ahead > noise:
+        reason += "but not so in the first round: max_lr stays."
     else:
         reason += f"max_lr stays, for a difference below {noise:.2g} is noise."
     reason += f" The best fixed rate, {fixed.max_lr:.2g}, reaches {_shown(fixed)}"

@@ -40,8 +40,9 @@ def run_range_test(
 ) -> SweepRecord:
     """Sweep the learning rate once for each seed, beginning with ``seed``.
 
-    Where ``end_lr`` is ``auto`` a sweep goes on until its metric breaks, as far as a training run's cost allows.
-    Where ``start_lr`` is ``auto`` and everything broke before anything was learned, it is swept once more, lower.
+    Where ``end_lr`` is ``auto`` a sweep ends where its metric breaks. It may go on beyond the planned end: as far as
+    the cost of a training run allows, or to twice its length, if ``epochs`` is given. Where ``start_lr`` is ``auto``
+    and everything broke before anything was learned, it is swept once more, lower, whatever that costs.
 
     Args:
         on_point: called with (seed, point) as soon as a point is measured.
@@ -163,14 +164,14 @@ class _Path:
 
     def steps(self, curves: Sequence[Curve]) -> int:
         """Iterations that the longest sweep took; those planned, where a shorter one only means that it broke."""
-        longest = max(int(curve.iteration[-1]) for curve in curves)
+        longest = max(2, *(int(curve.iteration[-1]) for curve in curves))
         return longest if self.open_ended else self.planned
 
 
 def _beyond(lrs: FloatArray, spacing: Spacing) -> FloatArray:
-    """As many learning rates again, rising on as they did."""
+    """As many learning rates again but one, rising on as they did."""
     further = lrs + (lrs[-1] - lrs[0]) if spacing == "linear" else lrs * (lrs[-1] / lrs[0])
-    return np.asarray(further)
+    return np.asarray(further[1:])
 
 
 def _ends(problem: Problem, config: SweepConfig, seed: int, size: SweepSize) -> Scout:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -60,7 +61,8 @@ def _run(problem: Problem, plan: Plan, seed: int, trial: Trial) -> Trial:
     losses = learner.train(0, lrs.tolist())
     if not all(map(math.isfinite, losses)):
         return trial
-    return Trial(trial.kind, trial.round, trial.max_lr, trial.epochs, learner.evaluate()[1])
+    loss, score = learner.evaluate()
+    return replace(trial, score=score) if math.isfinite(loss) and math.isfinite(score) else trial
 
 
 def _rates(plan: Plan, trial: Trial, iterations: int) -> FloatArray:

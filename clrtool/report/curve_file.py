@@ -49,8 +49,16 @@ def read_curves(file: Path) -> CurveFile:
     if len(values) < 3:
         raise ConfigError(f"{file}: a curve needs at least 3 rows, it has {len(values)}")
     metric = ACCURACY if "accuracy" in columns else LOSS
+    if metric is ACCURACY and any(row["accuracy"] > 1 for row in values):
+        values = [row | {"accuracy": row["accuracy"] / 100} for row in values]  # per cent
     seeds = dict.fromkeys(int(row.get("seed", 0)) for row in values)
     curves = [_curve(seed, [row for row in values if int(row.get("seed", 0)) == seed], metric, file) for seed in seeds]
+    longest = max(curves, key=lambda curve: len(curve.lr))
+    for curve in curves:
+        if not np.allclose(curve.lr, longest.lr[: len(curve.lr)], rtol=1e-3):
+            raise ConfigError(
+                f"{file}: seeds {curve.seed} and {longest.seed} were not swept over the same learning rates"
+            )
     return CurveFile(tuple(curves), metric, "iteration" in columns)
 
 
@@ -78,8 +86,6 @@ def _numbers(rows: Iterator[list[str]], columns: Mapping[str, int], file: Path) 
 
 def _curve(seed: int, rows: Sequence[Mapping[str, float]], metric: Metric, file: Path) -> Curve:
     values = np.array([row["accuracy" if metric is ACCURACY else "loss"] for row in rows])
-    if metric is ACCURACY and np.nanmax(values, initial=0.0) > 1:
-        values = values / 100  # per cent
     unknown = np.full(len(rows), math.nan)
     try:
         if metric is ACCURACY and not ((values >= 0) & (values <= 1) | np.isnan(values)).all():

@@ -86,6 +86,10 @@ def test_a_curve_with_the_length_of_an_epoch_gives_a_plan_in_every_format(cli, d
         (["digits"], "leave out every other source"),
         (["--base-lr", "0.1"], "--base-lr has no meaning with --curve"),
         (["--epochs", "3"], "needs --iterations-per-epoch"),
+        (["-o", "p.json"], "needs --iterations-per-epoch"),
+        (["--lint"], "needs --iterations-per-epoch"),
+        (["--format", "torch"], "needs --iterations-per-epoch"),
+        (["gamma=0.5"], "needs --iterations-per-epoch"),
     ],
 )
 def test_a_curve_is_the_only_source(cli, digits_run, words, message):
@@ -100,3 +104,6 @@ def test_a_curve_that_learned_nothing_exits_with_three(cli, tmp_path):
     done = cli("plan", "--curve", flat)
     assert done.code == 3
     assert "inconclusive" in done.out
+    silent = cli("plan", "--curve", flat, "--iterations-per-epoch", "9", "--format", "torch")
+    assert (silent.code, silent.out) == (3, "")
+    assert "inconclusive: Nothing was learned" in silent.err

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clrtool.core.bounds import Advice, Bounds, Verdict, find_bounds, has_broken
 from clrtool.core.curve import Curve, SweepOutcome
-from clrtool.core.metric import ACCURACY
+from clrtool.core.metric import ACCURACY, LOSS
 
 LRS = np.geomspace(1e-4, 1, 61)
 
@@ -175,6 +175,12 @@ def test_values_that_are_not_finite_are_never_read():
     accuracy = hill()
     accuracy[-5:] = np.nan
     assert find_bounds([curve(accuracy)]).max_lr == find_bounds([curve(hill())]).max_lr
+
+
+@pytest.mark.parametrize("metric", [ACCURACY, LOSS])
+@pytest.mark.parametrize("value", [0.1, 0.7, 3e5])
+def test_a_metric_that_never_changes_has_no_bounds(metric, value):
+    assert find_bounds([curve(np.full(60, value), seed) for seed in range(2)], metric=metric).max_lr is None
 
 
 def test_no_point_at_all_is_an_error():

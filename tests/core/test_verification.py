@@ -49,6 +49,8 @@ def runs(record, scores, late):
         ((0.5, 0.6, 0.7, 0.1, 0.5, 0.5), (0.7, 0.9, 0.6), 1),  # beaten once only
         ((0.5, 0.5, 0.6, 0.8, 0.5, 0.5), (0.6, 0.9, 0.6), 1),  # short runs flatter large rates, and the sweep broke
         ((0.5, 0.4, None, None, 0.5, 0.5), (None, 0.6, 0.6), 0.25),  # the pick does not even end
+        ((0.9, 0.9, 0.9, 0.9, 0.8, 0.8), (None, 0.9, 0.8), 0.25),  # nor here, though it began no worse
+        ((0.5, 0.4, 0.3, 0.2, 0.5, 0.5), (None, None, 0.6), 1),  # nothing is better than the pick
     ],
 )
 def test_a_pick_moves_down_when_it_is_beaten_and_never_up_where_the_sweep_broke(scores, late, moved):

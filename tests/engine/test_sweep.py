@@ -105,6 +105,25 @@ def test_a_loss_that_is_not_finite_ends_the_sweep_as_a_result(value):
     assert not math.isfinite(curve.train_loss[-1])
 
 
+def test_a_sweep_without_an_end_that_breaks_in_its_first_step_is_a_result():
+    class Breaks(Weight):
+        def forward(self, x):
+            return super().forward(x) * (math.nan if self.training else 1.0)
+
+    broken = problem(Breaks, lambda outputs, targets: outputs.mean())
+    record = sweep_of(broken, end_lr="auto", evaluations=400)
+    assert record.curves[0].outcome is SweepOutcome.NOT_FINITE
+    assert record.start_lr < record.end_lr
+
+
+@pytest.mark.parametrize("spacing", ["linear", "exponential"])
+@pytest.mark.parametrize("start_lr", [0.565, 0.01, 1e-5, 0.3])
+def test_a_sweep_that_goes_on_beyond_its_end_never_falls_and_repeats_no_rate(spacing, start_lr):
+    rising = problem(loss=lambda outputs, targets: -1 - torch.sigmoid(outputs).mean(), samples=40)
+    curve = sweep_of(rising, start_lr=start_lr, end_lr="auto", spacing=spacing, epochs=2, evaluations=80).curves[0]
+    assert (np.diff(curve.lr[1:]) > 0).all()
+
+
 def test_a_negative_loss_is_swept_to_its_end():
     down = problem(loss=lambda outputs, targets: -1 - torch.sigmoid(outputs).mean())
     assert sweep_of(down).curves[0].outcome is SweepOutcome.COMPLETED

@@ -41,6 +41,13 @@ def test_accuracies_in_per_cent_are_shares(tmp_path):
     assert read(tmp_path, rows([100 * value for value in HILL])).curves[0].metric[4] == pytest.approx(0.9)
 
 
+def test_a_dead_seed_in_per_cent_is_no_share(tmp_path):
+    text = "seed,lr,acc\n" + "".join(
+        f"{s},{2**i},{a}\n" for s, top in ((0, 90), (1, 0.9)) for i, a in enumerate([0.5, top, top])
+    )
+    assert read(tmp_path, text).curves[1].metric.max() == pytest.approx(0.009)
+
+
 def test_without_accuracies_the_loss_is_read_and_an_empty_cell_is_a_value_that_was_not_finite(tmp_path):
     found = read(tmp_path, rows([2.3, 2.0, 1.0, ""], header="lr,test_loss"))
     assert found.metric is LOSS
@@ -64,6 +71,11 @@ def test_a_run_of_clrtool_is_such_a_file(tmp_path, digits_run):
         ("seed,lr,acc\nnan,1,0.1\n", "curve.csv:2: not a row"),
         ("lr,acc\n1,0.1\n2,0.2\n", "at least 3 rows"),
         ("lr,acc\n3,0.1\n2,0.2\n1,0.3\n", "lr must not decrease"),
+        (
+            "seed,lr,acc\n0,1,.1\n0,2,.2\n1,10,.1\n1,20,.2\n",
+            "seeds 1 and 0 were not swept over the same learning rates",
+        ),
+        ("lr,acc\n1,\n2,\n3,\n", "the first value must be finite"),
         ("lr,acc\n1,-1\n2,0.2\n3,0.3\n", "a share from 0 to 1"),
         ("lr,acc\n1,\n2,0.2\n3,0.3\n", "the first value must be finite"),
         ("lr,acc\n1,0.1\ninf,0.2\ninf,0.3\n", "lr must be finite"),

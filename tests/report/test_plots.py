@@ -37,7 +37,7 @@ def test_the_range_test_shows_both_bounds_the_verdict_and_every_seed(digits_run)
     for word in ("base_lr", "max_lr", "held-out accuracy", "training loss", record.bounds.verdict.word, "2 seeds"):
         assert word in shown
     top = figure.axes[0]
-    assert sum(len(line.get_xdata()) == 11 for line in top.lines) == 3  # two seeds and their mean
+    assert sum(len(line.get_xdata()) == 11 for line in top.lines) == 4  # two seeds, their mean and the fit
 
 
 @pytest.mark.parametrize("ratio", [1.05, 2, 30])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -97,7 +98,7 @@ def _clip(axes: Axes, losses: Sequence[FloatArray]) -> None:
     """Cut off what exploded, and say so."""
     values = np.concatenate(losses)
     values = values[np.isfinite(values)]
-    first = max(each[0] for each in losses if np.isfinite(each[0]))
+    first = max((each[0] for each in losses if np.isfinite(each[0])), default=math.inf)
     if len(values) and values.min() >= 0 and values.max() > LOSS_CLIP * first:
         axes.set_ylim(0, LOSS_CLIP * first)
         behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1}
