@@ -17,7 +17,6 @@ import numpy as np
 from clrtool.core.curve import Curve, SweepOutcome
 from clrtool.core.metric import ACCURACY, Metric
 from clrtool.core.reading import (
-    BREAKING,
     CLOSE,
     FALLBACK,
     FLAT,
@@ -47,7 +46,7 @@ EDGE = 0.1
 SPREAD = 4.0
 # A sweep has broken when accuracy stays below half of its rise over this factor in the learning rate: slow learners
 # swing before they learn.
-FOR_GOOD = 2.0
+HALF, FOR_GOOD = 0.5, 2.0
 # Accuracy that stays near its best over a decade does not depend on the learning rate to speak of.
 WIDE = 10.0
 
@@ -148,8 +147,8 @@ def find_bounds(
     With a(lr) the rising and then falling curve nearest to the mean over seeds of the running medians of the metric
     (turned so that higher is better), ``floor`` its first value and ``rise = max(a) - floor``::
 
-        breaks  = mean, in log lr, of where a falls through floor + s * rise, s from 0.9 to 0.5
-        max_lr  = 0.375 * breaks; where a does not fall so far, the last lr stands for it and max_lr = 0.5 * breaks
+        breaks  = mean, in log lr, of where a falls through floor + s * rise, s from 0.7 to 0.6
+        max_lr  = 0.35 * breaks; where a does not fall so far, the last lr stands for it and max_lr = 0.5 * breaks
         base_lr = first lr at which a reaches floor + 0.1 * rise; max_lr / 10 at the least
 
     What breaks is put down to the learning rate of 5 iterations before, what is learned to that of 100 before. Bounds
@@ -210,7 +209,7 @@ def has_broken(curve: Curve, heldout_samples: int, metric: Metric) -> bool | Non
     if not _learned(reading, scores, heldout_samples, None, metric):
         return None
     last = reading.lr > reading.lr[-1] / FOR_GOOD
-    return int(last.sum()) > 2 and bool((scores[0, last] < reading.level(BREAKING[-1])).all())
+    return int(last.sum()) > 2 and bool((scores[0, last] < reading.level(HALF)).all())
 
 
 def _align(curves: Sequence[Curve], metric: Metric, *, timed: bool) -> tuple[Axis, FloatArray]:
@@ -293,11 +292,11 @@ def _max_reason(reading: Reading, found: Estimate, metric: Metric) -> str:
     """Where the curve breaks or ends, and the range over which it is as good as its best."""
     label, breaks = _start(metric), f"{reading.breaks:.2g}"
     if reading.broken:
-        reason = f"{label} breaks above {breaks}, where it loses up to half of its gain; max_lr is {SAFETY:g} of that"
+        reason = f"{label} breaks above {breaks}, where it loses a third of its gain; max_lr is {SAFETY:g} of that"
     elif reading.falling(FLAT) is None:
         reason = f"{label} does not break before {breaks}, where the sweep ends; max_lr is {UNBROKEN:g} of that"
     else:
-        reason = f"{label} fades above {breaks} and keeps half of its gain to the end; max_lr is {UNBROKEN:g} of that"
+        reason = f"{label} fades above {breaks} and keeps most of its gain to the end; max_lr is {UNBROKEN:g} of that"
     low, high = found.flat
     return f"{reason}. Its best of {metric.value(reading.best):.3f} holds to a tenth from {low:.2g} to {high:.2g}."
 

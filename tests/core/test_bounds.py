@@ -35,8 +35,8 @@ def test_base_lr_is_where_a_hill_starts_to_rise_and_max_lr_keeps_its_distance_fr
     bounds = find_bounds(curves, heldout_samples=2000)
     # The grid is one step wide, and the median of seven rounds a corner by less than two more.
     off = (LRS[1] / LRS[0]) ** 3
-    assert max(start, 0.0375 * 0.2) / off <= bounds.base_lr <= max(start * ratio**0.1, 0.0375 * 0.2) * off
-    assert 0.375 * 0.2 / off <= bounds.max_lr <= 0.375 * 0.2 * off
+    assert max(start, 0.035 * 0.2) / off <= bounds.base_lr <= max(start * ratio**0.1, 0.035 * 0.2) * off
+    assert 0.35 * 0.2 / off <= bounds.max_lr <= 0.35 * 0.2 * off
 
 
 @given(st.floats(0, 0.03), st.integers(0, 1000))
