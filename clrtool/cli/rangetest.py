@@ -69,9 +69,8 @@ def rangetest(
         with contextlib.redirect_stdout(sys.stderr), located(path, wishes):
             record = _measure(settings, folder, source, record, verify=verify, quiet=quiet)
     else:
-        say(f"{folder}: finished before with this config, shown again; --fresh runs it anew", quiet=quiet)
-        if verify and record.plan is None:
-            say("there is no bound to verify", quiet=quiet)
+        verified = "; there is no bound to verify" if verify and record.plan is None else ""
+        say(f"{folder}: finished before with this config, shown again; --fresh runs it anew{verified}", quiet=quiet)
     _show(record, folder, as_json=as_json, quiet=quiet)
     if record.bounds.verdict.word == "inconclusive":
         raise typer.Exit(INCONCLUSIVE)

@@ -25,7 +25,7 @@ from clrtool.engine.problem import Problem
 from clrtool.engine.scout import Scout, scout
 
 OnPoint = Callable[[int, Point], object]
-# How far below its start a sweep is begun again that broke at once.
+# How far below its start a sweep is begun again that broke at once; it ends as far above.
 LOWER = 10.0
 # A third sweep is begun where this many times the longest before it is left.
 SPARE = 1.1
@@ -104,13 +104,15 @@ def _sweep_all(
     if config.start_lr == "auto" and _broke_at_once(curves, problem):
         spent += _iterations(curves)
         warnings = (f"From {path.lrs[0]:.2g} up everything broke at once: swept again, lower.",)
-        lower = ends._replace(start_lr=ends.start_lr / LOWER, end_lr=min(ends.end_lr, 10 * ends.start_lr))
-        path = _Path.of(config, lower, size, evaluations)
+        end_lr = LOWER * ends.start_lr if config.end_lr == "auto" else ends.end_lr
+        path = _Path.of(config, Scout(ends.start_lr / LOWER, end_lr, 0), size, evaluations)
         curves, engine = sweep(path, 0, size.seeds)
     left = size.run - spent - _iterations(curves)
     longest = max(int(curve.iteration[-1]) for curve in curves)
     if config.seeds == "auto" and len(curves) < SEEDS and left >= SPARE * longest:
         curves += sweep(path.until(left), len(curves), SEEDS)[0]
+    if path.steps(curves) > path.planned:
+        warnings += (f"Nothing had broken at {path.lrs[path.planned - 1]:.2g}: the sweep went on.",)
     return _Swept(path, curves, engine, ends.iterations, spent, warnings)
 
 

@@ -1,6 +1,7 @@
 """The sweep against theory, against a loop written out by hand, and against its own promises."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import nn
 
 from clrtool.config import AugmentConfig, OptimizerConfig, RangeTestConfig, SweepConfig, TrainingConfig
 from clrtool.core.curve import SweepOutcome, has_diverged
+from clrtool.core.metric import ACCURACY
 from clrtool.engine import datasets
 from clrtool.engine.build import build_problem
 from clrtool.engine.feed import Resident
@@ -266,3 +268,39 @@ def test_on_cuda_the_quadratic_rises_where_theory_says():
     curve = sweep_of(quadratic, start_lr=0.01, end_lr=1.0).curves[0]
     first = int(np.argmax(np.diff(curve.heldout_loss) > 0)) + 1
     assert curve.lr[first - 1] <= 0.5 < curve.lr[first]
+
+
+class Sum(nn.Module):
+    """One weight that begins at 0: with its negative mean for a loss it is the sum of the learning rates so far."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return self.w.expand(len(x), 1)
+
+
+def staged(breaks):
+    """A problem whose metric is 1 for learning rates from 0.02 to ``breaks``, else 0."""
+
+    def measure(outputs, targets):
+        # 800 steps over 12.6 e-folds: the sum of an exponential sweep is 63 times its last rate
+        rate = -float(outputs[0]) / 63
+        return torch.tensor(float(len(targets)) * (0.02 < rate < breaks)), len(targets)
+
+    base = problem(Sum, lambda outputs, targets: outputs.mean(), samples=200)
+    heldout = Samples(torch.zeros(100, 1), torch.zeros(100, dtype=torch.int64))
+    return replace(base, heldout=heldout, metric=ACCURACY, measure=measure)
+
+
+@pytest.mark.parametrize(("breaks", "outcome"), [(0.5, SweepOutcome.BROKE), (1e9, SweepOutcome.COMPLETED)])
+def test_a_sweep_without_an_end_stops_when_its_metric_broke_and_goes_on_while_it_did_not(breaks, outcome):
+    config = {"start_lr": 1e-3, "end_lr": "auto", "spacing": "exponential", "epochs": "auto", "evaluations": 60}
+    record = sweep_of(staged(breaks), **config)
+    assert record.curves[0].outcome is outcome
+    if outcome is SweepOutcome.BROKE:
+        assert record.end_lr < 3 * breaks
+    else:
+        assert "the sweep went on" in " ".join(record.warnings)
+        assert record.curves[0].iteration[-1] > 1500
