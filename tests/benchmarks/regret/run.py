@@ -277,6 +277,11 @@ def swept_constants(names: Sequence[str]) -> list[str]:
     return lines
 
 
+def write(parts: Sequence[str]) -> None:
+    """What is known so far; a run without bounds has none."""
+    RESULTS.write_text("\n".join(parts).replace(" nan", " none"))
+
+
 def main() -> None:
     WORK.mkdir(parents=True, exist_ok=True)
     shared = [name for name in problems() if name not in OURS]
@@ -301,14 +306,14 @@ def main() -> None:
         parts += ["Other finders on the same problems, each with its own defaults and 3 seeds:", "",
                   *peers_table(shared, lost), ""]  # fmt: skip
     parts += ["## Problems of other kinds", "", *main_table(list(OURS), records), ""]
-    RESULTS.write_text("\n".join(parts))  # what is known so far
+    write(parts)
     parts += ["## Insensitivity", "", "max_lr, one seed.", "", *insensitivity(names, records), ""]
-    RESULTS.write_text("\n".join(parts))  # what is known so far
+    write(parts)
     parts += ["## Constants", "", READ_AGAIN, "", *constants(names, records), ""]
-    RESULTS.write_text("\n".join(parts))  # what is known so far
+    write(parts)
     quick = [name for name in names if not name.startswith("cifar")]
     parts += [SWEPT_ANEW, "", *swept_constants(quick), ""]
-    RESULTS.write_text("\n".join(parts))
+    write(parts)
     print(RESULTS.read_text())
 
 
