@@ -1,4 +1,4 @@
-"""What a sweep measured, kept as it was measured; smoothing gives new values and never replaces these."""
+"""What a sweep measured, kept as it was measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from clrtool.core.schedules import FloatArray
 from clrtool.words import Sentence
@@ -95,23 +95,6 @@ class Curve:
     def measured(self) -> NDArray[np.bool_]:
         """Where the metric and the held-out loss are finite: the only points that bounds may be read from."""
         return np.isfinite(self.metric) & np.isfinite(self.heldout_loss)
-
-
-def smooth(values: ArrayLike, half_width: int) -> FloatArray:
-    """Mean of ``2 * half_width + 1`` neighbours, centred, with a window that narrows evenly towards both ends.
-
-    ``s[i] = mean(v[i-w : i+w+1])`` with ``w = min(half_width, i, n-1-i)``. The window is symmetric at every point, so a
-    straight line stays where it is to its ends, and a peak or a step two half widths or more from an end is not
-    moved. A running average, which looks back only, moves it by its lag.
-
-    >>> smooth([0, 0, 0, 3, 0, 0, 0], half_width=1)
-    array([0., 0., 1., 1., 1., 0., 0.])
-    """
-    values = np.asarray(values, dtype=np.float64)
-    index = np.arange(len(values))
-    width = np.minimum(half_width, np.minimum(index, len(values) - 1 - index))
-    total = np.concatenate(([0.0], np.cumsum(values)))
-    return np.asarray((total[index + width + 1] - total[index - width]) / (2 * width + 1))
 
 
 def has_diverged(first_loss: float, best_loss: float, loss: float) -> bool:

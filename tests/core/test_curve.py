@@ -1,4 +1,4 @@
-"""The curve record and the smoothing that moves nothing."""
+"""The curve record, and when a loss has diverged."""
 
 import math
 
@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from numpy.lib.stride_tricks import sliding_window_view
 
-from clrtool.core.curve import Curve, Point, SweepOutcome, has_diverged, smooth
+from clrtool.core.curve import Curve, Point, SweepOutcome, has_diverged
 
 widths = st.integers(0, 30)
 values = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=200)
@@ -21,39 +20,6 @@ def curve(**changes):
         "train_loss": np.ones(n), "heldout_loss": np.ones(n), "metric": np.ones(n),
     }  # fmt: skip
     return Curve(0, SweepOutcome.COMPLETED, **columns | changes)
-
-
-@given(st.integers(1, 200), st.floats(-10, 10), st.floats(-10, 10), widths)
-def test_smoothing_leaves_a_straight_line_where_it_is_to_its_ends(n, slope, start, width):
-    line = start + slope * np.arange(n)
-    np.testing.assert_allclose(smooth(line, width), line, atol=1e-9)
-
-
-@given(st.integers(40, 100), st.integers(0, 8), st.data())
-def test_smoothing_does_not_move_the_bottom_of_a_valley(n, width, data):
-    bottom = data.draw(st.integers(2 * width, n - 1 - 2 * width))
-    valley = np.abs(np.arange(n) - bottom).astype(float)
-    assert np.argmin(smooth(valley, width)) == bottom
-
-
-@given(st.integers(20, 100), st.integers(0, 8), st.data())
-def test_smoothing_crosses_the_middle_of_a_step_where_the_step_is(n, width, data):
-    at = data.draw(st.integers(width + 1, n - width - 1))
-    step = (np.arange(n) >= at).astype(float)
-    assert np.argmax(smooth(step, width) >= 0.5) == at
-
-
-@given(values, widths)
-def test_smoothing_stays_between_the_lowest_and_the_highest_value(values, width):
-    smoothed = smooth(values, width)
-    assert len(smoothed) == len(values)
-    assert np.all(smoothed >= min(values) - 1e-9)
-    assert np.all(smoothed <= max(values) + 1e-9)
-
-
-def test_smoothing_is_the_mean_of_a_sliding_window_away_from_the_ends():
-    noise = np.random.default_rng(0).normal(size=100)
-    np.testing.assert_allclose(smooth(noise, 3)[3:-3], sliding_window_view(noise, 7).mean(1), atol=1e-12)
 
 
 def test_a_curve_cannot_be_changed_and_does_not_follow_its_source():
