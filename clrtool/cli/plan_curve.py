@@ -12,12 +12,11 @@ import typer
 
 from clrtool.cli.console import console, say
 from clrtool.cli.plan_source import Asked
+from clrtool.cli.rangetest import INCONCLUSIVE
 from clrtool.errors import ConfigError
 
 if TYPE_CHECKING:
     from clrtool.core.bounds import Bounds
-
-INCONCLUSIVE = 3
 
 
 def with_bounds(asked: Asked, file: Path, form: str, *, to_file: bool, linted: bool) -> Asked:

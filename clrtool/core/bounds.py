@@ -25,7 +25,6 @@ from clrtool.core.reading import (
     SAFETY,
     UNBROKEN,
     Axis,
-    Estimate,
     Reading,
     interval,
     read,
@@ -42,7 +41,7 @@ ROUNDING = 1e-9
 # A best this close to the end of the sweep, as a share of its evaluations, was cut off by it and not read.
 EDGE = 0.1
 # Seeds whose interval of max_lr spans more than this factor do not settle it; the problems of the benchmark lose a
-# point of accuracy within a factor of 2 to 8.
+# point of accuracy within a factor of 2 to 10.
 SPREAD = 4.0
 # A sweep has broken when accuracy stays below half of its rise over this factor in the learning rate: slow learners
 # swing before they learn.
@@ -188,8 +187,8 @@ def _bounds(curves: Sequence[Curve], axis: Axis, scores: FloatArray, reading: Re
         max_lr=found.max_lr,
         base_lr_interval=base,
         max_lr_interval=top,
-        base_reason=_base_reason(reading, found, metric),
-        max_reason=_max_reason(reading, found, metric),
+        base_reason=_base_reason(reading, metric),
+        max_reason=_max_reason(reading, metric),
         verdict=_verdict(advice),
         advice=advice,
     )
@@ -275,7 +274,7 @@ def _verdict(advice: tuple[Advice, ...]) -> Verdict:
     return Verdict.WIDE if Advice.INSENSITIVE in advice else Verdict.CLEAR
 
 
-def _base_reason(reading: Reading, found: Estimate, metric: Metric) -> str:
+def _base_reason(reading: Reading, metric: Metric) -> str:
     level, side = reading.level(RISEN), "above" if metric.higher_is_better else "below"
     reason = (
         f"{_start(metric)} starts to {metric.rises[:-1]}: from {reading.rises:.2g} on it is {side} "
@@ -284,11 +283,11 @@ def _base_reason(reading: Reading, found: Estimate, metric: Metric) -> str:
     )
     if reading.too_close:
         return f"{reason}. That is within a factor of {CLOSE:g} of max_lr: base_lr is max_lr / {1 / FALLBACK:g}."
-    lowest = found.base_lr > reading.rises
+    lowest = reading.base_lr > reading.rises
     return f"{reason}; base_lr is not below max_lr / {1 / LOWEST:g}." if lowest else f"{reason}."
 
 
-def _max_reason(reading: Reading, found: Estimate, metric: Metric) -> str:
+def _max_reason(reading: Reading, metric: Metric) -> str:
     """Where the curve breaks or ends, and the range over which it is as good as its best."""
     label, breaks = _start(metric), f"{reading.breaks:.2g}"
     if reading.broken:
@@ -297,7 +296,7 @@ def _max_reason(reading: Reading, found: Estimate, metric: Metric) -> str:
         reason = f"{label} does not break before {breaks}, where the sweep ends; max_lr is {UNBROKEN:g} of that"
     else:
         reason = f"{label} fades above {breaks} and keeps most of its gain to the end; max_lr is {UNBROKEN:g} of that"
-    low, high = found.flat
+    low, high = reading.flat
     return f"{reason}. Its best of {metric.value(reading.best):.3f} holds to a tenth from {low:.2g} to {high:.2g}."
 
 

@@ -135,7 +135,6 @@ def verified(bounds: Bounds, verification: Verification) -> Bounds:
     if factor == 1 or bounds.max_lr is None:
         return bounds
     assert bounds.base_lr is not None
-    assert bounds.max_lr is not None
     base_lr, max_lr = bounds.base_lr * factor, bounds.max_lr * factor
     assert bounds.base_lr_interval is not None
     assert bounds.max_lr_interval is not None
