@@ -12,9 +12,12 @@ from pydantic import ValidationError
 from clrtool.config import RangeTestConfig
 from clrtool.config_faults import explain, reading_order
 from clrtool.errors import ConfigError, MachineError
-from clrtool.strict_yaml import Document, KeyPath, read_yaml
+from clrtool.files import read_text
+from clrtool.strict_yaml import MAX_CHARACTERS, Document, KeyPath, read_yaml
 from clrtool.words import nearest
 
+# Four bytes a character, of the most characters that are read.
+MAX_BYTES = 4 * MAX_CHARACTERS
 # In the source tree configs/ stands beside the package; in a wheel it is inside.
 _CONFIG_FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
 
@@ -71,7 +74,7 @@ def _with_place(fault: str, places: Mapping[KeyPath, tuple[str, str]]) -> str:
 
 def _read(path: Path, overrides: Sequence[str]) -> Document:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MAX_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     document = read_yaml(text, str(path))

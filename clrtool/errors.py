@@ -1,4 +1,4 @@
-"""The two kinds of error that are a user's business; anything else is a bug of ours."""
+"""The errors that are a user's business, each with its exit code; anything else is a bug of ours."""
 
 from __future__ import annotations
 
@@ -16,6 +16,21 @@ class ConfigError(ValueError):
 
 class MachineError(RuntimeError):
     """The machine lacks something: a device, a dataset, memory, space on a disk. Exit code 4."""
+
+
+class BusyError(MachineError):
+    """Another process holds the run folder. Exit code 75."""
+
+
+class Interrupted(BaseException):
+    """A signal asked to stop, and what was measured is saved. Exit code 128 + the number of the signal.
+
+    No Exception, so that nothing which guards a user's code takes it for a fault of that code.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
 
 
 @contextmanager

@@ -12,6 +12,7 @@ FLOORS = {
     "core": 0,
     "errors": 0,
     "words": 0,
+    "files": 0,
     "strict_yaml": 1,
     "config_faults": 1,
     "config": 1,

@@ -22,7 +22,7 @@ def init(
     Example: clrtool init custom mine.yaml
     """
     from clrtool.config_file import shipped_configs
-    from clrtool.report.files import write_whole
+    from clrtool.files import write_whole
 
     shipped = shipped_configs()
     if name is None:

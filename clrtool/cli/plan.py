@@ -157,7 +157,7 @@ def _show(made: Plan, title: str, form: Format, output: Path | None) -> None:
         with as_config_error():
             sys.stdout.writelines(blocks)
         return
-    from clrtool.report.files import write_whole
+    from clrtool.files import write_whole
 
     write_whole(output, blocks)
     say(f"{output}: written")

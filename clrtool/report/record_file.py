@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from clrtool.core.record import SCHEMA_VERSION
 from clrtool.errors import ConfigError
+from clrtool.files import read_text
 
 YAML_ENDINGS = (".yaml", ".yml")
 # What reading a file that was changed by hand or by a bad disk can raise.
@@ -19,7 +20,7 @@ DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 def load(file: Path) -> dict[str, Any]:
     """The values of a file, by its ending. Raises ConfigError if it cannot be read or is of another version."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
         values = _from_yaml(text, file) if file.suffix.lower() in YAML_ENDINGS else json.loads(text)
     except ConfigError:
         raise

@@ -21,7 +21,7 @@ from clrtool.core.metric import ACCURACY, Metric
 from clrtool.core.record import SCHEMA_VERSION, Group, RunRecord, SweepRecord
 from clrtool.core.verification import Verification
 from clrtool.errors import ConfigError, MachineError
-from clrtool.report.files import check_writable, write_whole
+from clrtool.files import check_writable, read_text, write_whole
 from clrtool.report.plan_file import is_plan, to_plan
 from clrtool.report.record_file import DAMAGED, damaged, load
 
@@ -183,7 +183,7 @@ def _row(values: tuple[Any, ...]) -> str:
 
 def _read_curves(file: Path, outcomes: Mapping[int, SweepOutcome], metric: str) -> tuple[Curve, ...]:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
     header, *rows = [line.split(",") for line in text.splitlines()] or [[]]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from clrtool.config_file import load_config
 from clrtool.core.plan import make_plan
 from clrtool.errors import ConfigError, MachineError
-from clrtool.report.files import write_whole
+from clrtool.files import write_whole
 from clrtool.report.plan_file import plan_to_json, read_plan
 from clrtool.report.run import CurveLog, find_run, open_run, read_run, to_json, write_run
 
@@ -186,11 +186,11 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
     code = (
         "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
-        "from clrtool.report.files import write_whole; from pathlib import Path;"
+        "from clrtool.files import write_whole; from pathlib import Path;"
         f"write_whole(Path({str(target)!r}), 'x' * 5000)"
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "cannot write after 5,000 bytes: File too large" in child.stderr
+    assert "cannot write its 5,000 bytes: File too large" in child.stderr
     assert target.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000

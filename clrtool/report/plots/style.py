@@ -10,7 +10,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from clrtool.errors import ConfigError
-from clrtool.report.files import write_whole
+from clrtool.files import write_whole
 from clrtool.words import printable
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.

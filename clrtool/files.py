@@ -1,0 +1,138 @@
+"""Files that are written whole or not at all, and read only if they are plain files of a bounded size."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from clrtool.errors import MachineError
+
+# Larger than any config, result or curve of ours; a text beyond it is refused before it fills the memory.
+MOST_BYTES = 64 * 2**20
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
+
+
+def write_whole(path: Path, content: str | bytes | Iterable[str]) -> None:
+    """Replace ``path`` in one step: a temporary file in the same folder, fsync, rename, fsync of the folder.
+
+    A content in blocks is written as it comes and never held whole. The temporary file is locked while it has a
+    writer, so that :func:`sweep_orphans` can tell those whose writer was killed.
+
+    Raises:
+        MachineError: the folder cannot be made or written, ``path`` is a device, a link or a folder, or the disk is
+            full; what was there is still there.
+    """
+    blocks: Iterable[str | bytes] = [content] if isinstance(content, str | bytes) else content
+    written = 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = _mode(path)
+        with _temporary(path) as (descriptor, temporary):
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
+                for block in blocks:
+                    data = block.encode() if isinstance(block, str) else block
+                    written += len(data)
+                    file.write(data)
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+            temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise MachineError(_cannot_write(path, written, error)) from error
+
+
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
+    """The UTF-8 text of a plain file.
+
+    Raises:
+        OSError: it cannot be read, is no plain file (reading a pipe or a device may never end), or holds more than
+            ``most`` bytes.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return read_bytes(path, most).decode("utf-8")
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a plain file; the rules of :func:`read_text`."""
+    # a pipe that nobody writes to is opened at once, to see that it is one
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file")
+        if status.st_size > most:
+            raise OSError(errno.EFBIG, f"it holds {status.st_size:,} bytes; at most {most:,} are read")
+        return file.read(most)
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder and a passing file in it. Raises MachineError now rather than after an hour of training."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"probe")
+            file.flush()
+    except OSError as error:
+        raise MachineError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+def sweep_orphans(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed. One that is locked has a writer still."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if not _TEMPORARY.fullmatch(path.name) or path.is_symlink() or not path.is_file():
+            continue
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[tuple[int, Path]]:
+    """A locked file beside ``path``, gone at the end unless it was renamed, whatever happens in between."""
+    while True:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if Path(name).exists():  # else it was swept between the two calls
+            break
+        os.close(descriptor)
+    try:
+        yield descriptor, Path(name)
+    finally:
+        with contextlib.suppress(OSError):
+            Path(name).unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _cannot_write(path: Path, written: int, error: OSError) -> str:
+    where = next((folder for folder in path.parents if folder.is_dir()), Path())
+    free = f"; {shutil.disk_usage(where).free:,} bytes are free" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return f"{path}: cannot write its {written:,} bytes: {error.strerror or error}{free}"
+
+
+def _mode(path: Path) -> int:
+    """The permissions of the file that is replaced, or those that any new file gets."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is there already and is no plain file")
+    return stat.S_IMODE(status.st_mode)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
