@@ -23,10 +23,13 @@ demo: setup ## range test, plan and pictures of the handwritten digits
 test: setup ## run all tests and doctests
 	$(BIN)/python -m pytest
 
-check: setup ## lint, format and types
+check: setup ## lint, format and types, a scan for unsafe calls, and dependencies: consistent and without known holes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive clrtool
+	$(BIN)/python -m pip check
+	$(BIN)/python -m tests.audit
 
 bench: setup ## measure ratios on this machine and write tests/benchmarks/RESULTS.md; installs other finders
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

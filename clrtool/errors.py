@@ -18,6 +18,10 @@ class MachineError(RuntimeError):
     """The machine lacks something: a device, a dataset, memory, space on a disk. Exit code 4."""
 
 
+class OutOfMemoryError(MachineError):
+    """A batch does not fit. In smaller parts it may."""
+
+
 class BusyError(MachineError):
     """Another process holds the run folder. Exit code 75."""
 

@@ -69,7 +69,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
             raise OSError(errno.EINVAL, "it is no plain file")
         if status.st_size > most:
             raise OSError(errno.EFBIG, f"it holds {status.st_size:,} bytes; at most {most:,} are read")
-        return file.read(most)
+        return file.read(status.st_size)
 
 
 def check_writable(folder: Path) -> None:

@@ -25,6 +25,13 @@ class Result:
         self.code, self.out, self.err = code, out, err
 
 
+def as_version_1(values):
+    """The values of a result as the first version wrote them, without hashes, so that a test may change them."""
+    return {
+        name: value for name, value in values.items() if "sha256" not in name or name.startswith(("config", "data"))
+    } | {"schema_version": 1}
+
+
 @pytest.fixture
 def cli(capsys):
     """Call the command line in this process."""

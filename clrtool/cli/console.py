@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from clrtool.core.curve import Point
 
 PLAIN_LINE_SECONDS = 10.0
+# What is told sooner than this after the step before was known from an earlier start, and says nothing of the speed.
+AT_ONCE = 0.02
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -38,6 +40,7 @@ class Progress:
     def __init__(self, seeds: int, epochs: float, metric: str, *, quiet: bool) -> None:
         self._seeds, self._epochs, self._metric, self._quiet = seeds, epochs, metric, quiet
         self._begin = self._last = time.monotonic()
+        self._known = 0.0
         self._seen: list[int] = []
         self._at_once = False  # whether seeds take turns, as they do where a GPU trains them together
         terminal = console(stderr=True)
@@ -56,7 +59,10 @@ class Progress:
         if not self._at_once:
             done = (len(self._seen) - 1 + done) / self._seeds
         elapsed = time.monotonic() - self._begin
-        left = f"{elapsed / done - elapsed:.0f} s left" if done > 0.02 else "starting"
+        if elapsed < AT_ONCE:
+            self._begin, self._known = time.monotonic(), done
+        gained = done - self._known
+        left = f"{elapsed * (1 - done) / gained:.0f} s left" if gained > 0.02 else "starting"
         self._seeds = max(self._seeds, len(self._seen))  # one more may follow where there is room
         who = f"{self._seeds} seeds" if self._at_once else f"seed {len(self._seen)}/{self._seeds}"
         line = (

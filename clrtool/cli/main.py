@@ -13,13 +13,15 @@ import typer
 
 import clrtool
 from clrtool.cli.console import say
+from clrtool.cli.doctor import doctor
 from clrtool.cli.init import init, schema
 from clrtool.cli.plan import plan
 from clrtool.cli.plot import plot
 from clrtool.cli.rangetest import rangetest
-from clrtool.errors import ConfigError, MachineError
+from clrtool.cli.signals import Signals
+from clrtool.errors import BusyError, ConfigError, Interrupted, MachineError
 
-USAGE, MACHINE, INTERNAL = 2, 4, 70
+USAGE, MACHINE, INTERNAL, BUSY, SIGNALLED = 2, 4, 70, 75, 128
 
 app = typer.Typer(
     name="clrtool",
@@ -30,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (rangetest, plan, plot, init, schema):
+for command in (rangetest, plan, plot, init, schema, doctor):
     app.command()(command)
 
 
@@ -54,9 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     words = sys.argv[1:] if arguments is None else list(arguments)
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115, PTH123
     try:
-        app(args=words)
+        with Signals() as signals:
+            app(args=words, obj=signals)
+    except Interrupted as stop:
+        _end(stop, words)
     except ConfigError as error:
         _fail(error, USAGE, words)
+    except BusyError as error:
+        _fail(error, BUSY, words)
     except MachineError as error:
         _fail(error, MACHINE, words)
     except BrokenPipeError:
@@ -69,6 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:  # noqa: BLE001 (a bug must end in code 70, for CI takes 1 for drift)
         _fail(error, INTERNAL, words)
     sys.exit(0)
+
+
+def _end(stop: Interrupted, words: Sequence[str]) -> NoReturn:
+    """Leave with the code that a shell gives to a process which a signal has ended."""
+    code = SIGNALLED + stop.signum
+    if "--json" in words:
+        typer.echo(json.dumps({"status": "interrupted", "code": code, "message": "the same command goes on"}))
+    sys.exit(code)
 
 
 def _silence_stdout() -> None:

@@ -1,30 +1,37 @@
-"""``clrtool rangetest``: config -> sweep -> bounds -> plan -> files."""
+"""``clrtool rangetest``: a config and a folder -> a run that is measured, gone on with or shown again."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clrtool.cli.console import Progress, console, say
-from clrtool.errors import ConfigError, as_config_error
+from clrtool.cli.console import console, say
+from clrtool.cli.measure import CHECKPOINTS, Job, is_complete, measure
+from clrtool.cli.signals import Signals
+from clrtool.errors import Interrupted
 
 if TYPE_CHECKING:
-    from clrtool.config import PlanConfig, RangeTestConfig
-    from clrtool.core.curve import Point
-    from clrtool.core.plan import Plan
     from clrtool.core.record import RunRecord
-    from clrtool.engine.problem import Problem
 
-INCONCLUSIVE, INTERRUPTED = 3, 130
+INCONCLUSIVE = 3
+
+
+class OnOom(StrEnum):
+    """What to do where a batch does not fit into memory."""
+
+    stop = "stop"
+    accumulate = "accumulate"
 
 
 def rangetest(
+    context: typer.Context,
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped config such as digits.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values over those of the file: sweep.epochs=2")
@@ -41,6 +48,13 @@ def rangetest(
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Let the config import this code: 'pkg.module:*', 'pkg.*'. Repeatable."),
     ] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same bytes each time, on the same machine; slower on a GPU.")
+    ] = False,
+    on_oom: Annotated[
+        OnOom, typer.Option("--on-oom", help="Where a batch does not fit: stop, or take it in micro-batches.")
+    ] = OnOom.stop,
+    checkpoint_every: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Between two checkpoints.")] = 15,
     as_json: Annotated[bool, typer.Option("--json", help="Print result.json on stdout and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("-q", help="No progress.")] = False,
 ) -> None:
@@ -48,32 +62,60 @@ def rangetest(
 
     Any model, data, optimizer and loss of torch, or factories of your own; another metric if the config names one.
 
-    Writes config.yaml, curve.csv, result.json, range_test.png and schedule.png into the run folder. A finished run
-    of the same config is shown again, not repeated. Exit code 3: the curve does not show both bounds.
+    Writes config.yaml, curve.csv, result.json, range_test.png and schedule.png into the run folder. The same command
+    goes on where it was interrupted or killed, and shows a finished run again. Exit code 3: the curve does not show
+    both bounds.
 
     Example: clrtool rangetest digits sweep.epochs=2 --seeds 5 -o runs/short
     """
     from clrtool.config_file import find_config, load_config, located
     from clrtool.report.run import open_run
 
-    quiet = quiet or as_json
-    path = find_config(config)
+    if deterministic:  # cuBLAS reads it when it is loaded
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    path, quiet = find_config(config), quiet or as_json
     wishes = [*(overrides or ()), *([f"sweep.seeds={seeds}"] if seeds is not None else ())]
     settings = load_config(path, wishes)
     folder = output or Path("runs") / path.stem
+    source = {"device": device, "allow_import": allow_import or (), "download": download, "folder": path.parent}
+    job = Job(
+        settings=settings,
+        folder=folder,
+        source=source | {"deterministic": deterministic},
+        signals=context.obj or Signals(),
+        every=checkpoint_every,
+        accumulate=on_oom is OnOom.accumulate,
+        fresh=fresh,
+        quiet=quiet,
+    )
     record = open_run(folder, settings, fresh=fresh)
-    to_verify = verify and (record is None or (record.plan is not None and record.verification is None))
-    if record is None or to_verify:
-        source = {"device": device, "allow_import": allow_import or (), "download": download, "folder": path.parent}
-        # stdout is for the result, whatever a user's factory prints
-        with contextlib.redirect_stdout(sys.stderr), located(path, wishes):
-            record = _measure(settings, folder, source, record, verify=verify, quiet=quiet)
-    else:
+    if record is not None and is_complete(job, record, verify=verify):
         verified = "; there is no bound to verify" if verify and record.plan is None else ""
         say(f"{folder}: finished before with this config, shown again; --fresh runs it anew{verified}", quiet=quiet)
+    else:
+        with _alone(job), located(path, wishes):
+            record = open_run(folder, settings, fresh=fresh)  # another process may have finished it meanwhile
+            record = measure(job, record, verify=verify)
     _show(record, folder, as_json=as_json, quiet=quiet)
     if record.bounds.verdict.word == "inconclusive":
         raise typer.Exit(INCONCLUSIVE)
+
+
+@contextlib.contextmanager
+def _alone(job: Job) -> Iterator[None]:
+    """Hold the run folder, without what killed runs have left; say what becomes of a run that is interrupted."""
+    from clrtool.files import sweep_orphans
+    from clrtool.report.lock import locked
+
+    # stdout is for the result, whatever a user's factory prints
+    with contextlib.redirect_stdout(sys.stderr), locked(job.folder):
+        for folder in (job.folder, *(job.folder / name for name in CHECKPOINTS)):
+            sweep_orphans(folder)
+        try:
+            yield
+        except Interrupted:
+            say(f"interrupted; what was measured is in {job.folder}/, and the same command goes on from there")
+            raise
 
 
 def _show(record: RunRecord, folder: Path, *, as_json: bool, quiet: bool) -> None:
@@ -87,104 +129,3 @@ def _show(record: RunRecord, folder: Path, *, as_json: bool, quiet: bool) -> Non
     say(f"in {folder}/: curve.csv, result.json, range_test.png", quiet=quiet)
     if record.plan is not None:
         say(f"next: clrtool plan {folder}", quiet=quiet)
-
-
-def _measure(
-    settings: RangeTestConfig,
-    folder: Path,
-    source: Mapping[str, Any],
-    record: RunRecord | None,
-    *,
-    verify: bool,
-    quiet: bool,
-) -> RunRecord:
-    """Config -> problem -> sweep -> bounds -> plan -> files; what is finished of it in ``record`` is kept."""
-    from clrtool.report.plots import draw_run
-    from clrtool.report.run import write_run
-
-    say("loading torch and the data", quiet=quiet)
-    from clrtool.engine.build import build_problem
-
-    problem = build_problem(settings, **source)
-    if record is not None and record.data_sha256 != problem.data_sha256:
-        raise ConfigError(f"{folder} was measured on other data than there is now: --fresh runs it anew")
-    _plan(settings.plan, problem, 1.0, 2.0)  # what cannot be planned should not fail after the sweep
-    try:
-        if record is None:
-            record = _sweep(settings, problem, folder, quiet=quiet)
-            write_run(folder, record)
-            draw_run(folder, record)
-        if verify and record.plan is not None:
-            record = _verify(settings, problem, record, quiet=quiet)
-            write_run(folder, record)
-            draw_run(folder, record)
-    except KeyboardInterrupt:
-        goes = "starts over" if record is None else "tries the short runs again"
-        say(f"interrupted; what was measured is in {folder / 'curve.csv'}, and the same command {goes}")
-        raise typer.Exit(INTERRUPTED) from None
-    return record
-
-
-def _sweep(settings: RangeTestConfig, problem: Problem, folder: Path, *, quiet: bool) -> RunRecord:
-    from clrtool.core.bounds import find_bounds
-    from clrtool.core.record import RunRecord
-    from clrtool.engine.problem import environment
-    from clrtool.engine.sweep import run_range_test
-    from clrtool.report.run import CurveLog
-
-    size = problem.sweep_size(settings.sweep)
-    epochs = size.iterations / problem.iterations_per_epoch
-    with (
-        CurveLog(folder, settings) as log,
-        Progress(size.seeds, epochs, problem.metric.label, quiet=quiet) as progress,
-    ):
-
-        def on_point(seed: int, point: Point) -> None:
-            log.append(seed, point)
-            progress.update(seed, point)
-
-        sweep = run_range_test(problem, settings.sweep, settings.seed, on_point)
-    bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
-    return RunRecord(
-        sweep=sweep,
-        bounds=bounds,
-        plan=_plan(settings.plan, problem, bounds.base_lr, bounds.max_lr),
-        environment=environment(problem.device),
-        config_sha256=settings.sha256(),
-        data_sha256=problem.data_sha256,
-    )
-
-
-def _verify(settings: RangeTestConfig, problem: Problem, record: RunRecord, *, quiet: bool) -> RunRecord:
-    """Short runs around the bounds, which may move them and the plan."""
-    from clrtool.core.verification import FIRST, SECOND, Trial, verified
-    from clrtool.engine.verify import trial_iterations, verify
-
-    assert record.plan is not None
-    sweep, (first, second) = record.sweep, trial_iterations(problem, record.plan)
-    seconds = sweep.train_seconds / (sweep.iterations - sweep.scout_iterations) * (FIRST * first + SECOND * second)
-    lengths = (f"{length / problem.iterations_per_epoch:.2g}" for length in (first, second))
-    say(
-        f"verifying: {FIRST} runs of {next(lengths)} epochs and {SECOND} of {next(lengths)}, about {seconds:.0f} s",
-        quiet=quiet,
-    )
-
-    def on_trial(trial: Trial) -> None:
-        reached = "not finite" if trial.score is None else f"{problem.metric.label} {trial.score:.3f}"
-        say(f"  {trial.kind} {trial.max_lr:.2e}  {trial.epochs:.2g} epochs  {reached}", quiet=quiet)
-
-    seed = settings.seed + len(sweep.curves)
-    found = verify(problem, record.plan, record.bounds, sweep, seed, on_trial)
-    bounds = verified(record.bounds, found)
-    plan = _plan(settings.plan, problem, bounds.base_lr, bounds.max_lr)
-    return replace(record, bounds=bounds, plan=plan, verification=found)
-
-
-def _plan(wishes: PlanConfig, problem: Problem, base_lr: float | None, max_lr: float | None) -> Plan | None:
-    from clrtool.core.plan import make_plan
-
-    if base_lr is None or max_lr is None:
-        return None
-    given = {name: value for name, value in wishes.model_dump().items() if value != "auto"}
-    with as_config_error("plan: "):
-        return make_plan(base_lr, max_lr, problem.iterations_per_epoch, **given)

@@ -14,8 +14,10 @@ from clrtool.core.plan import Plan
 from clrtool.core.schedules import Spacing
 from clrtool.core.verification import Verification, verified
 
-# The format of result.json. 1: first version.
-SCHEMA_VERSION = 1
+# The format of result.json. 1: first version. 2: with the hashes of itself and of its curve.
+SCHEMA_VERSION = 2
+# The format of a file with a plan alone.
+PLAN_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class SweepRecord:
         iterations_per_epoch: optimizer steps in one pass.
         heldout_samples: size of the held-out set; of its tokens, where the metric counts them.
         chance: share of its commonest class, the accuracy of who always answers that; None where there is no such.
-        train_seconds, evaluation_seconds: wall-clock time of all seeds.
+        train_seconds, evaluation_seconds: wall-clock time of all seeds; None where only what repeats is recorded.
         curves: what was measured.
         metric: what the bounds are read from.
         groups: the parameter groups of the optimizer.
@@ -57,8 +59,8 @@ class SweepRecord:
     iterations_per_epoch: int
     heldout_samples: int
     chance: float | None
-    train_seconds: float
-    evaluation_seconds: float
+    train_seconds: float | None
+    evaluation_seconds: float | None
     curves: tuple[Curve, ...]
     metric: Metric = ACCURACY
     groups: tuple[Group, ...] = ()
@@ -67,7 +69,7 @@ class SweepRecord:
 
     def __post_init__(self) -> None:
         counts = (self.iterations, self.iterations_per_epoch, self.heldout_samples, len(self.curves))
-        times = (self.train_seconds, self.evaluation_seconds, self.scout_iterations)
+        times = (self.train_seconds or 0, self.evaluation_seconds or 0, self.scout_iterations)
         rules = (
             0 < self.start_lr < self.end_lr < math.inf,
             self.spacing in get_args(Spacing),
@@ -90,15 +92,29 @@ class SweepRecord:
         return self.iterations / self.iterations_per_epoch
 
     @property
-    def evaluation_share(self) -> float:
+    def seconds(self) -> float | None:
+        """Wall-clock time of training and evaluations together."""
+        if self.train_seconds is None or self.evaluation_seconds is None:
+            return None
+        return self.train_seconds + self.evaluation_seconds
+
+    @property
+    def evaluation_share(self) -> float | None:
         """Part of the time that went into evaluations, 0 to 1."""
-        seconds = self.train_seconds + self.evaluation_seconds
-        return self.evaluation_seconds / seconds if seconds else 0.0
+        if self.seconds is None or self.evaluation_seconds is None:
+            return None
+        return self.evaluation_seconds / self.seconds if self.seconds else 0.0
 
     @property
     def standard_error(self) -> float | None:
         """Of one share near 0.5, the worst case: ``0.5 / sqrt(heldout_samples)``. None for any other metric."""
         return 0.5 / math.sqrt(self.heldout_samples) if self.metric.is_share else None
+
+    @property
+    def stopped_at(self) -> dict[str, float]:
+        """The learning rate at which the sweep of a seed was stopped, by the seeds that were."""
+        stopped = (curve for curve in self.curves if curve.outcome is not SweepOutcome.COMPLETED)
+        return {str(curve.seed): float(curve.lr[-1]) for curve in stopped}
 
     @property
     def outcome(self) -> SweepOutcome:

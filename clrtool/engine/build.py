@@ -23,7 +23,7 @@ from clrtool.engine.learner import Learner
 from clrtool.engine.losses import Criterion, make_loss, make_measure
 from clrtool.engine.models import MODELS
 from clrtool.engine.optimizers import describe_groups, make_optimizer_recipe
-from clrtool.engine.problem import Problem, find_device, run_model
+from clrtool.engine.problem import Problem, find_device, memory, run_model
 from clrtool.engine.response import response_warning
 from clrtool.engine.samples import Samples, Task, map_inputs, parts_of, take
 from clrtool.engine.weights import with_weights
@@ -38,6 +38,8 @@ def build_problem(
     allow_import: Iterable[str] = (),
     download: bool = False,
     folder: Path | None = None,
+    deterministic: bool = False,
+    micro_batches: int | None = None,
 ) -> Problem:
     """Load the data and prepare the recipes that a config names.
 
@@ -46,17 +48,18 @@ def build_problem(
         allow_import: patterns of the user code that may be imported.
         download: whether torchvision may fetch a dataset.
         folder: where the config lies; factories may stand there.
+        deterministic: whether only algorithms may run that give the same numbers each time.
+        micro_batches: parts of a batch, where memory has room for no larger ones; else the config's.
 
     Raises:
         ConfigError: a name or an argument is unknown, or the pieces do not fit together.
         MachineError: the device or the dataset is missing.
     """
-    place = find_device(device)
 
     def factory(name: str, field: str) -> Callable[..., Any]:
         return import_factory(name, field, allow_import, folder or Path.cwd())
 
-    metric = config.metric.metric
+    place = find_device(device)
     with memory_of("data"):
         data = load_data(config, place, download=download, factory=factory)
     make_model = with_weights(_model_recipe(config.model, data, factory), config.model)
@@ -75,10 +78,33 @@ def build_problem(
         data_sha256=data.sha256(),
         training=config.training,
         plan_epochs=config.plan.epochs,
-        metric=metric,
+        metric=config.metric.metric,
         measure=make_measure(config.metric, data.first.task, factory),
+        deterministic=deterministic,
     )
-    return _tried_out(problem, config, data.num_outputs)
+    return _tried_out(_in_parts(problem, micro_batches), config, data.num_outputs)
+
+
+def data_sha256(config: RangeTestConfig, *, device: str, download: bool) -> str:
+    """Hash of the data as it is now, of a config that names no code for it."""
+
+    def no_factory(name: str, field: str) -> Callable[..., Any]:
+        return import_factory(name, field, (), Path.cwd())
+
+    return load_data(config, find_device(device), download=download, factory=no_factory).sha256()
+
+
+def _in_parts(problem: Problem, micro_batches: int | None) -> Problem:
+    """A problem whose batches are taken in this many parts; it says so if the config does not."""
+    if micro_batches is None or micro_batches == problem.training.micro_batches:
+        return problem
+    size = -(-problem.batch_size // micro_batches)
+    warning = (
+        f"Out of memory: batches of {problem.batch_size} were taken in {micro_batches} micro-batches of {size}, which "
+        f"is the same step, but batch norm sees {size} samples at a time."
+    )
+    training = problem.training.model_copy(update={"micro_batches": micro_batches})
+    return replace(problem, training=training, warnings=(warning,))
 
 
 @contextmanager
@@ -87,7 +113,9 @@ def memory_of(field: str) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise MachineError(f"{field}: out of memory: {error}") from error
+        raise MachineError(
+            f"{field}: out of memory, {memory(torch.device('cpu'))}; make it smaller: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _model_recipe(model: ModelConfig, data: Data, factory: FactoryImport) -> Callable[[], nn.Module]:
@@ -133,9 +161,9 @@ def _tried_out(problem: Problem, config: RangeTestConfig, num_outputs: int) -> P
     Returns:
         The problem with what only a model can tell: its evaluations, parameter groups and warnings.
     """
-    if config.training.micro_batches > problem.batch_size:
+    if problem.training.micro_batches > problem.batch_size:
         raise ConfigError(
-            f"training.micro_batches = {config.training.micro_batches} must be at most data.batch_size = "
+            f"training.micro_batches = {problem.training.micro_batches} must be at most data.batch_size = "
             f"{problem.batch_size}"
         )
     with problem.on_device():
@@ -162,7 +190,7 @@ def _tried_out(problem: Problem, config: RangeTestConfig, num_outputs: int) -> P
         evaluations=number,
         heldout=_fewer(problem, size, config.seed),
         groups=describe_groups(learner.optimizer),
-        warnings=(warning,) if warning else (),
+        warnings=(*problem.warnings, *((warning,) if warning else ())),
     )
 
 

@@ -11,21 +11,18 @@ rates; if they differ, or if anything of the problem cannot be captured, the ref
 
 from __future__ import annotations
 
-import math
-import pickle
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from clrtool.engine.feed import Resident
+from clrtool.engine.generators import generator_states, restore_generators, seed_everything
 from clrtool.engine.imports import describe
-from clrtool.engine.learner import READ_EVERY, Learner
-from clrtool.engine.problem import Problem, seed_everything
+from clrtool.engine.learner import READ_EVERY, Learner, Pause, copy_tensors, never, until_broken
+from clrtool.engine.problem import Problem
 from clrtool.engine.response import length
 
 # Steps before capture: kernels choose their algorithms, and the optimizer makes its state, which a graph has to find.
@@ -49,8 +46,20 @@ class Team(Protocol):
     members: list[Learner]
     engine: str
 
-    def train(self, start: int, stop: int) -> list[list[float]]:
-        """Iterations ``start`` to ``stop`` of every member; the losses of each, fewer where one is not finite."""
+    def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
+        """Iterations ``start`` to ``stop`` of every member, fewer if ``pause`` says so after one of them.
+
+        Returns:
+            The losses of each; one that is not finite is a member's last.
+        """
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put everything back to :meth:`state`."""
         ...
 
 
@@ -60,8 +69,14 @@ class Single:
     def __init__(self, problem: Problem, seed: int, lrs: Sequence[float], engine: str) -> None:
         self.members, self.engine, self._lrs = [Learner(problem, seed)], engine, lrs
 
-    def train(self, start: int, stop: int) -> list[list[float]]:
-        return [self.members[0].train(start, self._lrs[start:stop])]
+    def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
+        return [self.members[0].train(start, self._lrs[start:stop], pause)]
+
+    def state(self) -> dict[str, Any]:
+        return self.members[0].state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.members[0].restore(state)
 
 
 def why_not(problem: Problem) -> str | None:
@@ -102,18 +117,18 @@ class Captured:
         self._graph = self._capture() if graph else None
         seed_everything(seeds[0])
 
-    def train(self, start: int, stop: int) -> list[list[float]]:
+    def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
         for learner in self.members:
             learner.begin_training()
-        for begin in range(start, stop, READ_EVERY):
-            end = min(begin + READ_EVERY, stop)
-            self._steps(begin, end)
-            if not torch.stack([part.losses[end - 1].isfinite() for part in self._parts]).any():
-                stop = end
+        end = start
+        while end < stop:
+            end = self._steps(end, min(end + READ_EVERY, stop), pause)
+            if pause() or not torch.stack([part.losses[end - 1].isfinite() for part in self._parts]).any():
                 break
-        return [until_broken(part.losses[start:stop].tolist()) for part in self._parts]
+        return [until_broken(part.losses[start:end].tolist()) for part in self._parts]
 
-    def _steps(self, begin: int, end: int) -> None:
+    def _steps(self, begin: int, end: int, pause: Pause = never) -> int:
+        """Iterations from ``begin`` on, to ``end`` or to a pause; where it stopped."""
         for iteration in range(begin, end):
             for part in self._parts:
                 part.seek(iteration)
@@ -122,6 +137,20 @@ class Captured:
             else:
                 for part in self._parts:
                     part.step()
+            if pause():
+                return iteration + 1
+        return end
+
+    def state(self) -> dict[str, Any]:
+        generators = generator_states(self._parts[0].problem.device)
+        return {"parts": [part.state() for part in self._parts], "generators": generators}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Into the memory that the graph knows."""
+        for part, saved in zip(self._parts, state["parts"], strict=True):
+            part.restore(saved)
+        restore_generators(state["generators"], self._parts[0].problem.device)
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         streams = [torch.cuda.Stream() for _ in self._parts[:STREAMS]]  # type: ignore[no-untyped-call]
@@ -129,14 +158,14 @@ class Captured:
         for turn in range(WARM_UP):
             for part in self._parts:
                 part.seek(0)
-            drawn = _host_generators()
+            drawn = _host_states()
             # A step that waits for the device cannot be captured: say so here, where the message is of use.
             torch.cuda.set_sync_debug_mode("error" if turn else "default")
             try:
                 self._fork(streams)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-            if _host_generators() != drawn:
+            if _host_states() != drawn:
                 raise RuntimeError("the model or the loss draws random numbers outside the device")
         if any(one is not other for one, other in zip(buffers, _buffers(self.members), strict=True)):
             raise RuntimeError("the model replaces its buffers in a step")
@@ -245,6 +274,21 @@ class _Part:
         self.learner.optimizer.zero_grad()
         self._next = -1
 
+    def state(self) -> dict[str, Any]:
+        """Weights, statistics and optimizer as they are."""
+        optimizer = [value for _, value in self._optimizer_tensors()]
+        return {"tensors": [tensor for tensor, _ in self._kept], "optimizer": optimizer}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        if len(self._optimizer_tensors()) < len(state["optimizer"]):
+            self.seek(0)
+            with torch.enable_grad():
+                self.step()  # the optimizer makes its state in its first step
+        own = [tensor for tensor, _ in self._kept], [value for _, value in self._optimizer_tensors()]
+        for mine, saved in zip(own, (state["tensors"], state["optimizer"]), strict=True):
+            copy_tensors(dict(enumerate(saved)), dict(enumerate(mine)))
+        self._next = -1
+
     def _optimizer_tensors(self) -> list[tuple[str, Tensor]]:
         states = self.learner.optimizer.state.values()
         return [(name, value) for state in states for name, value in state.items() if isinstance(value, Tensor)]
@@ -286,9 +330,10 @@ def _buffers(learners: Sequence[Learner]) -> list[Tensor]:
     return [each for learner in learners for each in learner.model.buffers()]
 
 
-def _host_generators() -> tuple[object, ...]:
+def _host_states() -> tuple[object, ...]:
     """The state of every generator whose numbers a graph would freeze."""
-    return torch.get_rng_state().tolist(), random.getstate(), pickle.dumps(np.random.get_state())  # noqa: NPY002
+    states = generator_states()
+    return states["torch"].tolist(), states["python"], states["numpy"]
 
 
 def _weights(learner: Learner) -> list[Tensor]:
@@ -299,10 +344,19 @@ def _difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tenso
     return [one - other for one, other in zip(first, second, strict=True)]
 
 
-def make_teams(problem: Problem, lrs: Sequence[float], seeds: Sequence[int]) -> Iterator[Team]:
-    """The learners of all seeds: as one team where their step can be captured, else one after the other."""
-    if problem.device.type != "cuda":
+def make_teams(
+    problem: Problem, lrs: Sequence[float], seeds: Sequence[int], engine: str | None = None
+) -> Iterator[Team]:
+    """The learners of all seeds: as one team where their step can be captured, else one after the other.
+
+    Args:
+        engine: how the seeds before them were trained; these are trained alike.
+    """
+    if problem.device.type != "cuda" or not seeds:
         yield from (Single(problem, seed, lrs, "eager") for seed in seeds)
+        return
+    if engine is not None and engine.startswith("eager"):
+        yield from (Single(problem, seed, lrs, engine) for seed in seeds)
         return
     made = _captured(problem, lrs, seeds)
     if isinstance(made, Captured):
@@ -327,11 +381,3 @@ def _captured(problem: Problem, lrs: Sequence[float], seeds: Sequence[int]) -> C
         if isinstance(cause, torch.OutOfMemoryError | MemoryError):
             return "the seeds do not fit on the device at once"
         return f"the step cannot be captured: {describe(cause)[:200]}"
-
-
-def until_broken(losses: list[float]) -> list[float]:
-    """Losses up to the end of the READ_EVERY in which the first is not finite, as the reference gives them."""
-    for begin in range(0, len(losses), READ_EVERY):
-        if not all(map(math.isfinite, losses[begin : begin + READ_EVERY])):
-            return losses[: begin + READ_EVERY]
-    return losses

@@ -6,6 +6,7 @@ A resident feed holds all samples on the device and gathers a batch; a streamed 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -18,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from clrtool.engine.collate import Fault, raised
-from clrtool.engine.lazy import Guarded, GuardedStream, Lazy, Stream
+from clrtool.engine.generators import Draws
+from clrtool.engine.lazy import GuardedStream, Lazy, Stream, Whole
 from clrtool.engine.prepare import Preparation
 from clrtool.engine.samples import Inputs, Samples, map_inputs, parts_of
 from clrtool.errors import ConfigError
@@ -26,6 +28,8 @@ from clrtool.errors import ConfigError
 Batch = tuple[Inputs, Tensor]
 # More workers than this wait for each other on any disk.
 MOST_WORKERS = 8
+# Seconds without a batch after which a worker is taken to hang. Reading a batch may be slow, but not like this.
+STALLED = 600.0
 # Between the seeds of an iterable's passes, so that no two draw the same random numbers.
 TURN = 1_000_003
 
@@ -126,14 +130,16 @@ class Streamed:
 
     def _in_order(self, seed: int, start: int) -> Iterator[Samples | Fault]:
         assert isinstance(self.part, Lazy)
-        return iter(self._loader(seed, Guarded(self.part.dataset), batch_sampler=_Places(self, seed, start)))
+        whole = Whole(self.part)
+        return iter(self._loader(seed, whole, batch_sampler=_Places(self, seed, start), collate_fn=whole.as_it_is))
 
     def _as_they_come(self, seed: int, start: int) -> Iterator[Samples | Fault]:
         assert isinstance(self.part, Stream)
         items, skipped = GuardedStream(self.part.items), start
         for turn in count():
-            passed, first = 0, None
-            for made in self._loader(seed + TURN * turn, items, batch_size=self.batch_size, drop_last=True):
+            passed, first, draws = 0, None, Draws(seed, turn)
+            loader = self._loader(seed + TURN * turn, items, batch_size=self.batch_size, drop_last=True)
+            for made in _apart(loader, draws):
                 passed += 1
                 if self.workers > 1 and passed <= 2:
                     first = _other(first, raised(made))
@@ -147,13 +153,14 @@ class Streamed:
             skipped = max(0, skipped - passed)
 
     def _loader(self, seed: int, dataset: Any, **batching: Any) -> DataLoader[Any]:
+        options: dict[str, Any] = {"collate_fn": self.part.collate, "num_workers": self.workers} | batching
         return DataLoader(
             dataset,
-            collate_fn=self.part.collate,
-            num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator().manual_seed(seed),  # of the workers' own random numbers
-            **batching,
+            timeout=STALLED if self.workers else 0,
+            worker_init_fn=_leave_signals_to_the_parent,
+            **options,
         )
 
     def _draws(self, seed: int, iteration: int, samples: Samples) -> Tensor | None:
@@ -162,6 +169,25 @@ class Streamed:
         generator = np.random.default_rng([seed, iteration, 1])
         draws = self.preparation.draw(generator, len(samples), parts_of(samples.inputs)[0].shape)
         return None if draws is None else send(draws, self.device)
+
+
+def _apart(loader: DataLoader[Any], draws: Draws) -> Iterator[Any]:
+    """The batches of a loader, read with random numbers of their own: what is drawn in training does not matter."""
+    with draws.entered():
+        items = iter(loader)
+    while True:
+        with draws.entered():
+            made = next(items, None)
+        if made is None:
+            return
+        yield made
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:  # noqa: ARG001
+    """A terminal's Ctrl-C and Slurm's warnings go to every process; the parent decides what ends."""
+    for each in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(each, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _other(first: Samples | None, second: Samples) -> Samples:
@@ -175,17 +201,18 @@ def _other(first: Samples | None, second: Samples) -> Samples:
 
 
 class _Places:
-    """The places of each batch from iteration ``start`` on: a batch sampler without an end."""
+    """Each batch from iteration ``start`` on as its seed, its iteration and its places: a sampler without an end."""
 
     def __init__(self, feed: Streamed, seed: int, start: int) -> None:
         self.feed, self.seed, self.start = feed, seed, start
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[tuple[int, int, list[int]]]:
         epoch, position = divmod(self.start, self.feed.iterations_per_epoch)
         while True:
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.feed))
             for batch in range(position, self.feed.iterations_per_epoch):
-                yield order[batch * self.feed.batch_size :][: self.feed.batch_size].tolist()
+                places = order[batch * self.feed.batch_size :][: self.feed.batch_size].tolist()
+                yield self.seed, epoch * self.feed.iterations_per_epoch + batch, places
             epoch, position = epoch + 1, 0
 
 

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from clrtool.config_faults import rule
 from clrtool.errors import ConfigError, MachineError
-from clrtool.words import nearest
+from clrtool.words import nearest, shown
 
 T = TypeVar("T")
 # ('pkg.module:callable', field of the config) -> the callable, if its import is allowed.
@@ -105,8 +105,9 @@ def blamed_on(field: str) -> Iterator[None]:
 
 
 def is_worker_death(error: BaseException) -> bool:
-    """Whether a worker of a DataLoader was killed: torch raises it wherever the program stands just then."""
-    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+    """Whether a worker of a DataLoader was killed or hangs: torch raises it wherever the program stands just then."""
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    return "DataLoader worker" in text or "DataLoader timed out" in text
 
 
 def check_arguments(function: Callable[..., Any], field: str, args: Mapping[str, Any]) -> None:
@@ -123,7 +124,7 @@ def check_arguments(function: Callable[..., Any], field: str, args: Mapping[str,
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
     for name in args:
         if name in ours or (name not in offered and not takes_any):
-            raise ConfigError(f"{field}: unknown argument {name!r}; {nearest(name, offered)}")
+            raise ConfigError(f"{field}: unknown argument {shown(name)}; {nearest(name, offered)}")
     if missing := [each.name for each in named if each.default is each.empty and each.name not in args]:
         raise ConfigError(f"{field}: missing argument {', '.join(map(repr, missing))}")
     plain = function.func if isinstance(function, partial) else function
@@ -139,7 +140,7 @@ def _check_types(function: Callable[..., Any], field: str, args: Mapping[str, An
             TypeAdapter(hints.get(name, Any), config=ConfigDict(strict=True)).validate_python(value)
         except ValidationError as error:
             rules = " or ".join(dict.fromkeys(rule(each) for each in error.errors()))
-            raise ConfigError(f"{field}.{name} = {value!r:.60} {rules}") from None
+            raise ConfigError(f"{field}.{name} = {shown(value)} {rules}") from None
 
 
 def describe(error: BaseException) -> str:

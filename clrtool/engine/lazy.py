@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, Subset
 
 from clrtool.engine.collate import Collate, Fault, raised
+from clrtool.engine.generators import Draws
 from clrtool.engine.imports import describe
 from clrtool.engine.samples import Samples, check_heldout, choose, concatenate
 from clrtool.errors import ConfigError
@@ -126,6 +127,29 @@ class Guarded:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever a user's code raises)
             return _fault(self.dataset, index, error)
+
+
+class Whole:
+    """A dataset that gives whole batches, each read with random numbers that follow from its seed and iteration.
+
+    So what a dataset draws at random depends neither on the workers nor on where training was interrupted.
+    """
+
+    def __init__(self, part: Lazy) -> None:
+        self._items, self._collate = Guarded(part.dataset), part.collate
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitems__(self, batch: tuple[int, int, list[int]]) -> Samples | Fault:
+        seed, iteration, places = batch
+        with Draws(seed, iteration).entered():
+            return self._collate([self._items[place] for place in places])
+
+    @staticmethod
+    def as_it_is(batch: Any) -> Any:
+        """The collate function of a loader whose batches are made already."""
+        return batch
 
 
 def _fault(dataset: Any, place: int, error: BaseException) -> Fault:

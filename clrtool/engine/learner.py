@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from clrtool.engine.feed import Batch
+from clrtool.engine.generators import generator_states, restore_generators, seed_everything
 from clrtool.engine.imports import blamed_on
 from clrtool.engine.losses import counted
-from clrtool.engine.problem import Problem, run_model, seed_everything
+from clrtool.engine.problem import Problem, run_model
 from clrtool.engine.samples import Inputs, Samples, parts_of
 from clrtool.engine.weights import keep_frozen_statistics
 
@@ -22,6 +23,13 @@ EVALUATED = {"cpu": (500, 2**21), "cuda": (2500, 2**23)}
 # Iterations between two looks at the losses, for which the device has to be waited for. After this many at most
 # a loss that is not finite ends the training.
 READ_EVERY = 50
+
+Pause = Callable[[], bool]
+
+
+def never() -> bool:
+    """The pause of a training that nobody interrupts."""
+    return False
 
 
 def evaluation_batch(inputs: Inputs, batch_size: int, device: str) -> int:
@@ -49,37 +57,58 @@ class Learner:
         self._batches: Iterator[Batch] = iter(())
         self._next = -1
 
-    def train(self, iteration: int, lrs: Sequence[float]) -> list[float]:
-        """Take ``len(lrs)`` optimizer steps from ``iteration`` on, fewer if a loss is not finite.
+    def train(self, iteration: int, lrs: Sequence[float], pause: Pause = never) -> list[float]:
+        """Take ``len(lrs)`` optimizer steps from ``iteration`` on, fewer if a loss is not finite or ``pause`` says so.
 
         Returns:
-            For each step the loss of its batch, measured before the step. One transfer for READ_EVERY of them: the
-            device is not waited for in between.
+            For each step the loss of its batch, measured before the step; one that is not finite is the last. One
+            transfer for READ_EVERY of them: the device is not waited for in between.
         """
         self.begin_training()
         done: list[float] = []
         with blamed_on(f"training failed between iterations {iteration} and {iteration + len(lrs)}"):
             for start in range(0, len(lrs), READ_EVERY):
-                done += self._steps(iteration + start, lrs[start : start + READ_EVERY])
-                if not all(map(math.isfinite, done[start:])):
+                done += self._steps(iteration + start, lrs[start : start + READ_EVERY], pause)
+                if pause() or not all(map(math.isfinite, done[start:])):
                     break
-        return done
+        return until_broken(done)
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on but the batches, which follow from seed and iteration."""
+        return {
+            "tensors": _tensors(self.model),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "generators": generator_states(self.problem.device),
+        }
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put everything back to :meth:`state`. Raises KeyError, RuntimeError or ValueError if it does not fit."""
+        copy_tensors(state["tensors"], _tensors(self.model))
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        restore_generators(state["generators"], self.problem.device)
+        self._next = -1
 
     def begin_training(self) -> None:
         """Put the model into training mode, but for what is frozen."""
         self.model.train()
         keep_frozen_statistics(self.model)
 
-    def _steps(self, iteration: int, lrs: Sequence[float]) -> list[float]:
+    def _steps(self, iteration: int, lrs: Sequence[float], pause: Pause) -> list[float]:
         if iteration != self._next:
             self._batches = self.problem.train.batches(self.seed, iteration)
-        losses = torch.empty(len(lrs), device=self.problem.device)
-        for offset, lr in enumerate(lrs):
+        losses = torch.zeros(len(lrs), device=self.problem.device)
+        for done, lr in enumerate(lrs, 1):
             for group in self.optimizer.param_groups:
                 group["lr"] = lr * group["lr_ratio"]
-            losses[offset] = self._step(next(self._batches))
-        self._next = iteration + len(lrs)
-        return losses.tolist()
+            losses[done - 1] = self._step(next(self._batches))
+            if pause():
+                break
+        self._next = iteration + done
+        return losses[:done].tolist()
 
     def _step(self, batch: Batch) -> Tensor:
         """One optimizer step; in fp16 a step that overflows is taken again at half the scale, until it succeeds."""
@@ -138,7 +167,8 @@ class Learner:
         """Mean loss and metric of the whole held-out set, with batch norm and dropout in evaluation mode."""
         self.model.eval()
         problem, samples = self.problem, self.problem.heldout
-        batch = evaluation_batch(samples.inputs, problem.batch_size, problem.device.type)
+        at_once = -(-problem.batch_size // problem.training.micro_batches)
+        batch = evaluation_batch(samples.inputs, at_once, problem.device.type)
         found: list[tuple[int | Tensor, ...]] = []
         with blamed_on("evaluation failed"), problem.autocast():
             for start in range(0, len(samples), batch):
@@ -152,3 +182,28 @@ class Learner:
             sums = [torch.as_tensor(sum(column), device=problem.device).double() for column in zip(*found, strict=True)]
         loss_sum, samples_sum, metric_sum, metric_number = torch.stack(sums).tolist()  # the only wait for the device
         return loss_sum / max(samples_sum, 1), metric_sum / max(metric_number, 1)
+
+
+def until_broken(losses: list[float]) -> list[float]:
+    """Losses up to the first that is not finite, with it.
+
+    >>> until_broken([2.3, math.inf, 2.2])
+    [2.3, inf]
+    """
+    broken = (place for place, loss in enumerate(losses, 1) if not math.isfinite(loss))
+    return losses[: next(broken, len(losses))]
+
+
+def copy_tensors(saved: Mapping[Any, Tensor], own: Mapping[Any, Tensor]) -> None:
+    """Copy each tensor of one into its place in the other, in the memory where that lies."""
+    if saved.keys() != own.keys():
+        raise ValueError(f"it lacks or has too much: {', '.join(sorted(map(str, saved.keys() ^ own.keys()))[:5])}")
+    for name, tensor in saved.items():
+        if tensor.shape != own[name].shape:
+            raise ValueError(f"{name} was {tuple(tensor.shape)} and is {tuple(own[name].shape)}")
+        own[name].copy_(tensor)
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name; a state dict would leave out buffers that are not persistent."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

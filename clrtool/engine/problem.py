@@ -5,9 +5,12 @@ A sweep takes a fresh model from the recipe and throws it away, so there is noth
 
 from __future__ import annotations
 
+import gc
+import os
 import platform
-import random
-from collections.abc import Callable, Iterator, Mapping
+import resource
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +24,13 @@ from clrtool.config import SweepConfig, TrainingConfig
 from clrtool.core.metric import ACCURACY, Metric
 from clrtool.core.record import Group
 from clrtool.core.sweep_size import SweepSize, sweep_size
-from clrtool.engine.feed import Feed
+from clrtool.engine.feed import STALLED, Feed
+from clrtool.engine.generators import generator_states, restore_generators
 from clrtool.engine.imports import is_worker_death
 from clrtool.engine.losses import Loss, Measure, count_right, logits
 from clrtool.engine.optimizers import OptimizerRecipe
 from clrtool.engine.samples import Inputs, Samples
-from clrtool.errors import ConfigError, MachineError
+from clrtool.errors import ConfigError, MachineError, OutOfMemoryError
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +50,7 @@ class Problem:
         evaluations: of a sweep whose config leaves them to be counted, after a first one before any training.
         plan_epochs: length of the training run that is planned, which a range test should not cost more than.
         groups: the parameter groups of the optimizer.
+        deterministic: whether the same numbers are asked for each time, to the last bit.
         warnings: what may make the bounds mean something else than they seem to.
     """
 
@@ -64,6 +69,7 @@ class Problem:
     evaluations: int = 60
     plan_epochs: float = 30
     groups: tuple[Group, ...] = ()
+    deterministic: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
@@ -94,44 +100,83 @@ class Problem:
         """Run in the problem's arithmetic, and leave the global generators and settings as they were.
 
         Raises:
-            MachineError: the device ran out of memory.
+            OutOfMemoryError: the device ran out of memory.
+            MachineError: a worker that reads the data died or hangs.
         """
-        devices = [self.device] if self.device.type == "cuda" else []
-        cudnn: Any = torch.backends.cudnn
-        backends = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
-        before = [backend.fp32_precision for backend in backends]
-        current = torch.cuda.device(self.device) if devices else nullcontext()
-        others = random.getstate(), np.random.get_state()  # noqa: NPY002 (a user's code may draw from it)
+        current = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+        before = generator_states(self.device)
         try:
-            for backend in backends:
-                backend.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
-            with torch.random.fork_rng(devices=devices), current:
+            with current, _arithmetic(self.precision, deterministic=self.deterministic):
                 yield
         except (torch.OutOfMemoryError, MemoryError) as error:
-            raise MachineError(
-                f"out of memory on {self.device} with data.batch_size = {self.batch_size}: try "
-                f"training.micro_batches={2 * self.training.micro_batches}, which keeps the batch of a step and the "
-                "bounds of a model without batch norm; precision=bf16 or a smaller data.batch_size moves them."
-            ) from error
+            raise OutOfMemoryError(self._out_of_memory()) from error
         except RuntimeError as error:
             if not is_worker_death(error):
                 raise
-            raise MachineError(
-                f"data.workers: a worker was killed, most often for want of memory or of /dev/shm: {error} "
-                "data.workers=0 reads in this process and shows the cause"
-            ) from error
+            raise MachineError(worker_fault(error)) from error
         finally:
-            random.setstate(others[0])
-            np.random.set_state(others[1])  # noqa: NPY002
-            for backend, value in zip(backends, before, strict=True):
-                backend.fp32_precision = value
+            restore_generators(before, self.device)
+
+    def _out_of_memory(self) -> str:
+        parts = self.training.micro_batches
+        return (
+            f"out of memory on {self.device} with data.batch_size = {self.batch_size}, {memory(self.device)}: try "
+            f"training.micro_batches={2 * parts}, which keeps the batch of a step and the bounds of a model without "
+            f"batch norm (--on-oom accumulate does it by itself), or data.batch_size={max(1, self.batch_size // 2)}, "
+            "which moves them"
+        )
 
 
-def seed_everything(seed: int) -> None:
-    """Seed every global generator that a user's model or data may draw from."""
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
+@contextmanager
+def _arithmetic(precision: str, *, deterministic: bool) -> Iterator[None]:
+    """Matrix products and convolutions in a precision, and by algorithms that always add in the same order."""
+    cudnn: Any = torch.backends.cudnn
+    backends = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+    before = [backend.fp32_precision for backend in backends]
+    was, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        for backend in backends:
+            backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        if deterministic:
+            torch.use_deterministic_algorithms(True)
+            torch.backends.cudnn.benchmark = False
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.fp32_precision = value
+        torch.use_deterministic_algorithms(was, warn_only=warned)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+def worker_fault(error: RuntimeError) -> str:
+    """What to say of a DataLoader's worker that gives no more batches."""
+    if "timed out" in str(error):
+        return (
+            f"data.workers: no batch came for {STALLED:g} s, so a worker hangs: data.workers=0 reads in this process "
+            "and shows where"
+        )
+    return (
+        f"data.workers: a worker was killed, most often for want of memory or of /dev/shm: {error} "
+        "data.workers=0 reads in this process and shows the cause"
+    )
+
+
+def memory(device: torch.device) -> str:
+    """The most memory that was in use so far, of all that there is."""
+    if device.type == "cuda":
+        most, room = torch.cuda.max_memory_allocated(device), torch.cuda.mem_get_info(device)[1]
+    else:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return f"peak memory {most / 2**30:.2f} of {room / 2**30:.2f} GiB"
+
+
+def free_memory() -> None:
+    """Give back what an attempt that ran out of memory has left."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def run_model(model: Callable[..., Any], inputs: Inputs) -> Tensor:
@@ -165,13 +210,13 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def environment(device: torch.device) -> Mapping[str, str | int]:
+def environment(device: torch.device) -> dict[str, str | int]:
     """What a result depends on besides its config."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "clrtool": clrtool.__version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # of a class of its own, which no checkpoint holds
         "numpy": np.__version__,
         "device": f"{device.type}: {name}",
         "threads": torch.get_num_threads(),

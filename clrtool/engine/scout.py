@@ -10,8 +10,9 @@ import numpy as np
 from clrtool.core.curve import has_diverged
 from clrtool.core.reading import medians
 from clrtool.core.schedules import ExponentialSweep, FloatArray
-from clrtool.engine.learner import Learner
+from clrtool.engine.captured import Single
 from clrtool.engine.problem import Problem
+from clrtool.engine.stages import Stages
 
 # Below 1e-6 no float32 network moves in a few epochs; above 30 none of the optimizers here still learns.
 LOWEST_LR, HIGHEST_LR = 1e-6, 30.0
@@ -36,28 +37,34 @@ class Scout(NamedTuple):
     iterations: int
 
 
-def scout(problem: Problem, seed: int, iterations: int) -> Scout:
+def scout(problem: Problem, seed: int, iterations: int, stages: Stages) -> Scout:
     """Find where learning breaks, from the training loss of one exponential sweep over all rates that there are.
 
     With l(lr) the running median of the loss and l0 the mean of its first fifth: it breaks where l is back at l0 after
     its minimum, or a quarter above l0 if it never fell.
     """
+    if (found := stages.result("scout")) is not None:
+        return Scout(*found)
     lrs = ExponentialSweep(LOWEST_LR, HIGHEST_LR, iterations)(np.arange(iterations))
-    losses = _losses(Learner(problem, seed), lrs)
+    losses = _losses(problem, seed, lrs, stages)
     known = np.array(losses)[np.isfinite(losses)]
     breaks = float(lrs[_broken(known, len(losses))]) if len(known) else LOWEST_LR
-    return Scout(breaks / BELOW, breaks * ABOVE, len(losses))
+    made = Scout(breaks / BELOW, breaks * ABOVE, len(losses))
+    stages.finish(("scout", tuple(made)))
+    return made
 
 
-def _losses(learner: Learner, lrs: FloatArray) -> list[float]:
-    losses: list[float] = []
+def _losses(problem: Problem, seed: int, lrs: FloatArray, stages: Stages) -> list[float]:
+    """The training losses up to the first that is not finite, or until they have diverged."""
+    stage = stages.begin("scout", Single(problem, seed, lrs.tolist(), "eager"))
     means: list[float] = []
     for start in range(0, len(lrs), CHUNK):
-        losses += learner.train(start, lrs[start : start + CHUNK].tolist())
-        means.append(sum(losses[start:]) / len(losses[start:]))
+        stages.advance(stage, min(start + CHUNK, len(lrs)))
+        losses = stage.losses[0][start : start + CHUNK]
+        means.append(sum(losses) / len(losses))
         if not math.isfinite(means[-1]) or has_diverged(means[0], min(means), means[-1]):
             break
-    return losses
+    return stage.losses[0]
 
 
 def _broken(losses: FloatArray, steps: int) -> int:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -18,11 +15,12 @@ from clrtool.core.curve import Curve, Point, SweepOutcome, has_diverged
 from clrtool.core.record import SweepRecord
 from clrtool.core.schedules import FloatArray, Spacing, make_sweep
 from clrtool.core.sweep_size import SEEDS, SweepSize
-from clrtool.engine.captured import Team, make_teams
+from clrtool.engine.captured import make_teams
 from clrtool.engine.learner import Learner
 from clrtool.engine.losses import IGNORED, chance
 from clrtool.engine.problem import Problem
 from clrtool.engine.scout import Scout, scout
+from clrtool.engine.stages import Stage, Stages
 
 OnPoint = Callable[[int, Point], object]
 # How far below its start a sweep is begun again that broke at once; it ends as far above.
@@ -36,7 +34,11 @@ def _in_silence(seed: int, point: Point) -> None:
 
 
 def run_range_test(
-    problem: Problem, config: SweepConfig, seed: int = 0, on_point: OnPoint = _in_silence
+    problem: Problem,
+    config: SweepConfig,
+    seed: int = 0,
+    on_point: OnPoint = _in_silence,
+    stages: Stages | None = None,
 ) -> SweepRecord:
     """Sweep the learning rate once for each seed, beginning with ``seed``.
 
@@ -45,14 +47,16 @@ def run_range_test(
     and everything broke before anything was learned, it is swept once more, lower, whatever that costs.
 
     Args:
-        on_point: called with (seed, point) as soon as a point is measured.
+        on_point: called with (seed, point) as soon as a point is measured, or was known to be.
+        stages: where the parts of the test are kept, so that an interrupted one goes on.
 
     Raises:
-        MachineError: the device is out of memory.
+        MachineError: the device is out of memory, or the disk is full.
+        Interrupted: a signal asked to stop, and everything is saved.
     """
-    seconds = {"train": 0.0, "evaluation": 0.0}
+    stages = stages or Stages()
     with problem.on_device():
-        swept = _sweep_all(problem, config, seed, seconds, on_point)
+        swept = _sweep_all(problem, config, seed, stages, on_point)
     path, curves = swept.path, swept.curves
     steps = path.steps(curves)
     return SweepRecord(
@@ -65,13 +69,13 @@ def run_range_test(
         iterations_per_epoch=problem.iterations_per_epoch,
         heldout_samples=_answers(problem),
         chance=chance(problem.metric, problem.heldout.targets),
-        train_seconds=seconds["train"],
-        evaluation_seconds=seconds["evaluation"],
+        train_seconds=None if problem.deterministic else stages.seconds["train"],
+        evaluation_seconds=None if problem.deterministic else stages.seconds["evaluation"],
         curves=tuple(curves),
         engine=swept.engine,
         metric=problem.metric,
         groups=problem.groups,
-        warnings=(*problem.warnings, *swept.warnings),
+        warnings=(*problem.warnings, *swept.warnings, *stages.warnings),
     )
 
 
@@ -86,17 +90,15 @@ class _Swept(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def _sweep_all(
-    problem: Problem, config: SweepConfig, seed: int, seconds: dict[str, float], on_point: OnPoint
-) -> _Swept:
+def _sweep_all(problem: Problem, config: SweepConfig, seed: int, stages: Stages, on_point: OnPoint) -> _Swept:
     """Scout, sweep; sweep again, lower, if everything broke at once; sweep a third seed, if there is room for it."""
     size = problem.sweep_size(config)
     evaluations = problem.evaluations if config.evaluations == "auto" else config.evaluations
 
     def sweep(path: _Path, first: int, last: int) -> tuple[list[Curve], str]:
-        return _sweep_seeds(problem, path, range(seed + first, seed + last), seconds, on_point)
+        return _sweep_seeds(problem, path, range(seed + first, seed + last), stages, on_point)
 
-    ends = _ends(problem, config, seed, size)
+    ends = _ends(problem, config, seed, size, stages)
     spent = ends.iterations
     warnings: tuple[str, ...] = ()
     path = _Path.of(config, ends, size, evaluations)
@@ -176,11 +178,11 @@ def _beyond(lrs: FloatArray, spacing: Spacing) -> FloatArray:
     return np.asarray(further[1:])
 
 
-def _ends(problem: Problem, config: SweepConfig, seed: int, size: SweepSize) -> Scout:
+def _ends(problem: Problem, config: SweepConfig, seed: int, size: SweepSize, stages: Stages) -> Scout:
     """Both ends of the sweep, and the iterations that a scout took to find those that are ``auto``."""
     if config.start_lr != "auto" and config.end_lr != "auto":
         return Scout(config.start_lr, config.end_lr, 0)
-    found = scout(problem, seed, size.scout)
+    found = scout(problem, seed, size.scout, stages)
     start_lr = found.start_lr if config.start_lr == "auto" else config.start_lr
     end_lr = found.end_lr if config.end_lr == "auto" else config.end_lr
     if end_lr < SHORTEST_SWEEP * start_lr:  # one end was given, beyond what the scout found for the other
@@ -198,29 +200,35 @@ def _spacing(config: SweepConfig, start_lr: float, end_lr: float) -> Spacing:
 class _Track:
     """What was measured of one seed, and how its sweep ended."""
 
-    def __init__(self, learner: Learner, path: _Path) -> None:
+    def __init__(self, learner: Learner, path: _Path, points: list[Point]) -> None:
         self.learner, self.path = learner, path
         self.outcome: SweepOutcome | None = None
         self.points: list[Point] = []
-        self.means: list[float] = []
+        for point in points:
+            self.add(point)
 
     def measure(self, iteration: int, losses: Sequence[float]) -> Point:
-        """Evaluate after ``iteration`` updates, the last of which had these training losses."""
-        heldout_loss, metric = self.learner.evaluate()
+        """Evaluate after ``iteration`` updates, the last of which had these training losses.
+
+        The weights of a loss that is not finite are not: there is nothing to evaluate.
+        """
+        finite = all(map(math.isfinite, losses))
+        heldout_loss, metric = self.learner.evaluate() if finite else (math.nan, math.nan)
         mean = sum(losses) / len(losses) if losses else math.nan  # numpy's mean warns of inf - inf
         lr = float(self.path.lrs[max(0, iteration - 1)])  # of the last update; at 0 there was none yet
         epoch = iteration / self.learner.problem.iterations_per_epoch
-        point = Point(iteration, epoch, lr, mean, heldout_loss, metric)
+        return Point(iteration, epoch, lr, mean, heldout_loss, metric)
+
+    def add(self, point: Point) -> None:
         self.points.append(point)
-        if losses:
-            self.means.append(mean)
+        if point.iteration > 0:
             self.outcome = self._outcome(point)
-        return point
 
     def _outcome(self, point: Point) -> SweepOutcome | None:
         if not (math.isfinite(point.train_loss) and math.isfinite(point.heldout_loss)):
             return SweepOutcome.NOT_FINITE
-        if has_diverged(self.means[0], min(self.means), self.means[-1]):
+        means = [each.train_loss for each in self.points if each.iteration > 0]
+        if has_diverged(means[0], min(means), means[-1]):
             return SweepOutcome.DIVERGED
         if not self.path.open_ended:
             return None
@@ -236,37 +244,54 @@ class _Track:
 
 
 def _sweep_seeds(
-    problem: Problem, path: _Path, seeds: range, seconds: dict[str, float], on_point: OnPoint
+    problem: Problem, path: _Path, seeds: range, stages: Stages, on_point: OnPoint
 ) -> tuple[list[Curve], str]:
-    """The curves of all seeds, and how their steps were run."""
-    curves: list[Curve] = []
-    for team in make_teams(problem, path.lrs.tolist(), seeds):
+    """The curves of all seeds, those that were finished before without training, and how their steps were run."""
+    lowest = f"from {float(path.lrs[0])!r}"
+    curves: dict[int, Curve] = {}
+    engine = None if stages.running is None else str(stages.running["engine"])
+    for seed in seeds:
+        if (known := stages.result(f"seed {seed} {lowest}")) is not None:
+            engine, outcome, points = known
+            curves[seed] = Curve.from_points(seed, SweepOutcome[outcome], [Point(*point) for point in points])
+            _tell(seed, curves[seed].points(), on_point)
+    for team in make_teams(problem, path.lrs.tolist(), [seed for seed in seeds if seed not in curves], engine):
         engine = team.engine
-        curves += _sweep(path, team, seconds, on_point)
-    return curves, engine
+        name = f"seed {', '.join(str(member.seed) for member in team.members)}"
+        stage = stages.begin(f"{name} {lowest}", team)
+        swept = _sweep(path, stage, stages, on_point)
+        stages.finish(*((f"seed {curve.seed} {lowest}", _result(engine, curve)) for curve in swept))
+        curves |= {curve.seed: curve for curve in swept}
+    return [curves[seed] for seed in seeds], str(engine)
 
 
-def _sweep(path: _Path, team: Team, seconds: dict[str, float], on_point: OnPoint) -> list[Curve]:
+def _result(engine: str, curve: Curve) -> tuple[str, str, list[tuple[float, ...]]]:
+    """A finished sweep in plain types."""
+    return engine, curve.outcome.name, [tuple(point) for point in curve.points()]
+
+
+def _tell(seed: int, points: Sequence[Point], on_point: OnPoint) -> None:
+    for point in points:
+        on_point(seed, point)
+
+
+def _sweep(path: _Path, stage: Stage, stages: Stages, on_point: OnPoint) -> list[Curve]:
     """Train a team from evaluation to evaluation, each member until the end or until it breaks."""
-    tracks = [_Track(learner, path) for learner in team.members]
-    losses: list[list[float]] = [[] for _ in tracks]
-    for start, stop in pairwise([0, *path.stops]):
-        if start < stop:
-            with _timed(seconds, "train"):
-                losses = team.train(start, stop)
-        for track, its_losses in zip(tracks, losses, strict=True):
+    team = stage.team
+    tracks = [_Track(member, path, points) for member, points in zip(team.members, stage.points, strict=True)]
+    for member, points in zip(team.members, stage.points, strict=True):
+        _tell(member.seed, points, on_point)
+    for stop in path.stops:
+        if any(stage.points) and stop <= stage.start:
+            continue  # it was measured before
+        stages.advance(stage, stop)
+        for track, points, losses in zip(tracks, stage.points, stage.losses, strict=True):
             if track.outcome is None:
-                with _timed(seconds, "evaluation"):
-                    point = track.measure(start + len(its_losses), its_losses)
-                on_point(track.learner.seed, point)
+                with stages.timed("evaluation"):
+                    points.append(track.measure(stage.start + len(losses), losses))
+                track.add(points[-1])
+                on_point(track.learner.seed, points[-1])
+        stage.measured()
         if all(track.outcome for track in tracks):
             break
     return [track.curve() for track in tracks]
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
-    """Add wall-clock time; training and evaluation both end with a transfer, so CUDA's work is in it."""
-    begin = time.perf_counter()
-    yield
-    seconds[what] += time.perf_counter() - begin

@@ -13,8 +13,9 @@ from clrtool.core.plan import Plan
 from clrtool.core.record import SweepRecord
 from clrtool.core.schedules import FloatArray
 from clrtool.core.verification import FIRST, SECOND, Trial, Verification, candidates, decide, survivors
-from clrtool.engine.learner import Learner
+from clrtool.engine.captured import Single
 from clrtool.engine.problem import Problem
+from clrtool.engine.stages import Stages
 
 OnTrial = Callable[[Trial], object]
 
@@ -26,7 +27,13 @@ def trial_iterations(problem: Problem, plan: Plan) -> tuple[int, int]:
 
 
 def verify(
-    problem: Problem, plan: Plan, bounds: Bounds, sweep: SweepRecord, seed: int, on_trial: OnTrial
+    problem: Problem,
+    plan: Plan,
+    bounds: Bounds,
+    sweep: SweepRecord,
+    seed: int,
+    on_trial: OnTrial,
+    stages: Stages | None = None,
 ) -> Verification:
     """Train the planned cycle at several peaks, and at fixed rates, each for a short while; then the best for longer.
 
@@ -35,34 +42,44 @@ def verify(
 
     Args:
         seed: of the weights and the batches; one that the sweep did not use.
-        on_trial: called with each run as soon as it is done.
+        on_trial: called with each run as soon as it is done, or was known to be.
+        stages: where the runs are kept, so that an interrupted one goes on.
 
     Raises:
         MachineError: the device is out of memory.
+        Interrupted: a signal asked to stop, and everything is saved.
     """
     assert bounds.max_lr is not None
     trials: list[Trial] = []
     first, second = trial_iterations(problem, plan)
+    stages = stages or Stages()
+
+    def run(kind: str, turn: int, lr: float, iterations: int) -> None:
+        trial = Trial(kind, turn, lr, iterations / problem.iterations_per_epoch, None)
+        trials.append(replace(trial, score=_score(problem, plan, seed, trial, stages)))
+        on_trial(trials[-1])
+
     with problem.on_device():
         for kind, lr in candidates(bounds.max_lr):
-            trials.append(_run(problem, plan, seed, Trial(kind, 1, lr, first / problem.iterations_per_epoch, None)))
-            on_trial(trials[-1])
+            run(kind, 1, lr, first)
         for kind, lr in survivors(trials, bounds.max_lr, problem.metric):
-            trials.append(_run(problem, plan, seed, Trial(kind, 2, lr, second / problem.iterations_per_epoch, None)))
-            on_trial(trials[-1])
+            run(kind, 2, lr, second)
     return decide(trials, bounds, sweep)
 
 
-def _run(problem: Problem, plan: Plan, seed: int, trial: Trial) -> Trial:
-    """The trial with the score that it reached; None if its loss was not finite."""
+def _score(problem: Problem, plan: Plan, seed: int, trial: Trial, stages: Stages) -> float | None:
+    """What a trial reaches; None if its loss is not finite."""
+    name = f"trial {trial.round} {trial.kind} {trial.max_lr!r}"
+    if (known := stages.result(name)) is not None:
+        (score,) = known
+        return score  # type: ignore[no-any-return]
     iterations = round(trial.epochs * problem.iterations_per_epoch)
-    lrs = _rates(plan, trial, iterations)
-    learner = Learner(problem, seed)
-    losses = learner.train(0, lrs.tolist())
-    if not all(map(math.isfinite, losses)):
-        return trial
-    loss, score = learner.evaluate()
-    return replace(trial, score=score) if math.isfinite(loss) and math.isfinite(score) else trial
+    stage = stages.begin(name, Single(problem, seed, _rates(plan, trial, iterations).tolist(), "eager"))
+    stages.advance(stage, iterations)
+    found = (math.nan, math.nan) if stage.broken[0] else stage.team.members[0].evaluate()
+    score = found[1] if all(map(math.isfinite, found)) else None
+    stages.finish((name, (score,)))
+    return score
 
 
 def _rates(plan: Plan, trial: Trial, iterations: int) -> FloatArray:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clrtool.core.plan import Plan
-from clrtool.core.record import SCHEMA_VERSION
+from clrtool.core.record import PLAN_VERSION
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.report.record_file import DAMAGED, YAML_ENDINGS, damaged, load
 
@@ -65,4 +65,4 @@ def plan_to_yaml(plan: Plan) -> str:
 
 def _plan_file(plan: Plan) -> dict[str, Any]:
     with as_config_error():
-        return {"schema_version": SCHEMA_VERSION, "plan": plan.to_dict()}
+        return {"schema_version": PLAN_VERSION, "plan": plan.to_dict()}

@@ -1,14 +1,20 @@
-"""Files of clrtool's own, JSON or YAML: read whole, with one clear message when they are not what they should be."""
+"""Files of clrtool's own, JSON or YAML: read whole, with one clear message when they are not what they should be.
+
+A result carries a hash of itself, so that a number which a disk or a hand has changed is never taken for one that was
+measured. A file with a plan alone has none: it is meant to be edited.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from clrtool.core.record import SCHEMA_VERSION
+from clrtool.core.record import PLAN_VERSION, SCHEMA_VERSION
 from clrtool.errors import ConfigError
 from clrtool.files import read_text
 
@@ -21,7 +27,7 @@ def load(file: Path) -> dict[str, Any]:
     """The values of a file, by its ending. Raises ConfigError if it cannot be read or is of another version."""
     try:
         text = read_text(file)
-        values = _from_yaml(text, file) if file.suffix.lower() in YAML_ENDINGS else json.loads(text)
+        values = _from_yaml(text, file) if file.suffix.lower() in YAML_ENDINGS else _from_json(text)
     except ConfigError:
         raise
     except FileNotFoundError as error:
@@ -31,10 +37,26 @@ def load(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: must hold one JSON object")
-    if values.get("schema_version") != SCHEMA_VERSION:
-        found = values.get("schema_version")
-        raise ConfigError(f"{file}: schema_version must be {SCHEMA_VERSION}, it is {found!r}")
+    version = values.get("schema_version")
+    if type(version) is not int or version not in {PLAN_VERSION, SCHEMA_VERSION}:
+        raise ConfigError(f"{file}: schema_version must be {PLAN_VERSION} or {SCHEMA_VERSION}, it is {version!r:.40}")
+    if (version > PLAN_VERSION or "sha256" in values) and values.get("sha256") != sha256_of(values):
+        raise changed(file)
     return values
+
+
+def sha256_of(values: Mapping[str, Any]) -> str:
+    """Hash of a result: of all its values but the hash itself, whatever the file looks like."""
+    rest = {name: value for name, value in values.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def changed(file: Path) -> ConfigError:
+    """The message for a file whose content is not what clrtool wrote."""
+    return ConfigError(
+        f"{file}: was changed since clrtool wrote it, for its sha256 is another: restore the file, or measure it again "
+        "with clrtool rangetest --fresh"
+    )
 
 
 def damaged(file: Path, error: Exception) -> ConfigError:
@@ -46,6 +68,13 @@ def damaged(file: Path, error: Exception) -> ConfigError:
         return ConfigError(f"{file}: {'.'.join(('plan', *map(str, first['loc'])))}: {first['msg']}")
     what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
     return ConfigError(f"{file}: is damaged or no result of clrtool: {what}")
+
+
+def _from_json(text: str) -> Any:
+    def refuse(number: str) -> NoReturn:
+        raise ValueError(f"{number} is no number of JSON")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def _from_yaml(text: str, file: Path) -> Any:

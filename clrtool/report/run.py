@@ -6,12 +6,16 @@ bounds, plan, cost and environment; ``range_test.png`` and ``schedule.png``, dra
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import math
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 from clrtool.config import RangeTestConfig
 from clrtool.config_file import load_config
@@ -23,13 +27,13 @@ from clrtool.core.verification import Verification
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import check_writable, read_text, write_whole
 from clrtool.report.plan_file import is_plan, to_plan
-from clrtool.report.record_file import DAMAGED, damaged, load
+from clrtool.report.record_file import DAMAGED, changed, damaged, load, sha256_of
 
 COLUMNS = ("seed", *Point._fields[:-1])  # and the name of the metric
 FILES = ("config.yaml", "curve.csv", "result.json", "range_test.png", "schedule.png")
-MEASURED = FILES[1:3]
+MEASURED, PICTURES = FILES[1:3], FILES[3:]
 # In result.json for its readers; they follow from the rest.
-DERIVED = ("seeds", "outcome", "cost_epochs", "evaluation_share", "standard_error")
+DERIVED = ("seeds", "outcome", "stopped_at", "cost_epochs", "evaluation_share", "standard_error")
 # By its first line a folder is known as a run, whose files may be replaced.
 HEADER = "# The resolved config of a range test, written by clrtool.\n"
 
@@ -74,41 +78,63 @@ def _hash(saved: Path) -> str:
 class CurveLog:
     """The beginning of a run: ``config.yaml``, and ``curve.csv`` in which a row is as soon as it is measured.
 
-    What an earlier run left in the folder goes only now, when the new one is about to be trained.
+    What an earlier run left in the folder goes only now, when the new one is about to be trained; its result first,
+    so that it is never taken for that of the new config. A row that was torn when a run was killed goes too: the rows
+    of a run that goes on are written anew from its checkpoint.
     """
 
     def __init__(self, folder: Path, config: RangeTestConfig) -> None:
         self.path, self._config = folder / "curve.csv", config
 
     def __enter__(self) -> Self:
-        write_whole(self.path.with_name("config.yaml"), HEADER + self._config.to_yaml())
         for name in FILES[2:]:
             self.path.with_name(name).unlink(missing_ok=True)
+        write_whole(self.path.with_name("config.yaml"), HEADER + self._config.to_yaml())
         write_whole(self.path, _row((*COLUMNS, self._config.metric.metric.name)))
-        self._file: TextIO = self.path.open("a", encoding="utf-8", newline="")
+        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
         return self
 
     def append(self, seed: int, point: Point) -> None:
+        row = _row((seed, *point)).encode()
         try:
-            self._file.write(_row((seed, *point)))
-            self._file.flush()
+            if os.write(self._file, row) < len(row):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            raise MachineError(f"{self.path}: cannot append a row: {error.strerror or error}") from error
+            raise MachineError(f"{self.path}: cannot append {len(row)} bytes: {error.strerror}") from error
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()
+        os.close(self._file)
+
+
+def has_pictures(folder: Path, record: RunRecord) -> bool:
+    """Whether the pictures of a run are there: they are drawn after the result is safe."""
+    wanted = PICTURES if record.plan is not None else PICTURES[:1]
+    return all((folder / name).exists() for name in wanted)
+
+
+def remove_pictures(folder: Path) -> None:
+    """Remove pictures of what is about to change."""
+    for name in PICTURES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove the checkpoints of a test that is finished or not wanted."""
+    if folder.is_symlink():
+        raise MachineError(f"{folder}: is a link, which clrtool did not make; remove it")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_run(folder: Path, record: RunRecord) -> None:
     """Write ``curve.csv`` and then ``result.json``, whose presence says that the run is finished."""
-    rows = ((curve.seed, *point) for curve in record.sweep.curves for point in curve.points())
-    write_whole(folder / "curve.csv", "".join(map(_row, ((*COLUMNS, record.sweep.metric.name), *rows))))
+    write_whole(folder / "curve.csv", _curves_text(record.sweep))
     write_whole(folder / "result.json", to_json(record))
 
 
 def to_json(record: RunRecord) -> str:
     """The content of ``result.json``."""
-    return json.dumps(_to_dict(record), indent=2, allow_nan=False) + "\n"
+    values = _to_dict(record)
+    return json.dumps(values | {"sha256": sha256_of(values)}, indent=2, allow_nan=False) + "\n"
 
 
 def read_run(folder: Path | str) -> RunRecord:
@@ -125,7 +151,7 @@ def read_run(folder: Path | str) -> RunRecord:
         sweep["groups"] = tuple(Group(**group) for group in sweep.get("groups", ()))
         sweep["warnings"] = tuple(sweep.get("warnings", ()))
         return RunRecord(
-            sweep=SweepRecord(**sweep, curves=_read_curves(curve_file, outcomes, sweep["metric"].name)),
+            sweep=SweepRecord(**sweep, curves=_read_curves(curve_file, values, outcomes, sweep["metric"].name)),
             bounds=Bounds.from_dict(values["bounds"]),
             plan=to_plan(values["plan"]),
             environment=values["environment"],
@@ -159,7 +185,10 @@ def _to_dict(record: RunRecord) -> dict[str, Any]:
         "sweep": measured
         | {
             "seeds": [curve.seed for curve in sweep.curves],
-            **{name: getattr(sweep, name) for name in ("cost_epochs", "evaluation_share", "standard_error")},
+            **{
+                name: getattr(sweep, name)
+                for name in ("stopped_at", "cost_epochs", "evaluation_share", "standard_error")
+            },
             "metric": vars(sweep.metric),
             "groups": [vars(group) for group in sweep.groups],
             "warnings": list(sweep.warnings),
@@ -169,6 +198,7 @@ def _to_dict(record: RunRecord) -> dict[str, Any]:
         "environment": dict(record.environment),
         "config_sha256": record.config_sha256,
         "data_sha256": record.data_sha256,
+        "curve_sha256": _text_sha256(_curves_text(sweep)),
     }
 
 
@@ -181,11 +211,26 @@ def _row(values: tuple[Any, ...]) -> str:
     return ",".join("" if isinstance(value, float) and math.isnan(value) else str(value) for value in values) + "\n"
 
 
-def _read_curves(file: Path, outcomes: Mapping[int, SweepOutcome], metric: str) -> tuple[Curve, ...]:
+def _curves_text(sweep: SweepRecord) -> str:
+    """The content of ``curve.csv``: a row an evaluation, seed after seed."""
+    rows = ((curve.seed, *point) for curve in sweep.curves for point in curve.points())
+    return "".join(map(_row, ((*COLUMNS, sweep.metric.name), *rows)))
+
+
+def _text_sha256(text: str) -> str:
+    """Hash of a text, however its lines end."""
+    return hashlib.sha256("\n".join(text.splitlines()).encode()).hexdigest()
+
+
+def _read_curves(
+    file: Path, values: Mapping[str, Any], outcomes: Mapping[int, SweepOutcome], metric: str
+) -> tuple[Curve, ...]:
     try:
         text = read_text(file)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
+    if values.get("curve_sha256", _text_sha256(text)) != _text_sha256(text):  # version 1 had none
+        raise changed(file)
     header, *rows = [line.split(",") for line in text.splitlines()] or [[]]
     if tuple(header) != (*COLUMNS, metric):
         raise ConfigError(f"{file}:1: the columns must be {','.join(COLUMNS)},{metric}")

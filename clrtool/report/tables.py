@@ -31,20 +31,19 @@ def bounds_table(bounds: Bounds, title: str) -> Table:
 
 
 def _add_bounds(table: Table, bounds: Bounds) -> None:
-    table.add_row("base_lr", _lr(bounds.base_lr, bounds.base_lr_interval), _text(bounds.base_reason))
-    table.add_row("max_lr", _lr(bounds.max_lr, bounds.max_lr_interval), _text(bounds.max_reason))
+    _add_row(table, "base_lr", _lr(bounds.base_lr, bounds.base_lr_interval), bounds.base_reason)
+    _add_row(table, "max_lr", _lr(bounds.max_lr, bounds.max_lr_interval), bounds.max_reason)
 
 
 def _add_verdict(table: Table, bounds: Bounds) -> None:
-    table.add_row("verdict", bounds.verdict.word, _text(bounds.verdict.value))
+    _add_row(table, "verdict", bounds.verdict.word, bounds.verdict.value)
     for advice in bounds.advice:
-        table.add_row("", "", _text(advice.value))
+        _add_row(table, "", "", advice.value)
 
 
 def result_table(record: RunRecord, title: str) -> Table:
     """Bounds with interval and reason, the verdict, what to do next, and what the test cost."""
     sweep, bounds = record.sweep, record.bounds
-    seconds = sweep.train_seconds + sweep.evaluation_seconds
     seeds = count(len(sweep.curves), "seed")
     table = _table(f"{title}: LR range test, {seeds} x {sweep.epochs:.3g} epochs", 3)
     _add_bounds(table, bounds)
@@ -54,18 +53,19 @@ def result_table(record: RunRecord, title: str) -> Table:
         if plan.stepsize is not None and plan.num_cycles is not None:
             name, length, cycles = "stepsize", plan.stepsize, f"{count(plan.num_cycles, 'cycle')} of {cycles}"
         steps = f"{count(length, 'iteration')}\n{_epochs(length, plan)}"
-        table.add_row(name, steps, _text(" ".join((cycles, *plan.reasons))))
+        _add_row(table, name, steps, " ".join((cycles, *plan.reasons)))
     _add_verdict(table, bounds)
     if record.verification is not None:
         verification = record.verification
         runs = f"{count(len(verification.trials), 'short run')}\n{verification.cost_epochs:.3g} epochs"
-        table.add_row("verified", runs, _text(verification.reason))
+        _add_row(table, "verified", runs, verification.reason)
     swept = f"From {sweep.start_lr:.2g} to {sweep.end_lr:.2g}, {sweep.spacing}."
     swept += "" if sweep.engine == "eager" else f" Steps: {sweep.engine}."
-    table.add_row("sweep", f"{seconds:.1f} s\n{sweep.cost_epochs:.3g} epochs", _text(f"{swept} {_outcomes(sweep)}"))
-    table.add_row("held out", count(sweep.heldout_samples, sweep.metric.unit), _text(_evaluations(sweep)))
+    seconds = "" if sweep.seconds is None else f"{sweep.seconds:.1f} s\n"
+    _add_row(table, "sweep", f"{seconds}{sweep.cost_epochs:.3g} epochs", f"{swept} {_outcomes(sweep)}")
+    _add_row(table, "held out", count(sweep.heldout_samples, sweep.metric.unit), _evaluations(sweep))
     for warning in sweep.warnings:
-        table.add_row("warning", "", _text(warning))
+        _add_row(table, "warning", "", warning)
     return table
 
 
@@ -73,22 +73,22 @@ def plan_table(plan: Plan, title: str) -> Table:
     """Every number of a plan in iterations and in epochs, a line for each cycle, and the reasons."""
     cycles = "" if plan.num_cycles is None else f", {count(plan.num_cycles, 'whole cycle')}"
     table = _table(f"{title}: {plan.policy}{cycles}", 3)
-    table.add_row("base_lr", f"{plan.base_lr:.4g}", "")
-    table.add_row("max_lr", f"{plan.max_lr:.4g}", "")
+    _add_row(table, "base_lr", f"{plan.base_lr:.4g}", "")
+    _add_row(table, "max_lr", f"{plan.max_lr:.4g}", "")
     for name, value in plan.params.items():
         if name in ("base_lr", "max_lr"):
             continue  # another system's words for what is told above
-        table.add_row(_text(name), _text(_value(value)), "")
+        _add_row(table, name, _value(value), "")
     for name, iterations in (
         ("warm-up", plan.warmup or None),
         ("stepsize", plan.stepsize),
         ("length", plan.iterations),
     ):
         if iterations is not None:
-            table.add_row(name, count(iterations, "iteration"), _epochs(iterations, plan))
+            _add_row(table, name, count(iterations, "iteration"), _epochs(iterations, plan))
     _add_cycles(table, plan)
     for reason in plan.reasons:
-        table.add_row("", "", _text(reason))
+        _add_row(table, "", "", reason)
     return table
 
 
@@ -96,8 +96,8 @@ def lint_table(findings: Sequence[Finding], title: str) -> Table:
     """Each finding with its cause and its fix."""
     table = _table(f"{title}: {count(len(findings), 'finding')}", 2)
     for finding in findings:
-        table.add_row(f"note: {finding.rule}" if finding.note else finding.rule, _text(finding.cause))
-        table.add_row("", _text(f"fix: {finding.fix}"))
+        _add_row(table, f"note: {finding.rule}" if finding.note else finding.rule, finding.cause)
+        _add_row(table, "", f"fix: {finding.fix}")
     return table
 
 
@@ -113,10 +113,10 @@ def _add_cycles(table: Table, plan: Plan) -> None:
         span = f"epochs {begin / plan.iterations_per_epoch:.4g} to {end / plan.iterations_per_epoch:.4g}, " if (
             plan.iterations_per_epoch
         ) else f"iterations {begin:,} to {end:,}, "  # fmt: skip
-        table.add_row(f"cycle {cycle}", f"peak {lrs.max():.4g}", f"{span}peak at iteration {peak:,}")
+        _add_row(table, f"cycle {cycle}", f"peak {lrs.max():.4g}", f"{span}peak at iteration {peak:,}")
         begin = end
     if len(ends) > SHOWN_CYCLES:
-        table.add_row("...", f"{plan.num_cycles - SHOWN_CYCLES:,} more" if plan.num_cycles else "and so on", "")
+        _add_row(table, "...", f"{plan.num_cycles - SHOWN_CYCLES:,} more" if plan.num_cycles else "and so on", "")
 
 
 def _epochs(iterations: int, plan: Plan) -> str:
@@ -136,7 +136,8 @@ def _value(value: object) -> str:
 def _evaluations(sweep: SweepRecord) -> str:
     """How often the held-out set was measured, what that took, and how sure one measurement is."""
     number = max(len(curve.lr) for curve in sweep.curves)
-    text = f"{count(number, 'evaluation')} a seed, {sweep.evaluation_share:.0%} of the time."
+    share = "" if sweep.evaluation_share is None else f", {sweep.evaluation_share:.0%} of the time"
+    text = f"{count(number, 'evaluation')} a seed{share}."
     if sweep.standard_error is None:
         return text
     return f"{text} One {sweep.metric.label} is sure to {100 * sweep.standard_error:.1f} points, its standard error."
@@ -161,6 +162,10 @@ def _lr(lr: float | None, interval: Interval | None) -> str:
     if lr is None:
         return "none"
     return f"{lr:.3g}" + (f"\n{interval[0]:.2g} to {interval[1]:.2g}" if interval else "")
+
+
+def _add_row(table: Table, *cells: str) -> None:
+    table.add_row(*map(_text, cells))
 
 
 def _text(text: str) -> Text:

@@ -168,7 +168,7 @@ def test_what_a_factory_prints_stays_out_of_the_json(cli, tmp_path, monkeypatch)
     (tmp_path / "noisy_factory.py").write_text(code)
     words = ["model={factory: 'noisy_factory:net'}", "--allow-import", "noisy_factory:net", *QUICK, "--json"]
     printed = cli("rangetest", "digits", *words)
-    assert json.loads(printed.out)["schema_version"] == 1
+    assert json.loads(printed.out)["schema_version"] == 2
     assert "noise" in printed.err
 
 
@@ -220,12 +220,14 @@ def test_a_reader_that_stops_reading_is_no_error(process):
 
 def test_the_options_of_every_command_are_these_and_no_others(process):
     expected = {
-        "rangetest": "-o --seeds --device --verify --fresh --download --allow-import --json -q --help",
+        "rangetest": "-o --seeds --device --verify --fresh --download --allow-import --deterministic "
+        "--on-oom --checkpoint-every --json -q --help",
         "plan": "--base-lr --max-lr --iterations-per-epoch --policy --epochs --stepsize-epochs --cycles --warmup-epochs "
         "--momentum --stage --curve --from --iterations --lint --csv --stepped --optimizer --format -o --help",
         "plot": "--from --iterations --iterations-per-epoch -o --help",
         "init": "--help",
         "schema": "--help",
+        "doctor": "--json --help",
     }
     for command, options in expected.items():
         text = process(command, "--help").stdout

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.conftest import QUICK
+from tests.conftest import QUICK, as_version_1
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_a_run_that_an_earlier_version_read_otherwise_is_planned_by_what_this_on
         "base_lr": 0.01,
         "base_lr_interval": [0.01, 0.01],
     }
-    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "result.json").write_text(json.dumps(as_version_1(result)))
     done = cli("plan", folder, "--format", "json")
     assert "this version reads base_lr" in done.err
     fresh = json.loads(cli("plan", digits_run, "--format", "json").out)["plan"]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from clrtool.config import SweepConfig
-from clrtool.engine.captured import Captured, _Part, make_teams, until_broken, why_not
-from clrtool.engine.learner import READ_EVERY, Learner
+from clrtool.engine.captured import Captured, _Part, make_teams, why_not
+from clrtool.engine.learner import READ_EVERY, Learner, until_broken
 from clrtool.engine.sweep import run_range_test
 from tests.engine.problems import digits
 
@@ -105,14 +105,13 @@ def test_a_team_ends_when_every_member_is_broken_and_not_before():
     with problem.on_device():
         team = Captured(problem, [0, 1], [1e30] * 200, graph=False)
         losses = team.train(0, 200)
-    assert [len(each) for each in losses] == [READ_EVERY] * 2
+    assert all(len(each) <= READ_EVERY for each in losses)
     assert not any(math.isfinite(each[-1]) for each in losses)
+    assert all(math.isfinite(loss) for each in losses for loss in each[:-1])
 
 
-def test_losses_end_with_the_reading_in_which_the_first_is_not_finite():
-    assert until_broken([1.0] * 60 + [math.nan] + [1.0] * 60) == pytest.approx(
-        [1.0] * 60 + [math.nan] + [1.0] * 39, nan_ok=True
-    )
+def test_losses_end_with_the_first_that_is_not_finite():
+    assert until_broken([1.0] * 60 + [math.nan] + [1.0] * 60) == pytest.approx([1.0] * 60 + [math.nan], nan_ok=True)
     assert until_broken([1.0] * 7) == [1.0] * 7
 
 

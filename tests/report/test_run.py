@@ -16,6 +16,7 @@ from clrtool.errors import ConfigError, MachineError
 from clrtool.files import write_whole
 from clrtool.report.plan_file import plan_to_json, read_plan
 from clrtool.report.run import CurveLog, find_run, open_run, read_run, to_json, write_run
+from tests.conftest import as_version_1
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_result_json_has_every_key_of_the_design(digits_run):
     result = json.loads((digits_run / "result.json").read_text())
     assert set(result) == {
         "schema_version", "status", "bounds", "plan", "verification", "sweep", "environment", "config_sha256",
-        "data_sha256"
+        "data_sha256", "curve_sha256", "sha256"
     }  # fmt: skip
     assert set(result["bounds"]) >= {
         "base_lr", "max_lr", "base_lr_interval", "max_lr_interval", "base_reason", "max_reason", "verdict", "advice"
@@ -79,10 +80,11 @@ def test_a_finished_run_is_given_back_and_another_config_is_refused(copy):
 
 @pytest.mark.parametrize("section", ["bounds", "sweep", "plan"])
 def test_a_number_of_the_result_replaced_by_nonsense_is_refused(copy, section):
-    good = json.loads((copy / "result.json").read_text())
+    good = as_version_1(json.loads((copy / "result.json").read_text()))
     free = {
         "engine",
         "seeds",
+        "stopped_at",
         "outcome",
         "cost_epochs",
         "evaluation_share",
@@ -131,7 +133,7 @@ def test_a_result_with_one_byte_changed_is_read_or_refused_and_never_crashes(dig
     [
         ("result.json", "", "cannot be read"),
         ("result.json", "[]", "must hold one JSON object"),
-        ("result.json", '{"schema_version": 99}', "schema_version must be 1, it is 99"),
+        ("result.json", '{"schema_version": 99}', "schema_version must be 1 or 2, it is 99"),
         ("result.json", '{"schema_version": 1}', "has no 'sweep'"),
         ("curve.csv", "", "the columns must be seed,iteration"),
         (
@@ -147,9 +149,32 @@ def test_a_result_with_one_byte_changed_is_read_or_refused_and_never_crashes(dig
     ],
 )
 def test_a_damaged_run_is_refused_with_its_file(copy, name, text, message):
+    result = json.loads((copy / "result.json").read_text())
+    (copy / "result.json").write_text(json.dumps(as_version_1(result)))
     (copy / name).write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_run(copy)
+
+
+def test_a_digit_that_was_changed_is_noticed_in_a_result_and_in_a_curve(copy):
+    for name in ("result.json", "curve.csv"):
+        before = (copy / name).read_text()
+        digit = max(
+            place for place, letter in enumerate(before) if letter == "7" and "sha256" not in before[place - 90 : place]
+        )
+        (copy / name).write_text(before[:digit] + "8" + before[digit + 1 :])
+        with pytest.raises(ConfigError, match=f"{name}: was changed since clrtool wrote it"):
+            read_run(copy)
+        (copy / name).write_text(before)
+    read_run(copy)
+
+
+def test_white_space_and_the_ends_of_lines_do_not_count_as_changes(copy):
+    result = json.loads((copy / "result.json").read_text())
+    before = read_run(copy)
+    (copy / "result.json").write_text(json.dumps(result))
+    (copy / "curve.csv").write_bytes((copy / "curve.csv").read_bytes().replace(b"\n", b"\r\n"))
+    assert to_json(read_run(copy)) == to_json(before)
 
 
 def test_a_plan_file_comes_back_and_a_damaged_one_is_refused(tmp_path):
@@ -161,7 +186,7 @@ def test_a_plan_file_comes_back_and_a_damaged_one_is_refused(tmp_path):
     for change, message in (
         ({"stepsize": "9"}, "plan.stepsize"),
         ({"iterations": 7}, "a plan is whole cycles"),
-        ({"max_lr": float("nan")}, "max_lr"),
+        ({"max_lr": float("nan")}, "NaN is no number of JSON"),
         ({"policy": "none"}, "policy 'none' is unknown"),
     ):
         file.write_text(json.dumps(good | {"plan": good["plan"] | change}))
@@ -219,7 +244,7 @@ def test_a_result_from_before_metrics_and_groups_were_recorded_is_read_as_one_of
     values = json.loads((copy / "result.json").read_text())
     for later in ("metric", "groups", "engine", "warnings", "evaluation_share", "standard_error"):
         del values["sweep"][later]
-    (copy / "result.json").write_text(json.dumps(values))
+    (copy / "result.json").write_text(json.dumps(as_version_1(values)))
     record = read_run(copy)
     assert record.sweep.metric.name == "accuracy"
     assert record.sweep.groups == record.sweep.warnings == ()

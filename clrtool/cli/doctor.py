@@ -1,0 +1,121 @@
+"""``clrtool doctor``: what a bug report needs, and whether this machine can run a range test."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import clrtool
+from clrtool.cli.console import console
+from clrtool.errors import MachineError
+
+if TYPE_CHECKING:
+    from clrtool.config import RangeTestConfig
+
+MACHINE = 4
+PACKAGES = ("numpy", "torch", "torchvision", "matplotlib", "pydantic", "ruamel.yaml", "typer", "rich")
+# What changes a run: devices and their order, threads, memory, arithmetic, ranks, and how Python starts.
+PREFIXES = ("CUDA_", "PYTORCH_", "TORCH_", "OMP_", "MKL_", "OPENBLAS_", "NCCL_", "CUBLAS_", "SLURM_", "CLRTOOL_")
+NAMES = {"NO_COLOR", "PYTHONHASHSEED", "PYTHONPATH", "MASTER_ADDR", "RANK", "WORLD_SIZE", "LOCAL_RANK"}
+# The only words that are shown; any other may be a path, a host or a token.
+WORDS = {
+    "true", "false", "yes", "no", "on", "off", "none", "auto", "default", "all", "cpu", "cuda", "gpu", "gloo", "nccl",
+    "error", "warn", "warning", "info", "debug", "trace", "verbose", "spread", "close", "cores", "threads", "sockets",
+    "static", "dynamic", "guided", "active", "passive", "intel", "gnu", "tbb", "sequential", "sse4_2", "avx", "avx2",
+    "avx512", "pci_bus_id", "fastest_first", "lazy", "eager", "ring", "tree", "highest", "high", "medium",
+    "expandable_segments:true", "expandable_segments:false", ":4096:8", ":16:8",
+}  # fmt: skip
+_NUMBERS = re.compile(r"[0-9]{1,4}(,[0-9]{1,3})*")
+
+
+def doctor(
+    config: Annotated[str | None, typer.Argument(help="A config to validate as well; its code is not run.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values over those of the file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Show what a bug report needs, and whether this machine can run a range test.
+
+    Of the environment only small numbers and well-known words are shown, of any other value its length. Of a config
+    it tells whether it is valid and which imports it needs; it imports none of them and reads no data. Exit code 4:
+    the machine lacks something.
+
+    Example: clrtool doctor mine.yaml sweep.epochs=2
+    """
+    checked = {} if config is None else {"config": _checked(config, overrides or ())}
+    from clrtool.engine.machine import survey
+    from clrtool.report.doctor_table import doctor_table
+
+    machine = survey()
+    report = {
+        "versions": _versions(),
+        "machine": asdict(machine),
+        "environment": relevant(os.environ),
+        **checked,
+    }
+    if as_json:
+        status = {"status": "error", "code": MACHINE, "message": "\n".join(machine.faults)} if machine.faults else {}
+        typer.echo(json.dumps({"status": "ok", **status, **report}, indent=2))
+        raise typer.Exit(MACHINE if machine.faults else 0)
+    console().print(doctor_table(report))
+    if machine.faults:
+        raise MachineError("\n".join(machine.faults))
+
+
+def _checked(source: str, overrides: Sequence[str]) -> Mapping[str, Any]:
+    """A config that is valid, and what it would import. Raises ConfigError for one that is not."""
+    from clrtool.config_file import find_config, load_config
+
+    settings = load_config(find_config(source), overrides)
+    factories = _factories(settings)
+    return {
+        "source": source,
+        "sha256": settings.sha256(),
+        "factories": factories,
+        "allow_import": sorted({f"{factory.partition(':')[0]}:*" for factory in factories.values()}),
+    }
+
+
+def _factories(settings: RangeTestConfig) -> dict[str, str]:
+    """Every field of a config that names code, with that name."""
+    parts = ("model", "data", "optimizer", "loss", "metric")
+    named = {f"{part}.factory": getattr(settings, part).factory for part in parts}
+    named["data.batch"] = settings.data.batch
+    return {field: factory for field, factory in named.items() if factory is not None}
+
+
+def _versions() -> dict[str, str]:
+    return {"clrtool": clrtool.__version__, "python": platform.python_version(), **dict(map(_version, PACKAGES))}
+
+
+def _version(package: str) -> tuple[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return package, version(package)
+    except PackageNotFoundError:
+        return package, "not installed"
+
+
+def relevant(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that change a run, with masked values.
+
+    >>> relevant({"CUDA_VISIBLE_DEVICES": "0,1", "CLRTOOL_TOKEN": "abc", "HOME": "/home/me"})
+    {'CLRTOOL_TOKEN': 'set (3 characters)', 'CUDA_VISIBLE_DEVICES': '0,1'}
+    """
+    names = sorted(name for name in environment if name.startswith(PREFIXES) or name in NAMES)
+    return {name: _masked(environment[name]) for name in names}
+
+
+def _masked(value: str) -> str:
+    if _NUMBERS.fullmatch(value) or value.lower() in WORDS:
+        return value
+    return f"set ({len(value)} characters)"

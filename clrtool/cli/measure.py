@@ -1,0 +1,227 @@
+"""The main path of ``clrtool rangetest``: problem -> sweep -> bounds -> plan -> files, interrupted and gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clrtool.cli.console import Progress, say
+from clrtool.cli.signals import Signals
+from clrtool.errors import ConfigError, OutOfMemoryError, as_config_error
+
+if TYPE_CHECKING:
+    from clrtool.config import PlanConfig, RangeTestConfig
+    from clrtool.core.curve import Point
+    from clrtool.core.plan import Plan
+    from clrtool.core.record import RunRecord
+    from clrtool.core.verification import Trial
+    from clrtool.engine.problem import Problem
+    from clrtool.engine.stages import Stages
+
+# Folders of the checkpoints in a run folder, there only while something is unfinished: of the sweep, of --verify.
+SWEEP, VERIFY = CHECKPOINTS = "checkpoint", "checkpoint-verify"
+
+
+@dataclass
+class Job:
+    """One range test as it was asked for.
+
+    Args:
+        settings, folder: the config and the run folder.
+        source: what ``build_problem`` takes beside the config.
+        signals: what is asked for while it runs.
+        every: seconds between checkpoints.
+        accumulate: whether a batch that does not fit is taken in micro-batches.
+        fresh: whether what the folder holds is to be replaced; until that is done.
+        quiet: no progress.
+    """
+
+    settings: RangeTestConfig
+    folder: Path
+    source: Mapping[str, Any]
+    signals: Signals
+    every: float
+    accumulate: bool
+    fresh: bool
+    quiet: bool
+
+
+def is_complete(job: Job, record: RunRecord, *, verify: bool) -> bool:
+    """Whether nothing is left to do for a run that was finished before.
+
+    Raises:
+        ConfigError: its data is not what it was, or it was not measured as it is asked for now.
+    """
+    from clrtool.report.run import has_pictures
+
+    if job.source["deterministic"] and not record.environment.get("deterministic"):
+        raise ConfigError(f"{job.folder} was measured without --deterministic: --fresh runs it anew")
+    if job.settings.data.name not in (None, "digits"):  # code is not run to show a result, and the digits are ours
+        from clrtool.engine.build import data_sha256
+
+        download, device = job.source["download"], job.source["device"]
+        _check_data(job, record, data_sha256(job.settings, device=device, download=download))
+    left_over = any((job.folder / name).exists() for name in CHECKPOINTS)
+    return has_pictures(job.folder, record) and not left_over and not _is_to_verify(record, verify=verify)
+
+
+def _is_to_verify(record: RunRecord, *, verify: bool) -> bool:
+    return verify and record.plan is not None and record.verification is None
+
+
+def _check_data(job: Job, record: RunRecord, data_sha256: str) -> None:
+    if record.data_sha256 != data_sha256:
+        raise ConfigError(f"{job.folder} was measured on other data than there is now: --fresh runs it anew")
+
+
+def measure(job: Job, record: RunRecord | None, *, verify: bool) -> RunRecord:
+    """Measure what ``record`` does not hold yet.
+
+    Raises:
+        OutOfMemoryError: a batch does not fit; with ``job.accumulate``, not even one sample does.
+        Interrupted: a signal asked to stop, and everything is saved.
+    """
+    if record is not None and not _is_to_verify(record, verify=verify):
+        _finish(job, record)
+        return record
+    say("loading torch and the data", quiet=job.quiet)
+    from clrtool.engine.checkpoint import CheckpointFolder, saved_parts
+    from clrtool.engine.problem import free_memory
+
+    parts = None if job.fresh else saved_parts(CheckpointFolder(job.folder / (SWEEP if record is None else VERIFY)))
+    while True:
+        try:
+            return _measure(job, record, parts, verify=verify)
+        except OutOfMemoryError as error:
+            parts = 2 * (parts or job.settings.training.micro_batches)
+            if not job.accumulate or parts > job.settings.data.batch_size:
+                raise
+            say(f"{error}\n--on-oom accumulate: going on with training.micro_batches={parts}", quiet=job.quiet)
+        free_memory()
+
+
+def _finish(job: Job, record: RunRecord) -> None:
+    """What is left to do when everything is measured: the pictures; and the checkpoints go."""
+    from clrtool.report.plots import draw_run
+    from clrtool.report.run import has_pictures, remove_checkpoint
+
+    if not has_pictures(job.folder, record):
+        draw_run(job.folder, record)
+    remove_checkpoint(job.folder / SWEEP)
+    if record.verification is not None:
+        remove_checkpoint(job.folder / VERIFY)
+
+
+def _measure(job: Job, record: RunRecord | None, parts: int | None, *, verify: bool) -> RunRecord:
+    from clrtool.engine.build import build_problem
+    from clrtool.report.run import remove_pictures, write_run
+
+    problem = build_problem(job.settings, **job.source, micro_batches=parts)
+    if record is not None:
+        _check_data(job, record, problem.data_sha256)
+    _plan(job.settings.plan, problem, 1.0, 2.0)  # what cannot be planned should not fail after the sweep
+    if record is None:
+        with job.signals.deferred():
+            record = _sweep(job, problem)
+            write_run(job.folder, record)
+        _finish(job, record)
+    if _is_to_verify(record, verify=verify):
+        with job.signals.deferred():
+            record = _verify(job, problem, record)
+            remove_pictures(job.folder)
+            write_run(job.folder, record)
+        _finish(job, record)
+    return record
+
+
+def _stages(job: Job, problem: Problem, name: str) -> Stages:
+    """The stages of the sweep or of ``--verify``, from a checkpoint if there is one."""
+    from clrtool.engine.checkpoint import CheckpointFolder, open_stages
+
+    stages, text = open_stages(
+        CheckpointFolder(job.folder / name), problem, job.settings.sha256(), job.signals, job.every
+    )
+    if text:
+        say(text, quiet=job.quiet)
+    return stages
+
+
+def _sweep(job: Job, problem: Problem) -> RunRecord:
+    from clrtool.core.bounds import find_bounds
+    from clrtool.core.record import RunRecord
+    from clrtool.engine.problem import environment
+    from clrtool.engine.sweep import run_range_test
+    from clrtool.report.run import CurveLog, remove_checkpoint
+
+    settings, size = job.settings, problem.sweep_size(job.settings.sweep)
+    if job.fresh:
+        remove_checkpoint(job.folder / SWEEP)
+        remove_checkpoint(job.folder / VERIFY)
+        job.fresh = False
+    stages = _stages(job, problem, SWEEP)
+    epochs = size.iterations / problem.iterations_per_epoch
+    with (
+        CurveLog(job.folder, settings) as log,
+        Progress(size.seeds, epochs, problem.metric.label, quiet=job.quiet) as progress,
+    ):
+
+        def on_point(seed: int, point: Point) -> None:
+            log.append(seed, point)
+            progress.update(seed, point)
+
+        sweep = run_range_test(problem, settings.sweep, settings.seed, on_point, stages)
+    bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
+    return RunRecord(
+        sweep=sweep,
+        bounds=bounds,
+        plan=_plan(settings.plan, problem, bounds.base_lr, bounds.max_lr),
+        environment=environment(problem.device) | {"deterministic": problem.deterministic},
+        config_sha256=settings.sha256(),
+        data_sha256=problem.data_sha256,
+    )
+
+
+def _verify(job: Job, problem: Problem, record: RunRecord) -> RunRecord:
+    """Short runs around the bounds, which may move them and the plan."""
+    from clrtool.core.verification import verified
+    from clrtool.engine.verify import verify
+
+    assert record.plan is not None
+    _announce(job, problem, record)
+
+    def on_trial(trial: Trial) -> None:
+        reached = "not finite" if trial.score is None else f"{problem.metric.label} {trial.score:.3f}"
+        say(f"  {trial.kind} {trial.max_lr:.2e}  {trial.epochs:.2g} epochs  {reached}", quiet=job.quiet)
+
+    seed, stages = job.settings.seed + len(record.sweep.curves), _stages(job, problem, VERIFY)
+    found = verify(problem, record.plan, record.bounds, record.sweep, seed, on_trial, stages)
+    bounds = verified(record.bounds, found)
+    plan = _plan(job.settings.plan, problem, bounds.base_lr, bounds.max_lr)
+    return replace(record, bounds=bounds, plan=plan, verification=found)
+
+
+def _announce(job: Job, problem: Problem, record: RunRecord) -> None:
+    """What the short runs will cost, before they begin."""
+    from clrtool.core.verification import FIRST, SECOND
+    from clrtool.engine.verify import trial_iterations
+
+    assert record.plan is not None
+    sweep, (first, second) = record.sweep, trial_iterations(problem, record.plan)
+    lengths = (f"{length / problem.iterations_per_epoch:.2g}" for length in (first, second))
+    text = f"verifying: {FIRST} runs of {next(lengths)} epochs and {SECOND} of {next(lengths)}"
+    if sweep.train_seconds is not None:
+        a_step = sweep.train_seconds / (sweep.iterations - sweep.scout_iterations)
+        text += f", about {a_step * (FIRST * first + SECOND * second):.0f} s"
+    say(text, quiet=job.quiet)
+
+
+def _plan(wishes: PlanConfig, problem: Problem, base_lr: float | None, max_lr: float | None) -> Plan | None:
+    from clrtool.core.plan import make_plan
+
+    if base_lr is None or max_lr is None:
+        return None
+    given = {name: value for name, value in wishes.model_dump().items() if value != "auto"}
+    with as_config_error("plan: "):
+        return make_plan(base_lr, max_lr, problem.iterations_per_epoch, **given)

@@ -1,0 +1,79 @@
+"""Signals: the first asks a training to stop after its iteration, the second ends the process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from clrtool.errors import Interrupted
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Signals:
+    """Handlers of SIGINT, SIGTERM and SIGUSR1, for as long as the command runs.
+
+    Outside :meth:`deferred` the first signal to stop raises Interrupted where the program stands. Inside, it is noted
+    in ``stop``, for the training to save its state first. With it both get back what they do by default, so the second
+    one ends the process at once, whatever it is doing. SIGUSR1, which Slurm can send before it ends a job, is noted in
+    ``save``.
+    """
+
+    def __init__(self) -> None:
+        self.stop: int | None = None
+        self.save = False
+        self._deferred = False
+        self._process = os.getpid()
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        with contextlib.suppress(ValueError):  # only the main thread may; elsewhere whoever embeds us decides
+            for each in STOPPING:
+                self._before[each] = signal.signal(each, self._on_stop)
+            self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._on_save)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Let what runs inside come to a good end before it is interrupted."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+        if self.stop is not None:
+            raise Interrupted(self.stop)
+
+    def _on_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if os.getpid() != self._process:  # a worker that was just forked
+            os._exit(128 + signum)
+        self.stop = signum
+        for each in STOPPING:
+            signal.signal(each, signal.SIG_DFL)
+        name = signal.Signals(signum).name
+        does = "finishing the iteration and saving" if self._deferred else "stopping"
+        tell(f"{name}: {does}; once more stops at once")
+        if not self._deferred:
+            raise Interrupted(signum)
+
+    def _on_save(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if os.getpid() == self._process:
+            self.save = True
+            tell(f"{signal.Signals(signum).name}: saving after this iteration, and going on")
+
+
+def tell(message: str) -> None:
+    """A line on stderr from inside a handler, where no stream that may be in use can be written."""
+    with contextlib.suppress(OSError, ValueError):
+        # a live line is left, and the cursor that it hid is shown
+        live = "\r\x1b[K\x1b[?25h" if sys.stderr.isatty() else ""
+        os.write(sys.stderr.fileno(), f"{live}{message}\n".encode())

@@ -1,0 +1,66 @@
+"""The global generators that a user's model or data may draw from: seeded, kept as plain values, and put back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every global generator that a user's model or data may draw from."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+
+
+def generator_states(device: torch.device | None = None) -> dict[str, Any]:
+    """The states of all global generators on the host, and of that of a CUDA device, in plain types and tensors."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 (a user's code may draw from it)
+    return {
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": (str(name), np.asarray(keys).tolist(), int(position), int(has_gauss), float(gauss)),
+        "cuda": torch.cuda.get_rng_state(device) if device is not None and device.type == "cuda" else None,
+    }
+
+
+def restore_generators(states: Mapping[str, Any], device: torch.device | None = None) -> None:
+    """Put the generators back to :func:`generator_states`."""
+    torch.set_rng_state(states["torch"])
+    random.setstate(states["python"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+    if device is not None and device.type == "cuda" and states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+class Draws:
+    """Random numbers of their own for code that draws from the host's global generators.
+
+    Inside :meth:`entered` the generators go on from where they were left the last time, at first from ``seed``;
+    outside, nothing was drawn.
+    """
+
+    def __init__(self, *seed: int) -> None:
+        self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        self._states: Mapping[str, Any] | None = None
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        outside = generator_states()
+        if self._states is None:
+            torch.default_generator.manual_seed(self._seed)  # not that of a GPU, from which no data is drawn
+            random.seed(self._seed)
+            np.random.seed(self._seed)  # noqa: NPY002
+        else:
+            restore_generators(self._states)
+        try:
+            yield
+        finally:
+            self._states = generator_states()
+            restore_generators(outside)
