@@ -121,6 +121,8 @@ def _measure(job: Job, record: RunRecord | None, parts: int | None, *, verify: b
     problem = build_problem(job.settings, **job.source, micro_batches=parts)
     if record is not None:
         _check_data(job, record, problem.data_sha256)
+        if record.sources and record.sources != problem.sources:
+            raise ConfigError(f"{job.folder} was measured with other code or weights: --fresh runs it anew")
     _plan(job.settings.plan, problem, 1.0, 2.0)  # what cannot be planned should not fail after the sweep
     if record is None:
         with job.signals.deferred():
@@ -180,6 +182,7 @@ def _sweep(job: Job, problem: Problem) -> RunRecord:
         environment=environment(problem.device) | {"deterministic": problem.deterministic},
         config_sha256=settings.sha256(),
         data_sha256=problem.data_sha256,
+        sources=problem.sources,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import get_args
 
 from clrtool.core.bounds import Bounds, find_bounds
@@ -137,6 +137,7 @@ class RunRecord:
     config_sha256: str
     data_sha256: str
     verification: Verification | None = None  # None when it was not asked for
+    sources: Mapping[str, str] = field(default_factory=dict)  # hashes of the code and weights that the config names
 
     def read_again(self) -> Bounds:
         """The bounds as this version reads them off the curves, moved as the short runs moved them."""

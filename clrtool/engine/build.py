@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from clrtool.config import ModelConfig, RangeTestConfig
 from clrtool.engine.data import Data, load_data
 from clrtool.engine.evaluations import evaluation_budget
-from clrtool.engine.feed import Batch, Streamed
+from clrtool.engine.feed import Streamed
 from clrtool.engine.imports import FactoryImport, blamed_on, call, import_factory
 from clrtool.engine.learner import Learner
 from clrtool.engine.losses import Criterion, make_loss, make_measure
@@ -55,14 +57,13 @@ def build_problem(
         ConfigError: a name or an argument is unknown, or the pieces do not fit together.
         MachineError: the device or the dataset is missing.
     """
-
-    def factory(name: str, field: str) -> Callable[..., Any]:
-        return import_factory(name, field, allow_import, folder or Path.cwd())
-
+    factory = _Imports(allow_import, folder or Path.cwd())
     place = find_device(device)
     with memory_of("data"):
         data = load_data(config, place, download=download, factory=factory)
     make_model = with_weights(_model_recipe(config.model, data, factory), config.model)
+    if config.model.weights is not None:
+        factory.sources["model.weights"] = file_sha256(config.model.weights)
     with memory_of("model.args"):
         channels_last = _wants_channels_last(config, place, make_model)
     feed, heldout = data.feed(config.data, place, channels_last=channels_last)
@@ -81,17 +82,38 @@ def build_problem(
         metric=config.metric.metric,
         measure=make_measure(config.metric, data.first.task, factory),
         deterministic=deterministic,
+        sources=factory.sources
+        | ({"model.weights": file_sha256(config.model.weights)} if config.model.weights else {}),
     )
     return _tried_out(_in_parts(problem, micro_batches), config, data.num_outputs)
 
 
 def data_sha256(config: RangeTestConfig, *, device: str, download: bool) -> str:
     """Hash of the data as it is now, of a config that names no code for it."""
+    factory = _Imports((), Path.cwd())
+    return load_data(config, find_device(device), download=download, factory=factory).sha256()
 
-    def no_factory(name: str, field: str) -> Callable[..., Any]:
-        return import_factory(name, field, (), Path.cwd())
 
-    return load_data(config, find_device(device), download=download, factory=no_factory).sha256()
+class _Imports:
+    """The code that a config names, as far as it may be imported; ``sources`` has the hash of each module."""
+
+    def __init__(self, allowed: Iterable[str], folder: Path) -> None:
+        self._allowed, self._folder = allowed, folder
+        self.sources: dict[str, str] = {}
+
+    def __call__(self, name: str, field: str) -> Callable[..., Any]:
+        found = import_factory(name, field, self._allowed, self._folder)
+        module = name.partition(":")[0]
+        self.sources[module] = file_sha256(getattr(sys.modules[module], "__file__", None))
+        return found
+
+
+def file_sha256(path: str | None) -> str:
+    """Hash of a file; of a module without one, that of nothing."""
+    if path is None or not Path(path).is_file():
+        return hashlib.sha256().hexdigest()
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _in_parts(problem: Problem, micro_batches: int | None) -> Problem:
@@ -172,15 +194,21 @@ def _tried_out(problem: Problem, config: RangeTestConfig, num_outputs: int) -> P
             raise ConfigError("model: has no parameter to train")
         if {*map(id, models[0].parameters())} & {*map(id, models[1].parameters())}:
             raise ConfigError("model.factory: must return a fresh model each time, it returned the same weights twice")
-        inputs, targets = next(problem.train.batches(0, 0))
-        classes = _check_outputs(problem, problem.place(models[0]), Samples(inputs, targets), num_outputs)
+        whole = Samples(*next(problem.train.batches(0, 0)))
+        part = whole.take(slice(0, problem.pass_size))  # there may be no room for more at once
+        classes = _check_outputs(problem, problem.place(models[0]), part, num_outputs)
         if isinstance(problem.train, Streamed):
             problem = replace(problem, train=replace(problem.train, classes=classes))
         learner = Learner(problem, seed=0)
         number, size = evaluation_budget(
-            learner.model, inputs, config.sweep, problem.sweep_size(config.sweep).iterations, len(problem.heldout)
+            learner.model,
+            part.inputs,
+            config.sweep,
+            problem.sweep_size(config.sweep).iterations,
+            len(problem.heldout),
+            problem.batch_size,
         )
-        _try_step(learner, (inputs, targets))
+        _try_step(learner, whole, part)
         learner.train(0, [1e-9, 1e-9])  # two steps, for some optimizers use an argument in the second only
         if not math.isfinite(learner.evaluate()[1]):
             raise ConfigError(f"metric: is not finite for a fresh model: {learner.evaluate()[1]}")
@@ -202,18 +230,18 @@ def _fewer(problem: Problem, size: int, seed: int) -> Samples:
     return Samples(map_inputs(problem.train.preparation.lay_out, taken.inputs), taken.targets)
 
 
-def _try_step(learner: Learner, batch: Batch) -> None:
+def _try_step(learner: Learner, batch: Samples, part: Samples) -> None:
     """One step in its pieces, so that each can name its field."""
     for group in learner.optimizer.param_groups:
         group["lr"] = 1e-9
     with blamed_on("loss"):
-        learner.backward(batch)
+        learner.backward((batch.inputs, batch.targets))
     with blamed_on("optimizer.args"):
         learner.optimizer.step()
     measure = learner.problem.measure
     if measure is not None:
         with blamed_on("metric"), torch.no_grad():
-            value, _ = measure(run_model(learner.model, batch[0]), batch[1])
+            value, _ = measure(run_model(learner.model, part.inputs), part.targets)
             if value.numel() != 1:
                 raise ConfigError(f"metric: must give one number, got shape {tuple(value.shape)}")
 

@@ -11,16 +11,15 @@ rates; if they differ, or if anything of the problem cannot be captured, the ref
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from clrtool.engine.feed import Resident
 from clrtool.engine.generators import generator_states, restore_generators, seed_everything
-from clrtool.engine.imports import describe
 from clrtool.engine.learner import READ_EVERY, Learner, Pause, copy_tensors, never, until_broken
 from clrtool.engine.problem import Problem
 from clrtool.engine.response import length
@@ -33,50 +32,6 @@ CHECKED = (0.01, 0.04)
 TOLERANCE = 0.05
 # Seeds that run at once; a GPU has no room for more small kernels than these.
 STREAMS = 8
-
-
-class Team(Protocol):
-    """Learners that are trained in step.
-
-    Args:
-        members: one a seed.
-        engine: how the steps are run, for the record.
-    """
-
-    members: list[Learner]
-    engine: str
-
-    def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
-        """Iterations ``start`` to ``stop`` of every member, fewer if ``pause`` says so after one of them.
-
-        Returns:
-            The losses of each; one that is not finite is a member's last.
-        """
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """All that the next step depends on."""
-        ...
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Put everything back to :meth:`state`."""
-        ...
-
-
-class Single:
-    """A team of one: the reference."""
-
-    def __init__(self, problem: Problem, seed: int, lrs: Sequence[float], engine: str) -> None:
-        self.members, self.engine, self._lrs = [Learner(problem, seed)], engine, lrs
-
-    def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
-        return [self.members[0].train(start, self._lrs[start:stop], pause)]
-
-    def state(self) -> dict[str, Any]:
-        return self.members[0].state()
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.members[0].restore(state)
 
 
 def why_not(problem: Problem) -> str | None:
@@ -342,42 +297,3 @@ def _weights(learner: Learner) -> list[Tensor]:
 
 def _difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
     return [one - other for one, other in zip(first, second, strict=True)]
-
-
-def make_teams(
-    problem: Problem, lrs: Sequence[float], seeds: Sequence[int], engine: str | None = None
-) -> Iterator[Team]:
-    """The learners of all seeds: as one team where their step can be captured, else one after the other.
-
-    Args:
-        engine: how the seeds before them were trained; these are trained alike.
-    """
-    if problem.device.type != "cuda" or not seeds:
-        yield from (Single(problem, seed, lrs, "eager") for seed in seeds)
-        return
-    if engine is not None and engine.startswith("eager"):
-        yield from (Single(problem, seed, lrs, engine) for seed in seeds)
-        return
-    made = _captured(problem, lrs, seeds)
-    if isinstance(made, Captured):
-        yield made
-        return
-    torch.cuda.synchronize()
-    torch.cuda.empty_cache()
-    yield from (Single(problem, seed, lrs, f"eager: {made}") for seed in seeds)
-
-
-def _captured(problem: Problem, lrs: Sequence[float], seeds: Sequence[int]) -> Captured | str:
-    """A team whose step was captured and checked, or why there is none. A fault of the problem's own shows again."""
-    if reason := why_not(problem):
-        return reason
-    try:
-        team = Captured(problem, seeds, lrs)
-        return team if team.is_true() else "the captured step is not that of the reference"
-    except Exception as error:  # noqa: BLE001 (whatever cannot be captured runs in the plain loop)
-        cause: BaseException = error
-        while cause.__context__ is not None:
-            cause = cause.__context__
-        if isinstance(cause, torch.OutOfMemoryError | MemoryError):
-            return "the seeds do not fit on the device at once"
-        return f"the step cannot be captured: {describe(cause)[:200]}"

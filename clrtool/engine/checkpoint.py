@@ -101,6 +101,7 @@ def open_stages(
     about: dict[str, Any] = {
         "config_sha256": config_sha256,
         "data_sha256": problem.data_sha256,
+        "sources": dict(problem.sources),
         "deterministic": problem.deterministic,
         "device": problem.device.type,
         "micro_batches": problem.training.micro_batches,
@@ -131,6 +132,7 @@ def _check(saved: Mapping[str, Any], about: Mapping[str, Any], run: Path) -> Non
         "format": f"{run} holds a checkpoint of another version of clrtool",
         "config_sha256": f"{run} was begun with another config",
         "data_sha256": f"{run} was begun on other data than there is now",
+        "sources": f"{run} was begun with other code or weights than there are now ({_others(saved, about)})",
         "deterministic": f"{run} was begun {switch} --deterministic",
         "device": f"{run} was begun on {saved.get('device')}, and this is {about['device']}",
     }
@@ -140,6 +142,12 @@ def _check(saved: Mapping[str, Any], about: Mapping[str, Any], run: Path) -> Non
             raise ConfigError(
                 f"{what}: go on as it was begun, run it anew with --fresh, or give another folder with -o"
             )
+
+
+def _others(saved: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    """The names of the sources that have changed."""
+    before, now = saved.get("sources") or {}, about["sources"]
+    return ", ".join(name for name in sorted({*before, *now}) if before.get(name) != now.get(name))
 
 
 def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

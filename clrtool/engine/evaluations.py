@@ -29,18 +29,18 @@ SMALLEST_HELDOUT = 100
 
 
 def evaluation_budget(
-    model: nn.Module, inputs: Inputs, sweep: SweepConfig, iterations: int, heldout: int
+    model: nn.Module, inputs: Inputs, sweep: SweepConfig, iterations: int, heldout: int, batch: int
 ) -> tuple[int, int]:
     """Evaluations of one sweep, and samples of each.
 
     Args:
-        inputs: a training batch as the model takes it.
+        inputs: samples as the model takes them.
         iterations: of the sweep of one seed.
         heldout: samples that there are. Fewer are used only where ``LEAST`` evaluations of all would be too dear.
+        batch: samples of an optimizer step.
     """
     if sweep.evaluations != "auto":
         return sweep.evaluations, heldout
-    batch = len(parts_of(inputs)[0])
     flops = flops_per_sample(model, inputs)
     training = iterations * (BEGINNING * PASS + TRAINING * flops * batch)
     room = training * SHARE / (1 - SHARE)

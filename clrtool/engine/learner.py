@@ -144,12 +144,11 @@ class Learner:
         return loss
 
     def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
-        number = self.problem.training.micro_batches
-        if number == 1:
+        if self.problem.training.micro_batches == 1:
             yield batch
             return
         inputs, targets = batch
-        size = -(-len(targets) // number)
+        size = self.problem.pass_size
         for start in range(0, len(targets), size):
             part = Samples(inputs, targets).take(slice(start, start + size))
             yield part.inputs, part.targets
@@ -167,8 +166,7 @@ class Learner:
         """Mean loss and metric of the whole held-out set, with batch norm and dropout in evaluation mode."""
         self.model.eval()
         problem, samples = self.problem, self.problem.heldout
-        at_once = -(-problem.batch_size // problem.training.micro_batches)
-        batch = evaluation_batch(samples.inputs, at_once, problem.device.type)
+        batch = evaluation_batch(samples.inputs, problem.pass_size, problem.device.type)
         found: list[tuple[int | Tensor, ...]] = []
         with blamed_on("evaluation failed"), problem.autocast():
             for start in range(0, len(samples), batch):

@@ -10,9 +10,9 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,7 @@ class Problem:
         plan_epochs: length of the training run that is planned, which a range test should not cost more than.
         groups: the parameter groups of the optimizer.
         deterministic: whether the same numbers are asked for each time, to the last bit.
+        sources: hashes of the files that the config names beside the data: modules of factories, weights.
         warnings: what may make the bounds mean something else than they seem to.
     """
 
@@ -70,6 +71,7 @@ class Problem:
     plan_epochs: float = 30
     groups: tuple[Group, ...] = ()
     deterministic: bool = False
+    sources: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -79,6 +81,11 @@ class Problem:
     @property
     def batch_size(self) -> int:
         return self.train.batch_size
+
+    @property
+    def pass_size(self) -> int:
+        """Samples that are in training at once."""
+        return -(-self.batch_size // self.training.micro_batches)
 
     def sweep_size(self, sweep: SweepConfig) -> SweepSize:
         """The length of a range test, with every ``auto`` decided."""
@@ -110,6 +117,10 @@ class Problem:
                 yield
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise OutOfMemoryError(self._out_of_memory()) from error
+        except ConfigError as error:
+            if not self.deterministic or "deterministic implementation" not in str(error):
+                raise
+            raise ConfigError(f"{error}. Run it without --deterministic") from error
         except RuntimeError as error:
             if not is_worker_death(error):
                 raise

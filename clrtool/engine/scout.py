@@ -10,9 +10,9 @@ import numpy as np
 from clrtool.core.curve import has_diverged
 from clrtool.core.reading import medians
 from clrtool.core.schedules import ExponentialSweep, FloatArray
-from clrtool.engine.captured import Single
 from clrtool.engine.problem import Problem
 from clrtool.engine.stages import Stages
+from clrtool.engine.teams import Single
 
 # Below 1e-6 no float32 network moves in a few epochs; above 30 none of the optimizers here still learns.
 LOWEST_LR, HIGHEST_LR = 1e-6, 30.0

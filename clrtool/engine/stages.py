@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from clrtool.core.curve import Point
-from clrtool.engine.captured import Team
+from clrtool.engine.teams import Team
 from clrtool.errors import ConfigError, Interrupted
 
 # Seconds between checkpoints, and the share of the time that they may take where they are large.

@@ -15,12 +15,12 @@ from clrtool.core.curve import Curve, Point, SweepOutcome, has_diverged
 from clrtool.core.record import SweepRecord
 from clrtool.core.schedules import FloatArray, Spacing, make_sweep
 from clrtool.core.sweep_size import SEEDS, SweepSize
-from clrtool.engine.captured import make_teams
 from clrtool.engine.learner import Learner
 from clrtool.engine.losses import IGNORED, chance
 from clrtool.engine.problem import Problem
 from clrtool.engine.scout import Scout, scout
 from clrtool.engine.stages import Stage, Stages
+from clrtool.engine.teams import make_teams
 
 OnPoint = Callable[[int, Point], object]
 # How far below its start a sweep is begun again that broke at once; it ends as far above.

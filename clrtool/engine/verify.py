@@ -13,9 +13,9 @@ from clrtool.core.plan import Plan
 from clrtool.core.record import SweepRecord
 from clrtool.core.schedules import FloatArray
 from clrtool.core.verification import FIRST, SECOND, Trial, Verification, candidates, decide, survivors
-from clrtool.engine.captured import Single
 from clrtool.engine.problem import Problem
 from clrtool.engine.stages import Stages
+from clrtool.engine.teams import Single
 
 OnTrial = Callable[[Trial], object]
 

@@ -158,6 +158,7 @@ def read_run(folder: Path | str) -> RunRecord:
             config_sha256=values["config_sha256"],
             data_sha256=values["data_sha256"],
             verification=_to_verification(values.get("verification")),
+            sources=values.get("sources", {}),
         )
     except DAMAGED as error:
         raise damaged(result, error) from error
@@ -198,6 +199,7 @@ def _to_dict(record: RunRecord) -> dict[str, Any]:
         "environment": dict(record.environment),
         "config_sha256": record.config_sha256,
         "data_sha256": record.data_sha256,
+        "sources": dict(record.sources),
         "curve_sha256": _text_sha256(_curves_text(sweep)),
     }
 

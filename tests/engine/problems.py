@@ -4,10 +4,13 @@ from clrtool.config import RangeTestConfig
 from clrtool.engine.build import build_problem
 
 
-def digits(device="cpu", **changes):
+def digits(device="cpu", allow_import=(), deterministic=False, **changes):
     """The handwritten digits, 1,500 for training in batches of 50, with sections of the config replaced or added to."""
     values = {"model": {"name": "mlp"}, "data": {"name": "digits", "batch_size": 50, "heldout": 297}}
     for section, change in changes.items():
-        both = isinstance(change, dict) and isinstance(values.get(section), dict) and "name" not in change
+        both = (
+            isinstance(change, dict) and isinstance(values.get(section), dict) and not {"name", "factory"} & set(change)
+        )
         values[section] = values[section] | change if both else change
-    return build_problem(RangeTestConfig.model_validate(values), device=device)
+    config = RangeTestConfig.model_validate(values)
+    return build_problem(config, device=device, allow_import=allow_import, deterministic=deterministic)

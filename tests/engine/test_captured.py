@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from clrtool.config import SweepConfig
-from clrtool.engine.captured import Captured, _Part, make_teams, why_not
+from clrtool.engine.captured import Captured, _Part, why_not
 from clrtool.engine.learner import READ_EVERY, Learner, until_broken
 from clrtool.engine.sweep import run_range_test
+from clrtool.engine.teams import make_teams
 from tests.engine.problems import digits
 
 LRS = np.geomspace(1e-3, 0.2, 100).tolist()

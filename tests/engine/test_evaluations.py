@@ -30,7 +30,7 @@ def test_operations_are_two_for_each_weight_that_a_sample_meets():
 )
 def test_evaluations_of_a_network_take_a_fifth_of_its_sweep_by_the_count(samples, heldout, expected):
     model, inputs = convnet((3, 32, 32), 10), torch.zeros(128, 3, 32, 32)
-    number, size = evaluation_budget(model, inputs, SweepConfig(), 4 * (samples // 128), heldout)
+    number, size = evaluation_budget(model, inputs, SweepConfig(), 4 * (samples // 128), heldout, len(inputs))
     assert (number, size) == pytest.approx(expected, abs=3, rel=0.1)
 
 
@@ -42,7 +42,7 @@ def test_large_samples_are_evaluated_few_at_once_but_never_fewer_than_are_traine
 
 
 def test_what_the_config_states_is_obeyed():
-    assert evaluation_budget(nn.Flatten(), torch.zeros(2, 3), SweepConfig(evaluations=77), 10, 5000) == (77, 5000)
+    assert evaluation_budget(nn.Flatten(), torch.zeros(2, 3), SweepConfig(evaluations=77), 10, 5000, 2) == (77, 5000)
 
 
 def test_a_network_too_small_to_fill_a_pass_still_gets_a_whole_curve_and_its_share_is_measured():

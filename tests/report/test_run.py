@@ -38,7 +38,7 @@ def test_result_json_has_every_key_of_the_design(digits_run):
     result = json.loads((digits_run / "result.json").read_text())
     assert set(result) == {
         "schema_version", "status", "bounds", "plan", "verification", "sweep", "environment", "config_sha256",
-        "data_sha256", "curve_sha256", "sha256"
+        "data_sha256", "sources", "curve_sha256", "sha256"
     }  # fmt: skip
     assert set(result["bounds"]) >= {
         "base_lr", "max_lr", "base_lr_interval", "max_lr_interval", "base_reason", "max_reason", "verdict", "advice"

@@ -1,0 +1,170 @@
+"""What goes wrong on a machine is a clear error, and never a silently smaller batch or another answer."""
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import QUICK
+
+FACTORIES = """
+import time
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+class Hungry(nn.Sequential):
+    most = 40
+    def forward(self, x):
+        if self.training and len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().forward(x)
+
+def hungry(): return Hungry(nn.Flatten(), nn.Linear(64, 10))
+
+class Insatiable(Hungry):
+    most = 0
+
+def insatiable(): return Insatiable(nn.Flatten(), nn.Linear(64, 10))
+
+class Stuck(Dataset):
+    def __len__(self): return 256
+    def __getitem__(self, place):
+        if torch.utils.data.get_worker_info() is not None:
+            time.sleep(3600)
+        return torch.zeros(8), place % 2
+
+def stuck(): return Stuck(), (torch.randn(64, 8), torch.arange(64) % 2)
+def line(): return nn.Linear(8, 2)
+
+class Nondeterministic(nn.Sequential):
+    def forward(self, x):
+        x = x.clone()
+        return super().forward(x.put_(torch.zeros(2, dtype=torch.long), x.new_zeros(2)))
+
+def nondeterministic(): return Nondeterministic(nn.Flatten(), nn.Linear(64, 10))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "machine_factories.py").write_text(FACTORIES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "machine_factories", raising=False)
+    return tmp_path
+
+
+def of(model, *words):
+    factory = f"model={{factory: 'machine_factories:{model}'}}"
+    return ["rangetest", "digits", factory, "--allow-import", "machine_factories:*", *QUICK, *words]
+
+
+def test_out_of_memory_exits_4_with_the_peak_and_two_ways_out(cli, folder):
+    result = cli(*of("hungry", "data.batch_size=64", "-o", "run"))
+    assert result.code == 4
+    for part in ("peak memory", "GiB", "training.micro_batches=2", "--on-oom accumulate", "data.batch_size=32"):
+        assert part in result.err
+    assert not (folder / "run" / "result.json").exists()
+
+
+def test_accumulating_keeps_the_batch_and_records_the_micro_batches(cli, folder):
+    words = ["data.batch_size=128"]
+    result = cli(*of("hungry", *words, "--on-oom", "accumulate", "-o", "by-itself"))
+    assert result.code in (0, 3), result.err
+    told = json.loads((folder / "by-itself" / "result.json").read_text())
+    assert told["sweep"]["iterations_per_epoch"] == 1438 // 128
+    assert any("batches of 128 were taken in 4 micro-batches of 32" in each for each in told["sweep"]["warnings"])
+    cli(*of("hungry", *words, "training.micro_batches=4", "-o", "by-hand"))
+    for name in ("curve.csv", "config.yaml"):
+        one, other = ((folder / run / name).read_text() for run in ("by-itself", "by-hand"))
+        assert (one == other) == (name == "curve.csv")
+    again = cli(*of("hungry", *words, "-o", "by-itself"))
+    assert again.code == result.code
+    assert "shown again" not in again.out
+
+
+def test_a_model_that_does_not_fit_with_one_sample_is_out_of_memory_all_the_same(cli, folder):
+    result = cli(*of("insatiable", "--on-oom", "accumulate", "-o", "run"))
+    assert result.code == 4
+    assert "out of memory on cpu" in result.err
+
+
+def limited():
+    resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
+
+
+def test_memory_that_a_cpu_does_not_have_is_named(tmp_path):
+    words = ["rangetest", "digits", "model.args={hidden: [24000, 24000]}", *QUICK, "-o", str(tmp_path / "run")]
+    run = subprocess.run(
+        [sys.executable, "-m", "clrtool", *words], capture_output=True, text=True, preexec_fn=limited,
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=120, check=False,
+    )  # fmt: skip
+    assert run.returncode == 4, run.stderr
+    assert "out of memory" in run.stderr
+    assert "peak memory" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_worker_that_hangs_ends_in_a_message(cli, folder, monkeypatch):
+    monkeypatch.setattr("clrtool.engine.feed.STALLED", 1.0)
+    data = "data={factory: 'machine_factories:stuck', batch_size: 16, workers: 1, placement: loader}"
+    result = cli(*of("line", data, "-o", "run"))
+    assert result.code == 4
+    assert "a worker hangs: data.workers=0 reads in this process and shows where" in result.err
+
+
+def test_an_operation_that_is_not_deterministic_names_the_switch(cli, folder):
+    assert cli(*of("nondeterministic", "-o", "free")).code in (0, 3)
+    result = cli(*of("nondeterministic", "--deterministic", "-o", "run"))
+    assert result.code == 2
+    assert "does not have a deterministic implementation" in result.err
+    assert "without --deterministic" in result.err
+
+
+def test_a_dataset_that_changed_between_two_starts_is_noticed(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 255, (200, 8, 8), dtype=np.uint8)
+    np.savez("a.npz", x=images, y=np.arange(200) % 4)
+    words = ["rangetest", "digits", "data={name: npz, args: {path: a.npz}, batch_size: 16}", *QUICK, "-o", "run"]
+    assert cli(*words).code in (0, 3)
+    assert "shown again" in cli(*words[:-3], *words[-2:]).err
+    images[7, 3, 3] += 1
+    np.savez("a.npz", x=images, y=np.arange(200) % 4)
+    changed = cli(*words)
+    assert changed.code == 2
+    assert "was measured on other data than there is now: --fresh runs it anew" in changed.err
+    assert cli(*words, "--fresh").code in (0, 3)
+
+
+def test_deterministic_results_hold_no_times_and_are_not_mixed_with_others(cli, tmp_path):
+    words = ["rangetest", "digits", *QUICK, "-o", tmp_path / "run"]
+    first = cli(*words, "--deterministic")
+    assert first.code in (0, 3)
+    assert re.search(r"\d s\b", first.out) is None
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["sweep"]["train_seconds"] is result["sweep"]["evaluation_seconds"] is None
+    assert result["environment"]["deterministic"] is True
+    assert cli(*words).out == first.out
+    assert cli(*words, "--fresh").code in (0, 3)
+    mixed = cli(*words, "--deterministic")
+    assert mixed.code == 2
+    assert "was measured without --deterministic: --fresh runs it anew" in mixed.err
+
+
+def test_code_that_changed_between_a_test_and_its_verification_is_noticed(cli, folder):
+    most = FACTORIES.replace("most = 40", "most = 400")
+    (folder / "machine_factories.py").write_text(most)
+    words = of("hungry", "plan.epochs=2", "sweep.epochs=2", "-o", "run")
+    assert cli(*words).code in (0, 3)
+    result = json.loads((folder / "run" / "result.json").read_text())
+    assert len(result["sources"]["machine_factories"]) == 64
+    (folder / "machine_factories.py").write_text(most + "\n# changed\n")
+    sys.modules.pop("machine_factories")
+    changed = cli(*words, "--verify")
+    assert changed.code == 2
+    assert "was measured with other code or weights" in changed.err
