@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-regret clean
+.PHONY: help setup demo test torture check bench bench-regret clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: setup ## range test, plan and pictures of the handwritten digits
 
 test: setup ## run all tests and doctests
 	$(BIN)/python -m pytest
+
+torture: setup ## kills, signals, full disks, damaged and hostile files, in their long form: about an hour
+	CLRTOOL_TORTURE=1 $(BIN)/python -m pytest tests/torture tests/cli/test_hostile_configs.py tests/test_words.py
 
 check: setup ## lint, format and types, a scan for unsafe calls, and dependencies: consistent and without known holes
 	$(BIN)/ruff check .

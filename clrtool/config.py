@@ -26,6 +26,7 @@ from ruamel.yaml import YAML
 
 from clrtool.core.budget import MAX_EPOCHS
 from clrtool.core.metric import METRICS, Metric
+from clrtool.strict_yaml import quoted
 from clrtool.words import nearest
 
 Auto = Literal["auto"]
@@ -34,9 +35,12 @@ Epochs = Annotated[float, Field(gt=0, le=MAX_EPOCHS, allow_inf_nan=False)]
 # Unions are tried left to right, so that the message of the more general type comes first.
 AutoLearningRate = Annotated[LearningRate | Auto, Field(union_mode="left_to_right")]
 AutoEpochs = Annotated[Epochs | Auto, Field(union_mode="left_to_right")]
-FactoryName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-# A pattern of parameter names, as the shell matches file names: '*.bias', 'layer1.*'.
-Pattern = Annotated[str, Field(min_length=1)]
+FactoryName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", max_length=200)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
+# Patterns of parameter names, as the shell matches file names: '*.bias', 'layer1.*'.
+Patterns = Annotated[list[Name], Field(max_length=200)]
+Clip = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
 
 AutoEvaluations = Annotated[Annotated[int, Field(ge=2, le=100_000)] | Auto, Field(union_mode="left_to_right")]
 AutoSeeds = Annotated[Annotated[int, Field(ge=1, le=1000)] | Auto, Field(union_mode="left_to_right")]
@@ -54,7 +58,7 @@ class Component(_Tree):
 
     default_name: ClassVar[str | None] = None
 
-    name: str | None = None
+    name: Name | None = None
     factory: FactoryName | None = None
     args: dict[str, Any] = {}
 
@@ -77,9 +81,9 @@ class Component(_Tree):
 class ModelConfig(Component):
     """The network, with weights from a file for those that are not drawn anew, and the parts that do not train."""
 
-    weights: str | None = None
-    fresh: list[Pattern] = []
-    freeze: list[Pattern] = []
+    weights: FilePath | None = None
+    fresh: Patterns = []
+    freeze: Patterns = []
 
 
 class AugmentConfig(_Tree):
@@ -94,11 +98,11 @@ class DataConfig(Component):
     """The training and held-out sets, the samples per optimizer step, and how they reach the device."""
 
     batch_size: Annotated[int, Field(ge=1, le=10**7)] = 128
-    heldout: Annotated[Annotated[int, Field(ge=1)] | Auto, Field(union_mode="left_to_right")] = "auto"
+    heldout: Annotated[Annotated[int, Field(ge=1, le=10**9)] | Auto, Field(union_mode="left_to_right")] = "auto"
     batch: FactoryName | None = None
     augment: AugmentConfig = AugmentConfig()
     placement: Literal["auto", "device", "loader"] = "auto"
-    workers: Annotated[Annotated[int, Field(ge=0, le=256)] | Auto, Field(union_mode="left_to_right")] = "auto"
+    workers: Annotated[Annotated[int, Field(ge=0, le=64)] | Auto, Field(union_mode="left_to_right")] = "auto"
     samples_per_epoch: Annotated[int, Field(ge=1, le=10**12)] | None = None
 
 
@@ -111,7 +115,7 @@ def _no_lr(args: dict[str, Any]) -> dict[str, Any]:
 class GroupRule(_Tree):
     """Options for the parameters whose name fits a pattern; where rules meet, the later one wins."""
 
-    params: Annotated[list[Pattern], Field(min_length=1)]
+    params: Annotated[Patterns, Field(min_length=1)]
     lr_ratio: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 1.0
     args: Annotated[dict[str, Any], AfterValidator(_no_lr)] = {}
 
@@ -122,7 +126,7 @@ class OptimizerConfig(Component):
     default_name = "SGD"
 
     args: Annotated[dict[str, Any], AfterValidator(_no_lr)] = {}
-    groups: list[GroupRule] = []
+    groups: Annotated[list[GroupRule], Field(max_length=200)] = []
 
 
 class LossConfig(Component):
@@ -164,8 +168,8 @@ class TrainingConfig(_Tree):
     """How an optimizer step is taken. ``clip_norm`` and ``clip_value`` bound the gradient before it."""
 
     micro_batches: Annotated[int, Field(ge=1, le=10**6)] = 1
-    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    clip_value: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    clip_norm: Clip | None = None
+    clip_value: Clip | None = None
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
     compile: bool = False
     fast: bool = True
@@ -259,7 +263,7 @@ class RangeTestConfig(_Tree):
         stream = io.StringIO()
         yaml = YAML()
         yaml.width = 120
-        yaml.dump(self.model_dump(mode="json", exclude_none=True), stream)
+        yaml.dump(quoted(self.model_dump(mode="json", exclude_none=True)), stream)
         return stream.getvalue()
 
 

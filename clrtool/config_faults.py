@@ -8,13 +8,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from clrtool.strict_yaml import Document, Fault, KeyPath, read_yaml
-from clrtool.words import closest, nearest
+from clrtool.words import closest, nearest, shortened, shown
 
 
 def explain(invalid: ValidationError, document: Document, tree: type[BaseModel]) -> list[Fault]:
     """One fault for each key that is wrong, but for those that the document already calls faulty."""
     grouped: dict[KeyPath, list[ErrorDetails]] = {}
-    for error in invalid.errors():
+    for error in invalid.errors(include_url=False):
         grouped.setdefault(_known_part(error, document), []).append(error)
     return [_fault(path, errors, document, tree) for path, errors in grouped.items() if path not in document.faulty]
 
@@ -35,17 +35,22 @@ def _known_part(error: ErrorDetails, document: Document) -> KeyPath:
 
 
 def _fault(path: KeyPath, errors: list[ErrorDetails], document: Document, tree: type[BaseModel]) -> Fault:
-    name, error = ".".join(map(str, path)), errors[0]
+    name, error = dotted(path), errors[0]
     place = next(document.places[path[:end]] for end in range(len(path), -1, -1) if path[:end] in document.places)
     if error["type"] == "missing":
         return place[0], f"{name} is missing"
     if error["type"] == "extra_forbidden":
-        where = f" in {'.'.join(map(str, path[:-1]))}" if path[:-1] else ""
-        return place[0], f"unknown key {path[-1]!r}{where}; {nearest(str(path[-1]), _keys(tree, path[:-1]))}"
+        where = f" in {dotted(path[:-1])}" if path[:-1] else ""
+        return place[0], f"unknown key {shown(path[-1])}{where}; {nearest(str(path[-1]), _keys(tree, path[:-1]))}"
     if error["type"] == "section":
         return place[0], f"{name} {error['msg']}"
     rules = " or ".join(dict.fromkeys(rule(each) for each in errors))
-    return place[1], f"{name} = {error['input']!r} {rules}{_hint(error['input'], errors)}"
+    return place[1], f"{name} = {shown(error['input'])} {rules}{_hint(error['input'], errors)}"
+
+
+def dotted(path: KeyPath) -> str:
+    """A key path as a message names it."""
+    return shortened(".".join(map(str, path)))
 
 
 def rule(error: ErrorDetails) -> str:
@@ -64,6 +69,11 @@ def rule(error: ErrorDetails) -> str:
         "bool_type": "must be true or false",
         "none_required": "must be null",
         "is_instance_of": "must be a list",
+        "list_type": "must be a list",
+        "string_too_short": "must not be empty",
+        "string_too_long": "must be at most {max_length} characters",
+        "too_short": "must hold at least {min_length} of them",
+        "too_long": "must hold at most {max_length} of them",
         "dict_type": "must be a mapping of keys and values",
         "model_type": "must be a mapping of keys and values",
         "literal_error": "must be {expected}",

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from enum import Enum
+
+# Characters of a value, a name or a key that a message repeats; more would push the message off the screen.
+SHOWN = 72
+# Letters and marks that are printable by their class, and yet show nothing.
+_INVISIBLE = frozenset(
+    map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0, *range(0x180B, 0x1810)))
+) | frozenset(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+# What a runner of GitHub Actions obeys: '::' where a line begins, which may be anywhere once a table has wrapped it,
+# and '##[' anywhere.
+_COMMAND = re.compile(r":(?=:)|#(?=#\[)")
 
 
 class Sentence(Enum):
@@ -22,6 +33,8 @@ def closest(name: str, valid: Iterable[str]) -> str | None:
     """
     import difflib  # noqa: PLC0415 (2 ms of every start, for an error)
 
+    if len(name) > SHOWN:
+        return None  # no slip of the pen, and comparing would take as long as the name is
     folded = {candidate.lower(): candidate for candidate in sorted(valid, reverse=True)}
     found = difflib.get_close_matches(name.lower(), folded, n=1)
     return folded[found[0]] if found else None
@@ -37,7 +50,7 @@ def nearest(name: str, valid: Iterable[str], show: int = 20) -> str:
     found = closest(name, names)
     hint = f"did you mean {found!r}? " if found else ""
     more = f" and {len(names) - show} more" if len(names) > show else ""
-    return f"{hint}Valid: {', '.join(names[:show])}{more}"
+    return f"{hint}Valid: {', '.join(names[:show]) or 'none'}{more}"
 
 
 def count(number: int, noun: str) -> str:
@@ -49,10 +62,38 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def printable(text: str) -> str:
-    r"""The text with every control character but a line break written out: no name can move a cursor or recolour.
+def shortened(text: str, most: int = SHOWN) -> str:
+    """The text, its end left out if it is longer than ``most`` characters.
 
-    >>> printable("a\x1b[2Jb")
-    'a\\x1b[2Jb'
+    >>> shortened("abcdefgh", 6)
+    'abc...'
     """
-    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def shown(value: object) -> str:
+    """A value as a message repeats it: as Python writes it, and not longer than a line.
+
+    >>> shown("a"), len(shown("a" * 100_000))
+    ("'a'", 72)
+    """
+    return shortened(repr(value))
+
+
+def printable(text: str) -> str:
+    r"""The text so that a terminal or a CI log only shows it: no name can move a cursor, hide itself or give a command.
+
+    Whatever is not visible is written out: controls but a line break, those of direction, what has no width, halves
+    of characters. What a runner of GitHub Actions would take for a command is broken by a space.
+
+    >>> printable("a\x1b[2Jb\u202ec\u200bd")
+    'a\\x1b[2Jb\\u202ec\\u200bd'
+    >>> printable("\n ::error::x ##[group]")
+    '\n : :error: :x # #[group]'
+    """
+    visible = (letter if _is_visible(letter) else ascii(letter)[1:-1] for letter in text)
+    return _COMMAND.sub(r"\g<0> ", "".join(visible))
+
+
+def _is_visible(letter: str) -> bool:
+    return (letter.isprintable() and letter not in _INVISIBLE) or letter == "\n"

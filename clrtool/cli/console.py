@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from types import TracebackType
@@ -22,16 +23,23 @@ PLAIN_LINE_SECONDS = 10.0
 AT_ONCE = 0.02
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to ``main`` what a reader means that has gone; rich would exit with 1, which is another thing."""
+        raise BrokenPipeError
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console that takes texts as they are. A pipe is given 100 columns, the width of the tables."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, markup=False, highlight=False, width=None if stream.isatty() else 100)
+    return _Console(stderr=stderr, markup=False, highlight=False, width=None if stream.isatty() else 100)
 
 
 def say(message: str, *, quiet: bool = False) -> None:
-    """A line for people, on stderr."""
+    """A line for people, on stderr. That nobody can read it any more is no reason to stop."""
     if not quiet:
-        console(stderr=True).print(Text(printable(message)), soft_wrap=True)
+        with contextlib.suppress(OSError):
+            console(stderr=True).print(Text(printable(message)), soft_wrap=True)
 
 
 class Progress:

@@ -30,31 +30,35 @@ class OnOom(StrEnum):
     accumulate = "accumulate"
 
 
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values over those of the file: sweep.epochs=2")
+]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Try other peaks and fixed rates by short runs that cost one training run.")
+]
+AllowImport = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN", help="Let the config import this code: 'pkg.module:*', 'pkg.*'. Repeatable."),
+]
+Deterministic = Annotated[bool, typer.Option("--deterministic", help="The same bytes each time, on the same machine.")]
+OnOomOption = Annotated[OnOom, typer.Option(help="Where a batch does not fit: stop, or take it in micro-batches.")]
+Every = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Between two checkpoints.")]
+
+
 def rangetest(
     context: typer.Context,
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped config such as digits.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values over those of the file: sweep.epochs=2")
-    ] = None,
+    overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option("-o", help="The run folder.  [default: runs/<config name>]")] = None,
     seeds: Annotated[int | None, typer.Option(help="Sweeps with different seeds; short for sweep.seeds=N.")] = None,
     device: Annotated[str, typer.Option(help="auto (CUDA if there is any), cpu, cuda or cuda:N.")] = "auto",
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Try other peaks and fixed rates by short runs that cost one training run.")
-    ] = False,
+    verify: Verify = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace what the run folder holds.")] = False,
     download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch a dataset.")] = False,
-    allow_import: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATTERN", help="Let the config import this code: 'pkg.module:*', 'pkg.*'. Repeatable."),
-    ] = None,
-    deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="The same bytes each time, on the same machine; slower on a GPU.")
-    ] = False,
-    on_oom: Annotated[
-        OnOom, typer.Option("--on-oom", help="Where a batch does not fit: stop, or take it in micro-batches.")
-    ] = OnOom.stop,
-    checkpoint_every: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Between two checkpoints.")] = 15,
+    allow_import: AllowImport = None,
+    deterministic: Deterministic = False,
+    on_oom: OnOomOption = OnOom.stop,
+    checkpoint_every: Every = 15,
     as_json: Annotated[bool, typer.Option("--json", help="Print result.json on stdout and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("-q", help="No progress.")] = False,
 ) -> None:
@@ -68,26 +72,18 @@ def rangetest(
 
     Example: clrtool rangetest digits sweep.epochs=2 --seeds 5 -o runs/short
     """
-    from clrtool.config_file import find_config, load_config, located
+    from clrtool.config_file import find_config, load_config, located, run_name
     from clrtool.report.run import open_run
 
     if deterministic:  # cuBLAS reads it when it is loaded
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     path, quiet = find_config(config), quiet or as_json
     wishes = [*(overrides or ()), *([f"sweep.seeds={seeds}"] if seeds is not None else ())]
-    settings = load_config(path, wishes)
-    folder = output or Path("runs") / path.stem
-    source = {"device": device, "allow_import": allow_import or (), "download": download, "folder": path.parent}
-    job = Job(
-        settings=settings,
-        folder=folder,
-        source=source | {"deterministic": deterministic},
-        signals=context.obj or Signals(),
-        every=checkpoint_every,
-        accumulate=on_oom is OnOom.accumulate,
-        fresh=fresh,
-        quiet=quiet,
-    )
+    settings, folder = load_config(path, wishes), output or Path("runs") / run_name(path)
+    source = {"device": device, "allow_import": allow_import or (), "download": download, "folder": path.parent,
+              "deterministic": deterministic}  # fmt: skip
+    job = Job(settings, folder, source, context.obj or Signals(), checkpoint_every, on_oom is OnOom.accumulate, fresh,
+              quiet)  # fmt: skip
     record = open_run(folder, settings, fresh=fresh)
     if record is not None and is_complete(job, record, verify=verify):
         verified = "; there is no bound to verify" if verify and record.plan is None else ""

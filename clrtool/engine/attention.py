@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clrtool.engine.shapes import Shape, Size, image_shape
+from clrtool.engine.shapes import Depth, Shape, Size, image_shape
 from clrtool.errors import ConfigError
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -19,7 +19,7 @@ def vit(
     input_shape: Shape,
     num_classes: int,
     patch: Size = 4,
-    depth: Size = 4,
+    depth: Depth = 4,
     width: Size = 96,
     heads: Size = 4,
     dropout: Rate = 0.0,
@@ -40,7 +40,7 @@ def vit(
 def gpt(
     input_shape: Shape,
     num_classes: int,
-    depth: Size = 2,
+    depth: Depth = 2,
     width: Size = 64,
     heads: Size = 4,
     dropout: Rate = 0.0,

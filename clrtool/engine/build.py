@@ -6,8 +6,7 @@ import hashlib
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,13 +22,14 @@ from clrtool.engine.feed import Streamed
 from clrtool.engine.imports import FactoryImport, blamed_on, call, import_factory
 from clrtool.engine.learner import Learner
 from clrtool.engine.losses import Criterion, make_loss, make_measure
+from clrtool.engine.machine import memory_of
 from clrtool.engine.models import MODELS
 from clrtool.engine.optimizers import describe_groups, make_optimizer_recipe
-from clrtool.engine.problem import Problem, find_device, memory, run_model
+from clrtool.engine.problem import Problem, find_device, run_model
 from clrtool.engine.response import response_warning
 from clrtool.engine.samples import Samples, Task, map_inputs, parts_of, take
 from clrtool.engine.weights import with_weights
-from clrtool.errors import ConfigError, MachineError
+from clrtool.errors import ConfigError
 from clrtool.words import nearest
 
 
@@ -49,7 +49,7 @@ def build_problem(
         device: ``auto`` (CUDA if there is any), ``cpu``, ``cuda`` or ``cuda:N``.
         allow_import: patterns of the user code that may be imported.
         download: whether torchvision may fetch a dataset.
-        folder: where the config lies; factories may stand there.
+        folder: where the config lies, and factories may stand.
         deterministic: whether only algorithms may run that give the same numbers each time.
         micro_batches: parts of a batch, where memory has room for no larger ones; else the config's.
 
@@ -59,11 +59,9 @@ def build_problem(
     """
     factory = _Imports(allow_import, folder or Path.cwd())
     place = find_device(device)
-    with memory_of("data"):
-        data = load_data(config, place, download=download, factory=factory)
+    data = load_data(config, place, download=download, factory=factory)
     make_model = with_weights(_model_recipe(config.model, data, factory), config.model)
-    if config.model.weights is not None:
-        factory.sources["model.weights"] = file_sha256(config.model.weights)
+    factory.note("model.weights", config.model.weights)
     with memory_of("model.args"):
         channels_last = _wants_channels_last(config, place, make_model)
     feed, heldout = data.feed(config.data, place, channels_last=channels_last)
@@ -82,8 +80,7 @@ def build_problem(
         metric=config.metric.metric,
         measure=make_measure(config.metric, data.first.task, factory),
         deterministic=deterministic,
-        sources=factory.sources
-        | ({"model.weights": file_sha256(config.model.weights)} if config.model.weights else {}),
+        sources=factory.sources,
     )
     return _tried_out(_in_parts(problem, micro_batches), config, data.num_outputs)
 
@@ -95,7 +92,7 @@ def data_sha256(config: RangeTestConfig, *, device: str, download: bool) -> str:
 
 
 class _Imports:
-    """The code that a config names, as far as it may be imported; ``sources`` has the hash of each module."""
+    """The code that a config names, as far as it may be imported; ``sources`` has the hashes of the files."""
 
     def __init__(self, allowed: Iterable[str], folder: Path) -> None:
         self._allowed, self._folder = allowed, folder
@@ -104,16 +101,14 @@ class _Imports:
     def __call__(self, name: str, field: str) -> Callable[..., Any]:
         found = import_factory(name, field, self._allowed, self._folder)
         module = name.partition(":")[0]
-        self.sources[module] = file_sha256(getattr(sys.modules[module], "__file__", None))
+        self.note(module, getattr(sys.modules[module], "__file__", None))
         return found
 
-
-def file_sha256(path: str | None) -> str:
-    """Hash of a file; of a module without one, that of nothing."""
-    if path is None or not Path(path).is_file():
-        return hashlib.sha256().hexdigest()
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    def note(self, name: str, path: str | None) -> None:
+        """Keep the hash of a file by a name; a built-in module has none."""
+        if path is not None and Path(path).is_file():
+            with Path(path).open("rb") as file:
+                self.sources[name] = hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _in_parts(problem: Problem, micro_batches: int | None) -> Problem:
@@ -129,23 +124,14 @@ def _in_parts(problem: Problem, micro_batches: int | None) -> Problem:
     return replace(problem, training=training, warnings=(warning,))
 
 
-@contextmanager
-def memory_of(field: str) -> Iterator[None]:
-    """Name the field whose value is too large for this machine."""
-    try:
-        yield
-    except MemoryError as error:
-        raise MachineError(
-            f"{field}: out of memory, {memory(torch.device('cpu'))}; make it smaller: {' '.join(str(error).split())}"
-        ) from error
-
-
 def _model_recipe(model: ModelConfig, data: Data, factory: FactoryImport) -> Callable[[], nn.Module]:
     if model.factory is not None:
         build: Callable[..., nn.Module] = factory(model.factory, "model.factory")
         return lambda: call(build, "model.args", model.args)
     assert model.name is not None
     if model.name.startswith("torchvision."):
+        if fetched := {name for name in model.args if name.startswith("weights")}:
+            raise ConfigError(f"model.args.{min(fetched)}: torchvision would fetch them; give model.weights a file")
         build = partial(_torchvision_model(model.name.removeprefix("torchvision.")), num_classes=data.num_outputs)
     elif model.name in MODELS:
         if not isinstance(data.first.inputs, Tensor):

@@ -19,6 +19,7 @@ from clrtool.engine.feed import Feed, Resident, Streamed, usual_workers
 from clrtool.engine.imports import FactoryImport, call
 from clrtool.engine.lazy import Lazy, Stream
 from clrtool.engine.losses import takes_values
+from clrtool.engine.machine import memory_of
 from clrtool.engine.prepare import Preparation, channel_statistics
 from clrtool.engine.samples import (
     Samples,
@@ -92,6 +93,7 @@ def settled(samples: Samples, preparation: Preparation) -> Samples:
     return Samples(inputs, samples.targets)
 
 
+@memory_of("data")
 def load_data(config: RangeTestConfig, device: torch.device, *, download: bool, factory: FactoryImport) -> Data:
     """Both sets of a config, the held-out one split off if it is not given.
 

@@ -7,10 +7,12 @@ or it is Lazy and read when it is needed. Images stay uint8, (N, C, H, W), until
 from __future__ import annotations
 
 import inspect
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -19,17 +21,26 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
 
+from clrtool.config import FilePath
 from clrtool.engine.collate import Collate, Unpack
 from clrtool.engine.imports import blamed_on
 from clrtool.engine.lazy import Lazy, Stream
+from clrtool.engine.machine import total_memory
 from clrtool.engine.samples import Samples, as_targets, check_samples, from_arrays, take
 from clrtool.errors import ConfigError, MachineError
-from clrtool.words import nearest
+from clrtool.files import read_bytes
+from clrtool.words import nearest, shown
 
 Part = Samples | Lazy | Stream
 Split = tuple[Part, Part | None]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**12)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
+# Of an image before it is resized.
+MAX_PIXELS = 8192 * 8192
+# A call that can run code which the file holds.
+_UNPICKLES = re.compile(r"pickle\.(load|loads|Unpickler)\b|torch\.load\((?![^\n]*weights_only=True)|allow_pickle=True")
+# Datasets of torchvision that make such a call only once each file has the checksum that torchvision holds.
+VERIFIED = frozenset({"CIFAR10", "CIFAR100"})
 
 
 def digits(seed: int) -> Split:  # noqa: ARG001 (every loader takes the seed)
@@ -38,17 +49,21 @@ def digits(seed: int) -> Split:  # noqa: ARG001 (every loader takes the seed)
         return from_arrays(arrays["images"], arrays["labels"]), None
 
 
-def npz(seed: int, path: str, limit: Count | None = None) -> Split:
+def npz(seed: int, path: FilePath, limit: Count | None = None) -> Split:
     """Arrays of one ``.npz`` file: ``x_train, y_train, x_test, y_test``, or ``x, y`` to be split.
 
     uint8 images may be (N, H, W) or (N, H, W, C); whole numbers with a sequence of labels each are tokens; anything
     else is taken as it is, as float32.
     """
     file = _existing(Path(path))
+    if not file.is_file():
+        raise ConfigError(f"data.args.path: {path} is no plain file")
     try:
+        with ZipFile(file) as declared:
+            _check_room(sum(each.file_size for each in declared.infolist()), path)
         with np.load(file, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, BadZipFile) as error:
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, ArithmeticError, BadZipFile) as error:
         raise ConfigError(f"data.args.path: {path} is not an .npz file of plain arrays") from error
     if {"x_train", "y_train", "x_test", "y_test"} <= set(found):
         train = from_arrays(found["x_train"], found["y_train"])
@@ -59,13 +74,15 @@ def npz(seed: int, path: str, limit: Count | None = None) -> Split:
     raise ConfigError(f"data.args.path: {path} needs x_train, y_train, x_test, y_test or x, y; it has {names}")
 
 
-def text(seed: int, path: str, length: Count = 64) -> Split:  # noqa: ARG001
+def text(seed: int, path: FilePath, length: Count = 64) -> Split:  # noqa: ARG001
     """A text file as bytes, in windows of ``length`` that do not overlap; each byte is to tell the next.
 
     The last tenth of the file is held out, so that no window of it was seen in training.
     """
     try:
-        data = np.frombuffer(_existing(Path(path)).read_bytes(), dtype=np.uint8).astype(np.int64)
+        # a byte becomes an input and a target of eight
+        content = read_bytes(_existing(Path(path)), total_memory() // 32)
+        data = np.frombuffer(content, dtype=np.uint8).astype(np.int64)
     except OSError as error:
         raise ConfigError(f"data.args.path: {path} cannot be read: {error.strerror}") from error
     windows = (len(data) - 1) // length
@@ -78,9 +95,9 @@ def text(seed: int, path: str, length: Count = 64) -> Split:  # noqa: ARG001
 
 def image_folder(
     seed: int,
-    root: str,
-    train: str = "train",
-    heldout: str | None = "test",
+    root: FilePath,
+    train: FilePath = "train",
+    heldout: FilePath | None = "test",
     limit: Count | None = None,
     size: Pixels | None = None,
 ) -> Split:
@@ -92,7 +109,7 @@ def image_folder(
 
     names = [name for name in (train, heldout) if name is not None]
     try:
-        folders = [ImageFolder(str(_existing(Path(root) / name))) for name in names]
+        folders = [ImageFolder(str(_existing(Path(root) / name)), loader=read_image) for name in names]
     except FileNotFoundError as error:
         raise ConfigError(f"data.args.root: {error}") from error
     if folders[0].classes != folders[-1].classes:
@@ -102,11 +119,24 @@ def image_folder(
     return parts[0].limited(limit, seed), parts[1] if heldout else None
 
 
+def read_image(path: str) -> Any:
+    """An image as RGB. Raises ValueError, before it is decoded, for one whose few bytes would become gigabytes."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{path} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read")
+            return image.convert("RGB")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def torchvision_dataset(
     name: str,
     seed: int,
     download: bool,
-    root: str = "data",
+    root: FilePath = "data",
     limit: Count | None = None,
     size: Pixels | None = None,
     **args: Any,
@@ -117,12 +147,14 @@ def torchvision_dataset(
     kind = getattr(datasets, name, None)
     if not isinstance(kind, type):
         raise ConfigError(f"data.name: torchvision has no dataset {name!r}; {nearest(name, datasets.__all__)}")
+    if name not in VERIFIED and unpickles(kind):
+        raise ConfigError(f"data.name: torchvision.{name} runs what its files hold as code; use a factory")
     parameters = inspect.signature(kind).parameters
     if not {"train", "split"} & set(parameters):
         raise ConfigError(f"data.name: torchvision.{name} has no training and test part; use a factory")
     offered = set(parameters) - {"self", "root", "train", "split", "download"}
     if unknown := set(args) - offered:
-        raise ConfigError(f"data.args: unknown argument {min(unknown)!r}; {nearest(min(unknown), offered)}")
+        raise ConfigError(f"data.args: unknown argument {shown(min(unknown))}; {nearest(min(unknown), offered)}")
     halves = ({"train": True}, {"train": False}) if "train" in parameters else ({"split": "train"}, {"split": "test"})
     extra = args | ({"download": download} if "download" in parameters else {})
     try:
@@ -133,6 +165,12 @@ def torchvision_dataset(
         raise MachineError(f"data: torchvision.{name} in {root!r}: {why}{hint}") from error
     train, heldout = (Lazy(each, Collate(size=size), _labels(each)) for each in sets)
     return train.limited(limit, seed), heldout
+
+
+def unpickles(kind: type) -> bool:
+    """Whether a dataset of torchvision, or a class of torchvision that it comes from, reads files that can run code."""
+    sources = {each.__module__ for each in kind.__mro__ if each.__module__.startswith("torchvision.")}
+    return any(_UNPICKLES.search(inspect.getsource(sys.modules[module])) for module in sources)
 
 
 DATASETS: dict[str, Callable[..., Split]] = {"digits": digits, "image_folder": image_folder, "npz": npz, "text": text}
@@ -213,7 +251,19 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, Tensor | np.ndarray)
 
 
+def _check_room(size: int, path: str) -> None:
+    """Raise MachineError for arrays that would fill the memory: a few bytes of a file can become any number of them."""
+    if size > total_memory() // 2:
+        raise MachineError(
+            f"data.args.path: the arrays of {path} take {size / 1e9:,.3g} GB, more than half of this machine's memory"
+        )
+
+
 def _existing(path: Path) -> Path:
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise ConfigError(f"data: {shown(str(path))} is no path: {error.strerror}") from error
+    if not there:
         raise MachineError(f"data: {path} does not exist (relative to {Path.cwd()})")
     return path

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from clrtool.config import Component, MetricConfig
 from clrtool.core.metric import ACCURACY, LOSS, TOKEN_ACCURACY, TOP5, Metric
-from clrtool.engine.imports import FactoryImport, call
+from clrtool.engine.imports import FactoryImport, blamed_on, call
 from clrtool.engine.samples import Task
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
@@ -59,7 +59,8 @@ def make_loss(loss: Component, task: Task, factory: FactoryImport, device: torch
     if name == "CrossEntropyLoss" and task is Task.VALUES:
         raise ConfigError(f"loss.name: {loss.name} needs class numbers, the targets are real numbers; try mse")
     # the weights of classes are a list in a config, and a tensor to torch
-    args = {key: torch.tensor(value) if isinstance(value, list) else value for key, value in loss.args.items()}
+    with blamed_on("loss.args"):
+        args = {key: torch.tensor(value) if isinstance(value, list) else value for key, value in loss.args.items()}
     return Criterion(call(known[name], "loss.args", args).to(device), task)
 
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import shutil
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clrtool.errors import MachineError
 from clrtool.files import check_writable
+
+if TYPE_CHECKING:
+    import torch
 
 ONE_INDEX = "install both from one index: pip install --force-reinstall torch torchvision"
 # Through it the workers of a DataLoader hand over their batches. A container gets 64 MB of it unless it is told
@@ -62,7 +70,7 @@ def survey() -> Machine:
     """Look at everything that a range test needs of the machine; only a passing file is written."""
     faults, notes = _runs_faults(), list[str]()
     threads, cuda, gpus = _torch(faults, notes)
-    memory, available = _memory()
+    memory, available = memory_bytes()
     shm = shutil.disk_usage(_SHM).total if _SHM.is_dir() else None
     if shm is not None and shm < SMALL_SHM:
         hint = "workers of a DataLoader may be killed; docker run --shm-size=2g, or data.workers=0"
@@ -142,7 +150,7 @@ def _gpu(index: int) -> Gpu:
     return Gpu(torch.cuda.get_device_name(index), total, free)
 
 
-def _memory() -> tuple[int | None, int | None]:
+def memory_bytes() -> tuple[int | None, int | None]:
     """Bytes of memory in all and available, of the container where there is one."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -152,6 +160,33 @@ def _memory() -> tuple[int | None, int | None]:
     limits = [path.read_text(encoding="ascii").strip() for path in _LIMITS if path.is_file()]
     total = min([sizes["MemTotal"], *(int(limit) for limit in limits if limit.isdecimal())])
     return total, min(total, sizes["MemAvailable"])
+
+
+def total_memory() -> int:
+    """Bytes of memory in all; where the system does not tell, more than there can be."""
+    return memory_bytes()[0] or sys.maxsize
+
+
+def peak_memory(device: torch.device | None = None) -> str:
+    """The most memory that was in use so far, of all that there is: of a CUDA device, else of this process."""
+    if device is not None and device.type == "cuda":
+        import torch
+
+        most, room = torch.cuda.max_memory_allocated(device), torch.cuda.mem_get_info(device)[1]
+    else:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        room = total_memory()
+    return f"peak memory {most / 2**30:.2f} of {room / 2**30:.2f} GiB"
+
+
+@contextmanager
+def memory_of(field: str) -> Iterator[None]:
+    """Name the field whose value is too large for this machine."""
+    try:
+        yield
+    except MemoryError as error:
+        why = " ".join(str(error).split())
+        raise MachineError(f"{field}: out of memory, {peak_memory()}; make it smaller: {why}") from error
 
 
 def _line(error: BaseException) -> str:

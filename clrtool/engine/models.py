@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clrtool.engine.attention import gpt, vit
-from clrtool.engine.shapes import Shape, Size, image_shape
-from clrtool.errors import ConfigError
+from clrtool.engine.machine import total_memory
+from clrtool.engine.shapes import Depth, Shape, Size, Sizes, image_shape
+from clrtool.errors import ConfigError, MachineError
 
 Activation = Literal["relu", "gelu", "silu", "tanh", "sigmoid"]
 
@@ -25,7 +27,7 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 def mlp(
     input_shape: Shape,
     num_classes: int,
-    hidden: Sequence[Size] = (64,),
+    hidden: Sizes = (64,),
     activation: Activation = "relu",
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
 ) -> nn.Module:
@@ -40,7 +42,7 @@ def mlp(
 
 
 def convnet(
-    input_shape: Shape, num_classes: int, channels: Sequence[Size] = (16, 32, 32), batch_norm: bool = False
+    input_shape: Shape, num_classes: int, channels: Sizes = (16, 32, 32), batch_norm: bool = False
 ) -> nn.Module:
     """For each entry of ``channels`` a 3x3 convolution, ReLU and 2x2 max pooling, then one linear layer."""
     inputs, height, width = image_shape(input_shape)
@@ -55,7 +57,7 @@ def convnet(
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * height * width, num_classes))
 
 
-def resnet(input_shape: Shape, num_classes: int, depth: Size = 20, width: Size = 16) -> nn.Module:
+def resnet(input_shape: Shape, num_classes: int, depth: Depth = 20, width: Size = 16) -> nn.Module:
     """The CIFAR residual network: ``depth = 6n + 2`` layers in three stages of ``width``, 2x and 4x channels.
 
     Source: He et al., arXiv 1512.03385, section 4.2, with its parameter-free shortcuts (option A).
@@ -90,4 +92,22 @@ class BasicBlock(nn.Module):
         return torch.relu(y + shortcut)
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "convnet": convnet, "resnet": resnet, "vit": vit, "gpt": gpt}
+def sized(make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """The same model, but MachineError before any memory is taken for one that could not be trained here."""
+
+    @wraps(make)
+    def build(*args: Any, **options: Any) -> nn.Module:
+        with torch.device("meta"):
+            size = sum(parameter.numel() for parameter in make(*args, **options).parameters())
+        # of 4 bytes each: the weights, their gradient, and an average of it
+        if 12 * size > total_memory():
+            raise MachineError(
+                f"model.args: training {size:,} parameters takes {12 * size / 1e9:,.3g} GB of memory, this machine has "
+                f"{total_memory() / 1e9:,.3g}; make the model smaller"
+            )
+        return make(*args, **options)
+
+    return build
+
+
+MODELS = {make.__name__: sized(make) for make in (mlp, convnet, resnet, vit, gpt)}

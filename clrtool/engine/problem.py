@@ -6,10 +6,7 @@ A sweep takes a fresh model from the recipe and throws it away, so there is noth
 from __future__ import annotations
 
 import gc
-import os
 import platform
-import resource
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -28,6 +25,7 @@ from clrtool.engine.feed import STALLED, Feed
 from clrtool.engine.generators import generator_states, restore_generators
 from clrtool.engine.imports import is_worker_death
 from clrtool.engine.losses import Loss, Measure, count_right, logits
+from clrtool.engine.machine import peak_memory
 from clrtool.engine.optimizers import OptimizerRecipe
 from clrtool.engine.samples import Inputs, Samples
 from clrtool.errors import ConfigError, MachineError, OutOfMemoryError
@@ -131,7 +129,7 @@ class Problem:
     def _out_of_memory(self) -> str:
         parts = self.training.micro_batches
         return (
-            f"out of memory on {self.device} with data.batch_size = {self.batch_size}, {memory(self.device)}: try "
+            f"out of memory on {self.device} with data.batch_size = {self.batch_size}, {peak_memory(self.device)}: try "
             f"training.micro_batches={2 * parts}, which keeps the batch of a step and the bounds of a model without "
             f"batch norm (--on-oom accumulate does it by itself), or data.batch_size={max(1, self.batch_size // 2)}, "
             "which moves them"
@@ -171,16 +169,6 @@ def worker_fault(error: RuntimeError) -> str:
         f"data.workers: a worker was killed, most often for want of memory or of /dev/shm: {error} "
         "data.workers=0 reads in this process and shows the cause"
     )
-
-
-def memory(device: torch.device) -> str:
-    """The most memory that was in use so far, of all that there is."""
-    if device.type == "cuda":
-        most, room = torch.cuda.max_memory_allocated(device), torch.cuda.mem_get_info(device)[1]
-    else:
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return f"peak memory {most / 2**30:.2f} of {room / 2**30:.2f} GiB"
 
 
 def free_memory() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -9,7 +10,10 @@ from pydantic import Field
 from clrtool.errors import ConfigError
 
 Shape = tuple[int, ...]
-Size = Annotated[int, Field(ge=1, le=1_000_000)]
+Size = Annotated[int, Field(ge=1, le=100_000)]
+# The deepest network of the papers has 1,202 layers.
+Depth = Annotated[int, Field(ge=1, le=2000)]
+Sizes = Annotated[Sequence[Size], Field(max_length=2000)]
 
 
 def image_shape(input_shape: Shape) -> Shape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ import numpy as np
 from clrtool.core.curve import Curve, SweepOutcome
 from clrtool.core.metric import ACCURACY, LOSS, Metric
 from clrtool.errors import ConfigError
+from clrtool.files import read_text
+from clrtool.words import shortened, shown
 
 # The names by which a column is known, capitals aside; the first that there is counts.
 LR = ("lr", "learning_rate")
@@ -20,6 +23,8 @@ HIGHER = ("accuracy", "acc", "test_acc", "test_accuracy", "val_acc", "val_accura
 LOWER = ("loss", "heldout_loss", "test_loss", "val_loss", "valid_loss")
 ITERATION, SEED = ("iteration", "step", "iter"), ("seed",)
 NAMES = f"{LR[0]}, and {HIGHER[0]}, {HIGHER[1]}, {HIGHER[2]}, {HIGHER[4]} or {LOWER[0]}"
+# As many as a config can ask for.
+MAX_SEEDS = 1000
 
 
 class CurveFile(NamedTuple):
@@ -40,10 +45,9 @@ def read_curves(file: Path) -> CurveFile:
         ConfigError: the file cannot be read, a column is missing, or a cell is no number.
     """
     try:
-        with file.open(encoding="utf-8", newline="") as stream:
-            rows = csv.reader(stream)
-            columns = _columns([name.strip().lower() for name in next(rows, [])], file)
-            values = list(_numbers(rows, columns, file))
+        rows = csv.reader(io.StringIO(read_text(file).removeprefix("\ufeff"), newline=""))
+        columns = _columns([name.strip().lower() for name in next(rows, [])], file)
+        values = list(_numbers(rows, columns, file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
     if len(values) < 3:
@@ -51,8 +55,12 @@ def read_curves(file: Path) -> CurveFile:
     metric = ACCURACY if "accuracy" in columns else LOSS
     if metric is ACCURACY and any(row["accuracy"] > 1 for row in values):
         values = [row | {"accuracy": row["accuracy"] / 100} for row in values]  # per cent
-    seeds = dict.fromkeys(int(row.get("seed", 0)) for row in values)
-    curves = [_curve(seed, [row for row in values if int(row.get("seed", 0)) == seed], metric, file) for seed in seeds]
+    by_seed: dict[int, list[dict[str, float]]] = {}
+    for row in values:
+        by_seed.setdefault(int(row.get("seed", 0)), []).append(row)
+    if len(by_seed) > MAX_SEEDS:
+        raise ConfigError(f"{file}: holds {len(by_seed):,} seeds; at most {MAX_SEEDS:,} are read")
+    curves = [_curve(seed, rows, metric, file) for seed, rows in by_seed.items()]
     longest = max(curves, key=lambda curve: len(curve.lr))
     for curve in curves:
         if not np.allclose(curve.lr, longest.lr[: len(curve.lr)], rtol=1e-3):
@@ -67,7 +75,7 @@ def _columns(header: Sequence[str], file: Path) -> Mapping[str, int]:
     known = {"lr": LR, "accuracy": HIGHER, "loss": LOWER, "iteration": ITERATION, "seed": SEED}
     places = {what: header.index(name) for what, names in known.items() for name in reversed(names) if name in header}
     if "lr" not in places or not {"accuracy", "loss"} & places.keys():
-        raise ConfigError(f"{file}:1: needs the columns {NAMES}; it has {', '.join(header)[:200] or 'none'}")
+        raise ConfigError(f"{file}:1: needs the columns {NAMES}; it has {shortened(', '.join(header)) or 'none'}")
     return places
 
 
@@ -81,7 +89,7 @@ def _numbers(rows: Iterator[list[str]], columns: Mapping[str, int], file: Path) 
             int(found.get("seed", 0)), int(found.get("iteration", 0))
             yield found
         except (IndexError, OverflowError, ValueError) as error:
-            raise ConfigError(f"{file}:{number}: not a row of numbers: {','.join(row)[:80]!r}") from error
+            raise ConfigError(f"{file}:{number}: not a row of numbers: {shown(','.join(row))}") from error
 
 
 def _curve(seed: int, rows: Sequence[Mapping[str, float]], metric: Metric, file: Path) -> Curve:

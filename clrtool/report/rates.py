@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
 
 from clrtool.core.schedules import FloatArray
 from clrtool.errors import ConfigError
+from clrtool.files import read_text
+from clrtool.words import shown
 
 
 def read_rates(file: Path) -> FloatArray:
@@ -18,8 +21,8 @@ def read_rates(file: Path) -> FloatArray:
         ConfigError: the file cannot be read, holds no rows, or a value is no number; the message gives the line.
     """
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            rows = [(number, row) for number, row in enumerate(csv.reader(stream), 1) if row]
+        lines = io.StringIO(read_text(file).removeprefix("\ufeff"), newline="")
+        rows = [(number, row) for number, row in enumerate(csv.reader(lines), 1) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
     column, names = -1, [name.strip().lower() for name in rows[0][1]] if rows else []
@@ -33,7 +36,7 @@ def read_rates(file: Path) -> FloatArray:
         try:
             rates.append(float(row[column]))
         except (IndexError, ValueError) as error:
-            raise ConfigError(f"{file}:{number}: no learning rate: {','.join(row)[:80]!r}") from error
+            raise ConfigError(f"{file}:{number}: no learning rate: {shown(','.join(row))}") from error
     return np.array(rates)
 
 

@@ -15,6 +15,7 @@ from clrtool.words import count, printable
 
 if TYPE_CHECKING:
     from clrtool.core.bounds import Bounds, Interval
+    from clrtool.core.curve import SweepOutcome
     from clrtool.core.finding import Finding
     from clrtool.core.plan import Plan
     from clrtool.core.record import RunRecord, SweepRecord
@@ -144,11 +145,18 @@ def _evaluations(sweep: SweepRecord) -> str:
 
 
 def _outcomes(sweep: SweepRecord) -> str:
-    """How the sweeps ended, with the number of seeds where they differ."""
+    """How the sweeps ended and at which learning rate, with the number of seeds where they differ."""
+    groups: dict[SweepOutcome, list[str]] = {}
+    for curve in sweep.curves:
+        stopped = sweep.stopped_at.get(str(curve.seed))
+        groups.setdefault(curve.outcome, []).extend([] if stopped is None else [f"{stopped:.2g}"])
     counts = Counter(curve.outcome for curve in sweep.curves)
-    if len(counts) == 1:
-        return next(iter(counts)).value
-    return " ".join(f"{counts[outcome]} of {len(sweep.curves)} seeds: {outcome.value}" for outcome in counts)
+    parts = []
+    for outcome, rates in groups.items():
+        who = f"{counts[outcome]} of {len(sweep.curves)} seeds: " if len(counts) > 1 else ""
+        at = f", at {' and '.join(dict.fromkeys(rates))}" if rates else ""
+        parts.append(f"{who}{outcome.value.removesuffix('.')}{at}.")
+    return " ".join(parts)
 
 
 def _table(title: str, columns: int) -> Table:

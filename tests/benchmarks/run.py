@@ -13,6 +13,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -26,7 +27,9 @@ from clrtool.config import RangeTestConfig
 from clrtool.core.plan import make_plan
 from clrtool.core.policies import POLICIES
 from clrtool.engine.build import build_problem
+from clrtool.engine.checkpoint import CheckpointFolder
 from clrtool.engine.plan_scheduler import PlanScheduler
+from clrtool.engine.stages import Stages
 from clrtool.engine.sweep import run_range_test
 from tests.benchmarks import finders
 
@@ -132,6 +135,25 @@ def schedules() -> list[str]:
     return [whole, step]
 
 
+def checkpoints() -> list[str]:
+    """A sweep of a ResNet-20 that saves every second, 15 times as often as by default, against one that saves nothing."""
+    values = {
+        "model": {"name": "resnet"}, "data": {"name": "digits", "batch_size": 64},
+        "sweep": {"start_lr": 1e-3, "end_lr": 0.1, "epochs": 3, "seeds": 1},
+    }  # fmt: skip
+    config = RangeTestConfig.model_validate(values)
+    problem = build_problem(config, device="cpu")
+
+    def sweep(stages: Stages) -> None:
+        run_range_test(problem, config.sweep, stages=stages)
+
+    def saving() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            sweep(Stages(CheckpointFolder(Path(folder) / "checkpoint"), every=1.0))
+
+    return [ratio("a sweep that saves every second / one that saves nothing", saving, lambda: sweep(Stages()), 9)]
+
+
 def long_schedules() -> list[str]:
     """10^7 iterations of every policy: seconds, and the peak of memory in arrays of 10^7 floats, result included."""
     iterations, rows = 10**7, []
@@ -173,7 +195,7 @@ def whole_test() -> str:
 
 
 def main() -> None:
-    start = [*start_up(), *schedules()]
+    start = [*start_up(), *schedules(), *checkpoints()]
     lines = [
         "# Benchmarks",
         "",

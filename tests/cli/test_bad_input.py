@@ -57,6 +57,11 @@ def refused(cli, tmp_path, monkeypatch):
         ("optimizer.args={momentum: high}", "optimizer.args: TypeError"),
         ("loss.name=msee", "loss.name: unknown loss 'msee'; did you mean 'mse'?"),
         ("loss.args={label_smoothing: 2}", "loss: RuntimeError: label_smoothing must be between 0.0 and 1.0"),
+        ("loss.args={weight: [a]}", "loss.args: ValueError: too many dimensions 'str'"),
+        (
+            "model={name: torchvision.resnet18, args: {weights: DEFAULT}}",
+            "model.args.weights: torchvision would fetch them; give model.weights a file",
+        ),
         ("plan.epochs=0.001", "shorter than one cycle"),
     ],
 )

@@ -115,7 +115,7 @@ def test_the_imports_of_a_config_are_named_and_none_is_made(cli, elsewhere):
 
 def test_every_field_of_a_config_that_names_code_is_among_them():
     """Of the schema: the sections with a factory, and data.batch."""
-    code = json.dumps(json_schema()).count(r"\\w.]*:[A-Za-z_]")
+    code = json.dumps(json_schema()).count(":[A-Za-z_]")
     assert code == len(FACTORIES) + 1
 
 

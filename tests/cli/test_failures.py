@@ -168,3 +168,12 @@ def test_code_that_changed_between_a_test_and_its_verification_is_noticed(cli, f
     changed = cli(*words, "--verify")
     assert changed.code == 2
     assert "was measured with other code or weights" in changed.err
+
+
+def test_messages_that_nobody_reads_any_more_do_not_stop_a_test(tmp_path):
+    command = [sys.executable, "-m", "clrtool", "rangetest", "digits", *QUICK[:-1], "-o", str(tmp_path / "run")]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run.stderr.close()
+    run.stdout.close()
+    assert run.wait(timeout=60) in (0, 3)
+    assert (tmp_path / "run" / "schedule.png").exists()

@@ -29,7 +29,7 @@ def plot_range_test(record: RunRecord, title: str) -> Figure:
         figure = Figure(figsize=(8, 6.4), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         sweep = record.sweep
-        label = f"held-out {sweep.metric.label.removeprefix('held-out ')}"
+        label = plain(f"held-out {sweep.metric.label.removeprefix('held-out ')}")
         _draw_seeds(top, sweep.curves, "metric", BLUE, label)
         _draw_seeds(bottom, sweep.curves, "heldout_loss", ORANGE, "held-out loss")
         _draw_seeds(bottom, sweep.curves, "train_loss", GREY, "training loss")
@@ -39,7 +39,7 @@ def plot_range_test(record: RunRecord, title: str) -> Figure:
             _shade(axes, record.bounds)
         _label_bounds(top, record.bounds)
         top.set_ylabel(label)
-        bottom.set(xlabel=f"learning rate ({sweep.spacing} sweep)", ylabel="loss")
+        bottom.set(xlabel=f"learning rate ({plain(sweep.spacing)} sweep)", ylabel="loss")
         for axes in (top, bottom):
             axes.legend(loc="best", framealpha=0.85, edgecolor="none", fontsize=9)
         seeds = count(len(sweep.curves), "seed")

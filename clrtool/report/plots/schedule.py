@@ -131,7 +131,7 @@ def _headline(plans: Mapping[str, Plan]) -> str:
         return f"{len(plans)} schedules"
     ((title, plan),) = plans.items()
     policy = re.split(r"[.:]", plan.policy)[-1]
-    parts = [plain(title) if policy in title else f"{plain(title)}: {policy}"]
+    parts = [plain(title) if policy in title else f"{plain(title)}: {plain(policy)}"]
     if plan.num_cycles is not None and plan.stepsize is not None:
         epochs = "" if plan.stepsize_epochs is None else f" ({plan.stepsize_epochs:.3g} epochs)"
         parts += [count(plan.num_cycles, "cycle"), f"stepsize {count(plan.stepsize, 'iteration')}{epochs}"]

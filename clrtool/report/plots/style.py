@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from matplotlib.figure import Figure
 
 from clrtool.errors import ConfigError
 from clrtool.files import write_whole
-from clrtool.words import printable
+from clrtool.words import printable, shortened
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442")
 FORMATS = (".png", ".svg", ".pdf")
+# More would leave no room for the curves.
+LONGEST_TITLE = 48
 STYLE: dict[str, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -37,11 +40,14 @@ def save_figure(figure: Figure, path: Path) -> None:
         ".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}
     }  # fmt: skip
     content = io.BytesIO()
-    with style.context(STYLE):
+    with style.context(STYLE), warnings.catch_warnings():
+        # a letter that the font lacks is drawn as a box
+        warnings.filterwarnings("ignore", r"Glyph .* missing from")
         figure.savefig(content, format=ending[1:], dpi=150, metadata=metadata[ending])
     write_whole(path, content.getvalue())
 
 
 def plain(text: str) -> str:
-    """A text that matplotlib shows as it is: ``$`` would begin a formula."""
-    return printable(text).replace("$", r"\$")
+    """A text that matplotlib shows as it is: ``$`` would begin a formula, and ``_`` leave a line out of the legend."""
+    text = shortened(printable(text), LONGEST_TITLE).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
