@@ -63,8 +63,8 @@ def is_complete(job: Job, record: RunRecord, *, verify: bool) -> bool:
 
         download, device = job.source["download"], job.source["device"]
         _check_data(job, record, data_sha256(job.settings, device=device, download=download))
-    left_over = any((job.folder / name).exists() for name in CHECKPOINTS)
-    return has_pictures(job.folder, record) and not left_over and not _is_to_verify(record, verify=verify)
+    is_drawn = has_pictures(job.folder, record) and not (job.folder / SWEEP).exists()
+    return is_drawn and not _is_to_verify(record, verify=verify)
 
 
 def _is_to_verify(record: RunRecord, *, verify: bool) -> bool:
@@ -89,6 +89,7 @@ def measure(job: Job, record: RunRecord | None, *, verify: bool) -> RunRecord:
     say("loading torch and the data", quiet=job.quiet)
     from clrtool.engine.checkpoint import CheckpointFolder, saved_parts
     from clrtool.engine.problem import free_memory
+    from clrtool.report.run import open_run
 
     parts = None if job.fresh else saved_parts(CheckpointFolder(job.folder / (SWEEP if record is None else VERIFY)))
     while True:
@@ -100,6 +101,7 @@ def measure(job: Job, record: RunRecord | None, *, verify: bool) -> RunRecord:
                 raise
             say(f"{error}\n--on-oom accumulate: going on with training.micro_batches={parts}", quiet=job.quiet)
         free_memory()
+        record = None if job.fresh else open_run(job.folder, job.settings)  # the sweep may be finished
 
 
 def _finish(job: Job, record: RunRecord) -> None:

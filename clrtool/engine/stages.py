@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from clrtool.core.curve import Point
@@ -150,6 +151,8 @@ class Stages:
         if running is not None and running["name"] == name:
             try:
                 stage.restore(running)
+            except torch.OutOfMemoryError:
+                raise
             except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
                 raise ConfigError(
                     f"the checkpoint of this run does not fit what its config builds now, for code or libraries have "
