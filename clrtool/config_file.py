@@ -38,9 +38,9 @@ def find_config(source: str) -> Path:
     """A config by its path, or by the name of a shipped one. Raises ConfigError if there is neither."""
     if (path := Path(source)).is_file():
         return path
-    if path.is_dir():
-        raise ConfigError(f"{source}: is a folder; give a YAML file or the name of a shipped config")
     shipped = shipped_configs()
+    if path.is_dir() and source not in shipped:
+        raise ConfigError(f"{source}: is a folder; give a YAML file or the name of a shipped config")
     if source not in shipped:
         raise ConfigError(f"{source}: no such file and no shipped config; {nearest(source, shipped)}")
     return shipped[source]

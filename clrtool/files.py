@@ -80,14 +80,18 @@ def check_writable(folder: Path) -> None:
             file.write(b"probe")
             file.flush()
     except OSError as error:
-        raise MachineError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        raise MachineError(f"{folder}: cannot be written: {error.strerror or error}{_free(folder, error)}") from error
+
+
+def temporary_files(folder: Path) -> list[Path]:
+    """The temporary files in a folder, of writers that write or that were killed."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return [path for path in found if _TEMPORARY.fullmatch(path.name) and path.is_file() and not path.is_symlink()]
 
 
 def sweep_orphans(folder: Path) -> None:
     """Remove the temporary files of writers that were killed. One that is locked has a writer still."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if not _TEMPORARY.fullmatch(path.name) or path.is_symlink() or not path.is_file():
-            continue
+    for path in temporary_files(folder):
         with contextlib.suppress(OSError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
@@ -111,9 +115,15 @@ def _temporary(path: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _cannot_write(path: Path, written: int, error: OSError) -> str:
-    where = next((folder for folder in path.parents if folder.is_dir()), Path())
-    free = f"; {shutil.disk_usage(where).free:,} bytes are free" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-    return f"{path}: cannot write its {written:,} bytes: {error.strerror or error}{free}"
+    return f"{path}: cannot write its {written:,} bytes: {error.strerror or error}{_free(path.parent, error)}"
+
+
+def _free(folder: Path, error: OSError) -> str:
+    """What is left of a disk or a quota that is full."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    where = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
+    return f"; {shutil.disk_usage(where).free:,} bytes are free"
 
 
 def _mode(path: Path) -> int:

@@ -21,7 +21,9 @@ from clrtool.cli.rangetest import rangetest
 from clrtool.cli.signals import Signals
 from clrtool.errors import BusyError, ConfigError, Interrupted, MachineError
 
-USAGE, MACHINE, INTERNAL, BUSY, SIGNALLED = 2, 4, 70, 75, 128
+INTERNAL, SIGNALLED = 70, 128
+# The first kind that an error is of decides.
+CODES = {ConfigError: 2, BusyError: 75, MachineError: 4, OSError: 4, BaseException: INTERNAL}
 
 app = typer.Typer(
     name="clrtool",
@@ -55,32 +57,24 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit. CLRTOOL_DEBUG=1 shows the traceback of an error."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115, PTH123
+    signals = Signals()
     try:
-        with Signals() as signals:
+        with signals:
             app(args=words, obj=signals)
-    except Interrupted as stop:
-        _end(stop, words)
-    except ConfigError as error:
-        _fail(error, USAGE, words)
-    except BusyError as error:
-        _fail(error, BUSY, words)
-    except MachineError as error:
-        _fail(error, MACHINE, words)
-    except BrokenPipeError:
-        # The reader has gone, as in `clrtool plan ... | head`.
-        _silence_stdout()
-        sys.exit(0)
-    except OSError as error:
-        _silence_stdout()
-        _fail(error, MACHINE, words)
-    except Exception as error:  # noqa: BLE001 (a bug must end in code 70, for CI takes 1 for drift)
-        _fail(error, INTERNAL, words)
+    except (Interrupted, Exception) as error:  # noqa: BLE001 (a bug must end in code 70, for CI takes 1 for drift)
+        if signals.stop is not None and not isinstance(error, MachineError | OSError):
+            _end(signals.stop, words)  # whatever it became on its way out of an import that it broke off
+        if isinstance(error, OSError):
+            _silence_stdout()
+        if isinstance(error, BrokenPipeError):
+            sys.exit(0)  # the reader has gone, as in `clrtool plan ... | head`
+        _fail(error, next(code for kind, code in CODES.items() if isinstance(error, kind)), words)
     sys.exit(0)
 
 
-def _end(stop: Interrupted, words: Sequence[str]) -> NoReturn:
+def _end(signum: int, words: Sequence[str]) -> NoReturn:
     """Leave with the code that a shell gives to a process which a signal has ended."""
-    code = SIGNALLED + stop.signum
+    code = SIGNALLED + signum
     if "--json" in words:
         typer.echo(json.dumps({"status": "interrupted", "code": code, "message": "the same command goes on"}))
     sys.exit(code)
@@ -92,7 +86,7 @@ def _silence_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _fail(error: Exception, code: int, words: Sequence[str]) -> NoReturn:
+def _fail(error: BaseException, code: int, words: Sequence[str]) -> NoReturn:
     if os.environ.get("CLRTOOL_DEBUG"):
         raise error
     message = str(error)

@@ -54,6 +54,8 @@ def is_complete(job: Job, record: RunRecord, *, verify: bool) -> bool:
     Raises:
         ConfigError: its data is not what it was, or it was not measured as it is asked for now.
     """
+    from clrtool.files import temporary_files
+    from clrtool.report import lock
     from clrtool.report.run import has_pictures
 
     if job.source["deterministic"] and not record.environment.get("deterministic"):
@@ -63,8 +65,9 @@ def is_complete(job: Job, record: RunRecord, *, verify: bool) -> bool:
 
         download, device = job.source["download"], job.source["device"]
         _check_data(job, record, data_sha256(job.settings, device=device, download=download))
-    is_drawn = has_pictures(job.folder, record) and not (job.folder / SWEEP).exists()
-    return is_drawn and not _is_to_verify(record, verify=verify)
+    left = [job.folder / SWEEP, job.folder / lock.NAME, *temporary_files(job.folder)]  # by a run that was killed
+    is_clean = has_pictures(job.folder, record) and not any(path.exists() for path in left)
+    return is_clean and not _is_to_verify(record, verify=verify)
 
 
 def _is_to_verify(record: RunRecord, *, verify: bool) -> bool:

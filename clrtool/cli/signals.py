@@ -39,8 +39,9 @@ class Signals:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for each, handler in self._before.items():
-            signal.signal(each, handler)
+        if self.stop is None:  # else a second one ends the process, be it on its last steps
+            for each, handler in self._before.items():
+                signal.signal(each, handler)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from clrtool.engine.machine import peak_memory
 from clrtool.engine.problem import Problem, environment
 from clrtool.engine.stages import FORMAT, Requests, Stages
 from clrtool.errors import ConfigError, MachineError
@@ -56,7 +58,8 @@ class CheckpointFolder:
         write_whole(self.folder / name, content.getvalue())
         whole = [file for file in files if file not in self._damaged]
         for old in whole[GENERATIONS - 1 :]:
-            old.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                old.unlink()
 
     def load(self) -> Found:
         """The newest checkpoint whose hash is that of its content."""
@@ -71,7 +74,7 @@ class CheckpointFolder:
     def _files(self) -> list[Path]:
         """The checkpoints, newest first."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
-        return sorted((file for file in found if _NAME.fullmatch(file.name) and file.is_file()), reverse=True)
+        return sorted((file for file in found if _NAME.fullmatch(file.name)), reverse=True)
 
 
 def _values(file: Path) -> dict[str, Any] | None:
@@ -81,6 +84,8 @@ def _values(file: Path) -> dict[str, Any] | None:
         if match is None or hashlib.sha256(content).hexdigest() != match[2]:
             return None
         values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except MemoryError as error:
+        raise MachineError(f"{file}: out of memory, {peak_memory()}") from error
     except Exception:  # noqa: BLE001 (what a file of an unknown origin makes of the loader: it is damaged)
         return None
     return values if isinstance(values, dict) else None

@@ -154,8 +154,9 @@ def _arithmetic(precision: str, *, deterministic: bool) -> Iterator[None]:
     finally:
         for backend, value in zip(backends, before, strict=True):
             backend.fp32_precision = value
-        torch.use_deterministic_algorithms(was, warn_only=warned)
-        torch.backends.cudnn.benchmark = benchmark
+        if deterministic:  # it takes seconds the first time
+            torch.use_deterministic_algorithms(was, warn_only=warned)
+            torch.backends.cudnn.benchmark = benchmark
 
 
 def worker_fault(error: RuntimeError) -> str:

@@ -45,8 +45,9 @@ def _acquire(path: Path) -> int:
             raise MachineError(f"{path}: cannot be made: {error.strerror}") from error
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(descriptor), path.lstat()):
-                return descriptor
+            with contextlib.suppress(FileNotFoundError):  # its holder has just ended and removed it
+                if os.path.samestat(os.fstat(descriptor), path.lstat()):
+                    return descriptor
         except (BlockingIOError, PermissionError) as error:
             holder = os.read(descriptor, 200).decode(errors="replace") or "that has just begun"
             os.close(descriptor)

@@ -44,6 +44,14 @@ def test_a_finished_run_is_shown_again_and_not_repeated(cli, digits_run):
     assert (digits_run / "result.json").stat().st_mtime_ns == before
 
 
+def test_a_run_folder_with_the_name_of_a_shipped_config_does_not_hide_it(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, again = (cli("rangetest", "digits", *QUICK, "-o", "digits") for _ in range(2))
+    assert (first.code, first.out) == (again.code, again.out)
+    (tmp_path / "mine").mkdir()
+    assert "mine: is a folder" in cli("rangetest", "mine").err
+
+
 def test_json_is_one_object_on_stdout_equal_to_the_file(cli, digits_run):
     printed = cli("rangetest", "digits", *QUICK[:-1], "-o", digits_run, "--json")
     assert json.loads(printed.out) == json.loads((digits_run / "result.json").read_text())

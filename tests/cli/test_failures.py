@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import QUICK
+from tests.engine.problems import FORKS
 
 FACTORIES = """
 import time
@@ -110,6 +111,7 @@ def test_memory_that_a_cpu_does_not_have_is_named(tmp_path):
     assert "Traceback" not in run.stderr
 
 
+@FORKS
 def test_a_worker_that_hangs_ends_in_a_message(cli, folder, monkeypatch):
     monkeypatch.setattr("clrtool.engine.feed.STALLED", 1.0)
     data = "data={factory: 'machine_factories:stuck', batch_size: 16, workers: 1, placement: loader}"

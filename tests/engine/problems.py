@@ -1,7 +1,12 @@
 """Problems that several tests build."""
 
+import pytest
+
 from clrtool.config import RangeTestConfig
 from clrtool.engine.build import build_problem
+
+# JAX, which other tests import into this process, warns of every fork.
+FORKS = pytest.mark.filterwarnings("ignore:os.fork")
 
 
 def digits(device="cpu", allow_import=(), deterministic=False, **changes):

@@ -15,13 +15,11 @@ from clrtool.engine.learner import Learner
 from clrtool.engine.samples import Samples
 from clrtool.engine.sweep import run_range_test
 from clrtool.errors import ConfigError
-from tests.engine.problems import digits
+from tests.engine.problems import FORKS, digits
 
 GENERATOR = np.random.default_rng(0)
 X, Y = torch.from_numpy(GENERATOR.normal(size=(300, 6)).astype(np.float32)), torch.arange(300) % 3
 LRS = np.geomspace(1e-3, 0.1, 40).tolist()
-# JAX, which other tests import into this process, warns of every fork.
-FORKS = pytest.mark.filterwarnings("ignore:os.fork")
 
 
 class Mapped(Dataset):

@@ -22,7 +22,7 @@ from clrtool.engine.stages import NoRequests, Stages, plain
 from clrtool.engine.sweep import run_range_test
 from clrtool.engine.verify import verify
 from clrtool.errors import ConfigError, Interrupted
-from tests.engine.problems import digits
+from tests.engine.problems import FORKS, digits
 
 SWEEP = SweepConfig(epochs=1.0, evaluations=6, seeds=2)
 GIVEN = SweepConfig(start_lr=1e-3, end_lr=1.0, epochs=1.0, evaluations=5, seeds=2)
@@ -171,6 +171,7 @@ def noisy(factory, workers):
     return digits(allow_import=["tests.*"], model={"factory": "tests.engine.test_stages:make_net"}, data=data)
 
 
+@FORKS
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("factory", ["make_noisy", "make_noisy_stream"])
 def test_data_that_is_read_at_random_is_read_alike_after_an_interruption(factory, workers):
@@ -183,6 +184,7 @@ def test_data_that_is_read_at_random_is_read_alike_after_an_interruption(factory
     assert stops == 2
 
 
+@FORKS
 def test_data_that_is_read_at_random_does_not_depend_on_the_number_of_workers():
     same(run_range_test(noisy("make_noisy", 0), GIVEN, 0), run_range_test(noisy("make_noisy", 2), GIVEN, 0))
 

@@ -1,0 +1,190 @@
+"""Runs of clrtool that are killed: how they are started, and what has to hold of their files at any time."""
+
+import hashlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from clrtool.config_file import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = {"config.yaml", "curve.csv", "result.json", "range_test.png", "schedule.png"}
+# Long enough for a run on a busy machine; a run that takes longer hangs.
+PATIENCE = 120
+# The title of a picture is the name of its folder: folders of runs that are compared are called the same.
+NAME = "digits"
+LONG = bool(os.environ.get("CLRTOOL_TORTURE"))
+
+
+def words(folder, *more, quiet=True):
+    """The command that is tortured: a range test of the digits, resumed when it is given again."""
+    how = ["--seeds", "3", "--device", "cpu", "--deterministic", "--checkpoint-every", "0.05"]
+    return ["rangetest", "digits", "-o", str(folder), *how, *(["-q"] if quiet else []), *map(str, more)]
+
+
+class Run:
+    """A process of clrtool that was forked by a zygote."""
+
+    def __init__(self, zygote, pid, ended, out, err):
+        self.zygote, self.pid, self._ended = zygote, pid, ended
+        self._out, self._err = out, err
+
+    def wait(self, timeout=PATIENCE):
+        """Its status as subprocess counts it: -9 if it was killed. Raises TimeoutError."""
+        return self._ended.result(timeout)
+
+    def ends_within(self, seconds):
+        """Wait for it this long at most."""
+        try:
+            self.wait(seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    def kill(self, number):
+        self.zygote.ask({"kill": self.pid, "signal": int(number)})
+
+    @property
+    def out(self):
+        return self._out.read_text()
+
+    @property
+    def err(self):
+        return self._err.read_text()
+
+
+class Zygote:
+    """The other end of ``zygote.py``; may be used by several threads."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+        command = [sys.executable, "-m", "tests.torture.zygote"]
+        self.errors = (folder / "zygote.err").open("w")
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors
+        )
+        self._asking, self._started, self._ended = threading.Lock(), queue.Queue(), {}
+        self._number = 0
+        threading.Thread(target=self._listen, daemon=True).start()
+        assert self._started.get(timeout=PATIENCE) is not None, (folder / "zygote.err").read_text()
+
+    def start(self, command, inject=None, cwd=None):
+        with self._asking:
+            self._number += 1
+            out, err = (self.folder / f"{self._number}.{name}" for name in ("out", "err"))
+            request = {"words": command, "cwd": str(cwd or self.folder), "stdout": str(out), "stderr": str(err)}
+            self._send(request | {"inject": inject or {}})
+            return Run(self, *self._started.get(timeout=PATIENCE), out, err)
+
+    def run(self, command, inject=None, cwd=None):
+        """Start and wait."""
+        run = self.start(command, inject, cwd)
+        run.status = run.wait()
+        return run
+
+    def ask(self, request):
+        with self._asking:
+            self._send(request)
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait(PATIENCE)
+        self._process.stdout.close()
+        self.errors.close()
+
+    def _send(self, request):
+        self._process.stdin.write((json.dumps(request) + "\n").encode())
+        self._process.stdin.flush()
+
+    def _listen(self):
+        for line in self._process.stdout:
+            answer = json.loads(line)
+            if "ended" in answer:
+                self._ended.pop(answer["ended"]).set_result(answer["status"])
+            elif "started" in answer:
+                future = self._ended[answer["started"]] = Future()
+                self._started.put((answer["started"], future))
+            else:
+                self._started.put(answer)
+        self._started.put(None)
+
+
+def contents(folder):
+    """Every file of a run by its name; a folder or a link in it shows as what it is."""
+    found = {}
+    for path in folder.iterdir():
+        plain = path.is_file() and not path.is_symlink()
+        found[path.name] = path.read_bytes() if plain else f"not a plain file: {path}"
+    return found
+
+
+def assert_same(folder, reference):
+    """A finished run has exactly the files of one that was not interrupted, byte for byte."""
+    found = contents(folder)
+    assert set(found) == set(reference), f"it holds {sorted(found)}"
+    assert found == reference, f"different: {sorted(name for name in found if found[name] != reference[name])}"
+
+
+def assert_whole(folder):
+    """What lies in the folder of a run that was killed is whole, each file by itself, or a temporary file."""
+    if not folder.exists():
+        return
+    for path in folder.rglob("*"):
+        if path.is_dir() or path.name.endswith(".tmp") or path.name == ".lock":
+            continue
+        assert_file_whole(path, folder)
+
+
+def assert_file_whole(path, folder):
+    data = path.read_bytes()
+    if path.name == "config.yaml":
+        assert data.endswith(b"\n")
+        load_config(path)
+    elif path.name == "result.json":
+        assert json.loads(data)["schema_version"]
+    elif path.suffix == ".png":
+        assert data.startswith(b"\x89PNG\r\n\x1a\n"), path
+        assert data.endswith(b"IEND\xaeB`\x82"), path
+    elif path.parent in (folder / "checkpoint", folder / "checkpoint-verify"):
+        number, _, digest = path.stem.partition("-")
+        assert path.suffix == ".pt", path
+        assert len(number) == 8, path
+        assert int(number) >= 0, path
+        assert hashlib.sha256(data).hexdigest() == digest, path
+    elif path.name == "curve.csv":
+        lines = data.decode().splitlines(keepends=True)
+        assert not lines or lines[0].startswith("seed,iteration,epoch,lr")
+        assert all(line.count(",") == 6 and line.endswith("\n") for line in lines[:-1])
+    else:
+        raise AssertionError(f"{path} is no file of a run")
+
+
+def at_once(check, cases):
+    """Check all cases, two at once: the time goes into the runs, which are processes of their own."""
+
+    def checked(case):
+        try:
+            check(case)
+        except Exception as error:
+            error.add_note(f"in the case of {case!r}")
+            raise
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [each.exception() for each in [pool.submit(checked, case) for case in cases]]
+    if errors := [error for error in found if error is not None]:
+        raise errors[0] if len(errors) == 1 else ExceptionGroup(f"{len(errors)} cases", errors)
+
+
+def wait_for(condition, seconds=PATIENCE):
+    """Wait until something is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.002)

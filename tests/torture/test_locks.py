@@ -1,0 +1,128 @@
+"""Two runs in one folder, another config in it, and links in the place of its files."""
+
+import shutil
+import signal
+
+import pytest
+
+from tests.torture.runs import NAME, assert_same, contents, wait_for, words
+
+REFUSED, MACHINE, HELD = 2, 4, 75
+
+
+@pytest.fixture
+def holder(zygote, tmp_path):
+    """A run that has begun and stands still."""
+    run = zygote.start(words(tmp_path / NAME))
+    wait_for(lambda: list((tmp_path / NAME).rglob("*.pt")))
+    run.kill(signal.SIGSTOP)
+    yield run
+    run.kill(signal.SIGCONT)
+    run.kill(signal.SIGKILL)
+    run.wait()
+
+
+@pytest.mark.parametrize("more", [[], ["--fresh"], ["sweep.epochs=2"], ["sweep.epochs=2", "--fresh"]])
+def test_the_second_run_in_a_folder_exits_75_and_names_the_first(zygote, reference, holder, tmp_path, more):
+    before = contents(tmp_path / NAME / "checkpoint")
+    second = zygote.run(words(tmp_path / NAME, *more))
+    if more == ["sweep.epochs=2"]:  # which could not have the folder anyway
+        assert second.status in (HELD, REFUSED), second.err
+    else:
+        assert second.status == HELD, second.err
+        assert str(holder.pid) in second.err
+    assert "Traceback" not in second.err
+    assert contents(tmp_path / NAME / "checkpoint") == before
+    holder.kill(signal.SIGCONT)
+    assert holder.wait() == 0, holder.err
+    assert_same(tmp_path / NAME, reference.files)
+
+
+def test_the_lock_of_a_process_that_was_killed_holds_nobody_up(zygote, reference, holder, tmp_path):
+    holder.kill(signal.SIGKILL)
+    assert holder.wait() == -signal.SIGKILL
+    run = zygote.run(words(tmp_path / NAME, quiet=False))
+    assert run.status == 0, run.err
+    assert "resumed" in run.err
+    assert_same(tmp_path / NAME, reference.files)
+
+
+def test_of_runs_that_start_at_once_one_trains(zygote, reference, tmp_path):
+    for number in range(3):
+        folder = tmp_path / str(number) / NAME
+        runs = [zygote.start(words(folder)) for _ in range(4)]
+        found = [run.wait() for run in runs]
+        assert found.count(0) >= 1, [run.err for run in runs]
+        assert set(found) <= {0, HELD}, [run.err for run in runs]
+        assert_same(folder, reference.files)
+
+
+def test_another_config_in_the_folder_is_refused_with_both_ways_out(zygote, reference, interrupted):
+    before, saved = contents(interrupted), contents(interrupted / "checkpoint")
+    run = zygote.run(words(interrupted, "sweep.epochs=2"))
+    assert run.status == REFUSED, run.err
+    assert "-o DIR" in run.err
+    assert "--fresh" in run.err
+    assert {name: data for name, data in contents(interrupted).items() if name != ".lock"} == before
+    assert contents(interrupted / "checkpoint") == saved
+    again = zygote.run(words(interrupted))
+    assert again.status == 0, again.err
+    assert_same(interrupted, reference.files)
+
+
+def test_fresh_replaces_a_run_that_was_interrupted(zygote, reference, interrupted):
+    run = zygote.run(words(interrupted, "--fresh", quiet=False))
+    assert run.status == 0, run.err
+    assert "resumed" not in run.err
+    assert_same(interrupted, reference.files)
+
+
+def test_fresh_with_another_config_takes_nothing_of_the_old_checkpoint(zygote, tmp_path, interrupted):
+    other = ["sweep.epochs=2", "seed=5"]
+    expected = zygote.run(words(tmp_path / "other" / NAME, *other))
+    run = zygote.run(words(interrupted, *other, "--fresh"))
+    assert (expected.status, run.status) in ((0, 0), (3, 3)), run.err
+    assert_same(interrupted, contents(tmp_path / "other" / NAME))
+
+
+# What a run writes anew is taken out of the folder with its link; what it reads or appends to is refused.
+LINKED = {"config.yaml": False, "curve.csv": False, "checkpoint": False, ".lock": False}
+LINKED |= {"result.json": True, "range_test.png": True, "schedule.png": True}
+
+
+@pytest.mark.parametrize("more", [[], ["--fresh"]], ids=["as it is", "fresh"])
+@pytest.mark.parametrize("name", LINKED)
+def test_a_link_in_the_place_of_a_file_of_a_run_is_not_followed(zygote, reference, interrupted, tmp_path, name, more):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    target = outside / name
+    if (interrupted / name).exists():
+        shutil.move(interrupted / name, target)
+    else:
+        target.write_bytes(reference.files.get(name, b""))
+    (interrupted / name).symlink_to(target)
+    before = contents(outside) if target.is_file() else contents(target)
+    run = zygote.run(words(interrupted, *more))
+    assert "Traceback" not in run.err
+    assert (contents(outside) if target.is_file() else contents(target)) == before
+    if run.status == 0 and LINKED[name]:
+        assert_same(interrupted, reference.files)
+    else:
+        assert run.status in (REFUSED, MACHINE), run.err
+
+
+def test_a_link_to_nothing_is_not_written_through(zygote, interrupted, tmp_path):
+    for name in ("curve.csv", "config.yaml"):
+        (interrupted / name).unlink()
+        (interrupted / name).symlink_to(tmp_path / f"new-{name}")
+    run = zygote.run(words(interrupted))
+    assert run.status in (REFUSED, MACHINE), run.err
+    assert not list(tmp_path.glob("new-*"))
+
+
+def test_the_folder_itself_may_be_a_link(zygote, reference, tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / NAME).symlink_to(tmp_path / "far")
+    run = zygote.run(words(tmp_path / NAME))
+    assert run.status == 0, run.err
+    assert set(contents(tmp_path / "far")) == set(reference.files)

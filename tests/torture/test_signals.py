@@ -1,0 +1,232 @@
+"""Signals: one saves and stops, a second stops at once, SIGUSR1 saves and goes on; the same command then continues."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tests.torture.conftest import STEP
+from tests.torture.runs import FILES, NAME, PATIENCE, assert_same, assert_whole, at_once, contents, wait_for, words
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+# Where a signal comes, and at which call.
+TRAINING = {
+    "in a step of the scout": (STEP, 20),
+    "in the first step of a sweep": (STEP, 110),
+    "in a step of the second seed": (STEP, 560),
+    "in an evaluation": ("clrtool.engine.learner:Learner.evaluate", 70),
+    "in an early evaluation": ("clrtool.engine.learner:Learner.evaluate", 3),
+    "while a checkpoint is begun": ("clrtool.engine.checkpoint:CheckpointFolder.save", 2),
+    "while a checkpoint is written": ("os:fsync", 8),
+}
+AFTERWARDS = {
+    "while the results are written": ("clrtool.report.run:write_run", 1),
+    "while a picture is drawn": ("clrtool.report.plots.range_test:plot_range_test", 1),
+    "while a picture is written": ("clrtool.report.plots.style:save_figure", 2),
+}
+BEFORE = {"while the data is loaded": ("clrtool.engine.build:build_problem", 1)}
+EVERYWHERE = BEFORE | TRAINING | AFTERWARDS
+
+
+def at(place, number, times=1):
+    return {"signal_at": [[*EVERYWHERE[place], int(number), times]]}
+
+
+def assert_goes_on(zygote, reference, folder, *, resumed=True):
+    assert_whole(folder)
+    run = zygote.run(words(folder, quiet=False))
+    assert run.status == 0, run.err
+    assert resumed is None or ("resumed" in run.err) == resumed, run.err
+    assert_same(folder, reference.files)
+
+
+@pytest.mark.parametrize("place", TRAINING)
+def test_one_signal_saves_and_stops_the_training_and_the_same_command_goes_on(zygote, reference, tmp_path, place):
+    def check(number):
+        folder = tmp_path / number.name / NAME
+        run = zygote.run(words(folder), at(place, number))
+        assert run.status == 128 + number, run.err
+        assert f"{number.name}: " in run.err
+        assert "saving" in run.err
+        assert "Traceback" not in run.err
+        assert "rror" not in run.err
+        assert run.out == ""
+        assert list((folder / "checkpoint").glob("*.pt"))
+        assert not list(folder.rglob("*.tmp"))
+        assert_goes_on(zygote, reference, folder)
+
+    at_once(check, STOPPING)
+
+
+@pytest.mark.parametrize("place", BEFORE | AFTERWARDS)
+def test_one_signal_outside_the_training_stops_and_the_same_command_does_what_is_missing(
+    zygote, reference, tmp_path, place
+):
+    def check(number):
+        folder = tmp_path / number.name / NAME
+        run = zygote.run(words(folder), at(place, number))
+        assert run.status == 128 + number, run.err
+        assert f"{number.name}: " in run.err
+        assert "Traceback" not in run.err
+        assert "rror" not in run.err
+        assert not list(folder.rglob("*.tmp"))
+        assert_goes_on(zygote, reference, folder, resumed=False)
+
+    at_once(check, STOPPING)
+
+
+@pytest.mark.parametrize("place", EVERYWHERE)
+def test_two_signals_stop_at_once_and_the_same_command_goes_on(zygote, reference, tmp_path, place):
+    def check(number):
+        folder = tmp_path / number.name / NAME
+        run = zygote.run(words(folder), at(place, number, times=2))
+        # where nothing has to be saved the first one is enough, and the process is gone before the second
+        assert run.status == -number or (place not in TRAINING and run.status == 128 + number), run.err
+        assert "Traceback" not in run.err
+        assert_goes_on(zygote, reference, folder, resumed=None)
+
+    at_once(check, STOPPING)
+
+
+def test_the_second_signal_may_be_the_other_one(zygote, reference, tmp_path):
+    def check(first):
+        second = next(number for number in STOPPING if number != first)
+        folder = tmp_path / first.name / NAME
+        run = zygote.run(words(folder), {"signal_at": [[STEP, 400, int(first), 1], [STEP, 400, int(second), 1]]})
+        assert run.status == -second, run.err
+        assert_goes_on(zygote, reference, folder)
+
+    at_once(check, STOPPING)
+
+
+def test_the_second_signal_may_come_when_the_interpreter_ends(zygote, reference, tmp_path):
+    def check(number):
+        folder = tmp_path / number.name / NAME
+        run = zygote.run(words(folder), {"signal_at": [[STEP, 400, int(number), 1]], "signal_at_exit": int(number)})
+        assert run.status == -number, run.err
+        assert "Traceback" not in run.err
+        assert_goes_on(zygote, reference, folder)
+
+    at_once(check, STOPPING)
+
+
+def test_sigusr1_changes_nothing_but_that_the_state_is_saved(zygote, reference, tmp_path):
+    def check(place):
+        folder = tmp_path / place / NAME
+        run = zygote.run(words(folder), at(place, signal.SIGUSR1, times=3))
+        assert run.status == 0, run.err
+        assert_same(folder, reference.files)
+
+    at_once(check, EVERYWHERE)
+
+
+def test_what_sigusr1_saved_is_gone_on_with(zygote, reference, tmp_path):
+    folder = tmp_path / NAME
+    rare = ["--checkpoint-every", "1000"]
+    died = zygote.run(words(folder, *rare), {"signal_at": [[STEP, 50, int(signal.SIGKILL), 1]]})
+    assert died.status == -signal.SIGKILL
+    assert not list(folder.rglob("*.pt"))
+    places = [[STEP, 50, int(signal.SIGUSR1), 1], [STEP, 53, int(signal.SIGKILL), 1]]
+    died = zygote.run(words(folder, *rare), {"signal_at": places})
+    assert died.status == -signal.SIGKILL
+    assert len(list(folder.rglob("*.pt"))) == 1
+    assert_goes_on(zygote, reference, folder)
+
+
+def test_signals_one_after_another_stop_each_start_and_lose_nothing(zygote, reference, tmp_path):
+    folder, starts = tmp_path / NAME, 0
+    while True:
+        starts += 1
+        run = zygote.run(words(folder), {"signal_at": [[STEP, 37, int(signal.SIGTERM), 1]]})
+        if run.status == 0:
+            break
+        assert run.status == 128 + signal.SIGTERM, run.err
+        assert starts < 100, "the steps before a signal are lost"
+    assert starts > 10
+    assert_same(folder, reference.files)
+
+
+class Process:
+    """``python -m clrtool`` as it is started from a shell, and when it said what."""
+
+    def __init__(self, *command):
+        command = [sys.executable, "-m", "clrtool", *map(str, command)]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1"}
+        )
+        self.lines = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.process.stderr:
+            self.lines.append((time.monotonic(), line))
+
+    @property
+    def err(self):
+        return "".join(line for _, line in self.lines)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.wait()
+        self.process.stderr.close()
+
+    def wait(self):
+        status = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return status
+
+
+# An iteration of a fifth of a second.
+SLOW = ["model.args.hidden=[2000,2000]", "data.batch_size=700", "sweep.start_lr=1e-4", "sweep.end_lr=1", "--seeds", "1"]
+
+
+def test_the_message_comes_within_a_second_of_the_signal(tmp_path):
+    number = signal.SIGTERM
+    folder = tmp_path / NAME
+    command = ["rangetest", "digits", *SLOW, "sweep.epochs=60", "-o", folder, "--device", "cpu"]
+    with Process(*command) as run:
+        rows = folder / "curve.csv"
+        wait_for(lambda: rows.exists() and rows.read_text().count("\n") > 2)
+        time.sleep(0.7)
+        begin = time.monotonic()
+        run.process.send_signal(number)
+        wait_for(lambda: any(f"{number.name}: " in line for _, line in run.lines))
+        said = next(when for when, line in run.lines if f"{number.name}: " in line)
+        assert said - begin < 1
+        assert run.wait() == 128 + number, run.err
+        assert "Traceback" not in run.err
+    assert list((folder / "checkpoint").glob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("number", "seconds"), [(signal.SIGTERM, 0), (signal.SIGINT, 0.7), (signal.SIGTERM, 1.4), (signal.SIGINT, 2)]
+)
+def test_a_signal_while_torch_is_imported_stops_without_a_traceback(tmp_path, number, seconds):
+    with Process("rangetest", "digits", "-o", tmp_path / NAME, "--device", "cpu", "sweep.epochs=50") as run:
+        wait_for(lambda: "loading torch" in run.err)
+        time.sleep(seconds)
+        run.process.send_signal(number)
+        assert run.wait() == 128 + number, run.err
+        assert "Traceback" not in run.err
+
+
+def test_a_process_of_its_own_ends_with_the_files_of_one_that_was_forked(reference, tmp_path):
+    folder = tmp_path / NAME
+    with Process(*words(folder)) as run:
+        wait_for(lambda: list(folder.rglob("*.pt")))
+        run.process.send_signal(signal.SIGTERM)
+        assert run.wait() == 128 + signal.SIGTERM, run.err
+    with Process(*words(folder)) as run:
+        assert run.wait() == 0, run.err
+    found = contents(folder)
+    assert set(found) == FILES
+    assert_whole(folder)

@@ -1,0 +1,148 @@
+"""A process that has imported everything once, and forks a run of clrtool for each request.
+
+It reads requests, one JSON object a line, from stdin, and answers on stdout:
+
+``{"words": [...], "cwd": DIR, "stdout": FILE, "stderr": FILE, "inject": {...}}`` starts ``clrtool WORDS`` and is answered
+with ``{"started": PID}``; ``{"kill": PID, "signal": N}`` sends a signal, unless that process has ended; and
+``{"ended": PID, "status": CODE}`` is said of each when it has, as subprocess counts it: -9 of one that was killed.
+
+Nothing is ever computed here, for a fork after a pool of threads was started would hang. What ``inject`` may hold is
+in ``faults.py``. When stdin ends, all that still runs is killed.
+"""
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import select
+import signal
+import sys
+
+from tests.torture import faults
+
+# What a run imports on its way, by name: without them each fork would import them again.
+ON_THE_WAY = (
+    "matplotlib.backends.backend_agg",
+    "matplotlib.font_manager",
+    "pydantic._internal._serializers",
+    "torch",
+    "torch._dynamo",
+    "torch.utils.data",
+    *(f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "Ppm")),
+)
+
+
+def preload():
+    """Import clrtool as a whole, and what its functions import when they are called."""
+    import clrtool
+
+    for module in pkgutil.walk_packages(clrtool.__path__, "clrtool."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for name in ON_THE_WAY:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    gc.freeze()
+
+
+class Zygote:
+    def __init__(self, requests, answers):
+        self.requests, self.answers = requests, answers
+        self.rest = b""
+        # a pipe that nobody writes to ends with the last process that holds it
+        self.running = {}
+
+    def serve(self):
+        """Answer requests. Returns, in the child that was forked for it, the request to become."""
+        while True:
+            for ready in select.select([self.requests, *self.running], [], [])[0]:
+                if ready != self.requests:
+                    self.bury(ready)
+                    continue
+                data = os.read(self.requests, 1 << 16)
+                if not data:
+                    return None
+                *lines, self.rest = (self.rest + data).split(b"\n")
+                for line in lines:
+                    request = json.loads(line)
+                    if "kill" in request:
+                        self.kill(request["kill"], request["signal"])
+                    elif self.fork():
+                        return request
+
+    def fork(self):
+        """Whether this is the child."""
+        life, alive = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            for descriptor in (self.requests, self.answers, life, *self.running):
+                os.close(descriptor)
+            return True
+        os.close(alive)
+        self.running[life] = pid
+        self.say(started=pid)
+        return False
+
+    def kill(self, pid, number):
+        if pid in self.running.values():
+            os.kill(pid, number)
+
+    def bury(self, life):
+        os.close(life)
+        pid = self.running.pop(life)
+        self.say(ended=pid, status=os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+    def say(self, **answer):
+        os.write(self.answers, (json.dumps(answer) + "\n").encode())
+
+    def end(self):
+        for pid in self.running.values():
+            os.kill(pid, signal.SIGKILL)
+
+
+def become(request):
+    """Be ``clrtool WORDS``, as if it had been started from a shell."""
+    from clrtool.cli.main import main
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.chdir(request["cwd"])
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        descriptor = os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    faults.inject(**request.get("inject") or {})
+    try:
+        main(request["words"])
+    except SystemExit as stop:
+        code = stop.code or 0
+    # all that an interpreter does for others at its end; taking down torch would take a third of the time of a run
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
+def serve():
+    requests, answers = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    os.close(nothing)
+    # one that was started in the background by a shell would ignore it, and so would its children
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    preload()
+    zygote = Zygote(requests, answers)
+    zygote.say(ready=os.getpid())
+    request = zygote.serve()
+    if request is None:
+        zygote.end()
+        sys.exit(0)
+    become(request)
+
+
+if __name__ == "__main__":
+    serve()
