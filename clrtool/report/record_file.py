@@ -31,8 +31,7 @@ def load(file: Path) -> dict[str, Any]:
     except ConfigError:
         raise
     except FileNotFoundError as error:
-        what = f"{file.parent} is not a finished run" if file.name == "result.json" else f"{file}: no such file"
-        raise ConfigError(what) from error
+        raise ConfigError(_missing(file)) from error
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
     if not isinstance(values, dict):
@@ -43,6 +42,13 @@ def load(file: Path) -> dict[str, Any]:
     if (version > PLAN_VERSION or "sha256" in values) and values.get("sha256") != sha256_of(values):
         raise changed(file)
     return values
+
+
+def _missing(file: Path) -> str:
+    if file.name != "result.json":
+        return f"{file}: no such file"
+    begun = (file.parent / "curve.csv").exists()
+    return f"{file.parent} is not a finished run" + ("; the command that began it goes on with it" if begun else "")
 
 
 def sha256_of(values: Mapping[str, Any]) -> str:

@@ -218,6 +218,18 @@ def test_on_cuda_an_interrupted_test_measures_the_same_by_the_deterministic_swit
     same(found, whole)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_cuda_without_the_switch_an_interrupted_test_has_bounds_within_the_intervals():
+    problem = digits("cuda")
+    whole = run_range_test(problem, SWEEP, 0)
+    found, stops = interrupted(lambda stages: run_range_test(problem, SWEEP, 0, stages=stages), [9, 40])
+    assert stops == 2
+    one, other = (find_bounds(each.curves, each.heldout_samples, each.chance) for each in (whole, found))
+    for name in ("base_lr", "max_lr"):
+        low, high = getattr(one, f"{name}_interval")
+        assert low <= getattr(other, name) <= high
+
+
 def test_short_runs_go_on_where_they_were_interrupted():
     problem = digits(plan={"epochs": 4.0})
     sweep = run_range_test(problem, GIVEN, 0)

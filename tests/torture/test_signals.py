@@ -1,5 +1,6 @@
 """Signals: one saves and stops, a second stops at once, SIGUSR1 saves and goes on; the same command then continues."""
 
+import json
 import os
 import signal
 import subprocess
@@ -230,3 +231,8 @@ def test_a_process_of_its_own_ends_with_the_files_of_one_that_was_forked(referen
     found = contents(folder)
     assert set(found) == FILES
     assert_whole(folder)
+
+
+def test_under_json_an_interruption_is_one_object_too(zygote, tmp_path):
+    run = zygote.run(words(tmp_path / NAME, "--json"), at("in a step of the second seed", signal.SIGTERM))
+    assert (run.status, json.loads(run.out)["status"], json.loads(run.out)["code"]) == (143, "interrupted", 143)
