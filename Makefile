@@ -23,7 +23,7 @@ demo: setup ## range test, plan and pictures of the handwritten digits
 test: setup ## run all tests and doctests
 	$(BIN)/python -m pytest
 
-torture: setup ## kills, signals, full disks, damaged and hostile files, in their long form: about an hour
+torture: setup ## kills, signals, full disks, damaged and hostile files, in their long form: a quarter of an hour
 	CLRTOOL_TORTURE=1 $(BIN)/python -m pytest tests/torture tests/cli/test_hostile_configs.py tests/test_words.py
 
 check: setup ## lint, format and types, a scan for unsafe calls, and dependencies: consistent and without known holes

@@ -100,6 +100,8 @@ class DataConfig(Component):
     batch_size: Annotated[int, Field(ge=1, le=10**7)] = 128
     heldout: Annotated[Annotated[int, Field(ge=1, le=10**9)] | Auto, Field(union_mode="left_to_right")] = "auto"
     batch: FactoryName | None = None
+    normalize: Literal["auto", "mean_image"] = "auto"
+    shuffle: bool = True
     augment: AugmentConfig = AugmentConfig()
     placement: Literal["auto", "device", "loader"] = "auto"
     workers: Annotated[Annotated[int, Field(ge=0, le=64)] | Auto, Field(union_mode="left_to_right")] = "auto"
@@ -121,7 +123,7 @@ class GroupRule(_Tree):
 
 
 class OptimizerConfig(Component):
-    """Any ``torch.optim`` class by name; its learning rate is what the sweep sets."""
+    """Any ``torch.optim`` class or ``caffe_sgd`` by name; its learning rate is what the sweep sets."""
 
     default_name = "SGD"
 

@@ -90,8 +90,9 @@ def measure(job: Job, record: RunRecord | None, *, verify: bool) -> RunRecord:
         _finish(job, record)
         return record
     say("loading torch and the data", quiet=job.quiet)
-    from clrtool.engine.checkpoint import CheckpointFolder, saved_parts
+    from clrtool.engine.checkpoint import CheckpointFolder
     from clrtool.engine.problem import free_memory
+    from clrtool.engine.resume import saved_parts
     from clrtool.report.run import open_run
 
     parts = None if job.fresh else saved_parts(CheckpointFolder(job.folder / (SWEEP if record is None else VERIFY)))
@@ -145,7 +146,8 @@ def _measure(job: Job, record: RunRecord | None, parts: int | None, *, verify: b
 
 def _stages(job: Job, problem: Problem, name: str) -> Stages:
     """The stages of the sweep or of ``--verify``, from a checkpoint if there is one."""
-    from clrtool.engine.checkpoint import CheckpointFolder, open_stages
+    from clrtool.engine.checkpoint import CheckpointFolder
+    from clrtool.engine.resume import open_stages
 
     stages, text = open_stages(
         CheckpointFolder(job.folder / name), problem, job.settings.sha256(), job.signals, job.every

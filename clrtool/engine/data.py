@@ -20,7 +20,7 @@ from clrtool.engine.imports import FactoryImport, call
 from clrtool.engine.lazy import Lazy, Stream
 from clrtool.engine.losses import takes_values
 from clrtool.engine.machine import memory_of
-from clrtool.engine.prepare import Preparation, channel_statistics
+from clrtool.engine.prepare import STATISTICS, Preparation
 from clrtool.engine.samples import (
     Samples,
     as_classes,
@@ -73,13 +73,15 @@ class Data:
 
     def feed(self, config: DataConfig, device: torch.device, *, channels_last: bool) -> tuple[Feed, Samples]:
         """The training set as batches on the device, and the held-out set as a model takes it."""
-        mean, std = channel_statistics(self.first.inputs)
+        mean, std = STATISTICS[config.normalize](self.first.inputs)
         preparation = Preparation(mean.to(device), std.to(device), config.augment, channels_last)
         heldout = settled(self.heldout.to(device), replace(preparation, augment=AugmentConfig()))
         if isinstance(self.train, Samples):
-            return Resident(settled(self.train.to(device), preparation), preparation, config.batch_size), heldout
+            samples = settled(self.train.to(device), preparation)
+            return Resident(samples, preparation, config.batch_size, config.shuffle), heldout
         workers = usual_workers(self.train) if config.workers == "auto" else config.workers
-        feed = Streamed(self.train, self.convert, preparation, config.batch_size, self.size, workers, device)
+        size = config.batch_size
+        feed = Streamed(self.train, self.convert, preparation, size, self.size, workers, device, shuffle=config.shuffle)
         return feed, heldout
 
 
@@ -118,6 +120,9 @@ def load_data(config: RangeTestConfig, device: torch.device, *, download: bool, 
         train = first
         check_classes(first, num_outputs)
     _check_augment(data, first)
+    _check_mean_image(data, len(first), size)
+    if not data.shuffle:
+        _check_order(first.targets if isinstance(train, Samples) else getattr(train, "labels", None))
     return Data(train, first, heldout, size, num_outputs, convert)
 
 
@@ -217,3 +222,25 @@ def _size(train: Part, config: DataConfig) -> int:
 def _check_augment(config: DataConfig, first: Samples) -> None:
     if config.augment != AugmentConfig() and (not isinstance(first.inputs, Tensor) or first.inputs.ndim != 4):
         raise ConfigError("data.augment changes images (channels, height, width); the data gives none")
+
+
+def _check_mean_image(config: DataConfig, seen: int, size: int) -> None:
+    """Raise ConfigError where the mean image would be that of some samples: of 256 it is off by 4 of 255."""
+    if config.normalize == "mean_image" and seen < size:
+        raise ConfigError(
+            f"data.normalize = mean_image needs the whole training set in memory, and {seen} of {size} samples were "
+            "read; set data.placement to device, or data.normalize to auto"
+        )
+
+
+def _check_order(labels: Tensor | Sequence[int] | None) -> None:
+    """Raise ConfigError for samples that lie class by class, as an image_folder reads them."""
+    if labels is None:
+        return
+    classes = torch.as_tensor(labels)
+    whole = classes.ndim == 1 and not classes.is_floating_point()
+    if whole and classes[0] < classes[-1] and bool((classes[1:] >= classes[:-1]).all()):
+        raise ConfigError(
+            "data.shuffle = false takes the samples in the order of the data, which here is class by class: a batch "
+            "would show one class alone. Leave it true, or give data in mixed order, as torchvision.CIFAR10 is"
+        )

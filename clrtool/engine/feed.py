@@ -1,6 +1,8 @@
 """Feeds: batches of the training set on the device, in an order that is a function of (seed, epoch).
 
 A resident feed holds all samples on the device and gathers a batch; a streamed one reads it through a DataLoader.
+Without shuffling samples come in the order of the data, over and over: an epoch begins where the one before it ended,
+as Caffe reads its database.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ class Resident:
     samples: Samples
     preparation: Preparation
     batch_size: int
+    shuffle: bool = True
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -62,7 +65,7 @@ class Resident:
     def order(self, seed: int, epoch: int) -> Order:
         generator = np.random.default_rng([seed, epoch])
         size, device = len(self.samples), self.samples.targets.device
-        places = send(generator.permutation(size), device)
+        places = send(_order(self, epoch, generator), device)
         draws = self.preparation.draw(generator, size, parts_of(self.samples.inputs)[0].shape)
         return Order(places, None if draws is None else send(draws, device))
 
@@ -80,6 +83,14 @@ class Resident:
         """The samples of some places, prepared. Made of operations on the device alone, of fixed shape."""
         inputs = map_inputs(lambda rows: select(rows, places), self.samples.inputs)
         return self.preparation(inputs, draws), self.samples.targets.index_select(0, places)
+
+
+def _order(feed: Resident | Streamed, epoch: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """All places, shuffled or in the order of the data, from where the batches of the epochs before ended."""
+    if feed.shuffle:
+        return generator.permutation(len(feed))
+    start = epoch * feed.iterations_per_epoch * feed.batch_size
+    return (start + np.arange(len(feed))) % len(feed)
 
 
 def send(array: NDArray[Any], device: torch.device) -> Tensor:
@@ -107,6 +118,7 @@ class Streamed:
     workers: int
     device: torch.device
     classes: int | None = None  # that labels may have, once a model says how many
+    shuffle: bool = True
 
     def __len__(self) -> int:
         return self.size
@@ -209,7 +221,7 @@ class _Places:
     def __iter__(self) -> Iterator[tuple[int, int, list[int]]]:
         epoch, position = divmod(self.start, self.feed.iterations_per_epoch)
         while True:
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.feed))
+            order = _order(self.feed, epoch, np.random.default_rng([self.seed, epoch]))
             for batch in range(position, self.feed.iterations_per_epoch):
                 places = order[batch * self.feed.batch_size :][: self.feed.batch_size].tolist()
                 yield self.seed, epoch * self.feed.iterations_per_epoch + batch, places

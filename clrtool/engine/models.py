@@ -1,4 +1,4 @@
-"""Built-in models: ``mlp``, ``convnet`` and the CIFAR ``resnet``, beside the transformers."""
+"""Built-in models: ``mlp``, ``convnet`` and the CIFAR ``resnet``, beside the transformers and Caffe's networks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clrtool.engine.attention import gpt, vit
+from clrtool.engine.caffe_models import cifar10_full, cifar10_quick
 from clrtool.engine.machine import total_memory
 from clrtool.engine.shapes import Depth, Shape, Size, Sizes, image_shape
 from clrtool.errors import ConfigError, MachineError
@@ -110,4 +111,4 @@ def sized(make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     return build
 
 
-MODELS = {make.__name__: sized(make) for make in (mlp, convnet, resnet, vit, gpt)}
+MODELS = {make.__name__: sized(make) for make in (mlp, convnet, resnet, vit, gpt, cifar10_full, cifar10_quick)}

@@ -14,10 +14,14 @@ from torch.optim import Optimizer
 
 from clrtool.config import GroupRule, OptimizerConfig
 from clrtool.core.record import Group
+from clrtool.engine.caffe_sgd import CaffeSGD
 from clrtool.engine.imports import FactoryImport, call
 from clrtool.engine.weights import matching
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
+
+# Optimizers that torch lacks.
+OWN: dict[str, type[Optimizer]] = {"caffe_sgd": CaffeSGD}
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class OptimizerRecipe:
 
     @property
     def parameters(self) -> frozenset[str]:
-        """The names of the arguments of a class of torch; none of a factory's, which may take them and not obey."""
+        """The names of the arguments of a named class; none of a factory's, which may take them and not obey."""
         return frozenset() if self.config.factory else frozenset(inspect.signature(self.build).parameters)
 
 
@@ -59,7 +63,7 @@ def make_optimizer_recipe(config: OptimizerConfig, factory: FactoryImport) -> Op
         return OptimizerRecipe(factory(config.factory, "optimizer.factory"), config)
     if config.name == "LBFGS":
         raise ConfigError("optimizer.name: LBFGS searches along a line, so its steps do not follow the learning rate")
-    classes = {name: kind for name, kind in vars(torch.optim).items() if isinstance(kind, type)}
+    classes = {name: kind for name, kind in vars(torch.optim).items() if isinstance(kind, type)} | OWN
     known = [
         name for name, kind in classes.items() if issubclass(kind, Optimizer) and name not in ("Optimizer", "LBFGS")
     ]

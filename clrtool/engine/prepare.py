@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clrtool.config import AugmentConfig
 from clrtool.engine.samples import Inputs, map_inputs
+from clrtool.errors import ConfigError
 
 # Columns of the draws: offsets of the crop, whether to flip, centre of the cutout.
 DRAWS = 5
@@ -21,7 +22,7 @@ class Preparation:
     """What happens to a batch of inputs. Only a single tensor of images is changed; other inputs stay as they are.
 
     Args:
-        mean, std: per channel, applied to uint8 images as ``(x - mean) / std``.
+        mean, std: per channel or per pixel, applied to uint8 images as ``(x - mean) / std``.
         augment: random changes; pixels that they bring in from outside are 0, the mean.
         channels_last: whether images are laid out as NHWC in memory.
     """
@@ -36,7 +37,7 @@ class Preparation:
         return self.augment != AugmentConfig()
 
     def normalize(self, inputs: Inputs) -> Inputs:
-        """uint8 images as float32 with mean 0 and standard deviation 1."""
+        """uint8 images as float32 with mean 0, and standard deviation 1 but for ``mean_image``."""
         if isinstance(inputs, Tensor) and inputs.dtype == torch.uint8:
             return (inputs.float() - self.mean) / self.std
         return inputs
@@ -97,3 +98,18 @@ def channel_statistics(inputs: Inputs) -> tuple[Tensor, Tensor]:
     std = (share @ values.square() - mean.square()).clamp(min=0).sqrt()
     std[std == 0] = 1  # a channel of one value carries nothing, and 0 / 0 would
     return mean.float()[:, None, None], std.float()[:, None, None]
+
+
+def mean_image(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """Mean of each pixel of uint8 images, (C, H, W), and a deviation of 1: the scale of 0 to 255 stays.
+
+    Source: Caffe, compute_image_mean.cpp and data_transformer.cpp.
+    """
+    if not isinstance(inputs, Tensor) or inputs.dtype != torch.uint8 or inputs.ndim != 4:
+        raise ConfigError("data.normalize = mean_image needs uint8 images (channels, height, width); set it to auto")
+    # In whole numbers, so exact, and in parts, for torch widens all that it adds up at once.
+    parts = [inputs[start : start + 1000].sum(0, dtype=torch.int64) for start in range(0, len(inputs), 1000)]
+    return (torch.stack(parts).sum(0).double() / len(inputs)).float(), torch.ones(())
+
+
+STATISTICS = {"auto": channel_statistics, "mean_image": mean_image}

@@ -16,8 +16,9 @@ from clrtool.config import SweepConfig
 from clrtool.core.bounds import find_bounds
 from clrtool.core.plan import make_plan
 from clrtool.engine.captured import Captured
-from clrtool.engine.checkpoint import CheckpointFolder, open_stages
+from clrtool.engine.checkpoint import CheckpointFolder
 from clrtool.engine.learner import Learner
+from clrtool.engine.resume import open_stages
 from clrtool.engine.stages import NoRequests, Stages, plain
 from clrtool.engine.sweep import run_range_test
 from clrtool.engine.verify import verify

@@ -1,0 +1,91 @@
+"""Going on with a test that was interrupted: from its checkpoint to its stages, if they are of the same test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clrtool.engine.checkpoint import CheckpointFolder
+from clrtool.engine.problem import Problem, environment
+from clrtool.engine.stages import FORMAT, Requests, Stages
+from clrtool.errors import ConfigError
+from clrtool.words import count
+
+
+def open_stages(
+    folder: CheckpointFolder, problem: Problem, config_sha256: str, requests: Requests, every: float
+) -> tuple[Stages, str]:
+    """The stages of a range test, those of the checkpoint if the folder holds one; and what to say of that.
+
+    Args:
+        requests: what signals ask for.
+        every: seconds between two checkpoints.
+
+    Raises:
+        ConfigError: the checkpoint is of another run than this one would be.
+    """
+    about: dict[str, Any] = {
+        "config_sha256": config_sha256,
+        "data_sha256": problem.data_sha256,
+        "sources": dict(problem.sources),
+        "deterministic": problem.deterministic,
+        "device": problem.device.type,
+        "micro_batches": problem.training.micro_batches,
+        "environment": dict(environment(problem.device)),
+    }
+    values, damaged = folder.load()
+    said = [f"{file.name[:8]} is damaged" for file in damaged]
+    if values is None:
+        said += ["starting over"] if damaged else []
+    else:
+        _check(values, about, folder.folder.parent)
+        values["warnings"] = (*values["warnings"], *_moved(values["environment"], about["environment"]))
+        said += [_resumed(values)]
+    text = f"{folder.folder}: {'; '.join(said)}" if said else ""
+    return Stages(folder, requests, every, about, values), text
+
+
+def saved_parts(folder: CheckpointFolder) -> int | None:
+    """The micro-batches that an interrupted test had come to where memory was short; None if there is no checkpoint."""
+    values = folder.load().values
+    return None if values is None else int(values.get("micro_batches", 1))
+
+
+def _check(saved: Mapping[str, Any], about: Mapping[str, Any], run: Path) -> None:
+    """Raise ConfigError if a checkpoint is of another run."""
+    switch = "without" if about["deterministic"] else "with"
+    differs = {
+        "format": f"{run} holds a checkpoint of another version of clrtool",
+        "config_sha256": f"{run} was begun with another config",
+        "data_sha256": f"{run} was begun on other data than there is now",
+        "sources": f"{run} was begun with other code or weights than there are now ({_others(saved, about)})",
+        "deterministic": f"{run} was begun {switch} --deterministic",
+        "device": f"{run} was begun on {saved.get('device')}, and this is {about['device']}",
+    }
+    now = {**about, "format": FORMAT}
+    for name, what in differs.items():
+        if saved.get(name) != now[name]:
+            raise ConfigError(
+                f"{what}: go on as it was begun, run it anew with --fresh, or give another folder with -o"
+            )
+
+
+def _others(saved: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    """The names of the sources that have changed."""
+    before, now = saved.get("sources") or {}, about["sources"]
+    return ", ".join(name for name in sorted({*before, *now}) if before.get(name) != now.get(name))
+
+
+def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What to say of a test that goes on in another environment."""
+    changed = [f"{name} was {before.get(name)} and is {now[name]}" for name in now if before.get(name) != now[name]]
+    return [f"Interrupted and resumed where {'; '.join(changed)}: equal up to rounding."] if changed else []
+
+
+def _resumed(values: Mapping[str, Any]) -> str:
+    running, finished = values["running"], count(len(values["finished"]), "stage")
+    if not running:
+        return f"resumed with {finished} finished"
+    name, iteration = running["name"].partition(" from ")[0], running["start"] + max(map(len, running["losses"]))
+    return f"resumed with {finished} finished; {name} goes on after iteration {iteration:,}"
