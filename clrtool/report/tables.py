@@ -154,7 +154,7 @@ def _outcomes(sweep: SweepRecord) -> str:
     parts = []
     for outcome, rates in groups.items():
         who = f"{counts[outcome]} of {len(sweep.curves)} seeds: " if len(counts) > 1 else ""
-        at = f", at {' and '.join(dict.fromkeys(rates))}" if rates else ""
+        at = f", at {', '.join(dict.fromkeys(rates))}" if rates else ""
         parts.append(f"{who}{outcome.value.removesuffix('.')}{at}.")
     return " ".join(parts)
 
