@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from clrtool.cli.console import Progress, say
 from clrtool.cli.signals import Signals
-from clrtool.errors import ConfigError, OutOfMemoryError, as_config_error
+from clrtool.errors import ConfigError, MachineError, OutOfMemoryError, as_config_error
 
 if TYPE_CHECKING:
     from clrtool.config import PlanConfig, RangeTestConfig
@@ -61,10 +63,7 @@ def is_complete(job: Job, record: RunRecord, *, verify: bool) -> bool:
     if job.source["deterministic"] and not record.environment.get("deterministic"):
         raise ConfigError(f"{job.folder} was measured without --deterministic: --fresh runs it anew")
     if job.settings.data.name not in (None, "digits"):  # code is not run to show a result, and the digits are ours
-        from clrtool.engine.build import data_sha256
-
-        download, device = job.source["download"], job.source["device"]
-        _check_data(job, record, data_sha256(job.settings, device=device, download=download))
+        _check_data_again(job, record)
     left = [job.folder / SWEEP, job.folder / lock.NAME, *temporary_files(job.folder)]  # by a run that was killed
     is_clean = has_pictures(job.folder, record) and not any(path.exists() for path in left)
     return is_clean and not _is_to_verify(record, verify=verify)
@@ -72,6 +71,20 @@ def is_complete(job: Job, record: RunRecord, *, verify: bool) -> bool:
 
 def _is_to_verify(record: RunRecord, *, verify: bool) -> bool:
     return verify and record.plan is not None and record.verification is None
+
+
+def _check_data_again(job: Job, record: RunRecord) -> None:
+    """Hold the data against that of a finished run, if it is there still."""
+    from clrtool.engine.build import data_sha256
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            found = data_sha256(job.settings, device=job.source["device"], download=job.source["download"])
+    except MachineError as error:
+        say(f"{error}: {job.folder} is shown without a look at its data", quiet=job.quiet)
+        return
+    if found.partition(":")[1] == record.data_sha256.partition(":")[1]:  # both of the whole set, or both of some of it
+        _check_data(job, record, found)
 
 
 def _check_data(job: Job, record: RunRecord, data_sha256: str) -> None:

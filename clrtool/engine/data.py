@@ -43,6 +43,8 @@ ENOUGH_HELDOUT, LARGEST_SHARE = 2500, 5
 RESIDENT_BYTES = 2 * 2**30
 # Bytes of images that a CPU holds as float32, which spares it half of a small network's time.
 FLOAT_BYTES = 2**30
+# In front of the hash of a set that is not read as a whole; whether it is may depend on the room on a device.
+SOME = "some:"
 # Samples of a streamed set that are read before it is trained on.
 SEEN = 256
 
@@ -68,8 +70,9 @@ class Data:
     convert: Callable[[Samples], Samples]
 
     def sha256(self) -> str:
-        """Hash of both sets; of a set that is streamed, of some of it."""
-        return sha256(self.first, self.heldout)
+        """Hash of both sets; of a set that is streamed, of some of it, which is said in front."""
+        part = "" if isinstance(self.train, Samples) else SOME
+        return part + sha256(self.first, self.heldout)
 
     def feed(self, config: DataConfig, device: torch.device, *, channels_last: bool) -> tuple[Feed, Samples]:
         """The training set as batches on the device, and the held-out set as a model takes it."""

@@ -141,6 +141,11 @@ def test_a_dataset_that_changed_between_two_starts_is_noticed(cli, tmp_path, mon
     assert changed.code == 2
     assert "was measured on other data than there is now: --fresh runs it anew" in changed.err
     assert cli(*words, "--fresh").code in (0, 3)
+    (tmp_path / "a.npz").unlink()
+    gone = cli(*words[:-3], *words[-2:])
+    assert gone.code in (0, 3)
+    assert "a.npz does not exist" in gone.err
+    assert "is shown without a look at its data" in gone.err
 
 
 def test_deterministic_results_hold_no_times_and_are_not_mixed_with_others(cli, tmp_path):
