@@ -50,7 +50,7 @@ def test_the_readme_gives_every_command_and_option_by_its_real_name(process):
     for command in set(re.findall(r"`?clrtool ([a-z]+)", README)) - {"runs"}:
         assert process(command, "--help").returncode == 0, command
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
-    helps = "".join(process(command, "--help").stdout for command in ("rangetest", "plan", "plot", "doctor"))
+    helps = "".join(process(command, "--help").stdout for command in ("rangetest", "compare", "plan", "plot", "doctor"))
     assert not {option for option in options if option not in helps}
 
 

@@ -66,17 +66,20 @@ class Progress:
         done = min(1.0, point.epoch / self._epochs)
         if not self._at_once:
             done = (len(self._seen) - 1 + done) / self._seeds
+        self._seeds = max(self._seeds, len(self._seen))  # one more may follow where there is room
+        who = f"{self._seeds} seeds" if self._at_once else f"seed {len(self._seen)}/{self._seeds}"
+        self._show(
+            done,
+            f"{who}  epoch {point.epoch:.1f}/{self._epochs:g}  lr {point.lr:.2e}  {self._metric} {point.metric:.3f}",
+        )
+
+    def _show(self, done: float, what: str) -> None:
+        """Tell what is done, and the time that is left when that is this part of all, 0 to 1."""
         elapsed = time.monotonic() - self._begin
         if elapsed < AT_ONCE:
             self._begin, self._known = time.monotonic(), done
         gained = done - self._known
-        left = f"{elapsed * (1 - done) / gained:.0f} s left" if gained > 0.02 else "starting"
-        self._seeds = max(self._seeds, len(self._seen))  # one more may follow where there is room
-        who = f"{self._seeds} seeds" if self._at_once else f"seed {len(self._seen)}/{self._seeds}"
-        line = (
-            f"{who}  epoch {point.epoch:.1f}/{self._epochs:g}  lr {point.lr:.2e}  "
-            f"{self._metric} {point.metric:.3f}  {left}"
-        )
+        line = f"{what}  {f'{elapsed * (1 - done) / gained:.0f} s left' if gained > 0.02 else 'starting'}"
         if self._live is not None:
             self._live.update(Text(line))
         elif time.monotonic() - self._last >= PLAIN_LINE_SECONDS:

@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import clrtool
+from clrtool.cli.compare import compare
 from clrtool.cli.console import say
 from clrtool.cli.doctor import doctor
 from clrtool.cli.init import init, schema
@@ -34,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (rangetest, plan, plot, init, schema, doctor):
+for command in (rangetest, compare, plan, plot, init, schema, doctor):
     app.command()(command)
 
 

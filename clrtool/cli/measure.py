@@ -15,6 +15,7 @@ from clrtool.errors import ConfigError, MachineError, OutOfMemoryError, as_confi
 
 if TYPE_CHECKING:
     from clrtool.config import PlanConfig, RangeTestConfig
+    from clrtool.core.comparison import Comparison
     from clrtool.core.curve import Point
     from clrtool.core.plan import Plan
     from clrtool.core.record import RunRecord
@@ -62,8 +63,7 @@ def is_complete(job: Job, record: RunRecord, *, verify: bool) -> bool:
 
     if job.source["deterministic"] and not record.environment.get("deterministic"):
         raise ConfigError(f"{job.folder} was measured without --deterministic: --fresh runs it anew")
-    if job.settings.data.name not in (None, "digits"):  # code is not run to show a result, and the digits are ours
-        _check_data_again(job, record)
+    check_data_again(job, record)
     left = [job.folder / SWEEP, job.folder / lock.NAME, *temporary_files(job.folder)]  # by a run that was killed
     is_clean = has_pictures(job.folder, record) and not any(path.exists() for path in left)
     return is_clean and not _is_to_verify(record, verify=verify)
@@ -73,8 +73,10 @@ def _is_to_verify(record: RunRecord, *, verify: bool) -> bool:
     return verify and record.plan is not None and record.verification is None
 
 
-def _check_data_again(job: Job, record: RunRecord) -> None:
-    """Hold the data against that of a finished run, if it is there still."""
+def check_data_again(job: Job, record: RunRecord | Comparison) -> None:
+    """Hold the data against that of a finished run, if it is there still. Raises ConfigError if it is another."""
+    if job.settings.data.name in (None, "digits"):  # code is not run to show a result, and the digits are ours
+        return
     from clrtool.engine.build import data_sha256
 
     try:
@@ -87,7 +89,7 @@ def _check_data_again(job: Job, record: RunRecord) -> None:
         _check_data(job, record, found)
 
 
-def _check_data(job: Job, record: RunRecord, data_sha256: str) -> None:
+def _check_data(job: Job, record: RunRecord | Comparison, data_sha256: str) -> None:
     if record.data_sha256 != data_sha256:
         raise ConfigError(f"{job.folder} was measured on other data than there is now: --fresh runs it anew")
 

@@ -89,7 +89,7 @@ def rangetest(
         verified = "; there is no bound to verify" if verify and record.plan is None else ""
         say(f"{folder}: finished before with this config, shown again; --fresh runs it anew{verified}", quiet=quiet)
     else:
-        with _alone(job), located(path, wishes):
+        with alone(job), located(path, wishes):
             record = open_run(folder, settings, fresh=fresh)  # another process may have finished it meanwhile
             record = measure(job, record, verify=verify)
     _show(record, folder, as_json=as_json, quiet=quiet)
@@ -98,7 +98,7 @@ def rangetest(
 
 
 @contextlib.contextmanager
-def _alone(job: Job) -> Iterator[None]:
+def alone(job: Job) -> Iterator[None]:
     """Hold the run folder, without what killed runs have left; say what becomes of a run that is interrupted."""
     from clrtool.files import sweep_orphans
     from clrtool.report.lock import locked

@@ -139,7 +139,7 @@ def checkpoints() -> list[str]:
     """A sweep of a ResNet-20 that saves every second, 15 times as often as by default, against one that saves nothing."""
     values = {
         "model": {"name": "resnet"}, "data": {"name": "digits", "batch_size": 64},
-        "sweep": {"start_lr": 1e-3, "end_lr": 0.1, "epochs": 3, "seeds": 1},
+        "sweep": {"start_lr": 1e-3, "end_lr": 0.1, "epochs": 25, "seeds": 1},
     }  # fmt: skip
     config = RangeTestConfig.model_validate(values)
     problem = build_problem(config, device="cpu")
@@ -151,7 +151,7 @@ def checkpoints() -> list[str]:
         with tempfile.TemporaryDirectory() as folder:
             sweep(Stages(CheckpointFolder(Path(folder) / "checkpoint"), every=1.0))
 
-    return [ratio("a sweep that saves every second / one that saves nothing", saving, lambda: sweep(Stages()), 9)]
+    return [ratio("a sweep that saves every second / one that saves nothing", saving, lambda: sweep(Stages()), 7)]
 
 
 def long_schedules() -> list[str]:

@@ -1,10 +1,13 @@
-"""The pictures: a range test, and one schedule or several. Only here is matplotlib imported."""
+"""The pictures: a range test, a comparison, and one schedule or several. Only here is matplotlib imported."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from clrtool.core.comparison import Comparison
 from clrtool.core.record import RunRecord
+from clrtool.report.comparison_file import PICTURE
+from clrtool.report.plots.comparison import plot_comparison as plot_comparison
 from clrtool.report.plots.range_test import plot_range_test as plot_range_test
 from clrtool.report.plots.schedule import plot_schedules as plot_schedules
 from clrtool.report.plots.style import save_figure as save_figure
@@ -19,3 +22,8 @@ def draw_run(folder: Path, record: RunRecord) -> list[Path]:
     for path, figure in pictures.items():
         save_figure(figure, path)
     return list(pictures)
+
+
+def draw_comparison(folder: Path, record: Comparison) -> None:
+    """Draw the picture of a comparison into its folder."""
+    save_figure(plot_comparison(record, folder.resolve().name), folder / PICTURE)

@@ -1,0 +1,200 @@
+"""What ``clrtool compare`` is asked for: policies by name, rate or file, and bounds that are known or to be found."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clrtool.cli.console import say
+from clrtool.cli.measure import Job
+from clrtool.errors import ConfigError, as_config_error
+from clrtool.words import nearest, shown
+
+if TYPE_CHECKING:
+    from clrtool.config import PlanConfig
+    from clrtool.core.comparison import BoundsFrom
+    from clrtool.core.plan import Plan
+    from clrtool.core.record import RunRecord
+
+# As many as a picture has colours for.
+MOST = 8
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be compared.
+
+    Args:
+        policies: by the name that people read: a plan from a file, a fixed rate, or None for a policy of that name.
+        seeds: how many, from that of the config on.
+        epochs: length of every training.
+        target: the metric to reach; None for that of the reference.
+        given: the bounds, where they are known before anything is trained.
+    """
+
+    policies: Mapping[str, Plan | float | None]
+    seeds: int
+    epochs: float
+    target: float | None
+    given: BoundsFrom | None
+
+    def sha256(self, job: Job, bounds: BoundsFrom) -> str:
+        """Hash of all that the trainings follow from."""
+        from clrtool.report.record_file import sha256_of
+
+        policies = [
+            (name, each if each is None or isinstance(each, float) else each.to_dict())
+            for name, each in self.policies.items()
+        ]
+        asked = {"policies": policies, "seeds": self.seeds, "epochs": self.epochs, "bounds": bounds[:2]}
+        return sha256_of({"config": job.settings.sha256(), **asked})
+
+    def plans(self, settings: PlanConfig, bounds: BoundsFrom, iterations_per_epoch: int) -> tuple[dict[str, Plan], int]:
+        """The plan of each policy, and the iterations that all are trained for.
+
+        Raises:
+            ConfigError: one cannot be followed for so many iterations.
+        """
+        from clrtool.core.comparison import candidate_plan, fixed_plan
+
+        made, ends = {}, (bounds.base_lr, bounds.max_lr, iterations_per_epoch)
+        stepsize = None if settings.stepsize_epochs == "auto" else settings.stepsize_epochs
+        with as_config_error():
+            like = candidate_plan("fixed", *ends, epochs=self.epochs)
+        for name, given in self.policies.items():
+            with as_config_error(f"--policies {name}: "):
+                if given is None:
+                    made[name] = candidate_plan(name, *ends, epochs=self.epochs, stepsize_epochs=stepsize)
+                else:
+                    made[name] = fixed_plan(given, like) if isinstance(given, float) else _fitting(given, like)
+        return made, like.iterations
+
+
+class InconclusiveError(Exception):
+    """The range test does not show both bounds, so there is nothing to compare."""
+
+
+def read_policies(text: str) -> dict[str, Plan | float | None]:
+    """The policies by name. Raises ConfigError for one that is unknown, and for names that are given twice."""
+    words = [word.strip() for word in text.split(",")]
+    found = {_name(word, words): _policy(word) for word in words}
+    if len(found) < len(words):
+        raise ConfigError(f"--policies {text}: names a policy twice")
+    if not 2 <= len(found) <= MOST:
+        raise ConfigError(f"--policies {text}: 2 to {MOST} can be compared, not {len(found)}")
+    return found
+
+
+def _name(word: str, words: list[str]) -> str:
+    """A policy by its name, a file by its stem unless another one is called the same."""
+    stem = Path(word).stem if _is_place(word) else word
+    return word if [Path(other).stem for other in words].count(stem) > 1 else stem
+
+
+def _is_place(word: str) -> bool:
+    """Whether a word is the path of a plan, or the name of a run in ``runs/``."""
+    from clrtool.core.policies import POLICIES
+
+    if word in POLICIES or word.startswith("fixed:") or not word:
+        return False
+    with contextlib.suppress(OSError):  # too long for a file
+        return Path(word).suffix in (".json", ".yaml", ".yml") or Path(word).exists() or (Path("runs") / word).is_dir()
+    return False
+
+
+def _policy(word: str) -> Plan | float | None:
+    from clrtool.core.policies import POLICIES
+    from clrtool.report.plan_file import read_plan
+    from clrtool.report.run import find_run
+
+    if word.startswith("fixed:"):
+        try:
+            return float(word.removeprefix("fixed:"))
+        except ValueError as error:
+            raise ConfigError(f"--policies {word}: must be a number after fixed:, such as fixed:0.01") from error
+    if _is_place(word):
+        place = find_run(word)
+        plan = read_plan(place / "result.json" if place.is_dir() else place)
+        if plan.schedule.cycles_momentum:
+            raise ConfigError(f"--policies {word}: moves the momentum, and a comparison moves the learning rate only")
+        return plan
+    if word not in (names := set(POLICIES) - {"stages"}):  # whose bounds are its own: a plan file can hold it
+        raise ConfigError(
+            f"--policies: {shown(word)} is no policy; {nearest(word, names, show=len(names))}; or fixed:RATE, a plan "
+            "file, a run folder"
+        )
+    return None
+
+
+def check_target(job: Job, target: float | None) -> float | None:
+    metric = job.settings.metric.metric
+    if target is not None and not (math.isfinite(target) and (not metric.is_share or 0 < target <= 1)):
+        rule = "above 0 and at most 1" if metric.is_share else "finite"
+        raise ConfigError(f"--target-accuracy {target}: must be {rule}, for the metric is {metric.label}")
+    return target
+
+
+def known_bounds(job: Job, bounds: str | None, run: str | None, name: str) -> BoundsFrom | None:
+    """Bounds that need no training: given, of a given run, or of a finished run of the same config."""
+    from clrtool.report.comparison_file import RANGE_TEST
+    from clrtool.report.run import find_run, read_run
+
+    if bounds is not None and run is not None:
+        raise ConfigError("--bounds and --run: give the one or the other")
+    if bounds is not None:
+        return _given_bounds(bounds)
+    if run is not None:
+        place = find_run(run)
+        record = read_run(place)
+        if record.config_sha256 != job.settings.sha256():
+            say(f"{place}: was measured with another config than this one", quiet=job.quiet)
+        return bounds_of(record, place)
+    own = {} if job.fresh else {job.folder / RANGE_TEST: RANGE_TEST}
+    for place, source in (own | {Path("runs") / name: ""}).items():
+        if (place / "result.json").is_file():
+            record = read_run(place)
+            if record.config_sha256 == job.settings.sha256():
+                return bounds_of(record, place, source)
+    return None
+
+
+def _given_bounds(text: str) -> BoundsFrom:
+    from clrtool.core.comparison import BoundsFrom
+
+    try:
+        base_lr, max_lr = map(float, text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--bounds {text}: must be two numbers, BASE,MAX, such as 0.01,0.1") from error
+    if not 0 < base_lr < max_lr < math.inf:
+        raise ConfigError(f"--bounds {text}: must be above 0, finite, and the second above the first")
+    return BoundsFrom(base_lr, max_lr, "--bounds")
+
+
+def bounds_of(record: RunRecord, place: Path, source: str = "") -> BoundsFrom:
+    """The bounds that this version reads off the curves of a run. Raises InconclusiveError if there are none."""
+    from clrtool.core.comparison import BoundsFrom
+
+    bounds, verification = record.read_again(), record.verification
+    if bounds.base_lr is None or bounds.max_lr is None:
+        raise InconclusiveError(f"{place} is inconclusive: {bounds.advice[0].value} Or give --bounds BASE,MAX")
+    cost = record.sweep.cost_epochs + (0 if verification is None else verification.cost_epochs)
+    return BoundsFrom(bounds.base_lr, bounds.max_lr, source or str(place), cost)
+
+
+def _fitting(plan: Plan, like: Plan) -> Plan:
+    """A plan that was given, if the problem can follow it to its end."""
+    if plan.iterations_per_epoch not in (None, like.iterations_per_epoch):
+        raise ValueError(
+            f"its epoch has {plan.iterations_per_epoch:,} iterations, that of the data {like.iterations_per_epoch:,}"
+        )
+    if plan.iterations > like.iterations:
+        epochs = plan.iterations / (like.iterations_per_epoch or 1)
+        raise ValueError(
+            f"is {plan.iterations:,} iterations long, the comparison {like.iterations:,}: --epochs {epochs:.4g} lets "
+            "it end"
+        )
+    return plan

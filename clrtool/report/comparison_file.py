@@ -1,0 +1,202 @@
+"""The files of a comparison, in a folder of their own.
+
+``config.yaml`` the resolved config; ``runs.csv`` one row per evaluation; ``compare.json`` who won, the plans, what they
+reached and the environment; ``compare.png``, drawn from these files alone; ``range_test/``, a run of its own, where the
+bounds had to be found first.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clrtool.config import RangeTestConfig
+from clrtool.core.comparison import COMPARISON_VERSION, BoundsFrom, Candidate, Comparison, Training
+from clrtool.core.curve import Point
+from clrtool.core.metric import Metric
+from clrtool.errors import ConfigError
+from clrtool.files import check_writable, read_text, write_whole
+from clrtool.report.plan_file import to_plan
+from clrtool.report.record_file import DAMAGED, damaged, load, sha256_of
+
+COLUMNS = ("policy", "seed", *Point._fields[:-1])  # and the name of the metric
+CONFIG, RUNS, RESULT, PICTURE = FILES = ("config.yaml", "runs.csv", "compare.json", "compare.png")
+# The run that the bounds were found by, in the folder of the comparison.
+RANGE_TEST = "range_test"
+# By its first line a folder is known as that of a comparison, whose files may be replaced.
+HEADER = "# The resolved config of a comparison, written by clrtool.\n"
+FRESH = "give this one another folder with -o DIR, or replace the old one with --fresh"
+
+
+def open_comparison(folder: Path, request_sha256: str | None, *, fresh: bool = False) -> Comparison | None:
+    """Check that a folder is free for a comparison, and give back what is finished in it. Nothing is changed yet.
+
+    Args:
+        request_sha256: hash of what is asked for; None where it has to be measured first what that is.
+
+    Raises:
+        ConfigError: it holds another comparison and ``fresh`` is not set, or files of somebody else.
+        MachineError: the folder cannot be written.
+    """
+    saved, found = folder / CONFIG, [name for name in FILES if (folder / name).exists()]
+    if found and not (saved.is_file() and saved.read_bytes().startswith(HEADER.encode())):
+        raise ConfigError(
+            f"{folder} holds a {', '.join(found)} that clrtool compare did not write: give another folder with -o DIR"
+        )
+    if RESULT in found and not fresh:
+        record = read_comparison(folder)
+        if record.request_sha256 != request_sha256:
+            raise ConfigError(
+                f"{folder} holds a comparison of another config, or of other policies, seeds, epochs or bounds: {FRESH}"
+            )
+        return record
+    check_writable(folder)
+    return None
+
+
+def begin_comparison(folder: Path, config: RangeTestConfig) -> None:
+    """Write ``config.yaml``. What an earlier comparison left goes now, its result first."""
+    for name in (RESULT, PICTURE, RUNS):
+        (folder / name).unlink(missing_ok=True)
+    write_whole(folder / CONFIG, HEADER + config.to_yaml())
+
+
+def write_comparison(folder: Path, record: Comparison) -> None:
+    """Write ``runs.csv`` and then ``compare.json``, whose presence says that the comparison is finished."""
+    (folder / PICTURE).unlink(missing_ok=True)  # of what is about to change
+    write_whole(folder / RUNS, _runs_text(record))
+    write_whole(folder / RESULT, comparison_to_json(record))
+
+
+def comparison_to_json(record: Comparison) -> str:
+    """The content of ``compare.json``."""
+    values = _to_dict(record)
+    return json.dumps(values | {"sha256": sha256_of(values)}, indent=2, allow_nan=False) + "\n"
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """Read a finished comparison. Raises ConfigError for a folder or a file that is not one."""
+    file = folder / RESULT
+    try:
+        values = load(file)
+        points = _read_runs(folder / RUNS, values)
+        return Comparison(
+            candidates=tuple(_to_candidate(each, points) for each in values["policies"]),
+            bounds=BoundsFrom(**values["bounds"]),
+            metric=Metric.from_dict(values["metric"]),
+            warnings=tuple(values["warnings"]),
+            **{name: values[name] for name in _KEPT},
+        )
+    except ConfigError as error:
+        raise ConfigError(*error.faults, f"{folder}: to replace this comparison, add --fresh") from error
+    except DAMAGED as error:
+        raise damaged(file, error) from error
+
+
+# What compare.json holds by the names of the record.
+_KEPT = ("iterations", "iterations_per_epoch", "heldout_samples", "asked_target", "request_sha256", "environment",
+         "config_sha256", "data_sha256", "sources")  # fmt: skip
+
+
+def _to_dict(record: Comparison) -> dict[str, Any]:
+    judgement = record.judgement
+    best = next((each.plan for each in record.candidates if each.name == judgement.best), None)
+    return {
+        "schema_version": COMPARISON_VERSION,
+        "status": "done",
+        "verdict": judgement.verdict.word,
+        "winner": judgement.winner,
+        "best": judgement.best,
+        "within_noise": list(judgement.within),
+        "noise": judgement.noise,
+        "reason": judgement.reason,
+        "target": record.target,
+        "seeds": list(record.seeds),
+        "epochs": record.epochs,
+        "cost_epochs": record.cost_epochs,
+        "standard_error": record.standard_error,
+        "policies": [_policy(record, each) for each in record.candidates],
+        "plan": None if best is None else best.to_dict(),  # for who plans from this file
+        "bounds": record.bounds._asdict(),
+        "metric": vars(record.metric),
+        "warnings": list(record.warnings),
+        "runs_sha256": _text_sha256(_runs_text(record)),
+        **{name: getattr(record, name) for name in _KEPT},
+    }
+
+
+def _policy(record: Comparison, candidate: Candidate) -> dict[str, Any]:
+    reached = [training.reaches(record.target, record.metric) for training in candidate.trainings]
+    pairs = list(zip(candidate.trainings, reached, strict=True))
+    broken = [(training.seed, training.points[-1]) for training in candidate.trainings if not training.is_finite]
+    return {
+        "name": candidate.name,
+        "mean": candidate.mean,
+        "standard_deviation": candidate.deviation,
+        "finals": [None if math.isnan(each) else each for each in candidate.finals],
+        "iterations_to_target": reached,
+        "seconds_to_target": [training.seconds_to(iterations) for training, iterations in pairs],
+        "seconds": [training.seconds for training in candidate.trainings],
+        "not_finite": [{"seed": seed, "iteration": point.iteration, "lr": point.lr} for seed, point in broken],
+        "held_iterations": record.held(candidate),
+        "engine": candidate.engine,
+        "plan": candidate.plan.to_dict(),
+    }
+
+
+def _to_candidate(values: Mapping[str, Any], points: Mapping[tuple[str, int], list[Point]]) -> Candidate:
+    name, plan = values["name"], to_plan(values["plan"])
+    if plan is None:
+        raise ValueError(f"policy {name} has no plan")
+    seeds = [seed for policy, seed in points if policy == name]
+    trainings = [
+        Training(seed, tuple(points[name, seed]), seconds)
+        for seed, seconds in zip(seeds, values["seconds"], strict=True)
+    ]
+    return Candidate(name, plan, tuple(trainings), values["engine"])
+
+
+def _runs_text(record: Comparison) -> str:
+    """The content of ``runs.csv``; a float as the shortest text that reads back to it, NaN as nothing."""
+    stream = io.StringIO()
+    rows = csv.writer(stream, lineterminator="\n")
+    rows.writerow((*COLUMNS, record.metric.name))
+    for candidate in record.candidates:
+        for training in candidate.trainings:
+            for point in training.points:
+                numbers = ("" if math.isnan(value) else value for value in point)
+                rows.writerow((candidate.name, training.seed, *numbers))
+    return stream.getvalue()
+
+
+def _text_sha256(text: str) -> str:
+    """Hash of a text, however its lines end."""
+    return hashlib.sha256("\n".join(text.splitlines()).encode()).hexdigest()
+
+
+def _read_runs(file: Path, values: Mapping[str, Any]) -> dict[tuple[str, int], list[Point]]:
+    """The evaluations by policy and seed."""
+    try:
+        text = read_text(file)
+        if values["runs_sha256"] != _text_sha256(text):
+            raise ConfigError(f"{file}: was changed since clrtool wrote it, for its sha256 is another")
+        _, *rows = csv.reader(io.StringIO(text, newline=""))
+        points: dict[tuple[str, int], list[Point]] = {}
+        for policy, seed, *numbers in rows:
+            points.setdefault((policy, int(seed)), []).append(_to_point(numbers))
+    except ConfigError:
+        raise
+    except (OSError, csv.Error, *DAMAGED) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
+    return points
+
+
+def _to_point(numbers: Sequence[str]) -> Point:
+    iteration, *rest = numbers
+    return Point(int(iteration), *(float(text) if text else math.nan for text in rest))

@@ -1,0 +1,166 @@
+"""The trainings of a comparison: those of a loop of torch, and the same wherever they are interrupted."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import clrtool.engine.compare
+from clrtool.core.comparison import candidate_plan, fixed_plan
+from clrtool.engine.captured import Captured
+from clrtool.engine.compare import EVALUATIONS, compare
+from clrtool.engine.learner import Learner
+from clrtool.engine.stages import Stages
+from tests.engine.problems import digits
+from tests.engine.test_stages import Memory, interrupted
+
+ITERATIONS = 60  # two epochs
+
+
+def plans(*names):
+    return {name: candidate_plan(name, 0.01, 0.2, 30, epochs=2) for name in names}
+
+
+def same(one, other):
+    assert [each.name for each in one] == [each.name for each in other]
+    for mine, yours in zip(one, other, strict=True):
+        for first, second in zip(mine.trainings, yours.trainings, strict=True):
+            assert first.seed == second.seed
+            np.testing.assert_array_equal(np.array(first.points), np.array(second.points))
+
+
+def by_hand(problem, plan, seed):
+    """Losses, held-out losses and accuracies after 3, 6, ... iterations, by a loop of torch and torch's own scheduler."""
+    torch.manual_seed(seed)
+    model = problem.make_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+    kwargs = plan.torch_kwargs()
+    scheduler = torch.optim.lr_scheduler.CyclicLR(optimizer, **kwargs)
+    losses, found = [], []
+    x, y = problem.heldout.inputs, problem.heldout.targets
+    for iteration, (inputs, targets) in zip(range(1, ITERATIONS + 1), problem.train.batches(seed, 0), strict=False):
+        loss = nn.functional.cross_entropy(model(inputs), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        losses.append(loss.item())
+        if iteration % 3 == 0:
+            with torch.no_grad():
+                outputs = model(x)
+            accuracy = (outputs.argmax(1) == y).double().mean().item()
+            found.append((np.mean(losses[-3:]), nn.functional.cross_entropy(outputs, y).item(), accuracy))
+    return np.array(found)
+
+
+def test_a_policy_trains_as_a_loop_of_torch_with_torchs_own_scheduler_does():
+    problem = digits()
+    (found,) = compare(problem, plans("triangular2"), ITERATIONS, [3, 4])
+    for training in found.trainings:
+        mine = np.array([(point.train_loss, point.heldout_loss, point.metric) for point in training.points])
+        np.testing.assert_allclose(mine, by_hand(problem, found.plan, training.seed), rtol=2e-4, atol=1e-12)
+
+
+def test_every_policy_gets_the_same_weights_batches_and_iterations():
+    problem = digits()
+    made = plans("fixed", "cosine")
+    made["again"] = made["fixed"]
+    fixed, cosine, again = compare(problem, made, ITERATIONS, [0, 1])
+    same([fixed], [clrtool.engine.compare.Candidate("fixed", again.plan, again.trainings)])
+    for each in (fixed, cosine):
+        assert [training.seed for training in each.trainings] == [0, 1]
+        for training in each.trainings:
+            assert [point.iteration for point in training.points] == list(range(3, 61, 3))
+            assert len(training.points) == EVALUATIONS
+            np.testing.assert_allclose([p.lr for p in training.points], each.plan.lr(np.arange(2, 60, 3)))
+    assert fixed.finals != cosine.finals
+
+
+def test_a_plan_that_ends_sooner_holds_its_last_rate_to_the_end_of_all():
+    short = candidate_plan("cosine", 0.01, 0.2, 30, epochs=1)
+    (found,) = compare(digits(), {"short": short}, ITERATIONS, [0])
+    late = [point.lr for point in found.trainings[0].points if point.iteration > 31]
+    assert len(late) == 10
+    assert late == pytest.approx([0.01] * 10)
+
+
+def test_fewer_iterations_than_evaluations_are_evaluated_after_each():
+    (found,) = compare(digits(), plans("fixed"), 7, [0])
+    assert [point.iteration for point in found.trainings[0].points] == list(range(1, 8))
+
+
+def test_a_loss_that_is_not_finite_ends_its_training_and_is_a_result_with_its_rate():
+    problem = digits(loss={"name": "MSELoss"}, data={"factory": "tests.engine.test_compare:make_values"},
+                     model={"factory": "tests.engine.test_compare:make_line"}, metric="loss", allow_import=["tests.*"])  # fmt: skip
+    like = candidate_plan("fixed", 0.01, 0.04, problem.iterations_per_epoch, epochs=ITERATIONS)
+    high, low = compare(problem, {"high": fixed_plan(1e4, like), "low": fixed_plan(1e-3, like)}, 200, [0, 1])
+    for training in high.trainings:
+        assert not training.is_finite
+        assert math.isnan(training.final)
+        assert training.points[-1].iteration < 200
+        assert training.points[-1].lr == 1e4
+    assert high.mean is None
+    assert all(training.is_finite and training.points[-1].iteration == 200 for training in low.trainings)
+
+
+def make_values():
+    x = torch.linspace(-1, 1, 200)[:, None]
+    return (x, 2 * x), (x[::4], 2 * x[::4])
+
+
+def make_line():
+    return nn.Linear(1, 1)
+
+
+@pytest.mark.parametrize(
+    "model", [{"name": "mlp", "args": {"dropout": 0.3}}, {"name": "convnet", "args": {"channels": [4, 8, 8]}}]
+)
+@settings(max_examples=4, deadline=None)
+@given(looks=st.lists(st.integers(1, 150), min_size=1, max_size=4))
+def test_a_comparison_interrupted_anywhere_measures_what_one_that_was_not_measures(model, looks):
+    problem, made = digits(model=model), plans("fixed", "triangular2")
+    found, _ = interrupted(lambda stages: compare(problem, made, 40, [0, 1], stages=stages), looks)
+    same(found, compare(problem, made, 40, [0, 1]))
+
+
+def test_what_is_finished_is_never_trained_again_and_is_told_again(monkeypatch):
+    problem, store, made = digits(), Memory(), plans("fixed", "cosine")
+    whole = compare(problem, made, 40, [0, 1], stages=Stages(store))
+    monkeypatch.setattr(Learner, "train", lambda *_: pytest.fail("it trains again"))
+    monkeypatch.setattr(Learner, "evaluate", lambda *_: pytest.fail("it evaluates again"))
+    told = []
+    again = compare(problem, made, 40, [0, 1], lambda *point: told.append(point), Stages(saved=store.values))
+    same(whole, again)
+    assert len(told) == 2 * 2 * 20
+    for one, other in zip(whole, again, strict=True):
+        assert [each.seconds for each in one.trainings] == [each.seconds for each in other.trainings]
+
+
+def test_the_seconds_of_all_trainings_add_up_to_those_of_the_stages():
+    stages = Stages()
+    found = compare(digits(), plans("fixed", "cosine"), 40, [0, 1], stages=stages)
+    spent = [training.seconds for each in found for training in each.trainings]
+    assert min(spent) > 0
+    assert sum(spent) == pytest.approx(stages.seconds["train"])
+    repeated = compare(digits(deterministic=True), plans("fixed"), 10, [0])
+    assert repeated[0].trainings[0].seconds is None
+
+
+def test_seeds_in_one_team_measure_what_they_measure_one_after_the_other(monkeypatch):
+    problem, made = digits(), plans("fixed", "triangular2")
+    alone = compare(problem, made, 40, [0, 1])
+
+    def together(problem, lrs, seeds, engine=None):
+        yield Captured(problem, seeds, lrs, graph=False)
+
+    monkeypatch.setattr(clrtool.engine.compare, "make_teams", together)
+    for one, other in zip(alone, compare(problem, made, 40, [0, 1]), strict=True):
+        assert other.engine == "uncaptured"
+        for mine, yours in zip(one.trainings, other.trainings, strict=True):
+            np.testing.assert_allclose(np.array(mine.points), np.array(yours.points), rtol=1e-3, atol=5e-3)
+        first, second = other.trainings
+        assert first.seconds == second.seconds
