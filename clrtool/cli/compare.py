@@ -14,8 +14,8 @@ import typer
 
 from clrtool.cli.compare_request import InconclusiveError, Request, bounds_of, check_target, known_bounds, read_policies
 from clrtool.cli.console import Progress, console, say
-from clrtool.cli.measure import Job, check_data_again
-from clrtool.cli.rangetest import INCONCLUSIVE, AllowImport, Deterministic, Every, Overrides, alone
+from clrtool.cli.measure import Job, check_data_again, in_parts
+from clrtool.cli.rangetest import INCONCLUSIVE, AllowImport, Deterministic, Every, OnOom, OnOomOption, Overrides, alone
 from clrtool.cli.signals import Signals
 from clrtool.errors import ConfigError
 
@@ -54,6 +54,7 @@ def compare(
     download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch a dataset.")] = False,
     allow_import: AllowImport = None,
     deterministic: Deterministic = False,
+    on_oom: OnOomOption = OnOom.stop,
     checkpoint_every: Every = 15,
     as_json: Annotated[bool, typer.Option("--json", help="Print compare.json on stdout and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("-q", help="No progress.")] = False,
@@ -75,7 +76,7 @@ def compare(
     source = {"device": device, "allow_import": allow_import or (), "download": download, "folder": path.parent,
               "deterministic": deterministic}  # fmt: skip
     job = Job(settings, output or Path("runs") / f"{run_name(path)}-compare", source, context.obj or Signals(),
-              checkpoint_every, accumulate=False, fresh=fresh, quiet=quiet or as_json)  # fmt: skip
+              checkpoint_every, accumulate=on_oom is OnOom.accumulate, fresh=fresh, quiet=quiet or as_json)  # fmt: skip
     try:
         request = Request(read_policies(policies), seeds, settings.plan.epochs if epochs is None else epochs,
                           check_target(job, target_accuracy), known_bounds(job, bounds, run, path.stem))  # fmt: skip
@@ -125,10 +126,14 @@ def _compare(job: Job, request: Request) -> Comparison:
         say("loading torch and the data", quiet=job.quiet)
         from clrtool.engine.build import build_problem
 
-        problem = build_problem(job.settings, **job.source)
-        with job.signals.deferred():
-            record = _train(job, request, bounds, problem)
-            write_comparison(job.folder, record)
+        def attempt(parts: int | None) -> Comparison:
+            problem = build_problem(job.settings, **job.source, micro_batches=parts)
+            with job.signals.deferred():
+                made = _train(job, request, bounds, problem)
+                write_comparison(job.folder, made)
+            return made
+
+        record = in_parts(job, CHECKPOINT, attempt)
     elif record.asked_target != request.target:
         record = replace(record, asked_target=request.target)
         write_comparison(job.folder, record)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from clrtool.cli.console import Progress, say
 from clrtool.cli.signals import Signals
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from clrtool.engine.problem import Problem
     from clrtool.engine.stages import Stages
 
+T = TypeVar("T")
 # Folders of the checkpoints in a run folder, there only while something is unfinished: of the sweep, of --verify.
 SWEEP, VERIFY = CHECKPOINTS = "checkpoint", "checkpoint-verify"
 
@@ -105,22 +106,36 @@ def measure(job: Job, record: RunRecord | None, *, verify: bool) -> RunRecord:
         _finish(job, record)
         return record
     say("loading torch and the data", quiet=job.quiet)
+    from clrtool.report.run import open_run
+
+    def attempt(parts: int | None) -> RunRecord:
+        # after the first attempt the sweep may be finished
+        return _measure(job, None if job.fresh else open_run(job.folder, job.settings), parts, verify=verify)
+
+    return in_parts(job, SWEEP if record is None else VERIFY, attempt)
+
+
+def in_parts(job: Job, checkpoint: str, attempt: Callable[[int | None], T]) -> T:
+    """Call ``attempt`` with the micro-batches of a batch; where memory is short and it is allowed, with twice as many.
+
+    Args:
+        checkpoint: folder of the checkpoints, which know how many it had come to.
+        attempt: given None, it takes those of the config.
+    """
     from clrtool.engine.checkpoint import CheckpointFolder
     from clrtool.engine.problem import free_memory
     from clrtool.engine.resume import saved_parts
-    from clrtool.report.run import open_run
 
-    parts = None if job.fresh else saved_parts(CheckpointFolder(job.folder / (SWEEP if record is None else VERIFY)))
+    parts = None if job.fresh else saved_parts(CheckpointFolder(job.folder / checkpoint))
     while True:
         try:
-            return _measure(job, record, parts, verify=verify)
+            return attempt(parts)
         except OutOfMemoryError as error:
             parts = 2 * (parts or job.settings.training.micro_batches)
             if not job.accumulate or parts > job.settings.data.batch_size:
                 raise
             say(f"{error}\n--on-oom accumulate: going on with training.micro_batches={parts}", quiet=job.quiet)
         free_memory()
-        record = None if job.fresh else open_run(job.folder, job.settings)  # the sweep may be finished
 
 
 def _finish(job: Job, record: RunRecord) -> None:

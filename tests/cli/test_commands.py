@@ -231,7 +231,7 @@ def test_the_options_of_every_command_are_these_and_no_others(process):
         "rangetest": "-o --seeds --device --verify --fresh --download --allow-import --deterministic "
         "--on-oom --checkpoint-every --json -q --help",
         "compare": "--policies --target-accuracy --seeds --epochs --bounds --run -o --device --fresh --download "
-        "--allow-import --deterministic --checkpoint-every --json -q --help",
+        "--allow-import --deterministic --on-oom --checkpoint-every --json -q --help",
         "plan": "--base-lr --max-lr --iterations-per-epoch --policy --epochs --stepsize-epochs --cycles --warmup-epochs "
         "--momentum --stage --curve --from --iterations --lint --csv --stepped --optimizer --format -o --help",
         "plot": "--from --iterations --iterations-per-epoch -o --help",

@@ -89,6 +89,25 @@ def test_accumulating_keeps_the_batch_and_records_the_micro_batches(cli, folder)
     assert "shown again" not in again.out
 
 
+def test_a_comparison_accumulates_too(cli, folder):
+    factory = "model={factory: 'machine_factories:hungry'}"
+    words = [
+        "compare",
+        "digits",
+        factory,
+        "--allow-import",
+        "machine_factories:*",
+        "data.batch_size=128",
+        "--epochs",
+        "2",
+    ]
+    words += ["--bounds", "0.01,0.1", "--policies", "fixed,cosine", "--seeds", "2", "-q", "-o", "comparison"]
+    assert cli(*words).code == 4
+    assert cli(*words, "--on-oom", "accumulate").code == 0
+    told = json.loads((folder / "comparison" / "compare.json").read_text())
+    assert any("taken in 4 micro-batches of 32" in each for each in told["warnings"])
+
+
 def test_a_model_that_does_not_fit_with_one_sample_is_out_of_memory_all_the_same(cli, folder):
     result = cli(*of("insatiable", "--on-oom", "accumulate", "-o", "run"))
     assert result.code == 4
