@@ -115,11 +115,11 @@ def test_a_model_that_does_not_fit_with_one_sample_is_out_of_memory_all_the_same
 
 
 def limited():
-    resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
+    resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
 
 
 def test_memory_that_a_cpu_does_not_have_is_named(tmp_path):
-    words = ["rangetest", "digits", "model.args={hidden: [24000, 24000]}", *QUICK, "-o", str(tmp_path / "run")]
+    words = ["rangetest", "digits", "model.args={hidden: [30000, 30000]}", *QUICK, "-o", str(tmp_path / "run")]
     run = subprocess.run(
         [sys.executable, "-m", "clrtool", *words], capture_output=True, text=True, preexec_fn=limited,
         env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=120, check=False,
