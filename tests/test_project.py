@@ -111,7 +111,7 @@ def functions():
     for file in sorted((ROOT / "clrtool").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.FunctionDef):
-                yield f"{file.name}:{node.name}", node.end_lineno - node.lineno + 1
+                yield f"{file.relative_to(ROOT)}:{node.lineno} {node.name}", node.end_lineno - node.lineno + 1
 
 
 def test_a_function_fits_on_a_screen():

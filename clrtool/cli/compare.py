@@ -32,6 +32,10 @@ POLICIES_HELP = (
     "Names, with commas: also fixed:0.01 for a rate of your own, or a plan file or run folder. fixed is the geometric "
     "mean of the bounds."
 )
+TargetAccuracy = Annotated[
+    float | None, typer.Option(help="Metric to reach.  [default: what fixed, or the first policy, ends with]")
+]
+Output = Annotated[Path | None, typer.Option("-o", help="The folder.  [default: runs/<config name>-compare]")]
 
 
 def compare(
@@ -39,16 +43,12 @@ def compare(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped config such as digits.")],
     overrides: Overrides = None,
     policies: Annotated[str, typer.Option(help=POLICIES_HELP)] = POLICIES,
-    target_accuracy: Annotated[
-        float | None, typer.Option(help="Metric to reach.  [default: what fixed, or the first policy, ends with]")
-    ] = None,
+    target_accuracy: TargetAccuracy = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="Trainings of each policy.")] = 3,
     epochs: Annotated[float | None, typer.Option(help="Length of each training.  [default: plan.epochs]")] = None,
     bounds: Annotated[str | None, typer.Option(metavar="BASE,MAX", help="base_lr and max_lr.")] = None,
     run: Annotated[str | None, typer.Option(help="A finished range test.  [default: runs/<config name>]")] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", help="The folder.  [default: runs/<config name>-compare]")
-    ] = None,
+    output: Output = None,
     device: Annotated[str, typer.Option(help="auto (CUDA if there is any), cpu, cuda or cuda:N.")] = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace what the folder holds.")] = False,
     download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch a dataset.")] = False,
@@ -158,7 +158,6 @@ def _measured_bounds(job: Job) -> BoundsFrom:
 
 def _train(job: Job, request: Request, bounds: BoundsFrom, problem: Problem) -> Comparison:
     from clrtool.core.comparison import Comparison
-    from clrtool.engine.compare import answers
     from clrtool.engine.compare import compare as train
     from clrtool.engine.problem import environment
     from clrtool.report.comparison_file import begin_comparison
@@ -175,7 +174,7 @@ def _train(job: Job, request: Request, bounds: BoundsFrom, problem: Problem) -> 
         bounds=bounds,
         iterations=iterations,
         iterations_per_epoch=per_epoch,
-        heldout_samples=answers(problem),
+        heldout_samples=problem.answers,
         metric=problem.metric,
         asked_target=request.target,
         request_sha256=request_sha256,

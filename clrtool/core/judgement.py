@@ -61,8 +61,7 @@ def judge(finals: Mapping[str, Sequence[float]], metric: Metric, heldout_samples
 
     that is, by more than 2 standard errors of the paired difference, see ``sure``, and by more than the standard error
     of one share p, the best mean: seeds cannot tell what is due to these held-out samples. Of a metric that is no
-    share it has to be more than rounding. A policy that broke in any
-    seed cannot win, and every other is better than it.
+    share it has to be more than rounding. A policy that broke in any seed cannot win; every other is better than it.
 
     Args:
         finals: for each policy its final metric in every seed, in one order; NaN where the loss was not finite.

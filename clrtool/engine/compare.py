@@ -11,7 +11,6 @@ from clrtool.core.comparison import Candidate, Training
 from clrtool.core.curve import Point
 from clrtool.core.plan import Plan
 from clrtool.engine.learner import Learner
-from clrtool.engine.losses import IGNORED
 from clrtool.engine.problem import Problem
 from clrtool.engine.stages import Stages
 from clrtool.engine.teams import Team, make_teams
@@ -53,11 +52,6 @@ def compare(
     with problem.on_device():
         runs = _Runs(problem, stops, stages, on_point)
         return tuple(runs.candidate(name, plan, seeds) for name, plan in plans.items())
-
-
-def answers(problem: Problem) -> int:
-    """Size of the held-out set; of what is counted in it, where the metric is a share."""
-    return int((problem.heldout.targets != IGNORED).sum()) if problem.metric.is_share else len(problem.heldout)
 
 
 class _Runs:

@@ -24,7 +24,7 @@ from clrtool.core.sweep_size import SweepSize, sweep_size
 from clrtool.engine.feed import STALLED, Feed
 from clrtool.engine.generators import generator_states, restore_generators
 from clrtool.engine.imports import is_worker_death
-from clrtool.engine.losses import Loss, Measure, count_right, logits
+from clrtool.engine.losses import IGNORED, Loss, Measure, count_right, logits
 from clrtool.engine.machine import peak_memory
 from clrtool.engine.optimizers import OptimizerRecipe
 from clrtool.engine.samples import Inputs, Samples
@@ -79,6 +79,11 @@ class Problem:
     @property
     def batch_size(self) -> int:
         return self.train.batch_size
+
+    @property
+    def answers(self) -> int:
+        """Size of the held-out set; of what is counted in it, where the metric is a share."""
+        return int((self.heldout.targets != IGNORED).sum()) if self.metric.is_share else len(self.heldout)
 
     @property
     def pass_size(self) -> int:

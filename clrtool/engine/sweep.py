@@ -16,7 +16,7 @@ from clrtool.core.record import SweepRecord
 from clrtool.core.schedules import FloatArray, Spacing, make_sweep
 from clrtool.core.sweep_size import SEEDS, SweepSize
 from clrtool.engine.learner import Learner
-from clrtool.engine.losses import IGNORED, chance
+from clrtool.engine.losses import chance
 from clrtool.engine.problem import Problem
 from clrtool.engine.scout import Scout, scout
 from clrtool.engine.stages import Stage, Stages
@@ -67,7 +67,7 @@ def run_range_test(
         iterations=swept.spent + _iterations(curves),
         scout_iterations=swept.scouted,
         iterations_per_epoch=problem.iterations_per_epoch,
-        heldout_samples=_answers(problem),
+        heldout_samples=problem.answers,
         chance=chance(problem.metric, problem.heldout.targets),
         train_seconds=None if problem.deterministic else stages.seconds["train"],
         evaluation_seconds=None if problem.deterministic else stages.seconds["evaluation"],
@@ -118,18 +118,13 @@ def _sweep_all(problem: Problem, config: SweepConfig, seed: int, stages: Stages,
     return _Swept(path, curves, engine, ends.iterations, spent, warnings)
 
 
-def _answers(problem: Problem) -> int:
-    """Size of the held-out set; of what is counted in it, where the metric is a share."""
-    return int((problem.heldout.targets != IGNORED).sum()) if problem.metric.is_share else len(problem.heldout)
-
-
 def _iterations(curves: Sequence[Curve]) -> int:
     return sum(int(curve.iteration[-1]) for curve in curves)
 
 
 def _broke_at_once(curves: Sequence[Curve], problem: Problem) -> bool:
     broke = any(curve.outcome in (SweepOutcome.DIVERGED, SweepOutcome.NOT_FINITE) for curve in curves)
-    return broke and find_bounds(curves, _answers(problem), metric=problem.metric).max_lr is None
+    return broke and find_bounds(curves, problem.answers, metric=problem.metric).max_lr is None
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +228,7 @@ class _Track:
         if not self.path.open_ended:
             return None
         problem = self.learner.problem
-        broken = has_broken(self.curve(), _answers(problem), problem.metric)
+        broken = has_broken(self.curve(), problem.answers, problem.metric)
         if broken:
             return SweepOutcome.BROKE
         # what never rose is not followed beyond the plan: there may be nothing to learn
