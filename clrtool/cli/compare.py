@@ -127,7 +127,7 @@ def _compare(job: Job, request: Request) -> Comparison:
         from clrtool.engine.build import build_problem
 
         def attempt(parts: int | None) -> Comparison:
-            problem = build_problem(job.settings, **job.source, micro_batches=parts)
+            problem = build_problem(job.settings, **job.source, micro_batches=parts, epochs=request.epochs)
             with job.signals.deferred():
                 made = _train(job, request, bounds, problem)
                 write_comparison(job.folder, made)
@@ -158,12 +158,14 @@ def _measured_bounds(job: Job) -> BoundsFrom:
 
 def _train(job: Job, request: Request, bounds: BoundsFrom, problem: Problem) -> Comparison:
     from clrtool.core.comparison import Comparison
+    from clrtool.engine.compare import check_momentum
     from clrtool.engine.compare import compare as train
     from clrtool.engine.problem import environment
     from clrtool.report.comparison_file import begin_comparison
 
     per_epoch, seeds = problem.iterations_per_epoch, range(job.settings.seed, job.settings.seed + request.seeds)
     plans, iterations = request.plans(job.settings.plan, bounds, per_epoch)
+    check_momentum(problem, plans.values())
     request_sha256 = request.sha256(job, bounds)
     stages = _stages(job, problem, request_sha256)
     begin_comparison(job.folder, job.settings)

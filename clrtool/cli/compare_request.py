@@ -118,10 +118,7 @@ def _policy(word: str) -> Plan | float | None:
             raise ConfigError(f"--policies {word}: must be a number after fixed:, such as fixed:0.01") from error
     if _is_place(word):
         place = find_run(word)
-        plan = read_plan(place / "result.json" if place.is_dir() else place)
-        if plan.schedule.cycles_momentum:
-            raise ConfigError(f"--policies {word}: moves the momentum, and a comparison moves the learning rate only")
-        return plan
+        return read_plan(place / "result.json" if place.is_dir() else place)
     if word not in (names := set(POLICIES) - {"stages"}):  # whose bounds are its own: a plan file can hold it
         raise ConfigError(
             f"--policies: {shown(word)} is no policy; {nearest(word, names, show=len(names))}; or fixed:RATE, a plan "

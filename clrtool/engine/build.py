@@ -42,6 +42,7 @@ def build_problem(
     folder: Path | None = None,
     deterministic: bool = False,
     micro_batches: int | None = None,
+    epochs: float | None = None,
 ) -> Problem:
     """Load the data and prepare the recipes that a config names.
 
@@ -52,18 +53,17 @@ def build_problem(
         folder: where the config lies, and factories may stand.
         deterministic: whether only algorithms may run that give the same numbers each time.
         micro_batches: parts of a batch, where memory has room for no larger ones; else the config's.
+        epochs: of a training, beside which its evaluations have to be cheap; None for those of the config's sweep.
 
     Raises:
         ConfigError: a name or an argument is unknown, or the pieces do not fit together.
         MachineError: the device or the dataset is missing.
     """
-    factory = _Imports(allow_import, folder or Path.cwd())
-    place = find_device(device)
+    factory, place = _Imports(allow_import, folder or Path.cwd()), find_device(device)
     data = load_data(config, place, download=download, factory=factory)
-    make_model = with_weights(_model_recipe(config.model, data, factory), config.model)
+    make_model = _model_recipe(config.model, data, factory)
     factory.note("model.weights", config.model.weights)
-    with memory_of("model.args"):
-        channels_last = _wants_channels_last(config, place, make_model)
+    channels_last = _wants_channels_last(config, place, make_model)
     feed, heldout = data.feed(config.data, place, channels_last=channels_last)
     problem = Problem(
         train=feed,
@@ -82,7 +82,7 @@ def build_problem(
         deterministic=deterministic,
         sources=factory.sources,
     )
-    return _tried_out(_in_parts(problem, micro_batches), config, data.num_outputs)
+    return _tried_out(_in_parts(problem, micro_batches), config, data.num_outputs, epochs)
 
 
 def data_sha256(config: RangeTestConfig, *, device: str, download: bool) -> str:
@@ -127,9 +127,7 @@ def _in_parts(problem: Problem, micro_batches: int | None) -> Problem:
 def _model_recipe(model: ModelConfig, data: Data, factory: FactoryImport) -> Callable[[], nn.Module]:
     if model.factory is not None:
         build: Callable[..., nn.Module] = factory(model.factory, "model.factory")
-        return lambda: call(build, "model.args", model.args)
-    assert model.name is not None
-    if model.name.startswith("torchvision."):
+    elif model.name is not None and model.name.startswith("torchvision."):
         if fetched := {name for name in model.args if name.startswith("weights")}:
             raise ConfigError(f"model.args.{min(fetched)}: torchvision would fetch them; give model.weights a file")
         build = partial(_torchvision_model(model.name.removeprefix("torchvision.")), num_classes=data.num_outputs)
@@ -139,8 +137,8 @@ def _model_recipe(model: ModelConfig, data: Data, factory: FactoryImport) -> Cal
         build = partial(MODELS[model.name], tuple(data.first.inputs.shape[1:]), data.num_outputs)
     else:
         known = [*MODELS, "torchvision.resnet18"]
-        raise ConfigError(f"model.name: unknown model {model.name!r}; {nearest(model.name, known)}")
-    return lambda: call(build, "model.args", model.args)
+        raise ConfigError(f"model.name: unknown model {model.name!r}; {nearest(str(model.name), known)}")
+    return with_weights(lambda: call(build, "model.args", model.args), model)
 
 
 def _torchvision_model(name: str) -> Callable[..., nn.Module]:
@@ -159,11 +157,11 @@ def _wants_channels_last(config: RangeTestConfig, device: torch.device, make_mod
         return config.training.layout == "channels_last"
     if device.type == "cuda" and config.precision == "fp32":
         return False
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), memory_of("model.args"):
         return any(isinstance(module, nn.Conv2d) for module in make_model().modules())
 
 
-def _tried_out(problem: Problem, config: RangeTestConfig, num_outputs: int) -> Problem:
+def _tried_out(problem: Problem, config: RangeTestConfig, num_outputs: int, epochs: float | None) -> Problem:
     """Train and evaluate a fresh model for a moment, so that pieces that do not fit are a message now.
 
     Returns:
@@ -186,11 +184,12 @@ def _tried_out(problem: Problem, config: RangeTestConfig, num_outputs: int) -> P
         if isinstance(problem.train, Streamed):
             problem = replace(problem, train=replace(problem.train, classes=classes))
         learner = Learner(problem, seed=0)
+        length = epochs and math.ceil(epochs * problem.iterations_per_epoch)
         number, size = evaluation_budget(
             learner.model,
             part.inputs,
             config.sweep,
-            problem.sweep_size(config.sweep).iterations,
+            length or problem.sweep_size(config.sweep).iterations,
             len(problem.heldout),
             problem.batch_size,
         )

@@ -52,7 +52,7 @@ def why_not(problem: Problem) -> str | None:
     return next((reason for reason, applies in reasons.items() if applies), None)
 
 
-def _options(problem: Problem) -> Mapping[str, bool]:
+def _options(problem: Problem) -> Mapping[str, Any]:
     """The options with which a torch optimizer reads its learning rate on the device; none if it cannot."""
     names = {"fused", "capturable"} if problem.device.type == "cuda" else {"fused"}
     return dict.fromkeys(names & problem.make_optimizer.parameters, True)

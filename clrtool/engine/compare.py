@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,9 +11,11 @@ from clrtool.core.comparison import Candidate, Training
 from clrtool.core.curve import Point
 from clrtool.core.plan import Plan
 from clrtool.engine.learner import Learner
+from clrtool.engine.plan_scheduler import check_has_momentum
 from clrtool.engine.problem import Problem
 from clrtool.engine.stages import Stages
 from clrtool.engine.teams import Team, make_teams
+from clrtool.errors import as_config_error
 
 OnPoint = Callable[[str, int, Point], object]
 # Evaluations of a training, spread evenly over it, the last at its end. 20 is a multiple of 4 and 5: with as many
@@ -35,8 +37,8 @@ def compare(
 ) -> tuple[Candidate, ...]:
     """Train a problem for ``iterations`` under each plan, once for each seed.
 
-    The learning rate of iteration t is ``plan.lr(t)``: what a plan holds after its end, where it ends sooner. A
-    training whose loss is not finite ends there, and is a result.
+    The learning rate of iteration t is ``plan.lr(t)``: what a plan holds after its end, where it ends sooner. A plan
+    that moves the momentum sets it too. A training whose loss is not finite ends there, and is a result.
 
     Args:
         plans: by name.
@@ -44,14 +46,26 @@ def compare(
         stages: where the trainings are kept, so that an interrupted comparison goes on.
 
     Raises:
+        ConfigError: a plan moves the momentum, and the optimizer has none.
         MachineError: the device is out of memory, or the disk is full.
         Interrupted: a signal asked to stop, and everything is saved.
     """
     stages = stages or Stages()
     stops = np.unique(np.linspace(0, iterations, EVALUATIONS + 1).round().astype(int))[1:].tolist()
     with problem.on_device():
+        check_momentum(problem, plans.values())
         runs = _Runs(problem, stops, stages, on_point)
         return tuple(runs.candidate(name, plan, seeds) for name, plan in plans.items())
+
+
+def check_momentum(problem: Problem, plans: Iterable[Plan]) -> None:
+    """Raise ConfigError if a plan moves the momentum and the optimizer has none."""
+    if not any(plan.schedule.cycles_momentum for plan in plans):
+        return
+    optimizer = problem.make_optimizer(problem.make_model())
+    with as_config_error("optimizer: "):
+        for group in optimizer.param_groups:
+            check_has_momentum(optimizer, group)
 
 
 class _Runs:
@@ -67,7 +81,8 @@ class _Runs:
 
     def candidate(self, name: str, plan: Plan, seeds: Sequence[int]) -> Candidate:
         """All seeds of a plan: as one team where their step can be captured, else one after the other."""
-        lrs = plan.lr(np.arange(self._stops[-1])).tolist()
+        iterations = np.arange(self._stops[-1])
+        lrs, momenta = plan.lr(iterations).tolist(), plan.momentum(iterations)
         done: dict[int, Training] = {}
         running = self._stages.running
         engine = None if running is None else str(running["engine"])
@@ -76,7 +91,8 @@ class _Runs:
                 engine, points, seconds = known
                 done[seed] = self._training(seed, [Point(*point) for point in points], seconds)
                 self._tell(name, seed, done[seed].points)
-        for team in make_teams(self._problem, lrs, [seed for seed in seeds if seed not in done], engine):
+        todo = [seed for seed in seeds if seed not in done]
+        for team in make_teams(self._problem, lrs, todo, engine, () if momenta is None else momenta.tolist()):
             engine = team.engine
             finished, seconds = self._train(name, team, lrs)
             self._stages.finish(

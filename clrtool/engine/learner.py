@@ -13,6 +13,7 @@ from clrtool.engine.feed import Batch
 from clrtool.engine.generators import generator_states, restore_generators, seed_everything
 from clrtool.engine.imports import blamed_on
 from clrtool.engine.losses import counted
+from clrtool.engine.plan_scheduler import set_momentum
 from clrtool.engine.problem import Problem, run_model
 from clrtool.engine.samples import Inputs, Samples, parts_of
 from clrtool.engine.weights import keep_frozen_statistics
@@ -44,11 +45,15 @@ class Learner:
 
     The order of the batches is a pure function of (seed, epoch), so any iteration can be reached without running
     those before it. Call under ``problem.on_device``: the seed goes into the global generators.
+
+    Args:
+        momenta: the momentum of every iteration, where it moves; none to leave it as the config has it.
+        options: of the optimizer, which make a step faster, not different.
     """
 
-    def __init__(self, problem: Problem, seed: int, **options: Any) -> None:
+    def __init__(self, problem: Problem, seed: int, *, momenta: Sequence[float] = (), **options: Any) -> None:
         seed_everything(seed)
-        self.problem, self.seed = problem, seed
+        self.problem, self.seed, self._momenta = problem, seed, momenta
         # Weights are drawn on the CPU and moved, so that a seed means the same weights on every device.
         self.model = problem.place(problem.make_model())
         self.optimizer = problem.make_optimizer(self.model, **options)
@@ -104,6 +109,8 @@ class Learner:
         for done, lr in enumerate(lrs, 1):
             for group in self.optimizer.param_groups:
                 group["lr"] = lr * group["lr_ratio"]
+                if self._momenta:
+                    set_momentum(group, self._momenta[iteration + done - 1])
             losses[done - 1] = self._step(next(self._batches))
             if pause():
                 break

@@ -54,11 +54,8 @@ class PlanScheduler(LRScheduler):
         self._warned = False
         self._block = -1
         for group in optimizer.param_groups:
-            if plan.schedule.cycles_momentum and not {"momentum", "betas"} & set(group):
-                raise ValueError(
-                    f"the plan moves the momentum, and {type(optimizer).__name__} has neither momentum nor betas: plan "
-                    "without momentum"
-                )
+            if plan.schedule.cycles_momentum:
+                check_has_momentum(optimizer, group)
             # a fresh optimizer has none where last_epoch says that training began before
             group.setdefault("initial_lr", float(group["lr"]))
         first = float(optimizer.param_groups[0]["initial_lr"])
@@ -77,7 +74,7 @@ class PlanScheduler(LRScheduler):
         lr, momentum = self._values()
         if momentum is not None:
             for group in self.optimizer.param_groups:
-                _set_momentum(group, momentum)
+                set_momentum(group, momentum)
         return [lr * ratio for ratio in self._ratios]
 
     def state_dict(self) -> dict[str, Any]:
@@ -115,7 +112,17 @@ class PlanScheduler(LRScheduler):
         return self._lrs[place], None if self._momenta is None else self._momenta[place]
 
 
-def _set_momentum(group: dict[str, Any], value: float) -> None:
+def check_has_momentum(optimizer: Optimizer, group: Mapping[str, Any]) -> None:
+    """Raise ValueError if a parameter group has no momentum that a plan could move."""
+    if not {"momentum", "betas"} & set(group):
+        raise ValueError(
+            f"the plan moves the momentum, and {type(optimizer).__name__} has neither momentum nor betas: plan without "
+            "momentum"
+        )
+
+
+def set_momentum(group: dict[str, Any], value: float) -> None:
+    """Set the ``momentum`` of a parameter group, or the first of its ``betas``."""
     if "betas" not in group:
         group["momentum"] = value
     elif isinstance(group["betas"][0], Tensor):

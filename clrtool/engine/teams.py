@@ -44,8 +44,10 @@ class Team(Protocol):
 class Single:
     """A team of one: the reference."""
 
-    def __init__(self, problem: Problem, seed: int, lrs: Sequence[float], engine: str) -> None:
-        self.members, self.engine, self._lrs = [Learner(problem, seed)], engine, lrs
+    def __init__(
+        self, problem: Problem, seed: int, lrs: Sequence[float], engine: str, momenta: Sequence[float] = ()
+    ) -> None:
+        self.members, self.engine, self._lrs = [Learner(problem, seed, momenta=momenta)], engine, lrs
 
     def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
         return [self.members[0].train(start, self._lrs[start:stop], pause)]
@@ -58,18 +60,26 @@ class Single:
 
 
 def make_teams(
-    problem: Problem, lrs: Sequence[float], seeds: Sequence[int], engine: str | None = None
+    problem: Problem,
+    lrs: Sequence[float],
+    seeds: Sequence[int],
+    engine: str | None = None,
+    momenta: Sequence[float] = (),
 ) -> Iterator[Team]:
     """The learners of all seeds: as one team where their step can be captured, else one after the other.
 
     Args:
         engine: how the seeds before them were trained; these are trained alike.
+        momenta: of every iteration, where it moves.
     """
-    if problem.device.type != "cuda" or not seeds:
-        yield from (Single(problem, seed, lrs, "eager") for seed in seeds)
-        return
+    if problem.device.type != "cuda":
+        engine = "eager"
+    elif momenta:  # no optimizer of torch's reads it on the device
+        engine = "eager: the momentum moves"
     if engine is not None and engine.startswith("eager"):
-        yield from (Single(problem, seed, lrs, engine) for seed in seeds)
+        yield from (Single(problem, seed, lrs, engine, momenta) for seed in seeds)
+        return
+    if not seeds:
         return
     made = _captured(problem, lrs, seeds)
     if isinstance(made, Captured):

@@ -176,7 +176,10 @@ def test_the_plan_of_the_best_can_be_planned_with(cli, compared):
         (["--policies", "fixed,lost.json"], "lost.json: no such file"),
         (["--policies", "fixed,long.json"], "176 iterations long, the comparison 88: --epochs 4 lets it end"),
         (["--policies", "fixed,other.json"], "its epoch has 50 iterations, that of the data 44"),
-        (["--policies", "fixed,moving.json"], "moves the momentum"),
+        (
+            ["optimizer={name: Adagrad}", "--policies", "fixed,moving.json"],
+            "optimizer: the plan moves the momentum, and Adagrad has neither momentum nor betas",
+        ),
         (["--bounds", "0.1"], "must be two numbers, BASE,MAX"),
         (["--bounds", "0.2,0.1"], "the second above the first"),
         (["--run", "digits"], "--bounds and --run: give the one or the other"),

@@ -11,6 +11,7 @@ from torch import nn
 
 import clrtool.engine.compare
 from clrtool.core.comparison import candidate_plan, fixed_plan
+from clrtool.core.plan import make_plan
 from clrtool.engine.captured import Captured
 from clrtool.engine.compare import EVALUATIONS, compare
 from clrtool.engine.learner import Learner
@@ -63,6 +64,27 @@ def test_a_policy_trains_as_a_loop_of_torch_with_torchs_own_scheduler_does():
     for training in found.trainings:
         mine = np.array([(point.train_loss, point.heldout_loss, point.metric) for point in training.points])
         np.testing.assert_allclose(mine, by_hand(problem, found.plan, training.seed), rtol=2e-4, atol=1e-12)
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_a_plan_that_moves_the_momentum_trains_as_torchs_cyclic_lr_does(optimizer):
+    problem = digits(optimizer={"name": optimizer, "args": {"momentum": 0.9} if optimizer == "SGD" else {}})
+    plan = make_plan(0.001, 0.01, 30, epochs=2, policy="triangular2", cycles=2, momentum=(0.8, 0.95))
+    (found,) = compare(problem, {"cycles": plan}, ITERATIONS, [5])
+    torch.manual_seed(5)
+    model = problem.make_model()
+    made = getattr(torch.optim, optimizer)(model.parameters(), lr=1.0, **problem.make_optimizer.config.args)
+    scheduler = torch.optim.lr_scheduler.CyclicLR(made, **plan.torch_kwargs())
+    losses = []
+    for (inputs, targets), _ in zip(problem.train.batches(5, 0), range(ITERATIONS), strict=False):
+        loss = nn.functional.cross_entropy(model(inputs), targets)
+        made.zero_grad()
+        loss.backward()
+        made.step()
+        scheduler.step()
+        losses.append(loss.item())
+    expected = np.array(losses).reshape(-1, 3).mean(axis=1)
+    np.testing.assert_allclose([point.train_loss for point in found.trainings[0].points], expected, rtol=2e-4)
 
 
 def test_every_policy_gets_the_same_weights_batches_and_iterations():
@@ -154,7 +176,7 @@ def test_seeds_in_one_team_measure_what_they_measure_one_after_the_other(monkeyp
     problem, made = digits(), plans("fixed", "triangular2")
     alone = compare(problem, made, 40, [0, 1])
 
-    def together(problem, lrs, seeds, engine=None):
+    def together(problem, lrs, seeds, engine, momenta):
         yield Captured(problem, seeds, lrs, graph=False)
 
     monkeypatch.setattr(clrtool.engine.compare, "make_teams", together)

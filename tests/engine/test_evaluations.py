@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from clrtool.config import SweepConfig
+from clrtool.config import RangeTestConfig, SweepConfig
+from clrtool.engine.build import build_problem
 from clrtool.engine.evaluations import LEAST, MOST, SMALLEST_HELDOUT, evaluation_budget, flops_per_sample
 from clrtool.engine.learner import evaluation_batch
 from clrtool.engine.models import convnet, mlp
@@ -52,3 +53,15 @@ def test_a_network_too_small_to_fill_a_pass_still_gets_a_whole_curve_and_its_sha
     whole = record.train_seconds + record.evaluation_seconds
     assert record.evaluation_share == pytest.approx(record.evaluation_seconds / whole)
     assert record.standard_error == pytest.approx(0.029, abs=0.001)
+
+
+def test_a_comparison_evaluates_more_than_a_sweep_that_is_short_beside_it_can_afford():
+    config = RangeTestConfig.model_validate(
+        {
+            "model": {"name": "convnet"},
+            "data": {"name": "digits", "batch_size": 50, "heldout": 700},
+            "sweep": {"epochs": 1},
+        }
+    )
+    assert len(build_problem(config, device="cpu").heldout) < 300
+    assert len(build_problem(config, device="cpu", epochs=40).heldout) == 700
