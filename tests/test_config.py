@@ -227,7 +227,8 @@ def test_every_shipped_config_loads_opens_with_a_sentence_and_fits_the_schema(na
 
 def test_the_shipped_configs_are_those_that_the_readme_names():
     assert set(shipped_configs()) == {
-        "digits", "text", "cifar10", "cifar10-full", "cifar10-sigmoid-bn", "cifar10-mlp-adamw", "custom"
+        "digits", "text", "cifar10", "cifar10-full", "cifar10-sigmoid-bn", "cifar10-resnet56", "cifar10-mlp-adamw",
+        "custom",
     }  # fmt: skip
 
 
@@ -244,7 +245,7 @@ def test_the_schema_refuses_what_the_tree_refuses():
 def test_an_unknown_config_name_lists_the_shipped_ones():
     with pytest.raises(
         ConfigError,
-        match=r"did you mean 'digits'. Valid: cifar10, cifar10-full, cifar10-mlp-adamw, cifar10-sigmoid-bn, custom",
+        match=r"did you mean 'digits'. Valid: cifar10, cifar10-full, cifar10-mlp-adamw, cifar10-resnet56, ",
     ):
         find_config("digit")
 

@@ -1,4 +1,4 @@
-"""Built-in models: ``mlp``, ``convnet`` and the CIFAR ``resnet``, beside the transformers and Caffe's networks."""
+"""Built-in models: ``mlp`` and ``convnet``, beside the residual networks, the transformers and Caffe's networks."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from clrtool.engine.attention import gpt, vit
 from clrtool.engine.caffe_models import cifar10_full, cifar10_quick
 from clrtool.engine.machine import total_memory
-from clrtool.engine.shapes import Depth, Shape, Size, Sizes, image_shape
+from clrtool.engine.residual import caffe_resnet, resnet
+from clrtool.engine.shapes import Shape, Sizes, image_shape
 from clrtool.errors import ConfigError, MachineError
 
 Activation = Literal["relu", "gelu", "silu", "tanh", "sigmoid"]
@@ -58,41 +58,6 @@ def convnet(
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * height * width, num_classes))
 
 
-def resnet(input_shape: Shape, num_classes: int, depth: Depth = 20, width: Size = 16) -> nn.Module:
-    """The CIFAR residual network: ``depth = 6n + 2`` layers in three stages of ``width``, 2x and 4x channels.
-
-    Source: He et al., arXiv 1512.03385, section 4.2, with its parameter-free shortcuts (option A).
-    """
-    if depth < 8 or (depth - 2) % 6:
-        raise ConfigError(f"model.args.depth = {depth} must be 6n + 2: 8, 14, 20, 32, 44, 56 or 110")
-    inputs = image_shape(input_shape)[0]
-    layers: list[nn.Module] = [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-    inputs = width
-    for outputs in (width, 2 * width, 4 * width):
-        for block in range((depth - 2) // 6):
-            layers.append(BasicBlock(inputs, outputs, stride=2 if block == 0 and outputs > width else 1))
-            inputs = outputs
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, num_classes))
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm around a shortcut that subsamples and pads channels with zeros."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        self.stride, self.padding = stride, outputs - inputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = functional.relu(self.norm1(self.conv1(x)))
-        y = self.norm2(self.conv2(y))
-        shortcut = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.padding))
-        return torch.relu(y + shortcut)
-
-
 def sized(make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """The same model, but MachineError before any memory is taken for one that could not be trained here."""
 
@@ -111,4 +76,6 @@ def sized(make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     return build
 
 
-MODELS = {make.__name__: sized(make) for make in (mlp, convnet, resnet, vit, gpt, cifar10_full, cifar10_quick)}
+MODELS = {
+    make.__name__: sized(make) for make in (mlp, convnet, resnet, vit, gpt, cifar10_full, cifar10_quick, caffe_resnet)
+}

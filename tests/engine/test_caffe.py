@@ -407,12 +407,29 @@ def float_images():
     ],
 )
 def test_the_shipped_configs_train_their_network_with_caffes_multipliers(tmp_path, name, groups):
-    generator = np.random.default_rng(0)
-    x, y = generator.integers(0, 256, (300, 32, 32, 3), dtype=np.uint8), np.arange(300) % 10
-    np.savez(tmp_path / "c.npz", x_train=x[:200], y_train=y[:200], x_test=x[200:], y_test=y[200:])
-    overrides = ["data.name=npz", f"data.args={{path: {tmp_path / 'c.npz'}}}"]
-    problem = build_problem(load_config(find_config(name), overrides), device="cpu")
+    problem = shipped(tmp_path, name)
     found = sorted((group.lr_ratio, group.weight_decay, group.tensors, group.parameters) for group in problem.groups)
     assert found == groups
     assert problem.warnings == ()
     assert (problem.batch_size, len(problem.heldout)) == (100, 100)
+
+
+def test_the_network_of_super_convergence_sees_an_eighth_of_a_batch_at_a_time(tmp_path):
+    problem = shipped(tmp_path, "cifar10-resnet56", "data.batch_size=40", "sweep.evaluations=20")
+    assert (problem.pass_size, len(problem.heldout)) == (5, 100)
+    found = sorted((group.lr_ratio, group.weight_decay, group.tensors, group.parameters) for group in problem.groups)
+    assert found == [(1.0, 1e-4, 166, 853_008), (2.0, 0.0, 1, 10)]
+    learner = Learner(problem, 0)
+    passes = []
+    learner.model[1].register_forward_hook(lambda layer, inputs, output: passes.append(len(inputs[0])))
+    learner.train(0, [0.1])
+    assert passes == [5] * 8
+
+
+def shipped(tmp_path, name, *more):
+    """A shipped config on 300 images of noise."""
+    generator = np.random.default_rng(0)
+    x, y = generator.integers(0, 256, (300, 32, 32, 3), dtype=np.uint8), np.arange(300) % 10
+    np.savez(tmp_path / "c.npz", x_train=x[:200], y_train=y[:200], x_test=x[200:], y_test=y[200:])
+    overrides = ["data.name=npz", f"data.args={{path: {tmp_path / 'c.npz'}}}", *more]
+    return build_problem(load_config(find_config(name), overrides), device="cpu")

@@ -1,0 +1,132 @@
+"""The paper's rows that are trained: settings, what the paper has and what is accepted.
+
+Smith, arXiv 1506.01186 v6, tables 1 to 3; Smith, arXiv 1803.09820, table 1; Smith and Topin, arXiv 1708.07120. One pass
+over the training set is 500 iterations of 100 images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from clrtool.core.plan import Plan, make_plan, plan_from, plan_stages
+from tests.benchmarks.paper.training import Run
+
+EPOCH, SHORT, LONG = 500, 25_000, 70_000
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Args:
+        what: in words.
+        paper: its accuracy in percent; None where it has none.
+        accepted: percent, from and to; None to report only.
+        on_copy: accepted for the JPEG copy, where that differs.
+    """
+
+    run: Run
+    what: str
+    paper: float | None = None
+    accepted: Range | None = None
+    on_copy: Range | None = None
+
+
+def stages(base_lr: float, max_lr: float, shape: str) -> Plan:
+    """Three stages, each with a tenth of the rates before it, as long as those of table 2."""
+    lengths = ((2000, 16_000), (1000, 22_000), (500, 25_000))
+    return plan_stages(
+        [(base_lr / 10**k, max_lr / 10**k, *length) for k, length in enumerate(lengths)], EPOCH, shape=shape
+    )
+
+
+def drops(rate: float, milestones: tuple[int, int], iterations: int) -> Plan:
+    """A rate, and a tenth of it from each milestone on."""
+    return Plan(
+        policy="multistep",
+        base_lr=rate / 100,
+        max_lr=rate,
+        iterations=iterations,
+        iterations_per_epoch=EPOCH,
+        params={"gamma": 0.1, "milestones": list(milestones)},
+    )
+
+
+def fixed(rate: float) -> Plan:
+    return make_plan(rate / 2, rate, EPOCH, epochs=SHORT / EPOCH, policy="fixed")
+
+
+def exp_range(stepsize: int, *, decay_base: bool) -> Plan:
+    """Whole cycles of it, at least 42,000 iterations."""
+    cycles = -(-42_000 // (2 * stepsize))
+    numbers = {"gamma": 0.99994, "decay_base": decay_base}
+    return make_plan(
+        0.001, 0.006, EPOCH, policy="exp_range", stepsize_epochs=stepsize / EPOCH, cycles=cycles, **numbers
+    )
+
+
+def solver(name: str, args: str, decay: float = 0.004) -> str:
+    """Another optimizer with the same multipliers, as on the command line."""
+    return (
+        f"optimizer={{name: {name}, args: {{{args}, weight_decay: {decay}}}, groups: ["
+        "{params: [conv1.bias, conv2.bias, ip1.bias], lr_ratio: 2}, "
+        f"{{params: [ip1.weight], args: {{weight_decay: {250 * decay}}}}}, "
+        "{params: [ip1.bias], args: {weight_decay: 0.0}}]}"
+    )
+
+
+# It falls over one stepsize; the last rate of a plan is held to the end.
+DECAY = make_plan(0.001, 0.007, EPOCH, policy="decay", stepsize_epochs=8, cycles=1)
+# The same, with the drops of table 2.
+DROPPED = plan_from(
+    "optax:piecewise_interpolate_schedule",
+    {
+        "interpolate_type": "linear",
+        "init_value": 0.007,
+        "boundaries_and_scales": {4000: 1 / 7, 15_999: 1, 16_000: 0.1, 21_999: 1, 22_000: 0.1},
+    },
+    iterations=SHORT,
+    iterations_per_epoch=EPOCH,
+)
+R2 = Row(
+    Run("R2", stages(0.001, 0.005, "triangular2"), SHORT),
+    "triangular2 in the three stages of table 2, 25,000 iterations",
+    81.4,
+    (80.6, 82.2),
+    (78.5, 82.2),
+)
+C1 = Row(
+    Run("C1", drops(0.001, (16_000, 22_000), SHORT), SHORT), "fixed 0.001 with the same two drops, no cycles, 25,000"
+)
+R3 = Row(Run("R3", DECAY, SHORT), "decay from 0.007 to 0.001 in 4,000, then 0.001, 25,000", 78.5, (77.0, 80.0))
+# What R3 leaves open, one change each.
+INSTEAD = [
+    Row(
+        replace(R3.run, name="R3-order", words=("data.shuffle=false",)),
+        "the images in one fixed order, as Caffe reads them",
+    ),
+    Row(replace(R3.run, name="R3-drops", plan=DROPPED), "with the drops of table 2 at 16,000 and 22,000"),
+    Row(replace(R3.run, name="R3-torch", words=("optimizer.name=SGD",)), "with torch's momentum"),
+]
+# R19: the best of these rates, each throughout.
+GRID = [Run(f"R19-fixed-{rate}", fixed(rate), SHORT) for rate in (0.0003, 0.001, 0.003, 0.006)]
+
+# One cycle of the first stage, and what sets this port apart from the paper's, one change each.
+CYCLE = Run("short", make_plan(0.001, 0.005, EPOCH, policy="triangular", stepsize_epochs=4, cycles=1), 4000)
+CHANGED = [
+    Row(CYCLE, "as R2 begins"),
+    Row(replace(CYCLE, name="short-jpeg", data="again"), "the images compressed as JPEG once more"),
+    Row(
+        replace(CYCLE, name="short-order", words=("data.shuffle=false",)),
+        "one fixed order of the images, never shuffled",
+    ),
+    Row(
+        replace(CYCLE, name="short-torch", words=("optimizer.name=SGD",)),
+        "torch's momentum, the rate outside the buffer",
+    ),
+]
+FIGURE_3 = "sweep={start_lr: 1e-5, end_lr: 0.02, spacing: linear, epochs: 8, evaluations: 20, seeds: 5}"
+
+# Those below take a GPU.
+NESTEROV, ADAM = solver("caffe_sgd", "momentum: 0.9, nesterov: true"), solver("Adam", "eps: 1.0e-8")
