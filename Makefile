@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture check bench bench-regret clean
+.PHONY: help setup demo test torture check bench bench-regret paper clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ bench: setup ## measure ratios on this machine and write tests/benchmarks/RESULT
 
 bench-regret: setup ## train with what clrtool recommends and write tests/benchmarks/REGRET.md
 	$(BIN)/python -m tests.benchmarks.regret.run
+
+paper: setup ## train the paper's network and write tests/benchmarks/PAPER.md: two hours on two cores
+	$(BIN)/python -m tests.benchmarks.paper.run
 
 clean: ## remove the environment, caches and runs
 	rm -rf $(VENV) runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -128,5 +128,49 @@ CHANGED = [
 ]
 FIGURE_3 = "sweep={start_lr: 1e-5, end_lr: 0.02, spacing: linear, epochs: 8, evaluations: 20, seeds: 5}"
 
-# Those below take a GPU.
+# Those below take a GPU. Batches of 128 make 390 iterations of one pass.
 NESTEROV, ADAM = solver("caffe_sgd", "momentum: 0.9, nesterov: true"), solver("Adam", "eps: 1.0e-8")
+
+
+def one_cycle(name: str, momentum: float, paper: float, accepted: Range | None = None, *, moves: bool = False) -> Row:
+    """Smith, arXiv 1803.09820, table 1: Nesterov, weight decay 0.003, 25 epochs, 0.0005 to 0.005 in 11."""
+    momenta = (0.85, momentum) if moves else None
+    plan = make_plan(0.0005, 0.005, 390, epochs=9765 / 390, policy="one_cycle_smith", stepsize=4297, momentum=momenta)
+    words = ("data.batch_size=128", solver("caffe_sgd", f"momentum: {momentum}, nesterov: true", 0.003))
+    what = f"1cycle, batches of 128, momentum {'0.95 to 0.85' if moves else momentum}, 9,765"
+    return Row(Run(name, plan, 9765, words), what, paper, accepted)
+
+
+ON_GPU = [
+    Row(Run("R1", drops(0.001, (60_000, 65_000), LONG), LONG), "fixed 0.001 with drops at 60,000 and 65,000, 70,000", 81.4, (80.7, 82.5)),
+    Row(
+        Run("R4", make_plan(1e-5, 0.001, EPOCH, epochs=LONG / EPOCH, policy="exponential", gamma=0.99994), LONG),
+        "exp, gamma 0.99994, 70,000; base_lr 0.001 is assumed", 79.1, (77.6, 80.6),
+    ),
+    *(
+        Row(
+            Run(f"R5-{stepsize}{'-base' * decay_base}", exp_range(stepsize, decay_base=decay_base), 42_000),
+            f"exp_range, gamma 0.99994, 42,000; 0.001 to 0.006 in {stepsize:,} is assumed"
+            + ", and that both bounds decline" * decay_base, 82.2,
+        )
+        for stepsize in (2000, 3000) for decay_base in (False, True)
+    ),
+    one_cycle("R10", 0.95, 81.3, (80.5, 82.0), moves=True),
+    *(one_cycle(f"R11-{momentum}", momentum, paper) for momentum, paper in ((0.85, 79.5), (0.9, 80.2), (0.95, 81.2))),
+    *(
+        Row(Run(f"R12-{name}", plan, iterations, (words,)), what, paper, (paper - 1, paper + 1))
+        for name, words, plan, iterations, what, paper in (
+            ("nesterov", NESTEROV, drops(0.001, (60_000, 65_000), LONG), LONG, "Nesterov, as R1", 82.1),
+            ("nesterov-cycles", NESTEROV, stages(0.001, 0.006, "triangular"), SHORT,
+             "Nesterov, triangular 0.001 to 0.006 in three stages, 25,000", 81.3),
+            ("adam", ADAM, drops(0.0005, (60_000, 65_000), LONG), LONG, "Adam, 0.0005, dropped as R1", 81.4),
+            ("adam-cycles", ADAM, stages(0.0005, 0.002, "triangular"), SHORT,
+             "Adam, triangular 0.0005 to 0.002 in three stages, 25,000", 79.8),
+        )
+    ),
+    Row(
+        Run("R14", make_plan(0.1, 3.0, 50, policy="triangular", stepsize_epochs=100, cycles=1), 10_000,
+            config="cifar10-resnet56"),
+        "ResNet-56, batches of 1,000, one cycle of 0.1 to 3, 10,000", 92.4, (91.3, 92.9),
+    ),
+]  # fmt: skip
