@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
 from clrtool.config import AugmentConfig, OptimizerConfig, TrainingConfig
+from clrtool.engine.caffe_models import cifar10_full
 from clrtool.engine.captured import Captured
 from clrtool.engine.feed import Resident
 from clrtool.engine.learner import Learner
@@ -51,6 +52,7 @@ MODELS = {
     "tiny MLP": partial(mlp, (3, 32, 32), 10, (64,)),
     "small convnet": partial(convnet, (3, 32, 32), 10),
     "ResNet-18": resnet18,
+    "cifar10_full": partial(cifar10_full, (3, 32, 32), 10),
 }
 
 
@@ -142,12 +144,14 @@ def loader(case: Case) -> DataLoader[tuple[Tensor, Tensor]]:
     return DataLoader(rows, batch_size=None, sampler=BatchSampler(RandomSampler(rows), case.batch_size, drop_last=True))
 
 
-def bare(case: Case) -> Work:
+def bare(case: Case, layout: torch.memory_format = torch.contiguous_format) -> Work:
     """The loop that one would write: a shuffled order, a gather, a step."""
     images, labels = case.data()
+    images = images.to(memory_format=layout)
 
     def work() -> None:
         model, optimizer = case.parts()
+        model = model.to(memory_format=layout)
         per_epoch = len(labels) // case.batch_size
         for iteration, lr in enumerate(case.lrs):
             position = iteration % per_epoch

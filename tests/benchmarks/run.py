@@ -154,6 +154,17 @@ def checkpoints() -> list[str]:
     return [ratio("a sweep that saves every second / one that saves nothing", saving, lambda: sweep(Stages()), 7)]
 
 
+def paper_network() -> list[str]:
+    """Iterations of the paper's network against the loop that one would write, both in channels_last."""
+    rows = []
+    for precision in ("fp32", "bf16"):
+        case = finders.Case("cifar10_full", 100, 40, 9, precision=precision)
+        name = f"{case.iterations} iterations of cifar10_full, batch 100, {precision} / the bare loop in channels_last"
+        loop = finders.bare(case, torch.channels_last)
+        rows.append(ratio(name, finders.ours(case, channels_last=True), loop, case.repeats))
+    return rows
+
+
 def long_schedules() -> list[str]:
     """10^7 iterations of every policy: seconds, and the peak of memory in arrays of 10^7 floats, result included."""
     iterations, rows = 10**7, []
@@ -195,7 +206,7 @@ def whole_test() -> str:
 
 
 def main() -> None:
-    start = [*start_up(), *schedules(), *checkpoints()]
+    start = [*start_up(), *schedules(), *paper_network(), *checkpoints()]
     lines = [
         "# Benchmarks",
         "",

@@ -163,7 +163,9 @@ def _changes(row: Row, changed: Sequence[Row], seeds: Sequence[int]) -> list[str
 def _late(run: Run, seeds: Iterable[int]) -> float:
     """Where the rate stays high an accuracy jumps from one evaluation to the next; this is steadier."""
     found = [known(run, seed) for seed in seeds]
-    return float(100 * mean(accuracy for values in found if values is not None for _, accuracy in values["points"][-5:]))
+    return float(
+        100 * mean(accuracy for values in found if values is not None for _, accuracy in values["points"][-5:])
+    )
 
 
 def _figure_3(record: RunRecord) -> list[str]:
