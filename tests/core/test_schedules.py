@@ -1,5 +1,6 @@
 """Schedules against torch's own, against np.linspace, and against their properties."""
 
+import csv
 import math
 
 import numpy as np
@@ -224,6 +225,53 @@ def test_smiths_one_cycle_is_the_one_of_his_logs():
     expected = np.array([logged(t) for t in range(96)])
     np.testing.assert_allclose(schedule(range(96)), expected[:, 0], rtol=1e-12)
     np.testing.assert_allclose(schedule.momentum(range(96)), expected[:, 1], rtol=1e-12)
+
+
+def test_what_smith_logged_in_caffe_is_what_the_schedules_give():
+    """Iterations, learning rates and momenta as his published logs print them, to six digits.
+
+    github.com/lnsmith54/hyperParam1, Cifar/results/wide32cifar_Wide1CycLR.1001CM0.95.85WD1e-4Epoch50BS128a_1 (1cycle),
+    and github.com/lnsmith54/super-convergence, Results/clr3SS5kFig1a (CLR, 0.1 to 3, stepsize 5,000).
+    """
+    cycle = one_cycle_smith(0.1, 1.0, 2246, 4882, momentum=(0.85, 0.95))
+    logged = {
+        2000: (0.901425, 0.860953), 2200: (0.981567, 0.852048), 2400: (0.931434, 0.856857), 3000: (0.664292, 0.883571),
+        3800: (0.308103, 0.91919), 4400: (0.0409617, 0.945904), 4600: (0.0001, 0.947596), 4800: (0.0001, 0.943143),
+    }  # fmt: skip
+    lrs, momenta = zip(*logged.values(), strict=True)
+    np.testing.assert_allclose(cycle([*logged]), lrs, rtol=2e-6)
+    np.testing.assert_allclose(cycle.momentum([*logged]), momenta, rtol=2e-6)
+    logged = {8400: 1.028, 8500: 0.97, 8600: 0.912, 9000: 0.68, 9100: 0.622, 9500: 0.39, 9800: 0.216, 9900: 0.158}
+    np.testing.assert_allclose(triangular(0.1, 3.0, 5000)([*logged]), [*logged.values()], rtol=2e-6)
+
+
+@given(st.floats(1e-5, 1e-2), st.floats(1.5, 30), st.integers(1, 3000), st.integers(0, 20_000))
+def test_the_cycles_are_those_of_the_papers_appendix(base_lr, ratio, stepsize, iteration):
+    """Its code for Caffe (arXiv 1506.01186, appendix A), whole numbers where that has them."""
+    max_lr = base_lr * ratio
+    cycle = iteration // (2 * stepsize)
+    x = (iteration - (2 * cycle + 1) * stepsize) / stepsize
+    height = max(0.0, 1 - abs(x))
+    assert float(triangular(base_lr, max_lr, stepsize)(iteration)) == pytest.approx(
+        base_lr + (max_lr - base_lr) * height, rel=1e-12
+    )
+    assert float(triangular2(base_lr, max_lr, stepsize)(iteration)) == pytest.approx(
+        base_lr + (max_lr - base_lr) * min(1.0, max(0.0, (1 - abs(x)) * 0.5**cycle)), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("log", "top", "iterations"),
+    [("range3Iter5kFig2b", 3, 5000), ("range3Iter100kFig2b", 3, 100_000), ("range2Res20Fig4b", 2, 80_000),
+     ("range2SS80kRes56LR", 2, 80_000), ("lrRange3SS520kDropuoutFig10a", 3, 20_000),
+     ("lrRange3SS520kClip10Fig12b", 3, 20_000), ("lrRange3SS520kClip2Fig12a", 3, 20_000)],
+)  # fmt: skip
+def test_smiths_range_tests_are_the_rise_of_a_triangle(shared, log, top, iterations):
+    with (shared / "curves" / f"{log}.csv").open() as file:
+        rows = [(int(row["iteration"]), float(row["lr"])) for row in csv.DictReader(file)]
+    assert len(rows) > 40
+    at, lrs = zip(*rows, strict=True)
+    np.testing.assert_allclose(triangular(0.0, top, iterations)(at), lrs, rtol=1e-4)
 
 
 def test_the_momentum_of_smiths_one_cycle_stays_in_its_range_however_long_the_tail_is():
