@@ -14,7 +14,7 @@ import typer
 
 from clrtool.cli.compare_request import InconclusiveError, Request, bounds_of, check_target, known_bounds, read_policies
 from clrtool.cli.console import Progress, console, say
-from clrtool.cli.measure import Job, check_data_again, in_parts
+from clrtool.cli.measure import Job, check_data_again, in_parts, is_other_data
 from clrtool.cli.rangetest import INCONCLUSIVE, AllowImport, Deterministic, Every, OnOom, OnOomOption, Overrides, alone
 from clrtool.cli.signals import Signals
 from clrtool.errors import ConfigError
@@ -184,21 +184,28 @@ def _train(job: Job, request: Request, bounds: BoundsFrom, problem: Problem) -> 
         config_sha256=job.settings.sha256(),
         data_sha256=problem.data_sha256,
         sources=problem.sources,
-        warnings=(*problem.warnings, *stages.warnings),
+        warnings=(*problem.warnings, *stages.warnings, *_other_data(bounds, problem.data_sha256)),
     )
+
+
+def _other_data(bounds: BoundsFrom, data_sha256: str) -> list[str]:
+    if bounds.data_sha256 is None or not is_other_data(bounds.data_sha256, data_sha256):
+        return []
+    return [f"The bounds of {bounds.source} were measured on other data than the policies were compared on."]
 
 
 def _stages(job: Job, problem: Problem, request_sha256: str) -> Stages:
     """The stages of the comparison, from a checkpoint if there is one that is wanted."""
     from clrtool.engine.checkpoint import CheckpointFolder
     from clrtool.engine.resume import open_stages
+    from clrtool.report.comparison_file import ANOTHER
     from clrtool.report.run import remove_checkpoint
 
     if job.fresh:
         remove_checkpoint(job.folder / CHECKPOINT)
         job.fresh = False
     folder = CheckpointFolder(job.folder / CHECKPOINT)
-    stages, text = open_stages(folder, problem, request_sha256, job.signals, job.every)
+    stages, text = open_stages(folder, problem, request_sha256, job.signals, job.every, ANOTHER)
     if text:
         say(text, quiet=job.quiet)
     return stages

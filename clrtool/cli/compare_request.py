@@ -156,7 +156,17 @@ def known_bounds(job: Job, bounds: str | None, run: str | None, name: str) -> Bo
             record = read_run(place)
             if record.config_sha256 == job.settings.sha256():
                 return bounds_of(record, place, source)
-    return None
+    return None if job.fresh else _bounds_before(job)
+
+
+def _bounds_before(job: Job) -> BoundsFrom | None:
+    """Those of the comparison that the folder holds, whose range test is gone."""
+    from clrtool.report.comparison_file import RESULT, read_comparison
+
+    if not (job.folder / RESULT).is_file():
+        return None
+    record = read_comparison(job.folder)
+    return record.bounds if record.config_sha256 == job.settings.sha256() else None
 
 
 def _given_bounds(text: str) -> BoundsFrom:
@@ -179,7 +189,7 @@ def bounds_of(record: RunRecord, place: Path, source: str = "") -> BoundsFrom:
     if bounds.base_lr is None or bounds.max_lr is None:
         raise InconclusiveError(f"{place} is inconclusive: {bounds.advice[0].value} Or give --bounds BASE,MAX")
     cost = record.sweep.cost_epochs + (0 if verification is None else verification.cost_epochs)
-    return BoundsFrom(bounds.base_lr, bounds.max_lr, source or str(place), cost)
+    return BoundsFrom(bounds.base_lr, bounds.max_lr, source or str(place), cost, record.data_sha256)
 
 
 def _fitting(plan: Plan, like: Plan) -> Plan:

@@ -86,12 +86,16 @@ def check_data_again(job: Job, record: RunRecord | Comparison) -> None:
     except MachineError as error:
         say(f"{error}: {job.folder} is shown without a look at its data", quiet=job.quiet)
         return
-    if found.partition(":")[1] == record.data_sha256.partition(":")[1]:  # both of the whole set, or both of some of it
-        _check_data(job, record, found)
+    _check_data(job, record, found)
+
+
+def is_other_data(one: str, other: str) -> bool:
+    """Whether two hashes tell two sets apart: hashes of a whole set and of some of one cannot be compared."""
+    return one.partition(":")[1] == other.partition(":")[1] and one != other
 
 
 def _check_data(job: Job, record: RunRecord | Comparison, data_sha256: str) -> None:
-    if record.data_sha256 != data_sha256:
+    if is_other_data(record.data_sha256, data_sha256):
         raise ConfigError(f"{job.folder} was measured on other data than there is now: --fresh runs it anew")
 
 

@@ -31,10 +31,10 @@ def plot(
     iterations_per_epoch: Annotated[int | None, typer.Option(help="For its axis in epochs.")] = None,
     output: Annotated[Path | None, typer.Option("-o", help="The picture: .png, .svg or .pdf.")] = None,
 ) -> None:
-    """Draw a range test or a schedule, or overlay several schedules.
+    """Draw a range test, a comparison or a schedule, or overlay several schedules.
 
-    A run folder gives its range test; without -o, its schedule too, both into the folder. A plan file gives its
-    schedule, several sources their schedules in one picture.
+    A run folder gives its range test; without -o, its schedule too, both into the folder. The folder of a comparison
+    gives its picture, a plan file its schedule, several sources their schedules in one picture.
 
     Examples: clrtool plot runs/digits -o digits.svg
 
@@ -66,9 +66,17 @@ def plot(
 
 
 def _draw_run(place: Path, output: Path | None) -> list[Path]:
-    from clrtool.report.plots import draw_run, plot_range_test, save_figure
+    """The pictures of a folder: those of a range test, or that of a comparison."""
+    from clrtool.report.comparison_file import RESULT, read_comparison
+    from clrtool.report.plots import draw_comparison, draw_run, plot_comparison, plot_range_test, save_figure
     from clrtool.report.run import read_run
 
+    if (place / RESULT).is_file():
+        comparison = read_comparison(place)
+        if output is None:
+            return [draw_comparison(place, comparison)]
+        save_figure(plot_comparison(comparison, place.name), output)
+        return [output]
     record = read_run(place)
     if output is None:
         return draw_run(place, record)

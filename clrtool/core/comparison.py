@@ -24,12 +24,13 @@ COMPARISON_VERSION = 1
 
 
 class BoundsFrom(NamedTuple):
-    """The bounds that policies are made of, where they come from, and the epochs that finding them cost, if any."""
+    """The bounds that policies are made of, where they come from, and of a range test its cost and its data's hash."""
 
     base_lr: float
     max_lr: float
     source: str
     cost_epochs: float | None = None
+    data_sha256: str | None = None
 
 
 @dataclass(frozen=True)

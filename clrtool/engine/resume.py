@@ -14,13 +14,19 @@ from clrtool.words import count
 
 
 def open_stages(
-    folder: CheckpointFolder, problem: Problem, config_sha256: str, requests: Requests, every: float
+    folder: CheckpointFolder,
+    problem: Problem,
+    config_sha256: str,
+    requests: Requests,
+    every: float,
+    what: str = "another config",
 ) -> tuple[Stages, str]:
     """The stages of a range test, those of the checkpoint if the folder holds one; and what to say of that.
 
     Args:
         requests: what signals ask for.
         every: seconds between two checkpoints.
+        what: another hash stands for, in words.
 
     Raises:
         ConfigError: the checkpoint is of another run than this one would be.
@@ -39,7 +45,7 @@ def open_stages(
     if values is None:
         said += ["starting over"] if damaged else []
     else:
-        _check(values, about, folder.folder.parent)
+        _check(values, about, folder.folder.parent, what)
         values["warnings"] = (*values["warnings"], *_moved(values["environment"], about["environment"]))
         said += [_resumed(values)]
     text = f"{folder.folder}: {'; '.join(said)}" if said else ""
@@ -52,22 +58,22 @@ def saved_parts(folder: CheckpointFolder) -> int | None:
     return None if values is None else int(values.get("micro_batches", 1))
 
 
-def _check(saved: Mapping[str, Any], about: Mapping[str, Any], run: Path) -> None:
+def _check(saved: Mapping[str, Any], about: Mapping[str, Any], run: Path, what: str) -> None:
     """Raise ConfigError if a checkpoint is of another run."""
     switch = "without" if about["deterministic"] else "with"
     differs = {
         "format": f"{run} holds a checkpoint of another version of clrtool",
-        "config_sha256": f"{run} was begun with another config",
+        "config_sha256": f"{run} was begun with {what}",
         "data_sha256": f"{run} was begun on other data than there is now",
         "sources": f"{run} was begun with other code or weights than there are now ({_others(saved, about)})",
         "deterministic": f"{run} was begun {switch} --deterministic",
         "device": f"{run} was begun on {saved.get('device')}, and this is {about['device']}",
     }
     now = {**about, "format": FORMAT}
-    for name, what in differs.items():
+    for name, difference in differs.items():
         if saved.get(name) != now[name]:
             raise ConfigError(
-                f"{what}: go on as it was begun, run it anew with --fresh, or give another folder with -o"
+                f"{difference}: go on as it was begun, run it anew with --fresh, or give another folder with -o"
             )
 
 

@@ -31,6 +31,7 @@ CONFIG, RUNS, RESULT, PICTURE = FILES = ("config.yaml", "runs.csv", "compare.jso
 RANGE_TEST = "range_test"
 # By its first line a folder is known as that of a comparison, whose files may be replaced.
 HEADER = "# The resolved config of a comparison, written by clrtool.\n"
+ANOTHER = "another config, or other policies, seeds, epochs or bounds"
 FRESH = "give this one another folder with -o DIR, or replace the old one with --fresh"
 
 
@@ -52,9 +53,7 @@ def open_comparison(folder: Path, request_sha256: str | None, *, fresh: bool = F
     if RESULT in found and not fresh:
         record = read_comparison(folder)
         if record.request_sha256 != request_sha256:
-            raise ConfigError(
-                f"{folder} holds a comparison of another config, or of other policies, seeds, epochs or bounds: {FRESH}"
-            )
+            raise ConfigError(f"{folder} holds a comparison of {ANOTHER}: {FRESH}")
         return record
     check_writable(folder)
     return None

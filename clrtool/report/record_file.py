@@ -61,7 +61,7 @@ def changed(file: Path) -> ConfigError:
     """The message for a file whose content is not what clrtool wrote."""
     return ConfigError(
         f"{file}: was changed since clrtool wrote it, for its sha256 is another: restore the file, or measure it again "
-        "with clrtool rangetest --fresh"
+        "with --fresh"
     )
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 
 import numpy as np
@@ -66,6 +67,21 @@ def test_the_bounds_are_those_of_a_run_of_the_same_config_if_there_is_one(cli, t
     assert not (tmp_path / "runs" / "digits-compare" / "range_test").exists()
     assert cli(*words, "--run", "digits", "-o", "other").code == 0
     assert read_comparison(tmp_path / "other").bounds == record.bounds
+    shutil.rmtree(tmp_path / "runs" / "digits")
+    again = cli(*words[:-1])
+    assert (again.code, "shown again" in again.err) == (0, True)
+    assert not (tmp_path / "runs" / "digits-compare" / "range_test").exists()
+
+
+def test_bounds_that_were_measured_on_other_data_are_used_with_a_warning(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    split = ["data={name: digits, heldout: 200}"]
+    assert cli("rangetest", "digits", *SWEEP, "sweep.seeds=2", "-q").code == 0
+    done = cli("compare", "digits", *split, *SHORT[2:6], *SHORT[8:], "--run", "digits", "-q", "-o", "out")
+    assert done.code == 0
+    said = "The bounds of runs/digits were measured on other data"
+    assert any(warning.startswith(said) for warning in read_comparison(tmp_path / "out").warnings)
+    assert said in " ".join(done.out.split())
 
 
 def test_every_training_has_the_same_seeds_iterations_and_evaluations(compared):
@@ -154,6 +170,17 @@ def test_a_rate_of_ones_own_and_a_plan_file_are_policies_too(cli, tmp_path, monk
     assert {point.lr for run in rate.trainings for point in run.points} == {0.03}
     assert [run.points[-1].lr for run in mine.trainings] == [0.01, 0.01]
     assert json.loads((tmp_path / "out" / "compare.json").read_text())["target"] == rate.mean
+
+
+def test_plot_draws_a_comparison_anew_and_as_other_formats(cli, compared, tmp_path):
+    shutil.copytree(compared, tmp_path / "digits-compare")
+    picture = tmp_path / "digits-compare" / "compare.png"
+    picture.unlink()
+    done = cli("plot", tmp_path / "digits-compare")
+    assert (done.code, done.err) == (0, f"{picture}: written\n")
+    assert picture.read_bytes() == (compared / "compare.png").read_bytes()
+    assert cli("plot", compared, "-o", tmp_path / "both.svg").code == 0
+    assert "triangular2" in (tmp_path / "both.svg").read_text()
 
 
 def test_the_plan_of_the_best_can_be_planned_with(cli, compared):
@@ -246,6 +273,7 @@ def test_a_comparison_that_was_begun_is_not_gone_on_with_as_another(zygote, tmp_
     assert any(path.suffix == ".pt" for path in before)
     refused = zygote.run([*words, "--seeds", "3"])
     assert refused.status == 2
+    assert "was begun with another config, or other policies, seeds, epochs or bounds" in refused.err
     assert "run it anew with --fresh, or give another folder with -o" in refused.err
     assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
     done = zygote.run([*words, "--seeds", "3", "--fresh"])

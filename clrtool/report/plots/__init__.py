@@ -24,6 +24,7 @@ def draw_run(folder: Path, record: RunRecord) -> list[Path]:
     return list(pictures)
 
 
-def draw_comparison(folder: Path, record: Comparison) -> None:
-    """Draw the picture of a comparison into its folder."""
+def draw_comparison(folder: Path, record: Comparison) -> Path:
+    """Draw the picture of a comparison into its folder, and name it."""
     save_figure(plot_comparison(record, folder.resolve().name), folder / PICTURE)
+    return folder / PICTURE
