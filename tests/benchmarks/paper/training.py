@@ -154,9 +154,9 @@ def train(run: Run, seeds: Sequence[int]) -> None:
     place.rmdir()
 
 
-def range_test(name: str, words: Sequence[str]) -> RunRecord:
-    """``clrtool rangetest cifar10-full`` as a user types it, into runs/paper; a finished one is read again."""
-    command = [sys.executable, "-m", "clrtool", "rangetest", "cifar10-full", *data_words(), *words, "-q"]
+def range_test(name: str, words: Sequence[str], config: str = "cifar10-full") -> RunRecord:
+    """``clrtool rangetest`` as a user types it, into runs/paper; a finished one is read again."""
+    command = [sys.executable, "-m", "clrtool", "rangetest", config, *data_words(), *words, "-q"]
     done = subprocess.run([*command, "-o", str(WORK / name)], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 3):
         raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
