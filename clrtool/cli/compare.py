@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from clrtool.cli.compare_request import InconclusiveError, Request, bounds_of, check_target, known_bounds, read_policies
+from clrtool.cli.compare_request import (
+    InconclusiveError,
+    Request,
+    bounds_of,
+    check_epochs,
+    check_target,
+    known_bounds,
+    read_policies,
+)
 from clrtool.cli.console import Progress, console, say
 from clrtool.cli.measure import Job, check_data_again, in_parts, is_other_data
 from clrtool.cli.rangetest import INCONCLUSIVE, AllowImport, Deterministic, Every, OnOom, OnOomOption, Overrides, alone
@@ -78,7 +86,8 @@ def compare(
     job = Job(settings, output or Path("runs") / f"{run_name(path)}-compare", source, context.obj or Signals(),
               checkpoint_every, accumulate=on_oom is OnOom.accumulate, fresh=fresh, quiet=quiet or as_json)  # fmt: skip
     try:
-        request = Request(read_policies(policies), seeds, settings.plan.epochs if epochs is None else epochs,
+        length = check_epochs(settings.plan.epochs if epochs is None else epochs)
+        request = Request(read_policies(policies), seeds, length,
                           check_target(job, target_accuracy), known_bounds(job, bounds, run, path.stem))  # fmt: skip
         record = _finished(job, request)
         if record is None:

@@ -135,6 +135,15 @@ def check_target(job: Job, target: float | None) -> float | None:
     return target
 
 
+def check_epochs(epochs: float) -> float:
+    from clrtool.core.budget import MAX_EPOCHS
+    from clrtool.core.schedules.base import check_positive
+
+    with as_config_error():
+        check_positive("epochs", epochs, at_most=MAX_EPOCHS)
+    return epochs
+
+
 def known_bounds(job: Job, bounds: str | None, run: str | None, name: str) -> BoundsFrom | None:
     """Bounds that need no training: given, of a given run, or of a finished run of the same config."""
     from clrtool.report.comparison_file import RANGE_TEST

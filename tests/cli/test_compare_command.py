@@ -212,6 +212,8 @@ def test_the_plan_of_the_best_can_be_planned_with(cli, compared):
         (["--run", "digits"], "--bounds and --run: give the one or the other"),
         (["--target-accuracy", "97"], "must be above 0 and at most 1"),
         (["--epochs", "0"], "epochs must be finite and above 0"),
+        (["--epochs", "nan"], "epochs must be finite and above 0"),
+        (["--epochs", "1e300"], "epochs must be at most 100000"),
     ],
 )
 def test_what_cannot_be_compared_is_named_before_anything_is_trained(cli, tmp_path, monkeypatch, more, message):
