@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +22,17 @@ from clrtool.cli.compare_request import (
 )
 from clrtool.cli.console import Progress, console, say
 from clrtool.cli.measure import Job, check_data_again, in_parts, is_other_data
-from clrtool.cli.rangetest import INCONCLUSIVE, AllowImport, Deterministic, Every, OnOom, OnOomOption, Overrides, alone
-from clrtool.cli.signals import Signals
+from clrtool.cli.rangetest import (
+    INCONCLUSIVE,
+    AllowImport,
+    Deterministic,
+    Every,
+    OnOom,
+    OnOomOption,
+    Overrides,
+    alone,
+    make_job,
+)
 from clrtool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,18 +83,15 @@ def compare(
 
     Example: clrtool compare digits --policies fixed,triangular2,one_cycle,cosine --seeds 5
     """
-    from clrtool.config_file import find_config, load_config, located, run_name
+    from clrtool.config_file import find_config, located, run_name
 
-    if deterministic:  # cuBLAS reads it when it is loaded
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     path, wishes = find_config(config), overrides or ()
-    settings = load_config(path, wishes)
-    source = {"device": device, "allow_import": allow_import or (), "download": download, "folder": path.parent,
-              "deterministic": deterministic}  # fmt: skip
-    job = Job(settings, output or Path("runs") / f"{run_name(path)}-compare", source, context.obj or Signals(),
-              checkpoint_every, accumulate=on_oom is OnOom.accumulate, fresh=fresh, quiet=quiet or as_json)  # fmt: skip
+    folder = output or Path("runs") / f"{run_name(path)}-compare"
+    job = make_job(path, wishes, folder, context.obj, device=device, allow_import=allow_import, download=download,
+                   deterministic=deterministic, every=checkpoint_every, on_oom=on_oom, fresh=fresh,
+                   quiet=quiet or as_json)  # fmt: skip
     try:
-        length = check_epochs(settings.plan.epochs if epochs is None else epochs)
+        length = check_epochs(job.settings.plan.epochs if epochs is None else epochs)
         request = Request(read_policies(policies), seeds, length,
                           check_target(job, target_accuracy), known_bounds(job, bounds, run, path.stem))  # fmt: skip
         record = _finished(job, request)

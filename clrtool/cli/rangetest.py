@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clrtool.cli.console import console, say
+from clrtool.cli.keep import Keeper
 from clrtool.cli.measure import CHECKPOINTS, Job, is_complete, measure
 from clrtool.cli.signals import Signals
 from clrtool.errors import Interrupted
@@ -42,6 +43,10 @@ AllowImport = Annotated[
 ]
 Deterministic = Annotated[bool, typer.Option("--deterministic", help="The same bytes each time, on the same machine.")]
 OnOomOption = Annotated[OnOom, typer.Option(help="Where a batch does not fit: stop, or take it in micro-batches.")]
+Write = Annotated[Path | None, typer.Option(metavar="FILE", help="Keep bounds and plan in FILE, for a repository.")]
+Check = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Exit with 1 if FILE is stale, or what it recommends has drifted.")
+]
 Every = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Between two checkpoints.")]
 
 
@@ -59,6 +64,8 @@ def rangetest(
     deterministic: Deterministic = False,
     on_oom: OnOomOption = OnOom.stop,
     checkpoint_every: Every = 15,
+    write: Write = None,
+    check: Check = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print result.json on stdout and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("-q", help="No progress.")] = False,
 ) -> None:
@@ -71,30 +78,66 @@ def rangetest(
     both bounds.
 
     Example: clrtool rangetest digits sweep.epochs=2 --seeds 5 -o runs/short
+
+    In CI: clrtool rangetest mine.yaml --check mine.bounds.json
     """
-    from clrtool.config_file import find_config, load_config, located, run_name
+    from clrtool.config_file import find_config, run_name
+
+    path, quiet = find_config(config), quiet or as_json
+    wishes = [*(overrides or ()), *([f"sweep.seeds={seeds}"] if seeds is not None else ())]
+    folder = output or Path("runs") / run_name(path)
+    job = make_job(path, wishes, folder, context.obj, device=device, allow_import=allow_import, download=download,
+                   deterministic=deterministic, every=checkpoint_every, on_oom=on_oom, fresh=fresh,
+                   quiet=quiet)  # fmt: skip
+    keeper = Keeper(job, write, check, [config, *wishes])
+    keeper.before()
+    record = _run(job, path, wishes, verify=verify)
+    _show(record, folder, as_json=as_json, quiet=quiet)
+    keeper.after(record)
+    if record.bounds.verdict.word == "inconclusive":
+        raise typer.Exit(INCONCLUSIVE)
+
+
+def _run(job: Job, path: Path, wishes: Sequence[str], *, verify: bool) -> RunRecord:
+    """The run as it was finished before, or as it is measured now."""
+    from clrtool.config_file import located
     from clrtool.report.run import open_run
+
+    record = open_run(job.folder, job.settings, fresh=job.fresh)
+    if record is not None and is_complete(job, record, verify=verify):
+        verified = "; there is no bound to verify" if verify and record.plan is None else ""
+        again = f"finished before with this config, shown again; --fresh runs it anew{verified}"
+        say(f"{job.folder}: {again}", quiet=job.quiet)
+        return record
+    with alone(job), located(path, wishes):
+        record = open_run(job.folder, job.settings, fresh=job.fresh)  # another process may have finished it meanwhile
+        return measure(job, record, verify=verify)
+
+
+def make_job(
+    path: Path,
+    wishes: Sequence[str],
+    folder: Path,
+    signals: Signals | None,
+    *,
+    device: str,
+    allow_import: Sequence[str] | None,
+    download: bool,
+    deterministic: bool,
+    every: float,
+    on_oom: OnOom,
+    fresh: bool,
+    quiet: bool,
+) -> Job:
+    """What a command was asked for, from its config and its options."""
+    from clrtool.config_file import load_config
 
     if deterministic:  # cuBLAS reads it when it is loaded
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    path, quiet = find_config(config), quiet or as_json
-    wishes = [*(overrides or ()), *([f"sweep.seeds={seeds}"] if seeds is not None else ())]
-    settings, folder = load_config(path, wishes), output or Path("runs") / run_name(path)
     source = {"device": device, "allow_import": allow_import or (), "download": download, "folder": path.parent,
               "deterministic": deterministic}  # fmt: skip
-    job = Job(settings, folder, source, context.obj or Signals(), checkpoint_every, on_oom is OnOom.accumulate, fresh,
-              quiet)  # fmt: skip
-    record = open_run(folder, settings, fresh=fresh)
-    if record is not None and is_complete(job, record, verify=verify):
-        verified = "; there is no bound to verify" if verify and record.plan is None else ""
-        say(f"{folder}: finished before with this config, shown again; --fresh runs it anew{verified}", quiet=quiet)
-    else:
-        with alone(job), located(path, wishes):
-            record = open_run(folder, settings, fresh=fresh)  # another process may have finished it meanwhile
-            record = measure(job, record, verify=verify)
-    _show(record, folder, as_json=as_json, quiet=quiet)
-    if record.bounds.verdict.word == "inconclusive":
-        raise typer.Exit(INCONCLUSIVE)
+    return Job(load_config(path, wishes), folder, source, signals or Signals(), every, on_oom is OnOom.accumulate,
+               fresh, quiet)  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from clrtool.engine.feed import STALLED, Feed
 from clrtool.engine.generators import generator_states, restore_generators
 from clrtool.engine.imports import is_worker_death
 from clrtool.engine.losses import IGNORED, Loss, Measure, count_right, logits
-from clrtool.engine.machine import peak_memory
+from clrtool.engine.machine import peak_memory, processor
 from clrtool.engine.optimizers import OptimizerRecipe
 from clrtool.engine.samples import Inputs, Samples
 from clrtool.errors import ConfigError, MachineError, OutOfMemoryError
@@ -224,5 +224,6 @@ def environment(device: torch.device) -> dict[str, str | int]:
         "torch": str(torch.__version__),  # of a class of its own, which no checkpoint holds
         "numpy": np.__version__,
         "device": f"{device.type}: {name}",
+        "processor": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
     }
