@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture check bench bench-regret paper clean
+.PHONY: help setup demo test torture check bench bench-regret paper bounds bounds-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,17 @@ bench-regret: setup ## train with what clrtool recommends and write tests/benchm
 
 paper: setup ## train the paper's network and write tests/benchmarks/PAPER.md: two hours on two cores
 	$(BIN)/python -m tests.benchmarks.paper.run
+
+# The shipped configs that need no data but their own.
+BOUNDS = $(BIN)/clrtool rangetest configs/digits.yaml --fresh -q -o runs/bounds/digits $(1) configs/digits.bounds.json && \
+	$(BIN)/clrtool rangetest configs/custom.yaml --fresh -q -o runs/bounds/custom $(1) configs/custom.bounds.json \
+		--allow-import 'custom_factories:*'
+
+bounds: setup ## measure what the shipped configs recommend, and keep it in configs/*.bounds.json
+	$(call BOUNDS,--write)
+
+bounds-check: setup ## hold what the shipped configs recommend against configs/*.bounds.json
+	$(call BOUNDS,--check)
 
 clean: ## remove the environment, caches and runs
 	rm -rf $(VENV) runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 import clrtool
 from tests.audit import verdict
@@ -234,3 +235,22 @@ def test_an_audit_without_a_network_is_named_and_one_that_breaks_fails(capsys):
     assert "NOT MADE, the database of vulnerabilities cannot be reached" in capsys.readouterr().out
     assert verdict("", "pip_audit: No module named pip_audit") == 1
     assert verdict("", "") == 1
+
+
+@pytest.mark.parametrize("name", ["ci", "bounds"])
+def test_a_workflow_parses_pins_its_actions_and_runs_what_there_is(name):
+    workflow = YAML(typ="safe").load(ROOT / ".github" / "workflows" / f"{name}.yml")
+    assert workflow["permissions"] == {"contents": "read"}
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] <= 60
+        for step in job["steps"]:
+            assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step.get("uses", f"a/b@{'0' * 40}")), step
+            assert set(re.findall(r"^make ([a-z-]+)", step.get("run", ""), re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("name", ["digits", "custom"])
+def test_the_bounds_that_are_committed_are_those_of_the_config_beside_them(cli, tmp_path, name):
+    kept, words = ROOT / "configs" / f"{name}.bounds.json", ["--allow-import", "custom_factories:*"]
+    done = cli("rangetest", ROOT / "configs" / f"{name}.yaml", "-q", *words, "-o", tmp_path / name, "--check", kept)
+    assert done.code == 0, done.err
