@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from clrtool.core.curve import Point
+    from clrtool.core.record import RunRecord
 
 PLAIN_LINE_SECONDS = 10.0
 # What is told sooner than this after the step before was known from an earlier start, and says nothing of the speed.
@@ -40,6 +41,19 @@ def say(message: str, *, quiet: bool = False) -> None:
     if not quiet:
         with contextlib.suppress(OSError):
             console(stderr=True).print(Text(printable(message)), soft_wrap=True)
+
+
+def draw(record: RunRecord) -> None:
+    """The curve of a run as text on stdout, as wide as the terminal, in letters that its encoding has."""
+    from clrtool.report.chart import range_test_chart
+
+    try:
+        "⠿┤└─│".encode(sys.stdout.encoding or "ascii")
+        ascii_only = False
+    except UnicodeEncodeError:
+        ascii_only = True
+    out = console()
+    out.print(Text(range_test_chart(record, out.width, ascii_only=ascii_only)), soft_wrap=True)
 
 
 class Progress:

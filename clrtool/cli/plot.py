@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clrtool.cli.console import say
+from clrtool.cli.console import draw, say
 from clrtool.cli.plan_source import Asked, is_pair, make
 from clrtool.errors import ConfigError
 
@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from clrtool.core.plan import Plan
 
 
+Sources = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SOURCE|KEY=VALUE", help="Run folders, files with a plan, names of runs in runs/; parameters of --from."
+    ),
+]
+
+
 def plot(
-    sources: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="SOURCE|KEY=VALUE",
-            help="Run folders, files with a plan, names of runs in runs/; parameters of --from.",
-        ),
-    ] = None,
+    sources: Sources = None,
     others: Annotated[
         list[str] | None,
         typer.Option("--from", metavar="SOURCE", help="One more source, or another system's schedule. Repeatable."),
@@ -30,6 +32,7 @@ def plot(
     iterations: Annotated[int | None, typer.Option(help="Length of another system's schedule.")] = None,
     iterations_per_epoch: Annotated[int | None, typer.Option(help="For its axis in epochs.")] = None,
     output: Annotated[Path | None, typer.Option("-o", help="The picture: .png, .svg or .pdf.")] = None,
+    term: Annotated[bool, typer.Option("--term", help="Draw the curve of a run here, as text.")] = False,
 ) -> None:
     """Draw a range test, a comparison or a schedule, or overlay several schedules.
 
@@ -51,6 +54,9 @@ def plot(
         raise ConfigError("plot needs a run folder, a plan file, or --from SYSTEM:NAME")
     if not any(map(_is_schedule, names)) and (params or iterations or iterations_per_epoch):
         raise ConfigError("NAME=VALUE, --iterations and --iterations-per-epoch are for --from SYSTEM:NAME")
+    if term:
+        _draw_here(names, output)
+        return
     place = find_run(names[0]) if len(names) == 1 and not _is_schedule(names[0]) else None
     if place is not None and place.is_dir():
         written = _draw_run(place, output)
@@ -63,6 +69,14 @@ def plot(
         written = [target]
     for path in written:
         say(f"{path}: written")
+
+
+def _draw_here(names: list[str], output: Path | None) -> None:
+    from clrtool.report.run import find_run, read_run
+
+    if len(names) > 1 or output is not None:
+        raise ConfigError("--term draws one run, and into no file")
+    draw(read_run(find_run(names[0])))
 
 
 def _draw_run(place: Path, output: Path | None) -> list[Path]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clrtool.cli.console import console, say
+from clrtool.cli.console import console, draw, say
 from clrtool.cli.keep import Keeper
 from clrtool.cli.measure import CHECKPOINTS, Job, is_complete, measure
 from clrtool.cli.signals import Signals
@@ -164,6 +164,8 @@ def _show(record: RunRecord, folder: Path, *, as_json: bool, quiet: bool) -> Non
     if as_json:
         typer.echo(to_json(record), nl=False)
         return
+    if sys.stdout.isatty():
+        draw(record)
     console().print(result_table(record, folder.resolve().name))
     say(f"in {folder}/: curve.csv, result.json, range_test.png", quiet=quiet)
     if record.plan is not None:
