@@ -34,23 +34,28 @@ def same(one, other):
             np.testing.assert_array_equal(np.array(first.points), np.array(second.points))
 
 
-def by_hand(problem, plan, seed):
-    """Losses, held-out losses and accuracies after 3, 6, ... iterations, by a loop of torch and torch's own scheduler."""
-    torch.manual_seed(seed)
-    model = problem.make_model()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
-    kwargs = plan.torch_kwargs()
-    scheduler = torch.optim.lr_scheduler.CyclicLR(optimizer, **kwargs)
-    losses, found = [], []
-    x, y = problem.heldout.inputs, problem.heldout.targets
-    for iteration, (inputs, targets) in zip(range(1, ITERATIONS + 1), problem.train.batches(seed, 0), strict=False):
+def steps(problem, seed, model, optimizer, scheduler):
+    """The loss of each iteration after its step, by a loop of torch."""
+    for (inputs, targets), _ in zip(problem.train.batches(seed, 0), range(ITERATIONS), strict=False):
         loss = nn.functional.cross_entropy(model(inputs), targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         scheduler.step()
-        losses.append(loss.item())
-        if iteration % 3 == 0:
+        yield loss.item()
+
+
+def by_hand(problem, plan, seed):
+    """Losses, held-out losses and accuracies after 3, 6, ... iterations, by a loop of torch and torch's own scheduler."""
+    torch.manual_seed(seed)
+    model = problem.make_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.CyclicLR(optimizer, **plan.torch_kwargs())
+    losses, found = [], []
+    x, y = problem.heldout.inputs, problem.heldout.targets
+    for loss in steps(problem, seed, model, optimizer, scheduler):
+        losses.append(loss)
+        if len(losses) % 3 == 0:
             with torch.no_grad():
                 outputs = model(x)
             accuracy = (outputs.argmax(1) == y).double().mean().item()
@@ -75,14 +80,7 @@ def test_a_plan_that_moves_the_momentum_trains_as_torchs_cyclic_lr_does(optimize
     model = problem.make_model()
     made = getattr(torch.optim, optimizer)(model.parameters(), lr=1.0, **problem.make_optimizer.config.args)
     scheduler = torch.optim.lr_scheduler.CyclicLR(made, **plan.torch_kwargs())
-    losses = []
-    for (inputs, targets), _ in zip(problem.train.batches(5, 0), range(ITERATIONS), strict=False):
-        loss = nn.functional.cross_entropy(model(inputs), targets)
-        made.zero_grad()
-        loss.backward()
-        made.step()
-        scheduler.step()
-        losses.append(loss.item())
+    losses = list(steps(problem, 5, model, made, scheduler))
     expected = np.array(losses).reshape(-1, 3).mean(axis=1)
     np.testing.assert_allclose([point.train_loss for point in found.trainings[0].points], expected, rtol=2e-4)
 
