@@ -17,6 +17,7 @@ from tests.audit import verdict
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+COMMANDS = ("rangetest", "compare", "plan", "plot", "init", "doctor")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_the_readme_gives_every_command_and_option_by_its_real_name(process):
     for command in set(re.findall(r"`?clrtool ([a-z]+)", README)) - {"runs"}:
         assert process(command, "--help").returncode == 0, command
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
-    helps = "".join(process(command, "--help").stdout for command in ("rangetest", "compare", "plan", "plot", "doctor"))
+    helps = "".join(process(command, "--help").stdout for command in COMMANDS)
     assert not {option for option in options if option not in helps}
 
 

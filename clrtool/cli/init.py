@@ -16,11 +16,23 @@ from clrtool.words import nearest
 def init(
     name: Annotated[str | None, typer.Argument(help="A shipped config; without it they are listed.")] = None,
     destination: Annotated[Path | None, typer.Argument(help="The new file.  [default: ./NAME.yaml]")] = None,
+    model: Annotated[str | None, typer.Option(help="Write one for this model: mlp, torchvision.resnet18, ...")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="KIND:PLACE", help="And for this data: image_folder:DIR, ...")
+    ] = None,
 ) -> None:
-    """Copy a shipped config, to make it your own. An existing file is never replaced.
+    """Copy a shipped config, or write one for a model and data of your own. An existing file is never replaced.
 
-    Example: clrtool init custom mine.yaml
+    A model is a built-in, torchvision.NAME, or pkg.module:callable. Data is image_folder:DIR, npz:FILE, text:FILE,
+    digits, torchvision.NAME:DIR, or pkg.module:callable.
+
+    Examples: clrtool init custom mine.yaml
+
+    clrtool init mine.yaml --model torchvision.resnet18 --data image_folder:photos
     """
+    if model is not None or data is not None:
+        _write_starter(model, data, Path(name or "mine.yaml"))
+        return
     from clrtool.config_file import shipped_configs
     from clrtool.files import write_whole
 
@@ -43,6 +55,26 @@ def init(
     for path, copy in sources.items():
         write_whole(copy, path.read_bytes())
         say(f"{copy}: written")
+
+
+def _write_starter(model: str | None, data: str | None, target: Path) -> None:
+    from clrtool.config_file import load_config
+    from clrtool.files import write_whole
+    from clrtool.report.starter import starter
+
+    if model is None or data is None:
+        raise ConfigError("--model and --data: give both, such as --model mlp --data digits")
+    if target.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"{target}: a config ends in .yaml")
+    if target.exists():
+        raise ConfigError(f"{target}: exists already; give another name: clrtool init NAME.yaml --model ... --data ...")
+    write_whole(target, starter(model, data, str(target)))
+    try:
+        load_config(target)
+    except ConfigError:
+        target.unlink()
+        raise
+    say(f"{target}: written; next: its first line")
 
 
 def schema() -> None:

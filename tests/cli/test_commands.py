@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from clrtool.cli.plan import Format
+from clrtool.config_file import load_config
 from clrtool.report.formats import FORMATS
 from tests.conftest import QUICK
 
@@ -235,7 +238,7 @@ def test_the_options_of_every_command_are_these_and_no_others(process):
         "plan": "--base-lr --max-lr --iterations-per-epoch --policy --epochs --stepsize-epochs --cycles --warmup-epochs "
         "--momentum --stage --curve --from --iterations --lint --csv --stepped --optimizer --format -o --help",
         "plot": "--from --iterations --iterations-per-epoch -o --term --help",
-        "init": "--help",
+        "init": "--model --data --help",
         "schema": "--help",
         "doctor": "--json --help",
     }
@@ -245,6 +248,57 @@ def test_the_options_of_every_command_are_these_and_no_others(process):
         found = {"--help" if option == "-h" else option for option in found}
         assert found == set(options.split()), command
         assert "Example" in text or command == "schema"
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "model_is", "data_is"),
+    [
+        ("mlp", "digits", {"name": "mlp"}, {"name": "digits"}),
+        ("torchvision.resnet18", "image_folder:my photos", {"name": "torchvision.resnet18"},
+         {"name": "image_folder", "args": {"root": "my photos"}}),
+        ("convnet", "npz:a.npz", {"name": "convnet"}, {"name": "npz", "args": {"path": "a.npz"}}),
+        ("resnet", "torchvision.CIFAR10", {"name": "resnet"}, {"name": "torchvision.CIFAR10", "args": {"root": "data"}}),
+        ("mine.net:make", "mine.sets:load", {"factory": "mine.net:make"}, {"factory": "mine.sets:load"}),
+        ("mlp", 'npz:a"b: #.npz', {"name": "mlp"}, {"name": "npz", "args": {"path": 'a"b: #.npz'}}),
+    ],
+)  # fmt: skip
+def test_init_writes_a_commented_config_for_a_model_and_data_of_ones_own(cli, tmp_path, model, data, model_is, data_is):
+    done = cli("init", tmp_path / "own.yaml", "--model", model, "--data", data)
+    assert (done.code, done.out) == (0, "")
+    config = load_config(tmp_path / "own.yaml").model_dump(mode="json", exclude_defaults=True)
+    assert config["model"] == model_is
+    assert {name: config["data"][name] for name in data_is} == data_is
+    text = (tmp_path / "own.yaml").read_text()
+    assert sum(" # " in line or line.startswith("#") for line in text.splitlines()) >= 10
+    assert ("--allow-import 'mine.net:make' --allow-import 'mine.sets:load'" in text) is ("factory" in model_is)
+    again = cli("init", tmp_path / "own.yaml", "--model", model, "--data", data)
+    assert (again.code, (tmp_path / "own.yaml").read_text()) == (2, text)
+
+
+def test_the_command_in_the_first_line_of_a_config_that_init_wrote_runs(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli("init", "--model", "mlp", "--data", "digits").code == 0
+    command = Path("mine.yaml").read_text().partition("\n")[0].partition(": clrtool ")[2].split()
+    assert cli(*command, *QUICK).code in (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "mlp"], "--model and --data: give both"),
+        (["--model", "mlp", "--data", "image_foldr"], "did you mean 'image_folder'"),
+        (["--model", "mlp", "--data", "npz"], "--data npz: where does it lie? --data npz:FILE"),
+        (["own.txt", "--model", "mlp", "--data", "digits"], "own.txt: a config ends in .yaml"),
+        (["--model", "", "--data", "digits"], "model.name"),
+        (["--model", "{name: x}", "--data", "digits"], "model.factory"),
+        (["--model", "mlp\nseed: 7", "--data", "digits"], "model.factory"),
+    ],
+)
+def test_a_config_that_cannot_be_written_leaves_no_file(cli, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    done = cli("init", *words)
+    assert (done.code, list(tmp_path.iterdir())) == (2, [])
+    assert message in done.err
 
 
 def test_help_and_version_work(process):

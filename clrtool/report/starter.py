@@ -1,0 +1,78 @@
+"""A config to begin with, for a model and data of one's own: every section, each with what else it may hold."""
+
+from __future__ import annotations
+
+import json
+
+from clrtool.errors import ConfigError
+from clrtool.words import nearest, printable
+
+# Kinds of data and the argument that says where it lies; torchvision's take a root.
+PLACES = {"image_folder": "root", "npz": "path", "text": "path", "digits": None}
+
+TEMPLATE = """\
+# An LR range test of {model} on {data}: clrtool rangetest {file}{allow}
+# Every key with its rule: clrtool schema. A value for one run: clrtool rangetest {file} sweep.epochs=2
+seed: 0
+model: {model_section}
+# A built-in (mlp, convnet, resnet, vit, gpt), any of torchvision, or factory: "pkg.module:callable" of your own.
+data:
+  {data_section}
+  batch_size: 128 # samples of an optimizer step: the bounds belong to it
+  # heldout: 2500 # of a set that has to be split
+  # augment: {{flip: true, crop: 4}} # of images
+optimizer: {{name: SGD, args: {{momentum: 0.9}}}} # any class of torch.optim; the learning rate is what is looked for
+loss: cross_entropy
+metric: accuracy # also top5, token_accuracy, loss, or a factory
+precision: fp32 # bf16 is faster on a GPU
+sweep: {{epochs: 4, seeds: 3}} # it finds its own ends
+plan: {{policy: triangular2, epochs: 30}} # epochs: as long as you want to train
+"""
+
+
+def starter(model: str, data: str, file: str) -> str:
+    """The text of a config.
+
+    Args:
+        model: a built-in, ``torchvision.NAME`` or ``pkg.module:callable``.
+        data: ``KIND:PLACE`` with a kind of ``PLACES``, ``torchvision.NAME:ROOT``, or ``pkg.module:callable``.
+        file: what it will be called.
+
+    Raises:
+        ConfigError: the data is of no known kind, or lacks its place.
+    """
+    factories = [word for word in (model, data) if _is_factory(word)]
+    shown = {
+        "model": model,
+        "data": data,
+        "file": file,
+        "allow": "".join(f" --allow-import '{word}'" for word in factories),
+    }
+    return TEMPLATE.format(
+        **{name: printable(text).replace("\n", " ") for name, text in shown.items()},  # in comments of one line
+        model_section=f"{{factory: {json.dumps(model)}}}" if _is_factory(model) else f"{{name: {json.dumps(model)}}}",
+        data_section="\n  ".join(_data(data)),
+    )
+
+
+def _is_factory(word: str) -> bool:
+    """Whether a word is ``pkg.module:callable``; a kind of data with a place has a colon too."""
+    kind = word.partition(":")[0]
+    return ":" in word and kind not in PLACES and not kind.startswith("torchvision.")
+
+
+def _data(data: str) -> list[str]:
+    if _is_factory(data):
+        return [f"factory: {json.dumps(data)} # returns (train, heldout)"]
+    kind, _, place = data.partition(":")
+    if kind.startswith("torchvision."):
+        return [f"name: {json.dumps(kind)}", f"args: {{root: {json.dumps(place or 'data')}}}"]
+    if kind not in PLACES:
+        known = [*PLACES, "torchvision.CIFAR10", "pkg.module:callable"]
+        raise ConfigError(f"--data: unknown kind {kind!r}; {nearest(kind, known)}")
+    argument = PLACES[kind]
+    if argument is None:
+        return [f"name: {kind}"]
+    if not place:
+        raise ConfigError(f"--data {kind}: where does it lie? --data {kind}:{'DIR' if argument == 'root' else 'FILE'}")
+    return [f"name: {kind}", f"args: {{{argument}: {json.dumps(place)}}}"]
