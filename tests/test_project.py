@@ -250,6 +250,21 @@ def test_a_workflow_parses_pins_its_actions_and_runs_what_there_is(name):
             assert set(re.findall(r"^make ([a-z-]+)", step.get("run", ""), re.MULTILINE)) <= targets
 
 
+def test_the_action_of_the_readme_runs_as_it_stands_there(tmp_path):
+    blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    (action,) = [YAML(typ="safe").load(block) for block in blocks if "composite" in block]
+    (step,) = action["runs"]["steps"]
+    assert step["env"] == {name: f"${{{{ inputs.{name.lower()} }}}}" for name in ("CONFIG", "FILE", "ALLOW")}
+    given = {"CONFIG": "digits", "FILE": str(ROOT / "configs" / "digits.bounds.json")}
+    given |= {"ALLOW": action["inputs"]["allow"]["default"]}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [step["shell"], "-e", "-c", step["run"]],
+        cwd=tmp_path, env={**os.environ, **given, "PATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "holds, for both bounds" in done.stderr) == (0, True), done.stderr
+
+
 @pytest.mark.parametrize("name", ["digits", "custom"])
 def test_the_bounds_that_are_committed_are_those_of_the_config_beside_them(cli, tmp_path, name):
     kept, words = ROOT / "configs" / f"{name}.bounds.json", ["--allow-import", "custom_factories:*"]
