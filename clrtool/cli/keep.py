@@ -46,14 +46,11 @@ class Keeper:
         from clrtool.report.bounds_file import read_bounds
 
         kept = read_bounds(self._check)
-        stale = self._changed_config(kept)
-        if kept.rule != RULE_VERSION:
-            stale.append(f"the rule that reads bounds: version {kept.rule} -> {RULE_VERSION}")
-        settings = self._job.settings
+        stale, settings = self._changed_settings(kept, RULE_VERSION), self._job.settings
         if not stale and settings.data.factory is None and settings.seed == kept.seed:
             stale = self._changed_data(kept)
         if stale:
-            self._fail([f"{self._check} is stale: it was measured with other inputs", *stale])
+            self._fail_as_stale(stale)
 
     def after(self, record: RunRecord) -> None:
         """Write the file, or hold the range test against it: exits with 1 if what is recommended has drifted."""
@@ -67,11 +64,12 @@ class Keeper:
         elif self._check is not None:
             self._hold(self._check, new)
 
-    def _changed_config(self, kept: Recommendation) -> list[str]:
+    def _changed_settings(self, kept: Recommendation, rule: int) -> list[str]:
         from clrtool.core.recommendation import changed_inputs
 
         now = self._job.settings.model_dump(mode="json")
-        return list(changed_inputs(kept.config, {name: value for name, value in now.items() if name != "seed"}))
+        changed = list(changed_inputs(kept.config, {name: value for name, value in now.items() if name != "seed"}))
+        return changed + ([] if kept.rule == rule else [f"the rule that reads bounds: version {kept.rule} -> {rule}"])
 
     def _changed_data(self, kept: Recommendation) -> list[str]:
         from clrtool.engine.build import data_sha256
@@ -90,7 +88,7 @@ class Keeper:
         from clrtool.report.bounds_file import read_bounds, write_bounds
 
         old = read_bounds(file) if file.is_file() else None
-        if old is not None and not self._differences(old, new):
+        if old is not None and not self._stale(old, new) and not _drifted(old, new):
             say(f"{file}: unchanged, for both bounds are within noise or a tolerance of {old.tolerance:.0%}")
             return
         write_bounds(file, new)
@@ -100,19 +98,24 @@ class Keeper:
         from clrtool.report.bounds_file import read_bounds
 
         old = read_bounds(file)
-        if found := self._differences(old, new):
-            self._fail([f"{file}: what is recommended has drifted", *found])
+        if stale := self._stale(old, new):
+            self._fail_as_stale(stale)
+        if drifted := _drifted(old, new):
+            self._fail([f"{file}: what is recommended has drifted", *drifted])
         say(f"{file}: holds, for both bounds are within noise or a tolerance of {old.tolerance:.0%}")
         _summarise(f"`{file}` holds", [_told(each) for each in _changes(old, new)])
 
-    def _differences(self, old: Recommendation, new: Recommendation) -> list[str]:
-        """Inputs that only a run shows, and bounds that have drifted."""
-        stale = self._changed_config(old) + self._other_data(old, new.data_sha256)
+    def _stale(self, old: Recommendation, new: Recommendation) -> list[str]:
+        """All inputs that have changed, those too that only a run shows."""
         names = sorted({*old.sources, *new.sources})
-        stale += [f"{name}: its hash is another" for name in names if old.sources.get(name) != new.sources.get(name)]
-        if old.rule != new.rule:
-            stale.append(f"the rule that reads bounds: version {old.rule} -> {new.rule}")
-        return stale or [_told(each) for each in _changes(old, new) if each.has_drifted]
+        return [
+            *self._changed_settings(old, new.rule),
+            *self._other_data(old, new.data_sha256),
+            *(f"{name}: its hash is another" for name in names if old.sources.get(name) != new.sources.get(name)),
+        ]
+
+    def _fail_as_stale(self, lines: Sequence[str]) -> None:
+        self._fail([f"{self._check} is stale: it was measured with other inputs", *lines])
 
     def _fail(self, lines: Sequence[str]) -> None:
         text = "\n  ".join(lines)
@@ -127,6 +130,10 @@ def _changes(old: Recommendation, new: Recommendation) -> list[Change]:
     from clrtool.core.recommendation import changes
 
     return changes(old, new)
+
+
+def _drifted(old: Recommendation, new: Recommendation) -> list[str]:
+    return [_told(each) for each in _changes(old, new) if each.has_drifted]
 
 
 def _told(change: Change) -> str:

@@ -117,6 +117,19 @@ def test_a_drift_ends_in_1_with_both_numbers_an_annotation_and_a_summary(cli, ow
     assert "::error" not in cli(*WORDS, "-o", own / "run", "--check", file).err
 
 
+def test_code_that_has_changed_makes_a_file_stale_and_not_drifted(process, tmp_path):
+    process("init", "custom", "mine.yaml", cwd=tmp_path)
+    words = ["rangetest", "mine.yaml", *QUICK, "--allow-import", "custom_factories:*"]
+    assert process(*words, "--write", "mine.json", cwd=tmp_path).returncode == 0
+    code = tmp_path / "custom_factories.py"
+    code.write_text(code.read_text() + "\n# another thought\n")
+    done = process(*words, "-o", "other", "--check", "mine.json", cwd=tmp_path)
+    assert (done.returncode, "has drifted" in done.stderr) == (1, False)
+    assert (
+        "mine.json is stale: it was measured with other inputs\n  custom_factories: its hash is another" in done.stderr
+    )
+
+
 def test_an_inconclusive_test_writes_nothing_and_is_no_drift(cli, own, tmp_path):
     low = ["sweep.start_lr=1e-9", "sweep.end_lr=1e-8", "sweep.epochs=1", "sweep.seeds=2"]
     done = cli("rangetest", "digits", *low, "-q", "-o", tmp_path / "low", "--write", tmp_path / "low.json")

@@ -58,8 +58,8 @@ FIGURE_3 = """\
 whose accuracy peaks at about 50 % near 0.014 and falls to 33 % at 0.02; the one public attempt to repeat it (Caffe, 5
 runs) saw it rise to the end."""
 END_TO_END = """\
-Nothing is chosen by hand: `clrtool rangetest` finds the bounds with its defaults, and the plan that it recommends trains
-for what the test leaves of 25,000 iterations. Beside it fixed rates, each throughout, for all 25,000."""
+Nothing is chosen by hand: `clrtool rangetest` finds the bounds with its defaults, and triangular2 in whole cycles, the
+default of `clrtool plan`, trains for what the test leaves of 25,000 iterations. Beside it fixed rates, each throughout, for all 25,000."""
 
 
 def write(data: str, seeds: Sequence[int], own: Mapping[int, Run], more: Sequence[Row]) -> None:

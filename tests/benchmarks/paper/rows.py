@@ -156,7 +156,7 @@ SUPER = Run(
     config="cifar10-resnet56",
 )
 STEPS = make_plan(0.0035, 0.35, 50, epochs=1600, policy="multistep", gamma=0.1, milestones=[50_000, 70_000])
-FEW = ("data.args={path: runs/paper/cifar10.npz, limit: 10000}",)
+FEW = ("data.args.limit=10000",)
 SIGMOID = Run(
     "R13-fixed", make_plan(0.0005, 0.001, EPOCH, epochs=120, policy="fixed"), 60_000, config="cifar10-sigmoid-bn"
 )

@@ -1,6 +1,6 @@
 """The network of the paper on CIFAR-10: trained under a plan, and range-tested by the command line.
 
-All that is finished is kept in runs/paper, and what is interrupted goes on.
+All that is finished is kept in runs/paper, or runs/paper-original, and what is interrupted goes on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from clrtool.files import write_whole
 from clrtool.report.run import read_run
 
 ROOT = Path(__file__).resolve().parents[3]
-WORK = ROOT / "runs" / "paper"
+ORIGINAL = os.environ.get("CIFAR10")
+# A folder for each data, so that what was measured on the one is never taken for the other's.
+WORK = ROOT / "runs" / ("paper-original" if ORIGINAL else "paper")
 COPY = ROOT.parent / "shared" / "data" / "unpack_cifar10.py"
 # Of the JPEG copy; the second compression has the same.
 QUALITY = 75
@@ -73,7 +75,7 @@ class Run:
 
 def data_words(data: str = "cifar10") -> list[str]:
     """Where the images are, as on the command line."""
-    return ["data.name=npz", f"data.args={{path: runs/paper/{data}.npz}}"]
+    return ["data.name=npz", f"data.args={{path: {WORK.relative_to(ROOT)}/{data}.npz}}"]
 
 
 def make_data() -> str:
@@ -82,12 +84,11 @@ def make_data() -> str:
     The JPEG copy is sorted by class. Caffe's order is that of the original files, which mix the classes; any fixed
     order that does so stands for it.
     """
-    original = os.environ.get("CIFAR10")
-    if not original and not COPY.exists():
+    if not ORIGINAL and not COPY.exists():
         return ""
     arrays = WORK / "cifar10.npz"
     if not arrays.exists():
-        images = dict(_original(original) if original else _jpeg_copy())
+        images = dict(_original(ORIGINAL) if ORIGINAL else _jpeg_copy())
         order = np.random.default_rng(0).permutation(len(images["x_train"]))
         for name in ("x_train", "y_train"):
             images[name] = images[name][order]
@@ -96,7 +97,7 @@ def make_data() -> str:
         with np.load(arrays) as images:
             again = {name: _compressed(images[name]) if name.startswith("x") else images[name] for name in images}
         np.savez(WORK / "again.npz", **again)
-    return "the original pixels" if original else f"a copy in JPEG of quality {QUALITY}"
+    return "the original pixels" if ORIGINAL else f"a copy in JPEG of quality {QUALITY}"
 
 
 def _jpeg_copy() -> dict[str, np.ndarray[Any, Any]]:
