@@ -20,7 +20,7 @@ from clrtool.cli.compare_request import (
     known_bounds,
     read_policies,
 )
-from clrtool.cli.console import Progress, console, say
+from clrtool.cli.console import Plain, Progress, say, show
 from clrtool.cli.measure import Job, check_data_again, in_parts, is_other_data
 from clrtool.cli.rangetest import (
     INCONCLUSIVE,
@@ -74,6 +74,7 @@ def compare(
     checkpoint_every: Every = 15,
     as_json: Annotated[bool, typer.Option("--json", help="Print compare.json on stdout and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("-q", help="No progress.")] = False,
+    plain: Plain = False,
 ) -> None:
     """Train the same problem under several policies, as long and from the same seeds, and say which won.
 
@@ -89,7 +90,7 @@ def compare(
     folder = output or Path("runs") / f"{run_name(path)}-compare"
     job = make_job(path, wishes, folder, context.obj, device=device, allow_import=allow_import, download=download,
                    deterministic=deterministic, every=checkpoint_every, on_oom=on_oom, fresh=fresh,
-                   quiet=quiet or as_json)  # fmt: skip
+                   quiet=quiet or as_json, plain=plain)  # fmt: skip
     try:
         length = check_epochs(job.settings.plan.epochs if epochs is None else epochs)
         request = Request(read_policies(policies), seeds, length,
@@ -183,7 +184,8 @@ def _train(job: Job, request: Request, bounds: BoundsFrom, problem: Problem) -> 
     request_sha256 = request.sha256(job, bounds)
     stages = _stages(job, problem, request_sha256)
     begin_comparison(job.folder, job.settings)
-    with ComparisonProgress(list(plans), len(seeds), iterations, problem.metric.label, quiet=job.quiet) as progress:
+    label, how = problem.metric.label, {"quiet": job.quiet, "plain": job.plain}
+    with ComparisonProgress(list(plans), len(seeds), iterations, label, **how) as progress:
         candidates = train(problem, plans, iterations, seeds, progress.tell, stages)
     return Comparison(
         candidates=candidates,
@@ -239,8 +241,8 @@ def _finish(job: Job, record: Comparison) -> None:
 class ComparisonProgress(Progress):
     """One live line on a terminal, one plain line every 10 seconds elsewhere, over all trainings."""
 
-    def __init__(self, names: Sequence[str], seeds: int, iterations: int, metric: str, *, quiet: bool) -> None:
-        super().__init__(seeds, 0.0, metric, quiet=quiet)
+    def __init__(self, names: Sequence[str], seeds: int, iterations: int, metric: str, **how: bool) -> None:
+        super().__init__(seeds, 0.0, metric, **how)
         self._names, self._iterations = names, iterations
         self._done: dict[tuple[str, int], float] = {}
 
@@ -271,7 +273,7 @@ def _show(record: Comparison, job: Job, *, as_json: bool) -> None:
     if as_json:
         typer.echo(comparison_to_json(record), nl=False)
         return
-    console().print(comparison_table(record, job.folder.resolve().name))
+    show(comparison_table(record, job.folder.resolve().name), plain=job.plain)
     say(f"in {job.folder}/: {', '.join(FILES[1:])}", quiet=job.quiet)
     if record.judgement.best is not None:
         say(f"next: clrtool plan {job.folder}/{FILES[2]}, the plan of {record.judgement.best}", quiet=job.quiet)

@@ -6,22 +6,37 @@ import contextlib
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Protocol, Self, TextIO
 
-from rich.console import Console
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
 from rich.text import Text
 
 from clrtool.words import printable
 
 if TYPE_CHECKING:
-    from rich.status import Status
+    from rich.console import RenderableType
 
     from clrtool.core.curve import Point
-    from clrtool.core.record import RunRecord
 
 PLAIN_LINE_SECONDS = 10.0
 # What is told sooner than this after the step before was known from an earlier start, and says nothing of the speed.
 AT_ONCE = 0.02
+# Lines of a terminal in which a chart of the sweep leaves room for what was said before.
+ROOMY = 16
+
+Plain = Annotated[
+    bool,
+    typer.Option("--plain", envvar="CLRTOOL_PLAIN", help="Sentences, no tables or charts: for screen readers, logs."),
+]
+
+
+class Chart(Protocol):
+    """A picture in letters, as wide as it is told."""
+
+    def __call__(self, width: int, *, ascii_only: bool) -> str: ...
 
 
 class _Console(Console):
@@ -43,30 +58,46 @@ def say(message: str, *, quiet: bool = False) -> None:
             console(stderr=True).print(Text(printable(message)), soft_wrap=True)
 
 
-def draw(record: RunRecord) -> None:
-    """The curve of a run as text on stdout, as wide as the terminal, in letters that its encoding has."""
-    from clrtool.report.chart import range_test_chart
+def show(table: RenderableType, *, plain: bool) -> None:
+    """A table on stdout; where plain words are wanted, its rows as sentences."""
+    if plain:
+        from clrtool.report.spoken import spoken
+
+        console().print(Text(spoken(table)), soft_wrap=True)
+    else:
+        console().print(table)
+
+
+def draw(chart: Chart) -> None:
+    """A chart on stdout, as wide as the terminal, in letters that its encoding has."""
+    out = console()
+    out.print(Text(chart(out.width, ascii_only=_lacks_letters(sys.stdout))), soft_wrap=True)
+
+
+def _lacks_letters(stream: TextIO) -> bool:
+    from clrtool.report.canvas import LETTERS
 
     try:
-        "⠿┤└─│".encode(sys.stdout.encoding or "ascii")
-        ascii_only = False
+        LETTERS.encode(stream.encoding or "ascii")
     except UnicodeEncodeError:
-        ascii_only = True
-    out = console()
-    out.print(Text(range_test_chart(record, out.width, ascii_only=ascii_only)), soft_wrap=True)
+        return True
+    return False
 
 
 class Progress:
-    """One live line on a terminal, one plain line every 10 seconds elsewhere."""
+    """A live line and chart on a terminal; one plain line every 10 seconds elsewhere, and where that is wanted."""
 
-    def __init__(self, seeds: int, epochs: float, metric: str, *, quiet: bool) -> None:
+    def __init__(self, seeds: int, epochs: float, metric: str, *, quiet: bool, plain: bool) -> None:
         self._seeds, self._epochs, self._metric, self._quiet = seeds, epochs, metric, quiet
         self._begin = self._last = time.monotonic()
         self._known = 0.0
-        self._seen: list[int] = []
+        self._curves: dict[int, tuple[list[float], list[float]]] = {}
         self._at_once = False  # whether seeds take turns, as they do where a GPU trains them together
         terminal = console(stderr=True)
-        self._live: Status | None = terminal.status("starting") if terminal.is_terminal and not quiet else None
+        lives = terminal.is_terminal and not terminal.is_dumb_terminal and not quiet and not plain
+        self._ascii = _lacks_letters(sys.stderr)  # a live display puts another stream in its place
+        self._spinner = Spinner("line" if self._ascii else "dots", "starting")
+        self._live = Live(self._spinner, console=terminal, refresh_per_second=8, transient=True) if lives else None
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -74,14 +105,15 @@ class Progress:
         return self
 
     def update(self, seed: int, point: Point) -> None:
-        self._at_once |= seed in self._seen[:-1]
-        if seed not in self._seen:
-            self._seen.append(seed)
+        self._at_once |= seed in list(self._curves)[:-1]
+        rates, metrics = self._curves.setdefault(seed, ([], []))
+        rates.append(point.lr)
+        metrics.append(point.metric)
         done = min(1.0, point.epoch / self._epochs)
         if not self._at_once:
-            done = (len(self._seen) - 1 + done) / self._seeds
-        self._seeds = max(self._seeds, len(self._seen))  # one more may follow where there is room
-        who = f"{self._seeds} seeds" if self._at_once else f"seed {len(self._seen)}/{self._seeds}"
+            done = (len(self._curves) - 1 + done) / self._seeds
+        self._seeds = max(self._seeds, len(self._curves))  # one more may follow where there is room
+        who = f"{self._seeds} seeds" if self._at_once else f"seed {len(self._curves)}/{self._seeds}"
         self._show(
             done,
             f"{who}  epoch {point.epoch:.1f}/{self._epochs:g}  lr {point.lr:.2e}  {self._metric} {point.metric:.3f}",
@@ -95,10 +127,22 @@ class Progress:
         gained = done - self._known
         line = f"{what}  {f'{elapsed * (1 - done) / gained:.0f} s left' if gained > 0.02 else 'starting'}"
         if self._live is not None:
-            self._live.update(Text(line))
+            text = Text(line)
+            text.truncate(self._live.console.width - 2, overflow="ellipsis")  # beside the spinner
+            self._spinner.update(text=text)
+            self._live.update(Group(self._spinner, *self._chart(self._live.console)))
         elif time.monotonic() - self._last >= PLAIN_LINE_SECONDS:
             self._last = time.monotonic()
             say(line, quiet=self._quiet)
+
+    def _chart(self, terminal: Console) -> list[Text]:
+        """The curves so far, where the terminal has room for them; none for what is counted otherwise."""
+        if not self._curves or terminal.height < ROOMY:
+            return []
+        from clrtool.report.chart import sweep_chart
+
+        chart = sweep_chart(list(self._curves.values()), self._metric, terminal.width, ascii_only=self._ascii)
+        return [Text(chart, no_wrap=True, overflow="crop")]
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._live is not None:

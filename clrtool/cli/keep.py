@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,18 @@ class Keeper:
 
     Args:
         write, check: the one or the other; neither for a range test alone.
+        tolerance: by which share a bound may change, where it is written.
         words: config and overrides as they were given, for the command that mends what is found.
     """
 
-    def __init__(self, job: Job, write: Path | None, check: Path | None, words: Sequence[str]) -> None:
+    def __init__(
+        self, job: Job, write: Path | None, check: Path | None, tolerance: float | None, words: Sequence[str]
+    ) -> None:
         if write is not None and check is not None:
             raise ConfigError("--write and --check: give the one or the other")
-        self._job, self._write, self._check = job, write, check
+        if tolerance is not None and write is None:
+            raise ConfigError("--tolerance goes with --write: --check takes the one that the file states")
+        self._job, self._write, self._check, self._tolerance = job, write, check, tolerance
         allowed = [word for pattern in job.source["allow_import"] for word in ("--allow-import", pattern)]
         self._mend = shlex.join(["clrtool", "rangetest", *words, *allowed, "--write", str(check)])
 
@@ -88,10 +94,13 @@ class Keeper:
         from clrtool.report.bounds_file import read_bounds, write_bounds
 
         old = read_bounds(file) if file.is_file() else None
-        if old is not None and not self._stale(old, new) and not _drifted(old, new):
-            say(f"{file}: unchanged, for both bounds are within noise or a tolerance of {old.tolerance:.0%}")
-            return
-        write_bounds(file, new)
+        tolerance = (old or new).tolerance if self._tolerance is None else self._tolerance
+        if old is not None and not self._stale(old, new) and not _drifted(replace(old, tolerance=tolerance), new):
+            if old.tolerance == tolerance:
+                say(f"{file}: unchanged, for both bounds are within noise or a tolerance of {tolerance:.0%}")
+                return
+            new = old
+        write_bounds(file, replace(new, tolerance=tolerance))
         say(f"{file}: written")
 
     def _hold(self, file: Path, new: Recommendation) -> None:

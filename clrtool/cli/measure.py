@@ -40,6 +40,7 @@ class Job:
         accumulate: whether a batch that does not fit is taken in micro-batches.
         fresh: whether what the folder holds is to be replaced; until that is done.
         quiet: no progress.
+        plain: nothing that moves, and sentences in place of tables and charts.
     """
 
     settings: RangeTestConfig
@@ -50,6 +51,7 @@ class Job:
     accumulate: bool
     fresh: bool
     quiet: bool
+    plain: bool
 
 
 def is_complete(job: Job, record: RunRecord, *, verify: bool) -> bool:
@@ -207,7 +209,7 @@ def _sweep(job: Job, problem: Problem) -> RunRecord:
     epochs = size.iterations / problem.iterations_per_epoch
     with (
         CurveLog(job.folder, settings) as log,
-        Progress(size.seeds, epochs, problem.metric.label, quiet=job.quiet) as progress,
+        Progress(size.seeds, epochs, problem.metric.label, quiet=job.quiet, plain=job.plain) as progress,
     ):
 
         def on_point(seed: int, point: Point) -> None:

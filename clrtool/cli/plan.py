@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from clrtool.cli.console import console, say
+from clrtool.cli.console import Plain, say, show
 from clrtool.cli.plan_curve import with_bounds
 from clrtool.cli.plan_source import Asked, lint, make
 from clrtool.errors import ConfigError, as_config_error
@@ -91,6 +91,7 @@ def plan(
     optimizer: Optimizer = None,
     form: Annotated[Format, typer.Option("--format", help="csv has one row per iteration.")] = Format.table,
     output: Annotated[Path | None, typer.Option("-o", help="Write to this file, not to stdout.")] = None,
+    plain: Plain = False,
 ) -> None:
     """Plan a training schedule in whole cycles that end at base_lr, as a table, a file, or code for a framework.
 
@@ -113,21 +114,21 @@ def plan(
     if not check and (csv is not None or optimizer is not None or stepped != "iteration"):
         raise ConfigError("--csv, --optimizer and --stepped need --lint: they say what is to be checked")
     if curve is not None:
-        asked = with_bounds(asked, curve, form, to_file=output is not None, linted=check)
+        asked = with_bounds(asked, curve, form, to_file=output is not None, linted=check, plain=plain)
     if check:
-        _lint(asked, form, output)
-    _show(make(asked), asked.title, form, output)
+        _lint(asked, form, output, plain=plain)
+    _show(make(asked), asked.title, form, output, plain=plain)
 
 
-def _lint(asked: Asked, form: Format, output: Path | None) -> NoReturn:
+def _lint(asked: Asked, form: Format, output: Path | None, *, plain: bool) -> NoReturn:
     if output is not None:
         raise ConfigError("--lint prints what it finds: leave out -o")
     findings = lint(asked)
-    _show_findings(findings, asked.title, form)
+    _show_findings(findings, asked.title, form, plain=plain)
     raise typer.Exit(0 if all(finding.note for finding in findings) else FOUND)
 
 
-def _show_findings(findings: tuple[Finding, ...], title: str, form: Format) -> None:
+def _show_findings(findings: tuple[Finding, ...], title: str, form: Format, *, plain: bool) -> None:
     if form is Format.json:
         import json
 
@@ -137,18 +138,18 @@ def _show_findings(findings: tuple[Finding, ...], title: str, form: Format) -> N
     elif findings:
         from clrtool.report.tables import lint_table
 
-        console().print(lint_table(findings, title))
+        show(lint_table(findings, title), plain=plain)
     else:
         say(f"{title}: nothing found")
 
 
-def _show(made: Plan, title: str, form: Format, output: Path | None) -> None:
+def _show(made: Plan, title: str, form: Format, output: Path | None, *, plain: bool) -> None:
     if output is not None:
         form = _form_of(output, form)
     if form is Format.table:
         from clrtool.report.tables import plan_table
 
-        console().print(plan_table(made, title))
+        show(plan_table(made, title), plain=plain)
         return
     from clrtool.report.formats import FORMATS
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from clrtool.cli.console import console, say
+from clrtool.cli.console import say, show
 from clrtool.cli.plan_source import Asked
 from clrtool.cli.rangetest import INCONCLUSIVE
 from clrtool.errors import ConfigError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clrtool.core.bounds import Bounds
 
 
-def with_bounds(asked: Asked, file: Path, form: str, *, to_file: bool, linted: bool) -> Asked:
+def with_bounds(asked: Asked, file: Path, form: str, *, to_file: bool, linted: bool, plain: bool) -> Asked:
     """What was asked for, with the bounds of a curve.
 
     They are shown as a table if the plan is, as JSON if nothing else is asked for, and then it exits; with 3 if there
@@ -36,7 +36,7 @@ def with_bounds(asked: Asked, file: Path, form: str, *, to_file: bool, linted: b
     if form == "table" and not to_file:
         from clrtool.report.tables import bounds_table
 
-        console().print(bounds_table(bounds, file.name))
+        show(bounds_table(bounds, file.name), plain=plain)
     elif alone:
         sys.stdout.write(json.dumps({"bounds": bounds.to_dict()}, indent=2) + "\n")
     elif bounds.verdict.word == "inconclusive":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +33,7 @@ def plot(
     iterations: Annotated[int | None, typer.Option(help="Length of another system's schedule.")] = None,
     iterations_per_epoch: Annotated[int | None, typer.Option(help="For its axis in epochs.")] = None,
     output: Annotated[Path | None, typer.Option("-o", help="The picture: .png, .svg or .pdf.")] = None,
-    term: Annotated[bool, typer.Option("--term", help="Draw the curve of a run here, as text.")] = False,
+    term: Annotated[bool, typer.Option("--term", help="Draw it here, as text.")] = False,
 ) -> None:
     """Draw a range test, a comparison or a schedule, or overlay several schedules.
 
@@ -45,7 +46,6 @@ def plot(
 
     clrtool plot --from torch:OneCycleLR max_lr=0.1 total_steps=1410 --iterations-per-epoch 47 -o one_cycle.png
     """
-    from clrtool.report.plots import plot_schedules, save_figure
     from clrtool.report.run import find_run
 
     params = list(filter(is_pair, sources or ()))
@@ -54,29 +54,42 @@ def plot(
         raise ConfigError("plot needs a run folder, a plan file, or --from SYSTEM:NAME")
     if not any(map(_is_schedule, names)) and (params or iterations or iterations_per_epoch):
         raise ConfigError("NAME=VALUE, --iterations and --iterations-per-epoch are for --from SYSTEM:NAME")
-    if term:
-        _draw_here(names, output)
-        return
     place = find_run(names[0]) if len(names) == 1 and not _is_schedule(names[0]) else None
-    if place is not None and place.is_dir():
-        written = _draw_run(place, output)
-    else:
-        if output is None and place is None:
-            raise ConfigError("this picture needs a name: -o FILE.png")
-        target = output or place.with_suffix(".png")  # type: ignore[union-attr]
-        plans = {name: _plan(name, params, iterations, iterations_per_epoch) for name in dict.fromkeys(names)}
-        save_figure(plot_schedules(_titled(plans)), target)
-        written = [target]
-    for path in written:
+    folder = place if place is not None and place.is_dir() else None
+    several = {} if folder else dict.fromkeys(names)
+    plans = _titled({name: _plan(name, params, iterations, iterations_per_epoch) for name in several})
+    if term:
+        if output is not None:
+            raise ConfigError("--term draws here, into no file: leave out -o")
+        _draw_here(folder, plans)
+        return
+    for path in _draw_run(folder, output) if folder else _draw_plans(plans, output, place):
         say(f"{path}: written")
 
 
-def _draw_here(names: list[str], output: Path | None) -> None:
-    from clrtool.report.run import find_run, read_run
+def _draw_here(folder: Path | None, plans: dict[str, Plan]) -> None:
+    """A run, a comparison or schedules, as text on stdout."""
+    from clrtool.report import chart
+    from clrtool.report.comparison_file import RESULT, read_comparison
+    from clrtool.report.run import read_run
 
-    if len(names) > 1 or output is not None:
-        raise ConfigError("--term draws one run, and into no file")
-    draw(read_run(find_run(names[0])))
+    if folder is None:
+        draw(partial(chart.schedules_chart, plans))
+    elif (folder / RESULT).is_file():
+        draw(partial(chart.comparison_chart, read_comparison(folder)))
+    else:
+        draw(partial(chart.range_test_chart, read_run(folder)))
+
+
+def _draw_plans(plans: dict[str, Plan], output: Path | None, place: Path | None) -> list[Path]:
+    """One picture of all schedules, beside the plan file if it has no name of its own."""
+    from clrtool.report.plots import plot_schedules, save_figure
+
+    if output is None and place is None:
+        raise ConfigError("this picture needs a name: -o FILE.png")
+    target = output or place.with_suffix(".png")  # type: ignore[union-attr]
+    save_figure(plot_schedules(plans), target)
+    return [target]
 
 
 def _draw_run(place: Path, output: Path | None) -> list[Path]:

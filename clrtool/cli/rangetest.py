@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clrtool.cli.console import console, draw, say
+from clrtool.cli.console import Plain, draw, say, show
 from clrtool.cli.keep import Keeper
 from clrtool.cli.measure import CHECKPOINTS, Job, is_complete, measure
 from clrtool.cli.signals import Signals
@@ -47,6 +49,12 @@ Write = Annotated[Path | None, typer.Option(metavar="FILE", help="Keep bounds an
 Check = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Exit with 1 if FILE is stale, or what it recommends has drifted.")
 ]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=1, help="With --write: the share by which a bound may change.  [default: the file's, or 0.15]"
+    ),
+]
 Every = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Between two checkpoints.")]
 
 
@@ -66,8 +74,10 @@ def rangetest(
     checkpoint_every: Every = 15,
     write: Write = None,
     check: Check = None,
+    tolerance: Tolerance = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print result.json on stdout and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("-q", help="No progress.")] = False,
+    plain: Plain = False,
 ) -> None:
     """Sweep the learning rate over a few epochs and read base_lr and max_lr off the held-out accuracy.
 
@@ -88,11 +98,11 @@ def rangetest(
     folder = output or Path("runs") / run_name(path)
     job = make_job(path, wishes, folder, context.obj, device=device, allow_import=allow_import, download=download,
                    deterministic=deterministic, every=checkpoint_every, on_oom=on_oom, fresh=fresh,
-                   quiet=quiet)  # fmt: skip
-    keeper = Keeper(job, write, check, [config, *wishes])
+                   quiet=quiet, plain=plain)  # fmt: skip
+    keeper = Keeper(job, write, check, tolerance, [config, *wishes])
     keeper.before()
     record = _run(job, path, wishes, verify=verify)
-    _show(record, folder, as_json=as_json, quiet=quiet)
+    _show(record, job, as_json=as_json)
     keeper.after(record)
     if record.bounds.verdict.word == "inconclusive":
         raise typer.Exit(INCONCLUSIVE)
@@ -128,6 +138,7 @@ def make_job(
     on_oom: OnOom,
     fresh: bool,
     quiet: bool,
+    plain: bool,
 ) -> Job:
     """What a command was asked for, from its config and its options."""
     from clrtool.config_file import load_config
@@ -137,7 +148,7 @@ def make_job(
     source = {"device": device, "allow_import": allow_import or (), "download": download, "folder": path.parent,
               "deterministic": deterministic}  # fmt: skip
     return Job(load_config(path, wishes), folder, source, signals or Signals(), every, on_oom is OnOom.accumulate,
-               fresh, quiet)  # fmt: skip
+               fresh, quiet, plain)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -157,16 +168,24 @@ def alone(job: Job) -> Iterator[None]:
             raise
 
 
-def _show(record: RunRecord, folder: Path, *, as_json: bool, quiet: bool) -> None:
+def _show(record: RunRecord, job: Job, *, as_json: bool) -> None:
+    from clrtool.report.chart import range_test_chart
     from clrtool.report.run import to_json
     from clrtool.report.tables import result_table
 
     if as_json:
         typer.echo(to_json(record), nl=False)
         return
-    if sys.stdout.isatty():
-        draw(record)
-    console().print(result_table(record, folder.resolve().name))
-    say(f"in {folder}/: curve.csv, result.json, range_test.png", quiet=quiet)
+    if sys.stdout.isatty() and not job.plain:
+        draw(partial(range_test_chart, record))
+    show(result_table(record, job.folder.resolve().name), plain=job.plain)
+    say(f"in {job.folder}/: curve.csv, result.json, range_test.png", quiet=job.quiet)
     if record.plan is not None:
-        say(f"next: clrtool plan {folder}", quiet=quiet)
+        say(_next(str(job.folder)), quiet=job.quiet)
+
+
+def _next(folder: str) -> str:
+    """What to type now."""
+    run, report = shlex.quote(folder), shlex.quote(f"{folder}/report.html")
+    steps = f"clrtool plan {run}", f"clrtool plan {run} --format torch", f"clrtool plot {run} -o {report}"
+    return "next: " + "\n      ".join(steps)

@@ -18,6 +18,7 @@ from clrtool.core.judgement import Judgement, heldout_error, judge
 from clrtool.core.metric import ACCURACY, Metric
 from clrtool.core.plan import Plan, make_plan
 from clrtool.core.policies import find_policy
+from clrtool.core.schedules import FloatArray
 
 # The format of compare.json.
 COMPARISON_VERSION = 1
@@ -108,6 +109,13 @@ class Candidate:
     def deviation(self) -> float | None:
         """Standard deviation of the final metric over seeds; None of one seed, or if a loss was not finite."""
         return None if self.mean is None or len(self.finals) < 2 else float(np.std(self.finals, ddof=1))
+
+    def common(self) -> tuple[FloatArray, FloatArray]:
+        """The iterations at which every seed has a metric, (n,), and the metrics there, (seeds, n)."""
+        known = [[point for point in each.points if math.isfinite(point.metric)] for each in self.trainings]
+        length = min(map(len, known))
+        iterations = np.array([point.iteration for point in known[0][:length]], dtype=np.float64)
+        return iterations, np.array([[point.metric for point in mine[:length]] for mine in known]).reshape(-1, length)
 
 
 @dataclass(frozen=True, kw_only=True)

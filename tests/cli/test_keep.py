@@ -4,9 +4,11 @@ import json
 import shlex
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 
+from clrtool.report.bounds_file import read_bounds
 from tests.conftest import QUICK
 
 WORDS = ["rangetest", "digits", *QUICK]
@@ -57,6 +59,18 @@ def test_inside_the_tolerance_the_old_bytes_stay(cli, own, tmp_path):
     done = cli(*WORDS, "seed=3", "-o", tmp_path / "other", "--write", file)
     assert (done.code, "unchanged" in done.err) == (0, True)
     assert file.read_bytes() == before
+
+
+def test_a_tolerance_is_kept_in_the_file_and_moves_no_bound(cli, own, tmp_path):
+    file = own / "digits.bounds.json"
+    words = [*WORDS, "seed=3", "-o", tmp_path / "other"]
+    before = read_bounds(file)
+    assert cli(*words, "--write", file, "--tolerance", "0.4").code == 0
+    assert read_bounds(file) == replace(before, tolerance=0.4)
+    assert "a tolerance of 40%" in cli(*words, "--write", file).err, "and stays when it is not given"
+    assert "a tolerance of 40%" in cli(*words, "--check", file).err
+    refused = cli(*words, "--check", file, "--tolerance", "0.1")
+    assert (refused.code, "--tolerance goes with --write" in refused.err) == (2, True)
 
 
 def test_other_inputs_are_stale_at_once_and_told_value_by_value(cli, own, tmp_path):

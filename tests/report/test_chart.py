@@ -5,8 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from clrtool.report.chart import HEIGHT, range_test_chart
+from clrtool.core.plan import make_plan
+from clrtool.errors import ConfigError
+from clrtool.report.canvas import HEIGHT, LABEL, Axis, Canvas
+from clrtool.report.chart import comparison_chart, range_test_chart, schedules_chart, sweep_chart
 from clrtool.report.run import read_run
+from tests.core.test_comparison import comparison
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,55 @@ def test_a_line_has_no_gaps_however_steep_it_is(record):
         assert min(abs(one - other) for one in here for other in there) <= 1
 
 
+def rows_of(chart, letter):
+    """The rows in which a letter is drawn, from the top, by column."""
+    lines = chart.splitlines()[1 : HEIGHT + 1]
+    return {x: y for y, line in enumerate(lines) for x, found in enumerate(line[LABEL + 1 :]) if found == letter}
+
+
+def test_policies_are_told_apart_by_letters_and_the_better_is_above_the_worse():
+    chart = comparison_chart(comparison({"good": [0.9, 0.92], "bad": [0.3, 0.32]}), 60)
+    assert max(map(len, chart.splitlines())) <= 60
+    good, bad = rows_of(chart, "a"), rows_of(chart, "b")
+    assert all(good[x] <= bad[x] for x in good.keys() & bad.keys())
+    assert good[max(good)] == 0, "the best is the end of the axis"
+    assert bad[max(bad)] == HEIGHT - 1
+    assert "a = good, ends at 0.91\nb = bad, ends at 0.31" in chart
+
+
+def test_a_schedule_peaks_where_its_plan_does_and_several_have_a_letter_each():
+    plan = make_plan(0.01, 0.1, 100, policy="triangular", epochs=8, cycles=2)
+    found = dots(schedules_chart({"mine": plan}, 80))
+    columns = 2 * (80 - 9)
+    top = {column for column, row in found if row == 0}
+    peaks = [int(i) for i in range(plan.last + 1) if plan.lr(np.array([i]))[0] == plan.max_lr]
+    assert all(min(abs(column - peak / plan.last * (columns - 1)) for column in top) <= 1 for peak in peaks)
+    several = schedules_chart({"one": plan, "two": make_plan(0.01, 0.05, 100, policy="triangular", epochs=8)}, 60)
+    assert {"a = one", "b = two"} <= {line.partition(",")[0] for line in several.splitlines()}
+    with pytest.raises(ConfigError, match="26 schedules"):
+        schedules_chart({str(number): plan for number in range(27)})
+
+
+def test_what_is_not_finite_is_left_out_and_nothing_at_all_is_an_empty_frame():
+    rates, nan = [0.001, 0.01, 0.1], math.nan
+    assert dots(sweep_chart([(rates, [0.1, 0.5, nan])], "accuracy", 60))
+    for values in ([nan, nan, nan], []):
+        assert not dots(sweep_chart([(rates[: len(values)], values)], "accuracy", 60))
+
+
+@pytest.mark.parametrize("is_log", [False, True])
+def test_a_bar_stands_behind_the_curve_at_its_place(is_log):
+    x, y = np.geomspace(1, 1000, 50), np.linspace(0, 1, 50)
+    canvas = Canvas(Axis(1, 1000, is_log), Axis(0, 1), 59)
+    canvas.line(x, y)
+    chart = canvas.framed("title", "x", {"here": 10.0})
+    arrow = next(line.index("^") for line in chart.splitlines() if "here" in line) - LABEL - 1
+    assert arrow == round(49 / 3 if is_log else 49 * 9 / 999)
+    column = [line[LABEL + 1 + arrow] for line in chart.splitlines()[1 : HEIGHT + 1]]
+    assert all(letter == "│" or letter > "\u2800" for letter in column)
+    assert column.count("│") > HEIGHT / 2
+
+
 def test_plot_term_draws_the_chart_and_writes_no_file(cli, digits_run, record):
     before = sorted(path.name for path in digits_run.iterdir())
     done = cli("plot", digits_run, "--term")
@@ -68,3 +121,5 @@ def test_plot_term_draws_the_chart_and_writes_no_file(cli, digits_run, record):
     assert done.out.rstrip() in (range_test_chart(record, 100), range_test_chart(record, 100, ascii_only=True))
     assert sorted(path.name for path in digits_run.iterdir()) == before
     assert cli("plot", digits_run, "--term", "-o", "x.png").code == 2
+    plans = cli("plot", "--from", digits_run / "result.json", digits_run, "--term").out
+    assert "learning rate of 2 schedules" in plans
