@@ -9,15 +9,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Protocol, Self, TextIO
 
 import typer
-from rich.console import Console, Group
-from rich.live import Live
-from rich.spinner import Spinner
-from rich.text import Text
 
 from clrtool.words import printable
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+if TYPE_CHECKING:  # rich takes a third of the time in which --help is there
+    from rich.console import Console, RenderableType
+    from rich.text import Text
 
     from clrtool.core.curve import Point
 
@@ -39,21 +36,24 @@ class Chart(Protocol):
     def __call__(self, width: int, *, ascii_only: bool) -> str: ...
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Leave it to ``main`` what a reader means that has gone; rich would exit with 1, which is another thing."""
-        raise BrokenPipeError
-
-
 def console(*, stderr: bool = False) -> Console:
     """A console that takes texts as they are. A pipe is given 100 columns, the width of the tables."""
+    from rich.console import Console
+
+    class Ours(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave it to ``main`` what a reader means that has gone; rich would exit with 1."""
+            raise BrokenPipeError
+
     stream = sys.stderr if stderr else sys.stdout
-    return _Console(stderr=stderr, markup=False, highlight=False, width=None if stream.isatty() else 100)
+    return Ours(stderr=stderr, markup=False, highlight=False, width=None if stream.isatty() else 100)
 
 
 def say(message: str, *, quiet: bool = False) -> None:
     """A line for people, on stderr. That nobody can read it any more is no reason to stop."""
     if not quiet:
+        from rich.text import Text
+
         with contextlib.suppress(OSError):
             console(stderr=True).print(Text(printable(message)), soft_wrap=True)
 
@@ -61,6 +61,8 @@ def say(message: str, *, quiet: bool = False) -> None:
 def show(table: RenderableType, *, plain: bool) -> None:
     """A table on stdout; where plain words are wanted, its rows as sentences."""
     if plain:
+        from rich.text import Text
+
         from clrtool.report.spoken import spoken
 
         console().print(Text(spoken(table)), soft_wrap=True)
@@ -70,6 +72,8 @@ def show(table: RenderableType, *, plain: bool) -> None:
 
 def draw(chart: Chart) -> None:
     """A chart on stdout, as wide as the terminal, in letters that its encoding has."""
+    from rich.text import Text
+
     out = console()
     out.print(Text(chart(out.width, ascii_only=_lacks_letters(sys.stdout))), soft_wrap=True)
 
@@ -93,6 +97,9 @@ class Progress:
         self._known = 0.0
         self._curves: dict[int, tuple[list[float], list[float]]] = {}
         self._at_once = False  # whether seeds take turns, as they do where a GPU trains them together
+        from rich.live import Live
+        from rich.spinner import Spinner
+
         terminal = console(stderr=True)
         lives = terminal.is_terminal and not terminal.is_dumb_terminal and not quiet and not plain
         self._ascii = _lacks_letters(sys.stderr)  # a live display puts another stream in its place
@@ -127,6 +134,9 @@ class Progress:
         gained = done - self._known
         line = f"{what}  {f'{elapsed * (1 - done) / gained:.0f} s left' if gained > 0.02 else 'starting'}"
         if self._live is not None:
+            from rich.console import Group
+            from rich.text import Text
+
             text = Text(line)
             text.truncate(self._live.console.width - 2, overflow="ellipsis")  # beside the spinner
             self._spinner.update(text=text)
@@ -139,6 +149,8 @@ class Progress:
         """The curves so far, where the terminal has room for them; none for what is counted otherwise."""
         if not self._curves or terminal.height < ROOMY:
             return []
+        from rich.text import Text
+
         from clrtool.report.chart import sweep_chart
 
         chart = sweep_chart(list(self._curves.values()), self._metric, terminal.width, ascii_only=self._ascii)
