@@ -1,4 +1,4 @@
-"""The project as a whole: the wheel, the README, and how long things are."""
+"""The project as a whole: the wheel, how long things are, what may run code, and the workflows."""
 
 import ast
 import json
@@ -16,8 +16,6 @@ import clrtool
 from tests.audit import verdict
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-COMMANDS = ("rangetest", "compare", "plan", "plot", "init", "doctor")
 
 
 @pytest.fixture(scope="module")
@@ -46,67 +44,6 @@ def test_the_wheel_runs_far_from_the_sources(wheel, tmp_path):
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert str(wheel) in run.stderr
     assert "digits" in run.stdout
-
-
-def test_the_readme_gives_every_command_and_option_by_its_real_name(process):
-    for command in set(re.findall(r"`?clrtool ([a-z]+)", README)) - {"runs"}:
-        assert process(command, "--help").returncode == 0, command
-    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
-    helps = "".join(process(command, "--help").stdout for command in COMMANDS)
-    assert not {option for option in options if option not in helps}
-
-
-def test_the_readmes_training_code_runs(digits_run, tmp_path, monkeypatch):
-    block = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "PlanScheduler" in block)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "mine").symlink_to(digits_run)
-    import torch
-
-    names = {"model": torch.nn.Linear(2, 2)}
-    exec(block, names)  # noqa: S102 (it is our own README)
-    assert names["scheduler"].get_last_lr() == [names["plan"].base_lr]
-
-
-def shown_commands():
-    """The commands of the README that need no run, each with what the README shows of it."""
-    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL):
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, output = part.replace("\\\n", "").partition("\n")
-            if command.startswith("clrtool plan") and "--" in command and "--curve" not in command:
-                yield command.split()[1:], output
-
-
-@pytest.mark.parametrize(("words", "output"), list(shown_commands()))
-def test_the_readme_shows_what_the_command_prints_today(cli, words, output):
-    assert cli(*words).out.split() == output.split()
-
-
-def without_outcomes(text):
-    """Without the rows that tell how each sweep ended, which the last digit of a loss can turn."""
-    return re.sub(r"^ sweep .*?(?=^ held out)", "", text, flags=re.DOTALL | re.MULTILINE)
-
-
-def test_the_readme_shows_the_range_test_and_its_plan_as_they_are_today(cli, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    by_loss = ["rangetest", "digits", "-q", "metric=loss", "-o", "runs/by-loss"]
-    first, plan, loss = cli("rangetest", "digits", "-q"), cli("plan", "digits"), cli(*by_loss)
-    verified, curve = cli("rangetest", "digits", "-q", "--verify"), cli("plan", "--curve", "runs/digits/curve.csv")
-    printed = [each.out for each in (first, plan, loss, verified, curve)]
-    blocks = [
-        block
-        for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-        if re.search("rangetest digits|--curve", block)
-    ]
-    shown = [line for block in blocks for line in block.splitlines() if not line.startswith("$ ")]
-    words, printed = without_outcomes("\n".join(shown)).split(), without_outcomes("".join(printed)).split()
-    # numbers may differ in another torch on another processor, and times always do
-    assert [word for word in words if word.isalpha()] == [word for word in printed if word.isalpha()]
-
-
-def test_the_links_of_the_readme_lead_to_files():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).is_file(), target
 
 
 def functions():
@@ -248,21 +185,6 @@ def test_a_workflow_parses_pins_its_actions_and_runs_what_there_is(name):
         for step in job["steps"]:
             assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step.get("uses", f"a/b@{'0' * 40}")), step
             assert set(re.findall(r"^make ([a-z-]+)", step.get("run", ""), re.MULTILINE)) <= targets
-
-
-def test_the_action_of_the_readme_runs_as_it_stands_there(tmp_path):
-    blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    (action,) = [YAML(typ="safe").load(block) for block in blocks if "composite" in block]
-    (step,) = action["runs"]["steps"]
-    assert step["env"] == {name: f"${{{{ inputs.{name.lower()} }}}}" for name in ("CONFIG", "FILE", "ALLOW")}
-    given = {"CONFIG": "digits", "FILE": str(ROOT / "configs" / "digits.bounds.json")}
-    given |= {"ALLOW": action["inputs"]["allow"]["default"]}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [step["shell"], "-e", "-c", step["run"]],
-        cwd=tmp_path, env={**os.environ, **given, "PATH": path}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, "holds, for both bounds" in done.stderr) == (0, True), done.stderr
 
 
 @pytest.mark.parametrize("name", ["digits", "custom"])
