@@ -183,6 +183,7 @@ def _tried_out(problem: Problem, config: RangeTestConfig, num_outputs: int, epoc
         classes = _check_outputs(problem, problem.place(models[0]), part, num_outputs)
         if isinstance(problem.train, Streamed):
             problem = replace(problem, train=replace(problem.train, classes=classes))
+        del models  # beside a learner there may be no room for them
         learner = Learner(problem, seed=0)
         length = epochs and math.ceil(epochs * problem.iterations_per_epoch)
         number, size = evaluation_budget(

@@ -31,7 +31,7 @@ from clrtool.engine.checkpoint import CheckpointFolder
 from clrtool.engine.plan_scheduler import PlanScheduler
 from clrtool.engine.stages import Stages
 from clrtool.engine.sweep import run_range_test
-from tests.benchmarks import finders
+from tests.benchmarks import finders, scale
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 Work = Callable[[], object]
@@ -251,6 +251,15 @@ def main() -> None:
         *(["", *finders.table(finders.CUDA_CASES), ""] if torch.cuda.is_available() else []),
         memory(),
         *(["", whole_test()] if torch.cuda.is_available() else []),
+        "",
+        "## What a step costs by the size of a model",
+        "",
+        (
+            f"The built-in GPT on this project's README, batches of {scale.BATCH} times {scale.LENGTH} tokens; operations "
+            f"are {scale.OPERATIONS} for a parameter and a token. Memory is what the process took beyond its imports."
+        ),
+        "",
+        *scale.table(),
         "",
         "## 10^7 iterations of every policy",
         "",
