@@ -34,6 +34,9 @@ def plot(
     iterations_per_epoch: Annotated[int | None, typer.Option(help="For its axis in epochs.")] = None,
     output: Annotated[Path | None, typer.Option("-o", help="The picture: .png, .svg or .pdf.")] = None,
     term: Annotated[bool, typer.Option("--term", help="Draw it here, as text.")] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="LOGDIR", help="Write a range test here for TensorBoard.")
+    ] = None,
 ) -> None:
     """Draw a range test, a comparison or a schedule, or overlay several schedules.
 
@@ -56,6 +59,11 @@ def plot(
         raise ConfigError("NAME=VALUE, --iterations and --iterations-per-epoch are for --from SYSTEM:NAME")
     place = find_run(names[0]) if len(names) == 1 and not _is_schedule(names[0]) else None
     folder = place if place is not None and place.is_dir() else None
+    if tensorboard is not None:
+        if output is not None or term:
+            raise ConfigError("--tensorboard writes its own files: leave out -o and --term")
+        _write_events(folder, tensorboard)
+        return
     several = {} if folder else dict.fromkeys(names)
     plans = _titled({name: _plan(name, params, iterations, iterations_per_epoch) for name in several})
     if term:
@@ -65,6 +73,17 @@ def plot(
         return
     for path in _draw_run(folder, output) if folder else _draw_plans(plans, output, place):
         say(f"{path}: written")
+
+
+def _write_events(folder: Path | None, logdir: Path) -> None:
+    """A range test, for TensorBoard."""
+    from clrtool.report.comparison_file import RESULT
+
+    if folder is None or (folder / RESULT).is_file():
+        raise ConfigError("--tensorboard takes the run folder of one range test")
+    from clrtool.report.tensorboard import write_events
+
+    say(f"{write_events(folder, logdir)}: written")
 
 
 def _draw_here(folder: Path | None, plans: dict[str, Plan]) -> None:

@@ -237,7 +237,7 @@ def test_the_options_of_every_command_are_these_and_no_others(process):
         "--allow-import --deterministic --on-oom --checkpoint-every --json -q --plain --help",
         "plan": "--base-lr --max-lr --iterations-per-epoch --policy --epochs --stepsize-epochs --cycles --warmup-epochs "
         "--momentum --stage --curve --from --iterations --lint --csv --stepped --optimizer --format -o --plain --help",
-        "plot": "--from --iterations --iterations-per-epoch -o --term --help",
+        "plot": "--from --iterations --iterations-per-epoch -o --term --tensorboard --help",
         "init": "--model --data --help",
         "schema": "--help",
         "doctor": "--json --help",

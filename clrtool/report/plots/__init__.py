@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from clrtool.core.comparison import Comparison
 from clrtool.core.record import RunRecord
 from clrtool.report.comparison_file import PICTURE
 from clrtool.report.plots.comparison import plot_comparison as plot_comparison
 from clrtool.report.plots.range_test import plot_range_test as plot_range_test
 from clrtool.report.plots.schedule import plot_schedules as plot_schedules
+from clrtool.report.plots.style import drawn as drawn
 from clrtool.report.plots.style import save_figure as save_figure
 
 
 def draw_run(folder: Path, record: RunRecord) -> list[Path]:
     """Draw the pictures of a run into its folder, and name them."""
-    title = folder.resolve().name
-    pictures = {folder / "range_test.png": plot_range_test(record, title)}
-    if record.plan is not None:
-        pictures[folder / "schedule.png"] = plot_schedules({title: record.plan})
+    pictures = {folder / f"{name}.png": figure for name, figure in run_figures(record, folder.resolve().name).items()}
     for path, figure in pictures.items():
         save_figure(figure, path)
     return list(pictures)
+
+
+def run_figures(record: RunRecord, title: str) -> dict[str, Figure]:
+    """The pictures of a run by their names: ``range_test``, and ``schedule`` if there is a plan."""
+    figures = {"range_test": plot_range_test(record, title)}
+    return figures if record.plan is None else figures | {"schedule": plot_schedules({title: record.plan})}
 
 
 def draw_comparison(folder: Path, record: Comparison) -> Path:

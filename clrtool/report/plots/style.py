@@ -36,6 +36,11 @@ def save_figure(figure: Figure, path: Path) -> None:
     ending = path.suffix.lower()
     if ending not in FORMATS:
         raise ConfigError(f"{path}: a picture ends in {', '.join(FORMATS)}")
+    write_whole(path, drawn(figure, ending))
+
+
+def drawn(figure: Figure, ending: str) -> bytes:
+    """The bytes of a figure as ``.png``, ``.svg`` or ``.pdf``."""
     metadata: dict[str, dict[str, None]] = {
         ".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}
     }  # fmt: skip
@@ -44,7 +49,7 @@ def save_figure(figure: Figure, path: Path) -> None:
         # a letter that the font lacks is drawn as a box
         warnings.filterwarnings("ignore", r"Glyph .* missing from")
         figure.savefig(content, format=ending[1:], dpi=150, metadata=metadata[ending])
-    write_whole(path, content.getvalue())
+    return content.getvalue()
 
 
 def plain(text: str) -> str:
