@@ -54,7 +54,13 @@ class _Tree(BaseModel):
 
 
 class Component(_Tree):
-    """Something to build: a built-in by ``name``, or ``factory: "pkg.module:callable"``; ``args`` by keyword."""
+    """Something to build.
+
+    Args:
+        name: a built-in.
+        factory: code of one's own in its place, pkg.module:callable; it runs only with --allow-import.
+        args: what it is called with, by keyword.
+    """
 
     default_name: ClassVar[str | None] = None
 
@@ -79,7 +85,14 @@ class Component(_Tree):
 
 
 class ModelConfig(Component):
-    """The network, with weights from a file for those that are not drawn anew, and the parts that do not train."""
+    """The network.
+
+    Args:
+        name: mlp, convnet, resnet, vit, gpt, cifar10_full, ..., or one of torchvision such as torchvision.resnet18.
+        weights: a .safetensors or .pt file to begin from.
+        fresh: patterns of the parameters that are drawn anew all the same.
+        freeze: patterns of the parameters that do not train.
+    """
 
     weights: FilePath | None = None
     fresh: Patterns = []
@@ -87,7 +100,13 @@ class ModelConfig(Component):
 
 
 class AugmentConfig(_Tree):
-    """Random changes of the training images, other ones in each epoch, in pixels."""
+    """Random changes of the training images, other ones in each epoch.
+
+    Args:
+        flip: whether half of them are mirrored.
+        crop: pixels by which they are moved at most.
+        cutout: side of a square that is blanked, in pixels.
+    """
 
     flip: bool = False
     crop: Annotated[int, Field(ge=0, le=256)] = 0
@@ -95,7 +114,20 @@ class AugmentConfig(_Tree):
 
 
 class DataConfig(Component):
-    """The training and held-out sets, the samples per optimizer step, and how they reach the device."""
+    """The training and held-out sets, and how they reach the device.
+
+    Args:
+        name: digits, image_folder, npz, text, or one of torchvision such as torchvision.CIFAR10.
+        batch_size: samples of an optimizer step; the bounds belong to it.
+        heldout: samples of the held-out set; auto takes all that are given, or splits some off.
+        batch: code that takes a batch apart, pkg.module:callable.
+        normalize: auto is per channel; mean_image takes the mean image away and keeps the scale of 0 to 255.
+        shuffle: whether each epoch has an order of its own.
+        augment: random changes of the training images.
+        placement: whether all samples lie on the device, or come through a DataLoader.
+        workers: processes that read samples.
+        samples_per_epoch: for an iterable without a length.
+    """
 
     batch_size: Annotated[int, Field(ge=1, le=10**7)] = 128
     heldout: Annotated[Annotated[int, Field(ge=1, le=10**9)] | Auto, Field(union_mode="left_to_right")] = "auto"
@@ -115,7 +147,13 @@ def _no_lr(args: dict[str, Any]) -> dict[str, Any]:
 
 
 class GroupRule(_Tree):
-    """Options for the parameters whose name fits a pattern; where rules meet, the later one wins."""
+    """Options for the parameters whose name fits a pattern; where rules meet, the later one wins.
+
+    Args:
+        params: patterns of their names, such as "*.bias".
+        lr_ratio: their learning rate is so many times that of the sweep.
+        args: options of the optimizer for them, such as weight_decay.
+    """
 
     params: Annotated[Patterns, Field(min_length=1)]
     lr_ratio: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 1.0
@@ -123,7 +161,12 @@ class GroupRule(_Tree):
 
 
 class OptimizerConfig(Component):
-    """Any ``torch.optim`` class or ``caffe_sgd`` by name; its learning rate is what the sweep sets."""
+    """The optimizer; its learning rate is what the sweep sets.
+
+    Args:
+        name: a class of torch.optim, or caffe_sgd.
+        groups: rules for some of the parameters.
+    """
 
     default_name = "SGD"
 
@@ -132,13 +175,23 @@ class OptimizerConfig(Component):
 
 
 class LossConfig(Component):
-    """What is minimised."""
+    """What is minimised.
+
+    Args:
+        name: cross_entropy, mse, l1, huber, or a class of torch.nn such as NLLLoss.
+    """
 
     default_name = "cross_entropy"
 
 
 class MetricConfig(Component):
-    """What the bounds are read from: a built-in by name, or a factory of a function of outputs and targets."""
+    """What the bounds are read from.
+
+    Args:
+        name: accuracy, top5, token_accuracy or loss.
+        factory: code that returns a function of outputs and targets, pkg.module:callable.
+        higher_is_better: of a factory's.
+    """
 
     default_name = "accuracy"
 
@@ -167,7 +220,16 @@ class MetricConfig(Component):
 
 
 class TrainingConfig(_Tree):
-    """How an optimizer step is taken. ``clip_norm`` and ``clip_value`` bound the gradient before it."""
+    """How an optimizer step is taken.
+
+    Args:
+        micro_batches: parts in which a batch goes through the model; a step is one of the whole batch.
+        clip_norm: the largest norm of the gradient.
+        clip_value: the largest value in the gradient.
+        layout: of images in memory; auto is channels_last for convolutions.
+        compile: whether torch.compile is used.
+        fast: whether a GPU may run the whole step as one CUDA graph.
+    """
 
     micro_batches: Annotated[int, Field(ge=1, le=10**6)] = 1
     clip_norm: Clip | None = None
@@ -178,7 +240,16 @@ class TrainingConfig(_Tree):
 
 
 class SweepConfig(_Tree):
-    """The LR range test."""
+    """The LR range test.
+
+    Args:
+        start_lr: where the sweep begins; auto finds it by a scout of at most 100 iterations.
+        end_lr: where it ends; auto ends where the metric breaks.
+        spacing: auto is exponential, and linear within a decade.
+        epochs: of the sweep of one seed; auto is about 4, and all together cost one training at the most.
+        evaluations: of the held-out set; auto is 20 to 60, a fifth of the time.
+        seeds: sweeps from other weights and batches; auto is 2 or 3.
+    """
 
     start_lr: AutoLearningRate = "auto"
     end_lr: AutoLearningRate = "auto"
@@ -223,7 +294,13 @@ PolicyName = Literal[
 
 
 class PlanConfig(_Tree):
-    """The schedule planned from the bounds."""
+    """The schedule planned from the bounds.
+
+    Args:
+        policy: how the learning rate goes between base_lr and max_lr.
+        epochs: as long as you want to train.
+        stepsize_epochs: half a cycle; auto is 2 to 10, chosen for 4 cycles.
+    """
 
     policy: PolicyName = "triangular2"
     epochs: Epochs = 30
@@ -242,7 +319,13 @@ class PlanConfig(_Tree):
 
 
 class RangeTestConfig(_Tree):
-    """The whole config of one range test."""
+    """The whole config of one range test.
+
+    Args:
+        seed: of the first sweep; the others follow it.
+        precision: the arithmetic of the model; bf16 is faster on a GPU.
+        training: how an optimizer step is taken.
+    """
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     model: ModelConfig
@@ -267,8 +350,3 @@ class RangeTestConfig(_Tree):
         yaml.width = 120
         yaml.dump(quoted(self.model_dump(mode="json", exclude_none=True)), stream)
         return stream.getvalue()
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a config, for editors and other checkers."""
-    return RangeTestConfig.model_json_schema()

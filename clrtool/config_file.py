@@ -14,6 +14,7 @@ from clrtool.config import RangeTestConfig
 from clrtool.config_faults import dotted, explain, reading_order
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import read_text
+from clrtool.shipped import shipped_configs
 from clrtool.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, Document, KeyPath, read_yaml
 from clrtool.words import count, nearest, shown
 
@@ -24,14 +25,6 @@ MAX_OVERRIDES = 500
 MAX_NAME = 64
 # Faults that are told at once; more would push the first off the screen.
 SHOWN_FAULTS = 20
-# In the source tree configs/ stands beside the package; in a wheel it is inside.
-_CONFIG_FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
-
-
-def shipped_configs() -> dict[str, Path]:
-    """The configs that come with clrtool, by name."""
-    folder = next((folder for folder in _CONFIG_FOLDERS if folder.is_dir()), None)
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
 
 
 def find_config(source: str) -> Path:

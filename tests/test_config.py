@@ -7,12 +7,15 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
-from clrtool.config import PolicyName, RangeTestConfig, json_schema
-from clrtool.config_file import find_config, load_config, shipped_configs
+from clrtool.config import PolicyName, RangeTestConfig
+from clrtool.config_file import find_config, load_config
+from clrtool.config_schema import MODELINE, SCHEMA_FILE, json_schema
 from clrtool.core.plan import make_plan
 from clrtool.core.policies import POLICIES
 from clrtool.errors import ConfigError
+from clrtool.shipped import shipped_configs
 from clrtool.strict_yaml import read_yaml
 
 SMALL = "model: {name: mlp}\ndata: {name: digits}\n"
@@ -230,6 +233,38 @@ def test_the_shipped_configs_are_those_that_the_readme_names():
         "digits", "text", "cifar10", "cifar10-full", "cifar10-sigmoid-bn", "cifar10-resnet56", "cifar10-mlp-adamw",
         "custom",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_an_editor_finds_the_schema_of_a_config_and_no_fault_in_it(name):
+    path = find_config(name)
+    modelines = [line for line in path.read_text().splitlines() if line.startswith("# yaml-language-server:")]
+    assert modelines == [MODELINE]
+    beside = json.loads((path.parent / SCHEMA_FILE).read_text())
+    jsonschema.Draft7Validator.check_schema(beside)
+    jsonschema.validate(YAML(typ="safe").load(path), beside, jsonschema.Draft7Validator)
+
+
+def test_the_schema_beside_the_configs_is_the_one_of_today(cli):
+    shipped = find_config("digits").with_name(SCHEMA_FILE)
+    assert shipped.read_text() == cli("schema").out, f"clrtool schema > configs/{SCHEMA_FILE}"
+
+
+def test_the_schema_tells_what_every_key_means():
+    for name, section in json_schema()["definitions"].items():
+        keys = (section if "properties" in section else section["anyOf"][1])["properties"]
+        assert section["description"].endswith(".")
+        assert not [key for key, rules in keys.items() if "description" not in rules and "$ref" not in rules], name
+
+
+def test_the_schema_takes_a_section_that_is_a_name_alone_where_there_is_a_default():
+    good = {"model": {"name": "mlp"}, "data": {"name": "digits"}}
+    jsonschema.validate(good | {"optimizer": "Adam", "loss": "mse", "metric": "loss"}, json_schema())
+    for bad in ({"model": "mlp"}, {"model": {"args": {}}}, {"data": "digits"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(good | bad, json_schema())
+        with pytest.raises(ValueError, match="validation error"):
+            RangeTestConfig.model_validate(good | bad)
 
 
 def test_the_schema_refuses_what_the_tree_refuses():

@@ -17,6 +17,8 @@ FLOORS = {
     "config_faults": 1,
     "config": 1,
     "config_file": 1,
+    "config_schema": 1,
+    "shipped": 1,
     "engine": 2,
     "report": 2,
     "cli": 3,

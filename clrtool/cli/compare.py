@@ -20,9 +20,11 @@ from clrtool.cli.compare_request import (
     known_bounds,
     read_policies,
 )
+from clrtool.cli.complete import configs, runs
 from clrtool.cli.console import Plain, Progress, say, show
 from clrtool.cli.measure import Job, check_data_again, in_parts, is_other_data
 from clrtool.cli.rangetest import (
+    CONFIG_HELP,
     INCONCLUSIVE,
     AllowImport,
     Deterministic,
@@ -56,14 +58,16 @@ Output = Annotated[Path | None, typer.Option("-o", help="The folder.  [default: 
 
 def compare(
     context: typer.Context,
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped config such as digits.")],
+    config: Annotated[str, typer.Argument(help=CONFIG_HELP, autocompletion=configs)],
     overrides: Overrides = None,
     policies: Annotated[str, typer.Option(help=POLICIES_HELP)] = POLICIES,
     target_accuracy: TargetAccuracy = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="Trainings of each policy.")] = 3,
     epochs: Annotated[float | None, typer.Option(help="Length of each training.  [default: plan.epochs]")] = None,
     bounds: Annotated[str | None, typer.Option(metavar="BASE,MAX", help="base_lr and max_lr.")] = None,
-    run: Annotated[str | None, typer.Option(help="A finished range test.  [default: runs/<config name>]")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="A finished range test.  [default: runs/<config name>]", autocompletion=runs)
+    ] = None,
     output: Output = None,
     device: Annotated[str, typer.Option(help="auto (CUDA if there is any), cpu, cuda or cuda:N.")] = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace what the folder holds.")] = False,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import clrtool
-from clrtool.cli.console import console
+from clrtool.cli.complete import configs
+from clrtool.cli.console import Plain, show
 from clrtool.errors import MachineError
 
 if TYPE_CHECKING:
@@ -36,13 +37,19 @@ _NUMBERS = re.compile(r"[0-9]{1,4}(,[0-9]{1,3})*")
 
 
 def doctor(
-    config: Annotated[str | None, typer.Argument(help="A config to validate as well; its code is not run.")] = None,
+    config: Annotated[
+        str | None, typer.Argument(help="A config to validate as well; its code is not run.", autocompletion=configs)
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values over those of the file.")
     ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Without a range test of the digits on each device.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    plain: Plain = False,
 ) -> None:
     """Show what a bug report needs, and whether this machine can run a range test.
+
+    A range test of the digits on each device, of 5 seconds at the most, shows that it computes and learns there.
 
     Of the environment only small numbers and well-known words are shown, of any other value its length. Of a config
     it tells whether it is valid and which imports it needs; it imports none of them and reads no data. Exit code 4:
@@ -55,19 +62,29 @@ def doctor(
     from clrtool.report.doctor_table import doctor_table
 
     machine = survey()
+    tests = [] if quick or machine.threads is None else _self_tests()
+    faults = (*machine.faults, *(f"{each['device']} fails: {each['fault']}" for each in tests if each["fault"]))
     report = {
         "versions": _versions(),
-        "machine": asdict(machine),
+        "machine": asdict(machine) | {"faults": faults},
+        "self_tests": tests,
         "environment": relevant(os.environ),
         **checked,
     }
     if as_json:
-        status = {"status": "error", "code": MACHINE, "message": "\n".join(machine.faults)} if machine.faults else {}
+        status = {"status": "error", "code": MACHINE, "message": "\n".join(faults)} if faults else {}
         typer.echo(json.dumps({"status": "ok", **status, **report}, indent=2))
-        raise typer.Exit(MACHINE if machine.faults else 0)
-    console().print(doctor_table(report))
-    if machine.faults:
-        raise MachineError("\n".join(machine.faults))
+        raise typer.Exit(MACHINE if faults else 0)
+    show(doctor_table(report), plain=plain)
+    if faults:
+        raise MachineError("\n".join(faults))
+
+
+def _self_tests() -> list[dict[str, Any]]:
+    """A short range test on each device."""
+    from clrtool.engine.self_test import devices, self_test
+
+    return [asdict(self_test(device)) for device in devices()]
 
 
 def _checked(source: str, overrides: Sequence[str]) -> Mapping[str, Any]:

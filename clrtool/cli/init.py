@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from clrtool.cli.complete import configs
 from clrtool.cli.console import say
 from clrtool.errors import ConfigError
+from clrtool.shipped import shipped_configs
 from clrtool.words import nearest
 
 
 def init(
-    name: Annotated[str | None, typer.Argument(help="A shipped config; without it they are listed.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A shipped config; without it they are listed.", autocompletion=configs)
+    ] = None,
     destination: Annotated[Path | None, typer.Argument(help="The new file.  [default: ./NAME.yaml]")] = None,
     model: Annotated[str | None, typer.Option(help="Write one for this model: mlp, torchvision.resnet18, ...")] = None,
     data: Annotated[
@@ -33,7 +38,6 @@ def init(
     if model is not None or data is not None:
         _write_starter(model, data, Path(name or "mine.yaml"))
         return
-    from clrtool.config_file import shipped_configs
     from clrtool.files import write_whole
 
     shipped = shipped_configs()
@@ -55,12 +59,15 @@ def init(
     for path, copy in sources.items():
         write_whole(copy, path.read_bytes())
         say(f"{copy}: written")
+    _help_editors(target)
+    allow = "".join(f" --allow-import '{path.stem}:*'" for path in sources if path.suffix == ".py")
+    _say_next(target, allow)
 
 
 def _write_starter(model: str | None, data: str | None, target: Path) -> None:
     from clrtool.config_file import load_config
     from clrtool.files import write_whole
-    from clrtool.report.starter import starter
+    from clrtool.report.starter import factories, starter
 
     if model is None or data is None:
         raise ConfigError("--model and --data: give both, such as --model mlp --data digits")
@@ -74,11 +81,36 @@ def _write_starter(model: str | None, data: str | None, target: Path) -> None:
     except ConfigError:
         target.unlink()
         raise
-    say(f"{target}: written; next: its first line")
+    say(f"{target}: written")
+    _help_editors(target)
+    _say_next(target, "".join(f" --allow-import '{word}'" for word in factories(model, data)))
+
+
+def _help_editors(config: Path) -> None:
+    """Put the schema beside a config, whose comment names it; one that is there already stays."""
+    from clrtool.config_schema import SCHEMA_FILE
+    from clrtool.files import write_whole
+
+    beside = config.with_name(SCHEMA_FILE)
+    if not beside.exists():
+        write_whole(beside, _schema())
+        say(f"{beside}: written, by which an editor completes and checks the config")
+
+
+def _say_next(config: Path, allow: str) -> None:
+    command = f"clrtool rangetest {shlex.quote(str(config))}{allow}"
+    say(f"next: {command} --dry-run\n      {command}")
 
 
 def schema() -> None:
-    """Print the JSON Schema of a config, for editors and other checkers."""
-    from clrtool.config import json_schema
+    """Print the JSON Schema of a config, for editors and other checkers.
 
-    typer.echo(json.dumps(json_schema(), indent=2))
+    Example: clrtool schema > clrtool.schema.json
+    """
+    typer.echo(_schema(), nl=False)
+
+
+def _schema() -> str:
+    from clrtool.config_schema import json_schema
+
+    return json.dumps(json_schema(), indent=2) + "\n"

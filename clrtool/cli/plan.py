@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from clrtool.cli.complete import runs
 from clrtool.cli.console import Plain, say, show
 from clrtool.cli.plan_curve import with_bounds
 from clrtool.cli.plan_source import Asked, lint, make
@@ -57,6 +58,7 @@ Words = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="SOURCE|KEY=VALUE",
+        autocompletion=runs,
         help="A run folder, a file with a plan, or the name of a run in runs/; parameters of the schedule.",
     ),
 ]

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clrtool.cli.complete import configs
 from clrtool.cli.console import Plain, draw, say, show
+from clrtool.cli.dry_run import dry_run
 from clrtool.cli.keep import Keeper
 from clrtool.cli.measure import CHECKPOINTS, Job, is_complete, measure
 from clrtool.cli.signals import Signals
@@ -33,6 +35,7 @@ class OnOom(StrEnum):
     accumulate = "accumulate"
 
 
+CONFIG_HELP = "A YAML file, or the name of a shipped config such as digits."
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values over those of the file: sweep.epochs=2")
 ]
@@ -60,12 +63,13 @@ Every = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Between tw
 
 def rangetest(
     context: typer.Context,
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped config such as digits.")],
+    config: Annotated[str, typer.Argument(help=CONFIG_HELP, autocompletion=configs)],
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option("-o", help="The run folder.  [default: runs/<config name>]")] = None,
     seeds: Annotated[int | None, typer.Option(help="Sweeps with different seeds; short for sweep.seeds=N.")] = None,
     device: Annotated[str, typer.Option(help="auto (CUDA if there is any), cpu, cuda or cuda:N.")] = "auto",
     verify: Verify = False,
+    dry: Annotated[bool, typer.Option("--dry-run", "-n", help="Tell what it would take, and write nothing.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace what the run folder holds.")] = False,
     download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch a dataset.")] = False,
     allow_import: AllowImport = None,
@@ -99,6 +103,9 @@ def rangetest(
     job = make_job(path, wishes, folder, context.obj, device=device, allow_import=allow_import, download=download,
                    deterministic=deterministic, every=checkpoint_every, on_oom=on_oom, fresh=fresh,
                    quiet=quiet, plain=plain)  # fmt: skip
+    if dry:
+        dry_run(job, path, wishes, verify=verify, as_json=as_json)
+        return
     keeper = Keeper(job, write, check, tolerance, [config, *wishes])
     keeper.before()
     record = _run(job, path, wishes, verify=verify)

@@ -178,15 +178,19 @@ def total_memory() -> int:
     return memory_bytes()[0] or sys.maxsize
 
 
-def peak_memory(device: torch.device | None = None) -> str:
-    """The most memory that was in use so far, of all that there is: of a CUDA device, else of this process."""
+def memory_use(device: torch.device | None = None) -> tuple[int, int]:
+    """Bytes that were in use at the most so far, and all that there are: of a CUDA device, else of this process."""
     if device is not None and device.type == "cuda":
         import torch
 
-        most, room = torch.cuda.max_memory_allocated(device), torch.cuda.mem_get_info(device)[1]
-    else:
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        room = total_memory()
+        return torch.cuda.max_memory_allocated(device), torch.cuda.mem_get_info(device)[1]
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return most, total_memory()
+
+
+def peak_memory(device: torch.device | None = None) -> str:
+    """The same, for a message."""
+    most, room = memory_use(device)
     return f"peak memory {most / 2**30:.2f} of {room / 2**30:.2f} GiB"
 
 

@@ -30,6 +30,7 @@ def doctor_table(report: Mapping[str, Any]) -> Table:
 def _rows(report: Mapping[str, Any]) -> Iterator[Row]:
     yield from report["versions"].items()
     yield from _machine_rows(report["machine"])
+    yield from map(_tested, report["self_tests"])
     yield from report["environment"].items()
     if config := report.get("config"):
         yield "config", f"{config['source']} is valid"
@@ -52,6 +53,17 @@ def _machine_rows(machine: Mapping[str, Any]) -> Iterator[Row]:
     yield "memory", f"{_size(machine['memory_bytes'])}, {_size(machine['available_bytes'])} of it available"
     yield "disk", f"{_size(machine['disk_free_bytes'])} free in the current folder"
     yield "shared memory", f"{_size(machine['shm_bytes'])} for the workers of a DataLoader"
+
+
+def _tested(test: Mapping[str, Any]) -> Row:
+    """One device, and what a range test of the digits came to there."""
+    name = f"self-test {test['device']}"
+    if test["fault"]:
+        return name, f"failed after {test['seconds']:.1f} s: {test['fault']}"
+    done = f"{count(test['iterations'], 'iteration')}, accuracy {test['accuracy']:.2f}"
+    if not test["engine"]:
+        return name, f"not finished after {test['seconds']:.1f} s, for the device is busy or slow: {done}"
+    return name, f"passed in {test['seconds']:.1f} s: {done}, steps {test['engine']}"
 
 
 def _size(size: int | None) -> str:

@@ -39,7 +39,7 @@ HEADER = "# The resolved config of a range test, written by clrtool.\n"
 
 
 def open_run(folder: Path, config: RangeTestConfig, *, fresh: bool = False) -> RunRecord | None:
-    """Check that a run folder is free for a config, and give back what is finished in it. Nothing is changed yet.
+    """Check that a run folder is free for a config, and give back what is finished in it; make it if it is not there.
 
     Returns:
         The record of a finished run of the same config, else None.
@@ -48,6 +48,14 @@ def open_run(folder: Path, config: RangeTestConfig, *, fresh: bool = False) -> R
         ConfigError: the folder holds a run of another config and ``fresh`` is not set, or files of somebody else.
         MachineError: the folder cannot be written.
     """
+    found = finished_run(folder, config, fresh=fresh)
+    if found is None:
+        check_writable(folder)
+    return found
+
+
+def finished_run(folder: Path, config: RangeTestConfig, *, fresh: bool = False) -> RunRecord | None:
+    """The same look into a folder, which changes nothing, and does not tell whether it can be written."""
     saved, measured = folder / "config.yaml", [name for name in MEASURED if (folder / name).exists()]
     if (found := [name for name in FILES if (folder / name).exists()]) and not _is_ours(saved):
         names = ", ".join(found)
@@ -60,7 +68,6 @@ def open_run(folder: Path, config: RangeTestConfig, *, fresh: bool = False) -> R
             )
         if "result.json" in measured:
             return read_run(folder)
-    check_writable(folder)
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from clrtool.config_schema import MODELINE
 from clrtool.errors import ConfigError
 from clrtool.words import nearest, printable
 
@@ -13,6 +14,7 @@ PLACES = {"image_folder": "root", "npz": "path", "text": "path", "digits": None}
 TEMPLATE = """\
 # An LR range test of {model} on {data}: clrtool rangetest {file}{allow}
 # Every key with its rule: clrtool schema. A value for one run: clrtool rangetest {file} sweep.epochs=2
+{modeline}
 seed: 0
 model: {model_section}
 # A built-in (mlp, convnet, resnet, vit, gpt), any of torchvision, or factory: "pkg.module:callable" of your own.
@@ -41,18 +43,23 @@ def starter(model: str, data: str, file: str) -> str:
     Raises:
         ConfigError: the data is of no known kind, or lacks its place.
     """
-    factories = [word for word in (model, data) if _is_factory(word)]
     shown = {
         "model": model,
         "data": data,
         "file": file,
-        "allow": "".join(f" --allow-import '{word}'" for word in factories),
+        "allow": "".join(f" --allow-import '{word}'" for word in factories(model, data)),
     }
     return TEMPLATE.format(
         **{name: printable(text).replace("\n", " ") for name, text in shown.items()},  # in comments of one line
         model_section=f"{{factory: {json.dumps(model)}}}" if _is_factory(model) else f"{{name: {json.dumps(model)}}}",
         data_section="\n  ".join(_data(data)),
+        modeline=MODELINE,
     )
+
+
+def factories(model: str, data: str) -> list[str]:
+    """What of both is code."""
+    return [word for word in (model, data) if _is_factory(word)]
 
 
 def _is_factory(word: str) -> bool:

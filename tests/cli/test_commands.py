@@ -143,13 +143,18 @@ def test_init_lists_copies_and_never_replaces(cli, tmp_path, monkeypatch):
     listed = cli("init").out
     assert "digits" in listed
     assert "seconds on a CPU" in listed
-    assert cli("init", "custom", "mine.yaml").code == 0
-    assert {file.name for file in tmp_path.iterdir()} == {"mine.yaml", "custom_factories.py"}
+    done = cli("init", "custom", "mine.yaml")
+    assert done.code == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"mine.yaml", "custom_factories.py", "clrtool.schema.json"}
+    assert done.err.splitlines()[-1].strip() == "clrtool rangetest mine.yaml --allow-import 'custom_factories:*'"
+    (tmp_path / "clrtool.schema.json").write_text("older")
     (tmp_path / "mine.yaml").write_text("mine")
     again = cli("init", "custom", "mine.yaml")
     assert again.code == 2
     assert "exists already" in again.err
     assert (tmp_path / "mine.yaml").read_text() == "mine"
+    assert cli("init", "digits").code == 0
+    assert (tmp_path / "clrtool.schema.json").read_text() == "older", "nothing that is there is replaced"
     assert "did you mean 'digits'" in cli("init", "digit").err
 
 
@@ -231,7 +236,7 @@ def test_a_reader_that_stops_reading_is_no_error(process):
 
 def test_the_options_of_every_command_are_these_and_no_others(process):
     expected = {
-        "rangetest": "-o --seeds --device --verify --fresh --download --allow-import --deterministic "
+        "rangetest": "-o --seeds --device --verify -n --fresh --download --allow-import --deterministic "
         "--on-oom --checkpoint-every --write --check --tolerance --json -q --plain --help",
         "compare": "--policies --target-accuracy --seeds --epochs --bounds --run -o --device --fresh --download "
         "--allow-import --deterministic --on-oom --checkpoint-every --json -q --plain --help",
@@ -240,7 +245,7 @@ def test_the_options_of_every_command_are_these_and_no_others(process):
         "plot": "--from --iterations --iterations-per-epoch -o --term --tensorboard --help",
         "init": "--model --data --help",
         "schema": "--help",
-        "doctor": "--json --help",
+        "doctor": "--quick --json --plain --help",
     }
     for command, options in expected.items():
         text = process(command, "--help").stdout

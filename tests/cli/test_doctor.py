@@ -8,8 +8,8 @@ import warnings
 import pytest
 
 from clrtool.cli.doctor import relevant
-from clrtool.config import json_schema
-from clrtool.engine import machine
+from clrtool.config_schema import json_schema
+from clrtool.engine import machine, self_test
 
 FACTORIES = [
     "model={factory: 'mine.nets:net'}",
@@ -31,7 +31,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def report(cli, *words):
-    return json.loads(cli("doctor", *words, "--json").out)
+    return json.loads(cli("doctor", *words, "--quick", "--json").out)
 
 
 def test_a_machine_in_order_is_shown_in_a_table_and_exits_0(cli, elsewhere):
@@ -51,6 +51,42 @@ def test_json_is_one_object_with_the_numbers_of_the_table(cli):
     assert found["machine"]["disk_free_bytes"] > 0
     assert found["machine"]["cores"] >= 1
     assert "config" not in found
+    assert found["self_tests"] == []
+
+
+def test_a_range_test_of_the_digits_shows_that_a_device_computes_and_learns(cli):
+    found = json.loads(cli("doctor", "--json").out)["self_tests"]
+    assert found[0]["device"] == "cpu"
+    for each in found:
+        assert each["fault"] is None
+        too_slow = each["seconds"] > self_test.SECONDS
+        assert too_slow or (each["iterations"] == 4 * 44 and each["accuracy"] > 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "message"),
+    [
+        ("build_problem", RuntimeError("CUDA error: no kernel image\nstack"), "cpu fails: CUDA error: no kernel image"),
+        ("LEARNED", 1.1, "cpu fails: it does not learn: an accuracy of 0."),
+    ],
+)
+def test_a_device_that_fails_its_test_is_a_fault_and_the_rest_is_shown(cli, monkeypatch, name, broken, message):
+    def fail(*words, **options):
+        raise broken
+
+    monkeypatch.setattr(self_test, "SECONDS", 120)
+    monkeypatch.setattr(self_test, name, fail if isinstance(broken, Exception) else broken)
+    result = cli("doctor")
+    assert result.code == 4
+    assert message in result.err
+    assert "shared memory" in result.out
+    assert "self-test cpu" in result.out
+
+
+def test_a_device_that_is_too_slow_is_told_and_is_no_fault(cli, monkeypatch):
+    monkeypatch.setattr(self_test, "SECONDS", 0)
+    result = cli("doctor")
+    assert (result.code, "not finished after" in result.out) == (0, True)
 
 
 @pytest.mark.parametrize("value", ["0", "4096", "0,1,2,3", "true", "OFF", "cuda", "DEBUG", ":4096:8", ":16:8"])
@@ -70,7 +106,7 @@ def test_no_secret_of_the_environment_is_told(cli, monkeypatch):
     for name in names:
         monkeypatch.setenv(name, VALUE)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    table, found = cli("doctor"), report(cli)
+    table, found = cli("doctor", "--quick"), report(cli)
     for part in VALUE.split(","):
         assert part not in table.out + table.err + json.dumps(found)
     assert found["environment"]["CLRTOOL_TOKEN"] == f"set ({len(VALUE)} characters)"
@@ -81,7 +117,7 @@ def test_no_secret_of_the_environment_is_told(cli, monkeypatch):
 
 def test_a_name_of_the_environment_cannot_move_the_cursor(cli, monkeypatch):
     monkeypatch.setenv("SLURM_\x1b[2J[bold]", "1")
-    table = cli("doctor").out
+    table = cli("doctor", "--quick").out
     assert "\x1b[2J" not in table
     assert "SLURM_\\x1b[2J[bold]" in table
 
@@ -92,7 +128,7 @@ def test_a_valid_config_is_told_with_its_hash_and_needs_no_import(cli):
     found = report(cli, "digits", "seed=3")["config"]
     assert found["sha256"] == load_config(find_config("digits"), ["seed=3"]).sha256()
     assert (found["source"], found["allow_import"]) == ("digits", [])
-    assert "digits is valid" in cli("doctor", "digits").out
+    assert "digits is valid" in cli("doctor", "--quick", "digits").out
 
 
 def test_the_imports_of_a_config_are_named_and_none_is_made(cli, elsewhere):
@@ -109,7 +145,7 @@ def test_the_imports_of_a_config_are_named_and_none_is_made(cli, elsewhere):
         "metric.factory": "scores:f1",
     }
     assert found["allow_import"] == ["mine.data:*", "mine.nets:*", "other:*", "scores:*"]
-    assert "--allow-import 'other:*'" in cli("doctor", "digits", *FACTORIES).out
+    assert "--allow-import 'other:*'" in cli("doctor", "--quick", "digits", *FACTORIES).out
     assert set(elsewhere.iterdir()) == before
 
 
@@ -120,21 +156,21 @@ def test_every_field_of_a_config_that_names_code_is_among_them():
 
 
 def test_an_invalid_config_is_the_usual_error_and_nothing_else_is_shown(cli):
-    result = cli("doctor", "digits", "sweep.epochs=two")
+    result = cli("doctor", "--quick", "digits", "sweep.epochs=two")
     assert (result.code, result.out) == (2, "")
     assert "sweep.epochs = 'two' must be a number" in result.err
-    result = cli("doctor", "digits", "sweep.epochs=two", "--json")
+    result = cli("doctor", "--quick", "digits", "sweep.epochs=two", "--json")
     assert (result.code, json.loads(result.out)["code"], result.err) == (2, 2, "")
-    assert cli("doctor", "nothing").code == 2
+    assert cli("doctor", "--quick", "nothing").code == 2
 
 
 def test_a_folder_of_runs_that_cannot_be_written_is_a_fault(cli, elsewhere):
     (elsewhere / "runs").write_text("a file")
-    result = cli("doctor")
+    result = cli("doctor", "--quick")
     assert result.code == 4
     assert "doctor: 1 fault" in result.out
     assert result.err.startswith("error: runs: cannot be written: ")
-    result = cli("doctor", "--json")
+    result = cli("doctor", "--quick", "--json")
     found = json.loads(result.out)
     assert (result.code, found["status"], found["code"], result.err) == (4, "error", 4, "")
     assert found["message"] == found["machine"]["faults"][0]
@@ -188,7 +224,7 @@ def gpus(monkeypatch):
 
 
 def test_a_gpu_that_computes_is_told_with_its_memory_and_one_that_does_not_is_a_fault(cli, gpus):
-    result = cli("doctor")
+    result = cli("doctor", "--quick")
     assert result.code == 4
     assert "NVIDIA [H100] with 80.0 GiB, 1.0 GiB of it free; CUDA 12.8" in result.out
     assert "cuda:1 does not compute: CUDA error: out of memory; " in result.err

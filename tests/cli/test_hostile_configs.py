@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clrtool.config import RangeTestConfig
-from clrtool.config_file import MAX_OVERRIDES, load_config, run_name, shipped_configs
+from clrtool.config_file import MAX_OVERRIDES, load_config, run_name
 from clrtool.errors import ConfigError
+from clrtool.shipped import shipped_configs
 from clrtool.strict_yaml import MAX_DEPTH, MAX_VALUES
 from clrtool.words import printable
 

@@ -1,0 +1,66 @@
+"""What people read of ``--dry-run``, as a rich table. Nothing is printed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from clrtool.core.estimate import Estimate
+from clrtool.words import count, printable
+
+
+def estimate_table(found: Estimate, title: str, folder: str) -> Table:
+    """What a range test would take at the most.
+
+    Args:
+        folder: the run folder, and what would become of it.
+    """
+    table = Table(
+        title=Text(printable(f"{title}: what a range test takes; nothing was written")), title_justify="left",
+        box=box.SIMPLE_HEAD, show_header=False, pad_edge=False,
+    )  # fmt: skip
+    for _ in range(2):
+        table.add_column(overflow="fold")
+    for name, text in _rows(found, folder):
+        table.add_row(name, Text(printable(text)))
+    return table
+
+
+def _rows(found: Estimate, folder: str) -> Iterator[tuple[str, str]]:
+    frozen = "" if found.trained == found.parameters else f", {found.trained:,} of them train"
+    yield "model", f"{count(found.parameters, 'parameter')}{frozen}, on {found.device}"
+    batches = f"batches of {found.batch_size:,}, {count(found.iterations_per_epoch, 'iteration')} an epoch"
+    yield "data", f"{found.samples:,} samples in {batches}; {found.heldout_samples:,} held out"
+    scout = f"a scout of {count(found.scout, 'iteration')}, then " if found.scout else ""
+    yield "sweep", f"{scout}{count(found.seeds, 'seed')} x {count(found.sweep, 'iteration')} at the most"
+    yield "", f"up to {count(found.evaluations, 'evaluation')} a seed"
+    if found.verify:
+        yield "verify", f"short runs of {count(found.verify, 'iteration')} together"
+    timed = f"{_seconds(found.iteration_seconds)} an iteration, {_seconds(found.evaluation_seconds)} an evaluation"
+    yield "time", f"{_seconds(found.seconds)} at the most, for {found.epochs:.3g} epochs in all"
+    yield "", f"{timed}, measured over {count(found.timed, 'iteration')}"
+    yield "memory", f"{_size(found.peak_bytes)} of {_size(found.memory_bytes)} at the peak of these"
+    yield "disk", f"{_size(found.disk_bytes)} while it runs, {_size(found.free_bytes)} free"
+    yield "folder", folder
+
+
+def _seconds(seconds: float) -> str:
+    """A time for people.
+
+    >>> _seconds(0.0021), _seconds(3.21), _seconds(200), _seconds(8000)
+    ('2.1 ms', '3.21 s', '3.33 min', '2.22 h')
+    """
+    size, unit = next((each for each in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= each[0]), (1e-3, "ms"))
+    return f"{seconds / size:.3g} {unit}"
+
+
+def _size(size: int) -> str:
+    """A number of bytes for people.
+
+    >>> _size(3 * 2**20), _size(5 * 2**29)
+    ('3.0 MiB', '2.5 GiB')
+    """
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
