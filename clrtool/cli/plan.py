@@ -17,6 +17,7 @@ from clrtool.cli.console import Plain, say, show
 from clrtool.cli.plan_curve import with_bounds
 from clrtool.cli.plan_source import Asked, lint, make
 from clrtool.errors import ConfigError, as_config_error
+from clrtool.words import nearest
 
 if TYPE_CHECKING:
     from clrtool.core.finding import Finding
@@ -43,6 +44,16 @@ class Format(StrEnum):
     caffe = "caffe"
 
 
+def _read_format(word: str) -> Format:
+    if word not in list(Format):
+        raise typer.BadParameter(f"unknown format {word!r}; {nearest(word, map(str, Format))}")
+    return Format(word)
+
+
+Form = Annotated[
+    Format,
+    typer.Option("--format", parser=_read_format, metavar="FORMAT", help=f"{', '.join(Format)}."),
+]
 # The formats that a file may hold by its ending; the first is the one that the ending alone means.
 ENDINGS = {
     ".json": (Format.json, Format.deepspeed),
@@ -91,7 +102,7 @@ def plan(
     csv: Annotated[Path | None, typer.Option(help="With --lint: learning rates, one for each iteration.")] = None,
     stepped: Annotated[str, typer.Option(help="With --lint: scheduler.step() per iteration or epoch.")] = "iteration",
     optimizer: Optimizer = None,
-    form: Annotated[Format, typer.Option("--format", help="csv has one row per iteration.")] = Format.table,
+    form: Form = Format.table,
     output: Annotated[Path | None, typer.Option("-o", help="Write to this file, not to stdout.")] = None,
     plain: Plain = False,
 ) -> None:

@@ -28,9 +28,13 @@ from clrtool.errors import ConfigError, MachineError
 from clrtool.files import check_writable, read_text, write_whole
 from clrtool.report.plan_file import is_plan, to_plan
 from clrtool.report.record_file import DAMAGED, changed, damaged, load, sha256_of
+from clrtool.words import nearest
 
 COLUMNS = ("seed", *Point._fields[:-1])  # and the name of the metric
-FILES = ("config.yaml", "curve.csv", "result.json", "range_test.png", "schedule.png")
+FILES = (
+    "config.yaml", "curve.csv", "result.json", "range_test.png", "range_test.alt.txt", "schedule.png",
+    "schedule.alt.txt",
+)  # fmt: skip
 MEASURED, PICTURES = FILES[1:3], FILES[3:]
 # In result.json for its readers; they follow from the rest.
 DERIVED = ("seeds", "outcome", "stopped_at", "cost_epochs", "evaluation_share", "standard_error")
@@ -178,7 +182,9 @@ def find_run(source: str) -> Path:
         return place
     if default.is_dir():
         return default
-    raise ConfigError(f"{source}: no run folder or plan file, and there is no {default}; clrtool rangetest makes one")
+    runs = sorted(path.parent.name for path in default.parent.glob("*/result.json"))
+    hint = nearest(source, runs) if runs else "clrtool rangetest makes one"
+    raise ConfigError(f"{source}: no run folder or plan file, and there is no {default}; {hint}")
 
 
 def _to_dict(record: RunRecord) -> dict[str, Any]:

@@ -6,8 +6,12 @@ import json
 
 from clrtool.config_schema import MODELINE
 from clrtool.errors import ConfigError
-from clrtool.words import nearest, printable
+from clrtool.words import nearest, printable, shown
 
+# The models that are known by name alone; those of torchvision are looked up when they are built.
+MODELS = (
+    "mlp", "convnet", "resnet", "vit", "gpt", "cifar10_full", "cifar10_quick", "caffe_resnet",
+)  # fmt: skip
 # Kinds of data and the argument that says where it lies; torchvision's take a root.
 PLACES = {"image_folder": "root", "npz": "path", "text": "path", "digits": None}
 
@@ -41,16 +45,19 @@ def starter(model: str, data: str, file: str) -> str:
         file: what it will be called.
 
     Raises:
-        ConfigError: the data is of no known kind, or lacks its place.
+        ConfigError: the model or the data is of no known kind, or the data lacks its place.
     """
-    shown = {
+    if not _is_factory(model) and not model.startswith("torchvision.") and model not in MODELS:
+        known = [*MODELS, "torchvision.resnet18", "pkg.module:callable"]
+        raise ConfigError(f"--model: unknown model {shown(model)}; {nearest(model, known)}")
+    texts = {
         "model": model,
         "data": data,
         "file": file,
         "allow": "".join(f" --allow-import '{word}'" for word in factories(model, data)),
     }
     return TEMPLATE.format(
-        **{name: printable(text).replace("\n", " ") for name, text in shown.items()},  # in comments of one line
+        **{name: printable(text).replace("\n", " ") for name, text in texts.items()},  # in comments of one line
         model_section=f"{{factory: {json.dumps(model)}}}" if _is_factory(model) else f"{{name: {json.dumps(model)}}}",
         data_section="\n  ".join(_data(data)),
         modeline=MODELINE,

@@ -294,7 +294,7 @@ def test_the_command_in_the_first_line_of_a_config_that_init_wrote_runs(cli, tmp
         (["--model", "mlp", "--data", "image_foldr"], "did you mean 'image_folder'"),
         (["--model", "mlp", "--data", "npz"], "--data npz: where does it lie? --data npz:FILE"),
         (["own.txt", "--model", "mlp", "--data", "digits"], "own.txt: a config ends in .yaml"),
-        (["--model", "", "--data", "digits"], "model.name"),
+        (["--model", "", "--data", "digits"], "--model: unknown model"),
         (["--model", "{name: x}", "--data", "digits"], "model.factory"),
         (["--model", "mlp\nseed: 7", "--data", "digits"], "model.factory"),
     ],
