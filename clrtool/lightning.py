@@ -135,7 +135,8 @@ def _test(
 
 def _usual(trainer: Trainer, train: Any) -> dict[str, Any]:
     """What the Trainer says of the training."""
-    asked: dict[str, Any] = {"accumulate": trainer.accumulate_grad_batches}
+    device = str(trainer.strategy.root_device)
+    asked: dict[str, Any] = {"accumulate": trainer.accumulate_grad_batches, "device": device}
     if trainer.gradient_clip_val:
         kind = "clip_value" if str(trainer.gradient_clip_algorithm or "norm").endswith("value") else "clip_norm"
         asked[kind] = float(trainer.gradient_clip_val)

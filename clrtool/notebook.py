@@ -122,14 +122,15 @@ class RangeTest:
         return f"RangeTest(base_lr={self.base_lr}, max_lr={self.max_lr}, verdict={self.verdict.word!r})"
 
     def _repr_html_(self) -> str:
-        table, picture = self._table(), io.BytesIO()
+        from clrtool.report.plots import drawn
+
+        table = self._table()
         rows = zip(*(column.cells for column in table.columns), strict=True)
         lines = ["".join(f'<td style="text-align: left">{_escaped(cell)}</td>' for cell in row) for row in rows]
-        self.plot().savefig(picture, format="png", dpi=100)
-        image = base64.b64encode(picture.getvalue()).decode()
+        image = base64.b64encode(drawn(self.plot(), ".png")).decode()
         return (
             f"<table><caption>{_escaped(table.title)}</caption><tr>{'</tr><tr>'.join(lines)}</tr></table>"
-            f'<img alt="{html.escape(repr(self))}" src="data:image/png;base64,{image}">'
+            f'<img width="800" alt="{html.escape(repr(self))}" src="data:image/png;base64,{image}">'
         )
 
     def _table(self) -> Table:
@@ -168,6 +169,7 @@ def range_test(
     clip_norm: float | None = None,
     clip_value: float | None = None,
     deterministic: bool = False,
+    device: str | None = None,
     title: str = "range test",
     progress: bool = True,
     on_point: Callable[[int, Point], object] | None = None,
@@ -197,6 +199,7 @@ def range_test(
         accumulate: batches of the train_loader for one optimizer step.
         clip_norm, clip_value: bounds of the gradient's norm, and of each of its numbers.
         deterministic: whether only algorithms may run that give the same numbers each time.
+        device: where the copies run, cpu or cuda; None for where the model is.
         progress: whether a line on stderr says how far it is.
         on_point: called with (seed, point) as soon as a point is measured.
 
@@ -216,7 +219,7 @@ def range_test(
         steps=make_steps(loss, step, measure, metric, higher_is_better), sweep=sweep,
         find_metric=metric == "auto" and measure is None, plan_epochs=plan.epochs,
         training=_options(TrainingConfig, clip_norm=clip_norm, clip_value=clip_value),
-        iterations_per_epoch=iterations_per_epoch, accumulate=accumulate, deterministic=deterministic,
+        iterations_per_epoch=iterations_per_epoch, accumulate=accumulate, deterministic=deterministic, device=device,
     )  # fmt: skip
     _plan(plan, problem.iterations_per_epoch, 1.0, 2.0)  # what cannot be planned should not fail after the sweep
     swept = _sweep(problem, sweep, seed, on_point, quiet=not progress)

@@ -44,7 +44,8 @@ class BorrowedFeed:
         self.close()
         batches = _passes(self.loader, seed)
         self._open.append(batches)
-        fresh = isinstance(self.loader, DataLoader)  # what a list holds is the caller's own, and is copied
+        # what a list or a dataset of whole batches holds is the program's own, and is copied
+        fresh = isinstance(self.loader, DataLoader) and self.loader.batch_sampler is not None
         while True:
             parts = tuple(islice(batches, self.accumulate))
             yield tuple(to_device(part, self.device, fresh=fresh) for part in parts)
@@ -97,24 +98,20 @@ class Heldout:
 
     def _read(self) -> Iterator[Any]:
         twin = twin_of(self.loader, 0)
-        places = places_of(twin)
-        if places is not None and self.limit is not None and self.limit < len(places):
-            chosen = [places[place] for place in np.linspace(0, len(places) - 1, self.limit).round().astype(int)]
-            size = twin.batch_size or self.limit
-            batches = [chosen[start : start + size] for start in range(0, len(chosen), size)]
-            twin.__dict__["batch_sampler"] = batches
+        batches = None if self.limit is None else batches_of(twin)
+        if batches is not None and self.limit is not None:
+            places = list(chain.from_iterable(batches))
+            number, size = min(self.limit, len(places)), max(map(len, batches))
+            chosen = [places[place] for place in np.linspace(0, len(places) - 1, number).round().astype(int)]
+            twin.__dict__["batch_sampler"] = [chosen[start : start + size] for start in range(0, number, size)]
         yield from twin
 
 
-def places_of(loader: Any) -> list[int] | None:
-    """The places in its dataset that a twin reads in one pass; None for what has none. To be asked of a twin alone."""
-    if (
-        not isinstance(loader, DataLoader)
-        or isinstance(loader.dataset, IterableDataset)
-        or loader.batch_sampler is None
-    ):
+def batches_of(twin: Any) -> list[list[Any]] | None:
+    """The places in its dataset that a twin reads in one pass, batch by batch; None for what has none."""
+    if not isinstance(twin, DataLoader) or isinstance(twin.dataset, IterableDataset) or twin.batch_sampler is None:
         return None
-    return list(chain.from_iterable(loader.batch_sampler))
+    return [list(batch) for batch in twin.batch_sampler]
 
 
 def check_loader(loader: Any, name: str) -> None:
