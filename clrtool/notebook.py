@@ -8,31 +8,24 @@ import html
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Unpack
 
-from pydantic import BaseModel, ValidationError
-
-from clrtool.config import PlanConfig, SweepConfig, TrainingConfig
-from clrtool.config_faults import rule
+from clrtool.config import PlanConfig
 from clrtool.core.bounds import Bounds, Verdict, find_bounds
 from clrtool.core.curve import Curve, Point
 from clrtool.core.plan import Plan, make_plan
 from clrtool.core.record import RunRecord, SweepRecord
 from clrtool.errors import ConfigError, as_config_error
-from clrtool.words import shown
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from clrtool.engine.borrowed import BorrowedProblem
+    from clrtool.engine.options import Options, Settings
     from clrtool.engine.plan_scheduler import PlanScheduler
     from clrtool.report.plots import Figure
-
-Tree = TypeVar("Tree", bound=BaseModel)
-# Words of the range test of a program that the config calls otherwise.
-WORDS = {"sweep_epochs": "epochs"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,35 +147,19 @@ def range_test(
     measure: Callable[[Any, Any], tuple[Any, Any]] | None = None,
     metric: str = "auto",
     higher_is_better: bool | None = None,
-    seed: int = 0,
-    seeds: int | str = "auto",
-    start_lr: float | str = "auto",
-    end_lr: float | str = "auto",
-    spacing: str = "auto",
-    sweep_epochs: float | str = "auto",
-    evaluations: int | str = "auto",
-    epochs: float = 30,
-    policy: str = "triangular2",
-    stepsize_epochs: float | str = "auto",
-    iterations_per_epoch: int | None = None,
-    accumulate: int = 1,
-    clip_norm: float | None = None,
-    clip_value: float | None = None,
-    deterministic: bool = False,
-    device: str | None = None,
     title: str = "range test",
     progress: bool = True,
     on_point: Callable[[int, Point], object] | None = None,
+    **options: Unpack[Options],
 ) -> RangeTest:
     """Run the LR range test on copies of a model and an optimizer, and plan a schedule from its bounds.
 
-    What is passed is afterwards as it was, bit for bit, however the test ended: weights, optimizer, modes, generators
-    of random numbers, loaders. No file is written. Memory holds one more model with its optimizer.
+    What is passed is afterwards as it was, bit for bit, however the test ended, and so are the global generators of
+    random numbers. No file is written. Memory holds one more model with its optimizer.
 
     Args:
         model: a module, whose weights are the start of every seed; or a function that returns a fresh one.
-        optimizer: over its parameters; or a function of the model, as ``lambda model: SGD(model.parameters(), 0.1)``.
-            The ratios of the learning rates of its groups are kept, as ``PlanScheduler`` keeps them.
+        optimizer: over its parameters, with rates whose ratios are kept; or a function of the model that makes one.
         train_loader, heldout_loader: DataLoaders, lists, or whatever gives batches each time it is iterated over.
             Batches are (inputs, ..., targets) or mappings with ``labels``; for any others give ``step``.
         loss: (outputs, targets) -> mean over the batch; None for cross entropy, or for the loss that a model itself
@@ -192,75 +169,39 @@ def range_test(
         metric: accuracy, top5, token_accuracy, loss; ``auto`` for the accuracy where there is one, and for the held-out
             loss with a ``step``, beside which the others are measured of what ``model(inputs)`` gives. With ``measure``
             any name, and then ``higher_is_better`` has to be said.
-        seed, seeds: of the first sweep, and how many there are.
-        start_lr, end_lr, spacing, sweep_epochs, evaluations: of a sweep, as ``sweep`` in a config.
-        epochs, policy, stepsize_epochs: of the training that is planned, as ``plan`` in a config.
-        iterations_per_epoch: optimizer steps in one pass, of a train_loader that has no length.
-        accumulate: batches of the train_loader for one optimizer step.
-        clip_norm, clip_value: bounds of the gradient's norm, and of each of its numbers.
-        deterministic: whether only algorithms may run that give the same numbers each time.
-        device: where the copies run, cpu or cuda; None for where the model is.
-        progress: whether a line on stderr says how far it is.
-        on_point: called with (seed, point) as soon as a point is measured.
+        progress, on_point: a line on stderr, and what is called with (seed, point) as soon as one is measured.
+        options: seeds, ranges and lengths, see :class:`clrtool.engine.options.Options`.
 
     Raises:
-        ConfigError: an option breaks its rule, or the pieces do not fit together or cannot be copied.
-        Exception: whatever the model, the loss or a loader raises, as it is.
+        ConfigError: an option breaks its rule, or the pieces do not fit together. Other errors are the program's own.
     """
-    from clrtool.engine.borrowed import borrow
-    from clrtool.engine.steps import make_steps
+    from clrtool.engine.copies import untouched
 
-    _check_counts(accumulate=accumulate, iterations_per_epoch=iterations_per_epoch, seed=seed)
-    sweep = _options(SweepConfig, start_lr=start_lr, end_lr=end_lr, spacing=spacing, epochs=sweep_epochs,
-                     evaluations=evaluations, seeds=seeds)  # fmt: skip
-    plan = _options(PlanConfig, policy=policy, epochs=epochs, stepsize_epochs=stepsize_epochs)
-    problem = borrow(
-        model, optimizer, train_loader, heldout_loader,
-        steps=make_steps(loss, step, measure, metric, higher_is_better), sweep=sweep,
-        find_metric=metric == "auto" and measure is None, plan_epochs=plan.epochs,
-        training=_options(TrainingConfig, clip_norm=clip_norm, clip_value=clip_value),
-        iterations_per_epoch=iterations_per_epoch, accumulate=accumulate, deterministic=deterministic, device=device,
-    )  # fmt: skip
-    _plan(plan, problem.iterations_per_epoch, 1.0, 2.0)  # what cannot be planned should not fail after the sweep
-    swept = _sweep(problem, sweep, seed, on_point, quiet=not progress)
-    return RangeTest(_record(problem, swept, plan, sweep), title)
+    with untouched(model):  # from here on, for an import may draw random numbers too
+        from clrtool.engine.borrowed import borrow
+        from clrtool.engine.options import Settings
+        from clrtool.engine.steps import make_steps
+
+        settings, looks = Settings.of(options), metric == "auto" and measure is None
+        steps = make_steps(loss, step, measure, metric, higher_is_better)
+        problem = borrow(model, optimizer, train_loader, heldout_loader, steps, settings, find_metric=looks)
+        return RangeTest(_tested(problem, settings, on_point, quiet=not progress), title)
 
 
-def _check_counts(**counts: int | None) -> None:
-    for name, value in counts.items():
-        least = 0 if name == "seed" else 1
-        if value is not None and not (isinstance(value, int) and least <= value < 2**31):
-            raise ConfigError(f"{name} = {shown(value)} must be a whole number of at least {least}")
-
-
-def _options(tree: type[Tree], **values: Any) -> Tree:
-    """A section of a config from keywords. Raises ConfigError with every fault in their words."""
-    try:
-        return tree(**values)
-    except ValidationError as error:
-        names = {name: word for word, name in WORDS.items()} if tree is SweepConfig else {}
-        faults: dict[str, list[str]] = {}
-        for each in error.errors(include_url=False):
-            name = str(each["loc"][0])
-            faults.setdefault(names.get(name, name), []).append(rule(each))
-            values[names.get(name, name)] = values[name]
-        raise ConfigError(
-            *(f"{name} = {shown(values[name])} {' or '.join(dict.fromkeys(rules))}" for name, rules in faults.items())
-        ) from None
+def _tested(
+    problem: BorrowedProblem, settings: Settings, on_point: Callable[[int, Point], object] | None, *, quiet: bool
+) -> RunRecord:
+    _plan(settings.plan, problem.iterations_per_epoch, 1.0, 2.0)  # what cannot be planned is told before the sweep
+    return _record(problem, _sweep(problem, settings, on_point, quiet=quiet), settings)
 
 
 def _sweep(
-    problem: BorrowedProblem,
-    sweep: SweepConfig,
-    seed: int,
-    on_point: Callable[[int, Point], object] | None,
-    *,
-    quiet: bool,
+    problem: BorrowedProblem, settings: Settings, on_point: Callable[[int, Point], object] | None, *, quiet: bool
 ) -> SweepRecord:
     from clrtool.cli.console import Progress
     from clrtool.engine.sweep import run_range_test
 
-    size = problem.sweep_size(sweep)
+    size = problem.sweep_size(settings.sweep)
     epochs = size.iterations / problem.iterations_per_epoch
     with Progress(size.seeds, epochs, problem.metric.label, quiet=quiet, plain=False) as shown_progress:
 
@@ -269,12 +210,10 @@ def _sweep(
             if on_point is not None:
                 on_point(seed, point)
 
-        return run_range_test(problem, sweep, seed, tell)
+        return run_range_test(problem, settings.sweep, settings.seed, tell)
 
 
-def _record(problem: BorrowedProblem, sweep: SweepRecord, plan: PlanConfig, settings: SweepConfig) -> RunRecord:
-    from dataclasses import replace
-
+def _record(problem: BorrowedProblem, sweep: SweepRecord, settings: Settings) -> RunRecord:
     from clrtool.engine.problem import environment
 
     if _are_alike(sweep.curves):
@@ -284,11 +223,11 @@ def _record(problem: BorrowedProblem, sweep: SweepRecord, plan: PlanConfig, sett
         )
         sweep = replace(sweep, warnings=(*sweep.warnings, warning))
     bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
-    options = json.dumps({"sweep": settings.model_dump(), "plan": plan.model_dump()}, sort_keys=True)
+    options = json.dumps({"sweep": settings.sweep.model_dump(), "plan": settings.plan.model_dump()}, sort_keys=True)
     return RunRecord(
         sweep=sweep,
         bounds=bounds,
-        plan=_plan(plan, problem.iterations_per_epoch, bounds.base_lr, bounds.max_lr),
+        plan=_plan(settings.plan, problem.iterations_per_epoch, bounds.base_lr, bounds.max_lr),
         environment=environment(problem.device) | {"deterministic": problem.deterministic},
         config_sha256=hashlib.sha256(options.encode()).hexdigest(),
         data_sha256=problem.data_sha256,

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import io
+import multiprocessing
 import random
 import re
 import signal
@@ -362,6 +363,7 @@ REFUSED = {
     "must give a loss of one number, the mean over the batch; it gave a tensor of shape": {"loss": nn.CrossEntropyLoss(reduction="none")},
     "loss: targets of torch.float32 are no class numbers": {"train_loader": [(torch.ones(9, 64), torch.ones(9, 1))]},
     "accumulate = 0 must be a whole number": {"accumulate": 0},
+    "unknown option 'sedes'; did you mean 'seeds'": {"sedes": 3},
     "plan: ": {"epochs": 0.01},
 }  # fmt: skip
 
@@ -408,6 +410,65 @@ def test_a_result_is_shown_drawn_saved_and_followed(tmp_path):
     optimizer = sgd(model)
     found.scheduler(optimizer)
     assert optimizer.param_groups[0]["lr"] == found.plan.lr(0)
+
+
+SNIPPET = """
+import clrtool
+
+test = clrtool.range_test(model, optimizer, train_loader, heldout_loader, epochs=12)
+print(test)                             # a notebook shows table and picture
+scheduler = test.scheduler(optimizer)   # step() it after every optimizer.step()
+"""
+STEP = """
+def step(model, batch):
+    with torch.autocast("cpu", torch.bfloat16):
+        return torch.nn.functional.cross_entropy(model(batch["pixels"]), batch["digit"])
+
+test = clrtool.range_test(model, optimizer, train_loader, heldout_loader, step=step, clip_norm=1.0, end_lr=1.0)
+"""
+NUMBERS = """
+bounds = clrtool.find_bounds(lr=[1e-3, 1e-2, 1e-1, 1, 10], accuracy=[0.1, 0.4, 0.9, 0.9, 0.1])
+"""
+
+
+def test_the_code_of_the_readme_runs(capsys):
+    torch.manual_seed(0)
+    model = net()
+    optimizer = sgd(model)
+    names = {"model": model, "optimizer": optimizer, "train_loader": DataLoader(TRAIN, 50, shuffle=True)}
+    names |= {"heldout_loader": DataLoader(HELDOUT, 100), "torch": torch}
+    exec(SNIPPET, names)  # noqa: S102 (it is our own)
+    assert "base_lr" in capsys.readouterr().out
+    assert optimizer.param_groups[0]["lr"] == names["test"].base_lr
+    train, heldout = batches(lambda inputs, targets: {"pixels": inputs, "digit": targets})
+    exec(STEP, names | {"train_loader": train, "heldout_loader": heldout})  # noqa: S102
+    exec(NUMBERS, names)  # noqa: S102
+    assert names["bounds"].max_lr is not None
+
+
+@FORKS
+def test_the_workers_of_a_test_end_with_it():
+    used = Used()
+    used.train, used.heldout = DataLoader(TRAIN, 50, num_workers=1), DataLoader(HELDOUT, 100, num_workers=1)
+    with pytest.raises(ZeroDivisionError) as kept:
+        used.test(loss=After(25, fails))
+    assert kept.value.__traceback__ is not None
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("device", [None, "cuda"])
+def test_on_a_gpu_its_generators_are_as_they_were_too(device):
+    used = Used()
+    if device is None:
+        used.model.cuda()
+        used.optimizer = sgd(used.model)
+    torch.rand(3, device="cuda")
+    before, states = used.hash(), torch.cuda.get_rng_state_all()
+    found = used.test(device=device)
+    assert found.record.environment["device"].startswith("cuda")
+    assert used.hash() == before
+    assert all(map(torch.equal, torch.cuda.get_rng_state_all(), states))
 
 
 def test_there_is_no_plan_without_bounds_and_the_next_step_is_told():

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from clrtool.config import SweepConfig, TrainingConfig
+from clrtool.config import SweepConfig
 from clrtool.core.metric import LOSS
 from clrtool.engine.copies import (
     CopiedModel,
@@ -44,6 +44,7 @@ from clrtool.engine.loaders import (
 from clrtool.engine.losses import IGNORED
 from clrtool.engine.losses import chance as share_of_commonest
 from clrtool.engine.optimizers import describe_groups
+from clrtool.engine.options import Settings
 from clrtool.engine.problem import Problem, arithmetic, find_device
 from clrtool.engine.response import response_warning
 from clrtool.engine.steps import Measured, OwnSteps, UsualSteps, number_of
@@ -146,29 +147,20 @@ class BorrowedLearner(Learner):
         return Measured(*(sum(map(number_of, column)) for column in zip(*rows, strict=True)))
 
 
-def borrow(  # noqa: PLR0913 (it is what range_test is given)
+def borrow(
     model: ModelSource,
     optimizer: OptimizerSource,
     train_loader: Any,
     heldout_loader: Any,
-    *,
     steps: OwnSteps | UsualSteps,
-    sweep: SweepConfig,
+    settings: Settings,
+    *,
     find_metric: bool,
-    plan_epochs: float,
-    training: TrainingConfig,
-    iterations_per_epoch: int | None = None,
-    accumulate: int = 1,
-    deterministic: bool = False,
-    device: str | None = None,
 ) -> BorrowedProblem:
     """The problem of what a program has, tried out for a moment.
 
     Args:
         find_metric: whether the metric is what there is to measure.
-        iterations_per_epoch: of a loader that has no length.
-        accumulate: batches of the loader for one step.
-        device: where the copies run; None for where the model is.
 
     Raises:
         ConfigError: something cannot be copied or read, or the pieces do not fit together.
@@ -180,30 +172,23 @@ def borrow(  # noqa: PLR0913 (it is what range_test is given)
         steps = replace(steps, loss=copy.deepcopy(steps.loss))
     make_model = CopiedModel(model)
     with untouched(model), Draws(0).entered():
-        place = make_model.device() if device is None else find_device(device)
-        passes = BorrowedFeed(train_loader, 1, 1, place).batches(0, 0)
+        device = make_model.device() if settings.device is None else find_device(settings.device)
+        passes = BorrowedFeed(train_loader, 1, 1, device).batches(0, 0)
         tried = [next(passes)[0] for _ in range(TRIED)]
         passes.close()  # type: ignore[attr-defined]
-    length = iterations_per_epoch or _length(train_loader, accumulate)
-    size = samples_in(tried[0]) * accumulate
+    length = settings.iterations_per_epoch or _length(train_loader, settings.accumulate)
+    size = samples_in(tried[0]) * settings.accumulate
     problem = BorrowedProblem(
-        train=BorrowedFeed(train_loader, length, size, place, accumulate),  # type: ignore[arg-type]
+        train=BorrowedFeed(train_loader, length, size, device, settings.accumulate),  # type: ignore[arg-type]
         heldout=None,  # type: ignore[arg-type]
         make_model=make_model,
         make_optimizer=CopiedOptimizer(optimizer, model),  # type: ignore[arg-type]
         loss=None,  # type: ignore[arg-type]
-        device=place,
-        precision="as set",
-        channels_last=False,
-        data_sha256="unknown",
-        training=training,
-        measure=None,
-        plan_epochs=plan_epochs,
-        deterministic=deterministic,
-        steps=steps,
-        held=Heldout(heldout_loader),
-    )
-    return _tried_out(problem, tried, sweep, find_metric=find_metric)
+        device=device, precision="as set", channels_last=False, data_sha256="unknown", measure=None,
+        training=settings.training, plan_epochs=settings.plan.epochs, deterministic=settings.deterministic,
+        steps=steps, held=Heldout(heldout_loader),
+    )  # fmt: skip
+    return _tried_out(problem, tried, settings.sweep, find_metric=find_metric)
 
 
 def _length(loader: Any, accumulate: int) -> int:

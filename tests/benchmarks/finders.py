@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
-from clrtool.config import AugmentConfig, OptimizerConfig, SweepConfig, TrainingConfig
+from clrtool.config import AugmentConfig, OptimizerConfig, TrainingConfig
 from clrtool.core.metric import LOSS
 from clrtool.engine.borrowed import borrow
 from clrtool.engine.caffe_models import cifar10_full
@@ -33,6 +33,7 @@ from clrtool.engine.feed import Resident
 from clrtool.engine.learner import Learner
 from clrtool.engine.models import convnet, mlp
 from clrtool.engine.optimizers import OptimizerRecipe
+from clrtool.engine.options import Settings
 from clrtool.engine.prepare import Preparation
 from clrtool.engine.problem import Problem
 from clrtool.engine.samples import Samples
@@ -185,8 +186,7 @@ def borrowed(case: Case) -> Work:
     model, optimizer = case.parts()
     batches = loader(case)
     problem = borrow(
-        model, optimizer, batches, [case.data()], steps=UsualSteps(None, LOSS), sweep=SweepConfig(evaluations=2),
-        find_metric=False, plan_epochs=1, training=TrainingConfig(),
+        model, optimizer, batches, [case.data()], UsualSteps(None, LOSS), Settings.of({"evaluations": 2}), find_metric=False
     )  # fmt: skip
     return lambda: problem.learner(0).train(0, case.lrs)
 
