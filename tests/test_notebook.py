@@ -320,6 +320,20 @@ def test_a_loader_of_ones_own_is_not_changed_and_one_without_a_length_says_its_e
     clrtool.range_test(net, sgd, loader, [HELDOUT[:100]], **QUICK)
     assert loader.passes == 0
 
+    class Noisy(torch.utils.data.Dataset):
+        def __init__(self):
+            self.rng = np.random.default_rng(0)
+
+        def __len__(self):
+            return len(TRAIN)
+
+        def __getitem__(self, place):
+            return TRAIN[place][0] + float(self.rng.normal()), TRAIN[place][1]
+
+    noisy = Noisy()
+    clrtool.range_test(net, sgd, DataLoader(noisy, 50), [HELDOUT[:100]], **QUICK)
+    assert noisy.rng.normal() == np.random.default_rng(0).normal()
+
     class Endless(torch.utils.data.IterableDataset):
         def __iter__(self):
             while True:
@@ -362,6 +376,7 @@ REFUSED = {
     "a measure needs higher_is_better=True or False": {"measure": print, "metric": "f1"},
     "must give a loss of one number, the mean over the batch; it gave a tensor of shape": {"loss": nn.CrossEntropyLoss(reduction="none")},
     "loss: targets of torch.float32 are no class numbers": {"train_loader": [(torch.ones(9, 64), torch.ones(9, 1))]},
+    "step: must give a loss of one number, .* it gave 1.5": {"step": lambda model, batch: 1.5},
     "accumulate = 0 must be a whole number": {"accumulate": 0},
     "unknown option 'sedes'; did you mean 'seeds'": {"sedes": 3},
     "plan: ": {"epochs": 0.01},
@@ -388,7 +403,7 @@ def test_seeds_that_cannot_differ_are_told_of():
     assert "seeds agree says nothing" in found.record.sweep.warnings[-1]
 
 
-def test_a_result_is_shown_drawn_saved_and_followed(tmp_path):
+def test_a_result_is_shown_drawn_saved_and_followed(cli, tmp_path):
     told = []
     model = net()
     options = QUICK | {"title": "<b>mine & yours</b>", "sweep_epochs": 6}
@@ -405,6 +420,7 @@ def test_a_result_is_shown_drawn_saved_and_followed(tmp_path):
     found.plot(tmp_path / "mine.svg")
     found.save(tmp_path / "run")
     assert clrtool.read_run(tmp_path / "run").bounds == found.bounds
+    assert cli("plan", tmp_path / "run", "--format", "json").code == 0
     with pytest.raises(ConfigError, match=r"holds curve.csv, result.json"):
         found.save(tmp_path / "run")
     optimizer = sgd(model)

@@ -47,7 +47,7 @@ from clrtool.engine.optimizers import describe_groups
 from clrtool.engine.options import Settings
 from clrtool.engine.problem import Problem, arithmetic, find_device
 from clrtool.engine.response import response_warning
-from clrtool.engine.steps import Measured, OwnSteps, UsualSteps, number_of
+from clrtool.engine.steps import Measured, OwnSteps, UsualSteps, checked, number_of
 from clrtool.errors import ConfigError
 
 # Batches on which a step is tried out.
@@ -242,9 +242,11 @@ def _with_metric(problem: BorrowedProblem, learner: Learner, batch: Any, *, find
 def _check_step(learner: BorrowedLearner, batch: Any) -> None:
     """Raise ConfigError for a loss that has nothing to do with the model that a step is given."""
     learner.begin_training()
-    loss = learner.problem.steps.step(learner.model, to_device(batch, learner.problem.device, fresh=False))
-    if isinstance(loss, Tensor) and loss.requires_grad:
-        loss.reshape(-1)[0].backward()  # type: ignore[no-untyped-call]
+    loss = checked(
+        learner.problem.steps.step(learner.model, to_device(batch, learner.problem.device, fresh=False)), "step"
+    )
+    if loss.requires_grad:
+        loss.backward()  # type: ignore[no-untyped-call]
     if not any(each.grad is not None for each in learner.model.parameters()):
         raise ConfigError(
             "step: the loss does not depend on the model that it is given: use the argument, not a model from outside; "
