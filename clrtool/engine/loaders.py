@@ -136,18 +136,31 @@ def length_of(loader: Any) -> int | None:
 def _passes(loader: Iterable[Any], seed: int) -> Iterator[Any]:
     """Every batch of one pass after the other, in other orders for other seeds."""
     twin = twin_of(loader, seed)
-    orders = np.random.default_rng([seed, 2])
-    for turn in count():
-        _set_epoch(twin, TURN * seed + turn)
-        batches: Iterable[Any] = twin
-        if isinstance(twin, Sequence):  # of the same batches each time; so that seeds differ
-            batches = [twin[place] for place in orders.permutation(len(twin))]
-        empty = True
-        for batch in batches:
-            empty = False
-            yield batch
-        if empty:
-            raise ConfigError(f"train_loader: gave no batch in pass {turn + 1}: it has to begin anew each time")
+    try:
+        for turn in count():
+            _set_epoch(twin, TURN * seed + turn)
+            empty = True
+            for batch in _in_order(twin, seed, turn):
+                empty = False
+                yield batch
+            if empty:
+                raise ConfigError(f"train_loader: gave no batch in pass {turn + 1}: it has to begin anew each time")
+    finally:
+        _end_workers(twin)
+
+
+def _in_order(twin: Iterable[Any], seed: int, turn: int) -> Iterable[Any]:
+    """One pass; of a list, which is the same each time, in another order, so that seeds differ."""
+    if not isinstance(twin, Sequence):
+        return twin
+    return [twin[place] for place in np.random.default_rng([seed, turn, 2]).permutation(len(twin))]
+
+
+def _end_workers(twin: Any) -> None:
+    """End them now: an exception keeps what it came through, and with it the workers, for as long as it is known."""
+    end = getattr(getattr(twin, "_iterator", None), "_shutdown_workers", None)
+    if callable(end):
+        end()
 
 
 def _set_epoch(loader: Any, epoch: int) -> None:
