@@ -22,6 +22,9 @@ FLOORS = {
     "engine": 2,
     "report": 2,
     "cli": 3,
+    "notebook": 3,
+    "lightning": 3,
+    "transformers": 3,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

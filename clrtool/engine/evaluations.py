@@ -7,6 +7,8 @@ and the work. A training step over b samples costs ``1.5 PASS + 2 f b``, less th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -41,10 +43,13 @@ def evaluation_budget(
     """
     if sweep.evaluations != "auto":
         return sweep.evaluations, heldout
-    flops = flops_per_sample(model, inputs)
+    return budget(flops_per_sample(model, inputs), evaluation_batch(inputs, batch, "cpu"), iterations, heldout, batch)
+
+
+def budget(flops: float, at_once: int, iterations: int, heldout: int, batch: int) -> tuple[int, int]:
+    """The same for a model of ``flops`` a sample, evaluated on ``at_once`` samples at a time."""
     training = iterations * (BEGINNING * PASS + TRAINING * flops * batch)
     room = training * SHARE / (1 - SHARE)
-    at_once = evaluation_batch(inputs, batch, "cpu")
     number = int(room / _cost(flops, heldout, at_once))
     while number < LEAST and heldout > SMALLEST_HELDOUT:
         heldout = max(SMALLEST_HELDOUT, int(0.9 * heldout))
@@ -59,6 +64,11 @@ def _cost(flops: float, heldout: int, at_once: int) -> float:
 
 def flops_per_sample(model: nn.Module, inputs: Inputs) -> float:
     """Floating-point operations of matrix products, convolutions and attention in one forward pass, a sample."""
+    return flops_of(lambda: run_model(model, inputs)) / len(parts_of(inputs)[0])
+
+
+def flops_of(work: Callable[[], object]) -> float:
+    """Floating-point operations of matrix products, convolutions and attention in a piece of work."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        run_model(model, inputs)
-    return float(counter.get_total_flops()) / len(parts_of(inputs)[0])
+        work()
+    return float(counter.get_total_flops())

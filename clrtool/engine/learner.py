@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clrtool.engine.feed import Batch
-from clrtool.engine.generators import generator_states, restore_generators, seed_everything
+from clrtool.engine.generators import generator_states, restore_generators
 from clrtool.engine.imports import blamed_on
 from clrtool.engine.losses import counted
 from clrtool.engine.plan_scheduler import set_momentum
@@ -51,8 +51,11 @@ class Learner:
         options: of the optimizer, which make a step faster, not different.
     """
 
+    # what becomes of an error in code that is not ours
+    blamed_on = staticmethod(blamed_on)
+
     def __init__(self, problem: Problem, seed: int, *, momenta: Sequence[float] = (), **options: Any) -> None:
-        seed_everything(seed)
+        problem.seed(seed)
         self.problem, self.seed, self._momenta = problem, seed, momenta
         # Weights are drawn on the CPU and moved, so that a seed means the same weights on every device.
         self.model = problem.place(problem.make_model())
@@ -71,7 +74,7 @@ class Learner:
         """
         self.begin_training()
         done: list[float] = []
-        with blamed_on(f"training failed between iterations {iteration} and {iteration + len(lrs)}"):
+        with self.blamed_on(f"training failed between iterations {iteration} and {iteration + len(lrs)}"):
             for start in range(0, len(lrs), READ_EVERY):
                 done += self._steps(iteration + start, lrs[start : start + READ_EVERY], pause)
                 if pause() or not all(map(math.isfinite, done[start:])):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import gc
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,13 +22,16 @@ from clrtool.core.metric import ACCURACY, Metric
 from clrtool.core.record import Group
 from clrtool.core.sweep_size import SweepSize, sweep_size
 from clrtool.engine.feed import STALLED, Feed
-from clrtool.engine.generators import generator_states, restore_generators
+from clrtool.engine.generators import generator_states, restore_generators, seed_everything
 from clrtool.engine.imports import is_worker_death
-from clrtool.engine.losses import IGNORED, Loss, Measure, count_right, logits
+from clrtool.engine.losses import IGNORED, Loss, Measure, chance, count_right, logits
 from clrtool.engine.machine import peak_memory, processor
 from clrtool.engine.optimizers import OptimizerRecipe
 from clrtool.engine.samples import Inputs, Samples
 from clrtool.errors import ConfigError, MachineError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from clrtool.engine.learner import Learner
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +74,22 @@ class Problem:
     deterministic: bool = False
     sources: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    is_plain: ClassVar[bool] = True  # whether a step is only what is said above, and may be captured
+
+    def learner(self, seed: int, momenta: Sequence[float] = ()) -> Learner:
+        """A fresh model in training; see :class:`Learner`."""
+        from clrtool.engine.learner import Learner
+
+        return Learner(self, seed, momenta=momenta)
+
+    def seed(self, seed: int) -> None:
+        """Seed every global generator."""
+        seed_everything(seed)
+
+    @property
+    def chance(self) -> float | None:
+        """The metric of who always gives the commonest answers; None where there is no such."""
+        return chance(self.metric, self.heldout.targets)
 
     @property
     def iterations_per_epoch(self) -> int:
@@ -116,7 +135,7 @@ class Problem:
         current = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
         before = generator_states(self.device)
         try:
-            with current, _arithmetic(self.precision, deterministic=self.deterministic):
+            with current, arithmetic(self.precision, deterministic=self.deterministic):
                 yield
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise OutOfMemoryError(self._out_of_memory()) from error
@@ -142,10 +161,10 @@ class Problem:
 
 
 @contextmanager
-def _arithmetic(precision: str, *, deterministic: bool) -> Iterator[None]:
-    """Matrix products and convolutions in a precision, and by algorithms that always add in the same order."""
+def arithmetic(precision: str | None, *, deterministic: bool) -> Iterator[None]:
+    """Matrix products and convolutions in a precision (None: as it is set), by algorithms that add in one order."""
     cudnn: Any = torch.backends.cudnn
-    backends = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+    backends = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn) if precision is not None else ()
     before = [backend.fp32_precision for backend in backends]
     was, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from clrtool.engine.learner import Learner
 from clrtool.engine.problem import Problem
 
 # Two learning rates at which a step is compared: far apart, and high enough to meet a cap.
@@ -39,7 +38,7 @@ def response_warning(problem: Problem) -> str | None:
 
 def _step(problem: Problem, lr: float) -> float:
     """Length of the third step of a fresh model, at ``lr``."""
-    learner = Learner(problem, seed=0)
+    learner = problem.learner(0)
     learner.train(0, FIRST)
     before = [each.detach().clone() for each in learner.model.parameters()]
     learner.train(len(FIRST), [lr])

@@ -16,7 +16,6 @@ from clrtool.core.record import SweepRecord
 from clrtool.core.schedules import FloatArray, Spacing, make_sweep
 from clrtool.core.sweep_size import SEEDS, SweepSize
 from clrtool.engine.learner import Learner
-from clrtool.engine.losses import chance
 from clrtool.engine.problem import Problem
 from clrtool.engine.scout import Scout, scout
 from clrtool.engine.stages import Stage, Stages
@@ -68,7 +67,7 @@ def run_range_test(
         scout_iterations=swept.scouted,
         iterations_per_epoch=problem.iterations_per_epoch,
         heldout_samples=problem.answers,
-        chance=chance(problem.metric, problem.heldout.targets),
+        chance=problem.chance,
         train_seconds=None if problem.deterministic else stages.seconds["train"],
         evaluation_seconds=None if problem.deterministic else stages.seconds["evaluation"],
         curves=tuple(curves),

@@ -47,7 +47,7 @@ class Single:
     def __init__(
         self, problem: Problem, seed: int, lrs: Sequence[float], engine: str, momenta: Sequence[float] = ()
     ) -> None:
-        self.members, self.engine, self._lrs = [Learner(problem, seed, momenta=momenta)], engine, lrs
+        self.members, self.engine, self._lrs = [problem.learner(seed, momenta)], engine, lrs
 
     def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
         return [self.members[0].train(start, self._lrs[start:stop], pause)]
@@ -72,7 +72,7 @@ def make_teams(
         engine: how the seeds before them were trained; these are trained alike.
         momenta: of every iteration, where it moves.
     """
-    if problem.device.type != "cuda":
+    if problem.device.type != "cuda" or not problem.is_plain:
         engine = "eager"
     elif momenta:  # no optimizer of torch's reads it on the device
         engine = "eager: the momentum moves"

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import chain, repeat
 
 import numpy as np
 import torch
@@ -24,15 +25,19 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
 from clrtool.config import AugmentConfig, OptimizerConfig, TrainingConfig
+from clrtool.core.metric import LOSS
+from clrtool.engine.borrowed import borrow
 from clrtool.engine.caffe_models import cifar10_full
 from clrtool.engine.captured import Captured
 from clrtool.engine.feed import Resident
 from clrtool.engine.learner import Learner
 from clrtool.engine.models import convnet, mlp
 from clrtool.engine.optimizers import OptimizerRecipe
+from clrtool.engine.options import Settings
 from clrtool.engine.prepare import Preparation
 from clrtool.engine.problem import Problem
 from clrtool.engine.samples import Samples
+from clrtool.engine.steps import UsualSteps
 
 Work = Callable[[], object]
 LOWEST, HIGHEST = 1e-5, 1e-2  # no model diverges here, so that no finder has less to do
@@ -174,6 +179,32 @@ def ours(case: Case, *, channels_last: bool) -> Work:
     if case.device == "cpu":
         return lambda: Learner(problem, 0).train(0, case.lrs)
     return _captured(problem, case, seeds=1)
+
+
+def borrowed(case: Case) -> Work:
+    """The training of ``clrtool.range_test``, on copies of a model, an optimizer and a DataLoader."""
+    model, optimizer = case.parts()
+    batches = loader(case)
+    problem = borrow(
+        model, optimizer, batches, [case.data()], UsualSteps(None, LOSS), Settings.of({"evaluations": 2}), find_metric=False
+    )  # fmt: skip
+    return lambda: problem.learner(0).train(0, case.lrs)
+
+
+def over_a_loader(case: Case) -> Work:
+    """The loop that one would write over the same DataLoader."""
+
+    def work() -> None:
+        model, optimizer = case.parts()
+        endless = chain.from_iterable(repeat(loader(case)))
+        for lr, (images, labels) in zip(case.lrs, endless, strict=False):
+            optimizer.param_groups[0]["lr"] = lr
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(images), labels)
+            loss.backward()
+            optimizer.step()
+
+    return work
 
 
 def three_seeds(case: Case) -> Work:

@@ -178,6 +178,18 @@ def paper_network() -> list[str]:
     return rows
 
 
+def own_loops() -> list[str]:
+    """The training of ``clrtool.range_test`` against the loop that one would write over the same DataLoader."""
+    rows = []
+    for model, batch, iterations in (("tiny MLP", 128, 200), ("small convnet", 128, 30)):
+        case = finders.Case(model, batch, iterations, 9)
+        name = (
+            f"{iterations} iterations of clrtool.range_test, {model}, batch {batch} / the loop over the same DataLoader"
+        )
+        rows.append(ratio(name, finders.borrowed(case), finders.over_a_loader(case), case.repeats))
+    return rows
+
+
 def long_schedules() -> list[str]:
     """10^7 iterations of every policy: seconds, and the peak of memory in arrays of 10^7 floats, result included."""
     iterations, rows = 10**7, []
@@ -219,7 +231,7 @@ def whole_test() -> str:
 
 
 def main() -> None:
-    start = [*start_up(), *schedules(), *paper_network(), *checkpoints()]
+    start = [*start_up(), *schedules(), *paper_network(), *own_loops(), *checkpoints()]
     lines = [
         "# Benchmarks",
         "",

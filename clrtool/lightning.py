@@ -1,0 +1,225 @@
+"""The range test of a LightningModule: ``pip install 'clrtool[lightning]'``.
+
+The module's own ``training_step`` is run on copies, outside of the Trainer's loops. So it does not matter what the
+Trainer has done before: the test can be called after a training, and from a callback in one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from clrtool import notebook
+from clrtool.core.plan import Plan
+from clrtool.engine.borrowed import metric_of
+from clrtool.engine.plan_scheduler import PlanScheduler
+from clrtool.errors import ConfigError
+from clrtool.notebook import RangeTest
+from clrtool.report.plan_file import to_plan
+
+try:
+    from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+    from lightning.pytorch.utilities.types import LRSchedulerConfig
+except ImportError as error:
+    raise ImportError("clrtool.lightning needs Lightning: pip install 'clrtool[lightning]'") from error
+
+
+class LRRangeTest(Callback):
+    """Runs the range test when a fit begins, and lets the training follow the plan, a step an iteration.
+
+    A training that is resumed from a checkpoint goes on with the plan it has, without another test.
+
+    Args:
+        apply: whether the plan replaces the schedulers of ``configure_optimizers``; False to look only.
+        monitor, mode: a name that ``validation_step`` logs, to read the bounds from, and whether ``"max"`` or ``"min"``
+            of it is better; None for the accuracy of ``forward`` where there is one, else for the loss.
+        options: of ``clrtool.range_test``.
+
+    Attributes:
+        result: the RangeTest of the last fit; None before.
+    """
+
+    def __init__(self, *, apply: bool = True, monitor: str | None = None, mode: str = "max", **options: Any) -> None:
+        self.apply = apply
+        self.result: RangeTest | None = None
+        self._asked = options | {"monitor": monitor, "mode": mode}
+        self._plan: Plan | None = None
+        self._is_resumed = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Test and plan; or go on with the plan of a checkpoint."""
+        done = trainer.global_step if self._is_resumed else 0
+        if not self._is_resumed:
+            batches = trainer.num_training_batches
+            known = {} if math.isinf(batches) else {"iterations_per_epoch": _steps(trainer, int(batches))}
+            loaders = trainer.train_dataloader, trainer.val_dataloaders
+            self.result = _test(trainer, pl_module, *loaders, trainer.optimizers[0], known | self._asked)
+            self._plan = self.result.record.plan
+            if self.apply:
+                self._plan = self.result.plan
+        self._is_resumed = False
+        if self.apply and self._plan is not None:
+            scheduler = PlanScheduler(trainer.optimizers[0], self._plan, last_epoch=done - 1)
+            trainer.strategy.lr_scheduler_configs = [LRSchedulerConfig(scheduler, interval="step")]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The plan, for a checkpoint."""
+        return {"plan": None if self._plan is None else self._plan.to_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with a plan."""
+        self._plan = to_plan(state_dict["plan"])
+        self._is_resumed = self._plan is not None
+
+
+def range_test(
+    trainer: Trainer,
+    module: LightningModule,
+    datamodule: LightningDataModule | None = None,
+    *,
+    train_dataloaders: Any = None,
+    val_dataloaders: Any = None,
+    monitor: str | None = None,
+    mode: str = "max",
+    **options: Any,
+) -> RangeTest:
+    """Run the range test of a module with its ``training_step``, its optimizer and its dataloaders.
+
+    Trainer and module are afterwards as they were. The length of the training, accumulation and clipping are the
+    Trainer's, if ``options`` do not say otherwise.
+
+    Args:
+        datamodule, train_dataloaders, val_dataloaders: as ``trainer.fit`` takes them; else the module's own. A
+            datamodule is prepared and set up.
+        monitor, mode: as of :class:`LRRangeTest`.
+        options: of ``clrtool.range_test``.
+
+    Raises:
+        ConfigError: the module optimises by hand or has several optimizers, or the Trainer runs several processes.
+    """
+    if datamodule is not None:
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+    source = datamodule or module
+    train = train_dataloaders if train_dataloaders is not None else source.train_dataloader()
+    heldout = val_dataloaders if val_dataloaders is not None else source.val_dataloader()
+
+    def optimizer(copied: LightningModule) -> Any:
+        copied.trainer = trainer
+        return _only_optimizer(copied.configure_optimizers())
+
+    return _test(trainer, module, train, heldout, optimizer, options | {"monitor": monitor, "mode": mode})
+
+
+def _test(
+    trainer: Trainer, module: LightningModule, train: Any, heldout: Any, optimizer: Any, options: dict[str, Any]
+) -> RangeTest:
+    _check(trainer, module)
+    heldout = heldout[0] if isinstance(heldout, list | tuple) and heldout else heldout
+    if not heldout:
+        raise ConfigError("val_dataloaders: a range test needs held-out batches, and there are none")
+    steps = _Steps(trainer)
+    monitor, mode = options.pop("monitor"), options.pop("mode")
+    if mode not in ("max", "min"):
+        raise ConfigError(f"mode = {mode!r} must be 'max' or 'min'")
+    if monitor is not None:
+        name = monitor if monitor.isidentifier() else "metric"
+        measured = {"measure": steps.monitored(monitor), "metric": name, "higher_is_better": mode == "max"}
+    else:
+        measured = {} if "measure" in options else {"metric": metric_of(module, heldout)}
+    asked = _usual(trainer, train) | measured | options
+    return notebook.range_test(module, optimizer, train, heldout, step=steps.train, **asked)
+
+
+def _usual(trainer: Trainer, train: Any) -> dict[str, Any]:
+    """What the Trainer says of the training."""
+    device = str(trainer.strategy.root_device)
+    asked: dict[str, Any] = {"accumulate": trainer.accumulate_grad_batches, "device": device}
+    if trainer.gradient_clip_val:
+        kind = "clip_value" if str(trainer.gradient_clip_algorithm or "norm").endswith("value") else "clip_norm"
+        asked[kind] = float(trainer.gradient_clip_val)
+    lengths: list[float] = [trainer.max_epochs] if trainer.max_epochs is not None and trainer.max_epochs > 0 else []
+    if trainer.max_steps > 0 and hasattr(train, "__len__"):
+        lengths.append(trainer.max_steps / _steps(trainer, len(train)))
+    if lengths:
+        asked["epochs"] = float(min(lengths))
+    return asked
+
+
+def _steps(trainer: Trainer, batches: int) -> int:
+    return max(1, math.ceil(batches / trainer.accumulate_grad_batches))
+
+
+def _check(trainer: Trainer, module: LightningModule) -> None:
+    if trainer.world_size > 1:
+        raise ConfigError("trainer: runs several processes, and a range test runs in one: Trainer(devices=1)")
+    if not module.automatic_optimization:
+        raise ConfigError("module: optimises by hand; give clrtool.range_test a step of your own")
+    if "16" in str(trainer.precision) and not str(trainer.precision).startswith("bf16"):
+        raise ConfigError(f"trainer: precision {trainer.precision!r} scales its gradients; use 'bf16-mixed' or 32")
+
+
+def _only_optimizer(made: Any) -> Any:
+    """The optimizer in what ``configure_optimizers`` returns."""
+    if isinstance(made, Mapping):
+        made = made["optimizer"]
+    if isinstance(made, tuple) and made and isinstance(made[0], list | tuple):
+        made = made[0]
+    if isinstance(made, list | tuple):
+        if len(made) != 1:
+            raise ConfigError(f"module: has {len(made)} optimizers; a range test has one learning rate")
+        return _only_optimizer(made[0])
+    return made
+
+
+class _Steps:
+    """The steps of a module, called on its copies; what they log goes nowhere."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer, self._logged, self._calls = trainer, dict[str, Any](), 0
+
+    def train(self, module: LightningModule, batch: Any) -> Any:
+        made = self._call(module, "training_step", batch)
+        return made["loss"] if isinstance(made, Mapping) else made
+
+    def monitored(self, name: str) -> Any:
+        """A measure: what ``validation_step`` logs by a name, the mean over the samples."""
+
+        def measure(module: LightningModule, batch: Any) -> tuple[float, int]:
+            from clrtool.engine.loaders import samples_in  # noqa: PLC0415
+
+            self._logged.clear()
+            self._call(module, "validation_step", batch)
+            if name not in self._logged:
+                logged = ", ".join(self._logged) or "nothing"
+                raise ConfigError(f"monitor: validation_step does not log {name!r}; it logs {logged}")
+            value = self._logged[name]
+            number = samples_in(batch)
+            return float(value.compute() if hasattr(value, "compute") else value) * number, number
+
+        return measure
+
+    def _call(self, module: LightningModule, name: str, batch: Any) -> Any:
+        if "log" not in vars(module):
+            self._take_over(module)
+        function = getattr(module, name)
+        self._calls += 1
+        places = (batch, self._calls) if "batch_idx" in inspect.signature(function).parameters else (batch,)
+        with self._trainer.precision_plugin.forward_context():
+            return function(*places)
+
+    def _take_over(self, module: LightningModule) -> None:
+        """Let a copy know its Trainer, and log into a dictionary: the Trainer's loops, which log, do not run."""
+        module.trainer = self._trainer
+
+        def log(name: str, value: Any, *_: Any, **__: Any) -> None:
+            self._logged[name] = value
+
+        def log_dict(values: Mapping[str, Any], *_: Any, **__: Any) -> None:
+            self._logged.update(values)
+
+        for part in module.modules():
+            if isinstance(part, LightningModule):
+                part.log, part.log_dict = log, log_dict  # type: ignore[method-assign, assignment]

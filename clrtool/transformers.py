@@ -1,0 +1,109 @@
+"""The range test of a ``transformers.Trainer``: ``pip install 'clrtool[transformers]'``."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING, Any
+
+from clrtool import notebook
+from clrtool.core.plan import Plan
+from clrtool.engine.borrowed import metric_of
+from clrtool.engine.plan_scheduler import PlanScheduler
+from clrtool.errors import ConfigError
+from clrtool.notebook import RangeTest
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+def range_test(trainer: Trainer, **options: Any) -> RangeTest:
+    """Run the range test of a Trainer: its model, optimizer, datasets and ``compute_loss``.
+
+    The Trainer is afterwards as it was. The length of the training, accumulation and clipping are those of its
+    arguments, if ``options`` do not say otherwise. The bounds are read from the accuracy where labels are one class a
+    sample, else from the evaluation loss.
+
+    Args:
+        options: of ``clrtool.range_test``.
+
+    Raises:
+        ConfigError: the Trainer runs several processes, or in fp16.
+    """
+    _check(trainer)
+    apart = copy.copy(trainer)
+    apart.accelerator = _Unprepared(trainer.accelerator)
+    apart._eval_dataloaders = {}  # where a Trainer keeps those that it has prepared
+    train, heldout = apart.get_train_dataloader(), apart.get_eval_dataloader()
+
+    def step(model: Any, batch: Any) -> Any:
+        mine = _for(apart, model)
+        _, items = mine.get_batch_samples(iter([batch]), 1, trainer.args.device)  # by which some losses are divided
+        with trainer.accelerator.autocast():
+            return mine.compute_loss(model, batch, num_items_in_batch=items)
+
+    asked: dict[str, Any] = {"metric": metric_of(apart.model, heldout)} if "measure" not in options else {}
+    asked |= _usual(trainer, train) | options
+    return notebook.range_test(trainer.model, _optimizer(apart), train, heldout, step=step, **asked)
+
+
+def apply_plan(trainer: Trainer, plan: Plan) -> None:
+    """Let a Trainer follow a plan: call it before ``trainer.train()``.
+
+    It makes the Trainer's optimizer, if there is none yet, and gives it a scheduler, which a checkpoint of the Trainer
+    saves and brings back.
+    """
+    optimizer = trainer.optimizer or trainer.create_optimizer()
+    trainer.lr_scheduler = PlanScheduler(getattr(optimizer, "optimizer", optimizer), plan)  # type: ignore[assignment]
+
+
+class _Unprepared:
+    """An accelerator that leaves loaders as they are: those that it prepares it keeps."""
+
+    def __init__(self, accelerator: Any) -> None:
+        self._accelerator = accelerator
+
+    def prepare(self, loader: Any) -> Any:
+        return loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._accelerator, name)
+
+
+def _for(trainer: Trainer, model: Any) -> Trainer:
+    """A Trainer of another model."""
+    apart = copy.copy(trainer)
+    apart.model = apart.model_wrapped = model
+    return apart
+
+
+def _optimizer(trainer: Trainer) -> Any:
+    """The optimizer that there is, or how a model gets one."""
+    if trainer.optimizer is not None:
+        return getattr(trainer.optimizer, "optimizer", trainer.optimizer)
+
+    def make(model: Any) -> Any:
+        return _for(trainer, model).create_optimizer()
+
+    return make
+
+
+def _usual(trainer: Trainer, train: Any) -> dict[str, Any]:
+    """What the arguments of a Trainer say of the training."""
+    args = trainer.args
+    asked: dict[str, Any] = {"accumulate": args.gradient_accumulation_steps, "epochs": float(args.num_train_epochs)}
+    if args.max_grad_norm:
+        asked["clip_norm"] = float(args.max_grad_norm)
+    if args.max_steps > 0 and hasattr(train, "__len__"):
+        asked["epochs"] = args.max_steps / math.ceil(len(train) / args.gradient_accumulation_steps)
+    return asked
+
+
+def _check(trainer: Trainer) -> None:
+    args = trainer.args
+    if args.world_size > 1 or args.n_gpu > 1:
+        raise ConfigError("trainer: runs on several devices, and a range test on one: set CUDA_VISIBLE_DEVICES")
+    if args.fp16:
+        raise ConfigError("trainer: fp16 scales its gradients; use bf16=True or neither")
+    if trainer.model is None or trainer.train_dataset is None or trainer.eval_dataset is None:
+        raise ConfigError("trainer: a range test needs a model, a train_dataset and an eval_dataset")

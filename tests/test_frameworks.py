@@ -1,0 +1,250 @@
+"""The range test of Lightning's modules and of transformers' Trainers, on small models that are made here."""
+
+import hashlib
+import io
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from clrtool.errors import ConfigError
+
+pytestmark = [
+    # of both frameworks themselves, under this torch and this Python
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
+    pytest.mark.filterwarnings("ignore:.*pin_memory.*no accelerator"),
+]
+lightning = pytest.importorskip("lightning.pytorch")
+transformers = pytest.importorskip("transformers")
+
+import clrtool.lightning  # noqa: E402
+import clrtool.transformers  # noqa: E402
+
+QUICK = {"start_lr": 1e-3, "end_lr": 1.0, "sweep_epochs": 3, "evaluations": 8, "seeds": 2, "progress": False}
+
+
+def blobs(size, seed):
+    """Two classes that a line tells apart, nearly."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(size, 8, generator=generator)
+    return TensorDataset(inputs, (inputs[:, 0] + 0.3 * torch.randn(size, generator=generator) > 0).long())
+
+
+TRAIN, HELDOUT = blobs(320, 0), blobs(200, 1)
+
+
+class Module(lightning.LightningModule):
+    """A module as tutorials write them: it logs, and looks at its Trainer."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+        self.rates = []
+
+    def forward(self, inputs):
+        return self.net(inputs)
+
+    def training_step(self, batch, batch_idx):
+        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
+        self.log("train_loss", loss, prog_bar=True)
+        self.log_dict({"step": float(self.trainer.global_step), "epoch_now": float(self.current_epoch)})
+        return {"loss": loss}
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_acc", (self(batch[0]).argmax(1) == batch[1]).float().mean())
+
+    def on_before_optimizer_step(self, optimizer):
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+    def accuracy(self):
+        inputs, targets = HELDOUT[:]
+        return float((self(inputs).argmax(1) == targets).float().mean())
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), 0.1, momentum=0.9)
+        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 1)}
+
+    def train_dataloader(self):
+        return DataLoader(TRAIN, 32, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(HELDOUT, 50)
+
+
+def trainer(folder, **options):
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    return lightning.Trainer(max_epochs=4, default_root_dir=folder, **quiet | {"enable_checkpointing": False} | options)
+
+
+def state_of(module):
+    file = io.BytesIO()
+    torch.save([module.state_dict(), [each.training for each in module.modules()], torch.get_rng_state()], file)
+    return hashlib.sha256(file.getvalue()).hexdigest()
+
+
+def test_a_lightning_module_is_tested_and_nothing_of_it_or_its_trainer_is_changed(tmp_path):
+    module, mine = Module(), trainer(tmp_path, accumulate_grad_batches=2, gradient_clip_val=1.0)
+    before = state_of(module)
+    found = clrtool.lightning.range_test(mine, module, **QUICK)
+    assert state_of(module) == before
+    assert (mine.global_step, mine.current_epoch, mine.lightning_module, module._trainer) == (0, 0, None, None)
+    assert found.record.sweep.metric.name == "accuracy"
+    assert (found.record.sweep.iterations_per_epoch, found.plan.epochs) == (5, 4)
+    assert max(found.curves[0].metric) > 0.8
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_runs_after_a_training_and_within_one_as_it_does_before(tmp_path):
+    """Where Lightning's own finder gives no point and None."""
+    results, begins = [], []
+
+    class Again(lightning.Callback):
+        def on_train_epoch_start(self, trainer, module):
+            if trainer.current_epoch == 2:
+                loaders = trainer.train_dataloader, trainer.val_dataloaders
+                before = state_of(module)
+                begins.append(module.accuracy())
+                results.append(clrtool.lightning.range_test(
+                    trainer, module, train_dataloaders=loaders[0], val_dataloaders=loaders[1], **QUICK
+                ))  # fmt: skip
+                assert state_of(module) == before
+
+    module, mine = Module(), trainer(tmp_path, callbacks=[Again()])
+    mine.fit(module)
+    assert (mine.global_step, mine.current_epoch) == (40, 4)
+    begins.append(module.accuracy())
+    results.append(clrtool.lightning.range_test(mine, module, **QUICK))
+    for found, accuracy in zip(results, begins, strict=True):
+        assert min(len(curve.lr) for curve in found.curves) > 3
+        assert found.curves[0].metric[0] == pytest.approx(accuracy), "it begins where the training has come to"
+
+
+class StopAfterTwoEpochs(lightning.Callback):
+    def on_train_epoch_end(self, trainer, module):
+        trainer.should_stop = trainer.global_step == 20
+
+
+def test_the_callback_applies_the_plan_step_by_step_and_a_resumed_training_goes_on_with_it(tmp_path):
+    callback = clrtool.lightning.LRRangeTest(monitor="val_acc", **QUICK)
+    module, mine = Module(), trainer(tmp_path, callbacks=[callback])
+    mine.fit(module)
+    plan = callback.result.plan
+    assert callback.result.record.sweep.metric.name == "val_acc"
+    assert plan.epochs == 4
+    expected = plan.lr(range(40)).tolist()
+    assert module.rates == pytest.approx(expected)
+    first = clrtool.lightning.LRRangeTest(monitor="val_acc", **QUICK)
+    stopped, half = Module(), trainer(tmp_path, callbacks=[first, StopAfterTwoEpochs()])
+    half.fit(stopped)
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    other = clrtool.lightning.LRRangeTest(monitor="val_acc", **QUICK)
+    resumed, rest = Module(), trainer(tmp_path, callbacks=[other])
+    rest.fit(resumed, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    assert other.result is None, "no second test"
+    assert resumed.rates == pytest.approx(first.result.plan.lr(range(20, 40)).tolist())
+
+
+def test_a_module_that_cannot_be_tested_is_refused(tmp_path):
+    module = Module()
+    with pytest.raises(ConfigError, match="monitor: validation_step does not log 'acc'; it logs val_acc"):
+        clrtool.lightning.range_test(trainer(tmp_path), module, monitor="acc", **QUICK)
+    with pytest.raises(ConfigError, match="mode = 'best' must be 'max' or 'min'"):
+        clrtool.lightning.range_test(trainer(tmp_path), module, mode="best", **QUICK)
+    with pytest.raises(ConfigError, match="val_dataloaders: a range test needs held-out batches"):
+        clrtool.lightning.range_test(trainer(tmp_path), module, val_dataloaders=[], **QUICK)
+    module.automatic_optimization = False
+    with pytest.raises(ConfigError, match="module: optimises by hand"):
+        clrtool.lightning.range_test(trainer(tmp_path), module, **QUICK)
+
+
+class Sentences(torch.utils.data.Dataset):
+    """Sentences of 6 words of 40, whose class is whether the first is below 20; or which tell themselves."""
+
+    def __init__(self, size, seed, labels="class"):
+        generator = torch.Generator().manual_seed(seed)
+        self.tokens, self.labels = torch.randint(2, 40, (size, 6), generator=generator), labels
+
+    def __len__(self):
+        return len(self.tokens)
+
+    def __getitem__(self, place):
+        tokens = self.tokens[place]
+        return {"input_ids": tokens, "labels": tokens if self.labels == "tokens" else (tokens[0] < 20).long()}
+
+
+def bert():
+    config = transformers.BertConfig(vocab_size=40, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+                                     intermediate_size=32, max_position_embeddings=8, num_labels=2)  # fmt: skip
+    torch.manual_seed(0)
+    return transformers.BertForSequenceClassification(config)
+
+
+def gpt2():
+    torch.manual_seed(0)
+    return transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=40, n_positions=8, n_embd=16, n_layer=1, n_head=2)
+    )
+
+
+def arguments(folder, **options):
+    given = {"per_device_train_batch_size": 20, "num_train_epochs": 4, "report_to": "none", "use_cpu": True,
+             "save_strategy": "no", "disable_tqdm": True, "logging_strategy": "no", "dataloader_pin_memory": False}  # fmt: skip
+    return transformers.TrainingArguments(output_dir=str(folder), **given | options)
+
+
+class Rates(transformers.TrainerCallback):
+    def __init__(self):
+        self.rates = []
+
+    def on_optimizer_step(self, args, state, control, optimizer, **_):
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+def test_a_fine_tuning_of_transformers_is_tested_and_follows_the_plan(tmp_path):
+    rates = Rates()
+    mine = transformers.Trainer(
+        bert(), arguments(tmp_path, gradient_accumulation_steps=2), callbacks=[rates],
+        train_dataset=Sentences(400, 0), eval_dataset=Sentences(100, 1),
+    )  # fmt: skip
+    before, known = state_of(mine.model), set(vars(mine))
+    prepared = len(mine.accelerator._dataloaders)
+    found = clrtool.transformers.range_test(mine, **QUICK | {"start_lr": 1e-4, "sweep_epochs": 4})
+    assert state_of(mine.model) == before
+    assert (mine.optimizer, mine.lr_scheduler, len(mine.accelerator._dataloaders)) == (None, None, prepared)
+    assert set(vars(mine)) == known
+    sweep = found.record.sweep
+    assert (sweep.metric.name, sweep.iterations_per_epoch, [group.weight_decay for group in sweep.groups]) == (
+        "accuracy",
+        10,
+        [0, 0],
+    )
+    assert max(found.curves[0].metric) > 0.8
+    assert found.plan.epochs == 4
+    clrtool.transformers.apply_plan(mine, found.plan)
+    mine.train()
+    assert rates.rates == pytest.approx(found.plan.lr(range(40)).tolist())
+    again = clrtool.transformers.range_test(mine, **QUICK)
+    assert again.curves[0].heldout_loss[0] == pytest.approx(mine.evaluate()["eval_loss"]), (
+        "it begins where that has come to"
+    )
+
+
+def test_a_language_model_is_read_from_its_loss(tmp_path):
+    mine = transformers.Trainer(
+        gpt2(), arguments(tmp_path), train_dataset=Sentences(100, 0, "tokens"), eval_dataset=Sentences(40, 1, "tokens")
+    )
+    found = clrtool.transformers.range_test(mine, **QUICK)
+    assert found.record.sweep.metric.name == "loss"
+    expected = mine.evaluate()["eval_loss"]
+    assert found.curves[0].heldout_loss[0] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_trainer_that_cannot_be_tested_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="needs a model, a train_dataset and an eval_dataset"):
+        clrtool.transformers.range_test(
+            transformers.Trainer(bert(), arguments(tmp_path), train_dataset=Sentences(9, 0))
+        )
