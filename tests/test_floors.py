@@ -56,7 +56,13 @@ def test_a_file_imports_its_own_floor_or_those_below(file):
 
 @pytest.mark.parametrize(
     ("module", "home"),
-    [("torch", "engine"), ("torchvision", "engine"), ("matplotlib", "report/plots/"), ("typer", "cli"), ("tensorboard", "report/tensorboard.py")],
+    [
+        ("torch", "engine"),
+        ("torchvision", "engine"),
+        ("matplotlib", "report/plots/"),
+        ("typer", "cli"),
+        ("tensorboard", "report/tensorboard.py"),
+    ],
 )
 def test_a_framework_is_imported_in_one_place_only(module, home):
     users = {

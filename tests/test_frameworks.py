@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from clrtool.errors import ConfigError
+from tests.snippets import snippet
 
 pytestmark = [
     # of both frameworks themselves, under this torch and this Python
@@ -248,3 +249,26 @@ def test_a_trainer_that_cannot_be_tested_is_refused(tmp_path):
         clrtool.transformers.range_test(
             transformers.Trainer(bert(), arguments(tmp_path), train_dataset=Sentences(9, 0))
         )
+
+
+def test_the_code_of_the_readme_runs_for_lightning(tmp_path, monkeypatch):
+    monkeypatch.setattr(clrtool.notebook, "range_test", quickly(clrtool.notebook.range_test))
+    names = {"Trainer": lambda max_epochs, **options: trainer(tmp_path, **options), "module": Module()}
+    exec(snippet("clrtool.lightning"), names)  # noqa: S102 (it is our own)
+    assert names["test"].plan.epochs == 4
+    names["trainer"].fit(names["module"])
+    (callback,) = [each for each in names["trainer"].callbacks if isinstance(each, clrtool.lightning.LRRangeTest)]
+    assert callback.result.record.sweep.metric.name == "val_acc"
+
+
+def test_the_code_of_the_readme_runs_for_transformers(tmp_path, monkeypatch):
+    monkeypatch.setattr(clrtool.notebook, "range_test", quickly(clrtool.notebook.range_test))
+    data = {"train_dataset": Sentences(400, 0), "eval_dataset": Sentences(100, 1)}
+    names = {"trainer": transformers.Trainer(bert(), arguments(tmp_path, num_train_epochs=1), **data)}
+    exec(snippet("clrtool.transformers"), names)  # noqa: S102 (it is our own)
+    assert names["trainer"].state.global_step == 20
+
+
+def quickly(test):
+    """A range test with a sweep of three epochs, whatever else it is asked for."""
+    return lambda *words, **options: test(*words, **options | QUICK)

@@ -21,6 +21,7 @@ import clrtool
 from clrtool.engine.sweep import run_range_test
 from clrtool.errors import ConfigError
 from tests.engine.problems import FORKS, digits
+from tests.snippets import snippet
 
 QUICK = {
     "start_lr": 1e-3,
@@ -428,37 +429,18 @@ def test_a_result_is_shown_drawn_saved_and_followed(cli, tmp_path):
     assert optimizer.param_groups[0]["lr"] == found.plan.lr(0)
 
 
-SNIPPET = """
-import clrtool
-
-test = clrtool.range_test(model, optimizer, train_loader, heldout_loader, epochs=12)
-print(test)                             # a notebook shows table and picture
-scheduler = test.scheduler(optimizer)   # step() it after every optimizer.step()
-"""
-STEP = """
-def step(model, batch):
-    with torch.autocast("cpu", torch.bfloat16):
-        return torch.nn.functional.cross_entropy(model(batch["pixels"]), batch["digit"])
-
-test = clrtool.range_test(model, optimizer, train_loader, heldout_loader, step=step, clip_norm=1.0, end_lr=1.0)
-"""
-NUMBERS = """
-bounds = clrtool.find_bounds(lr=[1e-3, 1e-2, 1e-1, 1, 10], accuracy=[0.1, 0.4, 0.9, 0.9, 0.1])
-"""
-
-
 def test_the_code_of_the_readme_runs(capsys):
     torch.manual_seed(0)
     model = net()
     optimizer = sgd(model)
     names = {"model": model, "optimizer": optimizer, "train_loader": DataLoader(TRAIN, 50, shuffle=True)}
     names |= {"heldout_loader": DataLoader(HELDOUT, 100), "torch": torch}
-    exec(SNIPPET, names)  # noqa: S102 (it is our own)
+    exec(snippet("print(test)"), names)  # noqa: S102 (it is our own)
     assert "base_lr" in capsys.readouterr().out
     assert optimizer.param_groups[0]["lr"] == names["test"].base_lr
     train, heldout = batches(lambda inputs, targets: {"pixels": inputs, "digit": targets})
-    exec(STEP, names | {"train_loader": train, "heldout_loader": heldout})  # noqa: S102
-    exec(NUMBERS, names)  # noqa: S102
+    exec(snippet("def step"), names | {"train_loader": train, "heldout_loader": heldout})  # noqa: S102
+    exec(snippet("find_bounds"), names)  # noqa: S102
     assert names["bounds"].max_lr is not None
 
 
