@@ -22,6 +22,7 @@ Sources = Annotated[
         metavar="SOURCE|KEY=VALUE", help="Run folders, files with a plan, names of runs in runs/; parameters of --from."
     ),
 ]
+Output = Annotated[Path | None, typer.Option("-o", help="The picture: .png, .svg or .pdf; or a report: .html.")]
 
 
 def plot(
@@ -32,7 +33,7 @@ def plot(
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Length of another system's schedule.")] = None,
     iterations_per_epoch: Annotated[int | None, typer.Option(help="For its axis in epochs.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", help="The picture: .png, .svg or .pdf.")] = None,
+    output: Output = None,
     term: Annotated[bool, typer.Option("--term", help="Draw it here, as text.")] = False,
     tensorboard: Annotated[
         Path | None, typer.Option(metavar="LOGDIR", help="Write a range test here for TensorBoard.")
@@ -41,9 +42,12 @@ def plot(
     """Draw a range test, a comparison or a schedule, or overlay several schedules.
 
     A run folder gives its range test; without -o, its schedule too, both into the folder. The folder of a comparison
-    gives its picture, a plan file its schedule, several sources their schedules in one picture.
+    gives its picture, a plan file its schedule, several sources their schedules in one picture. What a picture shows
+    in words is beside it, in NAME.alt.txt. A report of a run, a comparison or a plan is one page that loads nothing.
 
     Examples: clrtool plot runs/digits -o digits.svg
+
+    clrtool plot runs/digits -o report.html
 
     clrtool plot --from a.json b.json -o both.png
 
@@ -67,12 +71,40 @@ def plot(
     several = {} if folder else dict.fromkeys(names)
     plans = _titled({name: _plan(name, params, iterations, iterations_per_epoch) for name in several})
     if term:
-        if output is not None:
-            raise ConfigError("--term draws here, into no file: leave out -o")
-        _draw_here(folder, plans)
+        _draw_here(folder, plans, output)
         return
-    for path in _draw_run(folder, output) if folder else _draw_plans(plans, output, place):
+    for path in _write(place, plans, output):
         say(f"{path}: written")
+
+
+def _write(place: Path | None, plans: dict[str, Plan], output: Path | None) -> list[Path]:
+    """A report, or pictures: of what is in a folder, or of schedules."""
+    if output is not None and output.suffix.lower() == ".html":
+        return _write_report(place, plans, output)
+    if place is not None and place.is_dir():
+        return _draw_run(place, output)
+    return _draw_plans(plans, output, place)
+
+
+def _write_report(place: Path | None, plans: dict[str, Plan], output: Path) -> list[Path]:
+    """The page of a run, a comparison or a plan file."""
+    from clrtool.files import write_whole
+    from clrtool.report.comparison_file import RESULT, read_comparison
+    from clrtool.report.html_report import comparison_report, plan_report, range_test_report
+    from clrtool.report.run import read_run
+
+    if place is None:
+        raise ConfigError(f"{output}: a report is of one run, comparison or plan file; -o FILE.svg draws any schedules")
+    title, source = place.resolve().name, str(place)
+    if not place.is_dir():
+        ((title, plan),) = plans.items()
+        report = plan_report(plan, title, source)
+    elif (place / RESULT).is_file():
+        report = comparison_report(read_comparison(place), title, source)
+    else:
+        report = range_test_report(read_run(place), title, source)
+    write_whole(output, report)
+    return [output]
 
 
 def _write_events(folder: Path | None, logdir: Path) -> None:
@@ -86,12 +118,14 @@ def _write_events(folder: Path | None, logdir: Path) -> None:
     say(f"{write_events(folder, logdir)}: written")
 
 
-def _draw_here(folder: Path | None, plans: dict[str, Plan]) -> None:
+def _draw_here(folder: Path | None, plans: dict[str, Plan], output: Path | None) -> None:
     """A run, a comparison or schedules, as text on stdout."""
     from clrtool.report import chart
     from clrtool.report.comparison_file import RESULT, read_comparison
     from clrtool.report.run import read_run
 
+    if output is not None:
+        raise ConfigError("--term draws here, into no file: leave out -o")
     if folder is None:
         draw(partial(chart.schedules_chart, plans))
     elif (folder / RESULT).is_file():
@@ -121,12 +155,12 @@ def _draw_run(place: Path, output: Path | None) -> list[Path]:
         comparison = read_comparison(place)
         if output is None:
             return [draw_comparison(place, comparison)]
-        save_figure(plot_comparison(comparison, place.name), output)
+        save_figure(plot_comparison(comparison, place.resolve().name), output)
         return [output]
     record = read_run(place)
     if output is None:
         return draw_run(place, record)
-    save_figure(plot_range_test(record, place.name), output)
+    save_figure(plot_range_test(record, place.resolve().name), output)
     return [output]
 
 

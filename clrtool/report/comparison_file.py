@@ -1,8 +1,8 @@
 """The files of a comparison, in a folder of their own.
 
 ``config.yaml`` the resolved config; ``runs.csv`` one row per evaluation; ``compare.json`` who won, the plans, what they
-reached and the environment; ``compare.png``, drawn from these files alone; ``range_test/``, a run of its own, where the
-bounds had to be found first.
+reached and the environment; ``compare.png``, drawn from these files alone, and ``compare.alt.txt``, what it shows in
+words; ``range_test/``, a run of its own, where the bounds had to be found first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from clrtool.report.plan_file import to_plan
 from clrtool.report.record_file import DAMAGED, damaged, load, sha256_of
 
 COLUMNS = ("policy", "seed", *Point._fields[:-1])  # and the name of the metric
-CONFIG, RUNS, RESULT, PICTURE = FILES = ("config.yaml", "runs.csv", "compare.json", "compare.png")
+CONFIG, RUNS, RESULT, PICTURE, WORDS = FILES = (
+    "config.yaml", "runs.csv", "compare.json", "compare.png", "compare.alt.txt"
+)  # fmt: skip
 # The run that the bounds were found by, in the folder of the comparison.
 RANGE_TEST = "range_test"
 # By its first line a folder is known as that of a comparison, whose files may be replaced.
@@ -61,7 +63,7 @@ def open_comparison(folder: Path, request_sha256: str | None, *, fresh: bool = F
 
 def begin_comparison(folder: Path, config: RangeTestConfig) -> None:
     """Write ``config.yaml``. What an earlier comparison left goes now, its result first."""
-    for name in (RESULT, PICTURE, RUNS):
+    for name in (RESULT, PICTURE, WORDS, RUNS):
         (folder / name).unlink(missing_ok=True)
     write_whole(folder / CONFIG, HEADER + config.to_yaml())
 

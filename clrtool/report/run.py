@@ -1,7 +1,8 @@
 """The run folder: the files of one range test, which every other command reads.
 
 ``config.yaml`` the resolved config; ``curve.csv`` one row per evaluation, appended as it is measured; ``result.json``
-bounds, plan, cost and environment; ``range_test.png`` and ``schedule.png``, drawn from these files alone.
+bounds, plan, cost and environment; ``range_test.png`` and ``schedule.png``, drawn from these files alone; beside each
+``NAME.alt.txt``, what it shows in words.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class CurveLog:
 
 def has_pictures(folder: Path, record: RunRecord) -> bool:
     """Whether the pictures of a run are there: they are drawn after the result is safe."""
-    wanted = PICTURES if record.plan is not None else PICTURES[:1]
+    wanted = PICTURES if record.plan is not None else PICTURES[:2]
     return all((folder / name).exists() for name in wanted)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from clrtool.report.cycles import cycles
 from clrtool.words import count, printable
 
 if TYPE_CHECKING:
@@ -104,18 +105,12 @@ def lint_table(findings: Sequence[Finding], title: str) -> Table:
 
 def _add_cycles(table: Table, plan: Plan) -> None:
     """A line for each cycle: its highest learning rate, where that is, and where the cycle ends."""
-    ends = plan.schedule.cycle_ends(plan.iterations)
-    begin = plan.warmup
-    for cycle, end in enumerate(ends[:SHOWN_CYCLES], 1):
-        corners = [corner for corner in plan.schedule.corners(end) if begin <= corner < end]
-        inside = np.array([*corners, *np.linspace(begin, end - 1, 1001).astype(np.int64)])
-        lrs = plan.schedule(inside)
-        peak = int(inside[lrs.argmax()])
+    for number, begin, end, peak, peak_at in islice(cycles(plan), SHOWN_CYCLES):
         span = f"epochs {begin / plan.iterations_per_epoch:.4g} to {end / plan.iterations_per_epoch:.4g}, " if (
             plan.iterations_per_epoch
         ) else f"iterations {begin:,} to {end:,}, "  # fmt: skip
-        _add_row(table, f"cycle {cycle}", f"peak {lrs.max():.4g}", f"{span}peak at iteration {peak:,}")
-        begin = end
+        _add_row(table, f"cycle {number}", f"peak {peak:.4g}", f"{span}peak at iteration {peak_at:,}")
+    ends = plan.schedule.cycle_ends(plan.iterations)
     if len(ends) > SHOWN_CYCLES:
         _add_row(table, "...", f"{plan.num_cycles - SHOWN_CYCLES:,} more" if plan.num_cycles else "and so on", "")
 

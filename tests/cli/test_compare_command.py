@@ -27,7 +27,7 @@ SHORT = [
     "fixed,triangular2",
 ]
 SWEEP = [word for word in QUICK if word not in ("--seeds", "2", "-q")]
-FILES = {"config.yaml", "runs.csv", "compare.json", "compare.png"}
+FILES = {"config.yaml", "runs.csv", "compare.json", "compare.png", "compare.alt.txt"}
 
 
 @pytest.fixture(scope="module")

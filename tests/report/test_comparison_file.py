@@ -13,7 +13,7 @@ from clrtool.core.curve import Point
 from clrtool.report.comparison_file import comparison_to_json, read_comparison, write_comparison
 from clrtool.report.comparison_table import comparison_table
 from clrtool.report.plots import plot_comparison, save_figure
-from clrtool.report.plots.style import COLORS
+from clrtool.report.plots.style import LIGHT, contrast
 from tests.report.test_plots import overlaps, texts
 
 POLICIES = ("fixed", "triangular", "triangular2", "exp_range", "one_cycle", "cosine", "linear", "step")
@@ -68,7 +68,11 @@ def test_the_names_beside_the_lines_never_overlap_and_have_the_colours_of_their_
     figure = plot_comparison(comparison(dict(zip(POLICIES, finals, strict=True)), broken=("linear",)), "digits")
     labels = [text for text in figure.axes[0].texts if text.get_text().split()[0] in POLICIES]
     assert [label.get_text().split()[0] for label in labels] == list(POLICIES)
-    assert [label.get_color() for label in labels] == list(COLORS)
+    lines = [line.get_color() for line in figure.axes[0].lines if len(line.get_xdata()) > 2]
+    assert lines == list(LIGHT.curves)
+    for label, color in zip(labels, lines, strict=True):
+        assert contrast(label.get_color(), LIGHT.paper) >= 4.5
+        assert label.get_color() == color.lower() or contrast(color, LIGHT.paper) < 4.5
     assert not overlaps(figure, [*labels, figure._suptitle])
     renderer = FigureCanvasAgg(figure).get_renderer()
     boxes = [label.get_window_extent(renderer) for label in labels]

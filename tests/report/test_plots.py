@@ -4,10 +4,15 @@ import dataclasses
 import itertools
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
+from collections import Counter
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
@@ -15,7 +20,10 @@ from clrtool.core.bounds import find_bounds
 from clrtool.core.curve import Curve, SweepOutcome
 from clrtool.core.plan import make_plan, plan_from
 from clrtool.errors import ConfigError
-from clrtool.report.plots import plot_range_test, plot_schedules, save_figure
+from clrtool.report.comparison_file import write_comparison
+from clrtool.report.plan_file import plan_to_json
+from clrtool.report.plots import plot_comparison, plot_range_test, plot_schedules, save_figure
+from clrtool.report.plots.style import ALT_HEADER, DARK, LIGHT, contrast, dark, drawn
 from clrtool.report.run import read_run
 
 
@@ -84,15 +92,35 @@ def test_the_schedule_passes_through_every_peak_and_names_its_numbers():
         assert word in texts(figure)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-def test_the_same_run_gives_the_same_bytes_in_two_processes(digits_run, tmp_path, suffix):
-    pictures = []
+DRAW = """
+import sys
+from clrtool.cli.main import main
+out, *sources = sys.argv[1:]
+for source in sources:
+    for ending in ("png", "svg", "pdf", "html"):
+        try:
+            main(["plot", source, "-o", f"{out}/{source.replace('/', '-')}.{ending}"])
+        except SystemExit as stop:
+            assert not stop.code
+"""
+
+
+def test_every_picture_and_report_has_the_same_bytes_in_two_processes(digits_run, tmp_path):
+    from tests.report.test_comparison_file import comparison
+
+    write_comparison(tmp_path / "compared", comparison({"fixed": 0.9, "one_cycle": 0.95, "cosine": 0.96}))
+    (tmp_path / "plan.json").write_text(plan_to_json(make_plan(1e-3, 1e-2, 47, policy="one_cycle")))
+    found = []
     for hash_seed in ("1", "2"):
-        target = tmp_path / f"{hash_seed}{suffix}"
-        command = [sys.executable, "-m", "clrtool", "plot", str(digits_run), "-o", str(target)]
-        subprocess.run(command, env={"PYTHONHASHSEED": hash_seed}, check=True, capture_output=True)
-        pictures.append(target.read_bytes())
-    assert pictures[0] == pictures[1]
+        out = tmp_path / hash_seed
+        command = [sys.executable, "-c", DRAW, str(out), str(digits_run), "compared", "plan.json"]
+        subprocess.run(command, env={"PYTHONHASHSEED": hash_seed}, cwd=tmp_path, check=True, capture_output=True)
+        found.append({file.name: file.read_bytes() for file in out.iterdir()})
+    assert Counter(name.rpartition(".")[2] for name in found[0]) == dict.fromkeys(
+        ("png", "svg", "pdf", "html", "txt"), 3
+    )
+    assert found[0] == found[1]
+    assert not any(b"CreationDate" in content or b"dc:date" in content for content in found[0].values())
 
 
 def test_pictures_have_the_size_that_is_read_on_a_page(digits_run):
@@ -156,3 +184,167 @@ def test_more_schedules_than_colours_are_refused():
     plan = make_plan(1e-3, 1e-2, 47)
     with pytest.raises(ConfigError, match="room for 8 schedules, not 9"):
         plot_schedules({str(number): plan for number in range(9)})
+
+
+def drawn_texts(figure):
+    """All texts that are drawn, the numbers at the axes too, and their boxes."""
+    seen, draw = {}, Text.draw
+
+    def noted(text, renderer, *more, **options):
+        if text.get_visible() and text.get_text().strip():
+            seen[id(text)] = text
+        return draw(text, renderer, *more, **options)
+
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    with patch.object(Text, "draw", noted):
+        figure.draw(renderer)
+    return {text: text.get_window_extent(renderer) for text in seen.values()}
+
+
+def with_bounds(record, base_lr, max_lr):
+    spans = {"base_lr_interval": (base_lr / 1.2, base_lr * 1.2), "max_lr_interval": (max_lr / 1.2, max_lr * 1.2)}
+    return dataclasses.replace(
+        record, bounds=dataclasses.replace(record.bounds, base_lr=base_lr, max_lr=max_lr, **spans)
+    )
+
+
+def with_outcomes(record, *outcomes, **changes):
+    """The record with a curve for each outcome, cut in half where it was stopped."""
+    completed, (first, *_) = SweepOutcome.COMPLETED, record.sweep.curves
+    points = first.points()
+    ends = [len(points) if outcome is completed else max(2, len(points) // 2 + seed) for seed, outcome in
+            enumerate(outcomes)]  # fmt: skip
+    curves = tuple(Curve.from_points(seed, outcome, points[:end]) for seed, (outcome, end) in
+                   enumerate(zip(outcomes, ends, strict=True)))  # fmt: skip
+    return dataclasses.replace(record, sweep=dataclasses.replace(record.sweep, curves=curves, **changes))
+
+
+def at_once(record):
+    """Every seed broke with its second evaluation."""
+    curves = tuple(
+        Curve.from_points(seed, SweepOutcome.DIVERGED, record.sweep.curves[0].points()[:2]) for seed in range(3)
+    )
+    return dataclasses.replace(
+        record, sweep=dataclasses.replace(record.sweep, curves=curves), bounds=find_bounds(curves, 100), plan=None
+    )
+
+
+def eight_policies(_):
+    from tests.report.test_comparison_file import POLICIES, comparison
+
+    return plot_comparison(comparison(dict.fromkeys(POLICIES, 0.9)), "W" * 200)
+
+
+LONG_NAMES = [f"{'a very long name of a schedule ' * 3}{number}" for number in range(4)]
+DONE, BROKE, DIVERGED = SweepOutcome.COMPLETED, SweepOutcome.BROKE, SweepOutcome.DIVERGED
+PICTURES = {
+    "ordinary": lambda record: plot_range_test(record, "digits"),
+    "bounds at the ends": lambda record: plot_range_test(with_bounds(record, 1e-3, 1), "digits"),
+    "bounds at the left": lambda record: plot_range_test(with_bounds(record, 1e-4, 1.001e-3), "digits"),
+    "close bounds": lambda record: plot_range_test(with_bounds(record, 0.099, 0.1), "digits"),
+    "long title": lambda record: plot_range_test(record, "W" * 200),
+    "long numbers": lambda record: plot_range_test(
+        dataclasses.replace(with_bounds(record, 1.23456e-5, 0.0123456), plan=make_plan(1e-5, 1e-2, 123_457)), "digits"
+    ),
+    "linear": lambda record: plot_range_test(with_outcomes(record, BROKE, DIVERGED, spacing="linear"), "digits"),
+    "one seed": lambda record: plot_range_test(with_outcomes(record, BROKE), "digits"),
+    "ten seeds": lambda record: plot_range_test(with_outcomes(record, *[DONE] * 9, DIVERGED), "digits"),
+    "nothing stopped": lambda record: plot_range_test(with_outcomes(record, DONE, DONE), "digits"),
+    "diverged at once": lambda record: plot_range_test(at_once(record), "digits"),
+    "eight policies": eight_policies,
+    "one schedule": lambda record: plot_schedules({"digits": record.plan}),
+    "one long plan": lambda _: plot_schedules({"W" * 200: make_plan(1e-9, 1.1e-9, 123_457, epochs=2000)}),
+    "four schedules": lambda _: plot_schedules(
+        dict(zip(LONG_NAMES, schedules("triangular", "triangular2", "one_cycle", "cosine").values(), strict=True))
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_no_two_texts_of_a_picture_overlap_and_none_leaves_it(digits_run, name):
+    figure = PICTURES[name](read_run(digits_run))
+    boxes = drawn_texts(figure)
+    assert len(boxes) > 15
+    for (one, box), (other, another) in itertools.combinations(boxes.items(), 2):
+        assert not box.padded(-0.5).overlaps(another.padded(-0.5)), (one, other)
+    for text, box in boxes.items():
+        assert figure.bbox.x0 <= box.x0, text
+        assert box.x1 <= figure.bbox.x1, text
+        assert figure.bbox.y0 <= box.y0, text
+        assert box.y1 <= figure.bbox.y1, text
+
+
+@pytest.mark.parametrize("outcomes", [(DONE, DONE), (DONE, BROKE), (BROKE, DIVERGED)])
+def test_what_comes_after_a_stop_is_hatched_and_named_when_and_only_when_a_seed_was_stopped(digits_run, outcomes):
+    record = with_outcomes(read_run(digits_run), *outcomes)
+    figure = plot_range_test(record, "digits")
+    stopped = [curve.lr[-1] for curve in record.sweep.curves if curve.outcome is not DONE]
+    hatched = [patch for axes in figure.axes for patch in axes.patches if patch.get_hatch()]
+    assert len(hatched) == (2 if stopped else 0)
+    assert all(patch.get_x() == min(stopped) for patch in hatched)
+    assert (f"{len(stopped)} of 2 seeds stopped at" in texts(figure)) == bool(stopped)
+
+
+def test_a_sweep_that_ends_with_its_stop_still_has_a_hatched_part_to_see(digits_run):
+    record = with_outcomes(read_run(digits_run), BROKE)
+    record = dataclasses.replace(
+        record, sweep=dataclasses.replace(record.sweep, end_lr=float(record.sweep.curves[0].lr[-1]))
+    )
+    figure = plot_range_test(record, "digits")
+    FigureCanvasAgg(figure).draw()
+    (patch,) = [patch for patch in figure.axes[0].patches if patch.get_hatch()]
+    assert patch.get_window_extent().width > 0.05 * figure.axes[0].bbox.width
+
+
+def test_the_line_below_has_bounds_stepsize_and_verdict(digits_run):
+    record = read_run(digits_run)
+    line = plot_range_test(record, "digits").get_supxlabel()
+    bounds = record.bounds
+    for word in (f"base_lr {bounds.base_lr:.3g}", f"max_lr {bounds.max_lr:.3g}", f"stepsize {record.plan.stepsize}",
+                 f"verdict {bounds.verdict.word}"):  # fmt: skip
+        assert word in line
+    assert "\n" not in line
+
+
+def test_what_a_picture_shows_in_words_is_in_it_and_beside_it(digits_run, tmp_path):
+    figure = plot_range_test(read_run(digits_run), "<digits> & $more$")
+    for ending in ("png", "svg", "pdf"):
+        save_figure(figure, tmp_path / f"a.{ending}")
+    beside = (tmp_path / "a.alt.txt").read_text()
+    assert beside.startswith(ALT_HEADER + "<digits> & $more$: held-out accuracy")
+    words = beside.removeprefix(ALT_HEADER).strip()
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.text["Description"] == words
+        assert picture.text["Title"].startswith("<digits> & $more$: LR range test")
+    inside = [element.text or "" for element in ET.parse(tmp_path / "a.svg").iter()]  # noqa: S314
+    assert words in inside
+    assert any(each.startswith("<digits> & $more$: LR range test") for each in inside)
+    pdf = (tmp_path / "a.pdf").read_bytes()
+    assert b"/Subject" in pdf
+    assert b"/Title" in pdf
+
+
+def test_a_file_of_somebody_else_in_the_place_of_the_words_stays(digits_run, tmp_path, cli):
+    (tmp_path / "a.alt.txt").write_text("mine")
+    refused = cli("plot", digits_run, "-o", tmp_path / "a.svg")
+    assert refused.code == 2
+    assert "a.alt.txt: clrtool did not write it" in refused.err
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.alt.txt": "mine"}
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+def test_text_has_a_contrast_of_4_5_with_its_paper(palette):
+    assert {contrast(color, palette.paper) >= 4.5 for color in (palette.ink, palette.grey)} == {True}
+
+
+def test_on_dark_paper_everything_is_drawn_in_colours_that_can_be_seen(digits_run):
+    record = read_run(digits_run)
+    with dark():
+        figures = plot_range_test(record, "digits"), plot_schedules({"digits": record.plan}), eight_policies(record)
+        for figure in figures:
+            for text in drawn_texts(figure):
+                assert contrast(to_hex(text.get_color()), DARK.paper) >= 4.5, text
+            for line in figure.findobj(Line2D):
+                assert contrast(to_hex(line.get_color()), DARK.paper) >= 3, line
+            assert b"#000000" not in drawn(figure, ".svg")
+    assert drawn(plot_range_test(record, "digits"), ".svg") == drawn(plot_range_test(record, "digits"), ".svg")

@@ -31,7 +31,8 @@ def copy(digits_run, tmp_path):
 
 def test_a_run_folder_holds_the_files_that_the_design_names(digits_run):
     names = {file.name for file in digits_run.iterdir()}
-    assert names == {"config.yaml", "curve.csv", "result.json", "range_test.png", "schedule.png"}
+    pictures = {"range_test.png", "range_test.alt.txt", "schedule.png", "schedule.alt.txt"}
+    assert names == {"config.yaml", "curve.csv", "result.json", *pictures}
 
 
 def test_result_json_has_every_key_of_the_design(digits_run):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.torture.runs import NAME, Zygote, contents, words
+from tests.torture.runs import FILES, NAME, Zygote, contents, words
 
 # One step of training. A run takes some 980: up to 100 of a scout, then 300 a seed, each evaluated 54 times.
 STEP = "clrtool.engine.learner:Learner.backward"
@@ -38,7 +38,7 @@ def reference(zygote, tmp_path_factory):
         assert run.status == 0, run.err
         assert "resumed" not in run.err
         found = Reference(folder, time.monotonic() - begin)
-        assert set(found.files) == {"config.yaml", "curve.csv", "result.json", "range_test.png", "schedule.png"}
+        assert set(found.files) == FILES
     assert found.files == contents(tmp_path_factory.getbasetemp() / "first0" / NAME)
     return found
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from clrtool.config_file import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = {"config.yaml", "curve.csv", "result.json", "range_test.png", "schedule.png"}
+PICTURES = {"range_test.png", "range_test.alt.txt", "schedule.png", "schedule.alt.txt"}
+FILES = {"config.yaml", "curve.csv", "result.json", *PICTURES}
 # Long enough for a run on a busy machine; a run that takes longer hangs.
 PATIENCE = 120
 # The title of a picture is the name of its folder: folders of runs that are compared are called the same.
@@ -152,6 +153,9 @@ def assert_file_whole(path, folder):
     elif path.suffix == ".png":
         assert data.startswith(b"\x89PNG\r\n\x1a\n"), path
         assert data.endswith(b"IEND\xaeB`\x82"), path
+    elif path.name.endswith(".alt.txt"):
+        assert data.startswith(b"# Alternative text"), path
+        assert data.endswith(b".\n"), path
     elif path.parent in (folder / "checkpoint", folder / "checkpoint-verify"):
         number, _, digest = path.stem.partition("-")
         assert path.suffix == ".pt", path

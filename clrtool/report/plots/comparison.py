@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from clrtool.core.comparison import Candidate, Comparison
-from clrtool.core.schedules import FloatArray
-from clrtool.report.plots.style import COLORS, GREY, STYLE, plain
+from clrtool.report.alt_text import comparison_alt
+from clrtool.report.plots.style import STYLE, fitting, palette, plain, readable
 from clrtool.words import count, printable, shortened
 
 # Rates are drawn at so many iterations, and at the corners of each plan.
@@ -31,9 +31,9 @@ WIDTH = 110
 def plot_comparison(record: Comparison, title: str) -> Figure:
     """The metric against iterations, a colour a policy with a band over its seeds; the learning rates below."""
     with style.context(STYLE):
-        figure = Figure(figsize=(8, 6.4), layout="constrained")
+        figure = Figure(figsize=(8, 6.4), layout="constrained", label=comparison_alt(record, title))
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        for candidate, color in zip(record.candidates, COLORS, strict=False):
+        for candidate, color in zip(record.candidates, palette().curves, strict=False):
             _draw_metric(top, candidate, color)
             _draw_rates(bottom, candidate, record.iterations, color)
         _scale(top, record)
@@ -52,28 +52,21 @@ def plot_comparison(record: Comparison, title: str) -> Figure:
         bottom.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         _add_epochs(top, record.iterations_per_epoch)
         seeds_text = f"{count(seeds, 'seed')} × {record.epochs:.4g} epochs"
-        figure.suptitle(f"{plain(title)}: {len(record.candidates)} policies, {seeds_text}", fontsize=12)
+        headline = f"{plain(title)}: {len(record.candidates)} policies, {seeds_text}"
+        figure.suptitle(headline, fontsize=fitting(figure, headline, 12))
         verdict = printable(f"{record.judgement.verdict.value} {record.judgement.reason}").replace("$", r"\$")
-        figure.supxlabel(textwrap.fill(verdict, WIDTH), fontsize=9, color=GREY)
+        figure.supxlabel(textwrap.fill(verdict, WIDTH), fontsize=9)
     return figure
 
 
 def _draw_metric(axes: Axes, candidate: Candidate, color: str) -> None:
     """The mean and the band, as far as every seed has values; what broke ends in a cross."""
-    iterations, values = _common(candidate)
+    iterations, values = candidate.common()
     axes.plot(iterations, values.mean(0), color=color, linewidth=1.6, marker="o", markersize=2.5)
     if len(values) > 1:
         axes.fill_between(iterations, values.min(0), values.max(0), color=color, alpha=0.13, linewidth=0)
     if candidate.mean is None and len(iterations):
         axes.plot(iterations[-1], values.mean(0)[-1], "x", color=color, markersize=9, markeredgewidth=2)
-
-
-def _common(candidate: Candidate) -> tuple[FloatArray, FloatArray]:
-    """The iterations at which every seed has a metric, (n,), and the metrics there, (seeds, n)."""
-    known = [[point for point in each.points if np.isfinite(point.metric)] for each in candidate.trainings]
-    length = min(map(len, known))
-    iterations = np.array([point.iteration for point in known[0][:length]], dtype=np.float64)
-    return iterations, np.array([[point.metric for point in mine[:length]] for mine in known]).reshape(-1, length)
 
 
 def _draw_rates(axes: Axes, candidate: Candidate, iterations: int, color: str) -> None:
@@ -87,7 +80,7 @@ def _scale(axes: Axes, record: Comparison) -> None:
     """From what the worst policy had when the early part was over, to the best; what broke may lie outside."""
     late = []
     for candidate in record.candidates:
-        iterations, values = _common(candidate)
+        iterations, values = candidate.common()
         if candidate.mean is not None:
             late.append(values[:, iterations >= EARLY * record.iterations].ravel())
     found = np.concatenate([*late, [record.target]]) if late and record.target is not None else np.array([])
@@ -98,8 +91,9 @@ def _scale(axes: Axes, record: Comparison) -> None:
 
 def _draw_target(axes: Axes, record: Comparison) -> None:
     if record.target is not None:
-        axes.axhline(record.target, color=GREY, linestyle=":", linewidth=1.2)
-        axes.annotate(f"target {record.target:.4g}", (0, record.target), xycoords=("axes fraction", "data"), color=GREY,
+        grey = palette().grey
+        axes.axhline(record.target, color=grey, linestyle=":", linewidth=1.2)
+        axes.annotate(f"target {record.target:.4g}", (0, record.target), xycoords=("axes fraction", "data"), color=grey,
                       xytext=(4, 2), textcoords="offset points", fontsize=8)  # fmt: skip
 
 
@@ -107,10 +101,10 @@ def _label_ends(axes: Axes, record: Comparison) -> None:
     """The name of each policy beside the end of its line, in its colour, moved apart where they meet."""
     low, high = axes.get_ylim()
     places = [0.0 if each.mean is None else (each.mean - low) / (high - low) for each in record.candidates]
-    for candidate, color, place in zip(record.candidates, COLORS, _apart(places), strict=False):
+    for candidate, color, place in zip(record.candidates, palette().curves, _apart(places), strict=False):
         reached = "not finite" if candidate.mean is None else f"{candidate.mean:.4g}"
         name = plain(shortened(candidate.name, LETTERS))
-        axes.annotate(f"{name} {reached}", (1, place), xycoords="axes fraction", color=color, fontsize=9,
+        axes.annotate(f"{name} {reached}", (1, place), xycoords="axes fraction", color=readable(color), fontsize=9,
                       xytext=(6, 0), textcoords="offset points", va="center")  # fmt: skip
 
 

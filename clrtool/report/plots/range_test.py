@@ -10,43 +10,52 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import offset_copy
 
 from clrtool.core.bounds import Bounds, reading_of
 from clrtool.core.curve import Curve
 from clrtool.core.reading import BREAKING
 from clrtool.core.record import RunRecord, SweepRecord
 from clrtool.core.schedules import FloatArray
-from clrtool.report.plots.style import BLUE, GREEN, GREY, ORANGE, STYLE, plain
+from clrtool.report.alt_text import decision, range_test_alt, stopped
+from clrtool.report.plots.style import STYLE, fitting, palette, plain, readable
 from clrtool.words import count
 
 # A loss that diverged would flatten all the rest: the axis ends at this many times the first held-out loss.
 LOSS_CLIP = 1.5
+# Part of the axis that is kept for what comes after the last stop, so that it shows.
+AFTER = 0.06
+# Points from the axis to the legend, with the numbers and the name of the axis between them.
+BELOW = -36
 
 
 def plot_range_test(record: RunRecord, title: str) -> Figure:
-    """Accuracy and loss against the learning rate: a faint line a seed, their band and mean, the bounds shaded."""
+    """Accuracy and loss against the learning rate: a faint line a seed, their band and mean, the bounds shaded.
+
+    What comes after the first seed was stopped is hatched. The line below says what was decided.
+    """
     with style.context(STYLE):
-        figure = Figure(figsize=(8, 6.4), layout="constrained")
+        figure = Figure(figsize=(8, 6.4), layout="constrained", label=range_test_alt(record, title))
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        sweep = record.sweep
+        sweep, colors = record.sweep, palette()
         label = plain(f"held-out {sweep.metric.label.removeprefix('held-out ')}")
-        _draw_seeds(top, sweep.curves, "metric", BLUE, label)
-        _draw_seeds(bottom, sweep.curves, "heldout_loss", ORANGE, "held-out loss")
-        _draw_seeds(bottom, sweep.curves, "train_loss", GREY, "training loss")
+        _draw_seeds(top, sweep.curves, "metric", colors.blue, label)
+        _draw_seeds(bottom, sweep.curves, "heldout_loss", colors.orange, "held-out loss")
+        _draw_seeds(bottom, sweep.curves, "train_loss", colors.grey, "training loss")
         _scale_axes(top, bottom, sweep)
         _draw_reading(top, sweep)
         for axes in (top, bottom):
             _shade(axes, record.bounds)
+            _hatch(axes, sweep)
+        _label_stop(top, sweep)
         _label_bounds(top, record.bounds)
         top.set_ylabel(label)
         bottom.set(xlabel=f"learning rate ({plain(sweep.spacing)} sweep)", ylabel="loss")
-        for axes in (top, bottom):
-            axes.legend(loc="best", framealpha=0.85, edgecolor="none", fontsize=9)
+        _add_legend(figure, top, bottom)
         seeds = count(len(sweep.curves), "seed")
-        figure.suptitle(f"{plain(title)}: LR range test, {seeds} × {sweep.epochs:.3g} epochs", fontsize=12)
-        figure.supxlabel(
-            f"verdict: {record.bounds.verdict.word}. {record.bounds.verdict.value}", fontsize=9, color=GREY
-        )
+        headline = f"{plain(title)}: LR range test, {seeds} × {sweep.epochs:.3g} epochs"
+        figure.suptitle(headline, fontsize=fitting(figure, headline, 12))
+        figure.supxlabel(decision(record), fontsize=fitting(figure, decision(record), 9))
     return figure
 
 
@@ -55,7 +64,7 @@ def _draw_seeds(axes: Axes, curves: tuple[Curve, ...], column: str, color: str, 
         axes.plot(curve.lr, getattr(curve, column), color=color, alpha=0.35, linewidth=0.8)
     lr, values = _common(curves, column)
     if len(curves) > 1:
-        band = f", band: lowest to highest of {len(curves)} seeds" if column == "metric" else ""
+        band = f" and range of {len(curves)} seeds" if column == "metric" else ""
         axes.fill_between(lr, values.min(0), values.max(0), color=color, alpha=0.12, linewidth=0)
         label = f"{label}, mean{band}"
     axes.plot(lr, values.mean(0), color=color, linewidth=1.8, label=label)
@@ -63,13 +72,13 @@ def _draw_seeds(axes: Axes, curves: tuple[Curve, ...], column: str, color: str, 
 
 def _draw_reading(axes: Axes, sweep: SweepRecord) -> None:
     """The fit that the bounds are read from, and where it breaks."""
-    reading = reading_of(sweep.curves, sweep.metric)
+    reading, ink = reading_of(sweep.curves, sweep.metric), palette().ink
     lr = max((curve.lr for curve in sweep.curves), key=len)
     fit = sweep.metric.value(1) * reading.fit  # a score is turned where lower is better
-    axes.plot(lr, fit, color="black", linewidth=1, linestyle=(0, (4, 2)), label="nearest that rises and then falls")
+    axes.plot(lr, fit, color=ink, linewidth=1, linestyle=(0, (4, 2)), label="nearest that rises and then falls")
     if reading.broken:
         level = sweep.metric.value(reading.level(float(BREAKING.mean())))
-        axes.plot(reading.breaks, level, "v", color="black", markersize=7, label=f"breaks: {reading.breaks:.2g}")
+        axes.plot(reading.breaks, level, "v", color=ink, markersize=7, label=f"breaks: {reading.breaks:.2g}")
 
 
 def _common(curves: tuple[Curve, ...], column: str) -> tuple[FloatArray, FloatArray]:
@@ -86,12 +95,20 @@ def _scale_axes(top: Axes, bottom: Axes, sweep: SweepRecord) -> None:
         bottom.xaxis.set_major_locator(ticks)
         bottom.xaxis.set_major_formatter(FuncFormatter(lambda lr, _: f"{lr:g}"))
         bottom.xaxis.set_minor_formatter(NullFormatter())
-    top.set_xlim(sweep.start_lr, sweep.end_lr)
+    top.set_xlim(sweep.start_lr, _end(sweep))
     if sweep.metric.is_share:
         top.set_ylim(bottom=0)
     elif not sweep.metric.higher_is_better:
         _clip(top, [curve.metric for curve in sweep.curves])
     _clip(bottom, [each for curve in sweep.curves for each in (curve.heldout_loss, curve.train_loss)])
+
+
+def _end(sweep: SweepRecord) -> float:
+    """Where the axis ends: with the sweep, or so far after the last stop that there is something to hatch."""
+    start, last, room = sweep.start_lr, max(sweep.stopped_at.values(), default=sweep.start_lr), AFTER / (1 - AFTER)
+    if sweep.spacing == "exponential":
+        return max(sweep.end_lr, last * math.pow(last / start, room))
+    return max(sweep.end_lr, last + room * (last - start))
 
 
 def _clip(axes: Axes, losses: Sequence[FloatArray]) -> None:
@@ -101,20 +118,39 @@ def _clip(axes: Axes, losses: Sequence[FloatArray]) -> None:
     first = max((each[0] for each in losses if np.isfinite(each[0])), default=math.inf)
     if len(values) and values.min() >= 0 and values.max() > LOSS_CLIP * first:
         axes.set_ylim(0, LOSS_CLIP * first)
-        behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1}
         note = f"axis ends at {LOSS_CLIP:g} × the first value"
-        axes.text(0.01, 0.04, note, transform=axes.transAxes, fontsize=8, color=GREY, bbox=behind)
+        axes.text(0.01, 0.04, note, transform=axes.transAxes, fontsize=8, color=palette().grey, bbox=_behind())
+
+
+def _behind() -> dict[str, object]:
+    """Paper behind words, so that no line runs through them."""
+    return {"facecolor": palette().paper, "edgecolor": "none", "alpha": 0.85, "pad": 1}
 
 
 def _shade(axes: Axes, bounds: Bounds) -> None:
     if bounds.base_lr is None or bounds.max_lr is None:
         return
-    axes.axvspan(bounds.base_lr, bounds.max_lr, color=GREEN, alpha=0.1, linewidth=0)
+    green = palette().green
+    axes.axvspan(bounds.base_lr, bounds.max_lr, color=green, alpha=0.1, linewidth=0)
     for span in (bounds.base_lr_interval, bounds.max_lr_interval):
         if span is not None:
-            axes.axvspan(*span, color=GREEN, alpha=0.13, linewidth=0)
+            axes.axvspan(*span, color=green, alpha=0.13, linewidth=0)
     for lr, line in ((bounds.base_lr, "--"), (bounds.max_lr, "-")):
-        axes.axvline(lr, color=GREEN, linestyle=line, linewidth=1.4)
+        axes.axvline(lr, color=green, linestyle=line, linewidth=1.4)
+
+
+def _hatch(axes: Axes, sweep: SweepRecord) -> None:
+    """What comes after the first stop, which not every seed saw."""
+    if sweep.stopped_at:
+        axes.axvspan(min(sweep.stopped_at.values()), axes.get_xlim()[1], facecolor="none", hatch="//", linewidth=0,
+                     edgecolor=(palette().grey, 0.45), zorder=0)  # fmt: skip
+
+
+def _label_stop(axes: Axes, sweep: SweepRecord) -> None:
+    """Say in the hatched part what it is, along its outer edge."""
+    if sweep.stopped_at:
+        axes.text(0.99, 0.97, stopped(sweep), transform=axes.transAxes, rotation=90, ha="right", va="top", fontsize=8.5,
+                  bbox=_behind())  # fmt: skip
 
 
 def _label_bounds(axes: Axes, bounds: Bounds) -> None:
@@ -130,5 +166,15 @@ def _label_bounds(axes: Axes, bounds: Bounds) -> None:
         arrow = "← " if inside > lr else ""
         place = axes.transAxes.inverted().transform(axes.transData.transform((inside, 0)))[0]
         side = "left" if place < 0.25 else "right" if place > 0.75 else "center"
-        axes.annotate(f"{arrow}{name} {lr:.3g}{across}", (inside, 1), xycoords=("data", "axes fraction"), color=GREEN,
-                      xytext=(0, 4 + 13 * row), textcoords="offset points", ha=side, fontsize=9)  # fmt: skip
+        axes.annotate(f"{arrow}{name} {lr:.3g}{across}", (inside, 1), xycoords=("data", "axes fraction"),
+                      color=readable(palette().green), xytext=(0, 4 + 13 * row), textcoords="offset points", ha=side,
+                      fontsize=9)  # fmt: skip
+
+
+def _add_legend(figure: Figure, top: Axes, bottom: Axes) -> None:
+    """Below the panels and the name of the axis, where it hides no curve."""
+    handles, labels = top.get_legend_handles_labels()
+    more, others = bottom.get_legend_handles_labels()
+    below = offset_copy(bottom.transAxes, figure, y=BELOW, units="points")
+    bottom.legend(handles + more, labels + others, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below,
+                  ncols=3, fontsize=9, frameon=False, columnspacing=1.4, borderpad=0)  # fmt: skip

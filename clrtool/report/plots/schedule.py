@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from clrtool.core.plan import Plan
 from clrtool.errors import ConfigError
-from clrtool.report.plots.style import COLORS, GREY, ORANGE, STYLE, plain
+from clrtool.report.alt_text import schedules_alt
+from clrtool.report.plots.style import MOST_CURVES, STYLE, fitting, palette, plain, readable
 from clrtool.words import count
 
 POINTS = 2001
@@ -22,6 +23,7 @@ POINTS = 2001
 LINES = 50
 # Bounds nearer than this would be a line at the top of an axis that begins at 0.
 FLAT = 0.8
+MILLION = 10**6
 
 
 def plot_schedules(plans: Mapping[str, Plan]) -> Figure:
@@ -33,18 +35,19 @@ def plot_schedules(plans: Mapping[str, Plan]) -> Figure:
     Raises:
         ConfigError: there are more plans than colours that can be told apart.
     """
-    if len(plans) > len(COLORS):
-        raise ConfigError(f"a picture has room for {len(COLORS)} schedules, not {len(plans)}")
+    if len(plans) > MOST_CURVES:
+        raise ConfigError(f"a picture has room for {MOST_CURVES} schedules, not {len(plans)}")
     moving = [plan for plan in plans.values() if plan.schedule.cycles_momentum]
     with style.context(STYLE):
-        figure = Figure(figsize=(8, 5.2 if moving else 4), layout="constrained")
+        figure = Figure(figsize=(8, 5.2 if moving else 4), layout="constrained", label=schedules_alt(plans))
         panels = figure.subplots(2 if moving else 1, 1, squeeze=False,
                                  height_ratios=(3, 1) if moving else (1,))[:, 0]  # fmt: skip
         top = panels[0]
         unit = _Unit(list(plans.values()))
-        for (title, plan), color in zip(plans.items(), COLORS, strict=False):
+        for (title, plan), color in zip(plans.items(), palette().curves, strict=False):
             _draw(top, panels[-1] if moving else None, plan, unit, color, title)
         top.set_ylabel("learning rate")
+        top.yaxis.get_offset_text().set(x=-0.02, ha="right")  # clear of the axis above
         for panel in panels:
             panel.set_xlim(0, unit.length)
         if min(plan.base_lr / (plan.max_lr or 1) for plan in plans.values()) < FLAT:
@@ -56,13 +59,13 @@ def plot_schedules(plans: Mapping[str, Plan]) -> Figure:
             _mark_one(top, next(iter(plans.values())), unit)
             note = " (dotted: end of a cycle)" if marked else ""
         else:
-            for plan, color in zip(plans.values(), COLORS, strict=False):
+            for plan, color in zip(plans.values(), palette().curves, strict=False):
                 _mark_ends(top, plan, unit, color)
             top.legend(loc="upper left", bbox_to_anchor=(1.01, 1), edgecolor="none", fontsize=9)
             note = " (dots: ends of cycles)" if marked else ""
         panels[-1].set_xlabel(unit.name + note)
         unit.second_axis(top)
-        figure.suptitle(_headline(plans), fontsize=12)
+        figure.suptitle(_headline(plans), fontsize=fitting(figure, _headline(plans), 12))
     return figure
 
 
@@ -74,24 +77,29 @@ class _Unit:
         self.in_epochs = None not in known
         self._per_epoch = known.pop() if len(known) == 1 else None
         self.name = "epoch" if self.in_epochs else "iteration"
+        self.iterations = max(plan.iterations for plan in plans)
         self.length = max(float(self(plan, np.array(plan.iterations))) for plan in plans)
 
     def __call__(self, plan: Plan, iterations: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.asarray(iterations / (plan.iterations_per_epoch or 1) if self.in_epochs else iterations * 1.0)
+
+    def _whole(self) -> MaxNLocator:
+        """Whole iterations, fewer where their numbers are long."""
+        return MaxNLocator(10 if self.iterations < MILLION else 5, integer=True)
 
     def second_axis(self, axes: Axes) -> None:
         thousands = FuncFormatter(lambda value, _: f"{value:,.0f}")
         per_epoch = self._per_epoch
         if not self.in_epochs:
             axes.xaxis.set_major_formatter(thousands)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(self._whole())
         elif per_epoch is not None:
             above = axes.secondary_xaxis(
                 "top", functions=(lambda x: np.multiply(x, per_epoch), lambda x: np.divide(x, per_epoch))
             )
             above.set_xlabel("iteration")
             above.xaxis.set_major_formatter(thousands)
-            above.xaxis.set_major_locator(MaxNLocator(integer=True))
+            above.xaxis.set_major_locator(self._whole())
 
 
 def _draw(top: Axes, below: Axes | None, plan: Plan, unit: _Unit, color: str, title: str) -> None:
@@ -117,13 +125,15 @@ def _mark_one(axes: Axes, plan: Plan, unit: _Unit) -> None:
     """The ends of the cycles as lines, and both bounds by name."""
     ends = plan.schedule.cycle_ends(plan.iterations)
     for end in ends if len(ends) <= LINES else []:
-        axes.axvline(float(unit(plan, np.array(end))), color=GREY, linestyle=":", linewidth=1)
+        axes.axvline(float(unit(plan, np.array(end))), color=palette().grey, linestyle=":", linewidth=1)
     low, high = axes.get_ylim()
+    orange = palette().orange
     apart = plan.max_lr - plan.base_lr > 0.15 * (high - low)
     for lr, name, side in ((plan.max_lr, "max_lr", "bottom"), (plan.base_lr, "base_lr", "top")):
-        axes.axhline(lr, color=ORANGE, linestyle="--", linewidth=1)
-        axes.annotate(f"{name}\n{lr:.3g}", (1, lr), xycoords=("axes fraction", "data"), color=ORANGE, fontsize=9,
-                      xytext=(5, 0), textcoords="offset points", va="center" if apart else side)  # fmt: skip
+        axes.axhline(lr, color=orange, linestyle="--", linewidth=1)
+        axes.annotate(f"{name}\n{lr:.3g}", (1, lr), xycoords=("axes fraction", "data"), fontsize=9,
+                      color=readable(orange), xytext=(5, 0), textcoords="offset points",
+                      va="center" if apart else side)  # fmt: skip
 
 
 def _headline(plans: Mapping[str, Plan]) -> str:

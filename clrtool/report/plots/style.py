@@ -4,52 +4,197 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from matplotlib import style
+import numpy as np
+from matplotlib import rcParams, style
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 from clrtool.errors import ConfigError
-from clrtool.files import write_whole
+from clrtool.files import read_text, write_whole
 from clrtool.words import printable, shortened
 
-# Okabe and Ito's colours, which people with any colour vision can tell apart.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-COLORS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442")
+
+class Palette(NamedTuple):
+    """Colours of one scheme: of the page, of text, of what is beside the point, and of curves in their order."""
+
+    paper: str
+    ink: str
+    grey: str
+    curves: tuple[str, ...]
+
+    @property
+    def blue(self) -> str:
+        return self.curves[0]
+
+    @property
+    def orange(self) -> str:
+        return self.curves[1]
+
+    @property
+    def green(self) -> str:
+        return self.curves[2]
+
+
+# Okabe and Ito's colours, which people with any colour vision can tell apart; on dark paper the dark ones are lighter.
+LIGHT = Palette("#FFFFFF", "#000000", "#666666",
+                ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442"))  # fmt: skip
+DARK = Palette("#16191D", "#ECECEC", "#A3A8AE",
+               ("#3D9BE0", "#F0762B", "#1FBF8F", "#DD92BC", "#9AD6F7", "#E69F00", "#ECECEC", "#F0E442"))  # fmt: skip
+MOST_CURVES = len(LIGHT.curves)
 FORMATS = (".png", ".svg", ".pdf")
 # More would leave no room for the curves.
 LONGEST_TITLE = 48
+# Part of the width that a line may take.
+ACROSS = 0.95
+# Words need this contrast with their paper (WCAG 2.2, 1.4.3).
+READABLE = 4.5
+# By its first line a file is known as one that may be replaced.
+ALT_HEADER = "# Alternative text of a picture, written by clrtool.\n"
 STYLE: dict[str, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.25,
+    "hatch.linewidth": 0.6,
     "svg.hashsalt": "clrtool",
     "pdf.fonttype": 42,
 }
+_PAPER = ("figure.facecolor", "axes.facecolor")
+_INK = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+
+
+def dark() -> AbstractContextManager[None]:
+    """Where figures are drawn and saved in light colours on dark paper."""
+    return style.context(
+        {**dict.fromkeys(_PAPER, DARK.paper), **dict.fromkeys(_INK, DARK.ink), "grid.color": DARK.grey}
+    )
+
+
+def palette() -> Palette:
+    """The colours in force."""
+    return DARK if rcParams["figure.facecolor"] == DARK.paper else LIGHT
+
+
+def readable(name: str) -> str:
+    """The colour, moved towards that of text until words in it can be read."""
+    colors = palette()
+    color, ink = np.array(to_rgb(name)), np.array(to_rgb(colors.ink))
+    mixed = (to_hex(tuple(color + share * (ink - color))) for share in np.linspace(0, 1, 21))
+    return next(each for each in mixed if contrast(each, colors.paper) >= READABLE)
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast of two colours, 1 to 21, by WCAG 2.2.
+
+    >>> round(contrast("#000000", "#FFFFFF"), 3)
+    21.0
+    """
+    low, high = sorted(map(_luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(color: str) -> float:
+    parts = np.array(to_rgb(color))
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, SVG or PDF by the ending of ``path``; the same figure gives the same bytes."""
-    ending = path.suffix.lower()
+    """Write a figure as PNG, SVG or PDF by the ending of ``path``, and beside it what it shows in words.
+
+    The same figure gives the same bytes.
+
+    Raises:
+        ConfigError: the ending is another, or the place of the words is taken by a file of somebody else.
+    """
+    ending, words = path.suffix.lower(), alt_path(path)
     if ending not in FORMATS:
         raise ConfigError(f"{path}: a picture ends in {', '.join(FORMATS)}")
+    if words.exists() and not _is_ours(words):
+        raise ConfigError(f"{words}: clrtool did not write it, and the words of {path.name} belong there: move it away")
+    write_whole(words, f"{ALT_HEADER}{alt_of(figure)}\n")
     write_whole(path, drawn(figure, ending))
 
 
+def alt_path(path: Path) -> Path:
+    """The file with the words of a picture.
+
+    >>> alt_path(Path("runs/digits.svg")).name
+    'digits.alt.txt'
+    """
+    return path.with_suffix(".alt.txt")
+
+
+def _is_ours(words: Path) -> bool:
+    try:
+        return read_text(words).startswith(ALT_HEADER)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def alt_of(figure: Figure) -> str:
+    """What a figure shows in words, its label."""
+    return str(figure.get_label())
+
+
+def title_of(figure: Figure) -> str:
+    """The title of a figure, without the marks by which matplotlib takes it as it is."""
+    return figure.get_suptitle().replace(r"\$", "$").strip()
+
+
 def drawn(figure: Figure, ending: str) -> bytes:
-    """The bytes of a figure as ``.png``, ``.svg`` or ``.pdf``."""
-    metadata: dict[str, dict[str, None]] = {
-        ".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}
-    }  # fmt: skip
+    """The bytes of a figure as ``.png``, ``.svg`` or ``.pdf``, its title and what it shows in words among them."""
+    title, alt = title_of(figure), alt_of(figure)
+    metadata: dict[str, dict[str, str | None]] = {
+        ".png": {"Software": None, "Title": title, "Description": alt},
+        ".svg": {"Date": None, "Title": title, "Description": alt},
+        ".pdf": {"CreationDate": None, "Title": title, "Subject": alt},
+    }
     content = io.BytesIO()
-    with style.context(STYLE), warnings.catch_warnings():
-        # a letter that the font lacks is drawn as a box
-        warnings.filterwarnings("ignore", r"Glyph .* missing from")
+    with style.context(STYLE), _any_letter():
         figure.savefig(content, format=ending[1:], dpi=150, metadata=metadata[ending])
     return content.getvalue()
+
+
+class Drawing(NamedTuple):
+    """A picture as SVG on light and on dark paper, with its title, what it shows in words, and its width and height."""
+
+    title: str
+    alt: str
+    light: bytes
+    dark: bytes
+    inches: tuple[float, float]
+
+
+def in_both_schemes(draw: Callable[[], Figure]) -> Drawing:
+    """What ``draw`` draws, in both schemes."""
+    figure = draw()
+    with dark():
+        night = drawn(draw(), ".svg")
+    size = figure.get_figwidth(), figure.get_figheight()
+    return Drawing(title_of(figure), alt_of(figure), drawn(figure, ".svg"), night, size)
+
+
+def fitting(figure: Figure, words: str, size: float) -> float:
+    """The font size, ``size`` at most, at which a line fits into the width of a figure."""
+    with _any_letter():
+        width = TextPath((0, 0), words, size=size).get_extents().width
+    return min(size, size * ACROSS * 72 * figure.get_figwidth() / width)
+
+
+@contextmanager
+def _any_letter() -> Iterator[None]:
+    """A letter that the font lacks is drawn as a box, and nothing is said of it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from")
+        yield
 
 
 def plain(text: str) -> str:

@@ -1,0 +1,110 @@
+"""What each picture shows, in one to three sentences, for who does not see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+
+from clrtool.core.bounds import reading_of
+from clrtool.core.comparison import Candidate, Comparison
+from clrtool.core.plan import Plan
+from clrtool.core.record import RunRecord, SweepRecord
+from clrtool.report.cycles import cycles
+from clrtool.words import count, printable, shortened
+
+# Peaks that are told one by one; of more, the first and the last.
+TOLD = 4
+
+
+def range_test_alt(record: RunRecord, title: str) -> str:
+    """A range test: how the metric goes, where the sweep was stopped, and what was decided."""
+    sweep, metric = record.sweep, record.sweep.metric
+    seeds = count(len(sweep.curves), "seed")
+    shown = f"{_name(title)}: {_heldout(metric.label)} of {seeds} above and the losses below, against the learning rate"
+    return f"{shown}. {_course(sweep)}. {decision(record)}"
+
+
+def decision(record: RunRecord) -> str:
+    """What a range test came to, in one line: bounds, stepsize and verdict."""
+    bounds, plan = record.bounds, record.plan
+    numbers = [f"{name} {lr:.3g}" for name, lr in (("base_lr", bounds.base_lr), ("max_lr", bounds.max_lr)) if lr]
+    if plan is not None and plan.stepsize is not None:
+        numbers.append(f"stepsize {plan.stepsize:,} ({plan.stepsize_epochs:.3g} epochs)")
+    verdict = f"verdict {bounds.verdict.word}: {bounds.verdict.value.removeprefix('The curve ')}"
+    return f"{', '.join(numbers)}; {verdict}" if numbers else verdict.capitalize()
+
+
+def schedules_alt(plans: Mapping[str, Plan]) -> str:
+    """One schedule with its cycles, or the ends of several."""
+    unit = "epochs" if all(plan.iterations_per_epoch for plan in plans.values()) else "iterations"
+    if len(plans) > 1:
+        each = "; ".join(f"{_name(title)}, {_range(plan)}" for title, plan in plans.items())
+        return f"The learning rate of {len(plans)} schedules against {unit}: {each}."
+    ((title, plan),) = plans.items()
+    ends = f"begins at {float(plan.lr(0)):.3g} and ends at {float(plan.lr(plan.last)):.3g}"
+    momentum = " The momentum is below." if plan.schedule.cycles_momentum else ""
+    return f"{_name(title)}: the learning rate against {unit}, {_range(plan)}. It {ends}{_peaks(plan)}.{momentum}"
+
+
+def comparison_alt(record: Comparison, title: str) -> str:
+    """What each policy reached, the best first, and who won."""
+    better = -record.metric.value(1)
+    ranked = sorted(record.candidates, key=lambda each: (each.mean is None, better * (each.mean or 0)))
+    seeds, metric = count(len(record.seeds), "seed"), _heldout(record.metric.label)
+    shown = f"{metric} of {len(ranked)} policies above"
+    rates = f"their learning rates below, against iterations; {seeds}"
+    reached = ", ".join(f"{_name(each.name)} {_reached(each)}" for each in ranked)
+    return f"{_name(title)}: {shown} and {rates}. At the end: {reached}. {record.judgement.verdict.value}"
+
+
+def _course(sweep: SweepRecord) -> str:
+    """How the metric goes: from where it begins to its best, where it breaks, and where the sweep was stopped."""
+    reading, metric = reading_of(sweep.curves, sweep.metric), sweep.metric
+    lr = max((curve.lr for curve in sweep.curves), key=len)
+    first, best = metric.value(reading.floor), metric.value(reading.best)
+    course = f"It {metric.rises} from {first:.2g} at {lr[0]:.2g} to {best:.2g} at {lr[reading.peak]:.2g}"
+    if reading.rise == 0:
+        course = f"It stays at {first:.2g}"
+    if reading.broken:
+        course += f" and breaks at {reading.breaks:.2g}"
+    return "; ".join(filter(None, (course, stopped(sweep))))
+
+
+def stopped(sweep: SweepRecord) -> str:
+    """How many sweeps were stopped and at which learning rates; nothing if none was."""
+    rates = [f"{lr:.2g}" for lr in sorted(sweep.stopped_at.values())]
+    if not rates:
+        return ""
+    who = f"{len(rates)} of {len(sweep.curves)} seeds " if len(sweep.curves) > 1 else ""
+    return f"{who}stopped at {' to '.join(dict.fromkeys((rates[0], rates[-1])))}"
+
+
+def _range(plan: Plan) -> str:
+    """Policy, bounds and length."""
+    length = count(plan.iterations, "iteration") if plan.epochs is None else f"{plan.epochs:.4g} epochs"
+    whole = "" if plan.num_cycles is None else f" in {count(plan.num_cycles, 'cycle')}"
+    policy = _name(plan.policy)
+    return f"{policy} between {plan.base_lr:.3g} and {plan.max_lr:.3g}{whole} over {length}"
+
+
+def _peaks(plan: Plan) -> str:
+    found = [f"{cycle.peak:.3g}" for cycle in islice(cycles(plan), TOLD + 1)]
+    if not found:
+        return ""
+    if len(set(found)) == 1:
+        return f", each cycle with its peak at {found[0]}"
+    more = ", ..." if len(found) > TOLD else ""
+    return f", the peaks at {', '.join(found[:TOLD])}{more}"
+
+
+def _reached(candidate: Candidate) -> str:
+    return "not finite" if candidate.mean is None else f"{candidate.mean:.4g}"
+
+
+def _heldout(label: str) -> str:
+    return f"held-out {label.removeprefix('held-out ')}"
+
+
+def _name(text: str) -> str:
+    """A name of a user in one line, with nothing in it that does not show."""
+    return shortened(" ".join(printable(text).split()))

@@ -1,0 +1,188 @@
+"""A report in one HTML file: what was decided and why, the pictures, the plan, what to type next, all numbers."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from clrtool import __version__
+from clrtool.core.bounds import Bounds, Interval
+from clrtool.core.comparison import BoundsFrom, Candidate, Comparison
+from clrtool.core.curve import Point
+from clrtool.core.plan import Plan
+from clrtool.core.record import RunRecord
+from clrtool.report.code import to_code
+from clrtool.report.cycles import cycles
+from clrtool.report.html_page import bullets, code, details, page, paragraph, picture, section, table
+from clrtool.report.plots import plot_comparison, plot_range_test, plot_schedules
+from clrtool.report.plots.style import in_both_schemes
+from clrtool.words import count
+
+# Cycles that are listed; of more, the rest is counted.
+SHOWN_CYCLES = 50
+
+
+def range_test_report(record: RunRecord, title: str, source: str) -> str:
+    """The page of a range test.
+
+    Args:
+        source: the run folder, as commands are to name it.
+    """
+    sweep, bounds, plan = record.sweep, record.bounds, record.plan
+    pictures = [picture(in_both_schemes(lambda: plot_range_test(record, title)))]
+    if plan is not None:
+        pictures.append(picture(in_both_schemes(lambda: plot_schedules({title: plan}))))
+    verdict = f"Verdict {bounds.verdict.word}: {bounds.verdict.value}"
+    verified = [] if record.verification is None else [f"Verified: {record.verification.reason}"]
+    parts = [
+        paragraph(_decided(record), "decision"),
+        paragraph(verdict),
+        section("Bounds", _bounds_table(bounds),
+                bullets([*(each.value for each in bounds.advice), *verified, *sweep.warnings])),
+        section("Pictures", *pictures),
+        *([] if plan is None else [_plan(plan), _next(plan, source)]),
+        section("Measured points", _measured([((f"{curve.seed}",), curve.points()) for curve in sweep.curves],
+                                             ("seed",), sweep.metric.name)),
+        _origin(record),
+    ]  # fmt: skip
+    return page(f"{title}: LR range test", parts, __version__)
+
+
+def comparison_report(record: Comparison, title: str, source: str) -> str:
+    """The page of a comparison; ``source`` is its folder, as commands are to name it."""
+    judgement = record.judgement
+    best = next((each for each in record.candidates if each.name == judgement.best), None)
+    runs = [((each.name, f"{run.seed}"), run.points) for each in record.candidates for run in each.trainings]
+    parts = [
+        paragraph(judgement.verdict.value, "decision"),
+        paragraph(judgement.reason),
+        section("Policies", _policies(record), paragraph(_made_of(record.bounds)), bullets(record.warnings)),
+        section("Picture", picture(in_both_schemes(lambda: plot_comparison(record, title)))),
+        *([] if best is None else [_plan(best.plan, best.name), _next(best.plan, f"{source}/compare.json")]),
+        section("Measured points", _measured(runs, ("policy", "seed"), record.metric.name)),
+        _origin(record),
+    ]
+    return page(f"{title}: comparison of {len(record.candidates)} policies", parts, __version__)
+
+
+def plan_report(plan: Plan, title: str, source: str) -> str:
+    """The page of a plan; ``source`` is its file, as commands are to name it."""
+    drawing = section("Picture", picture(in_both_schemes(lambda: plot_schedules({title: plan}))))
+    parts = [paragraph(_follow(plan), "decision"), drawing, _plan(plan), _next(plan, source)]
+    return page(f"{title}: schedule", parts, __version__)
+
+
+def _decided(record: RunRecord) -> str:
+    if record.plan is not None:
+        return _follow(record.plan)
+    return " ".join(("No bounds to train with.", *(each.value for each in record.bounds.advice[:1])))
+
+
+def _follow(plan: Plan) -> str:
+    """What to train with, in a sentence."""
+    length = count(plan.iterations, "iteration") + _epochs(plan.iterations, plan)
+    between = f"Train with {plan.policy}, base_lr {plan.base_lr:.3g} and max_lr {plan.max_lr:.3g}"
+    if plan.stepsize is None or plan.num_cycles is None:
+        return f"{between}, for {length}."
+    stepsize = f"stepsize {count(plan.stepsize, 'iteration')}{_epochs(plan.stepsize, plan)}"
+    return f"{between}, {stepsize}: {count(plan.num_cycles, 'cycle')} in {length}."
+
+
+def _bounds_table(bounds: Bounds) -> str:
+    rows = [
+        ("base_lr", _rate(bounds.base_lr), _interval(bounds.base_lr_interval), bounds.base_reason),
+        ("max_lr", _rate(bounds.max_lr), _interval(bounds.max_lr_interval), bounds.max_reason),
+    ]
+    return table("The bounds of the cycle", rows, ("bound", "value", "95 % interval", "why"), "prose")
+
+
+def _policies(record: Comparison) -> str:
+    header = ("policy", "learning rates", f"final {record.metric.label}", "standard deviation", "each seed")
+    caption = f"{count(len(record.seeds), 'seed')} of {record.epochs:.4g} epochs each"
+    return table(caption, [_policy(each) for each in record.candidates], header)
+
+
+def _made_of(bounds: BoundsFrom) -> str:
+    return f"The bounds of all, {bounds.base_lr:.3g} to {bounds.max_lr:.3g}, are from {bounds.source}."
+
+
+def _policy(candidate: Candidate) -> tuple[str, ...]:
+    plan, deviation = candidate.plan, candidate.deviation
+    mean = "not finite" if candidate.mean is None else f"{candidate.mean:.4f}"
+    finals = " ".join("-" if math.isnan(final) else f"{final:.4f}" for final in candidate.finals)
+    rates = f"{plan.base_lr:.3g} to {plan.max_lr:.3g}" if plan.base_lr < plan.max_lr else f"{plan.max_lr:.3g}"
+    return candidate.name, rates, mean, "" if deviation is None else f"{deviation:.4f}", finals
+
+
+def _plan(plan: Plan, name: str = "") -> str:
+    """The numbers of a plan, its cycles, and why they are so."""
+    lengths = (("warm-up", plan.warmup or None), ("stepsize", plan.stepsize), ("length", plan.iterations))
+    rows = [
+        ("policy", plan.policy),
+        ("base_lr", f"{plan.base_lr:.6g}"),
+        ("max_lr", f"{plan.max_lr:.6g}"),
+        *((key, _value(value)) for key, value in plan.params.items() if key not in ("base_lr", "max_lr")),
+        *((key, count(value, "iteration") + _epochs(value, plan)) for key, value in lengths if value is not None),
+    ]
+    title = f"Plan of {name}" if name else "Plan"
+    return section(title, table("The numbers of the plan", rows), _cycles(plan), bullets(plan.reasons))
+
+
+def _cycles(plan: Plan) -> str:
+    listed = list(islice(cycles(plan), SHOWN_CYCLES))
+    if not listed:
+        return ""
+    every = plan.num_cycles or len(listed)
+    caption = "Its cycles" if every <= SHOWN_CYCLES else f"The first {SHOWN_CYCLES} of its {every:,} cycles"
+    rows = [
+        (each.number, f"{each.begin:,}", f"{each.end:,}", f"{each.peak:.4g}", f"{each.peak_at:,}")
+        for each in listed
+    ]  # fmt: skip
+    return table(caption, rows, ("cycle", "from iteration", "to iteration", "peak", "at iteration"))
+
+
+def _next(plan: Plan, source: str) -> str:
+    """What to type, and the program that follows the plan."""
+    name = shlex.quote(source)
+    commands = f"clrtool plan {name}\nclrtool plan {name} --format torch -o schedule.py"
+    return section("What to type next", code("commands", commands), paragraph("To follow the plan in torch:"),
+                   code("program for torch", to_code(plan, "torch")))  # fmt: skip
+
+
+def _measured(runs: Iterable[tuple[tuple[str, ...], Sequence[Point]]], keys: Sequence[str], metric: str) -> str:
+    """Every evaluation, folded away."""
+    rows = [(*of, *_numbers(point)) for of, points in runs for point in points]
+    caption = f"{count(len(rows), 'evaluation')}, as measured"
+    header = (*keys, *Point._fields[:-1], metric)
+    return details(f"{count(len(rows), 'evaluation')} as a table", table(caption, rows, header))
+
+
+def _numbers(point: Point) -> Iterator[str]:
+    iteration, *rest = point
+    yield f"{iteration:,}"
+    yield from ("" if math.isnan(value) else f"{value:.5g}" for value in rest)
+
+
+def _origin(record: RunRecord | Comparison) -> str:
+    environment = [(name, value) for name, value in record.environment.items()]
+    hashes = [("config", record.config_sha256), ("data", record.data_sha256), *record.sources.items()]
+    return section("Environment and hashes", table("Where it was measured", environment),
+                   table("SHA-256 of what went in", hashes, last="hash"))  # fmt: skip
+
+
+def _rate(lr: float | None) -> str:
+    return "none" if lr is None else f"{lr:.4g}"
+
+
+def _interval(span: Interval | None) -> str:
+    return "" if span is None else f"{span[0]:.2g} to {span[1]:.2g}"
+
+
+def _epochs(iterations: int, plan: Plan) -> str:
+    return "" if plan.iterations_per_epoch is None else f" ({iterations / plan.iterations_per_epoch:.4g} epochs)"
+
+
+def _value(value: object) -> str:
+    return f"{value:.8g}" if isinstance(value, float) else str(value)
