@@ -211,7 +211,8 @@ def _train(job: Job, request: Request, bounds: BoundsFrom, problem: Problem) -> 
 def _other_data(bounds: BoundsFrom, data_sha256: str) -> list[str]:
     if bounds.data_sha256 is None or not is_other_data(bounds.data_sha256, data_sha256):
         return []
-    return [f"The bounds of {bounds.source} were measured on other data than the policies were compared on."]
+    text = f"The bounds of {bounds.source} were measured on other data than the policies were compared on"
+    return [f"{text}: clrtool rangetest CONFIG --fresh measures them anew."]
 
 
 def _stages(job: Job, problem: Problem, request_sha256: str) -> Stages:

@@ -157,7 +157,8 @@ def known_bounds(job: Job, bounds: str | None, run: str | None, name: str) -> Bo
         place = find_run(run)
         record = read_run(place)
         if record.config_sha256 != job.settings.sha256():
-            say(f"{place}: was measured with another config than this one", quiet=job.quiet)
+            other = "was measured with another config than this one; without --run a range test of this one is used"
+            say(f"{place}: {other}", quiet=job.quiet)
         return bounds_of(record, place)
     own = {} if job.fresh else {job.folder / RANGE_TEST: RANGE_TEST}
     for place, source in (own | {Path("runs") / name: ""}).items():

@@ -22,10 +22,12 @@ def runs(incomplete: str) -> list[str]:
 def _paths(incomplete: str, endings: tuple[str, ...]) -> Iterable[str]:
     """Folders, and files with one of the endings, in the folder of what was typed so far."""
     folder = Path(incomplete if incomplete.endswith("/") else Path(incomplete).parent)
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = sorted(folder.glob("[!.]*")) if folder.is_dir() else []
     yield from (f"{path}/" for path in found if path.is_dir())
     yield from (str(path) for path in found if path.suffix in endings)
 
 
 def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
-    return [name for name in names if name.startswith(incomplete)]
+    """The names that go on as was typed. A folder alone is left to the shell, which puts no space behind it."""
+    found = [name for name in names if name.startswith(incomplete)]
+    return [] if len(found) == 1 and found[0].endswith("/") else found

@@ -8,12 +8,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from clrtool.cli.console import say, show
-from clrtool.cli.measure import SWEEP, Job
-from clrtool.errors import ConfigError
+from clrtool.cli.measure import SWEEP, Job, is_complete, plan_between
+from clrtool.errors import ConfigError, MachineError
+
+if TYPE_CHECKING:
+    from clrtool.engine.problem import Problem
 
 
 def dry_run(job: Job, path: Path, wishes: Sequence[str], *, verify: bool, as_json: bool) -> None:
@@ -26,14 +30,16 @@ def dry_run(job: Job, path: Path, wishes: Sequence[str], *, verify: bool, as_jso
     from clrtool.config_file import located
     from clrtool.report.estimate_table import estimate_table
 
-    folder = _becomes(job)
     say("loading torch and the data", quiet=job.quiet)
     # stdout is for the result, whatever a user's factory prints
     with contextlib.redirect_stdout(sys.stderr), located(path, wishes):
         from clrtool.engine.build import build_problem
         from clrtool.engine.estimate import estimate
 
-        found = estimate(build_problem(job.settings, **job.source), job.settings, job.folder, verify=verify)
+        problem = build_problem(job.settings, **job.source)
+        plan = plan_between(job.settings.plan, problem, 1.0, 2.0)  # of any bounds it is as long
+        found = estimate(problem, job.settings, job.folder, plan if verify else None)
+        folder = _becomes(job, problem, verify=verify)
     if as_json:
         totals = {name: getattr(found, name) for name in ("iterations", "epochs", "seconds", "disk_bytes")}
         typer.echo(json.dumps({"status": "dry run", **asdict(found), **totals, "folder": folder}, indent=2))
@@ -41,16 +47,21 @@ def dry_run(job: Job, path: Path, wishes: Sequence[str], *, verify: bool, as_jso
     show(estimate_table(found, job.folder.resolve().name, folder), plain=job.plain)
 
 
-def _becomes(job: Job) -> str:
+def _becomes(job: Job, problem: Problem, *, verify: bool) -> str:
     """The run folder, and what a range test would make of it."""
+    from clrtool.engine.checkpoint import CheckpointFolder
+    from clrtool.engine.resume import open_stages
     from clrtool.report.run import finished_run
 
+    checkpoints = CheckpointFolder(job.folder / SWEEP)
     try:
         record = finished_run(job.folder, job.settings, fresh=job.fresh)
-    except ConfigError as error:
+        if record is not None:
+            would = "be shown" if is_complete(job, record, verify=verify) else "go on to what is left"
+            return f"{job.folder}: holds a finished run of this config, which would {would}"
+        if job.fresh or not checkpoints.folder.is_dir():
+            return f"{job.folder}: would be {'replaced' if job.fresh and job.folder.exists() else 'new'}"
+        text = open_stages(checkpoints, problem, job.settings.sha256(), job.signals, job.every)[1]
+    except (ConfigError, MachineError) as error:
         return f"refused: {error}"
-    if record is not None:
-        return f"{job.folder}: holds a finished run of this config, which would be shown"
-    if (job.folder / SWEEP).is_dir() and not job.fresh:
-        return f"{job.folder}: holds an unfinished run, which would go on"
-    return f"{job.folder}: " + ("would be replaced" if job.fresh and job.folder.exists() else "would be new")
+    return f"{job.folder}: holds an unfinished run, which would go on: {text}"

@@ -165,7 +165,7 @@ def _measure(job: Job, record: RunRecord | None, parts: int | None, *, verify: b
         _check_data(job, record, problem.data_sha256)
         if record.sources and record.sources != problem.sources:
             raise ConfigError(f"{job.folder} was measured with other code or weights: --fresh runs it anew")
-    _plan(job.settings.plan, problem, 1.0, 2.0)  # what cannot be planned should not fail after the sweep
+    plan_between(job.settings.plan, problem, 1.0, 2.0)  # what cannot be planned should not fail after the sweep
     if record is None:
         with job.signals.deferred():
             record = _sweep(job, problem)
@@ -221,7 +221,7 @@ def _sweep(job: Job, problem: Problem) -> RunRecord:
     return RunRecord(
         sweep=sweep,
         bounds=bounds,
-        plan=_plan(settings.plan, problem, bounds.base_lr, bounds.max_lr),
+        plan=plan_between(settings.plan, problem, bounds.base_lr, bounds.max_lr),
         environment=environment(problem.device) | {"deterministic": problem.deterministic},
         config_sha256=settings.sha256(),
         data_sha256=problem.data_sha256,
@@ -244,7 +244,7 @@ def _verify(job: Job, problem: Problem, record: RunRecord) -> RunRecord:
     seed, stages = job.settings.seed + len(record.sweep.curves), _stages(job, problem, VERIFY)
     found = verify(problem, record.plan, record.bounds, record.sweep, seed, on_trial, stages)
     bounds = verified(record.bounds, found)
-    plan = _plan(job.settings.plan, problem, bounds.base_lr, bounds.max_lr)
+    plan = plan_between(job.settings.plan, problem, bounds.base_lr, bounds.max_lr)
     return replace(record, bounds=bounds, plan=plan, verification=found)
 
 
@@ -263,7 +263,8 @@ def _announce(job: Job, problem: Problem, record: RunRecord) -> None:
     say(text, quiet=job.quiet)
 
 
-def _plan(wishes: PlanConfig, problem: Problem, base_lr: float | None, max_lr: float | None) -> Plan | None:
+def plan_between(wishes: PlanConfig, problem: Problem, base_lr: float | None, max_lr: float | None) -> Plan | None:
+    """The plan between two bounds, None without them. Raises ConfigError if there can be none."""
     from clrtool.core.plan import make_plan
 
     if base_lr is None or max_lr is None:

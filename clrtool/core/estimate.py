@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Weights that both ends of a disk hold while a test runs, and room for its files and pictures.
+# Weights that a disk holds at once while a test runs, and room for its files and pictures.
 GENERATIONS, FILES = 2, 2**20
 
 
@@ -16,15 +16,18 @@ class Estimate:
         device: where it would run.
         parameters, trained: numbers in the model, and those of them that train.
         samples, heldout_samples, batch_size, iterations_per_epoch: the data.
+        start_lr, end_lr: ends of the sweep; None for one that the scout finds.
         scout: iterations of the scout, 0 where both ends of the sweep are given.
         sweep: iterations of the sweep of one seed.
         seeds: how many sweeps there are.
         evaluations: of one seed.
-        verify: iterations of ``--verify``, 0 without it.
+        verify, verify_evaluations: iterations and evaluations of ``--verify``, 0 without it.
         iteration_seconds, evaluation_seconds: as they were measured.
         timed: iterations that were.
         peak_bytes, memory_bytes: the most memory that these took, and what there is.
+        at_once: seeds that may be in the memory of the device together.
         checkpoint_bytes, free_bytes: of one checkpoint, and on the disk.
+        warnings: what may make the bounds mean something else than they seem to.
     """
 
     device: str
@@ -34,18 +37,23 @@ class Estimate:
     heldout_samples: int
     batch_size: int
     iterations_per_epoch: int
+    start_lr: float | None
+    end_lr: float | None
     scout: int
     sweep: int
     seeds: int
     evaluations: int
     verify: int
+    verify_evaluations: int
     iteration_seconds: float
     evaluation_seconds: float
     timed: int
     peak_bytes: int
     memory_bytes: int
+    at_once: int
     checkpoint_bytes: int
     free_bytes: int
+    warnings: tuple[str, ...]
 
     @property
     def iterations(self) -> int:
@@ -60,7 +68,8 @@ class Estimate:
     @property
     def seconds(self) -> float:
         """Training and evaluations, without what it takes to load torch and the data."""
-        return self.iterations * self.iteration_seconds + self.seeds * self.evaluations * self.evaluation_seconds
+        evaluations = self.seeds * self.evaluations + self.verify_evaluations
+        return self.iterations * self.iteration_seconds + evaluations * self.evaluation_seconds
 
     @property
     def disk_bytes(self) -> int:

@@ -118,7 +118,8 @@ def _in_parts(problem: Problem, micro_batches: int | None) -> Problem:
     size = -(-problem.batch_size // micro_batches)
     warning = (
         f"Out of memory: batches of {problem.batch_size} were taken in {micro_batches} micro-batches of {size}, which "
-        f"is the same step, but batch norm sees {size} samples at a time."
+        f"is the same step, but batch norm sees {size} samples at a time: training.micro_batches={micro_batches} does "
+        "so from the start."
     )
     training = problem.training.model_copy(update={"micro_batches": micro_batches})
     return replace(problem, training=training, warnings=(warning,))

@@ -2,48 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shutil
 import statistics
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor
+import torch
 
 from clrtool.config import RangeTestConfig
 from clrtool.core.estimate import Estimate
+from clrtool.core.plan import Plan
+from clrtool.core.verification import FIRST, SECOND
 from clrtool.engine.learner import Learner
 from clrtool.engine.machine import memory_use
 from clrtool.engine.problem import Problem
+from clrtool.engine.stages import plain
+from clrtool.engine.sweep import longest_sweep
+from clrtool.engine.verify import trial_iterations
 
 # Steps that are timed: so many at once, at the most, and for how long. The first two begin slowly.
 AT_ONCE, MOST, SECONDS, WARM_UP = 5, 200, 1.0, 2
 # So small that no weight leaves its place, whatever the model.
 LR = 1e-9
+# Bytes of a number in a checkpoint, and numbers of an evaluation with what holds them together.
+NUMBER, POINT = 9, 7
 
 
-def estimate(problem: Problem, config: RangeTestConfig, folder: Path, *, verify: bool) -> Estimate:
+def estimate(problem: Problem, config: RangeTestConfig, folder: Path, plan: Plan | None = None) -> Estimate:
     """Take and time a few optimizer steps and one evaluation.
 
     Args:
         folder: of the run, whose disk has to hold its files; it need not be there.
-        verify: whether the short runs of ``--verify`` follow.
+        plan: what the short runs of ``--verify`` would follow; None without them.
 
     Raises:
         OutOfMemoryError: a batch does not fit.
     """
-    size, sweep = problem.sweep_size(config.sweep), config.sweep
-    open_ended = sweep.end_lr == "auto"
-    evaluations = problem.evaluations if sweep.evaluations == "auto" else sweep.evaluations
-    length = size.most if open_ended else size.iterations
+    size, (length, evaluations) = problem.sweep_size(config.sweep), longest_sweep(problem, config.sweep)
+    start_lr, end_lr = (None if lr == "auto" else lr for lr in (config.sweep.start_lr, config.sweep.end_lr))
+    trials = (0, 0) if plan is None else trial_iterations(problem, plan)
+    at_once = size.seeds if problem.device.type == "cuda" else 1  # where a step can be captured, that of all seeds is
     with problem.on_device():
         learner = Learner(problem, config.seed)
         timed, seconds = _step_seconds(learner)
         begin = time.perf_counter()
         learner.evaluate()
         evaluation = time.perf_counter() - begin
-        checkpoint = sum(tensor.nbytes for tensor in _tensors(learner.state()))
+        weights = _saved_bytes(learner)
     peak, memory = memory_use(problem.device)
     parameters = list(learner.model.parameters())
     return Estimate(
@@ -54,18 +61,23 @@ def estimate(problem: Problem, config: RangeTestConfig, folder: Path, *, verify:
         heldout_samples=len(problem.heldout),
         batch_size=problem.batch_size,
         iterations_per_epoch=problem.iterations_per_epoch,
-        scout=size.scout if "auto" in (sweep.start_lr, sweep.end_lr) else 0,
+        start_lr=start_lr,
+        end_lr=end_lr,
+        scout=size.scout if start_lr is None or end_lr is None else 0,
         sweep=length,
         seeds=size.seeds,
-        evaluations=1 + min(length, evaluations * (2 if open_ended else 1)),
-        verify=round(problem.plan_epochs * problem.iterations_per_epoch) if verify else 0,
+        evaluations=evaluations,
+        verify=FIRST * trials[0] + SECOND * trials[1],
+        verify_evaluations=0 if plan is None else FIRST + SECOND,
         iteration_seconds=seconds,
         evaluation_seconds=evaluation,
         timed=timed,
         peak_bytes=peak,
         memory_bytes=memory,
-        checkpoint_bytes=checkpoint,
-        free_bytes=shutil.disk_usage(next(each for each in folder.absolute().parents if each.is_dir())).free,
+        at_once=at_once,
+        checkpoint_bytes=at_once * weights + NUMBER * size.seeds * (length + POINT * evaluations),
+        free_bytes=_free_bytes(folder),
+        warnings=problem.warnings,
     )
 
 
@@ -80,13 +92,15 @@ def _step_seconds(learner: Learner) -> tuple[int, float]:
     return len(times) * AT_ONCE, statistics.median(times) / AT_ONCE
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
-    """Every tensor in what a checkpoint holds."""
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, Mapping):
-        for each in values.values():
-            yield from _tensors(each)
-    elif isinstance(values, list | tuple):
-        for each in values:
-            yield from _tensors(each)
+def _saved_bytes(learner: Learner) -> int:
+    """What weights, statistics and optimizer take in a file; none where they cannot be saved, as in a range test."""
+    content = io.BytesIO()
+    with contextlib.suppress(TypeError):
+        torch.save(plain(learner.state(), "state"), content)
+    return content.tell()
+
+
+def _free_bytes(folder: Path) -> int:
+    """Room on the disk of a folder that need not be there."""
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
+    return shutil.disk_usage(there).free

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import torch
 
 ONE_INDEX = "install both from one index: pip install --force-reinstall torch torchvision"
+# Compute capability from which tensor cores take a precision: CUDA C++ Programming Guide, table of arithmetic.
+TENSOR_CORES = {"fp16": (7, 0), "bf16": (8, 0), "tf32": (8, 0)}
 # Through it the workers of a DataLoader hand over their batches. A container gets 64 MB of it unless it is told
 # otherwise, and a worker that fills it is killed.
 _SHM = Path("/dev/shm")  # noqa: S108 (only its size is read)  # nosec B108 # only its size is read
@@ -43,11 +45,16 @@ def processor() -> str:
 
 @dataclass(frozen=True)
 class Gpu:
-    """A CUDA device that has computed something."""
+    """A CUDA device that has computed something.
+
+    Args:
+        fast: values of ``precision`` that its tensor cores compute.
+    """
 
     name: str
     memory_bytes: int
     free_bytes: int
+    fast: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,8 @@ def _gpus(faults: list[str], notes: list[str]) -> list[Gpu]:
         there = torch.cuda.is_available()
     notes += [" ".join(str(each.message).split()) for each in caught]
     if torch.version.cuda and not there:
-        notes.append(f"torch is built for CUDA {torch.version.cuda} and finds no GPU: rangetest runs on the CPU")
+        found = f"torch is built for CUDA {torch.version.cuda} and finds no GPU: rangetest runs on the CPU"
+        notes.append(f"{found}; where there is a GPU, nvidia-smi tells whether its driver runs")
     gpus = []
     for index in range(torch.cuda.device_count() if there else 0):
         try:
@@ -158,7 +166,9 @@ def _gpu(index: int) -> Gpu:
 
     torch.ones(1, device=f"cuda:{index}").add(1).item()
     free, total = torch.cuda.mem_get_info(index)
-    return Gpu(torch.cuda.get_device_name(index), total, free)
+    capability = torch.cuda.get_device_capability(index)
+    fast = tuple(name for name, since in TENSOR_CORES.items() if capability >= since)
+    return Gpu(torch.cuda.get_device_name(index), total, free, fast)
 
 
 def memory_bytes() -> tuple[int | None, int | None]:

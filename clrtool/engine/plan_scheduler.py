@@ -69,7 +69,9 @@ class PlanScheduler(LRScheduler):
         if self.last_epoch > self.plan.iterations and not self._warned:
             self._warned = True
             warnings.warn(
-                f"the plan ended after {self.plan.iterations:,} iterations: its last value is held", stacklevel=3
+                f"the plan ended after {self.plan.iterations:,} iterations: its last value is held; for a longer one: "
+                "clrtool plan RUN --epochs N",
+                stacklevel=3,
             )
         lr, momentum = self._values()
         if momentum is not None:

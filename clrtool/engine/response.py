@@ -32,7 +32,7 @@ def response_warning(problem: Problem) -> str | None:
     name = problem.make_optimizer.name
     return (
         f"optimizer: a step of {name} at {HIGH / LOW:g} times the learning rate is {ratio:.3g} times as long: "
-        "it does not follow the learning rate, so the bounds mean little. Try SGD, Adam or AdamW."
+        "it does not follow the learning rate, so the bounds mean little. Try SGD, Adam or AdamW: optimizer.name=AdamW"
     )
 
 

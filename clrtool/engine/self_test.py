@@ -11,13 +11,14 @@ import torch
 from clrtool.config import RangeTestConfig
 from clrtool.core.curve import Point
 from clrtool.engine.build import build_problem
+from clrtool.engine.machine import ONE_INDEX
 from clrtool.engine.sweep import run_range_test
 
 # Half a second on two cores; ten classes, so that an accuracy of one half is no chance.
 CONFIG = {
     "model": {"name": "convnet", "args": {"channels": [8, 16]}},
     "data": {"name": "digits", "batch_size": 32},
-    "sweep": {"start_lr": 1e-3, "end_lr": 0.3, "epochs": 4, "evaluations": 8, "seeds": 1},
+    "sweep": {"start_lr": 1e-3, "end_lr": 0.3, "epochs": 4, "evaluations": 22, "seeds": 1},
 }
 LEARNED = 0.5
 # A machine that is busy shows what it has come to by then.
@@ -32,14 +33,16 @@ class SelfTest:
         device: where it ran.
         seconds: how long it took.
         iterations: optimizer steps that were taken.
+        per_second: those of them a second, without evaluations; None where it did not come to its end.
         accuracy: the best on the held-out set.
         engine: how the steps were run; empty where it did not come to its end.
-        fault: why it failed, None where it passed.
+        fault: why it failed and what to do; None where it passed.
     """
 
     device: str
     seconds: float
     iterations: int = 0
+    per_second: float | None = None
     accuracy: float = 0.0
     engine: str = ""
     fault: str | None = None
@@ -52,7 +55,7 @@ class _TimeOver(Exception):  # noqa: N818 (it is none)
 def self_test(device: str) -> SelfTest:
     """Run a short range test; whatever goes wrong in it is a fault of the device and nothing else's."""
     begin, points = time.perf_counter(), list[Point]()
-    config, engine, fault = RangeTestConfig.model_validate(CONFIG), "", None
+    config, engine, rate, fault = RangeTestConfig.model_validate(CONFIG), "", None, None
 
     def on_point(seed: int, point: Point) -> None:  # noqa: ARG001
         points.append(point)
@@ -60,7 +63,8 @@ def self_test(device: str) -> SelfTest:
             raise _TimeOver
 
     try:
-        engine = run_range_test(build_problem(config, device=device), config.sweep, on_point=on_point).engine
+        record = run_range_test(build_problem(config, device=device), config.sweep, on_point=on_point)
+        engine, rate = record.engine, record.iterations / (record.train_seconds or math.inf)
     except _TimeOver:
         pass
     except Exception as error:  # noqa: BLE001 (a driver fails in ways of its own, and the report goes on)
@@ -68,7 +72,10 @@ def self_test(device: str) -> SelfTest:
     best = max((point.metric for point in points if math.isfinite(point.metric)), default=0.0)
     if engine and best < LEARNED:
         fault = f"it does not learn: an accuracy of {best:.2f} at the most"
-    return SelfTest(device, time.perf_counter() - begin, points[-1].iteration if points else 0, best, engine, fault)
+    if fault:
+        fault += f"; {ONE_INDEX if device == 'cpu' else 'rangetest --device cpu does without it'}"
+    taken = points[-1].iteration if points else 0
+    return SelfTest(device, time.perf_counter() - begin, taken, rate, best, engine, fault)
 
 
 def devices() -> list[str]:

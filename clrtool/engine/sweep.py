@@ -91,8 +91,7 @@ class _Swept(NamedTuple):
 
 def _sweep_all(problem: Problem, config: SweepConfig, seed: int, stages: Stages, on_point: OnPoint) -> _Swept:
     """Scout, sweep; sweep again, lower, if everything broke at once; sweep a third seed, if there is room for it."""
-    size = problem.sweep_size(config)
-    evaluations = problem.evaluations if config.evaluations == "auto" else config.evaluations
+    size, evaluations = problem.sweep_size(config), _evaluations(problem, config)
 
     def sweep(path: _Path, first: int, last: int) -> tuple[list[Curve], str]:
         return _sweep_seeds(problem, path, range(seed + first, seed + last), stages, on_point)
@@ -104,17 +103,32 @@ def _sweep_all(problem: Problem, config: SweepConfig, seed: int, stages: Stages,
     curves, engine = sweep(path, 0, size.seeds)
     if config.start_lr == "auto" and _broke_at_once(curves, problem):
         spent += _iterations(curves)
-        warnings = (f"From {path.lrs[0]:.2g} up everything broke at once: swept again, lower.",)
+        lower = ends.start_lr / LOWER
+        broke = f"From {path.lrs[0]:.2g} up everything broke at once, and it was swept again, lower"
+        warnings = (f"{broke}: sweep.start_lr={lower:.2g} begins there.",)
         end_lr = LOWER * ends.start_lr if config.end_lr == "auto" else ends.end_lr
-        path = _Path.of(config, Scout(ends.start_lr / LOWER, end_lr, 0), size, evaluations)
+        path = _Path.of(config, Scout(lower, end_lr, 0), size, evaluations)
         curves, engine = sweep(path, 0, size.seeds)
     left = size.run - spent - _iterations(curves)
     longest = max(int(curve.iteration[-1]) for curve in curves)
     if config.seeds == "auto" and len(curves) < SEEDS and left >= SPARE * longest:
         curves += sweep(path.until(left), len(curves), SEEDS)[0]
     if path.steps(curves) > path.planned:
-        warnings += (f"Nothing had broken at {path.lrs[path.planned - 1]:.2g}: the sweep went on.",)
+        planned, reached = path.lrs[path.planned - 1], path.lrs[path.steps(curves) - 1]
+        warnings += (
+            f"Nothing had broken at {planned:.2g}, and the sweep went on: sweep.end_lr={reached:.2g} plans for that.",
+        )
     return _Swept(path, curves, engine, ends.iterations, spent, warnings)
+
+
+def longest_sweep(problem: Problem, config: SweepConfig) -> tuple[int, int]:
+    """Iterations and evaluations of the sweep of one seed at the most, whatever its ends."""
+    path = _Path.of(config, Scout(1.0, 2.0, 0), problem.sweep_size(config), _evaluations(problem, config))
+    return len(path.lrs), len(path.stops)
+
+
+def _evaluations(problem: Problem, config: SweepConfig) -> int:
+    return problem.evaluations if config.evaluations == "auto" else config.evaluations
 
 
 def _iterations(curves: Sequence[Curve]) -> int:

@@ -48,6 +48,8 @@ def _machine_rows(machine: Mapping[str, Any]) -> Iterator[Row]:
     for index, gpu in enumerate(machine["gpus"]):
         sizes = f"{_size(gpu['memory_bytes'])}, {_size(gpu['free_bytes'])} of it free"
         yield f"cuda:{index}", f"{gpu['name']} with {sizes}; CUDA {machine['cuda']}"
+        fast = " and ".join(gpu["fast"]) or "none but fp32"
+        yield "", f"precision that is fast there: {fast}"
     threads = "" if machine["threads"] is None else f"; torch uses {count(machine['threads'], 'thread')}"
     yield "cpu", f"{count(machine['cores'], 'core')}{threads}"
     yield "memory", f"{_size(machine['memory_bytes'])}, {_size(machine['available_bytes'])} of it available"
@@ -63,7 +65,8 @@ def _tested(test: Mapping[str, Any]) -> Row:
     done = f"{count(test['iterations'], 'iteration')}, accuracy {test['accuracy']:.2f}"
     if not test["engine"]:
         return name, f"not finished after {test['seconds']:.1f} s, for the device is busy or slow: {done}"
-    return name, f"passed in {test['seconds']:.1f} s: {done}, steps {test['engine']}"
+    rate = f"{test['per_second']:,.0f} a second"
+    return name, f"passed in {test['seconds']:.1f} s: {done}, {rate}, steps {test['engine']}"
 
 
 def _size(size: int | None) -> str:

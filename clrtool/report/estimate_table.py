@@ -34,17 +34,33 @@ def _rows(found: Estimate, folder: str) -> Iterator[tuple[str, str]]:
     yield "model", f"{count(found.parameters, 'parameter')}{frozen}, on {found.device}"
     batches = f"batches of {found.batch_size:,}, {count(found.iterations_per_epoch, 'iteration')} an epoch"
     yield "data", f"{found.samples:,} samples in {batches}; {found.heldout_samples:,} held out"
-    scout = f"a scout of {count(found.scout, 'iteration')}, then " if found.scout else ""
-    yield "sweep", f"{scout}{count(found.seeds, 'seed')} x {count(found.sweep, 'iteration')} at the most"
-    yield "", f"up to {count(found.evaluations, 'evaluation')} a seed"
+    yield "sweep", _ends(found)
+    yield "", f"{count(found.seeds, 'seed')} x {_most(found.sweep, found.evaluations)}"
     if found.verify:
-        yield "verify", f"short runs of {count(found.verify, 'iteration')} together"
+        yield "verify", f"short runs of {_most(found.verify, found.verify_evaluations)} together"
+    yield "in all", f"{count(found.iterations, 'iteration')} at the most, {found.epochs:.3g} epochs"
     timed = f"{_seconds(found.iteration_seconds)} an iteration, {_seconds(found.evaluation_seconds)} an evaluation"
-    yield "time", f"{_seconds(found.seconds)} at the most, for {found.epochs:.3g} epochs in all"
-    yield "", f"{timed}, measured over {count(found.timed, 'iteration')}"
-    yield "memory", f"{_size(found.peak_bytes)} of {_size(found.memory_bytes)} at the peak of these"
-    yield "disk", f"{_size(found.disk_bytes)} while it runs, {_size(found.free_bytes)} free"
+    yield "time", f"{_seconds(found.seconds)} at the most: {timed}, over {count(found.timed, 'iteration')}"
+    together = f", up to {found.at_once} times that where all seeds train at once" if found.at_once > 1 else ""
+    yield "memory", f"{_size(found.peak_bytes)} of {_size(found.memory_bytes)} at the peak of these{together}"
+    short = "; too little: another disk with -o DIR" if found.disk_bytes > found.free_bytes else ""
+    yield "disk", f"{_size(found.disk_bytes)} while it runs, {_size(found.free_bytes)} free{short}"
     yield "folder", folder
+    yield from (("warning", warning) for warning in found.warnings)
+
+
+def _ends(found: Estimate) -> str:
+    """Where the learning rate goes, as far as that is known before."""
+    ends = {"start_lr": found.start_lr, "end_lr": found.end_lr}
+    scouted = " and ".join(name for name, lr in ends.items() if lr is None)
+    given = "".join(f", {name} is {lr:.3g}" for name, lr in ends.items() if lr is not None)
+    if not scouted:
+        return f"from {found.start_lr:.3g} to {found.end_lr:.3g}"
+    return f"a scout of {count(found.scout, 'iteration')} at the most finds {scouted}{given}"
+
+
+def _most(iterations: int, evaluations: int) -> str:
+    return f"{count(iterations, 'iteration')} and {count(evaluations, 'evaluation')}"
 
 
 def _seconds(seconds: float) -> str:

@@ -43,6 +43,9 @@ def test_files_are_completed_by_their_endings_and_folders_always(tmp_path, monke
         (tmp_path / name).touch()
     assert configs("mi") == ["mine.yaml"]
     assert configs("more/") == ["more/digits.yaml"]
-    assert configs("mo") == ["more/"]
+    (tmp_path / "mock.yaml").touch()
+    (tmp_path / ".hidden.yaml").touch()
+    assert configs("mo") == ["more/", "mock.yaml"]
+    assert configs("mor") == [], "a shell completes it by itself, without a space behind"
     assert runs("more/p") == ["more/plan.json"]
     assert configs("none/") == []

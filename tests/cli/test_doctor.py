@@ -61,6 +61,7 @@ def test_a_range_test_of_the_digits_shows_that_a_device_computes_and_learns(cli)
         assert each["fault"] is None
         too_slow = each["seconds"] > self_test.SECONDS
         assert too_slow or (each["iterations"] == 4 * 44 and each["accuracy"] > 0.5)
+        assert too_slow or each["per_second"] * each["seconds"] > each["iterations"], "the seconds hold more than steps"
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,7 @@ def test_a_device_that_fails_its_test_is_a_fault_and_the_rest_is_shown(cli, monk
     result = cli("doctor")
     assert result.code == 4
     assert message in result.err
+    assert "install both from one index" in result.err
     assert "shared memory" in result.out
     assert "self-test cpu" in result.out
 
@@ -215,7 +217,7 @@ def gpus(monkeypatch):
     def compute(index):
         if index == 1:
             raise torch.OutOfMemoryError("CUDA error: out of memory\nand a stack")
-        return machine.Gpu("NVIDIA [H100]", 80 * 2**30, 2**30)
+        return machine.Gpu("NVIDIA [H100]", 80 * 2**30, 2**30, ("fp16", "bf16"))
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -227,6 +229,7 @@ def test_a_gpu_that_computes_is_told_with_its_memory_and_one_that_does_not_is_a_
     result = cli("doctor", "--quick")
     assert result.code == 4
     assert "NVIDIA [H100] with 80.0 GiB, 1.0 GiB of it free; CUDA 12.8" in result.out
+    assert "precision that is fast there: fp16 and bf16" in result.out
     assert "cuda:1 does not compute: CUDA error: out of memory; " in result.err
     assert "and a stack" not in result.err
 
