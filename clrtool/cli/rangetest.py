@@ -19,6 +19,7 @@ from clrtool.cli.console import Plain, draw, say, show
 from clrtool.cli.dry_run import dry_run
 from clrtool.cli.keep import Keeper
 from clrtool.cli.measure import CHECKPOINTS, Job, is_complete, measure
+from clrtool.cli.ranks import check_seat, find_seat, follow, joined
 from clrtool.cli.signals import Signals
 from clrtool.errors import Interrupted
 
@@ -94,6 +95,8 @@ def rangetest(
     Example: clrtool rangetest digits sweep.epochs=2 --seeds 5 -o runs/short
 
     In CI: clrtool rangetest mine.yaml --check mine.bounds.json
+
+    On several GPUs: torchrun --nproc-per-node 4 -m clrtool rangetest mine.yaml; data.batch_size is that of all.
     """
     from clrtool.config_file import find_config, run_name
 
@@ -107,12 +110,31 @@ def rangetest(
         dry_run(job, path, wishes, verify=verify, as_json=as_json)
         return
     keeper = Keeper(job, write, check, tolerance, [config, *wishes])
-    keeper.before()
-    record = _run(job, path, wishes, verify=verify)
-    _show(record, job, as_json=as_json)
-    keeper.after(record)
-    if record.bounds.verdict.word == "inconclusive":
-        raise typer.Exit(INCONCLUSIVE)
+    with _together(job, path, wishes, verify=verify) as leads:
+        if not leads:
+            return
+        keeper.before()
+        record = _run(job, path, wishes, verify=verify)
+        _show(record, job, as_json=as_json)
+        keeper.after(record)
+        if record.bounds.verdict.word == "inconclusive":
+            raise typer.Exit(INCONCLUSIVE)
+
+
+@contextlib.contextmanager
+def _together(job: Job, path: Path, wishes: Sequence[str], *, verify: bool) -> Iterator[bool]:
+    """Whether this process measures and shows: the only one does, or the first of those that torchrun has started."""
+    if (seat := find_seat()) is None:
+        yield True
+        return
+    from clrtool.config_file import located
+
+    with located(path, wishes):
+        check_seat(seat, job, verify=verify)
+    with joined(job, seat) as ranks:
+        if seat.rank:
+            follow(job, ranks, path, wishes)
+        yield not seat.rank
 
 
 def _run(job: Job, path: Path, wishes: Sequence[str], *, verify: bool) -> RunRecord:
