@@ -35,7 +35,6 @@ from clrtool.cli.rangetest import (
     alone,
     make_job,
 )
-from clrtool.cli.ranks import check_alone
 from clrtool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,7 +90,6 @@ def compare(
     """
     from clrtool.config_file import find_config, located, run_name
 
-    check_alone("compare")
     path, wishes = find_config(config), overrides or ()
     folder = output or Path("runs") / f"{run_name(path)}-compare"
     job = make_job(path, wishes, folder, context.obj, device=device, allow_import=allow_import, download=download,

@@ -20,7 +20,7 @@ from clrtool.cli.init import init, schema
 from clrtool.cli.plan import plan
 from clrtool.cli.plot import plot
 from clrtool.cli.rangetest import rangetest
-from clrtool.cli.ranks import find_seat, hush
+from clrtool.cli.ranks import check_alone, find_seat, hush
 from clrtool.cli.signals import Signals
 from clrtool.errors import Interrupted, MachineError
 
@@ -47,11 +47,14 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 (it has been shown by then)
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """LR range test and schedule planner for PyTorch: two bounds from an accuracy curve, a plan in whole cycles."""
+    if context.invoked_subcommand == "compare":
+        check_alone("compare")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

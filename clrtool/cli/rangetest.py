@@ -19,7 +19,7 @@ from clrtool.cli.console import Plain, draw, say, show
 from clrtool.cli.dry_run import dry_run
 from clrtool.cli.keep import Keeper
 from clrtool.cli.measure import CHECKPOINTS, Job, is_complete, measure
-from clrtool.cli.ranks import check_seat, find_seat, follow, joined
+from clrtool.cli.ranks import leading
 from clrtool.cli.signals import Signals
 from clrtool.errors import Interrupted
 
@@ -102,39 +102,26 @@ def rangetest(
 
     path, quiet = find_config(config), quiet or as_json
     wishes = [*(overrides or ()), *([f"sweep.seeds={seeds}"] if seeds is not None else ())]
-    folder = output or Path("runs") / run_name(path)
-    job = make_job(path, wishes, folder, context.obj, device=device, allow_import=allow_import, download=download,
-                   deterministic=deterministic, every=checkpoint_every, on_oom=on_oom, fresh=fresh,
-                   quiet=quiet, plain=plain)  # fmt: skip
+    job = make_job(path, wishes, output or Path("runs") / run_name(path), context.obj, device=device,
+                   allow_import=allow_import, download=download, deterministic=deterministic, every=checkpoint_every,
+                   on_oom=on_oom, fresh=fresh, quiet=quiet, plain=plain)  # fmt: skip
     if dry:
         dry_run(job, path, wishes, verify=verify, as_json=as_json)
         return
     keeper = Keeper(job, write, check, tolerance, [config, *wishes])
-    with _together(job, path, wishes, verify=verify) as leads:
-        if not leads:
-            return
-        keeper.before()
-        record = _run(job, path, wishes, verify=verify)
-        _show(record, job, as_json=as_json)
-        keeper.after(record)
-        if record.bounds.verdict.word == "inconclusive":
-            raise typer.Exit(INCONCLUSIVE)
+    with leading(job, path, wishes, verify=verify) as leads:
+        if leads:
+            _lead(job, keeper, path, wishes, verify=verify, as_json=as_json)
 
 
-@contextlib.contextmanager
-def _together(job: Job, path: Path, wishes: Sequence[str], *, verify: bool) -> Iterator[bool]:
-    """Whether this process measures and shows: the only one does, or the first of those that torchrun has started."""
-    if (seat := find_seat()) is None:
-        yield True
-        return
-    from clrtool.config_file import located
-
-    with located(path, wishes):
-        check_seat(seat, job, verify=verify)
-    with joined(job, seat) as ranks:
-        if seat.rank:
-            follow(job, ranks, path, wishes)
-        yield not seat.rank
+def _lead(job: Job, keeper: Keeper, path: Path, wishes: Sequence[str], *, verify: bool, as_json: bool) -> None:
+    """Measure what is not measured yet, show it, and keep what is recommended."""
+    keeper.before()
+    record = _run(job, path, wishes, verify=verify)
+    _show(record, job, as_json=as_json)
+    keeper.after(record)
+    if record.bounds.verdict.word == "inconclusive":
+        raise typer.Exit(INCONCLUSIVE)
 
 
 def _run(job: Job, path: Path, wishes: Sequence[str], *, verify: bool) -> RunRecord:

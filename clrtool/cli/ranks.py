@@ -48,7 +48,7 @@ def hush() -> None:
     sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
 
 
-def check_seat(seat: Seat, job: Job, *, verify: bool) -> None:
+def _check(seat: Seat, job: Job, *, verify: bool) -> None:
     """Raise ConfigError for what does not go with several ranks."""
     size, world = job.settings.data.batch_size, seat.world
     if size % world:
@@ -79,7 +79,26 @@ def check_alone(command: str) -> None:
 
 
 @contextmanager
-def joined(job: Job, seat: Seat) -> Iterator[Group]:
+def leading(job: Job, path: Path, wishes: Sequence[str], *, verify: bool) -> Iterator[bool]:
+    """Whether this process measures and shows: the only one does, or the first of those that torchrun has started.
+
+    Every other one has trained with the first when this is entered.
+    """
+    if (seat := find_seat()) is None:
+        yield True
+        return
+    from clrtool.config_file import located
+
+    with located(path, wishes):
+        _check(seat, job, verify=verify)
+    with _joined(job, seat) as ranks:
+        if seat.rank:
+            _follow(job, ranks, path, wishes)
+        yield not seat.rank
+
+
+@contextmanager
+def _joined(job: Job, seat: Seat) -> Iterator[Group]:
     """Meet the other ranks, on the device of this one."""
     if job.source["deterministic"]:  # torch warns on every rank of what this asks for, and reads it when it is loaded
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -104,7 +123,7 @@ def joined(job: Job, seat: Seat) -> Iterator[Group]:
     ranks.end()
 
 
-def follow(job: Job, ranks: Group, path: Path, wishes: Sequence[str]) -> None:
+def _follow(job: Job, ranks: Group, path: Path, wishes: Sequence[str]) -> None:
     """What every rank but the first does: it trains when that says so."""
     from clrtool.config_file import located
     from clrtool.engine.build import build_problem
