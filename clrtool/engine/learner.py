@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from clrtool.engine.feed import Batch
 from clrtool.engine.generators import generator_states, restore_generators, seed_everything
 from clrtool.engine.imports import blamed_on
-from clrtool.engine.losses import counted
+from clrtool.engine.losses import counted, weighed
 from clrtool.engine.plan_scheduler import set_momentum
 from clrtool.engine.problem import Problem, run_model
 from clrtool.engine.samples import Inputs, Samples, parts_of
@@ -61,6 +61,7 @@ class Learner:
         self.scaler = torch.amp.GradScaler(problem.device.type, enabled=problem.precision == "fp16")
         self._batches: Iterator[Batch] = iter(())
         self._next = -1
+        self._count = weighed if problem.ranks.world > 1 else counted
         problem.ranks.seed_apart(seed)
 
     def train(self, iteration: int, lrs: Sequence[float], pause: Pause = never) -> list[float]:
@@ -141,16 +142,16 @@ class Learner:
     def backward(self, batch: Batch) -> Tensor:
         """Gradients of a batch, in micro-batches if there are any, and its loss."""
         self.optimizer.zero_grad()
-        size = number = counted(self.problem.loss, batch[1])
+        size = number = self._count(self.problem.loss, batch[1])
         ranks = self.problem.ranks
         if ranks.world > 1 and isinstance(number, Tensor):  # of the tokens that count one may have more than another
-            size = ranks.mean(number).clamp(min=1 / ranks.world)
+            size = ranks.mean(number).clamp(min=torch.finfo(torch.float32).tiny)
         loss: Tensor | None = None
         for inputs, targets in self._micro_batches(batch):
             with self.problem.autocast():
                 part = self.problem.loss(run_model(self.forward, inputs), targets).reshape(())
             if len(targets) < len(batch[1]) or size is not number:
-                part = part * (counted(self.problem.loss, targets) / size)
+                part = part * (self._count(self.problem.loss, targets) / size)
             self.scaler.scale(part).backward()  # type: ignore[no-untyped-call]
             loss = part.detach() if loss is None else loss + part.detach()
         assert loss is not None
@@ -187,7 +188,7 @@ class Learner:
             for start in range(share.start, share.stop, batch):
                 part = samples.take(slice(start, min(start + batch, share.stop)))
                 outputs = run_model(self.model, problem.train.preparation(part.inputs))
-                number = counted(problem.loss, part.targets)
+                number = self._count(problem.loss, part.targets)
                 loss = problem.loss(outputs, part.targets).reshape(()) * number
                 found.append(
                     (loss, number, *(problem.measure(outputs, part.targets) if problem.measure else (loss, number)))

@@ -122,6 +122,7 @@ def seated(monkeypatch, rank, world=2):
     ("words", "said"),
     [
         (["data.batch_size=33"], "'data.batch_size=33': data.batch_size = 33 is shared out over 2 ranks"),
+        (["--dry-run"], "clrtool rangetest --dry-run runs in one process, and torchrun has started 2"),
         (["--verify"], "--verify runs in one process: clrtool rangetest ... --verify afterwards"),
         (["training.compile=true"], "training.compile does not go with 2 ranks"),
         (["--on-oom", "accumulate"], "with 2 ranks give training.micro_batches=2"),

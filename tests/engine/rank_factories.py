@@ -45,6 +45,11 @@ def reader():
     return nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7)).double()
 
 
+def weighted():
+    """A loss whose classes weigh unequally, so that one rank's samples weigh more than another's."""
+    return nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.2], dtype=torch.float64))
+
+
 class Lame(nn.Module):
     """A model with a layer that is never used, and dropout."""
 
@@ -56,12 +61,13 @@ class Lame(nn.Module):
         return nn.functional.dropout(self.used(inputs.double()), 0.2, self.training)
 
 
-def build(data, model, ranks=ALONE, micro_batches=1):
+def build(data, model, ranks=ALONE, micro_batches=1, loss=None):
     name = "tests.engine.rank_factories:"
     config = RangeTestConfig.model_validate(
         {
             "model": {"factory": f"{name}{model}"},
             "data": {"factory": f"{name}{data}", "batch_size": 20},
+            "loss": {"factory": f"{name}{loss}"} if loss else "cross_entropy",
             "metric": "token_accuracy" if data == "tokens" else "accuracy",
             "training": {"micro_batches": micro_batches, "clip_norm": 1.0},
         }
@@ -81,6 +87,7 @@ def trained(problem):
 def main(rank):
     ranks = join(rank, 2, rank)
     both = {name: trained(build(*name.split(), ranks)) for name in ("values dense", "tokens reader")}
+    both["weighted"] = trained(build("values", "dense", ranks, loss="weighted"))
     both["parts"] = trained(build("values", "dense", ranks, micro_batches=3))
     lame = build("values", "Lame", ranks)
     states = ranks.gathered({"rank": rank, "pair": (rank, [0.5 * rank])})

@@ -35,10 +35,17 @@ def lone(world=2, rank=0):
     return Group(rank=rank, world=world, local_rank=rank, store=dist.HashStore())
 
 
-@pytest.mark.parametrize("name", ["values dense", "tokens reader", "parts"])
+ALONE_AS = {
+    "values dense": lambda: build("values", "dense"),
+    "tokens reader": lambda: build("tokens", "reader"),
+    "weighted": lambda: build("values", "dense", loss="weighted"),
+    "parts": lambda: build("values", "dense", micro_batches=3),
+}
+
+
+@pytest.mark.parametrize("name", ALONE_AS)
 def test_two_ranks_come_to_the_weights_of_one_process(pair, name):
-    problem = build("values", "dense", micro_batches=3) if name == "parts" else build(*name.split())
-    alone = trained(problem)
+    alone = trained(ALONE_AS[name]())
     for found in pair:
         for mine, theirs in zip(alone["weights"], found[name]["weights"], strict=True):
             np.testing.assert_allclose(theirs, mine, rtol=0, atol=1e-12)
@@ -48,7 +55,7 @@ def test_two_ranks_come_to_the_weights_of_one_process(pair, name):
 
 
 def test_all_ranks_have_the_same_numbers_to_the_last_bit(pair):
-    for name in ("values dense", "tokens reader", "parts", "lame"):
+    for name in (*ALONE_AS, "lame"):
         assert pair[0][name] == pair[1][name]
 
 
