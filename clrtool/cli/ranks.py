@@ -57,6 +57,8 @@ def _check(seat: Seat, job: Job, *, verify: bool) -> None:
             f"data.batch_size = {size} is shared out over {world} ranks, which must divide it: the nearest that fits "
             f"is {nearest}"
         )
+    if (device := job.source["device"]).startswith("cuda:"):
+        raise ConfigError(f"--device {device} is one device, and every rank takes its own: give --device cuda")
     if job.settings.training.compile:
         raise ConfigError(f"training.compile does not go with {world} ranks: leave it out, or run in one process")
     if verify:
@@ -104,12 +106,11 @@ def _joined(job: Job, seat: Seat) -> Iterator[Group]:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from clrtool.engine.ranks import device_of, join
 
-    device = device_of(job.source["device"], seat.local_rank)
+    ranks = join(*seat)
     if seat.rank:
         hush()
-    ranks = join(*seat)
-    job.source = {**job.source, "device": device, "ranks": ranks}
     try:
+        job.source = {**job.source, "device": device_of(job.source["device"], seat.local_rank), "ranks": ranks}
         yield ranks
     except typer.Exit:
         ranks.end()

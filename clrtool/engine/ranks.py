@@ -294,11 +294,8 @@ def device_of(name: str, local_rank: int) -> str:
     """The device of a rank: its own GPU of its machine, or the CPU.
 
     Raises:
-        ConfigError: one device was given for all.
         MachineError: the machine has fewer GPUs than ranks.
     """
-    if name.startswith("cuda:"):
-        raise ConfigError(f"--device {name} is one device, and every rank takes its own: give --device cuda")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if name in ("auto", "cuda") and local_rank >= torch.cuda.device_count():

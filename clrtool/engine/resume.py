@@ -104,6 +104,7 @@ def _others(saved: Mapping[str, Any], about: Mapping[str, Any]) -> str:
 
 def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What to say of a test that goes on in another environment."""
+    before, now = ({"ranks": 1, **each} for each in (before, now))
     changed = [f"{name} was {before.get(name)} and is {now[name]}" for name in now if before.get(name) != now[name]]
     return [f"Interrupted and resumed where {'; '.join(changed)}: equal up to rounding."] if changed else []
 

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ from torch import distributed as dist
 from torch import nn
 
 from clrtool.engine.build import build_problem
+from clrtool.engine.checkpoint import CheckpointFolder
 from clrtool.engine.generators import seed_everything
 from clrtool.engine.ranks import ALONE, Group, device_of, seen_by_batch_norm, synced
-from clrtool.errors import ConfigError
+from clrtool.engine.resume import open_stages
+from clrtool.engine.stages import NoRequests
+from clrtool.errors import ConfigError, MachineError
 from tests.engine.problems import digits
 from tests.engine.rank_factories import build, trained
 from tests.ranks import ended, start
@@ -148,7 +152,26 @@ def test_ranks_that_read_other_data_are_refused():
         digits(ranks=Other(rank=0, world=2, local_rank=0, store=dist.HashStore()))
 
 
-def test_one_device_for_all_ranks_is_refused():
-    with pytest.raises(ConfigError, match="every rank takes its own"):
-        device_of("cuda:1", 0)
-    assert device_of("cpu", 3) == "cpu"
+def test_each_rank_has_a_gpu_of_its_own_or_is_told_that_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [device_of(name, 1) for name in ("auto", "cuda", "cpu")] == ["cuda:1", "cuda:1", "cpu"]
+    with pytest.raises(MachineError, match="rank 2 of this machine finds 2 CUDA devices"):
+        device_of("auto", 2)
+
+
+def test_a_run_that_goes_on_with_another_number_of_ranks_says_so(tmp_path):
+    """Without batch norm or dropout it is the same test, up to rounding."""
+
+    class First(Group):
+        def from_first(self, values):
+            return values
+
+    folder = CheckpointFolder(tmp_path)
+    open_stages(folder, digits(), "hash", NoRequests(), 0)[0].finish(("scout", (1e-3, 1.0, 9)))
+    now = replace(digits(), ranks=First(rank=0, world=2, local_rank=0, store=dist.HashStore(), matters=False))
+    stages, text = open_stages(folder, now, "hash", NoRequests(), 0)
+    assert "resumed with 1 stage finished" in text
+    assert any("ranks was 1 and is 2" in warning for warning in stages.warnings)
+    with pytest.raises(ConfigError, match="was begun with 1 rank, and there are 2 now"):
+        open_stages(folder, replace(now, ranks=lone()), "hash", NoRequests(), 0)
