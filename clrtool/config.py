@@ -17,8 +17,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -229,6 +231,7 @@ class TrainingConfig(_Tree):
         layout: of images in memory; auto is channels_last for convolutions.
         compile: whether torch.compile is used.
         fast: whether a GPU may run the whole step as one CUDA graph.
+        sync_batch_norm: whether batch norm sees the batches of all GPUs, where several train together.
     """
 
     micro_batches: Annotated[int, Field(ge=1, le=10**6)] = 1
@@ -237,6 +240,12 @@ class TrainingConfig(_Tree):
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
     compile: bool = False
     fast: bool = True
+    sync_batch_norm: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_new(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Every value but those that are younger than the hashes of older configs, where they say nothing."""
+        return {name: value for name, value in as_usual(self).items() if name != "sync_batch_norm" or value}
 
 
 class SweepConfig(_Tree):

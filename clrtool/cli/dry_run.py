@@ -14,6 +14,7 @@ import typer
 
 from clrtool.cli.console import say, show
 from clrtool.cli.measure import SWEEP, Job, is_complete, plan_between
+from clrtool.cli.ranks import check_alone
 from clrtool.errors import ConfigError, MachineError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def dry_run(job: Job, path: Path, wishes: Sequence[str], *, verify: bool, as_jso
         path, wishes: the config and the overrides, which an error names.
         verify: whether ``--verify`` was asked for.
     """
+    check_alone("rangetest --dry-run")
     from clrtool.config_file import located
     from clrtool.report.estimate_table import estimate_table
 

@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import clrtool
+from clrtool.cli.codes import INTERNAL, exit_code
 from clrtool.cli.compare import compare
 from clrtool.cli.console import say
 from clrtool.cli.doctor import doctor
@@ -19,12 +20,11 @@ from clrtool.cli.init import init, schema
 from clrtool.cli.plan import plan
 from clrtool.cli.plot import plot
 from clrtool.cli.rangetest import rangetest
+from clrtool.cli.ranks import check_alone, find_seat, hush
 from clrtool.cli.signals import Signals
-from clrtool.errors import BusyError, ConfigError, Interrupted, MachineError
+from clrtool.errors import Interrupted, MachineError
 
-INTERNAL, SIGNALLED = 70, 128
-# The first kind that an error is of decides.
-CODES = {ConfigError: 2, BusyError: 75, MachineError: 4, OSError: 4, BaseException: INTERNAL}
+SIGNALLED = 128
 
 app = typer.Typer(
     name="clrtool",
@@ -47,29 +47,35 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 (it has been shown by then)
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """LR range test and schedule planner for PyTorch: two bounds from an accuracy curve, a plan in whole cycles."""
+    if context.invoked_subcommand == "compare":
+        check_alone("compare")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit. CLRTOOL_DEBUG=1 shows the traceback of an error."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115, PTH123
+    if (seat := find_seat()) is not None and seat.local_rank:
+        hush()
     signals = Signals()
     try:
         with signals:
             app(args=words, obj=signals)
     except (Interrupted, Exception) as error:  # noqa: BLE001 (a bug must end in code 70, for CI takes 1 for drift)
-        if signals.stop is not None and not isinstance(error, MachineError | OSError):
-            _end(signals.stop, words)  # whatever it became on its way out of an import that it broke off
+        stop = error.signum if isinstance(error, Interrupted) else signals.stop  # it may have come to another rank
+        if stop is not None and not isinstance(error, MachineError | OSError):
+            _end(stop, words)  # whatever it became on its way out of an import that it broke off
         if isinstance(error, OSError):
             _silence_stdout()
         if isinstance(error, BrokenPipeError):
             sys.exit(0)  # the reader has gone, as in `clrtool plan ... | head`
-        _fail(error, next(code for kind, code in CODES.items() if isinstance(error, kind)), words)
+        _fail(error, exit_code(error), words)
     sys.exit(0)
 
 

@@ -160,6 +160,8 @@ def _measure(job: Job, record: RunRecord | None, parts: int | None, *, verify: b
     from clrtool.engine.build import build_problem
     from clrtool.report.run import remove_pictures, write_run
 
+    if (ranks := job.source.get("ranks")) is not None:
+        ranks.begin(parts)
     problem = build_problem(job.settings, **job.source, micro_batches=parts)
     if record is not None:
         _check_data(job, record, problem.data_sha256)
@@ -222,7 +224,7 @@ def _sweep(job: Job, problem: Problem) -> RunRecord:
         sweep=sweep,
         bounds=bounds,
         plan=plan_between(settings.plan, problem, bounds.base_lr, bounds.max_lr),
-        environment=environment(problem.device) | {"deterministic": problem.deterministic},
+        environment=environment(problem.device) | problem.ranks.facts | {"deterministic": problem.deterministic},
         config_sha256=settings.sha256(),
         data_sha256=problem.data_sha256,
         sources=problem.sources,

@@ -19,6 +19,7 @@ from clrtool.cli.console import Plain, draw, say, show
 from clrtool.cli.dry_run import dry_run
 from clrtool.cli.keep import Keeper
 from clrtool.cli.measure import CHECKPOINTS, Job, is_complete, measure
+from clrtool.cli.ranks import leading
 from clrtool.cli.signals import Signals
 from clrtool.errors import Interrupted
 
@@ -94,19 +95,27 @@ def rangetest(
     Example: clrtool rangetest digits sweep.epochs=2 --seeds 5 -o runs/short
 
     In CI: clrtool rangetest mine.yaml --check mine.bounds.json
+
+    On several GPUs: torchrun --nproc-per-node 4 -m clrtool rangetest mine.yaml; data.batch_size is that of all.
     """
     from clrtool.config_file import find_config, run_name
 
     path, quiet = find_config(config), quiet or as_json
     wishes = [*(overrides or ()), *([f"sweep.seeds={seeds}"] if seeds is not None else ())]
-    folder = output or Path("runs") / run_name(path)
-    job = make_job(path, wishes, folder, context.obj, device=device, allow_import=allow_import, download=download,
-                   deterministic=deterministic, every=checkpoint_every, on_oom=on_oom, fresh=fresh,
-                   quiet=quiet, plain=plain)  # fmt: skip
+    job = make_job(path, wishes, output or Path("runs") / run_name(path), context.obj, device=device,
+                   allow_import=allow_import, download=download, deterministic=deterministic, every=checkpoint_every,
+                   on_oom=on_oom, fresh=fresh, quiet=quiet, plain=plain)  # fmt: skip
     if dry:
         dry_run(job, path, wishes, verify=verify, as_json=as_json)
         return
     keeper = Keeper(job, write, check, tolerance, [config, *wishes])
+    with leading(job, path, wishes, verify=verify) as leads:
+        if leads:
+            _lead(job, keeper, path, wishes, verify=verify, as_json=as_json)
+
+
+def _lead(job: Job, keeper: Keeper, path: Path, wishes: Sequence[str], *, verify: bool, as_json: bool) -> None:
+    """Measure what is not measured yet, show it, and keep what is recommended."""
     keeper.before()
     record = _run(job, path, wishes, verify=verify)
     _show(record, job, as_json=as_json)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from clrtool.errors import Interrupted
+from clrtool.errors import Interrupted, OutOfMemoryError
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -45,12 +45,14 @@ class Signals:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let what runs inside come to a good end before it is interrupted."""
+        """Let what runs inside come to a good end before it is interrupted, or to an error that says more."""
         self._deferred = True
         try:
             yield
-        finally:
+        except OutOfMemoryError:  # it may be tried in another way
             self._deferred = False
+            raise
+        self._deferred = False
         if self.stop is not None:
             raise Interrupted(self.stop)
 

@@ -19,21 +19,27 @@ from clrtool.config import ModelConfig, RangeTestConfig
 from clrtool.engine.data import Data, load_data
 from clrtool.engine.evaluations import evaluation_budget
 from clrtool.engine.feed import Streamed
-from clrtool.engine.imports import FactoryImport, blamed_on, call, import_factory
+from clrtool.engine.generators import generator_states
+from clrtool.engine.imports import blamed_on, call, import_factory
+from clrtool.engine.lazy import Stream
 from clrtool.engine.learner import Learner
 from clrtool.engine.losses import Criterion, make_loss, make_measure
 from clrtool.engine.machine import memory_of
 from clrtool.engine.models import MODELS
 from clrtool.engine.optimizers import describe_groups, make_optimizer_recipe
-from clrtool.engine.problem import Problem, find_device, run_model
+from clrtool.engine.problem import Problem, environment, find_device, run_model
+from clrtool.engine.ranks import ALONE, Group, Ranks, seen_by_batch_norm, synced
 from clrtool.engine.response import response_warning
 from clrtool.engine.samples import Samples, Task, map_inputs, parts_of, take
 from clrtool.engine.weights import with_weights
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
 
+# Of the environment, what has to be alike on all machines that train together.
+_ALIKE = ("clrtool", "torch")
 
-def build_problem(
+
+def build_problem(  # noqa: PLR0913 (all but the config by keyword)
     config: RangeTestConfig,
     *,
     device: str = "auto",
@@ -43,6 +49,7 @@ def build_problem(
     deterministic: bool = False,
     micro_batches: int | None = None,
     epochs: float | None = None,
+    ranks: Ranks = ALONE,
 ) -> Problem:
     """Load the data and prepare the recipes that a config names.
 
@@ -54,34 +61,33 @@ def build_problem(
         deterministic: whether only algorithms may run that give the same numbers each time.
         micro_batches: parts of a batch, where memory has room for no larger ones; else the config's.
         epochs: of a training, beside which its evaluations have to be cheap; None for those of the config's sweep.
+        ranks: the processes that train it together, each of which calls this.
 
     Raises:
         ConfigError: a name or an argument is unknown, or the pieces do not fit together.
         MachineError: the device or the dataset is missing.
     """
     factory, place = _Imports(allow_import, folder or Path.cwd()), find_device(device)
-    data = load_data(config, place, download=download, factory=factory)
+    with ranks.in_turn():
+        data = load_data(config, place, download=download, factory=factory)
     make_model = _model_recipe(config.model, data, factory)
-    factory.note("model.weights", config.model.weights)
     channels_last = _wants_channels_last(config, place, make_model)
     feed, heldout = data.feed(config.data, place, channels_last=channels_last)
     problem = Problem(
-        train=feed,
+        train=replace(feed, rank=ranks.rank, world=ranks.world),
         heldout=heldout,
-        make_model=make_model,
+        make_model=synced(make_model) if config.training.sync_batch_norm and ranks.world > 1 else make_model,
         make_optimizer=make_optimizer_recipe(config.optimizer, factory),
         loss=make_loss(config.loss, data.first.task, factory, place),
         device=place,
-        precision=config.precision,
-        channels_last=channels_last,
+        precision=config.precision, channels_last=channels_last,
         data_sha256=data.sha256(),
         training=config.training,
         plan_epochs=config.plan.epochs,
         metric=config.metric.metric,
         measure=make_measure(config.metric, data.first.task, factory),
-        deterministic=deterministic,
-        sources=factory.sources,
-    )
+        deterministic=deterministic, sources=factory.sources, ranks=ranks,
+    )  # fmt: skip
     return _tried_out(_in_parts(problem, micro_batches), config, data.num_outputs, epochs)
 
 
@@ -111,6 +117,43 @@ class _Imports:
                 self.sources[name] = hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _check_ranks(problem: Problem, config: RangeTestConfig) -> None:
+    """Raise ConfigError for what several ranks cannot share, or if they do not have the same inputs."""
+    ranks = problem.ranks
+    if ranks.world == 1:
+        return
+    if isinstance(problem.train, Streamed) and isinstance(problem.train.part, Stream):
+        raise ConfigError(
+            f"data: an iterable cannot be shared out over {ranks.world} ranks: give a dataset with a length, or run in "
+            "one process"
+        )
+    if config.training.sync_batch_norm and problem.device.type != "cuda":
+        raise ConfigError("training.sync_batch_norm: torch has it on CUDA only; leave it out, or run in one process")
+    hashes = {"config": config.sha256(), "data": problem.data_sha256, "code or weights": str(problem.sources)}
+    now = {name: str(value) for name, value in environment(problem.device).items() if name in _ALIKE}
+    if other := ranks.differing(hashes | now | {"kind of device": problem.device.type}):
+        raise ConfigError(f"the ranks do not have the same {', '.join(other)}")
+
+
+def _with_facts(problem: Problem, model: nn.Module, part: Samples) -> Problem:
+    """A problem whose ranks know what a step of the model means for them."""
+    ranks = problem.ranks
+    if not isinstance(ranks, Group):
+        return problem
+    before = generator_states(problem.device)
+    with blamed_on("loss"), problem.autocast():
+        problem.loss(run_model(model, part.inputs), part.targets).backward()  # type: ignore[no-untyped-call]
+    after = generator_states(problem.device)
+    draws = any(before[name] is not None and not torch.equal(before[name], after[name]) for name in ("torch", "cuda"))
+    unused = any(each.requires_grad and each.grad is None for each in model.parameters())
+    seen = seen_by_batch_norm(model, problem.pass_size, ranks.world)
+    # torch groups gradients anew after the first step, but not where it looks for unused ones; of more than two ranks
+    # the groups decide in which order is added
+    finds_unused = unused or (problem.deterministic and ranks.world > 2)
+    facts = replace(ranks, batch_norm=seen, matters=draws or bool(seen), finds_unused=finds_unused)
+    return replace(problem, ranks=facts)
+
+
 def _in_parts(problem: Problem, micro_batches: int | None) -> Problem:
     """A problem whose batches are taken in this many parts; it says so if the config does not."""
     if micro_batches is None or micro_batches == problem.training.micro_batches:
@@ -125,7 +168,7 @@ def _in_parts(problem: Problem, micro_batches: int | None) -> Problem:
     return replace(problem, training=training, warnings=(warning,))
 
 
-def _model_recipe(model: ModelConfig, data: Data, factory: FactoryImport) -> Callable[[], nn.Module]:
+def _model_recipe(model: ModelConfig, data: Data, factory: _Imports) -> Callable[[], nn.Module]:
     if model.factory is not None:
         build: Callable[..., nn.Module] = factory(model.factory, "model.factory")
     elif model.name is not None and model.name.startswith("torchvision."):
@@ -139,6 +182,7 @@ def _model_recipe(model: ModelConfig, data: Data, factory: FactoryImport) -> Cal
     else:
         known = [*MODELS, "torchvision.resnet18"]
         raise ConfigError(f"model.name: unknown model {model.name!r}; {nearest(str(model.name), known)}")
+    factory.note("model.weights", model.weights)
     return with_weights(lambda: call(build, "model.args", model.args), model)
 
 
@@ -168,6 +212,7 @@ def _tried_out(problem: Problem, config: RangeTestConfig, num_outputs: int, epoc
     Returns:
         The problem with what only a model can tell: its evaluations, parameter groups and warnings.
     """
+    _check_ranks(problem, config)
     if problem.training.micro_batches > problem.batch_size:
         raise ConfigError(
             f"training.micro_batches = {problem.training.micro_batches} must be at most data.batch_size = "
@@ -184,6 +229,7 @@ def _tried_out(problem: Problem, config: RangeTestConfig, num_outputs: int, epoc
         classes = _check_outputs(problem, problem.place(models[0]), part, num_outputs)
         if isinstance(problem.train, Streamed):
             problem = replace(problem, train=replace(problem.train, classes=classes))
+        problem = _with_facts(problem, models[0], part)
         del models  # beside a learner there may be no room for them
         learner = Learner(problem, seed=0)
         length = epochs and math.ceil(epochs * problem.iterations_per_epoch)

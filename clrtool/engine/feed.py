@@ -47,13 +47,16 @@ class Order(NamedTuple):
 class Resident:
     """All samples on the device.
 
-    The rest of an epoch that does not fill a batch is left out, another one each time.
+    The rest of an epoch that does not fill a batch is left out, another one each time. Of every batch a rank takes
+    each ``world``-th sample.
     """
 
     samples: Samples
     preparation: Preparation
     batch_size: int
     shuffle: bool = True
+    rank: int = 0
+    world: int = 1
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -75,7 +78,7 @@ class Resident:
             epoch, position = divmod(start, self.iterations_per_epoch)
             places, draws = self.order(seed, epoch)
             for begin in range(position * self.batch_size, len(places) - self.batch_size + 1, self.batch_size):
-                rows = slice(begin, begin + self.batch_size)
+                rows = slice(begin + self.rank, begin + self.batch_size, self.world)
                 yield self.gather(places[rows], None if draws is None else draws[rows])
             start = (epoch + 1) * self.iterations_per_epoch
 
@@ -119,6 +122,8 @@ class Streamed:
     device: torch.device
     classes: int | None = None  # that labels may have, once a model says how many
     shuffle: bool = True
+    rank: int = 0
+    world: int = 1
 
     def __len__(self) -> int:
         return self.size
@@ -179,8 +184,8 @@ class Streamed:
         if not self.preparation.is_random:
             return None
         generator = np.random.default_rng([seed, iteration, 1])
-        draws = self.preparation.draw(generator, len(samples), parts_of(samples.inputs)[0].shape)
-        return None if draws is None else send(draws, self.device)
+        draws = self.preparation.draw(generator, len(samples) * self.world, parts_of(samples.inputs)[0].shape)
+        return None if draws is None else send(draws[self.rank :: self.world], self.device)
 
 
 def _apart(loader: DataLoader[Any], draws: Draws) -> Iterator[Any]:
@@ -213,18 +218,21 @@ def _other(first: Samples | None, second: Samples) -> Samples:
 
 
 class _Places:
-    """Each batch from iteration ``start`` on as its seed, its iteration and its places: a sampler without an end."""
+    """Each batch from iteration ``start`` on as its seeds and its places: a sampler without an end."""
 
     def __init__(self, feed: Streamed, seed: int, start: int) -> None:
         self.feed, self.seed, self.start = feed, seed, start
 
-    def __iter__(self) -> Iterator[tuple[int, int, list[int]]]:
+    def __iter__(self) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+        rank = (self.feed.rank,) if self.feed.rank else ()  # what a dataset draws differs from rank to rank
         epoch, position = divmod(self.start, self.feed.iterations_per_epoch)
         while True:
             order = _order(self.feed, epoch, np.random.default_rng([self.seed, epoch]))
             for batch in range(position, self.feed.iterations_per_epoch):
-                places = order[batch * self.feed.batch_size :][: self.feed.batch_size].tolist()
-                yield self.seed, epoch * self.feed.iterations_per_epoch + batch, places
+                begin, end = batch * self.feed.batch_size, (batch + 1) * self.feed.batch_size
+                places = order[begin + self.feed.rank : end : self.feed.world]
+                iteration = epoch * self.feed.iterations_per_epoch + batch
+                yield (self.seed, iteration, *rank), places.tolist()
             epoch, position = epoch + 1, 0
 
 

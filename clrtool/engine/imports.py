@@ -17,6 +17,7 @@ import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from clrtool.config_faults import rule
+from clrtool.engine.ranks import LOST, is_lost
 from clrtool.errors import ConfigError, MachineError
 from clrtool.words import nearest, shown
 
@@ -90,7 +91,7 @@ def call(function: Callable[..., T], field: str, args: Mapping[str, Any]) -> T:
 def blamed_on(field: str) -> Iterator[None]:
     """Turn whatever code that is not ours raises, an exit included, into a ConfigError for a field.
 
-    Running out of memory stays what it is, and so does the death of a worker.
+    Running out of memory stays what it is, and so does the death of a worker. That of a rank is a MachineError.
     """
     try:
         yield
@@ -101,6 +102,8 @@ def blamed_on(field: str) -> Iterator[None]:
             raise MemoryError(describe(error)) from error
         if is_worker_death(error):
             raise
+        if is_lost(error):
+            raise MachineError(LOST) from error
         raise ConfigError(f"{field}: {describe(error)}") from error
 
 

@@ -130,7 +130,7 @@ class Guarded:
 
 
 class Whole:
-    """A dataset that gives whole batches, each read with random numbers that follow from its seed and iteration.
+    """A dataset that gives whole batches, each read with random numbers that follow from its seeds.
 
     So what a dataset draws at random depends neither on the workers nor on where training was interrupted.
     """
@@ -141,9 +141,9 @@ class Whole:
     def __len__(self) -> int:
         return len(self._items)
 
-    def __getitems__(self, batch: tuple[int, int, list[int]]) -> Samples | Fault:
-        seed, iteration, places = batch
-        with Draws(seed, iteration).entered():
+    def __getitems__(self, batch: tuple[tuple[int, ...], list[int]]) -> Samples | Fault:
+        seeds, places = batch
+        with Draws(*seeds).entered():
             return self._collate([self._items[place] for place in places])
 
     @staticmethod

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from clrtool.engine.feed import Batch
 from clrtool.engine.generators import generator_states, restore_generators
 from clrtool.engine.imports import blamed_on
-from clrtool.engine.losses import counted
+from clrtool.engine.losses import counted, weighed
 from clrtool.engine.plan_scheduler import set_momentum
 from clrtool.engine.problem import Problem, run_model
 from clrtool.engine.samples import Inputs, Samples, parts_of
@@ -60,10 +60,12 @@ class Learner:
         # Weights are drawn on the CPU and moved, so that a seed means the same weights on every device.
         self.model = problem.place(problem.make_model())
         self.optimizer = problem.make_optimizer(self.model, **options)
-        self.forward = torch.compile(self.model) if problem.training.compile else self.model
+        self.forward = torch.compile(self.model) if problem.training.compile else problem.ranks.wrapped(self.model)
         self.scaler = torch.amp.GradScaler(problem.device.type, enabled=problem.precision == "fp16")
         self._batches: Iterator[Batch] = iter(())
         self._next = -1
+        self._count = weighed if problem.ranks.world > 1 else counted
+        problem.ranks.seed_apart(seed)
 
     def train(self, iteration: int, lrs: Sequence[float], pause: Pause = never) -> list[float]:
         """Take ``len(lrs)`` optimizer steps from ``iteration`` on, fewer if a loss is not finite or ``pause`` says so.
@@ -87,7 +89,7 @@ class Learner:
             "tensors": _tensors(self.model),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "generators": generator_states(self.problem.device),
+            "generators": self.problem.ranks.gathered(generator_states(self.problem.device)),
         }
 
     @torch.no_grad()
@@ -97,7 +99,8 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        restore_generators(state["generators"], self.problem.device)
+        if (own := self.problem.ranks.own(state["generators"])) is not None:
+            restore_generators(own, self.problem.device)
         self._next = -1
 
     def begin_training(self) -> None:
@@ -118,7 +121,7 @@ class Learner:
             if pause():
                 break
         self._next = iteration + done
-        return losses[:done].tolist()
+        return self.problem.ranks.mean(losses[:done]).tolist()
 
     def _step(self, batch: Batch) -> Tensor:
         """One optimizer step; in fp16 a step that overflows is taken again at half the scale, until it succeeds."""
@@ -135,19 +138,23 @@ class Learner:
             self.scaler.update()
             if self.scaler.get_scale() >= scale:
                 return loss
-            if scale <= 1 or not math.isfinite(loss.item()):  # it is not the scale that overflows
+            whole = self.problem.ranks.mean(loss)
+            if scale <= 1 or not math.isfinite(whole.item()):  # it is not the scale that overflows
                 return torch.full_like(loss, math.inf)
 
     def backward(self, batch: Batch) -> Tensor:
         """Gradients of a batch, in micro-batches if there are any, and its loss."""
         self.optimizer.zero_grad()
-        size = counted(self.problem.loss, batch[1])
+        size = number = self._count(self.problem.loss, batch[1])
+        ranks = self.problem.ranks
+        if ranks.world > 1 and isinstance(number, Tensor):  # of the tokens that count one may have more than another
+            size = ranks.mean(number).clamp(min=torch.finfo(torch.float32).tiny)
         loss: Tensor | None = None
         for inputs, targets in self._micro_batches(batch):
             with self.problem.autocast():
                 part = self.problem.loss(run_model(self.forward, inputs), targets).reshape(())
-            if len(targets) < len(batch[1]):
-                part = part * (counted(self.problem.loss, targets) / size)
+            if len(targets) < len(batch[1]) or size is not number:
+                part = part * (self._count(self.problem.loss, targets) / size)
             self.scaler.scale(part).backward()  # type: ignore[no-untyped-call]
             loss = part.detach() if loss is None else loss + part.detach()
         assert loss is not None
@@ -175,20 +182,23 @@ class Learner:
     def evaluate(self) -> tuple[float, float]:
         """Mean loss and metric of the whole held-out set, with batch norm and dropout in evaluation mode."""
         self.model.eval()
-        problem, samples = self.problem, self.problem.heldout
+        problem, samples, ranks = self.problem, self.problem.heldout, self.problem.ranks
+        share = ranks.share(len(samples))
+        ranks.level(self.model)
         batch = evaluation_batch(samples.inputs, problem.pass_size, problem.device.type)
         found: list[tuple[int | Tensor, ...]] = []
         with blamed_on("evaluation failed"), problem.autocast():
-            for start in range(0, len(samples), batch):
-                part = samples.take(slice(start, start + batch))
+            for start in range(share.start, share.stop, batch):
+                part = samples.take(slice(start, min(start + batch, share.stop)))
                 outputs = run_model(self.model, problem.train.preparation(part.inputs))
-                number = counted(problem.loss, part.targets)
+                number = self._count(problem.loss, part.targets)
                 loss = problem.loss(outputs, part.targets).reshape(()) * number
                 found.append(
                     (loss, number, *(problem.measure(outputs, part.targets) if problem.measure else (loss, number)))
                 )
+            found = found or [(0, 0, 0, 0)]  # of fewer samples than ranks
             sums = [torch.as_tensor(sum(column), device=problem.device).double() for column in zip(*found, strict=True)]
-        loss_sum, samples_sum, metric_sum, metric_number = torch.stack(sums).tolist()  # the only wait for the device
+        loss_sum, samples_sum, metric_sum, metric_number = ranks.sum(torch.stack(sums)).tolist()  # the only wait
         return loss_sum / max(samples_sum, 1), metric_sum / max(metric_number, 1)
 
 

@@ -76,6 +76,14 @@ def counted(loss: Loss, targets: Tensor) -> int | Tensor:
     return len(targets)
 
 
+def weighed(loss: Loss, targets: Tensor) -> int | Tensor:
+    """What the loss of a part of a batch weighs in that of the whole: what it is the mean of, by weights of classes."""
+    function = loss.function if isinstance(loss, Criterion) else None
+    if isinstance(function, nn.CrossEntropyLoss) and function.weight is not None and not targets.is_floating_point():
+        return function.weight[targets[targets != function.ignore_index]].sum()
+    return counted(loss, targets)
+
+
 def make_measure(config: MetricConfig, task: Task, factory: FactoryImport) -> Measure | None:
     """The metric that a config names; None for the loss, which is measured anyhow."""
     if config.factory is not None:

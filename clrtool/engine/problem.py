@@ -27,6 +27,7 @@ from clrtool.engine.imports import is_worker_death
 from clrtool.engine.losses import IGNORED, Loss, Measure, chance, count_right, logits
 from clrtool.engine.machine import peak_memory, processor
 from clrtool.engine.optimizers import OptimizerRecipe
+from clrtool.engine.ranks import ALONE, Ranks
 from clrtool.engine.samples import Inputs, Samples
 from clrtool.errors import ConfigError, MachineError, OutOfMemoryError
 
@@ -54,6 +55,7 @@ class Problem:
         deterministic: whether the same numbers are asked for each time, to the last bit.
         sources: hashes of the files that the config names beside the data: modules of factories, weights.
         warnings: what may make the bounds mean something else than they seem to.
+        ranks: the processes that train it together.
     """
 
     train: Feed
@@ -74,6 +76,7 @@ class Problem:
     deterministic: bool = False
     sources: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    ranks: Ranks = ALONE
     is_plain: ClassVar[bool] = True  # whether a step is only what is said above, and may be captured
 
     def learner(self, seed: int, momenta: Sequence[float] = ()) -> Learner:
@@ -106,8 +109,8 @@ class Problem:
 
     @property
     def pass_size(self) -> int:
-        """Samples that are in training at once."""
-        return -(-self.batch_size // self.training.micro_batches)
+        """Samples that are in training at once, on one rank."""
+        return -(-self.batch_size // self.ranks.world // self.training.micro_batches)
 
     def sweep_size(self, sweep: SweepConfig) -> SweepSize:
         """The length of a range test, with every ``auto`` decided."""
@@ -152,10 +155,11 @@ class Problem:
 
     def _out_of_memory(self) -> str:
         parts = self.training.micro_batches
+        itself = "" if self.ranks.world > 1 else " (--on-oom accumulate does it by itself)"
         return (
             f"out of memory on {self.device} with data.batch_size = {self.batch_size}, {peak_memory(self.device)}: try "
             f"training.micro_batches={2 * parts}, which keeps the batch of a step and the bounds of a model without "
-            f"batch norm (--on-oom accumulate does it by itself), or data.batch_size={max(1, self.batch_size // 2)}, "
+            f"batch norm{itself}, or data.batch_size={max(1, self.batch_size // 2)}, "
             "which moves them"
         )
 

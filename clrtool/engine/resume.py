@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from clrtool.engine.problem import Problem, environment
 from clrtool.engine.stages import FORMAT, Requests, Stages
 from clrtool.errors import ConfigError
 from clrtool.words import count
+
+_WAYS_OUT = "go on as it was begun, run it anew with --fresh, or give another folder with -o"
 
 
 def open_stages(
@@ -38,7 +41,8 @@ def open_stages(
         "deterministic": problem.deterministic,
         "device": problem.device.type,
         "micro_batches": problem.training.micro_batches,
-        "environment": dict(environment(problem.device)),
+        "environment": environment(problem.device) | problem.ranks.facts,
+        **({"ranks": problem.ranks.world, "ranks_matter": problem.ranks.matters} if problem.ranks.world > 1 else {}),
     }
     values, damaged = folder.load()
     said = [f"{file.name[:8]} is damaged" for file in damaged]
@@ -49,7 +53,18 @@ def open_stages(
         values["warnings"] = (*values["warnings"], *_moved(values["environment"], about["environment"]))
         said += [_resumed(values)]
     text = f"{folder.folder}: {'; '.join(said)}" if said else ""
-    return Stages(folder, requests, every, about, values), text
+    return Stages(folder, requests, every, about, problem.ranks.from_first(values), problem.ranks), text
+
+
+class _NoStore:
+    """Where every rank but the first puts its checkpoints: the first saves what all of them depend on."""
+
+    def save(self, values: Mapping[str, Any]) -> None: ...
+
+
+def follow_stages(problem: Problem, requests: Requests) -> Stages:
+    """The stages of a range test on every rank but the first, as that has found them."""
+    return Stages(_NoStore(), requests, math.inf, saved=problem.ranks.from_first(None), ranks=problem.ranks)
 
 
 def saved_parts(folder: CheckpointFolder) -> int | None:
@@ -72,9 +87,13 @@ def _check(saved: Mapping[str, Any], about: Mapping[str, Any], run: Path, what: 
     now = {**about, "format": FORMAT}
     for name, difference in differs.items():
         if saved.get(name) != now[name]:
-            raise ConfigError(
-                f"{difference}: go on as it was begun, run it anew with --fresh, or give another folder with -o"
-            )
+            raise ConfigError(f"{difference}: {_WAYS_OUT}")
+    before, ranks = saved.get("ranks", 1), about.get("ranks", 1)
+    if before != ranks and (saved.get("ranks_matter") or about.get("ranks_matter")):
+        raise ConfigError(
+            f"{run} was begun with {count(before, 'rank')}, and there {'are' if ranks > 1 else 'is'} {ranks} now: "
+            f"batch norm, or what the model draws at random, makes that another test: {_WAYS_OUT}"
+        )
 
 
 def _others(saved: Mapping[str, Any], about: Mapping[str, Any]) -> str:
@@ -85,6 +104,7 @@ def _others(saved: Mapping[str, Any], about: Mapping[str, Any]) -> str:
 
 def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What to say of a test that goes on in another environment."""
+    before, now = ({"ranks": 1, **each} for each in (before, now))
     changed = [f"{name} was {before.get(name)} and is {now[name]}" for name in now if before.get(name) != now[name]]
     text = f"Interrupted and resumed where {'; '.join(changed)}: equal up to rounding, and --fresh measures it anew."
     return [text] if changed else []

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from clrtool.core.curve import Point
+from clrtool.engine.ranks import ALONE, Ranks
 from clrtool.engine.teams import Team
 from clrtool.errors import ConfigError, Interrupted
 
@@ -112,6 +113,7 @@ class Stages:
         every: seconds between two checkpoints, at the least.
         about: what a checkpoint belongs to, saved with it.
         saved: the values of a checkpoint to go on from.
+        ranks: the processes that have to agree on when to save and to stop.
     """
 
     def __init__(
@@ -121,7 +123,9 @@ class Stages:
         every: float = EVERY,
         about: Mapping[str, Any] | None = None,
         saved: Mapping[str, Any] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self._ranks = ranks
         self._store, self._requests = store, requests or NoRequests()
         self._every, self._about = every, plain(about or {}, "about")
         saved = saved or {}
@@ -179,8 +183,8 @@ class Stages:
             return
         self._requests.save = False
         self._save(stage)
-        if self._requests.stop is not None:
-            raise Interrupted(self._requests.stop)
+        if (stop := self._ranks.highest(self._requests.stop)) is not None:
+            raise Interrupted(stop)
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -191,7 +195,7 @@ class Stages:
 
     def _is_due(self) -> bool:
         wanted = self._requests.stop is not None or self._requests.save
-        return wanted or (self._store is not None and time.monotonic() >= self._due)
+        return self._ranks.any(wanted or (self._store is not None and time.monotonic() >= self._due))
 
     def _save(self, stage: Stage | None) -> None:
         if self._store is None:

@@ -72,8 +72,8 @@ def make_teams(
         engine: how the seeds before them were trained; these are trained alike.
         momenta: of every iteration, where it moves.
     """
-    if problem.device.type != "cuda" or not problem.is_plain:
-        engine = "eager"
+    if problem.device.type != "cuda" or problem.ranks.world > 1 or not problem.is_plain:
+        engine = problem.ranks.engine
     elif momenta:  # no optimizer of torch's reads it on the device
         engine = "eager: the momentum moves"
     if engine is not None and engine.startswith("eager"):

@@ -4,12 +4,13 @@ import pytest
 
 from clrtool.config import RangeTestConfig
 from clrtool.engine.build import build_problem
+from clrtool.engine.ranks import ALONE
 
 # JAX, which other tests import into this process, warns of every fork.
 FORKS = pytest.mark.filterwarnings("ignore:os.fork")
 
 
-def digits(device="cpu", allow_import=(), deterministic=False, **changes):
+def digits(device="cpu", allow_import=(), deterministic=False, ranks=ALONE, **changes):
     """The handwritten digits, 1,500 for training in batches of 50, with sections of the config replaced or added to."""
     values = {"model": {"name": "mlp"}, "data": {"name": "digits", "batch_size": 50, "heldout": 297}}
     for section, change in changes.items():
@@ -18,4 +19,4 @@ def digits(device="cpu", allow_import=(), deterministic=False, **changes):
         )
         values[section] = values[section] | change if both else change
     config = RangeTestConfig.model_validate(values)
-    return build_problem(config, device=device, allow_import=allow_import, deterministic=deterministic)
+    return build_problem(config, device=device, allow_import=allow_import, deterministic=deterministic, ranks=ranks)

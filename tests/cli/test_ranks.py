@@ -1,0 +1,171 @@
+"""``clrtool rangetest`` under torchrun: one test, one folder, one voice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.ranks import PATIENCE, ended, start, wait_until
+
+# With batch norm and random crops; long enough to be interrupted on any machine.
+CONFIG = """
+model: {name: convnet, args: {channels: [8, 16], batch_norm: true}}
+data: {name: digits, batch_size: 48, augment: {crop: 1}}
+sweep: {epochs: 4, seeds: 2, start_lr: 1e-3, end_lr: 1}
+"""
+HOW = ["--device", "cpu", "--deterministic", "-q"]
+QUICK = ["sweep.epochs=1", "sweep.evaluations=10", "sweep.start_lr=1e-3", "sweep.end_lr=0.5", "--seeds", "1"]
+FILES = {"config.yaml", "curve.csv", "result.json", "range_test.png", "schedule.png"}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    file = tmp_path_factory.mktemp("ranks") / "small.yaml"
+    file.write_text(CONFIG)
+    return file
+
+
+@pytest.fixture(scope="module")
+def whole(config):
+    """The folder of a run of two ranks that nothing has interrupted."""
+    folder = config.parent / "whole"
+    codes, printed = ended(start(2, "-m", "clrtool", "rangetest", config, "-o", folder, *HOW))
+    assert codes in ([0, 0], [3, 0]), printed
+    assert printed[1] == ("", "")  # the first speaks for all
+    return folder
+
+
+def begun(config, folder):
+    """Two ranks in the midst of training, saving all the time."""
+    processes = start(2, "-m", "clrtool", "rangetest", config, "-o", folder, *HOW, "--checkpoint-every", "0")
+    wait_until((folder / "checkpoint").is_dir)
+    return processes
+
+
+def test_two_ranks_measure_what_one_process_measures(cli, tmp_path):
+    words = ["rangetest", "digits", *QUICK, "--device", "cpu"]
+    codes, printed = ended(start(2, "-m", "clrtool", *words, "--json", "-o", tmp_path / "two"))
+    assert {name.name for name in (tmp_path / "two").iterdir()} >= FILES - {"schedule.png"}
+    assert codes[1] == 0
+    assert printed[1] == ("", "")
+    result = json.loads(printed[0][0])
+    assert result["environment"]["ranks"] == 2
+    assert "batch_norm" not in result["environment"]
+    assert result["sweep"]["engine"] == "eager, 2 ranks"
+    assert cli(*words, "-q", "-o", tmp_path / "one").code == codes[0]
+    one, two = ((tmp_path / name / "curve.csv").read_text().splitlines() for name in ("one", "two"))
+    assert [row.split(",")[-1] for row in one] == [row.split(",")[-1] for row in two]
+
+
+def test_the_result_says_what_batch_norm_saw(whole):
+    result = json.loads((whole / "result.json").read_text())
+    assert result["environment"]["batch_norm"] == "24 samples, those of one rank"
+    assert result["sweep"]["engine"] == "eager, 2 ranks, batch norm sees 24 samples, those of one rank"
+
+
+def test_a_signal_to_any_rank_stops_all_and_another_number_of_ranks_does_not_go_on(config, tmp_path, cli):
+    processes = begun(config, tmp_path)
+    processes[1].send_signal(signal.SIGTERM)
+    codes, printed = ended(processes)
+    assert codes == [143, 143], printed
+    assert "the same command goes on from there" in printed[0][1]
+    alone = cli("rangetest", config, "-o", tmp_path, *HOW)
+    assert alone.code == 2
+    assert "was begun with 2 ranks, and there is 1 now: batch norm" in alone.err
+    assert "--fresh" in alone.err
+
+
+def test_a_rank_that_is_killed_ends_the_others_with_4_and_nothing_is_torn(config, tmp_path):
+    processes = begun(config, tmp_path)
+    processes[0].kill()  # with it goes the store that it held
+    codes, printed = ended(processes)
+    assert codes == [-9, 4]
+    assert "a rank was lost" in printed[1][1]
+    assert {file.name for file in tmp_path.iterdir()} - {".lock"} == {"config.yaml", "curve.csv", "checkpoint"}
+
+
+def of_rank(torchrun, rank):
+    """The process of a rank, among the children of torchrun."""
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(torchrun)], capture_output=True, text=True, check=True)
+    for pid in map(int, found.stdout.split()):
+        if f"RANK={rank}" in Path(f"/proc/{pid}/environ").read_text(encoding="utf-8").split("\0"):
+            return pid
+    raise LookupError(rank)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="looks for the processes of torchrun in /proc")
+def test_torchrun_starts_a_killed_rank_again_and_the_curve_is_that_of_an_uninterrupted_run(config, whole, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["--max-restarts", "1", "-m", "clrtool", "rangetest", str(config), "-o", str(tmp_path), *HOW]
+    command = [*torchrun, *words, "--checkpoint-every", "0"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until((tmp_path / "checkpoint").is_dir)
+    os.kill(of_rank(running.pid, 1), signal.SIGKILL)
+    _, err = running.communicate(timeout=PATIENCE)
+    assert err.count("error: a rank was lost") == 1
+    assert (tmp_path / "result.json").is_file(), err
+    assert (tmp_path / "curve.csv").read_bytes() == (whole / "curve.csv").read_bytes()
+
+
+def seated(monkeypatch, rank, world=2):
+    for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data.batch_size=33"], "'data.batch_size=33': data.batch_size = 33 is shared out over 2 ranks"),
+        (["--dry-run"], "clrtool rangetest --dry-run runs in one process, and torchrun has started 2"),
+        (["--verify"], "--verify runs in one process: clrtool rangetest ... --verify afterwards"),
+        (["training.compile=true"], "training.compile does not go with 2 ranks"),
+        (["--on-oom", "accumulate"], "with 2 ranks give training.micro_batches=2"),
+        (["--device", "cuda:1"], "every rank takes its own"),
+    ],
+)
+def test_what_does_not_go_with_ranks_is_refused_with_a_way_out(cli, monkeypatch, tmp_path, words, said):
+    seated(monkeypatch, 0)
+    found = cli("rangetest", "digits", *words, "-o", tmp_path / "run")
+    assert (found.code, found.out) == (2, "")
+    assert said in found.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_nearest_batch_size_that_fits_is_named(cli, monkeypatch, tmp_path):
+    for size, world, nearest in ((33, 4, 32), (2, 4, 4), (35, 4, 36)):
+        seated(monkeypatch, 0, world)
+        found = cli("rangetest", "digits", f"data.batch_size={size}", "-o", tmp_path)
+        assert f"the nearest that fits is {nearest}\n" in found.err
+
+
+def test_only_the_first_rank_says_what_is_wrong(process, monkeypatch, tmp_path):
+    seated(monkeypatch, 1)
+    found = process("rangetest", "digits", "data.batch_size=33", "-o", tmp_path)
+    assert (found.returncode, found.stdout, found.stderr) == (2, "", "")
+
+
+def test_compare_is_refused_under_torchrun_and_one_rank_is_no_rank(cli, monkeypatch):
+    seated(monkeypatch, 0)
+    found = cli("compare", "digits")
+    assert found.code == 2
+    assert "clrtool compare runs in one process, and torchrun has started 2" in found.err
+    from clrtool.cli.ranks import find_seat
+
+    seated(monkeypatch, 0, world=1)
+    assert find_seat() is None
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_train_with_synchronised_batch_norm(config, tmp_path):
+    words = ["training.sync_batch_norm=true", "-q", "--json", "-o", tmp_path]
+    codes, printed = ended(start(2, "-m", "clrtool", "rangetest", config, *words))
+    assert codes[1] == 0, printed
+    result = json.loads(printed[0][0])
+    assert result["environment"]["batch_norm"] == "48 samples, those of all ranks"
+    assert result["environment"]["device"].startswith("cuda")

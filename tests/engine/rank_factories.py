@@ -1,0 +1,109 @@
+"""Problems in float64 that two ranks train, and the program with which each of them does."""
+
+import json
+import os
+
+import torch
+from torch import nn
+
+from clrtool.config import RangeTestConfig
+from clrtool.engine.build import build_problem
+from clrtool.engine.learner import Learner
+from clrtool.engine.losses import IGNORED
+from clrtool.engine.ranks import ALONE, join
+
+LRS = [0.05, 0.1, 0.2, 0.1, 0.05] * 4
+
+
+def values():
+    """200 points of 3 classes, and 50 held out: not a multiple of the ranks' parts."""
+    drawn = torch.Generator().manual_seed(0)
+    inputs = torch.randn(251, 6, generator=drawn)
+    targets = (inputs[:, :3] + 0.3 * torch.randn(251, 3, generator=drawn)).argmax(1)
+    return (inputs[:200], targets[:200]), (inputs[200:], targets[200:])
+
+
+def tokens():
+    """80 texts of 5 tokens, of which those in even places count most: one rank has more than the other."""
+    drawn = torch.Generator().manual_seed(1)
+    inputs = torch.randint(0, 7, (100, 5), generator=drawn)
+    targets = inputs.flip(1).clone()
+    targets[torch.rand(100, 5, generator=drawn) < torch.linspace(0, 0.9, 100)[:, None]] = IGNORED
+    return (inputs[:80], targets[:80]), (inputs[80:], targets[80:])
+
+
+class Double(nn.Module):
+    def forward(self, inputs):
+        return inputs.double()
+
+
+def dense():
+    return nn.Sequential(Double(), nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+
+
+def reader():
+    return nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7)).double()
+
+
+def weighted():
+    """A loss whose classes weigh unequally, so that one rank's samples weigh more than another's."""
+    return nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.2], dtype=torch.float64))
+
+
+class Lame(nn.Module):
+    """A model with a layer that is never used, and dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = nn.Linear(6, 3).double(), nn.Linear(6, 3).double()
+
+    def forward(self, inputs):
+        return nn.functional.dropout(self.used(inputs.double()), 0.2, self.training)
+
+
+def build(data, model, ranks=ALONE, micro_batches=1, loss=None):
+    name = "tests.engine.rank_factories:"
+    config = RangeTestConfig.model_validate(
+        {
+            "model": {"factory": f"{name}{model}"},
+            "data": {"factory": f"{name}{data}", "batch_size": 20},
+            "loss": {"factory": f"{name}{loss}"} if loss else "cross_entropy",
+            "metric": "token_accuracy" if data == "tokens" else "accuracy",
+            "training": {"micro_batches": micro_batches, "clip_norm": 1.0},
+        }
+    )
+    return build_problem(config, device="cpu", allow_import=[f"{name}*"], ranks=ranks)
+
+
+def trained(problem):
+    """Losses, weights and evaluation after some steps."""
+    with problem.on_device():
+        learner = Learner(problem, 3)
+        losses = learner.train(0, LRS)
+        weights = [each.tolist() for each in learner.model.parameters()]
+        return {"losses": losses, "weights": weights, "found": learner.evaluate()}
+
+
+def main(rank):
+    ranks = join(rank, 2, rank)
+    both = {name: trained(build(*name.split(), ranks)) for name in ("values dense", "tokens reader")}
+    both["weighted"] = trained(build("values", "dense", ranks, loss="weighted"))
+    both["parts"] = trained(build("values", "dense", ranks, micro_batches=3))
+    lame = build("values", "Lame", ranks)
+    states = ranks.gathered({"rank": rank, "pair": (rank, [0.5 * rank])})
+    facts = {
+        "lame": trained(lame)["losses"],
+        "matters": [lame.ranks.matters, build("values", "dense", ranks).ranks.matters],
+        "states": states,
+        "own": ranks.own(states),
+        "first": ranks.from_first({"of": torch.tensor(rank)} if rank == 0 else None)["of"].item(),
+        "any": [ranks.any(rank == 1), ranks.any(False)],
+        "highest": [ranks.highest(15 if rank else None), ranks.highest(None)],
+        "differing": ranks.differing({"same": "a", "other": str(rank)}),
+    }
+    ranks.end()
+    print(json.dumps(both | facts))
+
+
+if __name__ == "__main__":
+    main(int(os.environ["RANK"]))
