@@ -69,6 +69,7 @@ BANNED_STEMS = ("os.exec", "os.spawn", "os.posix_spawn")
 SAFE_ONLY_WITH = {"torch.load": "weights_only=True", "numpy.load": "allow_pickle=False"}
 EXCEPTIONS = {
     ("__init__.py", "importlib"): "the public names load on first use, from a table of our own modules",
+    ("cli/children.py", "subprocess"): "it starts clrtool itself, by the words of its own command line and no shell",
     ("cli/doctor.py", "importlib.metadata"): "it reads the versions of packages and imports none",
     ("engine/imports.py", "importlib"): "the one place that imports a user's code, when the command line allows it",
     ("engine/weights.py", "pickle"): "its error class, which torch.load raises for a file that would run code",

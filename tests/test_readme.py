@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-COMMANDS = ("rangetest", "compare", "plan", "plot", "init", "schema", "doctor")
+COMMANDS = ("rangetest", "merge", "compare", "plan", "plot", "init", "schema", "doctor")
 # What the commands need beside what those before them have made.
 FILES = {
     "broken.yaml": "model: {name: mlp}\ndata: {name: digits, batchsize: 32}\noptimizer: SGD\nloss: cross_entropy\n"

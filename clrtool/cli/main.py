@@ -12,11 +12,13 @@ from typing import Annotated, NoReturn
 import typer
 
 import clrtool
+from clrtool.cli.children import ATTACHED, end_with_stdin
 from clrtool.cli.codes import INTERNAL, exit_code
 from clrtool.cli.compare import compare
 from clrtool.cli.console import say
 from clrtool.cli.doctor import doctor
 from clrtool.cli.init import init, schema
+from clrtool.cli.merge import merge
 from clrtool.cli.plan import plan
 from clrtool.cli.plot import plot
 from clrtool.cli.rangetest import rangetest
@@ -35,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (rangetest, compare, plan, plot, init, schema, doctor):
+for command in (rangetest, merge, compare, plan, plot, init, schema, doctor):
     app.command()(command)
 
 
@@ -66,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     signals = Signals()
     try:
         with signals:
+            if os.environ.pop(ATTACHED, None):
+                end_with_stdin(signals)
             app(args=words, obj=signals)
     except (Interrupted, Exception) as error:  # noqa: BLE001 (a bug must end in code 70, for CI takes 1 for drift)
         stop = error.signum if isinstance(error, Interrupted) else signals.stop  # it may have come to another rank

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clrtool.cli.console import Progress, say
+from clrtool.cli.share import JOBS, Share, left_by_jobs
 from clrtool.cli.signals import Signals
 from clrtool.errors import ConfigError, MachineError, OutOfMemoryError, as_config_error
 
@@ -18,14 +19,15 @@ if TYPE_CHECKING:
     from clrtool.core.comparison import Comparison
     from clrtool.core.curve import Point
     from clrtool.core.plan import Plan
-    from clrtool.core.record import RunRecord
+    from clrtool.core.record import RunRecord, SweepRecord
     from clrtool.core.verification import Trial
     from clrtool.engine.problem import Problem
-    from clrtool.engine.stages import Stages
+    from clrtool.engine.stages import Others, Sharing, Stages
 
 T = TypeVar("T")
-# Folders of the checkpoints in a run folder, there only while something is unfinished: of the sweep, of --verify.
-SWEEP, VERIFY = CHECKPOINTS = "checkpoint", "checkpoint-verify"
+# Folders of the checkpoints in a run folder, there only while something is unfinished: of the sweep, of --verify, of
+# the processes of --jobs.
+SWEEP, VERIFY, _ = CHECKPOINTS = "checkpoint", "checkpoint-verify", JOBS
 
 
 @dataclass
@@ -41,6 +43,10 @@ class Job:
         fresh: whether what the folder holds is to be replaced; until that is done.
         quiet: no progress.
         plain: nothing that moves, and sentences in place of tables and charts.
+        threads: that torch computes with; None for as many as it takes by itself.
+        share: the seeds that are trained, where they are not all.
+        gathered: the folders of shards that are merged.
+        collect: asked for the seeds that are to be trained here, of those that are lacking; all, if there is none.
     """
 
     settings: RangeTestConfig
@@ -52,6 +58,14 @@ class Job:
     fresh: bool
     quiet: bool
     plain: bool
+    threads: int | None = None
+    share: Share | None = None
+    gathered: tuple[Path, ...] = ()
+    collect: Callable[[Sequence[int]], Sequence[int]] | None = None
+
+    def others(self) -> list[Path]:
+        """Folders with what other processes have measured for this one."""
+        return [*self.gathered, *left_by_jobs(self.folder)]
 
 
 def is_complete(job: Job, record: RunRecord, *, verify: bool) -> bool:
@@ -67,7 +81,12 @@ def is_complete(job: Job, record: RunRecord, *, verify: bool) -> bool:
     if job.source["deterministic"] and not record.environment.get("deterministic"):
         raise ConfigError(f"{job.folder} was measured without --deterministic: --fresh runs it anew")
     check_data_again(job, record)
-    left = [job.folder / SWEEP, job.folder / lock.NAME, *temporary_files(job.folder)]  # by a run that was killed
+    left = [
+        job.folder / SWEEP,
+        job.folder / JOBS,
+        job.folder / lock.NAME,
+        *temporary_files(job.folder),
+    ]  # by a run that was killed
     is_clean = has_pictures(job.folder, record) and not any(path.exists() for path in left)
     return is_clean and not _is_to_verify(record, verify=verify)
 
@@ -121,6 +140,38 @@ def measure(job: Job, record: RunRecord | None, *, verify: bool) -> RunRecord:
     return in_parts(job, SWEEP if record is None else VERIFY, attempt)
 
 
+def measure_share(job: Job, command: Sequence[str]) -> None:
+    """Train the seeds of a share, and leave what was measured in its checkpoint.
+
+    Args:
+        command: what measures a share, but for which; it stays with the share.
+
+    Raises:
+        OutOfMemoryError, Interrupted: as for a whole test.
+    """
+    say("loading torch and the data", quiet=job.quiet)
+    from clrtool.engine.build import build_problem
+    from clrtool.engine.shards import device_of
+    from clrtool.engine.stages import LackingError
+
+    share = job.share
+    assert share is not None
+    source = dict(job.source)
+    if share.job is not None:
+        source["device"] = device_of(source["device"], share.job.number)
+
+    def attempt(parts: int | None) -> None:
+        problem = build_problem(job.settings, **source, micro_batches=parts)
+        with job.signals.deferred():
+            stages = _sweep_stages(job, problem)
+            with contextlib.suppress(LackingError):
+                _sweep(job, problem, stages)
+            folder = str(job.source["folder"].absolute())
+            stages.finish(("share", {"shard": str(share.shards[0]), "command": list(command), "folder": folder}))
+
+    in_parts(job, SWEEP, attempt)
+
+
 def in_parts(job: Job, checkpoint: str, attempt: Callable[[int | None], T]) -> T:
     """Call ``attempt`` with the micro-batches of a batch; where memory is short and it is allowed, with twice as many.
 
@@ -131,11 +182,14 @@ def in_parts(job: Job, checkpoint: str, attempt: Callable[[int | None], T]) -> T
     from clrtool.engine.checkpoint import CheckpointFolder
     from clrtool.engine.problem import free_memory
     from clrtool.engine.resume import saved_parts
+    from clrtool.engine.shards import computing_with
 
-    parts = None if job.fresh else saved_parts(CheckpointFolder(job.folder / checkpoint))
+    folders = [] if job.fresh else [job.folder / checkpoint, *(each / SWEEP for each in job.others())]
+    parts = next((known for each in folders if (known := saved_parts(CheckpointFolder(each)))), None)
     while True:
         try:
-            return attempt(parts)
+            with computing_with(job.threads):
+                return attempt(parts)
         except OutOfMemoryError as error:
             parts = 2 * (parts or job.settings.training.micro_batches)
             if not job.accumulate or parts > job.settings.data.batch_size:
@@ -152,6 +206,7 @@ def _finish(job: Job, record: RunRecord) -> None:
     if not has_pictures(job.folder, record):
         draw_run(job.folder, record)
     remove_checkpoint(job.folder / SWEEP)
+    remove_checkpoint(job.folder / JOBS)
     if record.verification is not None:
         remove_checkpoint(job.folder / VERIFY)
 
@@ -170,7 +225,7 @@ def _measure(job: Job, record: RunRecord | None, parts: int | None, *, verify: b
     plan_between(job.settings.plan, problem, 1.0, 2.0)  # what cannot be planned should not fail after the sweep
     if record is None:
         with job.signals.deferred():
-            record = _sweep(job, problem)
+            record = _recorded(job, problem)
             write_run(job.folder, record)
         _finish(job, record)
     if _is_to_verify(record, verify=verify):
@@ -182,49 +237,77 @@ def _measure(job: Job, record: RunRecord | None, parts: int | None, *, verify: b
     return record
 
 
-def _stages(job: Job, problem: Problem, name: str) -> Stages:
+def _stages(
+    job: Job, problem: Problem, name: str, others: Others | None = None, sharing: Sharing | None = None
+) -> Stages:
     """The stages of the sweep or of ``--verify``, from a checkpoint if there is one."""
     from clrtool.engine.checkpoint import CheckpointFolder
     from clrtool.engine.resume import open_stages
 
-    stages, text = open_stages(
-        CheckpointFolder(job.folder / name), problem, job.settings.sha256(), job.signals, job.every
-    )
+    folder, sha256 = CheckpointFolder(job.folder / name), job.settings.sha256()
+    stages, text = open_stages(folder, problem, sha256, job.signals, job.every, others=others, sharing=sharing)
     if text:
         say(text, quiet=job.quiet)
     return stages
 
 
-def _sweep(job: Job, problem: Problem) -> RunRecord:
-    from clrtool.core.bounds import find_bounds
-    from clrtool.core.record import RunRecord
-    from clrtool.engine.problem import environment
+def _sweep_stages(job: Job, problem: Problem) -> Stages:
+    """The stages of the sweep, with what other processes have measured of it."""
+    from clrtool.engine.resume import about_test
+    from clrtool.engine.shards import AgreedScout, Collector, Part, known_to, union
+
+    begin_anew(job)
+    about = about_test(problem, job.settings.sha256())
+    others = union(job.others(), about)
+    if job.share is None:
+        return _stages(job, problem, SWEEP, others, None if job.collect is None else Collector(job.collect))
+    agreed = AgreedScout(job.share.group, about)
+    known = known_to(job.share.siblings(), about, agreed)
+    others = replace(others, finished={**known.finished, **others.finished})
+    return _stages(job, problem, SWEEP, others, Part(job.share.shards, job.settings.seed, agreed))
+
+
+def begin_anew(job: Job) -> None:
+    """Remove what an earlier test has left unfinished, where it is to be replaced."""
+    from clrtool.report.run import remove_checkpoint
+
+    if job.fresh:
+        for name in CHECKPOINTS:
+            remove_checkpoint(job.folder / name)
+        job.fresh = False
+
+
+def _sweep(job: Job, problem: Problem, stages: Stages) -> SweepRecord:
     from clrtool.engine.sweep import run_range_test
-    from clrtool.report.run import CurveLog, remove_checkpoint
+    from clrtool.report.run import CurveLog
 
     settings, size = job.settings, problem.sweep_size(job.settings.sweep)
-    if job.fresh:
-        remove_checkpoint(job.folder / SWEEP)
-        remove_checkpoint(job.folder / VERIFY)
-        job.fresh = False
-    stages = _stages(job, problem, SWEEP)
     epochs = size.iterations / problem.iterations_per_epoch
+    seeds = size.seeds if job.share is None else job.share.count(size.seeds)
     with (
         CurveLog(job.folder, settings) as log,
-        Progress(size.seeds, epochs, problem.metric.label, quiet=job.quiet, plain=job.plain) as progress,
+        Progress(seeds, epochs, problem.metric.label, quiet=job.quiet, plain=job.plain) as progress,
     ):
 
         def on_point(seed: int, point: Point) -> None:
             log.append(seed, point)
             progress.update(seed, point)
 
-        sweep = run_range_test(problem, settings.sweep, settings.seed, on_point, stages)
+        return run_range_test(problem, settings.sweep, settings.seed, on_point, stages)
+
+
+def _recorded(job: Job, problem: Problem) -> RunRecord:
+    from clrtool.core.bounds import find_bounds
+    from clrtool.core.record import RunRecord
+
+    settings, stages = job.settings, _sweep_stages(job, problem)
+    sweep = _sweep(job, problem, stages)
     bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
     return RunRecord(
         sweep=sweep,
         bounds=bounds,
         plan=plan_between(settings.plan, problem, bounds.base_lr, bounds.max_lr),
-        environment=environment(problem.device) | problem.ranks.facts | {"deterministic": problem.deterministic},
+        environment=stages.environment | {"deterministic": problem.deterministic},
         config_sha256=settings.sha256(),
         data_sha256=problem.data_sha256,
         sources=problem.sources,

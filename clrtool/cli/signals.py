@@ -43,6 +43,12 @@ class Signals:
             for each, handler in self._before.items():
                 signal.signal(each, handler)
 
+    def take_back(self) -> None:
+        """Handle signals again, after a library has put handlers of its own in place of these."""
+        if self.stop is None:
+            for each in self._before.keys() & set(STOPPING):
+                signal.signal(each, self._on_stop)
+
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
         """Let what runs inside come to a good end before it is interrupted, or to an error that says more."""

@@ -47,12 +47,11 @@ class CheckpointFolder:
 
     def save(self, values: Mapping[str, Any]) -> None:
         """Write one more generation, and remove the oldest. Raises MachineError if the disk is full."""
-        content = io.BytesIO()
-        torch.save(dict(values), content)
+        content = to_bytes(values)
         files = self._files()
         number = int(files[0].name[:8]) + 1 if files else 1
-        name = f"{number:08d}-{hashlib.sha256(content.getbuffer()).hexdigest()}.pt"
-        write_whole(self.folder / name, content.getvalue())
+        name = f"{number:08d}-{hashlib.sha256(content).hexdigest()}.pt"
+        write_whole(self.folder / name, content)
         whole = [file for file in files if file not in self._damaged]
         for old in whole[GENERATIONS - 1 :]:
             with contextlib.suppress(OSError):
@@ -74,13 +73,25 @@ class CheckpointFolder:
         return sorted((file for file in found if _NAME.fullmatch(file.name)), reverse=True)
 
 
+def to_bytes(values: Mapping[str, Any]) -> bytes:
+    """The content of a checkpoint."""
+    content = io.BytesIO()
+    torch.save(dict(values), content)
+    return content.getvalue()
+
+
+def from_bytes(content: bytes) -> Any:
+    """What :func:`to_bytes` was given, on the CPU; no code is run for it."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
 def _values(file: Path) -> dict[str, Any] | None:
     match = _NAME.fullmatch(file.name)
     try:
         content = read_bytes(file, _MOST_BYTES)
         if match is None or hashlib.sha256(content).hexdigest() != match[2]:
             return None
-        values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        values = from_bytes(content)
     except MemoryError as error:
         raise MachineError(f"{file}: out of memory, {peak_memory()}") from error
     except Exception:  # noqa: BLE001 (what a file of an unknown origin makes of the loader: it is damaged)

@@ -9,7 +9,7 @@ from typing import Any
 
 from clrtool.engine.checkpoint import CheckpointFolder
 from clrtool.engine.problem import Problem, environment
-from clrtool.engine.stages import FORMAT, Requests, Stages
+from clrtool.engine.stages import FORMAT, Others, Requests, Sharing, Stages
 from clrtool.errors import ConfigError
 from clrtool.words import count
 
@@ -23,6 +23,8 @@ def open_stages(
     requests: Requests,
     every: float,
     what: str = "another config",
+    others: Others | None = None,
+    sharing: Sharing | None = None,
 ) -> tuple[Stages, str]:
     """The stages of a range test, those of the checkpoint if the folder holds one; and what to say of that.
 
@@ -30,11 +32,34 @@ def open_stages(
         requests: what signals ask for.
         every: seconds between two checkpoints.
         what: another hash stands for, in words.
+        others, sharing: what other processes have measured, and which seeds are trained here.
 
     Raises:
         ConfigError: the checkpoint is of another run than this one would be.
     """
-    about: dict[str, Any] = {
+    about = about_test(problem, config_sha256)
+    if others is not None and others.environment is not None:  # what was measured, and nothing here may be
+        about |= {"environment": dict(others.environment), "device": others.device or about["device"]}
+    values, damaged = folder.load()
+    said = [f"{file.name[:8]} is damaged" for file in damaged]
+    if values is None:
+        said += ["starting over"] if damaged else []
+    else:
+        _check(values, about, folder.folder.parent, what)
+        values["warnings"] = (
+            *values["warnings"],
+            *moved(values["environment"], about["environment"], "Interrupted and resumed"),
+        )
+        said += [_resumed(values)]
+    text = f"{folder.folder}: {'; '.join(said)}" if said else ""
+    saved, ranks = problem.ranks.from_first(values), problem.ranks
+    return Stages(folder, requests, every, about, saved, ranks=ranks, others=others, sharing=sharing), text
+
+
+def about_test(problem: Problem, config_sha256: str) -> dict[str, Any]:
+    """What a checkpoint belongs to, and where it was made."""
+    return {
+        "format": FORMAT,
         "config_sha256": config_sha256,
         "data_sha256": problem.data_sha256,
         "sources": dict(problem.sources),
@@ -44,16 +69,6 @@ def open_stages(
         "environment": environment(problem.device) | problem.ranks.facts,
         **({"ranks": problem.ranks.world, "ranks_matter": problem.ranks.matters} if problem.ranks.world > 1 else {}),
     }
-    values, damaged = folder.load()
-    said = [f"{file.name[:8]} is damaged" for file in damaged]
-    if values is None:
-        said += ["starting over"] if damaged else []
-    else:
-        _check(values, about, folder.folder.parent, what)
-        values["warnings"] = (*values["warnings"], *_moved(values["environment"], about["environment"]))
-        said += [_resumed(values)]
-    text = f"{folder.folder}: {'; '.join(said)}" if said else ""
-    return Stages(folder, requests, every, about, problem.ranks.from_first(values), problem.ranks), text
 
 
 class _NoStore:
@@ -75,38 +90,42 @@ def saved_parts(folder: CheckpointFolder) -> int | None:
 
 def _check(saved: Mapping[str, Any], about: Mapping[str, Any], run: Path, what: str) -> None:
     """Raise ConfigError if a checkpoint is of another run."""
-    switch = "without" if about["deterministic"] else "with"
-    differs = {
-        "format": f"{run} holds a checkpoint of another version of clrtool",
-        "config_sha256": f"{run} was begun with {what}",
-        "data_sha256": f"{run} was begun on other data than there is now",
-        "sources": f"{run} was begun with other code or weights than there are now ({_others(saved, about)})",
-        "deterministic": f"{run} was begun {switch} --deterministic",
-        "device": f"{run} was begun on {saved.get('device')}, and this is {about['device']}",
+    for difference in differences(saved, about, what).values():
+        raise ConfigError(f"{run} {difference}: {_WAYS_OUT}")
+
+
+def differences(saved: Mapping[str, Any], about: Mapping[str, Any], what: str = "another config") -> dict[str, str]:
+    """What makes a checkpoint one of another test, of all that ``about`` names, each as the end of a sentence."""
+    switch = "without" if about.get("deterministic") else "with"
+    told = {
+        "format": "holds a checkpoint of another version of clrtool",
+        "config_sha256": f"was begun with {what}",
+        "data_sha256": "was begun on other data than there is now",
+        "sources": f"was begun with other code or weights than there are now ({_others(saved, about)})",
+        "deterministic": f"was begun {switch} --deterministic",
+        "device": f"was begun on {saved.get('device')}, and this is {about.get('device')}",
     }
-    now = {**about, "format": FORMAT}
-    for name, difference in differs.items():
-        if saved.get(name) != now[name]:
-            raise ConfigError(f"{difference}: {_WAYS_OUT}")
+    found = {name: text for name, text in told.items() if name in about and saved.get(name) != about[name]}
     before, ranks = saved.get("ranks", 1), about.get("ranks", 1)
     if before != ranks and (saved.get("ranks_matter") or about.get("ranks_matter")):
-        raise ConfigError(
-            f"{run} was begun with {count(before, 'rank')}, and there {'are' if ranks > 1 else 'is'} {ranks} now: "
-            f"batch norm, or what the model draws at random, makes that another test: {_WAYS_OUT}"
+        found["ranks"] = (
+            f"was begun with {count(before, 'rank')}, and there {'are' if ranks > 1 else 'is'} {ranks} now: "
+            "batch norm, or what the model draws at random, makes that another test"
         )
+    return found
 
 
 def _others(saved: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     """The names of the sources that have changed."""
-    before, now = saved.get("sources") or {}, about["sources"]
+    before, now = saved.get("sources") or {}, about.get("sources") or {}
     return ", ".join(name for name in sorted({*before, *now}) if before.get(name) != now.get(name))
 
 
-def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What to say of a test that goes on in another environment."""
+def moved(before: Mapping[str, Any], now: Mapping[str, Any], what: str) -> list[str]:
+    """What to say of a test of which something happened in another environment."""
     before, now = ({"ranks": 1, **each} for each in (before, now))
     changed = [f"{name} was {before.get(name)} and is {now[name]}" for name in now if before.get(name) != now[name]]
-    text = f"Interrupted and resumed where {'; '.join(changed)}: equal up to rounding, and --fresh measures it anew."
+    text = f"{what} where {'; '.join(changed)}: equal up to rounding, and --fresh measures it anew."
     return [text] if changed else []
 
 

@@ -49,7 +49,7 @@ def scout(problem: Problem, seed: int, iterations: int, stages: Stages) -> Scout
     losses = _losses(problem, seed, lrs, stages)
     known = np.array(losses)[np.isfinite(losses)]
     breaks = float(lrs[_broken(known, len(losses))]) if len(known) else LOWEST_LR
-    made = Scout(breaks / BELOW, breaks * ABOVE, len(losses))
+    made = Scout(*stages.agree((breaks / BELOW, breaks * ABOVE, len(losses))))  # type: ignore[arg-type]
     stages.finish(("scout", tuple(made)))
     return made
 

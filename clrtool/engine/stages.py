@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -47,6 +47,47 @@ class NoRequests:
 
     stop: int | None = None
     save: bool = False
+
+
+class LackingError(Exception):
+    """Seeds are lacking that other processes have to train; all that was to be trained here is finished."""
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        super().__init__(f"seeds {', '.join(map(str, seeds))} are lacking")
+        self.seeds = tuple(seeds)
+
+
+@dataclass(frozen=True)
+class Others:
+    """What other processes have measured of the same test.
+
+    Args:
+        finished: results of stages, by their names.
+        seconds: what they took, by where; empty where they do not count.
+        warnings: what they have to say.
+        environment: where they ran; None if there are no others.
+        moved: what to say if anything is trained here, where it differs.
+        device: the only kind of device on which more may be trained; None for that of this process.
+    """
+
+    finished: Mapping[str, Any] = field(default_factory=dict)
+    seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    environment: Mapping[str, str | int] | None = None
+    moved: tuple[str, ...] = ()
+    device: str | None = None
+
+
+class Sharing:
+    """How the seeds of a test are shared out: here, not at all."""
+
+    def mine(self, seeds: Sequence[int]) -> Sequence[int]:
+        """Those of the seeds to be trained that are trained here."""
+        return seeds
+
+    def agree(self, scout: tuple[float, ...]) -> tuple[float, ...]:
+        """The range that all processes sweep, where this one found ``scout``."""
+        return scout
 
 
 class Stage:
@@ -114,6 +155,8 @@ class Stages:
         about: what a checkpoint belongs to, saved with it.
         saved: the values of a checkpoint to go on from.
         ranks: the processes that have to agree on when to save and to stop.
+        others: what other processes have measured.
+        sharing: which seeds are trained here.
     """
 
     def __init__(
@@ -124,16 +167,50 @@ class Stages:
         about: Mapping[str, Any] | None = None,
         saved: Mapping[str, Any] | None = None,
         ranks: Ranks = ALONE,
+        others: Others | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         self._ranks = ranks
         self._store, self._requests = store, requests or NoRequests()
         self._every, self._about = every, plain(about or {}, "about")
-        saved = saved or {}
-        self._finished: dict[str, Any] = dict(saved.get("finished", {}))
+        saved, self._others, self._sharing = saved or {}, others or Others(), sharing or Sharing()
+        self._finished: dict[str, Any] = {**self._others.finished, **saved.get("finished", {})}
         self.running: Mapping[str, Any] | None = saved.get("running")
         self.seconds: dict[str, float] = dict(saved.get("seconds", {"train": 0.0, "evaluation": 0.0}))
-        self.warnings: tuple[str, ...] = tuple(saved.get("warnings", ()))
+        self._elsewhere = {**saved.get("elsewhere", {}), **self._others.seconds}
+        self.warnings: tuple[str, ...] = tuple(dict.fromkeys((*saved.get("warnings", ()), *self._others.warnings)))
         self._due = time.monotonic() + every
+
+    @property
+    def environment(self) -> dict[str, str | int]:
+        """Where the test runs, or ran."""
+        return dict(self._about["environment"])
+
+    @property
+    def all_seconds(self) -> dict[str, float]:
+        """Seconds of this process and of those elsewhere."""
+        return {
+            name: here + sum(each[name] for each in self._elsewhere.values()) for name, here in self.seconds.items()
+        }
+
+    def share(self, seeds: Sequence[int]) -> Sequence[int]:
+        """Those of the seeds to be trained that are trained here.
+
+        Raises:
+            ConfigError: the others were trained on another kind of device.
+        """
+        mine, others = self._sharing.mine(seeds), self._others
+        if mine and others.device is not None:
+            raise ConfigError(
+                f"seed {mine[0]} is to be trained on {others.device}, as the others were: go on where there is one"
+            )
+        if mine:
+            self.warnings = tuple(dict.fromkeys((*self.warnings, *others.moved)))
+        return mine
+
+    def agree(self, scout: tuple[float, ...]) -> tuple[float, ...]:
+        """The range that all processes sweep, where this one found ``scout``."""
+        return self._sharing.agree(scout)
 
     def result(self, name: str) -> Any:
         """The result of a stage that is finished, None of any other."""
@@ -208,6 +285,7 @@ class Stages:
                 "finished": self._finished,
                 "running": None if stage is None else self._state(stage),
                 "seconds": self.seconds,
+                "elsewhere": self._elsewhere,
                 "warnings": self.warnings,
             }
         )

@@ -18,7 +18,7 @@ from clrtool.core.sweep_size import SEEDS, SweepSize
 from clrtool.engine.learner import Learner
 from clrtool.engine.problem import Problem
 from clrtool.engine.scout import Scout, scout
-from clrtool.engine.stages import Stage, Stages
+from clrtool.engine.stages import LackingError, Stage, Stages
 from clrtool.engine.teams import make_teams
 
 OnPoint = Callable[[int, Point], object]
@@ -52,11 +52,12 @@ def run_range_test(
     Raises:
         MachineError: the device is out of memory, or the disk is full.
         Interrupted: a signal asked to stop, and everything is saved.
+        LackingError: the rest is for other processes to train.
     """
     stages = stages or Stages()
     with problem.on_device():
         swept = _sweep_all(problem, config, seed, stages, on_point)
-    path, curves = swept.path, swept.curves
+    path, curves, seconds = swept.path, swept.curves, stages.all_seconds
     steps = path.steps(curves)
     return SweepRecord(
         start_lr=float(path.lrs[0]),
@@ -68,8 +69,8 @@ def run_range_test(
         iterations_per_epoch=problem.iterations_per_epoch,
         heldout_samples=problem.answers,
         chance=problem.chance,
-        train_seconds=None if problem.deterministic else stages.seconds["train"],
-        evaluation_seconds=None if problem.deterministic else stages.seconds["evaluation"],
+        train_seconds=None if problem.deterministic else seconds["train"],
+        evaluation_seconds=None if problem.deterministic else seconds["evaluation"],
         curves=tuple(curves),
         engine=swept.engine,
         metric=problem.metric,
@@ -263,13 +264,16 @@ def _sweep_seeds(
             engine, outcome, points = known
             curves[seed] = Curve.from_points(seed, SweepOutcome[outcome], [Point(*point) for point in points])
             _tell(seed, curves[seed].points(), on_point)
-    for team in make_teams(problem, path.lrs.tolist(), [seed for seed in seeds if seed not in curves], engine):
+    mine = stages.share([seed for seed in seeds if seed not in curves])
+    for team in make_teams(problem, path.lrs.tolist(), mine, engine):
         engine = team.engine
         name = f"seed {', '.join(str(member.seed) for member in team.members)}"
         stage = stages.begin(f"{name} {lowest}", team)
         swept = _sweep(path, stage, stages, on_point)
         stages.finish(*((f"seed {curve.seed} {lowest}", _result(engine, curve)) for curve in swept))
         curves |= {curve.seed: curve for curve in swept}
+    if lacking := [seed for seed in seeds if seed not in curves]:
+        raise LackingError(lacking)
     return [curves[seed] for seed in seeds], str(engine)
 
 

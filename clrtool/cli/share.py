@@ -1,0 +1,95 @@
+"""Shares of a range test: the folders of --seed-shard and of the processes of --jobs, and which seeds are theirs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from clrtool.core.shard import Shard, have
+from clrtool.errors import ConfigError, as_config_error
+
+# Folders in a run folder: of shards, which are the user's, and of jobs, there only while something is unfinished.
+SHARDS, JOBS = "shards", "checkpoint-jobs"
+SLURM = "slurm"
+# In the environment of a process of --jobs: which of them it is.
+JOB = "CLRTOOL_JOB"
+
+
+@dataclass(frozen=True)
+class Share:
+    """The seeds of a shard, of a job, or of a job of a shard.
+
+    Args:
+        run: the run folder of the whole test.
+    """
+
+    run: Path
+    shard: Shard | None = None
+    job: Shard | None = None
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        return tuple(each for each in (self.shard, self.job) if each is not None)
+
+    @property
+    def folder(self) -> Path:
+        """Where its results go."""
+        folder = self.run if self.shard is None else self.run / SHARDS / self.shard.folder
+        return folder if self.job is None else folder / JOBS / self.job.folder
+
+    @property
+    def group(self) -> Path:
+        """The folder of all shares that sweep the same range."""
+        return self.run / (JOBS if self.shard is None else SHARDS)
+
+    def siblings(self) -> list[Path]:
+        """The folders of other shares, and those that this one is a part of."""
+        found = [*_shares(self.run / SHARDS)] if self.shard is not None else []
+        if self.job is not None:
+            parent = self.folder.parent.parent
+            found += [parent, *left_by_jobs(parent)]
+        return [folder for folder in found if folder != self.folder]
+
+    def count(self, seeds: int) -> int:
+        """How many of the seeds of the test are its own."""
+        return sum(have(self.shards, position) for position in range(seeds))
+
+
+def left_by_jobs(folder: Path) -> list[Path]:
+    """The folders of jobs in that of their run."""
+    return _shares(folder / JOBS)
+
+
+def _shares(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def read_shard(text: str | None) -> Shard | None:
+    """What ``--seed-shard`` asks for. Raises ConfigError for what is no shard, or no task of a Slurm array."""
+    if text is None:
+        return None
+    with as_config_error("--seed-shard: "):
+        return _of_slurm() if text == SLURM else Shard.parse(text)
+
+
+def job_of_parent() -> Shard | None:
+    """Which of the processes of --jobs this one is; None for one that a user has started."""
+    text = os.environ.pop(JOB, None)
+    return None if text is None else Shard.parse(text)
+
+
+def _of_slurm() -> Shard:
+    """The shard of this task of an array, whose tasks are numbered in a row, or in steps."""
+    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_STEP")
+    values = [os.environ.get(name, "1" if name.endswith("STEP") else "") for name in names]
+    if not all(value.isascii() and value.isdecimal() for value in values):
+        raise ConfigError(f"--seed-shard slurm needs {', '.join(names[:3])}, which an array of jobs has: or give K/N")
+    task, lowest, tasks, step = map(int, values)
+    number, rest = divmod(task - lowest, max(1, step))
+    if rest or not 0 <= number < tasks:
+        raise ConfigError(
+            f"--seed-shard slurm: task {task} is not one of {tasks} from {lowest} on in a row; number them so "
+            f"(--array=1-{tasks}), or give K/N"
+        )
+    return Shard(number + 1, tasks)

@@ -1,0 +1,250 @@
+"""Seeds that are shared out: however they were spread, killed or stopped, the files are those of a plain run."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import pytest
+
+from clrtool.cli.share import JOBS, Share, read_shard
+from clrtool.core.shard import Shard
+from clrtool.engine.shards import AgreedScout
+from clrtool.errors import ConfigError
+from tests.torture.runs import assert_same, contents, wait_for
+
+# Four short sweeps and a scout. With one thread two processes do not wait for each other.
+WORDS = ["digits", "--seeds", "4", "--deterministic", "--device", "cpu", "sweep.epochs=1", "sweep.evaluations=10"]
+LONG = ["digits", "--seeds", "4", "--deterministic", "--device", "cpu", "sweep.epochs=60", "--jobs", "2"]
+ABOUT = {"device": "cpu", "config_sha256": "a", "sources": {}}
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The files of a run that nobody shared out, and finished shards of the same."""
+    folder = tmp_path_factory.mktemp("plain")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for more in ([], ["--seed-shard", "1/2"], ["--seed-shard", "2/2"]):
+        place = folder / ("shards" if more else "whole") / "digits"
+        command = [sys.executable, "-m", "clrtool", "rangetest", *WORDS, *more, "-o", str(place), "-q"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 3), done.stderr
+    return folder
+
+
+@pytest.fixture
+def shards(plain, tmp_path):
+    """A run folder with two shards that are finished, to be changed."""
+    return shutil.copytree(plain / "shards" / "digits", tmp_path / "digits")
+
+
+def whole(plain):
+    return contents(plain / "whole" / "digits")
+
+
+def test_two_jobs_leave_the_files_of_a_plain_run_and_nothing_else(process, plain, tmp_path):
+    done = process("rangetest", *WORDS, "--jobs", "2", "-o", tmp_path / "digits")
+    assert done.returncode in (0, 3), done.stderr
+    assert "2 processes share the seeds" in done.stderr
+    assert_same(tmp_path / "digits", whole(plain))
+
+
+def test_shards_are_merged_to_the_files_of_a_plain_run_and_stay(cli, plain, shards):
+    assert cli("merge", shards, "-q").code in (0, 3)
+    left = shards.rename(shards.with_name("elsewhere")) / "shards"
+    shutil.move(left, shards.with_name("shards"))
+    assert_same(shards.with_name("elsewhere"), whole(plain))
+    assert {path.name for path in shards.with_name("shards").glob("*-of-*")} == {"1-of-2", "2-of-2"}
+
+
+def test_a_missing_shard_is_named_with_the_command_that_measures_it(cli, shards):
+    shutil.rmtree(shards / "shards" / "2-of-2")
+    done = cli("merge", shards, "-q")
+    assert done.code == 2
+    assert "shard 2/2 is missing" in done.err
+    assert "clrtool rangetest digits sweep.epochs=1" in done.err
+    assert "--seed-shard 2/2" in done.err
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"config_sha256": "f" * 64}, "was begun with another config"),
+        ({"data_sha256": "f" * 64}, "was begun on other data"),
+        ({"sources": {"net": "f" * 64}}, "with other code or weights than there are now (net)"),
+        ({"deterministic": False}, "was begun without --deterministic"),
+        ({"device": "cuda"}, "was begun on cuda, and this is cpu"),
+        ({"micro_batches": 2}, "training.micro_batches=2 for all"),
+        ({"finished": {"scout": (1e-3, 1.0, 5)}}, "is not finished"),
+        ({"scout": (1e-3, 1.0, 5)}, "swept different ranges"),
+    ],
+)
+def test_shards_that_do_not_belong_together_are_refused(cli, shards, changed, message):
+    from clrtool.engine.checkpoint import CheckpointFolder
+
+    folder = CheckpointFolder(shards / "shards" / "2-of-2" / "checkpoint")
+    values = folder.load().values
+    if "scout" in changed:
+        changed = {"finished": values["finished"] | changed}
+    folder.save(values | changed)
+    done = cli("merge", shards, "-q")
+    assert done.code == 2
+    assert message in done.err
+    assert "2-of-2" in done.err
+    assert not (shards / "result.json").exists()
+
+
+def test_what_is_no_shard_and_shards_of_no_run_are_refused(cli, shards, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "is no shard of a range test" in cli("merge", tmp_path / "empty", "-o", tmp_path / "run").err
+    moved = shutil.copytree(shards / "shards" / "1-of-2", tmp_path / "mine")
+    assert "say with -o DIR" in cli("merge", moved, shards / "shards" / "2-of-2").err
+
+
+def test_shards_that_were_measured_elsewhere_are_merged_with_a_word_about_it(cli, shards):
+    from clrtool.engine.checkpoint import CheckpointFolder
+
+    for name in ("1-of-2", "2-of-2"):
+        folder = CheckpointFolder(shards / "shards" / name / "checkpoint")
+        values = folder.load().values
+        # both ran on a GPU, and this machine, which trains nothing any more, has none
+        environment = values["environment"] | {"device": "cuda: a GPU", "numpy": f"of {name}"}
+        folder.save(values | {"device": "cuda", "environment": environment})
+    assert cli("merge", shards, "-q").code in (0, 3)
+    result = json.loads((shards / "result.json").read_text())
+    assert result["environment"]["device"] == "cuda: a GPU"
+    told = "The seeds of 2-of-2 were measured where numpy was of 1-of-2 and is of 2-of-2: equal up to rounding."
+    assert told in result["sweep"]["warnings"]
+
+
+def start(*words):
+    return subprocess.Popen([sys.executable, "-m", "clrtool", *map(str, words)], stderr=subprocess.PIPE, text=True)
+
+
+def rows(folder):
+    """Rows that the jobs of a run have measured so far."""
+    return [len(path.read_text().splitlines()) for path in (folder / JOBS).glob("*/curve.csv")]
+
+
+def holder(folder):
+    """The process of a job, as it stands in its lock."""
+    return int((folder / ".lock").read_text().split()[0])
+
+
+def is_running(pid):
+    with suppress(OSError):
+        return f"/proc/{pid}" and os.kill(pid, 0) is None
+    return False
+
+
+def test_a_job_that_is_killed_and_one_that_is_stopped_go_on_with_the_same_command(tmp_path):
+    words = ["rangetest", *LONG, "-o", tmp_path / "digits"]
+    run, folder = start(*words), tmp_path / "digits"
+    wait_for(lambda: len(rows(folder)) == 2 and min(rows(folder)) > 3)
+    os.kill(holder(folder / JOBS / "2-of-2"), signal.SIGKILL)
+    wait_for(lambda: not is_running(holder(folder / JOBS / "2-of-2")) or True)
+    time.sleep(0.5)
+    run.send_signal(signal.SIGINT)
+    errors = run.communicate(timeout=60)[1]
+    assert run.returncode == 130, errors
+    assert "job 2/2: was ended by SIGKILL" in errors
+    assert "the same command goes on" in errors
+    assert list((folder / JOBS / "1-of-2" / "checkpoint").glob("*.pt"))
+    again = start(*words)
+    wait_for(lambda: len(rows(folder)) == 2 and min(rows(folder)) > 3)
+    job = holder(folder / JOBS / "1-of-2")
+    again.kill()
+    again.communicate()
+    wait_for(lambda: not is_running(job), 30)  # its parent is gone, and it has saved
+
+
+def test_a_job_that_fails_is_told_with_its_log(process, tmp_path):
+    (tmp_path / "digits" / JOBS / "2-of-2").mkdir(parents=True)
+    (tmp_path / "digits" / JOBS / "2-of-2" / ".lock").mkdir()
+    done = process("rangetest", *WORDS, "--jobs", "2", "-o", tmp_path / "digits", "-q")
+    assert done.returncode == 4
+    assert "job 2/2: " in done.stderr
+    assert ".lock: cannot be made" in done.stderr
+    assert "2-of-2.log" in done.stderr
+    assert (tmp_path / "digits" / JOBS / "2-of-2.log").is_file()
+
+
+def test_each_of_several_configs_has_its_run_and_one_that_fails_stops_no_other(process, tmp_path):
+    for name, hidden in (("good", 8), ("bad", -1)):
+        (tmp_path / f"{name}.yaml").write_text(
+            f"model: {{name: mlp, args: {{hidden: [{hidden}]}}}}\ndata: {{name: digits}}\n"
+        )
+    words = ["bad.yaml", "good.yaml", "sweep.epochs=1", "sweep.start_lr=1e-3", "sweep.end_lr=1", "--seeds", "1"]
+    done = process("rangetest", *words, "--jobs", "2", "-o", "all", "-q", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    bad, good = done.stdout.splitlines()
+    assert bad.startswith("bad.yaml: ")
+    assert good.startswith("good.yaml: ")
+    assert good.endswith("in all/good/")
+    assert (tmp_path / "all" / "good" / "result.json").is_file()
+    both = process("rangetest", "good.yaml", "all/../good.yaml", cwd=tmp_path)
+    assert (both.returncode, "would both be measured in" in both.stderr) == (2, True)
+
+
+def test_ray_leaves_the_files_of_a_plain_run(process, plain, tmp_path):
+    pytest.importorskip("ray", reason="clrtool[ray] is not installed")
+    done = process("rangetest", *WORDS, "--ray", "local", "-o", tmp_path / "digits")
+    assert done.returncode in (0, 3), done.stderr
+    assert_same(tmp_path / "digits", whole(plain))
+
+
+def test_ray_that_is_not_installed_is_told_with_the_way_to_get_it(cli, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = cli("rangetest", *WORDS, "--ray", "local", "-o", tmp_path / "digits", "-q")
+    assert (done.code, "pip install 'clrtool[ray]'" in done.err) == (2, True)
+    assert cli("rangetest", *WORDS, "--ray", "local", "--jobs", "2").code == 2
+
+
+@pytest.mark.parametrize(("task", "shard"), [("1", "1/8"), ("8", "8/8")])
+def test_a_task_of_an_array_knows_its_shard(monkeypatch, task, shard):
+    for name, value in (("ID", task), ("MIN", "1"), ("COUNT", "8")):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    assert str(read_shard("slurm")) == shard
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "9")
+    with pytest.raises(ConfigError, match="--array=1-8"):
+        read_shard("slurm")
+
+
+def test_an_array_from_0_on_in_steps_has_shards_from_1_on(monkeypatch):
+    for name, value in (("ID", "4"), ("MIN", "0"), ("COUNT", "3"), ("STEP", "2")):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    assert str(read_shard("slurm")) == "3/3"
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1/0", "1", "a/b", "-1/2", "1/2000", "slurm"])
+def test_what_is_no_shard_is_refused(text, monkeypatch):
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    with pytest.raises(ConfigError, match="--seed-shard"):
+        read_shard(text)
+
+
+@pytest.mark.parametrize(("shards", "jobs"), [(1, 1), (2, 3), (5, 2), (8, 8)])
+def test_every_seed_is_in_one_job_of_one_shard(tmp_path, shards, jobs):
+    shares = [
+        Share(tmp_path, Shard(k, shards), Shard(j, jobs)) for k in range(1, shards + 1) for j in range(1, jobs + 1)
+    ]
+    assert sum(share.count(16) for share in shares) == 16
+    assert len({share.folder for share in shares}) == len(shares)
+
+
+def test_the_first_scout_that_is_finished_is_that_of_all(tmp_path):
+    first, second = AgreedScout(tmp_path, ABOUT), AgreedScout(tmp_path, ABOUT)
+    assert first.get() is None
+    assert first.put((1e-3, 1.0, 100)) == (1e-3, 1.0, 100)
+    assert second.put((2e-3, 2.0, 100)) == (1e-3, 1.0, 100) == second.get()
+    assert AgreedScout(tmp_path, {**ABOUT, "config_sha256": "b"}).get() is None
+    assert len(list(tmp_path.iterdir())) == 1
