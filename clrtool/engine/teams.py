@@ -72,7 +72,7 @@ def make_teams(
         engine: how the seeds before them were trained; these are trained alike.
         momenta: of every iteration, where it moves.
     """
-    if problem.device.type != "cuda" or problem.ranks.world > 1 or not problem.is_plain:
+    if problem.device.type != "cuda" or not problem.is_plain or problem.ranks.world > 1:
         engine = problem.ranks.engine
     elif momenta:  # no optimizer of torch's reads it on the device
         engine = "eager: the momentum moves"
