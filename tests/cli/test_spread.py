@@ -19,7 +19,7 @@ from tests.torture.runs import assert_same, contents, wait_for
 
 # Four short sweeps and a scout. With one thread two processes do not wait for each other.
 WORDS = ["digits", "--seeds", "4", "--deterministic", "--device", "cpu", "sweep.epochs=1", "sweep.evaluations=10"]
-LONG = ["digits", "--seeds", "4", "--deterministic", "--device", "cpu", "sweep.epochs=60", "--jobs", "2"]
+LONG = ["digits", "--seeds", "4", "--deterministic", "--device", "cpu", "sweep.epochs=400", "--jobs", "2"]
 ABOUT = {"device": "cpu", "config_sha256": "a", "sources": {}}
 
 
@@ -122,8 +122,8 @@ def test_shards_that_were_measured_elsewhere_are_merged_with_a_word_about_it(cli
     assert cli("merge", shards, "-q").code in (0, 3)
     result = json.loads((shards / "result.json").read_text())
     assert result["environment"]["device"] == "cuda: a GPU"
-    told = "The seeds of 2-of-2 were measured where numpy was of 1-of-2 and is of 2-of-2: equal up to rounding."
-    assert told in result["sweep"]["warnings"]
+    told = "The seeds of 2-of-2 were measured where numpy was of 1-of-2 and is of 2-of-2: equal up to rounding"
+    assert any(warning.startswith(told) for warning in result["sweep"]["warnings"])
 
 
 def start(*words):
@@ -142,7 +142,7 @@ def holder(folder):
 
 def is_running(pid):
     with suppress(OSError):
-        return f"/proc/{pid}" and os.kill(pid, 0) is None
+        return os.kill(pid, 0) is None
     return False
 
 
@@ -151,7 +151,6 @@ def test_a_job_that_is_killed_and_one_that_is_stopped_go_on_with_the_same_comman
     run, folder = start(*words), tmp_path / "digits"
     wait_for(lambda: len(rows(folder)) == 2 and min(rows(folder)) > 3)
     os.kill(holder(folder / JOBS / "2-of-2"), signal.SIGKILL)
-    wait_for(lambda: not is_running(holder(folder / JOBS / "2-of-2")) or True)
     time.sleep(0.5)
     run.send_signal(signal.SIGINT)
     errors = run.communicate(timeout=60)[1]
@@ -159,9 +158,9 @@ def test_a_job_that_is_killed_and_one_that_is_stopped_go_on_with_the_same_comman
     assert "job 2/2: was ended by SIGKILL" in errors
     assert "the same command goes on" in errors
     assert list((folder / JOBS / "1-of-2" / "checkpoint").glob("*.pt"))
-    again = start(*words)
-    wait_for(lambda: len(rows(folder)) == 2 and min(rows(folder)) > 3)
-    job = holder(folder / JOBS / "1-of-2")
+    again, lock = start(*words), folder / JOBS / "1-of-2" / ".lock"
+    wait_for(lambda: lock.is_file() and lock.read_text())
+    job = holder(lock.parent)
     again.kill()
     again.communicate()
     wait_for(lambda: not is_running(job), 30)  # its parent is gone, and it has saved
@@ -185,7 +184,7 @@ def test_each_of_several_configs_has_its_run_and_one_that_fails_stops_no_other(p
         )
     words = ["bad.yaml", "good.yaml", "sweep.epochs=1", "sweep.start_lr=1e-3", "sweep.end_lr=1", "--seeds", "1"]
     done = process("rangetest", *words, "--jobs", "2", "-o", "all", "-q", cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
+    assert done.returncode in (2, 3), done.stderr
     bad, good = done.stdout.splitlines()
     assert bad.startswith("bad.yaml: ")
     assert good.startswith("good.yaml: ")
