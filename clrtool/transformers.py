@@ -13,6 +13,11 @@ from clrtool.engine.plan_scheduler import PlanScheduler
 from clrtool.errors import ConfigError
 from clrtool.notebook import RangeTest
 
+try:
+    from transformers import TrainerCallback
+except ImportError as error:
+    raise ImportError("clrtool.transformers needs transformers: pip install 'clrtool[transformers]'") from error
+
 if TYPE_CHECKING:
     from transformers import Trainer
 
@@ -55,6 +60,30 @@ def apply_plan(trainer: Trainer, plan: Plan) -> None:
     """
     optimizer = trainer.optimizer or trainer.create_optimizer()
     trainer.lr_scheduler = PlanScheduler(getattr(optimizer, "optimizer", optimizer), plan)  # type: ignore[assignment]
+
+
+class PlanCallback(TrainerCallback):
+    """Gives every step of a Trainer the learning rate of a plan, whatever its own scheduler says.
+
+    For where a Trainer is made elsewhere and takes callbacks alone; what it logs is the rate of its scheduler. A
+    training that goes on from a checkpoint goes on in the plan, for the rate follows the Trainer's count of steps.
+    Groups keep their ratios to the first.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._ratios: list[float] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **known: Any) -> None:  # noqa: ARG002
+        """Take note of the ratios between the groups, before any scheduler has moved them."""
+        rates = [group.get("initial_lr", group["lr"]) for group in known["optimizer"].param_groups]
+        self._ratios = [rate / rates[0] for rate in rates]
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **known: Any) -> None:  # noqa: ARG002
+        """Set the rates of the step to come."""
+        lr = float(self._plan.lr([state.global_step])[0])
+        for group, ratio in zip(known["optimizer"].param_groups, self._ratios, strict=True):
+            group["lr"] = lr * ratio
 
 
 class _Unprepared:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from clrtool.core.plan import make_plan
 from clrtool.errors import ConfigError
 from tests.snippets import snippet
 
@@ -232,6 +233,19 @@ def test_a_fine_tuning_of_transformers_is_tested_and_follows_the_plan(tmp_path):
     assert again.curves[0].heldout_loss[0] == pytest.approx(mine.evaluate()["eval_loss"]), (
         "it begins where that has come to"
     )
+
+
+def test_a_callback_gives_every_step_the_rate_of_the_plan_also_after_a_checkpoint(tmp_path):
+    plan = make_plan(1e-4, 1e-3, 10, epochs=4, cycles=2)
+    words = {"num_train_epochs": 4, "per_device_train_batch_size": 40, "save_strategy": "steps", "save_steps": 15}
+    data = {"train_dataset": Sentences(400, 0)}
+    for resumed in (False, True):
+        rates = Rates()
+        mine = transformers.Trainer(
+            bert(), arguments(tmp_path, **words), callbacks=[clrtool.transformers.PlanCallback(plan), rates], **data
+        )
+        mine.train(resume_from_checkpoint=str(tmp_path / "checkpoint-15") if resumed else None)
+        assert rates.rates == pytest.approx(plan.lr(range(15 if resumed else 0, 40)).tolist())
 
 
 def test_a_language_model_is_read_from_its_loss(tmp_path):
