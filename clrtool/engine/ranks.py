@@ -8,6 +8,7 @@ it is run.
 from __future__ import annotations
 
 import hashlib
+import gc
 import io
 import secrets
 import time
@@ -223,6 +224,7 @@ class Group(Ranks):
         """Let the others go, and close the connections."""
         if self.rank == 0:
             self.store.set(END, "")
+        gc.collect()  # models that were trained hold the group, whose threads would abort the process at its exit
         dist.destroy_process_group()
 
     def first_failure(self, code: int) -> int | None:
