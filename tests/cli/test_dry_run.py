@@ -9,9 +9,16 @@ from clrtool.engine.build import build_problem
 from clrtool.engine.checkpoint import CheckpointFolder
 from clrtool.engine.estimate import estimate
 from clrtool.engine.stages import Stages
+from clrtool.engine.sweep import _Track as Track
 from clrtool.engine.sweep import run_range_test
+from clrtool.errors import MachineError
 
 SHORT = ["rangetest", "digits", "sweep.epochs=1", "--seeds", "2", "-q"]
+
+
+@pytest.fixture(autouse=True)
+def quickly_timed(monkeypatch):
+    monkeypatch.setattr("clrtool.engine.estimate.SECONDS", 0.05)
 
 
 @pytest.mark.parametrize("ends", [[], ["sweep.start_lr=1e-3", "sweep.end_lr=0.5"]])
@@ -25,6 +32,7 @@ def test_a_range_test_takes_no_more_than_was_told_and_nothing_is_written_before(
     taken = result["sweep"]
     assert 0.3 * told["iterations"] < taken["iterations"] <= told["iterations"]
     assert (told["scout"] == 0) is bool(ends)
+    assert (told["start_lr"], told["end_lr"]) == ((1e-3, 0.5) if ends else (None, None))
     rows = (tmp_path / "runs/digits/curve.csv").read_text().splitlines()[1:]
     assert len(rows) <= told["seeds"] * told["evaluations"]
     assert (told["samples"], told["heldout_samples"]) == (44 * 32, taken["heldout_samples"])
@@ -41,25 +49,71 @@ def test_what_would_become_of_the_folder_is_told(cli, digits_run, tmp_path):
     other = cli("rangetest", "digits", *QUICK, "data.batch_size=64", "-o", digits_run, "-n")
     assert other.code == 0
     assert "refused:" in other.out
-    (tmp_path / "begun" / "checkpoint").mkdir(parents=True)
-    assert "which would go on" in cli(*SHORT, "-o", tmp_path / "begun", "-n").out
+    verified = cli("rangetest", "digits", *QUICK, "-o", digits_run, "-n", "--verify").out
+    assert "would go on to what is left" in " ".join(verified.split())
 
 
-def test_the_size_of_a_checkpoint_is_what_it_takes_on_disk(tmp_path):
-    config = load_config(find_config("digits"), ["model.args.hidden=[512]", "sweep.epochs=4", "sweep.seeds=1"])
+def test_a_run_that_was_interrupted_is_told_as_far_as_it_came(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr("clrtool.engine.sweep._Track.measure", broken_off(Track.measure, 20))
+    place = ["-o", tmp_path / "run", "--checkpoint-every", "0"]
+    assert cli(*SHORT, *place).code == 4
+    told = shown(cli(*SHORT, *place, "-n"))
+    assert "holds an unfinished run, which would go on: " in told
+    assert "resumed with 1 stage finished" in told, "that of the scout"
+    assert "refused: " in shown(cli(*SHORT, *place, "-n", "--deterministic"))
+    assert "would be replaced" in shown(cli(*SHORT, *place, "-n", "--fresh"))
+
+
+def shown(done):
+    assert done.code == 0, done.err
+    return " ".join(done.out.split())
+
+
+def broken_off(measure, iteration):
+    """An evaluation that fails from an iteration on."""
+
+    def fail(track, now, losses):
+        if now > iteration:
+            raise MachineError("broken off")
+        return measure(track, now, losses)
+
+    return fail
+
+
+@pytest.mark.parametrize("hidden", [[64], [512]])
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_a_checkpoint_takes_no_more_than_was_told_and_at_least_half_of_it(tmp_path, hidden, optimizer):
+    wishes = [f"model.args.hidden={hidden}", f"optimizer={optimizer}", "sweep.epochs=1", "sweep.seeds=2"]
+    config = load_config(find_config("digits"), wishes)
     problem = build_problem(config, device="cpu")
-    told = estimate(problem, config, tmp_path / "run", verify=True)
-    folder = CheckpointFolder(tmp_path / "checkpoint")
+    told = estimate(problem, config, tmp_path / "run")
+    sizes = []
 
-    def stop(seed, point):
-        if point.iteration > 30:
-            raise KeyboardInterrupt
+    class Disk(CheckpointFolder):
+        def save(self, values):
+            super().save(values)
+            sizes.extend(file.stat().st_size for file in self.folder.iterdir())
 
-    with pytest.raises(KeyboardInterrupt):
-        run_range_test(problem, config.sweep, 0, stop, Stages(folder, every=0))
-    size = max(file.stat().st_size for file in folder.folder.iterdir())
-    assert told.checkpoint_bytes <= size <= 1.2 * told.checkpoint_bytes
-    assert told.verify == 32 * 44, "one training run"
+    run_range_test(problem, config.sweep, 0, lambda seed, point: None, Stages(Disk(tmp_path / "checkpoint"), every=0))
+    assert 0.5 * told.checkpoint_bytes <= max(sizes) <= told.checkpoint_bytes
+
+
+def test_the_short_runs_that_verify_are_counted_as_they_are_taken(cli, tmp_path):
+    words = ["rangetest", "digits", "-q", "plan.epochs=8", "-o", tmp_path / "run", "--verify", "--json"]
+    told, plain = (json.loads(cli(*words[:-2], *more, "-n", "--json").out) for more in (["--verify"], []))
+    trials = json.loads(cli(*words).out)["verification"]["trials"]
+    assert told["verify"] == round(sum(trial["epochs"] for trial in trials) * told["iterations_per_epoch"])
+    assert told["verify_evaluations"] == len(trials)
+    assert plain["verify"] == plain["verify_evaluations"] == 0
+
+
+def test_what_cannot_be_planned_and_what_an_optimizer_makes_of_the_rates_is_told(cli):
+    long = cli(*SHORT, "-n", "plan.epochs=0.02")
+    assert long.code == 2
+    assert "plan: epochs = 0.02 is 0 iterations" in long.err
+    odd = shown(cli(*SHORT, "-n", "optimizer=Rprop"))
+    assert "warning" in odd
+    assert odd.endswith("optimizer.name=AdamW")
 
 
 def test_a_batch_that_does_not_fit_is_told_as_a_range_test_tells_it(cli, tmp_path, monkeypatch):
