@@ -7,8 +7,8 @@ it is run.
 
 from __future__ import annotations
 
-import hashlib
 import gc
+import hashlib
 import io
 import secrets
 import time
