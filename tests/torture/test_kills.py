@@ -128,7 +128,7 @@ def work(executioners):
 
 
 def test_kills_at_any_moment_tear_no_file_and_change_no_result(zygote, reference, tmp_path):
-    toll = Toll(1000 if LONG else 200)
+    toll = Toll(1000 if LONG else 100)
     kinds = [AtRandomMoments(zygote, reference, tmp_path / str(seed), toll, seed) for seed in range(WORKERS)]
     assert work(kinds) > toll.wanted / 50, "all begin anew"
 
@@ -163,6 +163,6 @@ def events(zygote, reference, tmp_path):
 
 def test_kills_at_any_system_call_of_a_write_tear_no_file_and_change_no_result(zygote, reference, events, tmp_path):
     assert len(events) > 50
-    toll = Toll(250 if LONG else 50)
+    toll = Toll(250 if LONG else 30)
     kinds = [AtRandomWrites(zygote, reference, tmp_path / str(seed), toll, seed, events) for seed in range(WORKERS)]
     assert work(kinds) > toll.wanted / 20, "all begin anew"
