@@ -20,8 +20,8 @@ demo: setup ## range test, plan and pictures of the handwritten digits
 	$(BIN)/clrtool plan digits
 	$(BIN)/clrtool plot digits
 
-test: setup ## run all tests and doctests, a process for each core
-	$(BIN)/python -m pytest -n auto --dist loadfile
+test: setup ## run all tests and doctests, a process with one thread for each core, the longest files first
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 torture: setup ## kills, signals, full disks, damaged and hostile files, in their long form: a quarter of an hour
 	CLRTOOL_TORTURE=1 $(BIN)/python -m pytest tests/torture tests/cli/test_hostile_configs.py tests/test_words.py

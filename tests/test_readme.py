@@ -50,8 +50,8 @@ def letters(text):
 
 
 def beginnings(text):
-    """The first word of every line: a comparison names its policies in the order of what they reached."""
-    return sorted({line.split()[0] for line in text.splitlines() if line.strip() and not line.strip()[0].isdigit()})
+    """The names of all rows: a comparison orders its policies by what they reached, and its verdict hangs on a digit."""
+    return sorted(re.findall(r"^ ?(\w[\w ]*?) {2,}", text, re.MULTILINE))
 
 
 def wanted(command):

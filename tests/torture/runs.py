@@ -80,6 +80,8 @@ class Zygote:
         with self._asking:
             self._number += 1
             out, err = (self.folder / f"{self._number}.{name}" for name in ("out", "err"))
+            for file in (out, err):
+                file.touch()  # it may be killed before it opens them
             request = {"words": command, "cwd": str(cwd or self.folder), "stdout": str(out), "stderr": str(err)}
             self._send(request | {"inject": inject or {}})
             return Run(self, *self._started.get(timeout=PATIENCE), out, err)
