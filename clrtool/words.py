@@ -1,4 +1,4 @@
-"""Words for people: names near a mistyped one, counts, and texts that a terminal can show."""
+"""Words for people: names near a mistyped one, counts, times, and texts that a terminal can show."""
 
 from __future__ import annotations
 
@@ -51,6 +51,16 @@ def nearest(name: str, valid: Iterable[str], show: int = 20) -> str:
     hint = f"did you mean {found!r}? " if found else ""
     more = f" and {len(names) - show} more" if len(names) > show else ""
     return f"{hint}Valid: {', '.join(names[:show]) or 'none'}{more}"
+
+
+def duration(seconds: float) -> str:
+    """A time for people.
+
+    >>> duration(0.0021), duration(3.21), duration(200), duration(8000)
+    ('2.1 ms', '3.21 s', '3.33 min', '2.22 h')
+    """
+    size, unit = next((each for each in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= each[0]), (1e-3, "ms"))
+    return f"{seconds / size:.3g} {unit}"
 
 
 def count(number: int, noun: str) -> str:

@@ -13,7 +13,7 @@ from clrtool.cli.children import Command, Ended, run_children
 from clrtool.cli.spread import passed_on
 from clrtool.cli.status import Status
 from clrtool.errors import ConfigError
-from clrtool.words import count, printable
+from clrtool.words import count, duration, printable
 
 OURS = {"output", "jobs", "as_json", "quiet", "plain"}
 # What is about the result of one test.
@@ -69,8 +69,13 @@ def _failed(end: Ended) -> dict[str, object]:
 
 def _told(name: str, end: Ended, folder: Path) -> str:
     """What came of a config, in a line."""
-    if end.result is None or "bounds" not in end.result:
-        return f"{name}: {end.message.splitlines()[0] if end.code else f'done, in {folder}/'}"
-    bounds = end.result["bounds"]
-    rates = ", ".join(f"{bound} {bounds[bound]:.3g}" for bound in ("base_lr", "max_lr") if bounds[bound] is not None)
-    return f"{name}: {', '.join(filter(None, (rates, bounds['verdict'])))}, in {folder}/"
+    result = end.result or {}
+    if result.get("status") == "dry run":
+        told = [f"{count(result['iterations'], 'iteration')}, {duration(result['seconds'])} at the most"]
+    elif "bounds" in result:
+        bounds = result["bounds"]
+        found = {name: bounds[name] for name in ("base_lr", "max_lr") if bounds[name] is not None}
+        told = [*(f"{name} {lr:.3g}" for name, lr in found.items()), bounds["verdict"], f"in {folder}/"]
+    else:
+        told = [end.message.splitlines()[0] if end.code else f"done, in {folder}/"]
+    return f"{name}: {', '.join(told)}"

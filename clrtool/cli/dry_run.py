@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from clrtool.cli.console import say, show
-from clrtool.cli.measure import SWEEP, Job, is_complete, plan_between
+from clrtool.cli.measure import SWEEP, Job, is_complete, plan_between, problem_of
 from clrtool.cli.ranks import check_alone
 from clrtool.errors import ConfigError, MachineError
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from clrtool.engine.problem import Problem
 
 
-def dry_run(job: Job, path: Path, wishes: Sequence[str], *, verify: bool, as_json: bool) -> None:
+def dry_run(job: Job, path: Path, wishes: Sequence[str], jobs: int, *, verify: bool, as_json: bool) -> None:
     """Build the problem, time a few steps, and tell what the whole would take.
 
     Args:
         path, wishes: the config and the overrides, which an error names.
+        jobs: processes that would share the seeds.
         verify: whether ``--verify`` was asked for.
     """
     check_alone("rangetest --dry-run")
@@ -35,12 +36,14 @@ def dry_run(job: Job, path: Path, wishes: Sequence[str], *, verify: bool, as_jso
     say("loading torch and the data", quiet=job.quiet)
     # stdout is for the result, whatever a user's factory prints
     with contextlib.redirect_stdout(sys.stderr), located(path, wishes):
-        from clrtool.engine.build import build_problem
         from clrtool.engine.estimate import estimate
+        from clrtool.engine.shards import computing_with
 
-        problem = build_problem(job.settings, **job.source)
+        problem = problem_of(job)
         plan = plan_between(job.settings.plan, problem, 1.0, 2.0)  # of any bounds it is as long
-        found = estimate(problem, job.settings, job.folder, plan if verify else None)
+        shards = () if job.share is None else job.share.shards
+        with computing_with(job.threads):
+            found = estimate(problem, job.settings, job.folder, plan if verify else None, shards, jobs)
         folder = _becomes(job, problem, verify=verify)
     if as_json:
         totals = {name: getattr(found, name) for name in ("iterations", "epochs", "seconds", "disk_bytes")}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clrtool.cli.children import Command, Ended, run_children
 from clrtool.cli.console import say
-from clrtool.cli.measure import Job, begin_anew
+from clrtool.cli.measure import Job, begin_elsewhere
 from clrtool.cli.share import JOB, JOBS, left_by_jobs
 from clrtool.cli.status import Status
 from clrtool.core.shard import Shard
@@ -47,7 +47,7 @@ class Jobs:
     """
 
     def __init__(self, job: Job, words: Sequence[str], jobs: int) -> None:
-        self._job, self._words, self._jobs = job, words, jobs
+        self._job, self._words, self.jobs = job, words, jobs
 
     def run(self) -> None:
         """Let them train all that is lacking; what they measured lies in their folders.
@@ -56,14 +56,10 @@ class Jobs:
             ConfigError, MachineError: one of them failed; the others have come to their end.
             Interrupted: a signal asked to stop, and everything is saved.
         """
-        from clrtool.report.run import CurveLog
-
         job = self._job
-        begin_anew(job)
-        with CurveLog(job.folder, job.settings):
-            pass  # the folder is known as that of a run, and an old result is gone
-        say(f"{self._jobs} processes share the seeds", quiet=job.quiet)
-        shards = [Shard(number, self._jobs) for number in range(1, self._jobs + 1)]
+        begin_elsewhere(job)
+        say(f"{self.jobs} processes share the seeds", quiet=job.quiet)
+        shards = [Shard(number, self.jobs) for number in range(1, self.jobs + 1)]
         commands = [Command(f"job {shard}", self._words, {JOB: str(shard)}) for shard in shards]
         with Status(quiet=job.quiet, plain=job.plain) as status:
 
@@ -71,7 +67,7 @@ class Jobs:
                 if end.code and job.signals.stop is None:
                     status.say(f"{name}: {end.message}")
 
-            ended = run_children(commands, self._jobs, job.signals, lambda: status.show(swept(job.folder)), on_end)
+            ended = run_children(commands, self.jobs, job.signals, lambda: status.show(swept(job.folder)), on_end)
         if failed := {name: end for name, end in ended.items() if end.code}:
             self._fail(failed)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from clrtool.cli.console import Progress, say
 from clrtool.cli.share import JOBS, Share, left_by_jobs
 from clrtool.cli.signals import Signals
+from clrtool.core.shard import LackingError
 from clrtool.errors import ConfigError, MachineError, OutOfMemoryError, as_config_error
 
 if TYPE_CHECKING:
@@ -150,18 +151,15 @@ def measure_share(job: Job, command: Sequence[str]) -> None:
         OutOfMemoryError, Interrupted: as for a whole test.
     """
     say("loading torch and the data", quiet=job.quiet)
-    from clrtool.engine.build import build_problem
     from clrtool.engine.shards import device_of
-    from clrtool.engine.stages import LackingError
 
-    share = job.share
+    share, device = job.share, job.source["device"]
     assert share is not None
-    source = dict(job.source)
     if share.job is not None:
-        source["device"] = device_of(source["device"], share.job.number)
+        device = device_of(device, share.job.number)
 
     def attempt(parts: int | None) -> None:
-        problem = build_problem(job.settings, **source, micro_batches=parts)
+        problem = problem_of(job, parts, device)
         with job.signals.deferred():
             stages = _sweep_stages(job, problem)
             with contextlib.suppress(LackingError):
@@ -211,18 +209,29 @@ def _finish(job: Job, record: RunRecord) -> None:
         remove_checkpoint(job.folder / VERIFY)
 
 
-def _measure(job: Job, record: RunRecord | None, parts: int | None, *, verify: bool) -> RunRecord:
+def problem_of(job: Job, parts: int | None = None, device: str | None = None) -> Problem:
+    """The problem of a test, on its own device if no other is given. Raises ConfigError if there can be no plan for it.
+
+    So what cannot be planned does not fail after the sweep.
+    """
     from clrtool.engine.build import build_problem
+
+    source = dict(job.source) if device is None else {**job.source, "device": device}
+    problem = build_problem(job.settings, **source, micro_batches=parts)
+    plan_between(job.settings.plan, problem, 1.0, 2.0)  # those of other bounds are as long
+    return problem
+
+
+def _measure(job: Job, record: RunRecord | None, parts: int | None, *, verify: bool) -> RunRecord:
     from clrtool.report.run import remove_pictures, write_run
 
     if (ranks := job.source.get("ranks")) is not None:
         ranks.begin(parts)
-    problem = build_problem(job.settings, **job.source, micro_batches=parts)
+    problem = problem_of(job, parts)
     if record is not None:
         _check_data(job, record, problem.data_sha256)
         if record.sources and record.sources != problem.sources:
             raise ConfigError(f"{job.folder} was measured with other code or weights: --fresh runs it anew")
-    plan_between(job.settings.plan, problem, 1.0, 2.0)  # what cannot be planned should not fail after the sweep
     if record is None:
         with job.signals.deferred():
             record = _recorded(job, problem)
@@ -256,7 +265,7 @@ def _sweep_stages(job: Job, problem: Problem) -> Stages:
     from clrtool.engine.resume import about_test
     from clrtool.engine.shards import AgreedScout, Collector, Part, known_to, union
 
-    begin_anew(job)
+    _begin_anew(job)
     about = about_test(problem, job.settings.sha256())
     others = union(job.others(), about)
     if job.share is None:
@@ -267,7 +276,7 @@ def _sweep_stages(job: Job, problem: Problem) -> Stages:
     return _stages(job, problem, SWEEP, others, Part(job.share.shards, job.settings.seed, agreed))
 
 
-def begin_anew(job: Job) -> None:
+def _begin_anew(job: Job) -> None:
     """Remove what an earlier test has left unfinished, where it is to be replaced."""
     from clrtool.report.run import remove_checkpoint
 
@@ -275,6 +284,20 @@ def begin_anew(job: Job) -> None:
         for name in CHECKPOINTS:
             remove_checkpoint(job.folder / name)
         job.fresh = False
+
+
+def begin_elsewhere(job: Job) -> None:
+    """Make the folder known as that of a run whose seeds are trained by others; a result of before goes.
+
+    But not for a config of which nothing can be trained. It is built here first, and thrown away.
+    """
+    say("checking config and data", quiet=job.quiet)
+    from clrtool.report.run import CurveLog
+
+    problem_of(job)
+    _begin_anew(job)
+    with CurveLog(job.folder, job.settings):
+        pass
 
 
 def _sweep(job: Job, problem: Problem, stages: Stages) -> SweepRecord:

@@ -133,10 +133,10 @@ def rangetest(
     job = make_job(path, wishes, share.folder, context.obj, device=device, allow_import=allow_import, download=download,
                    deterministic=deterministic, every=checkpoint_every, on_oom=on_oom, fresh=fresh,
                    quiet=quiet or as_json, plain=plain)  # fmt: skip
-    if dry:
-        dry_run(job, path, wishes, verify=verify, as_json=as_json)
-        return
     workers = workers_of(context, job, share, jobs, threads, ray)
+    if dry:
+        dry_run(job, path, wishes, 1 if workers is None else workers.jobs, verify=verify, as_json=as_json)
+        return
     _run(context, job, path, wishes, workers, Keeper(job, write, check, tolerance, [config, *wishes]))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clrtool.cli.console import say
-from clrtool.cli.measure import SWEEP, Job, begin_anew
+from clrtool.cli.measure import SWEEP, Job, begin_elsewhere
 from clrtool.cli.share import JOBS, left_by_jobs
 from clrtool.cli.status import Status
 from clrtool.errors import ConfigError, MachineError
@@ -31,6 +31,7 @@ class RayTasks:
 
     def __init__(self, job: Job, address: str) -> None:
         self._job, self._address = job, address
+        self.jobs = 1  # for all that is known before
 
     def run(self) -> None:
         """Let the tasks train all that is lacking.
@@ -39,12 +40,8 @@ class RayTasks:
             ConfigError, MachineError: a task failed, or there is no cluster.
             Interrupted: a signal asked to stop; the seeds that are finished are kept.
         """
-        from clrtool.report.run import CurveLog
-
         job = self._job
-        begin_anew(job)
-        with CurveLog(job.folder, job.settings):
-            pass  # the folder is known as that of a run, and an old result is gone
+        begin_elsewhere(job)
         with job.signals.deferred(), _cluster(self._address, job), Status(quiet=job.quiet, plain=job.plain) as status:
             train = self._task()
             lacking = self._finish(train, [[]], status)  # the scout, where there is one, and what is to be trained

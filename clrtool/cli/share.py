@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from clrtool.core.shard import Shard, have
+from clrtool.core.shard import Shard, owned
 from clrtool.errors import ConfigError, as_config_error
 
 # Folders in a run folder: of shards, which are the user's, and of jobs, there only while something is unfinished.
@@ -53,7 +53,7 @@ class Share:
 
     def count(self, seeds: int) -> int:
         """How many of the seeds of the test are its own."""
-        return sum(have(self.shards, position) for position in range(seeds))
+        return owned(self.shards, seeds)
 
 
 def left_by_jobs(folder: Path) -> list[Path]:

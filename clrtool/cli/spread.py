@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from clrtool.cli.jobs import Jobs, threads_of
 from clrtool.cli.measure import Job, measure
 from clrtool.cli.share import Share
+from clrtool.core.shard import LackingError
 from clrtool.core.sweep_size import SEEDS
 from clrtool.errors import ConfigError
 
@@ -34,7 +35,9 @@ def run_if_several(context: typer.Context, words: Sequence[str], output: Path | 
 
 
 class Workers(Protocol):
-    """What trains the seeds of a test elsewhere."""
+    """What trains the seeds of a test elsewhere, so many at once."""
+
+    jobs: int
 
     def run(self) -> None:
         """Train all that is lacking, and leave what was measured in the folders of jobs."""
@@ -100,15 +103,11 @@ def _one_here(seeds: Sequence[int]) -> Sequence[int]:
 
 
 def _never_here(seeds: Sequence[int]) -> Sequence[int]:
-    from clrtool.engine.stages import LackingError
-
     raise LackingError(seeds)
 
 
 def measure_with(workers: Workers, job: Job, *, verify: bool) -> RunRecord:
     """Have the seeds trained elsewhere until none is lacking; they are asked for again where all is swept lower."""
-    from clrtool.engine.stages import LackingError
-
     while True:
         workers.run()
         try:

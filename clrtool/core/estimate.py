@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 # Weights that a disk holds at once while a test runs, and room for its files and pictures.
@@ -20,12 +21,13 @@ class Estimate:
         scout: iterations of the scout, 0 where both ends of the sweep are given.
         sweep: iterations of the sweep of one seed.
         seeds: how many sweeps there are.
+        jobs: processes that share them.
         evaluations: of one seed.
         verify, verify_evaluations: iterations and evaluations of ``--verify``, 0 without it.
         iteration_seconds, evaluation_seconds: as they were measured.
         timed: iterations that were.
         peak_bytes, memory_bytes: the most memory that these took, and what there is.
-        at_once: seeds that may be in the memory of the device together.
+        at_once: seeds of a job that may be in the memory of its device together.
         checkpoint_bytes, free_bytes: of one checkpoint, and on the disk.
         warnings: what may make the bounds mean something else than they seem to.
     """
@@ -42,6 +44,7 @@ class Estimate:
     scout: int
     sweep: int
     seeds: int
+    jobs: int
     evaluations: int
     verify: int
     verify_evaluations: int
@@ -67,11 +70,13 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Training and evaluations, without what it takes to load torch and the data."""
-        evaluations = self.seeds * self.evaluations + self.verify_evaluations
-        return self.iterations * self.iteration_seconds + evaluations * self.evaluation_seconds
+        """Training and evaluations of the longest job, without what it takes to load torch and the data."""
+        in_turn = math.ceil(self.seeds / self.jobs)
+        iterations = self.scout + in_turn * self.sweep + self.verify
+        evaluations = in_turn * self.evaluations + self.verify_evaluations
+        return iterations * self.iteration_seconds + evaluations * self.evaluation_seconds
 
     @property
     def disk_bytes(self) -> int:
-        """Files of the run, and two generations of a checkpoint while it is unfinished."""
-        return GENERATIONS * self.checkpoint_bytes + FILES
+        """Files of the run, and two generations of a checkpoint of each job while it is unfinished."""
+        return self.jobs * GENERATIONS * self.checkpoint_bytes + FILES

@@ -57,3 +57,16 @@ def have(shards: Sequence[Shard], position: int) -> bool:
             return False
         position //= shard.of
     return True
+
+
+def owned(shards: Sequence[Shard], seeds: int) -> int:
+    """How many of the seeds of a test are in a shard, or in the shard of a shard."""
+    return sum(have(shards, position) for position in range(seeds))
+
+
+class LackingError(Exception):
+    """Seeds are lacking that other processes have to train; all that was to be trained here is finished."""
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        super().__init__(f"seeds {', '.join(map(str, seeds))} are lacking")
+        self.seeds = tuple(seeds)

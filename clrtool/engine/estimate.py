@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import shutil
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +16,7 @@ import torch
 from clrtool.config import RangeTestConfig
 from clrtool.core.estimate import Estimate
 from clrtool.core.plan import Plan
+from clrtool.core.shard import Shard, owned
 from clrtool.core.verification import FIRST, SECOND
 from clrtool.engine.learner import Learner
 from clrtool.engine.machine import memory_use
@@ -30,12 +33,21 @@ LR = 1e-9
 NUMBER, POINT = 9, 7
 
 
-def estimate(problem: Problem, config: RangeTestConfig, folder: Path, plan: Plan | None = None) -> Estimate:
+def estimate(
+    problem: Problem,
+    config: RangeTestConfig,
+    folder: Path,
+    plan: Plan | None = None,
+    shards: Sequence[Shard] = (),
+    jobs: int = 1,
+) -> Estimate:
     """Take and time a few optimizer steps and one evaluation.
 
     Args:
         folder: of the run, whose disk has to hold its files; it need not be there.
         plan: what the short runs of ``--verify`` would follow; None without them.
+        shards: whose seeds would be trained; of none, all.
+        jobs: processes that would share them.
 
     Raises:
         OutOfMemoryError: a batch does not fit.
@@ -43,7 +55,9 @@ def estimate(problem: Problem, config: RangeTestConfig, folder: Path, plan: Plan
     size, (length, evaluations) = problem.sweep_size(config.sweep), longest_sweep(problem, config.sweep)
     start_lr, end_lr = (None if lr == "auto" else lr for lr in (config.sweep.start_lr, config.sweep.end_lr))
     trials = (0, 0) if plan is None else trial_iterations(problem, plan)
-    at_once = size.seeds if problem.device.type == "cuda" else 1  # where a step can be captured, that of all seeds is
+    seeds = owned(shards, size.seeds)
+    # where a step can be captured, that of all seeds is
+    at_once = math.ceil(seeds / jobs) if problem.device.type == "cuda" else 1
     with problem.on_device():
         learner = Learner(problem, config.seed)
         timed, seconds = _step_seconds(learner)
@@ -65,7 +79,8 @@ def estimate(problem: Problem, config: RangeTestConfig, folder: Path, plan: Plan
         end_lr=end_lr,
         scout=size.scout if start_lr is None or end_lr is None else 0,
         sweep=length,
-        seeds=size.seeds,
+        seeds=seeds,
+        jobs=jobs,
         evaluations=evaluations,
         verify=FIRST * trials[0] + SECOND * trials[1],
         verify_evaluations=0 if plan is None else FIRST + SECOND,
@@ -75,7 +90,7 @@ def estimate(problem: Problem, config: RangeTestConfig, folder: Path, plan: Plan
         peak_bytes=peak,
         memory_bytes=memory,
         at_once=at_once,
-        checkpoint_bytes=at_once * weights + NUMBER * size.seeds * (length + POINT * evaluations),
+        checkpoint_bytes=at_once * weights + NUMBER * math.ceil(seeds / jobs) * (length + POINT * evaluations),
         free_bytes=_free_bytes(folder),
         warnings=problem.warnings,
     )

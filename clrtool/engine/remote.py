@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from clrtool.config import RangeTestConfig
+from clrtool.core.shard import LackingError
 from clrtool.engine.build import build_problem
 from clrtool.engine.checkpoint import from_bytes, to_bytes
 from clrtool.engine.resume import about_test
 from clrtool.engine.shards import Collector, computing_with
-from clrtool.engine.stages import LackingError, Others, Stages
+from clrtool.engine.stages import Others, Stages
 from clrtool.engine.sweep import run_range_test
 from clrtool.errors import ConfigError, MachineError
 

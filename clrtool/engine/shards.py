@@ -76,9 +76,8 @@ class AgreedScout:
         mine = self._file.with_suffix(f".{os.getpid()}")
         write_whole(mine, json.dumps(scout))
         try:
-            with contextlib.suppress(
-                OSError
-            ):  # another was faster, or the disk has no links: merging sees a difference
+            # another was faster; or the disk has no links, and merging sees a difference
+            with contextlib.suppress(OSError):
                 os.link(mine, self._file)
         finally:
             mine.unlink()

@@ -49,14 +49,6 @@ class NoRequests:
     save: bool = False
 
 
-class LackingError(Exception):
-    """Seeds are lacking that other processes have to train; all that was to be trained here is finished."""
-
-    def __init__(self, seeds: Sequence[int]) -> None:
-        super().__init__(f"seeds {', '.join(map(str, seeds))} are lacking")
-        self.seeds = tuple(seeds)
-
-
 @dataclass(frozen=True)
 class Others:
     """What other processes have measured of the same test.

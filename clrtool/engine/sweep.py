@@ -14,11 +14,12 @@ from clrtool.core.bounds import find_bounds, has_broken
 from clrtool.core.curve import Curve, Point, SweepOutcome, has_diverged
 from clrtool.core.record import SweepRecord
 from clrtool.core.schedules import FloatArray, Spacing, make_sweep
+from clrtool.core.shard import LackingError
 from clrtool.core.sweep_size import SEEDS, SweepSize
 from clrtool.engine.learner import Learner
 from clrtool.engine.problem import Problem
 from clrtool.engine.scout import Scout, scout
-from clrtool.engine.stages import LackingError, Stage, Stages
+from clrtool.engine.stages import Stage, Stages
 from clrtool.engine.teams import make_teams
 
 OnPoint = Callable[[int, Point], object]

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clrtool.core.estimate import Estimate
-from clrtool.words import count, printable
+from clrtool.words import count, duration, printable
 
 
 def estimate_table(found: Estimate, title: str, folder: str) -> Table:
@@ -35,14 +35,16 @@ def _rows(found: Estimate, folder: str) -> Iterator[tuple[str, str]]:
     batches = f"batches of {found.batch_size:,}, {count(found.iterations_per_epoch, 'iteration')} an epoch"
     yield "data", f"{found.samples:,} samples in {batches}; {found.heldout_samples:,} held out"
     yield "sweep", _ends(found)
-    yield "", f"{count(found.seeds, 'seed')} x {_most(found.sweep, found.evaluations)}"
+    shared = f" in {found.jobs} processes" if found.jobs > 1 else ""
+    yield "", f"{count(found.seeds, 'seed')}{shared} x {_most(found.sweep, found.evaluations)}"
     if found.verify:
         yield "verify", f"short runs of {_most(found.verify, found.verify_evaluations)} together"
     yield "in all", f"{count(found.iterations, 'iteration')} at the most, {found.epochs:.3g} epochs"
-    timed = f"{_seconds(found.iteration_seconds)} an iteration, {_seconds(found.evaluation_seconds)} an evaluation"
-    yield "time", f"{_seconds(found.seconds)} at the most: {timed}, over {count(found.timed, 'iteration')}"
+    timed = f"{duration(found.iteration_seconds)} an iteration, {duration(found.evaluation_seconds)} an evaluation"
+    yield "time", f"{duration(found.seconds)} at the most: {timed}, over {count(found.timed, 'iteration')}"
     together = f", up to {found.at_once} times that where all seeds train at once" if found.at_once > 1 else ""
-    yield "memory", f"{_size(found.peak_bytes)} of {_size(found.memory_bytes)} at the peak of these{together}"
+    each = f"; each of {found.jobs} processes takes as much" if found.jobs > 1 else ""
+    yield "memory", f"{_size(found.peak_bytes)} of {_size(found.memory_bytes)} at the peak of these{together}{each}"
     short = "; too little: another disk with -o DIR" if found.disk_bytes > found.free_bytes else ""
     yield "disk", f"{_size(found.disk_bytes)} while it runs, {_size(found.free_bytes)} free{short}"
     yield "folder", folder
@@ -61,16 +63,6 @@ def _ends(found: Estimate) -> str:
 
 def _most(iterations: int, evaluations: int) -> str:
     return f"{count(iterations, 'iteration')} and {count(evaluations, 'evaluation')}"
-
-
-def _seconds(seconds: float) -> str:
-    """A time for people.
-
-    >>> _seconds(0.0021), _seconds(3.21), _seconds(200), _seconds(8000)
-    ('2.1 ms', '3.21 s', '3.33 min', '2.22 h')
-    """
-    size, unit = next((each for each in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= each[0]), (1e-3, "ms"))
-    return f"{seconds / size:.3g} {unit}"
 
 
 def _size(size: int) -> str:

@@ -190,6 +190,24 @@ def own_loops() -> list[str]:
     return rows
 
 
+def jobs() -> str:
+    """A whole command that shares four seeds out to two processes, against the same in one; all compute with a thread."""
+    words = ["-m", "clrtool", "rangetest", "digits", "sweep.epochs=100", "--seeds", "4", "--device", "cpu", "-q"]
+
+    def run(*more: str) -> Work:
+        def work() -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                done = subprocess.run(
+                    [sys.executable, *words, *more, "-o", folder],
+                    check=False, capture_output=True, env=COMPILED | {"OMP_NUM_THREADS": "1"},
+                )  # fmt: skip
+                assert done.returncode in (0, 3), done.stderr
+
+        return work
+
+    return ratio("four seeds of digits, `--jobs 2` / one process, a thread each", run("--jobs", "2"), run(), 3)
+
+
 def long_schedules() -> list[str]:
     """10^7 iterations of every policy: seconds, and the peak of memory in arrays of 10^7 floats, result included."""
     iterations, rows = 10**7, []
@@ -231,7 +249,7 @@ def whole_test() -> str:
 
 
 def main() -> None:
-    start = [*start_up(), *schedules(), *paper_network(), *own_loops(), *checkpoints()]
+    start = [*start_up(), *schedules(), *paper_network(), *own_loops(), *checkpoints(), jobs()]
     lines = [
         "# Benchmarks",
         "",

@@ -41,6 +41,19 @@ def test_a_range_test_takes_no_more_than_was_told_and_nothing_is_written_before(
     assert used <= told["disk_bytes"]
 
 
+def test_jobs_and_shards_take_their_share(cli, tmp_path):
+    words = ["rangetest", "digits", "sweep.epochs=1", "--seeds", "4", "-o", tmp_path, "-n", "--json", "-q"]
+    plain, jobs, shard = (
+        json.loads(cli(*words, *more).out) for more in ([], ["--jobs", "2"], ["--seed-shard", "4/4", "--jobs", "2"])
+    )
+    assert (plain["seeds"], jobs["seeds"], shard["seeds"]) == (4, 4, 1)
+    assert (plain["jobs"], jobs["jobs"], shard["jobs"]) == (1, 2, 1)
+    steps = [told["seconds"] / told["iteration_seconds"] for told in (plain, jobs)]
+    assert 0.5 < steps[1] / steps[0] < 0.75, "both scout, and share the rest"
+    assert shard["iterations"] == shard["scout"] + shard["sweep"] < jobs["iterations"] == plain["iterations"]
+    assert shard["folder"].endswith("4-of-4: would be new")
+
+
 def test_what_would_become_of_the_folder_is_told(cli, digits_run, tmp_path):
     from tests.conftest import QUICK
 

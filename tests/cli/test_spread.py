@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -177,6 +178,16 @@ def test_a_job_that_fails_is_told_with_its_log(process, tmp_path):
     assert (tmp_path / "digits" / JOBS / "2-of-2.log").is_file()
 
 
+def test_a_config_that_cannot_be_built_costs_no_run_and_blocks_no_folder(cli, shards, plain):
+    old = shutil.copytree(plain / "whole" / "digits", shards / "old")
+    wrong = ["model={name: mlp, args: {hid: [8]}}", "--jobs", "2"]
+    done = cli("rangetest", *WORDS, *wrong, "--fresh", "-q", "-o", old)
+    assert (done.code, done.err.count("did you mean 'hidden'")) == (2, 1)
+    assert_same(old, whole(plain))
+    assert cli("rangetest", *WORDS, *wrong, "-q", "-o", shards / "new").code == 2
+    assert not (shards / "new" / "config.yaml").exists()
+
+
 def test_each_of_several_configs_has_its_run_and_one_that_fails_stops_no_other(process, tmp_path):
     for name, hidden in (("good", 8), ("bad", -1)):
         (tmp_path / f"{name}.yaml").write_text(
@@ -190,6 +201,9 @@ def test_each_of_several_configs_has_its_run_and_one_that_fails_stops_no_other(p
     assert good.startswith("good.yaml: ")
     assert good.endswith("in all/good/")
     assert (tmp_path / "all" / "good" / "result.json").is_file()
+    dry = process("rangetest", "good.yaml", "bad.yaml", "sweep.epochs=1", "-n", "-q", "-o", "dry", cwd=tmp_path)
+    assert re.search(r"^good.yaml: [0-9,]+ iterations, [0-9.]+ (ms|s|min) at the most$", dry.stdout, re.MULTILINE)
+    assert (dry.returncode, (tmp_path / "dry").exists()) == (2, False)
     both = process("rangetest", "good.yaml", "all/../good.yaml", cwd=tmp_path)
     assert (both.returncode, "would both be measured in" in both.stderr) == (2, True)
 
