@@ -47,7 +47,7 @@ from clrtool.engine.optimizers import describe_groups
 from clrtool.engine.options import Settings
 from clrtool.engine.problem import Problem, arithmetic, find_device
 from clrtool.engine.response import response_warning
-from clrtool.engine.steps import Measured, OwnSteps, UsualSteps, checked, number_of
+from clrtool.engine.steps import Measured, OwnSteps, UsualSteps, checked, number_of, scalar
 from clrtool.errors import ConfigError
 
 # Batches on which a step is tried out.
@@ -121,7 +121,7 @@ class BorrowedLearner(Learner):
         self.optimizer.zero_grad()
         total: Tensor | None = None
         for part in batch:
-            loss = self.problem.steps.step(self.model, part).reshape(())
+            loss = scalar(self.problem.steps.step(self.model, part))
             if len(batch) > 1:
                 loss = loss / len(batch)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -111,17 +111,17 @@ class Learner:
     def _steps(self, iteration: int, lrs: Sequence[float], pause: Pause) -> list[float]:
         if iteration != self._next:
             self._batches = self.problem.train.batches(self.seed, iteration)
-        losses = torch.zeros(len(lrs), device=self.problem.device)
-        for done, lr in enumerate(lrs, 1):
+        losses: list[Tensor] = []
+        for place, lr in enumerate(lrs, iteration):
             for group in self.optimizer.param_groups:
                 group["lr"] = lr * group["lr_ratio"]
                 if self._momenta:
-                    set_momentum(group, self._momenta[iteration + done - 1])
-            losses[done - 1] = self._step(next(self._batches))
+                    set_momentum(group, self._momenta[place])
+            losses.append(self._step(next(self._batches)))
             if pause():
                 break
-        self._next = iteration + done
-        return self.problem.ranks.mean(losses[:done]).tolist()
+        self._next = iteration + len(losses)
+        return self.problem.ranks.mean(torch.stack(losses).float()).tolist()
 
     def _step(self, batch: Batch) -> Tensor:
         """One optimizer step; in fp16 a step that overflows is taken again at half the scale, until it succeeds."""

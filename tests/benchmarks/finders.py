@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain, repeat
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, TensorDataset
 
 from clrtool.config import AugmentConfig, OptimizerConfig, TrainingConfig
 from clrtool.core.metric import LOSS
@@ -181,22 +182,27 @@ def ours(case: Case, *, channels_last: bool) -> Work:
     return _captured(problem, case, seeds=1)
 
 
-def borrowed(case: Case) -> Work:
+def sample_loader(case: Case) -> DataLoader[tuple[Tensor, ...]]:
+    """The usual kind: samples one by one, which are put together to batches."""
+    return DataLoader(TensorDataset(*case.data()), case.batch_size, shuffle=True, drop_last=True)
+
+
+def borrowed(case: Case, load: Callable[[Case], DataLoader[Any]]) -> Work:
     """The training of ``clrtool.range_test``, on copies of a model, an optimizer and a DataLoader."""
     model, optimizer = case.parts()
-    batches = loader(case)
+    batches = load(case)
     problem = borrow(
         model, optimizer, batches, [case.data()], UsualSteps(None, LOSS), Settings.of({"evaluations": 2}), find_metric=False
     )  # fmt: skip
     return lambda: problem.learner(0).train(0, case.lrs)
 
 
-def over_a_loader(case: Case) -> Work:
+def over_a_loader(case: Case, load: Callable[[Case], DataLoader[Any]]) -> Work:
     """The loop that one would write over the same DataLoader."""
 
     def work() -> None:
         model, optimizer = case.parts()
-        endless = chain.from_iterable(repeat(loader(case)))
+        endless = chain.from_iterable(repeat(load(case)))
         for lr, (images, labels) in zip(case.lrs, endless, strict=False):
             optimizer.param_groups[0]["lr"] = lr
             optimizer.zero_grad()
