@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -58,19 +59,9 @@ def estimate(
     seeds = owned(shards, size.seeds)
     # where a step can be captured, that of all seeds is
     at_once = math.ceil(seeds / jobs) if problem.device.type == "cuda" else 1
-    with problem.on_device():
-        learner = Learner(problem, config.seed)
-        timed, seconds = _step_seconds(learner)
-        begin = time.perf_counter()
-        learner.evaluate()
-        evaluation = time.perf_counter() - begin
-        weights = _saved_bytes(learner)
-    peak, memory = memory_use(problem.device)
-    parameters = list(learner.model.parameters())
+    found, saved = _tried(problem, config.seed)
     return Estimate(
         device=str(problem.device),
-        parameters=sum(each.numel() for each in parameters),
-        trained=sum(each.numel() for each in parameters if each.requires_grad),
         samples=problem.iterations_per_epoch * problem.batch_size,
         heldout_samples=len(problem.heldout),
         batch_size=problem.batch_size,
@@ -84,16 +75,35 @@ def estimate(
         evaluations=evaluations,
         verify=FIRST * trials[0] + SECOND * trials[1],
         verify_evaluations=0 if plan is None else FIRST + SECOND,
-        iteration_seconds=seconds,
-        evaluation_seconds=evaluation,
-        timed=timed,
-        peak_bytes=peak,
-        memory_bytes=memory,
         at_once=at_once,
-        checkpoint_bytes=at_once * weights + NUMBER * math.ceil(seeds / jobs) * (length + POINT * evaluations),
+        checkpoint_bytes=at_once * saved + NUMBER * math.ceil(seeds / jobs) * (length + POINT * evaluations),
         free_bytes=_free_bytes(folder),
         warnings=problem.warnings,
+        **found,
     )
+
+
+def _tried(problem: Problem, seed: int) -> tuple[dict[str, Any], int]:
+    """What is found out of a model by a few steps, as fields of :class:`Estimate`; and bytes of its state in a file."""
+    with problem.on_device():
+        learner = Learner(problem, seed)
+        timed, seconds = _step_seconds(learner)
+        begin = time.perf_counter()
+        learner.evaluate()
+        evaluation = time.perf_counter() - begin
+        saved = _saved_bytes(learner)
+    peak, memory = memory_use(problem.device)
+    parameters = list(learner.model.parameters())
+    found = {
+        "parameters": sum(each.numel() for each in parameters),
+        "trained": sum(each.numel() for each in parameters if each.requires_grad),
+        "iteration_seconds": seconds,
+        "evaluation_seconds": evaluation,
+        "timed": timed,
+        "peak_bytes": peak,
+        "memory_bytes": memory,
+    }
+    return found, saved
 
 
 def _step_seconds(learner: Learner) -> tuple[int, float]:
