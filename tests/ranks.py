@@ -9,8 +9,8 @@ import time
 PATIENCE = 120
 
 
-def start(world, *words, **options):
-    """Start ``python words`` as so many ranks of one machine, each with one thread."""
+def start(world, *words, machines=1, **options):
+    """Start ``python words`` as so many ranks, each with one thread, as if they were on so many machines."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -18,7 +18,8 @@ def start(world, *words, **options):
     return [
         subprocess.Popen(
             [sys.executable, *map(str, words)],
-            env=os.environ | {key: str(value) for key, value in (place | {"RANK": rank, "LOCAL_RANK": rank}).items()},
+            env=os.environ
+            | {key: str(value) for key, value in (place | {"RANK": rank, "LOCAL_RANK": rank // machines}).items()},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

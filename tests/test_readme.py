@@ -18,7 +18,7 @@ FILES = {
     "sweep:\n  epochs: 010\n"
 }
 # Options of torchrun, TensorBoard and the like.
-OF_OTHERS = {"--logdir", "--max-restarts", "--nproc-per-node"}
+OF_OTHERS = {"--logdir", "--max-restarts", "--nnodes", "--nproc-per-node"}
 # What is not run here, by how it begins, and where it is run instead.
 ELSEWHERE = {
     "make demo": "a test of its own would install everything anew; a fresh clone is tried by hand before a release",

@@ -62,6 +62,12 @@ def test_two_ranks_measure_what_one_process_measures(cli, tmp_path):
     assert [row.split(",")[-1] for row in one] == [row.split(",")[-1] for row in two]
 
 
+def test_ranks_of_two_machines_measure_what_those_of_one_measure(config, whole, tmp_path):
+    codes, printed = ended(start(2, "-m", "clrtool", "rangetest", config, "-o", tmp_path, *HOW, machines=2))
+    assert codes in ([0, 0], [3, 0]), printed
+    assert all((tmp_path / name).read_bytes() == (whole / name).read_bytes() for name in ("curve.csv", "result.json"))
+
+
 def test_the_result_says_what_batch_norm_saw(whole):
     result = json.loads((whole / "result.json").read_text())
     assert result["environment"]["batch_norm"] == "24 samples, those of one rank"
