@@ -19,7 +19,10 @@ def start(world, *words, machines=1, **options):
         subprocess.Popen(
             [sys.executable, *map(str, words)],
             env=os.environ
-            | {key: str(value) for key, value in (place | {"RANK": rank, "LOCAL_RANK": rank // machines}).items()},
+            | {
+                key: str(value)
+                for key, value in (place | {"RANK": rank, "LOCAL_RANK": rank % (world // machines)}).items()
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

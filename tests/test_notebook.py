@@ -285,6 +285,30 @@ def test_a_step_takes_any_batch_and_is_judged_by_the_loss_or_by_a_measure():
     assert own.curves[0].metric[0] ** 2 < own.curves[0].heldout_loss[0]
 
 
+def test_a_step_may_use_the_memory_of_its_loss_again():
+    def measured(*, again):
+        kept = []
+
+        def step(model, batch):
+            inputs, targets = batch
+            loss = nn.functional.cross_entropy(model(inputs), targets)
+            for old in kept if again else ():
+                old.data.fill_(99.0)
+            kept[:] = [loss]
+            return loss
+
+        model, loader = net(), DataLoader(TRAIN, 64)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        return clrtool.range_test(model, optimizer, loader, DataLoader(HELDOUT, 100), step=step, **QUICK)
+
+    torch.manual_seed(0)
+    plain = measured(again=False)
+    torch.manual_seed(0)
+    reused = measured(again=True)
+    for one, other in zip(plain.curves, reused.curves, strict=True):
+        np.testing.assert_array_equal(one.train_loss, other.train_loss)
+
+
 def test_a_mean_over_accumulated_batches_is_that_of_one_batch():
     train = [(TRAIN[start : start + 100]) for start in range(0, 200, 100)]
     halves = [tuple(part[place : place + 50] for part in batch) for batch in train for place in (0, 50)]

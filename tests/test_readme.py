@@ -19,6 +19,8 @@ FILES = {
 }
 # Options of torchrun, TensorBoard and the like.
 OF_OTHERS = {"--logdir", "--max-restarts", "--nnodes", "--nproc-per-node"}
+# Rows of a comparison that no last digit can turn, as it can its verdict.
+SURE = ("digits-compare", " policy", "bounds", "budget", "held out")
 # What is not run here, by how it begins, and where it is run instead.
 ELSEWHERE = {
     "make demo": "a test of its own would install everything anew; a fresh clone is tried by hand before a release",
@@ -50,8 +52,9 @@ def letters(text):
 
 
 def beginnings(text):
-    """The names of all rows: a comparison orders its policies by what they reached, and its verdict hangs on a digit."""
-    return sorted(re.findall(r"^ ?(\w[\w ]*?) {2,}", text, re.MULTILINE))
+    """The names of all rows, whose order follows what was measured, and the words of those that do not hang on it."""
+    sure = [letters(line) for line in text.splitlines() if line.startswith(SURE)]
+    return sorted(re.findall(r"^ ?(\w[\w ]*?) {2,}", text, re.MULTILINE)), sure
 
 
 def wanted(command):

@@ -22,7 +22,8 @@ from clrtool.cli.compare_request import (
 )
 from clrtool.cli.complete import configs, runs
 from clrtool.cli.console import Plain, Progress, say, show
-from clrtool.cli.measure import Job, check_data_again, in_parts, is_other_data
+from clrtool.cli.job import Job
+from clrtool.cli.measure import check_data_again, in_parts, is_other_data
 from clrtool.cli.rangetest import (
     CONFIG_HELP,
     INCONCLUSIVE,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clrtool.cli.console import say
-from clrtool.cli.measure import Job
+from clrtool.cli.job import Job
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.words import nearest, shown
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from clrtool.cli.console import say, show
-from clrtool.cli.measure import SWEEP, Job, is_complete, plan_between, problem_of
+from clrtool.cli.job import SWEEP, Job
+from clrtool.cli.measure import is_complete, plan_between, problem_of
 from clrtool.cli.ranks import check_alone
 from clrtool.errors import ConfigError, MachineError
 
@@ -40,10 +41,10 @@ def dry_run(job: Job, path: Path, wishes: Sequence[str], jobs: int, *, verify: b
         from clrtool.engine.shards import computing_with
 
         problem = problem_of(job)
-        plan = plan_between(job.settings.plan, problem, 1.0, 2.0)  # of any bounds it is as long
+        plan = plan_between(job.settings.plan, problem, 1.0, 2.0) if verify else None  # of any bounds it is as long
         shards = () if job.share is None else job.share.shards
         with computing_with(job.threads):
-            found = estimate(problem, job.settings, job.folder, plan if verify else None, shards, jobs)
+            found = estimate(problem, job.settings, job.folder, plan, shards, jobs)
         folder = _becomes(job, problem, verify=verify)
     if as_json:
         totals = {name: getattr(found, name) for name in ("iterations", "epochs", "seconds", "disk_bytes")}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from clrtool.cli.children import Command, Ended, run_children
 from clrtool.cli.console import say
-from clrtool.cli.measure import Job, begin_elsewhere
+from clrtool.cli.job import Job
+from clrtool.cli.measure import begin_elsewhere
 from clrtool.cli.share import JOB, JOBS, left_by_jobs
 from clrtool.cli.status import Status
 from clrtool.core.shard import Shard

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from clrtool.cli.console import say
-from clrtool.cli.measure import Job, is_other_data
+from clrtool.cli.job import Job
+from clrtool.cli.measure import is_other_data
 from clrtool.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
 
 from clrtool.cli.console import Progress, say
-from clrtool.cli.share import JOBS, Share, left_by_jobs
-from clrtool.cli.signals import Signals
+from clrtool.cli.job import CHECKPOINTS, SWEEP, VERIFY, Job
+from clrtool.cli.share import JOBS
 from clrtool.core.shard import LackingError
 from clrtool.errors import ConfigError, MachineError, OutOfMemoryError, as_config_error
 
 if TYPE_CHECKING:
-    from clrtool.config import PlanConfig, RangeTestConfig
+    from clrtool.config import PlanConfig
     from clrtool.core.comparison import Comparison
     from clrtool.core.curve import Point
     from clrtool.core.plan import Plan
@@ -26,47 +25,6 @@ if TYPE_CHECKING:
     from clrtool.engine.stages import Others, Sharing, Stages
 
 T = TypeVar("T")
-# Folders of the checkpoints in a run folder, there only while something is unfinished: of the sweep, of --verify, of
-# the processes of --jobs.
-SWEEP, VERIFY, _ = CHECKPOINTS = "checkpoint", "checkpoint-verify", JOBS
-
-
-@dataclass
-class Job:
-    """One range test as it was asked for.
-
-    Args:
-        settings, folder: the config and the run folder.
-        source: what ``build_problem`` takes beside the config.
-        signals: what is asked for while it runs.
-        every: seconds between checkpoints.
-        accumulate: whether a batch that does not fit is taken in micro-batches.
-        fresh: whether what the folder holds is to be replaced; until that is done.
-        quiet: no progress.
-        plain: nothing that moves, and sentences in place of tables and charts.
-        threads: that torch computes with; None for as many as it takes by itself.
-        share: the seeds that are trained, where they are not all.
-        gathered: the folders of shards that are merged.
-        collect: asked for the seeds that are to be trained here, of those that are lacking; all, if there is none.
-    """
-
-    settings: RangeTestConfig
-    folder: Path
-    source: Mapping[str, Any]
-    signals: Signals
-    every: float
-    accumulate: bool
-    fresh: bool
-    quiet: bool
-    plain: bool
-    threads: int | None = None
-    share: Share | None = None
-    gathered: tuple[Path, ...] = ()
-    collect: Callable[[Sequence[int]], Sequence[int]] | None = None
-
-    def others(self) -> list[Path]:
-        """Folders with what other processes have measured for this one."""
-        return [*self.gathered, *left_by_jobs(self.folder)]
 
 
 def is_complete(job: Job, record: RunRecord, *, verify: bool) -> bool:
@@ -216,7 +174,7 @@ def problem_of(job: Job, parts: int | None = None, device: str | None = None) ->
     """
     from clrtool.engine.build import build_problem
 
-    source = dict(job.source) if device is None else {**job.source, "device": device}
+    source = {**job.source, "device": device or job.source["device"]}
     problem = build_problem(job.settings, **source, micro_batches=parts)
     plan_between(job.settings.plan, problem, 1.0, 2.0)  # those of other bounds are as long
     return problem
@@ -289,12 +247,14 @@ def _begin_anew(job: Job) -> None:
 def begin_elsewhere(job: Job) -> None:
     """Make the folder known as that of a run whose seeds are trained by others; a result of before goes.
 
-    But not for a config of which nothing can be trained. It is built here first, and thrown away.
+    But not for a config of which nothing can be trained. It is built here first, and its memory given back.
     """
     say("checking config and data", quiet=job.quiet)
+    from clrtool.engine.problem import free_memory
     from clrtool.report.run import CurveLog
 
     problem_of(job)
+    free_memory()
     _begin_anew(job)
     with CurveLog(job.folder, job.settings):
         pass

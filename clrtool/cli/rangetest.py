@@ -19,8 +19,9 @@ import typer
 from clrtool.cli.complete import configs
 from clrtool.cli.console import Plain, draw, say, show
 from clrtool.cli.dry_run import dry_run
+from clrtool.cli.job import CHECKPOINTS, Job
 from clrtool.cli.keep import Keeper
-from clrtool.cli.measure import CHECKPOINTS, Job, is_complete, measure, measure_share
+from clrtool.cli.measure import is_complete, measure, measure_share
 from clrtool.cli.ranks import check_alone, leading
 from clrtool.cli.share import Share, job_of_parent, read_shard
 from clrtool.cli.signals import Signals

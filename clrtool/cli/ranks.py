@@ -19,7 +19,7 @@ from clrtool.cli.codes import exit_code
 from clrtool.errors import ConfigError
 
 if TYPE_CHECKING:
-    from clrtool.cli.measure import Job
+    from clrtool.cli.job import Job
     from clrtool.engine.ranks import Group
 
 # What torchrun tells each process that it starts.

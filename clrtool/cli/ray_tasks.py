@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from clrtool.cli.console import say
-from clrtool.cli.measure import SWEEP, Job, begin_elsewhere
+from clrtool.cli.job import SWEEP, Job
+from clrtool.cli.measure import begin_elsewhere
 from clrtool.cli.share import JOBS, left_by_jobs
 from clrtool.cli.status import Status
 from clrtool.errors import ConfigError, MachineError

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from clrtool.cli.job import Job
 from clrtool.cli.jobs import Jobs, threads_of
-from clrtool.cli.measure import Job, measure
+from clrtool.cli.measure import measure
 from clrtool.cli.share import Share
 from clrtool.core.shard import LackingError
 from clrtool.core.sweep_size import SEEDS

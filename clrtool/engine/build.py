@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from clrtool.config import ModelConfig, RangeTestConfig
+from clrtool.engine.batch_norm import seen_by_batch_norm, synced
 from clrtool.engine.data import Data, load_data
 from clrtool.engine.evaluations import evaluation_budget
 from clrtool.engine.feed import Streamed
@@ -28,7 +29,7 @@ from clrtool.engine.machine import memory_of
 from clrtool.engine.models import MODELS
 from clrtool.engine.optimizers import describe_groups, make_optimizer_recipe
 from clrtool.engine.problem import Problem, environment, find_device, run_model
-from clrtool.engine.ranks import ALONE, Group, Ranks, seen_by_batch_norm, synced
+from clrtool.engine.ranks import ALONE, Group, Ranks
 from clrtool.engine.response import response_warning
 from clrtool.engine.samples import Samples, Task, map_inputs, parts_of, take
 from clrtool.engine.weights import with_weights

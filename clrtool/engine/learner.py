@@ -117,7 +117,7 @@ class Learner:
                 group["lr"] = lr * group["lr_ratio"]
                 if self._momenta:
                     set_momentum(group, self._momenta[place])
-            losses.append(self._step(next(self._batches)))
+            losses.append(self._step(next(self._batches)).clone())  # a step may use its memory again
             if pause():
                 break
         self._next = iteration + len(losses)

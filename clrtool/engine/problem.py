@@ -201,7 +201,7 @@ def worker_fault(error: RuntimeError) -> str:
 
 
 def free_memory() -> None:
-    """Give back what an attempt that ran out of memory has left."""
+    """Give back what is no longer in use, such as that of an attempt that ran out of memory."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

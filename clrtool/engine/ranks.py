@@ -12,7 +12,7 @@ import hashlib
 import io
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from clrtool.engine.generators import seed_everything
-from clrtool.errors import ConfigError, MachineError
+from clrtool.errors import MachineError
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -39,7 +39,6 @@ LOST = (
     "a rank was lost: it was killed, or hangs, or cannot be reached; what torchrun says of it comes below. The same "
     "command goes on from the checkpoint, which torchrun --max-restarts 1 does by itself"
 )
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Ranks:
@@ -311,38 +310,6 @@ def device_of(name: str, local_rank: int) -> str:
 def is_lost(error: BaseException) -> bool:
     """Whether another rank has gone: torch raises it wherever gradients meet."""
     return dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error))
-
-
-def synced(make_model: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    """The recipe of a model whose batch norm sees the samples of all ranks."""
-
-    def make() -> nn.Module:
-        model = make_model()
-        for name, module in model.named_modules():
-            if isinstance(module, _BATCH_NORMS) and type(module) not in _BATCH_NORMS:
-                kind = type(module).__name__
-                raise ConfigError(f"training.sync_batch_norm: {name} is a {kind}, which does more than torch's own")
-        made: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return made
-
-    return make
-
-
-def seen_by_batch_norm(model: nn.Module, batch_size: int, world: int) -> str:
-    """The samples over which batch norm of a model takes its means; empty if there is none."""
-    kinds = {type(module) for module in model.modules() if _is_batch_norm(module)}
-    if not kinds:
-        return ""
-    if kinds == {nn.SyncBatchNorm}:
-        return f"{batch_size * world} samples, those of all ranks"
-    return f"{batch_size} samples, those of one rank"
-
-
-def _is_batch_norm(module: nn.Module) -> bool:
-    """One of torch's, or one of somebody else's that keeps running averages too."""
-    return isinstance(module, (*_BATCH_NORMS, nn.SyncBatchNorm)) or isinstance(
-        getattr(module, "running_mean", None), Tensor
-    )
 
 
 @contextmanager

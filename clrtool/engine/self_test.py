@@ -66,7 +66,7 @@ def self_test(device: str) -> SelfTest:
         record = run_range_test(build_problem(config, device=device), config.sweep, on_point=on_point)
         engine, rate = record.engine, record.iterations / (record.train_seconds or math.inf)
     except _TimeOver:
-        pass
+        pass  # what was measured until then is enough
     except Exception as error:  # noqa: BLE001 (a driver fails in ways of its own, and the report goes on)
         fault = str(error).strip().partition("\n")[0] or type(error).__name__
     best = max((point.metric for point in points if math.isfinite(point.metric)), default=0.0)

@@ -12,10 +12,11 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
+from clrtool.engine.batch_norm import seen_by_batch_norm, synced
 from clrtool.engine.build import build_problem
 from clrtool.engine.checkpoint import CheckpointFolder
 from clrtool.engine.generators import seed_everything
-from clrtool.engine.ranks import ALONE, Group, device_of, seen_by_batch_norm, synced
+from clrtool.engine.ranks import ALONE, Group, device_of
 from clrtool.engine.resume import open_stages
 from clrtool.engine.stages import NoRequests
 from clrtool.errors import ConfigError, MachineError
