@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.torture.runs import assert_same, contents, wait_for
 
 # Four short sweeps and a scout. With one thread two processes do not wait for each other.
 WORDS = ["digits", "--seeds", "4", "--deterministic", "--device", "cpu", "sweep.epochs=1", "sweep.evaluations=10"]
+RAY = ["--ray", "local"]
 LONG = ["digits", "--seeds", "4", "--deterministic", "--device", "cpu", "sweep.epochs=400", "--jobs", "2"]
 ABOUT = {"device": "cpu", "config_sha256": "a", "sources": {}}
 
@@ -213,6 +215,30 @@ def test_ray_leaves_the_files_of_a_plain_run(process, plain, tmp_path):
     done = process("rangetest", *WORDS, "--ray", "local", "-o", tmp_path / "digits")
     assert done.returncode in (0, 3), done.stderr
     assert_same(tmp_path / "digits", whole(plain))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_task_of_ray_whose_process_was_killed_is_tried_again(tmp_path):
+    pytest.importorskip("ray", reason="clrtool[ray] is not installed")
+    words = ["rangetest", "digits", "--seeds", "2", "--deterministic", "--device", "cpu", "sweep.epochs=60", "-q"]
+    whole, run = (
+        start(*words, *more, "-o", tmp_path / name / "digits") for name, more in (("whole", []), ("ray", RAY))
+    )
+    wait_for(lambda: tasks() and (tmp_path / "ray" / "digits" / JOBS).is_dir(), 60)  # the scout is finished
+    os.kill(tasks()[0], signal.SIGKILL)
+    for each in (whole, run):
+        assert each.wait(120) in (0, 3)
+    assert_same(tmp_path / "ray" / "digits", contents(tmp_path / "whole" / "digits"))
+
+
+def tasks():
+    """Processes in which a seed is trained by Ray."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if place.read_bytes().startswith(b"ray::sweep_remotely"):
+                found.append(int(place.parent.name))
+    return found
 
 
 def test_ray_that_is_not_installed_is_told_with_the_way_to_get_it(cli, tmp_path, monkeypatch):
