@@ -227,7 +227,8 @@ def test_a_task_of_ray_whose_process_was_killed_is_tried_again(tmp_path):
     wait_for(lambda: tasks() and (tmp_path / "ray" / "digits" / JOBS).is_dir(), 60)  # the scout is finished
     os.kill(tasks()[0], signal.SIGKILL)
     for each in (whole, run):
-        assert each.wait(120) in (0, 3)
+        errors = each.communicate(timeout=120)[1]
+        assert each.returncode in (0, 3), errors
     assert_same(tmp_path / "ray" / "digits", contents(tmp_path / "whole" / "digits"))
 
 
