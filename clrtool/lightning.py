@@ -11,12 +11,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from clrtool import notebook
-from clrtool.core.plan import Plan
-from clrtool.engine.borrowed import metric_of
-from clrtool.engine.plan_scheduler import PlanScheduler
+from clrtool import api as notebook
+from clrtool.core.planning.plan import Plan
+from clrtool.engine.inprocess.workload import metric_of
+from clrtool.engine.training.scheduler import PlanScheduler
 from clrtool.errors import ConfigError
-from clrtool.notebook import RangeTest
+from clrtool.api import RangeTest
 from clrtool.report.plan_file import to_plan
 
 try:
@@ -188,7 +188,7 @@ class _Steps:
         """A measure: what ``validation_step`` logs by a name, the mean over the samples."""
 
         def measure(module: LightningModule, batch: Any) -> tuple[float, int]:
-            from clrtool.engine.loaders import samples_in  # noqa: PLC0415
+            from clrtool.engine.inprocess.loaders import samples_in  # noqa: PLC0415
 
             self._logged.clear()
             self._call(module, "validation_step", batch)

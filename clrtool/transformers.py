@@ -6,12 +6,12 @@ import copy
 import math
 from typing import TYPE_CHECKING, Any
 
-from clrtool import notebook
-from clrtool.core.plan import Plan
-from clrtool.engine.borrowed import metric_of
-from clrtool.engine.plan_scheduler import PlanScheduler
+from clrtool import api as notebook
+from clrtool.core.planning.plan import Plan
+from clrtool.engine.inprocess.workload import metric_of
+from clrtool.engine.training.scheduler import PlanScheduler
 from clrtool.errors import ConfigError
-from clrtool.notebook import RangeTest
+from clrtool.api import RangeTest
 
 try:
     from transformers import TrainerCallback

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from clrtool.core.plan import make_plan
+from clrtool.core.planning.plan import make_plan
 from clrtool.errors import ConfigError
 from tests.snippets import snippet
 
@@ -266,7 +266,7 @@ def test_a_trainer_that_cannot_be_tested_is_refused(tmp_path):
 
 
 def test_the_code_of_the_readme_runs_for_lightning(tmp_path, monkeypatch):
-    monkeypatch.setattr(clrtool.notebook, "range_test", quickly(clrtool.notebook.range_test))
+    monkeypatch.setattr(clrtool.api, "range_test", quickly(clrtool.api.range_test))
     names = {"Trainer": lambda max_epochs, **options: trainer(tmp_path, **options), "module": Module()}
     exec(snippet("clrtool.lightning"), names)  # noqa: S102 (it is our own)
     assert names["test"].plan.epochs == 4
@@ -276,7 +276,7 @@ def test_the_code_of_the_readme_runs_for_lightning(tmp_path, monkeypatch):
 
 
 def test_the_code_of_the_readme_runs_for_transformers(tmp_path, monkeypatch):
-    monkeypatch.setattr(clrtool.notebook, "range_test", quickly(clrtool.notebook.range_test))
+    monkeypatch.setattr(clrtool.api, "range_test", quickly(clrtool.api.range_test))
     data = {"train_dataset": Sentences(400, 0), "eval_dataset": Sentences(100, 1)}
     names = {"trainer": transformers.Trainer(bert(), arguments(tmp_path, num_train_epochs=1), **data)}
     exec(snippet("clrtool.transformers"), names)  # noqa: S102 (it is our own)

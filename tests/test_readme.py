@@ -106,7 +106,7 @@ def test_the_training_code_runs(digits_run, tmp_path, monkeypatch):
 
 
 def test_the_config_of_every_key_is_valid(tmp_path):
-    from clrtool.config_file import load_config
+    from clrtool.config.file import load_config
 
     (block,) = [block for block in blocks("yaml") if block.startswith("seed:")]
     (tmp_path / "all.yaml").write_text(block)

@@ -22,8 +22,8 @@ from clrtool.cli.compare_request import (
 )
 from clrtool.cli.complete import configs, runs
 from clrtool.cli.console import Plain, Progress, say, show
-from clrtool.cli.job import Job
-from clrtool.cli.measure import check_data_again, in_parts, is_other_data
+from clrtool.cli.run.spec import Job
+from clrtool.cli.run.pipeline import check_data_again, in_parts, is_other_data
 from clrtool.cli.rangetest import (
     CONFIG_HELP,
     INCONCLUSIVE,
@@ -39,10 +39,10 @@ from clrtool.cli.rangetest import (
 from clrtool.errors import ConfigError
 
 if TYPE_CHECKING:
-    from clrtool.core.comparison import BoundsFrom, Comparison
-    from clrtool.core.curve import Point
-    from clrtool.engine.problem import Problem
-    from clrtool.engine.stages import Stages
+    from clrtool.core.results.comparison import BoundsFrom, Comparison
+    from clrtool.core.reading.curve import Point
+    from clrtool.engine.training.workload import Problem
+    from clrtool.engine.resume.journal import Stages
 
 # Folder of the checkpoints, there only while the comparison is unfinished.
 CHECKPOINT = "checkpoint"
@@ -89,7 +89,7 @@ def compare(
 
     Example: clrtool compare digits --policies fixed,triangular2,one_cycle,cosine --seeds 5
     """
-    from clrtool.config_file import find_config, located, run_name
+    from clrtool.config.file import find_config, located, run_name
 
     path, wishes = find_config(config), overrides or ()
     folder = output or Path("runs") / f"{run_name(path)}-compare"
@@ -144,7 +144,7 @@ def _compare(job: Job, request: Request) -> Comparison:
     record = open_comparison(job.folder, request.sha256(job, bounds), fresh=job.fresh)
     if record is None:
         say("loading torch and the data", quiet=job.quiet)
-        from clrtool.engine.build import build_problem
+        from clrtool.engine.configured.build import build_problem
 
         def attempt(parts: int | None) -> Comparison:
             problem = build_problem(job.settings, **job.source, micro_batches=parts, epochs=request.epochs)
@@ -163,7 +163,7 @@ def _compare(job: Job, request: Request) -> Comparison:
 
 def _measured_bounds(job: Job) -> BoundsFrom:
     """The bounds of a range test in the folder of the comparison, which goes on if it was interrupted."""
-    from clrtool.cli.measure import measure
+    from clrtool.cli.run.pipeline import measure
     from clrtool.files import sweep_orphans
     from clrtool.report.comparison_file import RANGE_TEST
     from clrtool.report.run import open_run
@@ -177,10 +177,10 @@ def _measured_bounds(job: Job) -> BoundsFrom:
 
 
 def _train(job: Job, request: Request, bounds: BoundsFrom, problem: Problem) -> Comparison:
-    from clrtool.core.comparison import Comparison
-    from clrtool.engine.compare import check_momentum
-    from clrtool.engine.compare import compare as train
-    from clrtool.engine.problem import environment
+    from clrtool.core.results.comparison import Comparison
+    from clrtool.engine.rangetest.compare import check_momentum
+    from clrtool.engine.rangetest.compare import compare as train
+    from clrtool.engine.training.workload import environment
     from clrtool.report.comparison_file import begin_comparison
 
     per_epoch, seeds = problem.iterations_per_epoch, range(job.settings.seed, job.settings.seed + request.seeds)
@@ -218,8 +218,8 @@ def _other_data(bounds: BoundsFrom, data_sha256: str) -> list[str]:
 
 def _stages(job: Job, problem: Problem, request_sha256: str) -> Stages:
     """The stages of the comparison, from a checkpoint if there is one that is wanted."""
-    from clrtool.engine.checkpoint import CheckpointFolder
-    from clrtool.engine.resume import open_stages
+    from clrtool.engine.resume.checkpoint import CheckpointFolder
+    from clrtool.engine.resume.open import open_stages
     from clrtool.report.comparison_file import ANOTHER
     from clrtool.report.run import remove_checkpoint
 

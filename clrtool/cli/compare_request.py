@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clrtool.cli.console import say
-from clrtool.cli.job import Job
+from clrtool.cli.run.spec import Job
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.words import nearest, shown
 
 if TYPE_CHECKING:
-    from clrtool.config import PlanConfig
-    from clrtool.core.comparison import BoundsFrom
-    from clrtool.core.plan import Plan
-    from clrtool.core.record import RunRecord
+    from clrtool.config.schema import PlanConfig
+    from clrtool.core.results.comparison import BoundsFrom
+    from clrtool.core.planning.plan import Plan
+    from clrtool.core.results.record import RunRecord
 
 # As many as a picture has colours for.
 MOST = 8
@@ -59,7 +59,7 @@ class Request:
         Raises:
             ConfigError: one cannot be followed for so many iterations.
         """
-        from clrtool.core.comparison import candidate_plan, fixed_plan
+        from clrtool.core.results.comparison import candidate_plan, fixed_plan
 
         made, ends = {}, (bounds.base_lr, bounds.max_lr, iterations_per_epoch)
         stepsize = None if settings.stepsize_epochs == "auto" else settings.stepsize_epochs
@@ -97,7 +97,7 @@ def _name(word: str, words: list[str]) -> str:
 
 def _is_place(word: str) -> bool:
     """Whether a word is the path of a plan, or the name of a run in ``runs/``."""
-    from clrtool.core.policies import POLICIES
+    from clrtool.core.planning.policies import POLICIES
 
     if word in POLICIES or word.startswith("fixed:") or not word:
         return False
@@ -107,7 +107,7 @@ def _is_place(word: str) -> bool:
 
 
 def _policy(word: str) -> Plan | float | None:
-    from clrtool.core.policies import POLICIES
+    from clrtool.core.planning.policies import POLICIES
     from clrtool.report.plan_file import read_plan
     from clrtool.report.run import find_run
 
@@ -136,7 +136,7 @@ def check_target(job: Job, target: float | None) -> float | None:
 
 
 def check_epochs(epochs: float) -> float:
-    from clrtool.core.budget import MAX_EPOCHS
+    from clrtool.core.planning.budget import MAX_EPOCHS
     from clrtool.core.schedules.base import check_positive
 
     with as_config_error():
@@ -180,7 +180,7 @@ def _bounds_before(job: Job) -> BoundsFrom | None:
 
 
 def _given_bounds(text: str) -> BoundsFrom:
-    from clrtool.core.comparison import BoundsFrom
+    from clrtool.core.results.comparison import BoundsFrom
 
     try:
         base_lr, max_lr = map(float, text.split(","))
@@ -193,7 +193,7 @@ def _given_bounds(text: str) -> BoundsFrom:
 
 def bounds_of(record: RunRecord, place: Path, source: str = "") -> BoundsFrom:
     """The bounds that this version reads off the curves of a run. Raises InconclusiveError if there are none."""
-    from clrtool.core.comparison import BoundsFrom
+    from clrtool.core.results.comparison import BoundsFrom
 
     bounds, verification = record.read_again(), record.verification
     if bounds.base_lr is None or bounds.max_lr is None:

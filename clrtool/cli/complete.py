@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from clrtool.shipped import shipped_configs
+from clrtool.config.shipped import shipped_configs
 
 
 def configs(incomplete: str) -> list[str]:

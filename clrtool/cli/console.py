@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # rich takes a third of the time in which --help is there
     from rich.console import Console, RenderableType
     from rich.text import Text
 
-    from clrtool.core.curve import Point
+    from clrtool.core.reading.curve import Point
 
 PLAIN_LINE_SECONDS = 10.0
 # What is told sooner than this after the step before was known from an earlier start, and says nothing of the speed.

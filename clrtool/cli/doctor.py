@@ -18,7 +18,7 @@ from clrtool.cli.console import Plain, show
 from clrtool.errors import MachineError
 
 if TYPE_CHECKING:
-    from clrtool.config import RangeTestConfig
+    from clrtool.config.schema import RangeTestConfig
 
 MACHINE = 4
 PACKAGES = ("numpy", "torch", "torchvision", "matplotlib", "pydantic", "ruamel.yaml", "typer", "rich")
@@ -58,7 +58,7 @@ def doctor(
     Example: clrtool doctor mine.yaml sweep.epochs=2
     """
     checked = {} if config is None else {"config": _checked(config, overrides or ())}
-    from clrtool.engine.machine import survey
+    from clrtool.engine.runtime.hardware import survey
     from clrtool.report.doctor_table import doctor_table
 
     machine = survey()
@@ -82,14 +82,14 @@ def doctor(
 
 def _self_tests() -> list[dict[str, Any]]:
     """A short range test on each device."""
-    from clrtool.engine.self_test import devices, self_test
+    from clrtool.engine.rangetest.self_test import devices, self_test
 
     return [asdict(self_test(device)) for device in devices()]
 
 
 def _checked(source: str, overrides: Sequence[str]) -> Mapping[str, Any]:
     """A config that is valid, and what it would import. Raises ConfigError for one that is not."""
-    from clrtool.config_file import find_config, load_config
+    from clrtool.config.file import find_config, load_config
 
     settings = load_config(find_config(source), overrides)
     factories = _factories(settings)

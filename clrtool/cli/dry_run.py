@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from clrtool.cli.console import say, show
-from clrtool.cli.job import SWEEP, Job
-from clrtool.cli.measure import is_complete, plan_between, problem_of
-from clrtool.cli.ranks import check_alone
+from clrtool.cli.run.spec import SWEEP, Job
+from clrtool.cli.run.pipeline import is_complete, plan_between, problem_of
+from clrtool.cli.run.torchrun import check_alone
 from clrtool.errors import ConfigError, MachineError
 
 if TYPE_CHECKING:
-    from clrtool.engine.problem import Problem
+    from clrtool.engine.training.workload import Problem
 
 
 def dry_run(job: Job, path: Path, wishes: Sequence[str], jobs: int, *, verify: bool, as_json: bool) -> None:
@@ -31,14 +31,14 @@ def dry_run(job: Job, path: Path, wishes: Sequence[str], jobs: int, *, verify: b
         verify: whether ``--verify`` was asked for.
     """
     check_alone("rangetest --dry-run")
-    from clrtool.config_file import located
+    from clrtool.config.file import located
     from clrtool.report.estimate_table import estimate_table
 
     say("loading torch and the data", quiet=job.quiet)
     # stdout is for the result, whatever a user's factory prints
     with contextlib.redirect_stdout(sys.stderr), located(path, wishes):
-        from clrtool.engine.estimate import estimate
-        from clrtool.engine.shards import computing_with
+        from clrtool.engine.rangetest.estimate import estimate
+        from clrtool.engine.resume.sharding import computing_with
 
         problem = problem_of(job)
         plan = plan_between(job.settings.plan, problem, 1.0, 2.0) if verify else None  # of any bounds it is as long
@@ -55,8 +55,8 @@ def dry_run(job: Job, path: Path, wishes: Sequence[str], jobs: int, *, verify: b
 
 def _becomes(job: Job, problem: Problem, *, verify: bool) -> str:
     """The run folder, and what a range test would make of it."""
-    from clrtool.engine.checkpoint import CheckpointFolder
-    from clrtool.engine.resume import open_stages
+    from clrtool.engine.resume.checkpoint import CheckpointFolder
+    from clrtool.engine.resume.open import open_stages
     from clrtool.report.run import finished_run
 
     checkpoints = CheckpointFolder(job.folder / SWEEP)

@@ -12,7 +12,7 @@ import typer
 from clrtool.cli.complete import configs
 from clrtool.cli.console import say
 from clrtool.errors import ConfigError
-from clrtool.shipped import shipped_configs
+from clrtool.config.shipped import shipped_configs
 from clrtool.words import nearest
 
 
@@ -65,7 +65,7 @@ def init(
 
 
 def _write_starter(model: str | None, data: str | None, target: Path) -> None:
-    from clrtool.config_file import load_config
+    from clrtool.config.file import load_config
     from clrtool.files import write_whole
     from clrtool.report.starter import factories, starter
 
@@ -88,7 +88,7 @@ def _write_starter(model: str | None, data: str | None, target: Path) -> None:
 
 def _help_editors(config: Path) -> None:
     """Put the schema beside a config, whose comment names it; one that is there already stays."""
-    from clrtool.config_schema import SCHEMA_FILE
+    from clrtool.config.json_schema import SCHEMA_FILE
     from clrtool.files import write_whole
 
     beside = config.with_name(SCHEMA_FILE)
@@ -111,6 +111,6 @@ def schema() -> None:
 
 
 def _schema() -> str:
-    from clrtool.config_schema import json_schema
+    from clrtool.config.json_schema import json_schema
 
     return json.dumps(json_schema(), indent=2) + "\n"

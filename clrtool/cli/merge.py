@@ -25,12 +25,12 @@ from clrtool.cli.rangetest import (
     run,
     show_run,
 )
-from clrtool.cli.share import SHARDS
+from clrtool.cli.run.sharding import SHARDS
 from clrtool.core.shard import Shard
 from clrtool.errors import ConfigError
 
 if TYPE_CHECKING:
-    from clrtool.engine.shards import FoundShard
+    from clrtool.engine.resume.sharding import FoundShard
 
 
 def merge(
@@ -57,7 +57,7 @@ def merge(
 
     Example: clrtool merge runs/mine
     """
-    from clrtool.engine.shards import find_shards
+    from clrtool.engine.resume.sharding import find_shards
 
     folders = _folders(shards)
     folder = output or _run_folder(folders)

@@ -21,7 +21,7 @@ from clrtool.words import nearest
 
 if TYPE_CHECKING:
     from clrtool.core.finding import Finding
-    from clrtool.core.plan import Plan
+    from clrtool.core.planning.plan import Plan
 
 FOUND = 1
 POLICY_HELP = "triangular, exp_range, one_cycle, cosine ...; a wrong name lists all.  [default: triangular2]"

@@ -16,7 +16,7 @@ from clrtool.cli.rangetest import INCONCLUSIVE
 from clrtool.errors import ConfigError
 
 if TYPE_CHECKING:
-    from clrtool.core.bounds import Bounds
+    from clrtool.core.reading.bounds import Bounds
 
 
 def with_bounds(asked: Asked, file: Path, form: str, *, to_file: bool, linted: bool, plain: bool) -> Asked:
@@ -50,7 +50,7 @@ def with_bounds(asked: Asked, file: Path, form: str, *, to_file: bool, linted: b
 
 
 def _read(file: Path) -> Bounds:
-    from clrtool.core.bounds import find_bounds
+    from clrtool.core.reading.bounds import find_bounds
     from clrtool.report.curve_file import read_curves
 
     found = read_curves(file)

@@ -13,7 +13,7 @@ from clrtool.errors import ConfigError, as_config_error
 
 if TYPE_CHECKING:
     from clrtool.core.finding import Finding, Use
-    from clrtool.core.plan import Plan
+    from clrtool.core.planning.plan import Plan
 
 _NUMBER = r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)"
 _STAGE = re.compile(rf"{_NUMBER}-{_NUMBER}/([0-9]{{1,12}}):([0-9]{{1,12}})")
@@ -98,7 +98,7 @@ def make(asked: Asked) -> Plan:
 
 def lint(asked: Asked) -> tuple[Finding, ...]:
     """What will go wrong with the schedule that was asked for. Raises ConfigError."""
-    from clrtool.core.lint import lint_plan, lint_source, lint_values
+    from clrtool.core.planning.lint import lint_plan, lint_source, lint_values
 
     with as_config_error():
         use = _use(asked)
@@ -124,14 +124,14 @@ def _schedule(asked: Asked) -> tuple[str, dict[str, Any], int | None, int | None
 
 
 def _from_schedule(asked: Asked) -> Plan:
-    from clrtool.core.plan import plan_from
+    from clrtool.core.planning.plan import plan_from
 
     name, params, iterations, iterations_per_epoch = _schedule(asked)
     return plan_from(name, params, iterations=iterations, iterations_per_epoch=iterations_per_epoch)
 
 
 def _from_stages(asked: Asked) -> Plan:
-    from clrtool.core.plan import plan_stages
+    from clrtool.core.planning.plan import plan_stages
 
     asked.refuse("--stage", "base_lr", "max_lr", "policy", "epochs", "stepsize_epochs", "cycles", "warmup_epochs")
     stages = []
@@ -145,7 +145,7 @@ def _from_stages(asked: Asked) -> Plan:
 
 
 def _from_bounds(asked: Asked) -> Plan:
-    from clrtool.core.plan import make_plan
+    from clrtool.core.planning.plan import make_plan
 
     before, known = _find_plan(asked) if asked.source is not None else (None, {})
     given = asked.given() | _momentum(asked) | asked.params()
@@ -184,7 +184,7 @@ def _find_plan(asked: Asked) -> tuple[Plan | None, dict[str, Any]]:
 
 def _known(before: Plan, asked: Asked) -> tuple[Plan, dict[str, Any]]:
     """What a new plan keeps of one before: its bounds and what was asked of it, as far as the new policy has that."""
-    from clrtool.core.policies import POLICIES, find_policy
+    from clrtool.core.planning.policies import POLICIES, find_policy
 
     policy = asked.wishes["policy"] or before.policy
     if policy not in POLICIES and policy != before.policy:
@@ -236,7 +236,7 @@ def _use(asked: Asked) -> Use:
 
 
 def _value(key: str, text: str) -> Any:
-    from clrtool.strict_yaml import read_yaml
+    from clrtool.config.strict_yaml import read_yaml
 
     if text.lstrip().startswith("lambda"):
         return text

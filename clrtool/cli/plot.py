@@ -13,7 +13,7 @@ from clrtool.cli.plan_source import Asked, is_pair, make
 from clrtool.errors import ConfigError
 
 if TYPE_CHECKING:
-    from clrtool.core.plan import Plan
+    from clrtool.core.planning.plan import Plan
 
 
 Sources = Annotated[

@@ -19,17 +19,17 @@ import typer
 from clrtool.cli.complete import configs
 from clrtool.cli.console import Plain, draw, say, show
 from clrtool.cli.dry_run import dry_run
-from clrtool.cli.job import CHECKPOINTS, Job
-from clrtool.cli.keep import Keeper
-from clrtool.cli.measure import is_complete, measure, measure_share
-from clrtool.cli.ranks import check_alone, leading
-from clrtool.cli.share import Share, job_of_parent, read_shard
-from clrtool.cli.signals import Signals
-from clrtool.cli.spread import OURS, Workers, command_of, measure_with, most_seeds, run_if_several, workers_of
+from clrtool.cli.run.spec import CHECKPOINTS, Job
+from clrtool.cli.drift import Keeper
+from clrtool.cli.run.pipeline import is_complete, measure, measure_share
+from clrtool.cli.run.torchrun import check_alone, leading
+from clrtool.cli.run.sharding import Share, job_of_parent, read_shard
+from clrtool.cli.run.signals import Signals
+from clrtool.cli.run.executors import OURS, Workers, command_of, measure_with, most_seeds, run_if_several, workers_of
 from clrtool.errors import ConfigError, Interrupted
 
 if TYPE_CHECKING:
-    from clrtool.core.record import RunRecord
+    from clrtool.core.results.record import RunRecord
 
 INCONCLUSIVE = 3
 
@@ -145,7 +145,7 @@ def _asked(
     config: str, overrides: Sequence[str] | None, seeds: int | None, output: Path | None, seed_shard: str | None
 ) -> tuple[Path, list[str], Share]:
     """The file of the config, the values over its own, and the seeds and the folder of the process."""
-    from clrtool.config_file import find_config, run_name
+    from clrtool.config.file import find_config, run_name
 
     path = find_config(config)
     wishes = [*(overrides or ()), *([f"sweep.seeds={seeds}"] if seeds is not None else ())]
@@ -181,7 +181,7 @@ def _run_whole(
 
 def _run_share(context: typer.Context, job: Job, path: Path, wishes: Sequence[str], workers: Workers | None) -> None:
     """The seeds of a share, to which other processes have the rest."""
-    from clrtool.config_file import located
+    from clrtool.config.file import located
     from clrtool.report.run import open_run
 
     share, params = job.share, context.params
@@ -204,7 +204,7 @@ def _run_share(context: typer.Context, job: Job, path: Path, wishes: Sequence[st
 
 def run(job: Job, path: Path, wishes: Sequence[str], workers: Workers | None, *, verify: bool) -> RunRecord:
     """The run as it was finished before, or as it is measured now."""
-    from clrtool.config_file import located
+    from clrtool.config.file import located
     from clrtool.report.run import open_run
 
     record = open_run(job.folder, job.settings, fresh=job.fresh)
@@ -237,7 +237,7 @@ def make_job(
     plain: bool,
 ) -> Job:
     """What a command was asked for, from its config and its options."""
-    from clrtool.config_file import load_config
+    from clrtool.config.file import load_config
 
     if deterministic:  # cuBLAS reads it when it is loaded
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

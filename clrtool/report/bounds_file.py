@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from clrtool.core.bounds import Bounds
-from clrtool.core.recommendation import Recommendation
-from clrtool.core.record import SCHEMA_VERSION
+from clrtool.core.reading.bounds import Bounds
+from clrtool.core.results.recommendation import Recommendation
+from clrtool.core.results.record import SCHEMA_VERSION
 from clrtool.errors import ConfigError
 from clrtool.files import write_whole
 from clrtool.report.plan_file import to_plan

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from clrtool.core.plan import Plan
+from clrtool.core.planning.plan import Plan
 from clrtool.errors import ConfigError
 from clrtool.report.formula import functions
 from clrtool.report.sections import header, same, to_caffe, to_deepspeed

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clrtool.config import RangeTestConfig
-from clrtool.core.comparison import COMPARISON_VERSION, BoundsFrom, Candidate, Comparison, Training
-from clrtool.core.curve import Point
-from clrtool.core.metric import Metric
+from clrtool.config.schema import RangeTestConfig
+from clrtool.core.results.comparison import COMPARISON_VERSION, BoundsFrom, Candidate, Comparison, Training
+from clrtool.core.reading.curve import Point
+from clrtool.core.reading.metric import Metric
 from clrtool.errors import ConfigError
 from clrtool.files import check_writable, read_text, write_whole
 from clrtool.report.plan_file import to_plan

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from clrtool.core.comparison import Candidate, Comparison
+from clrtool.core.results.comparison import Candidate, Comparison
 from clrtool.words import count, printable
 
 # Seeds whose results stand in the table one by one; of more, mean and deviation tell enough.

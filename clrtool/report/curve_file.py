@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clrtool.core.curve import Curve, SweepOutcome
-from clrtool.core.metric import ACCURACY, LOSS, Metric
+from clrtool.core.reading.curve import Curve, SweepOutcome
+from clrtool.core.reading.metric import ACCURACY, LOSS, Metric
 from clrtool.errors import ConfigError
 from clrtool.files import read_text
 from clrtool.words import shortened, shown

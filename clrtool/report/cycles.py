@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from clrtool.core.plan import Plan
+    from clrtool.core.planning.plan import Plan
 
 
 class Cycle(NamedTuple):
@@ -24,7 +24,7 @@ class Cycle(NamedTuple):
 def cycles(plan: Plan) -> Iterator[Cycle]:
     """The cycles of a plan to its end; none of a plan that has no cycles.
 
-    >>> from clrtool.core.plan import make_plan
+    >>> from clrtool.core.planning.plan import make_plan
     >>> next(cycles(make_plan(0.1, 0.4, 10, epochs=8, cycles=2)))
     Cycle(number=1, begin=0, end=40, peak=0.4, peak_at=20)
     """

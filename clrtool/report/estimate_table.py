@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from clrtool.core.estimate import Estimate
+from clrtool.core.results.estimate import Estimate
 from clrtool.words import count, duration, printable
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
-from clrtool.core.plan import Plan
+from clrtool.core.planning.plan import Plan
 from clrtool.report.code import FRAMEWORKS, to_code
 from clrtool.report.plan_file import plan_to_json, plan_to_yaml
 

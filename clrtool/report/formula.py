@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import singledispatch
 from typing import Literal
 
-from clrtool.core.plan import Plan
+from clrtool.core.planning.plan import Plan
 from clrtool.core.schedules import (
     Cosine,
     CosineRestarts,

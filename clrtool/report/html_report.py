@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from clrtool import __version__
-from clrtool.core.bounds import Bounds, Interval
-from clrtool.core.comparison import BoundsFrom, Candidate, Comparison
-from clrtool.core.curve import Point
-from clrtool.core.plan import Plan
-from clrtool.core.record import RunRecord
+from clrtool.core.reading.bounds import Bounds, Interval
+from clrtool.core.results.comparison import BoundsFrom, Candidate, Comparison
+from clrtool.core.reading.curve import Point
+from clrtool.core.planning.plan import Plan
+from clrtool.core.results.record import RunRecord
 from clrtool.report.code import to_code
 from clrtool.report.cycles import cycles
 from clrtool.report.html_page import bullets, code, details, page, paragraph, picture, section, table

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from clrtool.core.plan import Plan
-from clrtool.core.record import PLAN_VERSION
+from clrtool.core.planning.plan import Plan
+from clrtool.core.results.record import PLAN_VERSION
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.report.record_file import DAMAGED, YAML_ENDINGS, damaged, load
 

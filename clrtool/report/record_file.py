@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from clrtool.core.record import PLAN_VERSION, SCHEMA_VERSION
+from clrtool.core.results.record import PLAN_VERSION, SCHEMA_VERSION
 from clrtool.errors import ConfigError
 from clrtool.files import read_text
 
@@ -84,7 +84,7 @@ def _from_json(text: str) -> Any:
 
 
 def _from_yaml(text: str, file: Path) -> Any:
-    from clrtool.strict_yaml import read_yaml  # noqa: PLC0415 (ruamel.yaml takes 20 ms, and most files are JSON)
+    from clrtool.config.strict_yaml import read_yaml  # noqa: PLC0415 (ruamel.yaml takes 20 ms, and most files are JSON)
 
     document = read_yaml(text, str(file))
     if document.faults:

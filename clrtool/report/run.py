@@ -18,13 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from clrtool.config import RangeTestConfig
-from clrtool.config_file import load_config
-from clrtool.core.bounds import Bounds
-from clrtool.core.curve import Curve, Point, SweepOutcome
-from clrtool.core.metric import ACCURACY, Metric
-from clrtool.core.record import SCHEMA_VERSION, Group, RunRecord, SweepRecord
-from clrtool.core.verification import Verification
+from clrtool.config.schema import RangeTestConfig
+from clrtool.config.file import load_config
+from clrtool.core.reading.bounds import Bounds
+from clrtool.core.reading.curve import Curve, Point, SweepOutcome
+from clrtool.core.reading.metric import ACCURACY, Metric
+from clrtool.core.results.record import SCHEMA_VERSION, Group, RunRecord, SweepRecord
+from clrtool.core.results.verification import Verification
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import check_writable, read_text, write_whole
 from clrtool.report.plan_file import is_plan, to_plan

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from clrtool.core.plan import Plan
+from clrtool.core.planning.plan import Plan
 from clrtool.core.schedules import Cyclical, Exponential, Geometric, Inverse, Piecewise, Polynomial, Sigmoid
 from clrtool.core.sources import schedule_from
 from clrtool.errors import ConfigError

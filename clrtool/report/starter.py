@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from clrtool.config_schema import MODELINE
+from clrtool.config.json_schema import MODELINE
 from clrtool.errors import ConfigError
 from clrtool.words import nearest, printable, shown
 

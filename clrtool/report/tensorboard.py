@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from clrtool.config import Component, RangeTestConfig
-from clrtool.config_file import load_config
-from clrtool.core.curve import Curve
-from clrtool.core.plan import Plan
-from clrtool.core.record import RunRecord
+from clrtool.config.schema import Component, RangeTestConfig
+from clrtool.config.file import load_config
+from clrtool.core.reading.curve import Curve
+from clrtool.core.planning.plan import Plan
+from clrtool.core.results.record import RunRecord
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import sweep_orphans, write_whole
 from clrtool.report.run import read_run

@@ -25,20 +25,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, TensorDataset
 
-from clrtool.config import AugmentConfig, OptimizerConfig, TrainingConfig
-from clrtool.core.metric import LOSS
-from clrtool.engine.borrowed import borrow
-from clrtool.engine.caffe_models import cifar10_full
-from clrtool.engine.captured import Captured
-from clrtool.engine.feed import Resident
-from clrtool.engine.learner import Learner
-from clrtool.engine.models import convnet, mlp
-from clrtool.engine.optimizers import OptimizerRecipe
-from clrtool.engine.options import Settings
-from clrtool.engine.prepare import Preparation
-from clrtool.engine.problem import Problem
-from clrtool.engine.samples import Samples
-from clrtool.engine.steps import UsualSteps
+from clrtool.config.schema import AugmentConfig, OptimizerConfig, TrainingConfig
+from clrtool.core.reading.metric import LOSS
+from clrtool.engine.inprocess.workload import borrow
+from clrtool.engine.models.caffe import cifar10_full
+from clrtool.engine.training.cuda_graph import Captured
+from clrtool.engine.data.loader import Resident
+from clrtool.engine.training.trainer import Learner
+from clrtool.engine.models.builtin import convnet, mlp
+from clrtool.engine.training.optimizers import OptimizerRecipe
+from clrtool.engine.inprocess.options import Settings
+from clrtool.engine.data.transforms import Preparation
+from clrtool.engine.training.workload import Problem
+from clrtool.engine.data.tensors import Samples
+from clrtool.engine.inprocess.steps import UsualSteps
 
 Work = Callable[[], object]
 LOWEST, HIGHEST = 1e-5, 1e-2  # no model diverges here, so that no finder has less to do

@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from clrtool.config import RangeTestConfig
-from clrtool.core.plan import make_plan
-from clrtool.core.policies import POLICIES
-from clrtool.engine.build import build_problem
-from clrtool.engine.checkpoint import CheckpointFolder
-from clrtool.engine.plan_scheduler import PlanScheduler
-from clrtool.engine.stages import Stages
-from clrtool.engine.sweep import run_range_test
+from clrtool.config.schema import RangeTestConfig
+from clrtool.core.planning.plan import make_plan
+from clrtool.core.planning.policies import POLICIES
+from clrtool.engine.configured.build import build_problem
+from clrtool.engine.resume.checkpoint import CheckpointFolder
+from clrtool.engine.training.scheduler import PlanScheduler
+from clrtool.engine.resume.journal import Stages
+from clrtool.engine.rangetest.sweep import run_range_test
 from tests.benchmarks import finders, scale
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -87,9 +87,9 @@ def start_up() -> list[str]:
 SWEEP = """
 import sys
 from pathlib import Path
-from clrtool.config import RangeTestConfig
-from clrtool.engine.build import build_problem
-from clrtool.engine.sweep import run_range_test
+from clrtool.config.schema import RangeTestConfig
+from clrtool.engine.configured.build import build_problem
+from clrtool.engine.rangetest.sweep import run_range_test
 iterations = int(sys.argv[1])
 config = RangeTestConfig.model_validate({
     "model": {"name": "mlp", "args": {"hidden": [16]}}, "data": {"name": "digits", "batch_size": 8},

@@ -16,7 +16,7 @@ BATCH, LENGTH, OPERATIONS = 32, 64, 6
 RESIDENT = """
 import json, sys, time
 from pathlib import Path
-from clrtool.engine.build import build_problem
+from clrtool.engine.configured.build import build_problem
 
 def resident(name):  # not ru_maxrss, which a process has from its parent
     return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith(name)) * 1024
@@ -24,9 +24,9 @@ def resident(name):  # not ru_maxrss, which a process has from its parent
 STEP = """
 import io, os
 import torch
-from clrtool.config import RangeTestConfig
-from clrtool.engine.learner import Learner
-from clrtool.engine.ranks import ALONE, join
+from clrtool.config.schema import RangeTestConfig
+from clrtool.engine.training.trainer import Learner
+from clrtool.engine.runtime.distributed import ALONE, join
 
 depth, width, heads, batch, length, optimizer = *map(int, sys.argv[1:6]), sys.argv[6]
 before = resident("VmRSS")
@@ -58,8 +58,8 @@ if ranks is not ALONE:
 
 
 TEST = """
-from clrtool.config_file import find_config, load_config
-from clrtool.engine.sweep import run_range_test
+from clrtool.config.file import find_config, load_config
+from clrtool.engine.rangetest.sweep import run_range_test
 
 path, before = find_config("custom"), resident("VmRSS")
 config = load_config(path, [f"data.args.samples={sys.argv[1]}", f"sweep.seeds={sys.argv[2]}"])

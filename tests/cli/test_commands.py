@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from clrtool.cli.plan import Format
-from clrtool.config_file import load_config
+from clrtool.config.file import load_config
 from clrtool.report.formats import FORMATS
 from tests.conftest import QUICK
 
@@ -221,7 +221,7 @@ def test_an_interrupt_ends_in_130_and_keeps_what_was_measured(tmp_path):
 
 
 def test_a_bug_ends_in_70_and_says_that_it_is_one(cli, monkeypatch):
-    monkeypatch.setattr("clrtool.core.plan.make_plan", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("clrtool.core.planning.plan.make_plan", lambda *_, **__: 1 / 0)
     result = cli("plan", *NUMBERS)
     assert result.code == 70
     assert "a bug in clrtool: ZeroDivisionError" in result.err

@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 
-from clrtool.core.metric import ACCURACY
+from clrtool.core.reading.metric import ACCURACY
 from clrtool.report.comparison_file import read_comparison
 from tests.conftest import QUICK
 from tests.torture.conftest import STEP, zygote  # noqa: F401 (a fixture)
@@ -325,7 +325,7 @@ def test_a_comparison_stopped_anywhere_ends_in_the_bytes_of_one_that_was_not(zyg
             (STEP, 50),
             (STEP, 140),
             (STEP, 300),
-            ("clrtool.engine.compare:_measure", 25),
+            ("clrtool.engine.rangetest.compare:_measure", 25),
             ("clrtool.report.comparison_file:write_comparison", 1),
             ("clrtool.report.plots.comparison:plot_comparison", 1),
         ],

@@ -8,7 +8,7 @@ import warnings
 import pytest
 
 from clrtool.cli.doctor import relevant
-from clrtool.config_schema import json_schema
+from clrtool.config.json_schema import json_schema
 from clrtool.engine import machine, self_test
 
 FACTORIES = [
@@ -125,7 +125,7 @@ def test_a_name_of_the_environment_cannot_move_the_cursor(cli, monkeypatch):
 
 
 def test_a_valid_config_is_told_with_its_hash_and_needs_no_import(cli):
-    from clrtool.config_file import find_config, load_config
+    from clrtool.config.file import find_config, load_config
 
     found = report(cli, "digits", "seed=3")["config"]
     assert found["sha256"] == load_config(find_config("digits"), ["seed=3"]).sha256()

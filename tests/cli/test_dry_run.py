@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from clrtool.config_file import find_config, load_config
-from clrtool.engine.build import build_problem
-from clrtool.engine.checkpoint import CheckpointFolder
-from clrtool.engine.estimate import estimate
-from clrtool.engine.stages import Stages
-from clrtool.engine.sweep import _Track as Track
-from clrtool.engine.sweep import run_range_test
+from clrtool.config.file import find_config, load_config
+from clrtool.engine.configured.build import build_problem
+from clrtool.engine.resume.checkpoint import CheckpointFolder
+from clrtool.engine.rangetest.estimate import estimate
+from clrtool.engine.resume.journal import Stages
+from clrtool.engine.rangetest.sweep import _Track as Track
+from clrtool.engine.rangetest.sweep import run_range_test
 from clrtool.errors import MachineError
 
 SHORT = ["rangetest", "digits", "sweep.epochs=1", "--seeds", "2", "-q"]
@@ -18,7 +18,7 @@ SHORT = ["rangetest", "digits", "sweep.epochs=1", "--seeds", "2", "-q"]
 
 @pytest.fixture(autouse=True)
 def quickly_timed(monkeypatch):
-    monkeypatch.setattr("clrtool.engine.estimate.SECONDS", 0.05)
+    monkeypatch.setattr("clrtool.engine.rangetest.estimate.SECONDS", 0.05)
 
 
 @pytest.mark.parametrize("ends", [[], ["sweep.start_lr=1e-3", "sweep.end_lr=0.5"]])
@@ -67,7 +67,7 @@ def test_what_would_become_of_the_folder_is_told(cli, digits_run, tmp_path):
 
 
 def test_a_run_that_was_interrupted_is_told_as_far_as_it_came(cli, tmp_path, monkeypatch):
-    monkeypatch.setattr("clrtool.engine.sweep._Track.measure", broken_off(Track.measure, 20))
+    monkeypatch.setattr("clrtool.engine.rangetest.sweep._Track.measure", broken_off(Track.measure, 20))
     place = ["-o", tmp_path / "run", "--checkpoint-every", "0"]
     assert cli(*SHORT, *place).code == 4
     told = shown(cli(*SHORT, *place, "-n"))
@@ -96,7 +96,7 @@ def broken_off(measure, iteration):
 @pytest.mark.parametrize("hidden", [[64], [512]])
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
 def test_a_checkpoint_takes_no_more_than_was_told_and_at_least_half_of_it(tmp_path, monkeypatch, hidden, optimizer):
-    monkeypatch.setattr("clrtool.engine.stages.SHARE", 1e9)  # save at every step, however long that takes
+    monkeypatch.setattr("clrtool.engine.resume.journal.SHARE", 1e9)  # save at every step, however long that takes
     wishes = [f"model.args.hidden={hidden}", f"optimizer={optimizer}", "sweep.epochs=1", "sweep.seeds=2"]
     config = load_config(find_config("digits"), wishes)
     problem = build_problem(config, device="cpu")
@@ -134,7 +134,7 @@ def test_a_batch_that_does_not_fit_is_told_as_a_range_test_tells_it(cli, tmp_pat
     def too_much(learner):
         raise MemoryError
 
-    monkeypatch.setattr("clrtool.engine.estimate._step_seconds", too_much)
+    monkeypatch.setattr("clrtool.engine.rangetest.estimate._step_seconds", too_much)
     done = cli(*SHORT, "-o", tmp_path / "run", "--dry-run")
     assert done.code == 4
     assert "training.micro_batches=2" in done.err

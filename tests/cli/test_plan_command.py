@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from clrtool.core.plan import make_plan
+from clrtool.core.planning.plan import make_plan
 from clrtool.core.sources import schedule_from
 from clrtool.report.formats import FORMATS
 from clrtool.report.plan_file import read_plan

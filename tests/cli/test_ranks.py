@@ -161,7 +161,7 @@ def test_compare_is_refused_under_torchrun_and_one_rank_is_no_rank(cli, monkeypa
     found = cli("compare", "digits")
     assert found.code == 2
     assert "clrtool compare runs in one process, and torchrun has started 2" in found.err
-    from clrtool.cli.ranks import find_seat
+    from clrtool.cli.run.torchrun import find_seat
 
     seated(monkeypatch, 0, world=1)
     assert find_seat() is None

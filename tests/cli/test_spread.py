@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from clrtool.cli.share import JOBS, Share, read_shard
+from clrtool.cli.run.sharding import JOBS, Share, read_shard
 from clrtool.core.shard import Shard
-from clrtool.engine.shards import AgreedScout
+from clrtool.engine.resume.sharding import AgreedScout
 from clrtool.errors import ConfigError
 from tests.torture.runs import assert_same, contents, wait_for
 
@@ -92,7 +92,7 @@ def test_a_missing_shard_is_named_with_the_command_that_measures_it(cli, shards)
     ],
 )
 def test_shards_that_do_not_belong_together_are_refused(cli, shards, changed, message):
-    from clrtool.engine.checkpoint import CheckpointFolder
+    from clrtool.engine.resume.checkpoint import CheckpointFolder
 
     folder = CheckpointFolder(shards / "shards" / "2-of-2" / "checkpoint")
     values = folder.load().values
@@ -114,7 +114,7 @@ def test_what_is_no_shard_and_shards_of_no_run_are_refused(cli, shards, tmp_path
 
 
 def test_shards_that_were_measured_elsewhere_are_merged_with_a_word_about_it(cli, shards):
-    from clrtool.engine.checkpoint import CheckpointFolder
+    from clrtool.engine.resume.checkpoint import CheckpointFolder
 
     for name in ("1-of-2", "2-of-2"):
         folder = CheckpointFolder(shards / "shards" / name / "checkpoint")

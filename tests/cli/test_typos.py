@@ -2,7 +2,7 @@
 
 import pytest
 
-from clrtool.engine.models import MODELS
+from clrtool.engine.models.builtin import MODELS
 from clrtool.report import starter
 
 NUMBERS = ["plan", "--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "10"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from clrtool.core.comparison import (
+from clrtool.core.results.comparison import (
     BoundsFrom,
     Candidate,
     Comparison,
@@ -16,10 +16,10 @@ from clrtool.core.comparison import (
     candidate_plan,
     fixed_plan,
 )
-from clrtool.core.curve import Point
-from clrtool.core.judgement import ComparisonVerdict, heldout_error, judge, sure
-from clrtool.core.metric import ACCURACY, LOSS
-from clrtool.core.plan import make_plan
+from clrtool.core.reading.curve import Point
+from clrtool.core.results.judgement import ComparisonVerdict, heldout_error, judge, sure
+from clrtool.core.reading.metric import ACCURACY, LOSS
+from clrtool.core.planning.plan import make_plan
 
 MANY = 10**9  # held-out samples, so that they add no noise
 PLAN = make_plan(0.01, 0.1, 10, epochs=10)

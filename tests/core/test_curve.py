@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from clrtool.core.curve import Curve, Point, SweepOutcome, has_diverged
+from clrtool.core.reading.curve import Curve, Point, SweepOutcome, has_diverged
 
 widths = st.integers(0, 30)
 values = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=200)

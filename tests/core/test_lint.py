@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from clrtool.core.finding import OPTIMIZERS, WITHOUT_MOMENTUM, Use
-from clrtool.core.lint import lint_plan, lint_source, lint_values
-from clrtool.core.plan import make_plan, plan_stages
-from clrtool.core.policies import POLICIES
+from clrtool.core.planning.lint import lint_plan, lint_source, lint_values
+from clrtool.core.planning.plan import make_plan, plan_stages
+from clrtool.core.planning.policies import POLICIES
 
 PER_EPOCH, EPOCHS = 47, 30
 N = PER_EPOCH * EPOCHS

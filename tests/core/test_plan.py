@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clrtool.core.plan import Plan, make_plan, plan_from, plan_stages
-from clrtool.core.policies import POLICIES
+from clrtool.core.planning.plan import Plan, make_plan, plan_from, plan_stages
+from clrtool.core.planning.policies import POLICIES
 from clrtool.report.plan_file import plan_to_json, plan_to_yaml, read_plan
 
 budgets = st.floats(0.5, 1000)

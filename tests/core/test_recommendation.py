@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from clrtool.config_file import find_config, load_config
-from clrtool.core.bounds import Bounds, Verdict, find_bounds
-from clrtool.core.recommendation import Recommendation, changed_inputs, changes, recommendation
-from clrtool.core.record import RunRecord
-from clrtool.engine.build import build_problem
-from clrtool.engine.sweep import run_range_test
+from clrtool.config.file import find_config, load_config
+from clrtool.core.reading.bounds import Bounds, Verdict, find_bounds
+from clrtool.core.results.recommendation import Recommendation, changed_inputs, changes, recommendation
+from clrtool.core.results.record import RunRecord
+from clrtool.engine.configured.build import build_problem
+from clrtool.engine.rangetest.sweep import run_range_test
 
 
 def bounds(base_lr, max_lr):

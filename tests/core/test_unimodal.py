@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clrtool.core.unimodal import unimodal
+from clrtool.core.reading.unimodal import unimodal
 
 VALUES = st.lists(st.floats(-10, 10), min_size=1, max_size=12)
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from clrtool.core.bounds import find_bounds
-from clrtool.core.curve import Curve, SweepOutcome
-from clrtool.core.metric import ACCURACY, LOSS
-from clrtool.core.record import SweepRecord
-from clrtool.core.verification import Trial, Verification, candidates, decide, survivors, verified
+from clrtool.core.reading.bounds import find_bounds
+from clrtool.core.reading.curve import Curve, SweepOutcome
+from clrtool.core.reading.metric import ACCURACY, LOSS
+from clrtool.core.results.record import SweepRecord
+from clrtool.core.results.verification import Trial, Verification, candidates, decide, survivors, verified
 
 LRS = np.geomspace(1e-4, 1, 61)
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from clrtool.config import RangeTestConfig
-from clrtool.engine.build import build_problem
-from clrtool.engine.ranks import ALONE
+from clrtool.config.schema import RangeTestConfig
+from clrtool.engine.configured.build import build_problem
+from clrtool.engine.runtime.distributed import ALONE
 
 # JAX, which other tests import into this process, warns of every fork.
 FORKS = pytest.mark.filterwarnings("ignore:os.fork")

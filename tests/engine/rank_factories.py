@@ -6,11 +6,11 @@ import os
 import torch
 from torch import nn
 
-from clrtool.config import RangeTestConfig
-from clrtool.engine.build import build_problem
-from clrtool.engine.learner import Learner
-from clrtool.engine.losses import IGNORED
-from clrtool.engine.ranks import ALONE, join
+from clrtool.config.schema import RangeTestConfig
+from clrtool.engine.configured.build import build_problem
+from clrtool.engine.training.trainer import Learner
+from clrtool.engine.training.losses import IGNORED
+from clrtool.engine.runtime.distributed import ALONE, join
 
 LRS = [0.05, 0.1, 0.2, 0.1, 0.05] * 4
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from clrtool.config import RangeTestConfig
-from clrtool.config_file import find_config, load_config
-from clrtool.engine.build import build_problem
-from clrtool.engine.caffe_models import RunningNorm, WithinChannelNorm, cifar10_full, cifar10_quick
-from clrtool.engine.caffe_sgd import CaffeSGD
-from clrtool.engine.captured import Captured
-from clrtool.engine.learner import Learner
-from clrtool.engine.optimizers import make_optimizer_recipe
+from clrtool.config.schema import RangeTestConfig
+from clrtool.config.file import find_config, load_config
+from clrtool.engine.configured.build import build_problem
+from clrtool.engine.models.caffe import RunningNorm, WithinChannelNorm, cifar10_full, cifar10_quick
+from clrtool.engine.training.caffe_sgd import CaffeSGD
+from clrtool.engine.training.cuda_graph import Captured
+from clrtool.engine.training.trainer import Learner
+from clrtool.engine.training.optimizers import make_optimizer_recipe
 from clrtool.errors import ConfigError
 from tests.engine.problems import digits
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from clrtool.config import SweepConfig
-from clrtool.engine.captured import Captured, _Part, why_not
-from clrtool.engine.learner import READ_EVERY, Learner, until_broken
-from clrtool.engine.sweep import run_range_test
-from clrtool.engine.teams import make_teams
+from clrtool.config.schema import SweepConfig
+from clrtool.engine.training.cuda_graph import Captured, _Part, why_not
+from clrtool.engine.training.trainer import READ_EVERY, Learner, until_broken
+from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.training.ensemble import make_teams
 from tests.engine.problems import digits
 
 LRS = np.geomspace(1e-3, 0.2, 100).tolist()

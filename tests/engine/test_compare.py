@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import clrtool.engine.compare
-from clrtool.core.comparison import candidate_plan, fixed_plan
-from clrtool.core.plan import make_plan
-from clrtool.engine.captured import Captured
-from clrtool.engine.compare import EVALUATIONS, compare
-from clrtool.engine.learner import Learner
-from clrtool.engine.stages import Stages
+import clrtool.engine.rangetest.compare
+from clrtool.core.results.comparison import candidate_plan, fixed_plan
+from clrtool.core.planning.plan import make_plan
+from clrtool.engine.training.cuda_graph import Captured
+from clrtool.engine.rangetest.compare import EVALUATIONS, compare
+from clrtool.engine.training.trainer import Learner
+from clrtool.engine.resume.journal import Stages
 from tests.engine.problems import digits
 from tests.engine.test_stages import Memory, interrupted
 
@@ -90,7 +90,7 @@ def test_every_policy_gets_the_same_weights_batches_and_iterations():
     made = plans("fixed", "cosine")
     made["again"] = made["fixed"]
     fixed, cosine, again = compare(problem, made, ITERATIONS, [0, 1])
-    same([fixed], [clrtool.engine.compare.Candidate("fixed", again.plan, again.trainings)])
+    same([fixed], [clrtool.engine.rangetest.compare.Candidate("fixed", again.plan, again.trainings)])
     for each in (fixed, cosine):
         assert [training.seed for training in each.trainings] == [0, 1]
         for training in each.trainings:
@@ -177,7 +177,7 @@ def test_seeds_in_one_team_measure_what_they_measure_one_after_the_other(monkeyp
     def together(problem, lrs, seeds, engine, momenta):
         yield Captured(problem, seeds, lrs, graph=False)
 
-    monkeypatch.setattr(clrtool.engine.compare, "make_teams", together)
+    monkeypatch.setattr(clrtool.engine.rangetest.compare, "make_teams", together)
     for one, other in zip(alone, compare(problem, made, 40, [0, 1]), strict=True):
         assert other.engine == "uncaptured"
         for mine, yours in zip(one.trainings, other.trainings, strict=True):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from clrtool.engine import datasets
-from clrtool.engine.samples import Samples, sha256, split
+from clrtool.engine.data import datasets
+from clrtool.engine.data.tensors import Samples, sha256, split
 from clrtool.errors import ConfigError, MachineError
 
 GENERATOR = np.random.default_rng(0)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from clrtool.config import RangeTestConfig, SweepConfig
-from clrtool.engine.build import build_problem
-from clrtool.engine.evaluations import LEAST, MOST, SMALLEST_HELDOUT, evaluation_budget, flops_per_sample
-from clrtool.engine.learner import evaluation_batch
-from clrtool.engine.models import convnet, mlp
-from clrtool.engine.sweep import run_range_test
+from clrtool.config.schema import RangeTestConfig, SweepConfig
+from clrtool.engine.configured.build import build_problem
+from clrtool.engine.training.evaluation_budget import LEAST, MOST, SMALLEST_HELDOUT, evaluation_budget, flops_per_sample
+from clrtool.engine.training.trainer import evaluation_batch
+from clrtool.engine.models.builtin import convnet, mlp
+from clrtool.engine.rangetest.sweep import run_range_test
 from tests.engine.problems import digits
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from clrtool.config import RangeTestConfig, SweepConfig
-from clrtool.engine.build import build_problem
-from clrtool.engine.data import load_data
-from clrtool.engine.feed import Resident, Streamed
-from clrtool.engine.learner import Learner
-from clrtool.engine.samples import Samples
-from clrtool.engine.sweep import run_range_test
+from clrtool.config.schema import RangeTestConfig, SweepConfig
+from clrtool.engine.configured.build import build_problem
+from clrtool.engine.data.load import load_data
+from clrtool.engine.data.loader import Resident, Streamed
+from clrtool.engine.training.trainer import Learner
+from clrtool.engine.data.tensors import Samples
+from clrtool.engine.rangetest.sweep import run_range_test
 from clrtool.errors import ConfigError
 from tests.engine.problems import FORKS, digits
 

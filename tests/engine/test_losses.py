@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from clrtool.config import Component, RangeTestConfig, SweepConfig
-from clrtool.core.bounds import find_bounds
-from clrtool.core.metric import ACCURACY, LOSS, TOKEN_ACCURACY, TOP5
-from clrtool.engine.build import build_problem
-from clrtool.engine.learner import Learner
-from clrtool.engine.losses import chance, count_in_top5, count_right, count_tokens, logits, make_loss
-from clrtool.engine.samples import Samples, Task, check_pair
-from clrtool.engine.sweep import run_range_test
+from clrtool.config.schema import Component, RangeTestConfig, SweepConfig
+from clrtool.core.reading.bounds import find_bounds
+from clrtool.core.reading.metric import ACCURACY, LOSS, TOKEN_ACCURACY, TOP5
+from clrtool.engine.configured.build import build_problem
+from clrtool.engine.training.trainer import Learner
+from clrtool.engine.training.losses import chance, count_in_top5, count_right, count_tokens, logits, make_loss
+from clrtool.engine.data.tensors import Samples, Task, check_pair
+from clrtool.engine.rangetest.sweep import run_range_test
 from clrtool.errors import ConfigError
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from clrtool.engine.models import MODELS, caffe_resnet, convnet, mlp, resnet
-from clrtool.engine.residual import BasicBlock
+from clrtool.engine.models.builtin import MODELS, caffe_resnet, convnet, mlp, resnet
+from clrtool.engine.models.resnet import BasicBlock
 from clrtool.errors import ConfigError
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from clrtool.config import SweepConfig
-from clrtool.engine.learner import Learner
-from clrtool.engine.sweep import run_range_test
+from clrtool.config.schema import SweepConfig
+from clrtool.engine.training.trainer import Learner
+from clrtool.engine.rangetest.sweep import run_range_test
 from clrtool.errors import ConfigError
 from tests.engine.problems import digits
 

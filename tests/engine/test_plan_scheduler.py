@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clrtool import PlanScheduler, make_plan, plan_from
-from clrtool.core.policies import POLICIES
+from clrtool.core.planning.policies import POLICIES
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

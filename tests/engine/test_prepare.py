@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clrtool.config import AugmentConfig
-from clrtool.engine.prepare import Preparation, channel_statistics
+from clrtool.config.schema import AugmentConfig
+from clrtool.engine.data.transforms import Preparation, channel_statistics
 
 ZERO, ONE = torch.zeros(()), torch.ones(())
 

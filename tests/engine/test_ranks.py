@@ -12,13 +12,13 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from clrtool.engine.batch_norm import seen_by_batch_norm, synced
-from clrtool.engine.build import build_problem
-from clrtool.engine.checkpoint import CheckpointFolder
-from clrtool.engine.generators import seed_everything
-from clrtool.engine.ranks import ALONE, Group, device_of
-from clrtool.engine.resume import open_stages
-from clrtool.engine.stages import NoRequests
+from clrtool.engine.models.batch_norm import seen_by_batch_norm, synced
+from clrtool.engine.configured.build import build_problem
+from clrtool.engine.resume.checkpoint import CheckpointFolder
+from clrtool.engine.runtime.rng import seed_everything
+from clrtool.engine.runtime.distributed import ALONE, Group, device_of
+from clrtool.engine.resume.open import open_stages
+from clrtool.engine.resume.journal import NoRequests
 from clrtool.errors import ConfigError, MachineError
 from tests.engine.problems import digits
 from tests.engine.rank_factories import build, trained
@@ -130,7 +130,7 @@ def test_a_batch_norm_that_does_more_is_not_replaced_by_one_that_does_not():
 
 
 def test_synchronised_batch_norm_is_refused_on_a_cpu_and_changes_no_hash_where_it_is_off():
-    from clrtool.config import RangeTestConfig
+    from clrtool.config.schema import RangeTestConfig
 
     values = {"model": {"name": "mlp"}, "data": {"name": "digits", "batch_size": 50}}
     off, on = (

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
-from clrtool.config import SweepConfig
-from clrtool.core.bounds import find_bounds
-from clrtool.core.plan import make_plan
-from clrtool.engine.captured import Captured
-from clrtool.engine.checkpoint import CheckpointFolder
-from clrtool.engine.learner import Learner
-from clrtool.engine.resume import open_stages
-from clrtool.engine.stages import NoRequests, Stages, plain
-from clrtool.engine.sweep import run_range_test
-from clrtool.engine.verify import verify
+from clrtool.config.schema import SweepConfig
+from clrtool.core.reading.bounds import find_bounds
+from clrtool.core.planning.plan import make_plan
+from clrtool.engine.training.cuda_graph import Captured
+from clrtool.engine.resume.checkpoint import CheckpointFolder
+from clrtool.engine.training.trainer import Learner
+from clrtool.engine.resume.open import open_stages
+from clrtool.engine.resume.journal import NoRequests, Stages, plain
+from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.rangetest.verify import verify
 from clrtool.errors import ConfigError, Interrupted
 from tests.engine.problems import FORKS, digits
 

@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from clrtool.config import AugmentConfig, OptimizerConfig, RangeTestConfig, SweepConfig, TrainingConfig
-from clrtool.core.curve import SweepOutcome, has_diverged
-from clrtool.core.metric import ACCURACY
-from clrtool.engine import datasets
-from clrtool.engine.build import build_problem
-from clrtool.engine.feed import Resident
-from clrtool.engine.learner import Learner
-from clrtool.engine.optimizers import OptimizerRecipe
-from clrtool.engine.prepare import Preparation
-from clrtool.engine.problem import Problem
-from clrtool.engine.samples import Samples, from_arrays, split
-from clrtool.engine.sweep import run_range_test
+from clrtool.config.schema import AugmentConfig, OptimizerConfig, RangeTestConfig, SweepConfig, TrainingConfig
+from clrtool.core.reading.curve import SweepOutcome, has_diverged
+from clrtool.core.reading.metric import ACCURACY
+from clrtool.engine.data import datasets
+from clrtool.engine.configured.build import build_problem
+from clrtool.engine.data.loader import Resident
+from clrtool.engine.training.trainer import Learner
+from clrtool.engine.training.optimizers import OptimizerRecipe
+from clrtool.engine.data.transforms import Preparation
+from clrtool.engine.training.workload import Problem
+from clrtool.engine.data.tensors import Samples, from_arrays, split
+from clrtool.engine.rangetest.sweep import run_range_test
 from tests.engine.problems import digits
 
 ARRAYS = Path(datasets.__file__).with_name("digits.npz")

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torchvision import datasets as torchvision_datasets
 
-from clrtool.config import ModelConfig
+from clrtool.config.schema import ModelConfig
 from clrtool.engine import datasets, machine, models
-from clrtool.engine.imports import call, covers, import_factory
+from clrtool.engine.runtime.factories import call, covers, import_factory
 from clrtool.errors import ConfigError, MachineError
 
 FAST = ["sweep.epochs=0.2", "sweep.start_lr=1e-3", "sweep.end_lr=1", "sweep.evaluations=3", "--seeds", "1", "-q"]

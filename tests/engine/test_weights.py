@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from clrtool.config import ModelConfig
-from clrtool.engine.learner import Learner
-from clrtool.engine.weights import keep_frozen_statistics, read_weights, with_weights
+from clrtool.config.schema import ModelConfig
+from clrtool.engine.training.trainer import Learner
+from clrtool.engine.models.pretrained import keep_frozen_statistics, read_weights, with_weights
 from clrtool.errors import ConfigError, MachineError
 from tests.engine.problems import digits
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from clrtool.config import RangeTestConfig, SweepConfig
-from clrtool.engine.build import build_problem
-from clrtool.engine.sweep import run_range_test
+from clrtool.config.schema import RangeTestConfig, SweepConfig
+from clrtool.engine.configured.build import build_problem
+from clrtool.engine.rangetest.sweep import run_range_test
 from tests.engine.problems import digits
 
 SHORT = SweepConfig(start_lr=1e-4, end_lr=0.1, epochs=1, evaluations=5, seeds=1)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from clrtool.core.plan import make_plan
+from clrtool.core.planning.plan import make_plan
 from clrtool.errors import ConfigError
 from clrtool.report.canvas import HEIGHT, LABEL, Axis, Canvas
 from clrtool.report.chart import comparison_chart, range_test_chart, schedules_chart, sweep_chart

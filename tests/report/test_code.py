@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from clrtool.core.plan import make_plan, plan_from, plan_stages
-from clrtool.core.policies import POLICIES
+from clrtool.core.planning.plan import make_plan, plan_from, plan_stages
+from clrtool.core.planning.policies import POLICIES
 from clrtool.errors import ConfigError
 from clrtool.report.code import FRAMEWORKS, to_code
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from clrtool.core.metric import ACCURACY, LOSS
+from clrtool.core.reading.metric import ACCURACY, LOSS
 from clrtool.errors import ConfigError
 from clrtool.report.curve_file import read_curves
 

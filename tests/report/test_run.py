@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clrtool.config_file import load_config
-from clrtool.core.plan import make_plan
+from clrtool.config.file import load_config
+from clrtool.core.planning.plan import make_plan
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import write_whole
 from clrtool.report.plan_file import plan_to_json, read_plan

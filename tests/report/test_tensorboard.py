@@ -19,8 +19,8 @@ from tensorboard.backend.event_processing.event_multiplexer import EventMultiple
 from tensorboard.plugins.hparams import metadata
 from tensorboard.util.tensor_util import make_ndarray
 
-from clrtool.config_file import load_config
-from clrtool.core.metric import Metric
+from clrtool.config.file import load_config
+from clrtool.core.reading.metric import Metric
 from clrtool.errors import ConfigError, MachineError
 from clrtool.report.comparison_file import RESULT
 from clrtool.report.record_file import sha256_of

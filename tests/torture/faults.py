@@ -18,8 +18,8 @@ from types import FunctionType, ModuleType
 # Where files are written. What does not exist is passed over.
 WRITERS = (
     "clrtool.files",
-    "clrtool.config_file",
-    "clrtool.engine.checkpoint",
+    "clrtool.config.file",
+    "clrtool.engine.resume.checkpoint",
     "clrtool.report.run",
     "clrtool.report.lock",
     "clrtool.report.journal",

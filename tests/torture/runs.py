@@ -11,7 +11,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from clrtool.config_file import load_config
+from clrtool.config.file import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = {"range_test.png", "range_test.alt.txt", "schedule.png", "schedule.alt.txt"}

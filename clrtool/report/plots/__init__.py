@@ -6,8 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure as Figure
 
-from clrtool.core.comparison import Comparison
-from clrtool.core.record import RunRecord
+from clrtool.core.results.comparison import Comparison
+from clrtool.core.results.record import RunRecord
 from clrtool.report.comparison_file import PICTURE
 from clrtool.report.plots.comparison import plot_comparison as plot_comparison
 from clrtool.report.plots.range_test import plot_range_test as plot_range_test

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from clrtool.core.comparison import Candidate, Comparison
+from clrtool.core.results.comparison import Candidate, Comparison
 from clrtool.report.alt_text import comparison_alt
 from clrtool.report.plots.style import STYLE, fitting, palette, plain, readable
 from clrtool.words import count, printable, shortened

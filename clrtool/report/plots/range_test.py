@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import offset_copy
 
-from clrtool.core.bounds import Bounds, reading_of
-from clrtool.core.curve import Curve
-from clrtool.core.reading import BREAKING
-from clrtool.core.record import RunRecord, SweepRecord
+from clrtool.core.reading.bounds import Bounds, reading_of
+from clrtool.core.reading.curve import Curve
+from clrtool.core.reading.fit import BREAKING
+from clrtool.core.results.record import RunRecord, SweepRecord
 from clrtool.core.schedules import FloatArray
 from clrtool.report.alt_text import decision, range_test_alt, stopped
 from clrtool.report.plots.style import STYLE, fitting, palette, plain, readable

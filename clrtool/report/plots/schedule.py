@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from clrtool.core.plan import Plan
+from clrtool.core.planning.plan import Plan
 from clrtool.errors import ConfigError
 from clrtool.report.alt_text import schedules_alt
 from clrtool.report.plots.style import MOST_CURVES, STYLE, fitting, palette, plain, readable

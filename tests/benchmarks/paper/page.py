@@ -13,9 +13,9 @@ from statistics import mean
 import numpy as np
 import torch
 
-from clrtool.core.bounds import Bounds, find_bounds
-from clrtool.core.curve import Curve, SweepOutcome
-from clrtool.core.record import RunRecord
+from clrtool.core.reading.bounds import Bounds, find_bounds
+from clrtool.core.reading.curve import Curve, SweepOutcome
+from clrtool.core.results.record import RunRecord
 from clrtool.report.run import read_run
 from tests.benchmarks.paper import rows
 from tests.benchmarks.paper.rows import Row

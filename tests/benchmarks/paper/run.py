@@ -15,8 +15,8 @@ from multiprocessing import Pool
 
 import torch
 
-from clrtool.core.plan import make_plan
-from clrtool.core.record import RunRecord
+from clrtool.core.planning.plan import make_plan
+from clrtool.core.results.record import RunRecord
 from tests.benchmarks.paper import page, rows
 from tests.benchmarks.paper.rows import Row
 from tests.benchmarks.paper.training import WORK, Run, make_data, range_test, train

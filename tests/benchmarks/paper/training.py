@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from clrtool.config import RangeTestConfig
-from clrtool.config_file import find_config, load_config
-from clrtool.core.plan import Plan
-from clrtool.core.record import RunRecord
-from clrtool.engine.build import build_problem
-from clrtool.engine.checkpoint import CheckpointFolder
-from clrtool.engine.compare import compare
-from clrtool.engine.resume import open_stages
-from clrtool.engine.stages import EVERY, NoRequests
+from clrtool.config.schema import RangeTestConfig
+from clrtool.config.file import find_config, load_config
+from clrtool.core.planning.plan import Plan
+from clrtool.core.results.record import RunRecord
+from clrtool.engine.configured.build import build_problem
+from clrtool.engine.resume.checkpoint import CheckpointFolder
+from clrtool.engine.rangetest.compare import compare
+from clrtool.engine.resume.open import open_stages
+from clrtool.engine.resume.journal import EVERY, NoRequests
 from clrtool.files import write_whole
 from clrtool.report.run import read_run
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clrtool.engine import datasets
+from clrtool.engine.data import datasets
 
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[3] / "shared" / "regret"

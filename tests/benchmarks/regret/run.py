@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from clrtool.core import reading
-from clrtool.core.bounds import find_bounds
-from clrtool.core.record import RunRecord
+from clrtool.core.reading import fit as reading
+from clrtool.core.reading.bounds import find_bounds
+from clrtool.core.results.record import RunRecord
 from clrtool.report.run import read_run
 from tests.benchmarks.regret.problems import OURS, SHARED, oracle, problems
 from tests.benchmarks.regret.training import accuracy
@@ -51,7 +51,7 @@ then the mean over problems of the spread. The same curves, read with one consta
 FALLBACK move base_lr alone, which the grid does not see; and with base_lr at a tenth, as it mostly is, a max_lr on the
 high side loses less than here."""
 SWEPT_ANEW = "The same for the scout and the sweep, swept anew with seed 0; without the problems of CIFAR-10."
-MODULES = {"scout": "clrtool.engine.scout", "bounds": "clrtool.core.bounds", "sweep_size": "clrtool.core.sweep_size"}
+MODULES = {"scout": "clrtool.engine.rangetest.scout", "bounds": "clrtool.core.reading.bounds", "sweep_size": "clrtool.core.planning.sweep_size"}
 
 
 def config(name: str) -> Path:

@@ -1,0 +1,250 @@
+"""The range test of a program or a notebook: of a model, an optimizer and loaders that are there already."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from clrtool.config.schema import PlanConfig
+from clrtool.core.reading.bounds import Bounds, Verdict, find_bounds
+from clrtool.core.reading.curve import Curve, Point
+from clrtool.core.planning.plan import Plan, make_plan
+from clrtool.core.results.record import RunRecord, SweepRecord
+from clrtool.errors import ConfigError, as_config_error
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from clrtool.engine.inprocess.workload import BorrowedProblem
+    from clrtool.engine.inprocess.options import Options, Settings
+    from clrtool.engine.training.scheduler import PlanScheduler
+    from clrtool.report.plots import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class RangeTest:
+    """A finished range test.
+
+    A notebook shows it as a table and a picture, ``print`` as the table.
+
+    Args:
+        record: everything that is known of it; ``record.sweep.warnings`` says what may make the bounds mean less.
+        title: what table and picture are called.
+    """
+
+    record: RunRecord
+    title: str = "range test"
+
+    @property
+    def bounds(self) -> Bounds:
+        """Both bounds with intervals, reasons, verdict and advice."""
+        return self.record.bounds
+
+    @property
+    def base_lr(self) -> float | None:
+        """The lower bound; None where the curves do not show it."""
+        return self.bounds.base_lr
+
+    @property
+    def max_lr(self) -> float | None:
+        """The upper bound; None where the curves do not show it."""
+        return self.bounds.max_lr
+
+    @property
+    def verdict(self) -> Verdict:
+        """How far to trust the bounds."""
+        return self.bounds.verdict
+
+    @property
+    def plan(self) -> Plan:
+        """The schedule that was planned. Raises ConfigError where there are no bounds, with the next step to take."""
+        if self.record.plan is None:
+            raise ConfigError(f"there are no bounds to plan with: {self.bounds.advice[0].value}")
+        return self.record.plan
+
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """What was measured, one a seed."""
+        return self.record.sweep.curves
+
+    def scheduler(self, optimizer: Any, last_epoch: int = -1) -> PlanScheduler:
+        """A scheduler of torch that follows the plan: call its ``step()`` after every ``optimizer.step()``."""
+        from clrtool.engine.training.scheduler import PlanScheduler
+
+        return PlanScheduler(optimizer, self.plan, last_epoch)
+
+    def plot(self, path: Path | str | None = None) -> Figure:
+        """The picture of the curves and bounds, written to ``path`` (.png, .svg or .pdf) if there is one."""
+        from clrtool.report.plots import plot_range_test, save_figure
+
+        figure = plot_range_test(self.record, self.title)
+        if path is not None:
+            save_figure(figure, Path(path))
+        return figure
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``curve.csv``, ``result.json`` and the pictures, which ``clrtool plan`` and ``clrtool.read_run`` read.
+
+        Raises:
+            ConfigError: the folder holds a run already.
+        """
+        from clrtool.report.plots import draw_run
+        from clrtool.report.run import FILES, write_run
+
+        folder = Path(folder)
+        if found := [name for name in FILES if (folder / name).exists()]:
+            raise ConfigError(f"{folder} holds {', '.join(found)} already: give another folder")
+        write_run(folder, self.record)
+        draw_run(folder, self.record)
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        text = io.StringIO()
+        Console(file=text, width=100, color_system=None, markup=False, highlight=False).print(self._table())
+        return text.getvalue().strip("\n")
+
+    def __repr__(self) -> str:
+        return f"RangeTest(base_lr={self.base_lr}, max_lr={self.max_lr}, verdict={self.verdict.word!r})"
+
+    def _repr_html_(self) -> str:
+        from clrtool.report.plots import drawn
+
+        table = self._table()
+        rows = zip(*(column.cells for column in table.columns), strict=True)
+        lines = ["".join(f'<td style="text-align: left">{_escaped(cell)}</td>' for cell in row) for row in rows]
+        image = base64.b64encode(drawn(self.plot(), ".png")).decode()
+        return (
+            f"<table><caption>{_escaped(table.title)}</caption><tr>{'</tr><tr>'.join(lines)}</tr></table>"
+            f'<img width="800" alt="{html.escape(repr(self))}" src="data:image/png;base64,{image}">'
+        )
+
+    def _table(self) -> Table:
+        from clrtool.report.tables import result_table
+
+        return result_table(self.record, self.title)
+
+
+def _escaped(cell: Any) -> str:
+    return html.escape(cell.plain if hasattr(cell, "plain") else str(cell)).replace("\n", "<br>")
+
+
+def range_test(
+    model: Any,
+    optimizer: Any,
+    train_loader: Any,
+    heldout_loader: Any,
+    *,
+    loss: Callable[..., Any] | None = None,
+    step: Callable[[Any, Any], Any] | None = None,
+    measure: Callable[[Any, Any], tuple[Any, Any]] | None = None,
+    metric: str = "auto",
+    higher_is_better: bool | None = None,
+    title: str = "range test",
+    progress: bool = True,
+    on_point: Callable[[int, Point], object] | None = None,
+    **options: Unpack[Options],
+) -> RangeTest:
+    """Run the LR range test on copies of a model and an optimizer, and plan a schedule from its bounds.
+
+    What is passed is afterwards as it was, bit for bit, however the test ended, and so are the global generators of
+    random numbers. No file is written. Memory holds one more model with its optimizer.
+
+    Args:
+        model: a module, whose weights are the start of every seed; or a function that returns a fresh one.
+        optimizer: over its parameters, with rates whose ratios are kept; or a function of the model that makes one.
+        train_loader, heldout_loader: DataLoaders, lists, or whatever gives batches each time it is iterated over.
+            Batches are (inputs, ..., targets) or mappings with ``labels``; for any others give ``step``.
+        loss: (outputs, targets) -> mean over the batch; None for cross entropy, or for the loss that a model itself
+            gives for a mapping with ``labels``, as those of transformers do.
+        step: (model, batch) -> mean loss of the batch, in place of ``loss``; it uses the model that it is given.
+        measure: (model, batch) -> (sum, number), the metric of one's own, called in evaluation mode.
+        metric: accuracy, top5, token_accuracy, loss; ``auto`` for the accuracy where there is one, and for the held-out
+            loss with a ``step``, beside which the others are measured of what ``model(inputs)`` gives. With ``measure``
+            any name, and then ``higher_is_better`` has to be said.
+        progress, on_point: a line on stderr, and what is called with (seed, point) as soon as one is measured.
+        options: seeds, ranges and lengths, see :class:`clrtool.engine.inprocess.options.Options`.
+
+    Raises:
+        ConfigError: an option breaks its rule, or the pieces do not fit together. Other errors are the program's own.
+    """
+    from clrtool.engine.inprocess.clone import untouched
+
+    with untouched(model):  # from here on, for an import may draw random numbers too
+        from clrtool.engine.inprocess.workload import borrow
+        from clrtool.engine.inprocess.options import Settings
+        from clrtool.engine.inprocess.steps import make_steps
+
+        settings, looks = Settings.of(options), metric == "auto" and measure is None
+        steps = make_steps(loss, step, measure, metric, higher_is_better)
+        problem = borrow(model, optimizer, train_loader, heldout_loader, steps, settings, find_metric=looks)
+        return RangeTest(_tested(problem, settings, on_point, quiet=not progress), title)
+
+
+def _tested(
+    problem: BorrowedProblem, settings: Settings, on_point: Callable[[int, Point], object] | None, *, quiet: bool
+) -> RunRecord:
+    _plan(settings.plan, problem.iterations_per_epoch, 1.0, 2.0)  # what cannot be planned is told before the sweep
+    return _record(problem, _sweep(problem, settings, on_point, quiet=quiet), settings)
+
+
+def _sweep(
+    problem: BorrowedProblem, settings: Settings, on_point: Callable[[int, Point], object] | None, *, quiet: bool
+) -> SweepRecord:
+    from clrtool.cli.console import Progress
+    from clrtool.engine.rangetest.sweep import run_range_test
+
+    size = problem.sweep_size(settings.sweep)
+    epochs = size.iterations / problem.iterations_per_epoch
+    with Progress(size.seeds, epochs, problem.metric.label, quiet=quiet, plain=False) as shown_progress:
+
+        def tell(seed: int, point: Point) -> None:
+            shown_progress.update(seed, point)
+            if on_point is not None:
+                on_point(seed, point)
+
+        return run_range_test(problem, settings.sweep, settings.seed, tell)
+
+
+def _record(problem: BorrowedProblem, sweep: SweepRecord, settings: Settings) -> RunRecord:
+    from clrtool.engine.training.workload import environment
+
+    if _are_alike(sweep.curves):
+        warning = (
+            "Every seed measured the same: neither weights nor the order of the batches depend on the seed, so that "
+            "seeds agree says nothing. Give functions that make a fresh model, or a loader that shuffles."
+        )
+        sweep = replace(sweep, warnings=(*sweep.warnings, warning))
+    bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
+    options = json.dumps({"sweep": settings.sweep.model_dump(), "plan": settings.plan.model_dump()}, sort_keys=True)
+    return RunRecord(
+        sweep=sweep,
+        bounds=bounds,
+        plan=_plan(settings.plan, problem.iterations_per_epoch, bounds.base_lr, bounds.max_lr),
+        environment=environment(problem.device) | {"deterministic": problem.deterministic},
+        config_sha256=hashlib.sha256(options.encode()).hexdigest(),
+        data_sha256=problem.data_sha256,
+    )
+
+
+def _are_alike(curves: tuple[Curve, ...]) -> bool:
+    first = curves[0]
+    return len(curves) > 1 and all(
+        curve.metric.tobytes() == first.metric.tobytes() and curve.train_loss.tobytes() == first.train_loss.tobytes()
+        for curve in curves
+    )
+
+
+def _plan(wishes: PlanConfig, iterations_per_epoch: int, base_lr: float | None, max_lr: float | None) -> Plan | None:
+    if base_lr is None or max_lr is None:
+        return None
+    given = {name: value for name, value in wishes.model_dump().items() if value != "auto"}
+    with as_config_error("plan: "):
+        return make_plan(base_lr, max_lr, iterations_per_epoch, **given)

@@ -1,0 +1,173 @@
+"""``rangetest --write FILE`` and ``--check FILE``: keep what is recommended, and see whether it still holds."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from clrtool.cli.console import say
+from clrtool.cli.run.spec import Job
+from clrtool.cli.run.pipeline import is_other_data
+from clrtool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from clrtool.core.results.recommendation import Change, Recommendation
+    from clrtool.core.results.record import RunRecord
+
+DRIFTED = 1
+
+
+class Keeper:
+    """The file that a range test is to write or to be held against.
+
+    Args:
+        write, check: the one or the other; neither for a range test alone.
+        tolerance: by which share a bound may change, where it is written.
+        words: config and overrides as they were given, for the command that mends what is found.
+    """
+
+    def __init__(
+        self, job: Job, write: Path | None, check: Path | None, tolerance: float | None, words: Sequence[str]
+    ) -> None:
+        if write is not None and check is not None:
+            raise ConfigError("--write and --check: give the one or the other")
+        if tolerance is not None and write is None:
+            raise ConfigError("--tolerance goes with --write: --check takes the one that the file states")
+        self._job, self._write, self._check, self._tolerance = job, write, check, tolerance
+        allowed = [word for pattern in job.source["allow_import"] for word in ("--allow-import", pattern)]
+        self._mend = shlex.join(["clrtool", "rangetest", *words, *allowed, "--write", str(check)])
+
+    def before(self) -> None:
+        """See what can be seen without training: exits with 1 if the file is missing, or of other inputs."""
+        if self._check is None:
+            return
+        if not self._check.is_file():
+            self._fail([f"{self._check}: there is no such file yet"])
+        from clrtool.core.results.recommendation import RULE_VERSION
+        from clrtool.report.bounds_file import read_bounds
+
+        kept = read_bounds(self._check)
+        stale, settings = self._changed_settings(kept, RULE_VERSION), self._job.settings
+        if not stale and settings.data.factory is None and settings.seed == kept.seed:
+            stale = self._changed_data(kept)
+        if stale:
+            self._fail_as_stale(stale)
+
+    def after(self, record: RunRecord) -> None:
+        """Write the file, or hold the range test against it: exits with 1 if what is recommended has drifted."""
+        from clrtool.core.results.recommendation import recommendation
+
+        if record.bounds.max_lr is None:  # its exit code says so
+            return
+        new = recommendation(record, self._job.settings.model_dump(mode="json"))
+        if self._write is not None:
+            self._keep(self._write, new)
+        elif self._check is not None:
+            self._hold(self._check, new)
+
+    def _changed_settings(self, kept: Recommendation, rule: int) -> list[str]:
+        from clrtool.core.results.recommendation import changed_inputs
+
+        now = self._job.settings.model_dump(mode="json")
+        changed = list(changed_inputs(kept.config, {name: value for name, value in now.items() if name != "seed"}))
+        return changed + ([] if kept.rule == rule else [f"the rule that reads bounds: version {kept.rule} -> {rule}"])
+
+    def _changed_data(self, kept: Recommendation) -> list[str]:
+        from clrtool.engine.configured.build import data_sha256
+
+        source = self._job.source
+        found = data_sha256(self._job.settings, device=source["device"], download=source["download"])
+        return self._other_data(kept, found)
+
+    def _other_data(self, kept: Recommendation, data_sha256: str) -> list[str]:
+        """Of another seed the split may be another, so nothing can be said of the data."""
+        same_seed = kept.seed == self._job.settings.seed
+        return ["the data: its hash is another"] if same_seed and is_other_data(kept.data_sha256, data_sha256) else []
+
+    def _keep(self, file: Path, new: Recommendation) -> None:
+        """Write what has changed; inside the tolerance the old bytes stay, so that git shows no difference."""
+        from clrtool.report.bounds_file import read_bounds, write_bounds
+
+        old = read_bounds(file) if file.is_file() else None
+        tolerance = (old or new).tolerance if self._tolerance is None else self._tolerance
+        if old is not None and not self._stale(old, new) and not _drifted(replace(old, tolerance=tolerance), new):
+            if old.tolerance == tolerance:
+                say(f"{file}: unchanged, for both bounds are within noise or a tolerance of {tolerance:.0%}")
+                return
+            new = old
+        write_bounds(file, replace(new, tolerance=tolerance))
+        say(f"{file}: written")
+
+    def _hold(self, file: Path, new: Recommendation) -> None:
+        from clrtool.report.bounds_file import read_bounds
+
+        old = read_bounds(file)
+        if stale := self._stale(old, new):
+            self._fail_as_stale(stale)
+        if drifted := _drifted(old, new):
+            self._fail([f"{file}: what is recommended has drifted", *drifted])
+        say(f"{file}: holds, for both bounds are within noise or a tolerance of {old.tolerance:.0%}")
+        _summarise(f"`{file}` holds", [_told(each) for each in _changes(old, new)])
+
+    def _stale(self, old: Recommendation, new: Recommendation) -> list[str]:
+        """All inputs that have changed, those too that only a run shows."""
+        names = sorted({*old.sources, *new.sources})
+        return [
+            *self._changed_settings(old, new.rule),
+            *self._other_data(old, new.data_sha256),
+            *(f"{name}: its hash is another" for name in names if old.sources.get(name) != new.sources.get(name)),
+        ]
+
+    def _fail_as_stale(self, lines: Sequence[str]) -> None:
+        self._fail([f"{self._check} is stale: it was measured with other inputs", *lines])
+
+    def _fail(self, lines: Sequence[str]) -> None:
+        text = "\n  ".join(lines)
+        say(f"{text}\nto mend it: {self._mend}")
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            typer.echo(_annotation(str(self._check), f"{text}\nto mend it: {self._mend}"), err=True)
+        _summarise(lines[0], [*lines[1:], f"to mend it: `{self._mend}`"])
+        raise typer.Exit(DRIFTED)
+
+
+def _changes(old: Recommendation, new: Recommendation) -> list[Change]:
+    from clrtool.core.results.recommendation import changes
+
+    return changes(old, new)
+
+
+def _drifted(old: Recommendation, new: Recommendation) -> list[str]:
+    return [_told(each) for each in _changes(old, new) if each.has_drifted]
+
+
+def _told(change: Change) -> str:
+    noise = "too few seeds to tell noise" if change.noise is None else f"noise {change.noise:.2f}"
+    return (
+        f"{change.name}: {change.old:.3g} -> {change.new:.3g}, a factor of {change.factor:.2f} (allowed "
+        f"{change.allowed:.2f}, {noise})"
+    )
+
+
+def _annotation(file: str, message: str) -> str:
+    """A workflow command of GitHub, which shows the message at the file."""
+
+    def escaped(text: str, more: str = "") -> str:
+        for sign in "%\r\n" + more:
+            text = text.replace(sign, f"%{ord(sign):02X}")
+        return text
+
+    return f"::error file={escaped(file, ':,')}::{escaped(message)}"
+
+
+def _summarise(title: str, lines: Sequence[str]) -> None:
+    """Add to the summary of a step on GitHub, where there is one."""
+    if not (file := os.environ.get("GITHUB_STEP_SUMMARY")):
+        return
+    with Path(file).open("a", encoding="utf-8") as summary:
+        summary.write("\n".join([f"### {title}", "", *(f"- {line}" for line in lines), "", ""]))

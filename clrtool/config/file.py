@@ -1,0 +1,153 @@
+"""The file of a config: YAML and the command line -> the tree, every fault reported at its file, line and column."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from unicodedata import category
+
+from pydantic import ValidationError
+
+from clrtool.config.schema import RangeTestConfig
+from clrtool.config.errors import dotted, explain, reading_order
+from clrtool.errors import ConfigError, MachineError
+from clrtool.files import read_text
+from clrtool.config.shipped import shipped_configs
+from clrtool.config.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, Document, KeyPath, read_yaml
+from clrtool.words import count, nearest, shown
+
+# Four bytes a character, of the most characters that are read.
+MAX_BYTES = 4 * MAX_CHARACTERS
+MAX_OVERRIDES = 500
+# Characters in the name of a run folder.
+MAX_NAME = 64
+# Faults that are told at once; more would push the first off the screen.
+SHOWN_FAULTS = 20
+
+
+def find_config(source: str) -> Path:
+    """A config by its path, or by the name of a shipped one. Raises ConfigError if there is neither."""
+    if (path := Path(source)).is_file():
+        return path
+    shipped = shipped_configs()
+    if path.is_dir() and source not in shipped:
+        raise ConfigError(f"{source}: is a folder; give a YAML file or the name of a shipped config")
+    if source not in shipped:
+        raise ConfigError(f"{source}: no such file and no shipped config; {nearest(source, shipped)}")
+    return shipped[source]
+
+
+def run_name(path: Path) -> str:
+    """The name of a config's own run folder: that of its file without the ending.
+
+    >>> run_name(Path("configs/my net-2.yaml"))
+    'my net-2'
+
+    Raises:
+        ConfigError: it would name a hidden folder, one outside of ``runs/``, or one that is awkward to type.
+    """
+    name = path.stem
+    plain = all(letter.isalnum() or letter in "._- " or category(letter).startswith("M") for letter in name)
+    if not plain or not name or name[0] in ".- " or name[-1] in ". " or len(name) > MAX_NAME:
+        raise ConfigError(
+            f"{path}: {shown(name)} cannot name a run folder: letters, digits and ' ', '-', '_', '.' within them, at "
+            f"most {MAX_NAME} in all; give the folder with -o DIR"
+        )
+    return name
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RangeTestConfig:
+    """Read and validate a config.
+
+    Args:
+        path: the YAML file.
+        overrides: ``KEY=VALUE`` with a dotted key, typed as in YAML; they win over the file.
+
+    Raises:
+        ConfigError: with every fault of file and overrides, each at its place.
+    """
+    return _validate(_read(path, overrides))
+
+
+@contextmanager
+def located(path: Path, overrides: Sequence[str]) -> Iterator[None]:
+    """Put its place in the config in front of every fault that is found later, with the config in use.
+
+    A fault begins with the dotted name of its field; one that names no field of the config stays as it is.
+    """
+    try:
+        yield
+    except (ConfigError, MachineError) as error:
+        places = _read(path, overrides).places
+        raise type(error)(*(_with_place(fault, places) for fault in str(error).split("\n"))) from error
+
+
+def _with_place(fault: str, places: Mapping[KeyPath, tuple[str, str]]) -> str:
+    parts = tuple(re.split(r"[^\w.]", fault, maxsplit=1)[0].split("."))
+    known = [parts[:end] for end in range(len(parts), 0, -1) if parts[:end] in places]
+    return f"{places[known[0]][1]}: {fault}" if known else fault
+
+
+def _read(path: Path, overrides: Sequence[str]) -> Document:
+    try:
+        text = read_text(path, MAX_BYTES)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    document = read_yaml(text, str(path))
+    document.value = {} if document.value is None else document.value
+    if not isinstance(document.value, dict):
+        raise ConfigError(f"{path}:1:1: a config is a mapping of keys such as 'model:' and 'data:'")
+    if len(overrides) > MAX_OVERRIDES or sum(map(len, overrides)) > MAX_CHARACTERS:
+        raise ConfigError(
+            f"command line: at most {MAX_OVERRIDES} overrides of {MAX_CHARACTERS:,} characters in all are read; put "
+            "them into the file"
+        )
+    for override in overrides:
+        _override(document, override)
+    return document
+
+
+def _override(document: Document, override: str) -> None:
+    key, equals, text = override.partition("=")
+    place = f"command line, {shown(override)}"
+    path = tuple(key.split("."))
+    if not equals or not all(path) or not key.isprintable() or len(path) > MAX_DEPTH:
+        document.faults.append((place, "an override is KEY=VALUE with a dotted key, for example sweep.epochs=2"))
+        return
+    value = read_yaml(text, place, at=path)
+    document.faults += value.faults
+    document.faulty |= value.faulty
+    target = document.value
+    for depth, part in enumerate(path[:-1], 1):
+        document.places.setdefault(path[:depth], (place, place))
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            document.faults.append((place, f"{dotted(path[:depth])} holds one value, not keys"))
+            return
+    target[path[-1]] = value.value
+    document.places |= value.places
+
+
+def _validate(document: Document) -> RangeTestConfig:
+    config, faults = None, list(document.faults)
+    try:
+        config = RangeTestConfig.model_validate(document.value)
+    except ValidationError as invalid:
+        faults += explain(invalid, document, RangeTestConfig)
+    if config is None or faults:
+        told = [f"{place}: {message}" for place, message in sorted(faults, key=reading_order)]
+        more = [f"and {count(len(told) - SHOWN_FAULTS, 'more fault')}"] if len(told) > SHOWN_FAULTS else []
+        raise ConfigError(*told[:SHOWN_FAULTS], *more)
+    _check_saved(config, document)
+    return config
+
+
+def _check_saved(config: RangeTestConfig, document: Document) -> None:
+    """Raise ConfigError for a config that cannot be read again as it is saved with its run, every default in it."""
+    try:
+        read_yaml(config.to_yaml(), document.name)
+    except ConfigError as error:
+        what = str(error).removeprefix(f"{document.name}: ")
+        raise ConfigError(f"{document.name}: with every default written out it is too large: {what}") from error

@@ -1,0 +1,361 @@
+"""The config: one frozen, validated tree.
+
+The tree below is the only place where a key, its type, its rule and its default are written; the JSON Schema, the
+error messages and the config saved with a run all come from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+from ruamel.yaml import YAML
+
+from clrtool.core.planning.budget import MAX_EPOCHS
+from clrtool.core.reading.metric import METRICS, Metric
+from clrtool.config.strict_yaml import quoted
+from clrtool.words import nearest
+
+Auto = Literal["auto"]
+LearningRate = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
+Epochs = Annotated[float, Field(gt=0, le=MAX_EPOCHS, allow_inf_nan=False)]
+# Unions are tried left to right, so that the message of the more general type comes first.
+AutoLearningRate = Annotated[LearningRate | Auto, Field(union_mode="left_to_right")]
+AutoEpochs = Annotated[Epochs | Auto, Field(union_mode="left_to_right")]
+FactoryName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", max_length=200)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
+# Patterns of parameter names, as the shell matches file names: '*.bias', 'layer1.*'.
+Patterns = Annotated[list[Name], Field(max_length=200)]
+Clip = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
+
+AutoEvaluations = Annotated[Annotated[int, Field(ge=2, le=100_000)] | Auto, Field(union_mode="left_to_right")]
+AutoSeeds = Annotated[Annotated[int, Field(ge=1, le=1000)] | Auto, Field(union_mode="left_to_right")]
+
+# A sweep over less has nothing to tell apart.
+SHORTEST_SWEEP = 1.5
+
+
+class _Tree(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Component(_Tree):
+    """Something to build.
+
+    Args:
+        name: a built-in.
+        factory: code of one's own in its place, pkg.module:callable; it runs only with --allow-import.
+        args: what it is called with, by keyword.
+    """
+
+    default_name: ClassVar[str | None] = None
+
+    name: Name | None = None
+    factory: FactoryName | None = None
+    args: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_name(cls, values: Any) -> Any:
+        if isinstance(values, str) and cls.default_name:
+            return {"name": values}
+        if isinstance(values, dict) and cls.default_name and not {"name", "factory"} & set(values):
+            return {"name": cls.default_name} | values
+        return values
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.name is None) == (self.factory is None):
+            raise PydanticCustomError("section", "needs exactly one of 'name' and 'factory'")
+        return self
+
+
+class ModelConfig(Component):
+    """The network.
+
+    Args:
+        name: mlp, convnet, resnet, vit, gpt, cifar10_full, ..., or one of torchvision such as torchvision.resnet18.
+        weights: a .safetensors or .pt file to begin from.
+        fresh: patterns of the parameters that are drawn anew all the same.
+        freeze: patterns of the parameters that do not train.
+    """
+
+    weights: FilePath | None = None
+    fresh: Patterns = []
+    freeze: Patterns = []
+
+
+class AugmentConfig(_Tree):
+    """Random changes of the training images, other ones in each epoch.
+
+    Args:
+        flip: whether half of them are mirrored.
+        crop: pixels by which they are moved at most.
+        cutout: side of a square that is blanked, in pixels.
+    """
+
+    flip: bool = False
+    crop: Annotated[int, Field(ge=0, le=256)] = 0
+    cutout: Annotated[int, Field(ge=0, le=1024)] = 0
+
+
+class DataConfig(Component):
+    """The training and held-out sets, and how they reach the device.
+
+    Args:
+        name: digits, image_folder, npz, text, or one of torchvision such as torchvision.CIFAR10.
+        batch_size: samples of an optimizer step; the bounds belong to it.
+        heldout: samples of the held-out set; auto takes all that are given, or splits some off.
+        batch: code that takes a batch apart, pkg.module:callable.
+        normalize: auto is per channel; mean_image takes the mean image away and keeps the scale of 0 to 255.
+        shuffle: whether each epoch has an order of its own.
+        augment: random changes of the training images.
+        placement: whether all samples lie on the device, or come through a DataLoader.
+        workers: processes that read samples.
+        samples_per_epoch: for an iterable without a length.
+    """
+
+    batch_size: Annotated[int, Field(ge=1, le=10**7)] = 128
+    heldout: Annotated[Annotated[int, Field(ge=1, le=10**9)] | Auto, Field(union_mode="left_to_right")] = "auto"
+    batch: FactoryName | None = None
+    normalize: Literal["auto", "mean_image"] = "auto"
+    shuffle: bool = True
+    augment: AugmentConfig = AugmentConfig()
+    placement: Literal["auto", "device", "loader"] = "auto"
+    workers: Annotated[Annotated[int, Field(ge=0, le=64)] | Auto, Field(union_mode="left_to_right")] = "auto"
+    samples_per_epoch: Annotated[int, Field(ge=1, le=10**12)] | None = None
+
+
+def _no_lr(args: dict[str, Any]) -> dict[str, Any]:
+    if "lr" in args:
+        raise PydanticCustomError("rule", "must not hold 'lr': the sweep sets it, times an lr_ratio of a group")
+    return args
+
+
+class GroupRule(_Tree):
+    """Options for the parameters whose name fits a pattern; where rules meet, the later one wins.
+
+    Args:
+        params: patterns of their names, such as "*.bias".
+        lr_ratio: their learning rate is so many times that of the sweep.
+        args: options of the optimizer for them, such as weight_decay.
+    """
+
+    params: Annotated[Patterns, Field(min_length=1)]
+    lr_ratio: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 1.0
+    args: Annotated[dict[str, Any], AfterValidator(_no_lr)] = {}
+
+
+class OptimizerConfig(Component):
+    """The optimizer; its learning rate is what the sweep sets.
+
+    Args:
+        name: a class of torch.optim, or caffe_sgd.
+        groups: rules for some of the parameters.
+    """
+
+    default_name = "SGD"
+
+    args: Annotated[dict[str, Any], AfterValidator(_no_lr)] = {}
+    groups: Annotated[list[GroupRule], Field(max_length=200)] = []
+
+
+class LossConfig(Component):
+    """What is minimised.
+
+    Args:
+        name: cross_entropy, mse, l1, huber, or a class of torch.nn such as NLLLoss.
+    """
+
+    default_name = "cross_entropy"
+
+
+class MetricConfig(Component):
+    """What the bounds are read from.
+
+    Args:
+        name: accuracy, top5, token_accuracy or loss.
+        factory: code that returns a function of outputs and targets, pkg.module:callable.
+        higher_is_better: of a factory's.
+    """
+
+    default_name = "accuracy"
+
+    higher_is_better: bool | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None and name not in METRICS:
+            raise PydanticCustomError("rule", "is no metric; {nearest}", {"nearest": nearest(name, METRICS)})
+        return name
+
+    @model_validator(mode="after")
+    def _way_is_stated(self) -> Self:
+        if self.factory is not None and self.higher_is_better is None:
+            raise PydanticCustomError("section", "with a factory needs 'higher_is_better: true' or 'false'")
+        if self.name is not None and (self.higher_is_better is not None or self.args):
+            raise PydanticCustomError("section", "takes 'args' and 'higher_is_better' only with a factory")
+        return self
+
+    @property
+    def metric(self) -> Metric:
+        if self.name is not None:
+            return METRICS[self.name]
+        return Metric("metric", "metric", higher_is_better=bool(self.higher_is_better))
+
+
+class TrainingConfig(_Tree):
+    """How an optimizer step is taken.
+
+    Args:
+        micro_batches: parts in which a batch goes through the model; a step is one of the whole batch.
+        clip_norm: the largest norm of the gradient.
+        clip_value: the largest value in the gradient.
+        layout: of images in memory; auto is channels_last for convolutions.
+        compile: whether torch.compile is used.
+        fast: whether a GPU may run the whole step as one CUDA graph.
+        sync_batch_norm: whether batch norm sees the batches of all GPUs, where several train together.
+    """
+
+    micro_batches: Annotated[int, Field(ge=1, le=10**6)] = 1
+    clip_norm: Clip | None = None
+    clip_value: Clip | None = None
+    layout: Literal["auto", "contiguous", "channels_last"] = "auto"
+    compile: bool = False
+    fast: bool = True
+    sync_batch_norm: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_new(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Every value but those that are younger than the hashes of older configs, where they say nothing."""
+        return {name: value for name, value in as_usual(self).items() if name != "sync_batch_norm" or value}
+
+
+class SweepConfig(_Tree):
+    """The LR range test.
+
+    Args:
+        start_lr: where the sweep begins; auto finds it by a scout of at most 100 iterations.
+        end_lr: where it ends; auto ends where the metric breaks.
+        spacing: auto is exponential, and linear within a decade.
+        epochs: of the sweep of one seed; auto is about 4, and all together cost one training at the most.
+        evaluations: of the held-out set; auto is 20 to 60, a fifth of the time.
+        seeds: sweeps from other weights and batches; auto is 2 or 3.
+    """
+
+    start_lr: AutoLearningRate = "auto"
+    end_lr: AutoLearningRate = "auto"
+    spacing: Literal["auto", "linear", "exponential"] = "auto"
+    epochs: AutoEpochs = "auto"
+    evaluations: AutoEvaluations = "auto"
+    seeds: AutoSeeds = "auto"
+
+    @field_validator("end_lr")
+    @classmethod
+    def _rising(cls, end_lr: float | Auto, before: ValidationInfo) -> float | Auto:
+        start_lr = before.data.get("start_lr", "auto")
+        if "auto" not in (start_lr, end_lr) and end_lr < SHORTEST_SWEEP * start_lr:
+            rule = {"factor": SHORTEST_SWEEP, "start_lr": start_lr}
+            raise PydanticCustomError("rule", "must be at least {factor} times sweep.start_lr = {start_lr}", rule)
+        return end_lr
+
+
+PolicyName = Literal[
+    "triangular",
+    "triangular2",
+    "exp_range",
+    "cyclical",
+    "decay",
+    "cosine_restarts",
+    "one_cycle",
+    "one_cycle_smith",
+    "fixed",
+    "linear",
+    "cosine",
+    "polynomial",
+    "exponential",
+    "step",
+    "multistep",
+    "piecewise",
+    "inverse_time",
+    "inverse_sqrt",
+    "inv",
+    "sigmoid",
+    "warmup_stable_decay",
+]
+
+
+class PlanConfig(_Tree):
+    """The schedule planned from the bounds.
+
+    Args:
+        policy: how the learning rate goes between base_lr and max_lr.
+        epochs: as long as you want to train.
+        stepsize_epochs: half a cycle; auto is 2 to 10, chosen for 4 cycles.
+    """
+
+    policy: PolicyName = "triangular2"
+    epochs: Epochs = 30
+    stepsize_epochs: AutoEpochs = "auto"
+
+    @field_validator("stepsize_epochs")
+    @classmethod
+    def _one_cycle_fits(cls, stepsize_epochs: float | Auto, before: ValidationInfo) -> float | Auto:
+        epochs = before.data.get("epochs", math.inf)
+        if stepsize_epochs != "auto" and 2 * stepsize_epochs > epochs:
+            rule = {"epochs": epochs}
+            raise PydanticCustomError(
+                "rule", "must be at most half of plan.epochs = {epochs}: one cycle has to fit", rule
+            )
+        return stepsize_epochs
+
+
+class RangeTestConfig(_Tree):
+    """The whole config of one range test.
+
+    Args:
+        seed: of the first sweep; the others follow it.
+        precision: the arithmetic of the model; bf16 is faster on a GPU.
+        training: how an optimizer step is taken.
+    """
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    model: ModelConfig
+    data: DataConfig
+    optimizer: OptimizerConfig = OptimizerConfig(name="SGD", args={"momentum": 0.9})
+    loss: LossConfig = LossConfig(name="cross_entropy")
+    metric: MetricConfig = MetricConfig(name="accuracy")
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    training: TrainingConfig = TrainingConfig()
+    sweep: SweepConfig = SweepConfig()
+    plan: PlanConfig = PlanConfig()
+
+    def sha256(self) -> str:
+        """Hash of the resolved config: equal for equal values, whatever the file looked like."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """The resolved config, every default written out, loadable again."""
+        stream = io.StringIO()
+        yaml = YAML()
+        yaml.width = 120
+        yaml.dump(quoted(self.model_dump(mode="json", exclude_none=True)), stream)
+        return stream.getvalue()

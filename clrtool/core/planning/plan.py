@@ -1,0 +1,292 @@
+"""A plan: a schedule, how long it is, and why. Cyclical policies get whole cycles that fit a budget of epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from clrtool.core.planning.budget import MAX_ITERATIONS, Budget
+from clrtool.core.planning.policies import FROM_PLAN, POLICIES, Policy, Room, find_policy
+from clrtool.core.schedules import FloatArray, Schedule, with_warmup
+from clrtool.core.schedules.base import check_bounds, check_positive, check_whole, in_blocks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything a training run needs to follow a schedule.
+
+    Args:
+        policy: a key of ``POLICIES``, or the full name of a schedule of another system, a key of ``SOURCES``.
+        base_lr, max_lr: bounds of the cycle; of another system's schedule its least and greatest value.
+        iterations: length of the whole plan.
+        iterations_per_epoch: optimizer steps in one pass over the training set; None where it is not known.
+        stepsize, num_cycles: of a plan in whole cycles, which is back at ``base_lr`` when they end.
+        warmup: iterations of a straight rise from 0 in front of the schedule, part of ``iterations``.
+        params: the policy's other arguments, in plain types; not to be changed.
+        asked: what ``make_plan`` was asked for, from which the same plan is made again; not to be changed.
+        reasons: one sentence for each number that was chosen or rounded.
+    """
+
+    policy: str
+    base_lr: float
+    max_lr: float
+    iterations: int
+    iterations_per_epoch: int | None = None
+    stepsize: int | None = None
+    num_cycles: int | None = None
+    warmup: int = 0
+    params: dict[str, Any] = field(default_factory=dict, hash=False)
+    asked: dict[str, Any] = field(default_factory=dict, hash=False)
+    reasons: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if "." not in self.policy:
+            find_policy(self.policy)
+        check_bounds(self.base_lr, self.max_lr)
+        for name in ("iterations", "iterations_per_epoch", "stepsize", "num_cycles"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name))
+                object.__setattr__(self, name, int(getattr(self, name)))
+        check_whole("warmup", self.warmup, at_least=0)
+        check_positive("iterations", self.iterations, at_most=MAX_ITERATIONS)
+        for name in ("base_lr", "max_lr", "params", "asked"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
+        object.__setattr__(self, "reasons", tuple(self.reasons))
+        self._check_cycles()
+        # checks the policy, its params, and a scale over the whole length
+        _ = self.schedule(np.linspace(0, self.last, min(self.last + 1, 1001)).astype(np.int64))
+
+    def _check_cycles(self) -> None:
+        in_cycles = self.policy in POLICIES and POLICIES[self.policy].in_cycles
+        if {self.stepsize is None, self.num_cycles is None} != {not in_cycles}:
+            raise ValueError(f"a plan in cycles has a stepsize and a num_cycles, any other has neither: {self.policy}")
+        if self.stepsize is None or self.num_cycles is None:
+            return
+        period = self.stepsize + int(self.params.get("stepsize_down") or self.stepsize)
+        if self.iterations != self.warmup + period * self.num_cycles:
+            raise ValueError(
+                f"a plan is whole cycles: iterations = {self.iterations} must be {self.num_cycles} x {period} (up and "
+                f"down) + {self.warmup} of warm-up"
+            )
+
+    @property
+    def epochs(self) -> float | None:
+        """The length in epochs."""
+        return self._in_epochs(self.iterations)
+
+    @property
+    def stepsize_epochs(self) -> float | None:
+        """Half a cycle in epochs."""
+        return self._in_epochs(self.stepsize)
+
+    def _in_epochs(self, iterations: int | None) -> float | None:
+        if iterations is None or self.iterations_per_epoch is None:
+            return None
+        return iterations / self.iterations_per_epoch
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The plan as a function of the iteration. A cyclical one goes on for ever; ``lr`` ends."""
+        if self.policy not in POLICIES:
+            from clrtool.core.sources import schedule_from  # noqa: PLC0415 (most plans need none of these)
+
+            return with_warmup(schedule_from(self.policy, self.params), self.warmup)
+        numbers = {name: getattr(self, name) for name in FROM_PLAN} | {"iterations": self.iterations - self.warmup}
+        numbers = {name: value for name, value in numbers.items() if value is not None}
+        return with_warmup(POLICIES[self.policy].build(numbers, self.params), self.warmup)
+
+    @property
+    def last(self) -> int:
+        """The last iteration with a value of its own; what comes after holds it."""
+        return self.iterations if self.policy in POLICIES else self.iterations - 1
+
+    def lr(self, iteration: ArrayLike) -> FloatArray:
+        """The learning rate at ``iteration``; after the end of the plan its last value."""
+        return in_blocks(lambda t: self.schedule.lr_at(np.minimum(t, self.last)), iteration)
+
+    def momentum(self, iteration: ArrayLike) -> FloatArray | None:
+        """The momentum at ``iteration``, or None if the plan leaves it alone."""
+        if not self.schedule.cycles_momentum:
+            return None
+        return in_blocks(lambda t: self.schedule.momentum_at(np.minimum(t, self.last)), iteration)
+
+    def torch_kwargs(self) -> dict[str, Any]:
+        """Arguments of ``torch.optim.lr_scheduler.CyclicLR``, stepped once per iteration.
+
+        ``cycle_momentum`` is always given: torch's default True turns momentum on for plain SGD.
+
+        Raises:
+            ValueError: CyclicLR cannot follow this plan; ``clrtool.PlanScheduler`` follows any.
+        """
+        own = {"gamma", "momentum", "stepsize_down", "decay_base"}
+        modes = ("triangular", "triangular2", "exp_range")
+        if self.policy not in modes or self.warmup or self.params.get("decay_base") or set(self.params) - own:
+            raise ValueError(f"CyclicLR cannot follow {self.policy} with {self.params}; clrtool.PlanScheduler can")
+        arguments = {"base_lr": self.base_lr, "max_lr": self.max_lr, "step_size_up": self.stepsize}
+        down, momentum = self.params.get("stepsize_down"), self.params.get("momentum")
+        arguments |= ({"step_size_down": down} if down else {}) | {"mode": self.policy}
+        arguments |= {"gamma": self.params["gamma"]} if "gamma" in self.params else {}
+        if momentum is None:
+            return arguments | {"cycle_momentum": False}
+        return arguments | {"cycle_momentum": True, "base_momentum": momentum[0], "max_momentum": momentum[1]}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan in plain types, for JSON and YAML."""
+        for name, value in self.params.items():
+            if callable(value):
+                raise ValueError(f"{name} is a Python function, which no file can hold: write it as an expression")
+        values = asdict(self) | {"reasons": list(self.reasons)}
+        return values | {"epochs": self.epochs, "stepsize_epochs": self.stepsize_epochs}
+
+
+def make_plan(
+    base_lr: float,
+    max_lr: float,
+    iterations_per_epoch: int,
+    *,
+    epochs: float | None = None,
+    policy: str = "triangular2",
+    stepsize_epochs: float | None = None,
+    cycles: int | None = None,
+    warmup_epochs: float = 0.0,
+    **params: Any,
+) -> Plan:
+    """Fit a policy into a budget of epochs; a cyclical one in whole cycles.
+
+    The number of cycles is 4, or as near to it as a stepsize of 2 to 10 epochs allows::
+
+        num_cycles = clamp(4, from ceil(epochs / 20), to floor(epochs / 4)), at least 1
+        stepsize   = floor(epochs * iterations_per_epoch / (2 * num_cycles))
+
+    Args:
+        epochs: the budget, passes over the training set; None for 30, or for what the next two add up to.
+        policy: a key of ``POLICIES``.
+        stepsize_epochs, cycles: half a cycle in epochs, and whole cycles; None to choose them by the rule above.
+        warmup_epochs: a straight rise from 0 in front, part of the budget.
+        params: arguments of the policy in place of the fitted ones, such as ``momentum=(0.85, 0.95)``.
+
+    Raises:
+        ValueError: a number breaks its rule, or one whole cycle does not fit into the budget.
+
+    >>> plan = make_plan(0.001, 0.006, iterations_per_epoch=500, epochs=32, policy="triangular")
+    >>> plan.num_cycles, plan.stepsize, plan.stepsize_epochs
+    (4, 2000, 4.0)
+    >>> plan.lr([0, 2000, plan.iterations])
+    array([0.001, 0.006, 0.001])
+    """
+    chosen = find_policy(policy)
+    budget = Budget(iterations_per_epoch, epochs, stepsize_epochs, cycles, warmup_epochs, params.get("stepsize_down"))
+    fit = budget.in_cycles() if chosen.in_cycles else budget.whole(policy)
+    fitted = _fitted(chosen, Room(base_lr, max_lr, fit.iterations))
+    given = [f"{name} was given." for name in params if name in fitted]
+    return Plan(
+        policy=policy,
+        base_lr=base_lr,
+        max_lr=max_lr,
+        iterations_per_epoch=iterations_per_epoch,
+        params=fitted | params,
+        asked=budget.asked_for() | params,
+        reasons=(*fit.reasons, *(given or [chosen.reason])),
+        **fit.lengths(),
+    )
+
+
+def plan_from(
+    source: str,
+    params: Mapping[str, Any],
+    *,
+    iterations: int | None = None,
+    iterations_per_epoch: int | None = None,
+) -> Plan:
+    """A plan that follows a schedule in another system's words; see ``clrtool.schedule_from``.
+
+    Args:
+        iterations: its length; None for as many as show what the schedule does.
+
+    >>> plan_from("keras:CosineDecay", {"initial_learning_rate": 0.1, "decay_steps": 500}).iterations
+    500
+    """
+    from clrtool.core.sources import bind, find_source, schedule_from  # noqa: PLC0415
+
+    full = find_source(source)
+    schedule = schedule_from(full, params)
+    length = schedule.preview if iterations is None else iterations
+    _check_length(length)
+    sample = np.linspace(0, length - 1, min(length, 10**6)).astype(np.int64)
+    lrs = schedule(np.append(sample, np.array(schedule.corners(length - 1), dtype=np.int64)))
+    return Plan(
+        policy=full,
+        base_lr=float(lrs.min()),
+        max_lr=float(lrs.max()),
+        iterations=length,
+        iterations_per_epoch=iterations_per_epoch,
+        params={name: value for name, value in bind(full, params).items() if value is not None},
+        reasons=() if iterations else (f"{length:,} iterations show what it does; no length was given.",),
+    )
+
+
+def plan_stages(stages: Sequence[Sequence[float]], iterations_per_epoch: int | None = None, **params: Any) -> Plan:
+    """A plan whose bounds and stepsize change; see ``clrtool.core.schedules.stages``.
+
+    Raises:
+        ValueError: a number breaks its rule, or a stage does not end at the end of a cycle.
+
+    >>> plan_stages([(1e-3, 5e-3, 2000, 16_000), (1e-4, 5e-4, 1000, 22_000)], iterations_per_epoch=500).epochs
+    44.0
+    """
+    if not stages or any(len(stage) != 4 for stage in stages):
+        raise ValueError("a stage is four numbers: base_lr, max_lr, stepsize and the iteration at which it ends")
+    begin: float = 0
+    cycles = []
+    for base_lr, max_lr, stepsize, until in stages:
+        check_positive("stepsize", stepsize)
+        if (until - begin) % (2 * stepsize):
+            near = begin + round((until - begin) / (2 * stepsize)) * 2 * stepsize
+            raise ValueError(
+                f"the stage {base_lr:g}-{max_lr:g}/{stepsize:g} ends at iteration {until:g}, not at the end of a "
+                f"cycle; {near:g} would be one"
+            )
+        cycles.append(f"{(until - begin) / (2 * stepsize):g}")
+        begin = until
+    check_whole("the end of the last stage", begin)
+    return Plan(
+        policy="stages",
+        base_lr=min(stage[0] for stage in stages),
+        max_lr=max(stage[1] for stage in stages),
+        iterations=int(begin),
+        iterations_per_epoch=iterations_per_epoch,
+        params={"stages": stages} | params,
+        reasons=(POLICIES["stages"].reason, f"The stages have {', '.join(cycles)} whole cycles."),
+    )
+
+
+def _fitted(policy: Policy, room: Room) -> dict[str, Any]:
+    """What is left open in a policy, fitted into the room. Raises ValueError if the room has no such schedule."""
+    check_positive("base_lr", room.base_lr)
+    check_positive("max_lr", room.max_lr)
+    if room.max_lr <= room.base_lr:
+        raise ValueError(f"max_lr = {room.max_lr!r} must exceed base_lr = {room.base_lr!r}")
+    try:
+        return policy.fit(room)
+    except ArithmeticError as error:
+        bounds = f"max_lr = {room.max_lr} to base_lr = {room.base_lr}"
+        raise ValueError(f"no schedule leads from {bounds}: {error}") from error
+
+
+def _check_length(iterations: int) -> None:
+    check_whole("iterations", iterations)
+    check_positive("iterations", iterations, at_most=MAX_ITERATIONS)
+
+
+def _plain(value: Any) -> Any:
+    """The types that JSON gives back: lists, texts for keys, numbers of Python's own."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

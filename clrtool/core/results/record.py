@@ -1,0 +1,146 @@
+"""The records that cross from the engine to the report: what a range test cost and what came of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import get_args
+
+from clrtool.core.reading.bounds import Bounds, find_bounds
+from clrtool.core.reading.curve import Curve, SweepOutcome
+from clrtool.core.reading.metric import ACCURACY, Metric
+from clrtool.core.planning.plan import Plan
+from clrtool.core.schedules import Spacing
+from clrtool.core.results.verification import Verification, verified
+
+# The format of result.json. 1: first version. 2: with the hashes of itself and of its curve.
+SCHEMA_VERSION = 2
+# The format of a file with a plan alone.
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that share their options. Their learning rate is ``lr_ratio`` times that of the sweep."""
+
+    lr_ratio: float
+    weight_decay: float | None
+    tensors: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """One range test: its range as it was swept, its cost and its curves, one a seed.
+
+    Args:
+        start_lr, end_lr, spacing: the sweep, with every ``auto`` decided.
+        epochs: passes over the training set in the sweep of one seed, if it was not stopped.
+        iterations: optimizer steps of all seeds and of the scout together.
+        scout_iterations: those of the scout, 0 when both ends were given.
+        iterations_per_epoch: optimizer steps in one pass.
+        heldout_samples: size of the held-out set; of its tokens, where the metric counts them.
+        chance: share of its commonest class, the accuracy of who always answers that; None where there is no such.
+        train_seconds, evaluation_seconds: wall-clock time of all seeds; None where only what repeats is recorded.
+        curves: what was measured.
+        metric: what the bounds are read from.
+        groups: the parameter groups of the optimizer.
+        engine: how the steps were run, and why not faster.
+        warnings: what may make the bounds mean something else than they seem to.
+    """
+
+    start_lr: float
+    end_lr: float
+    spacing: Spacing
+    epochs: float
+    iterations: int
+    scout_iterations: int
+    iterations_per_epoch: int
+    heldout_samples: int
+    chance: float | None
+    train_seconds: float | None
+    evaluation_seconds: float | None
+    curves: tuple[Curve, ...]
+    metric: Metric = ACCURACY
+    groups: tuple[Group, ...] = ()
+    engine: str = "eager"
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        counts = (self.iterations, self.iterations_per_epoch, self.heldout_samples, len(self.curves))
+        times = (self.train_seconds or 0, self.evaluation_seconds or 0, self.scout_iterations)
+        rules = (
+            0 < self.start_lr < self.end_lr < math.inf,
+            self.spacing in get_args(Spacing),
+            0 < self.epochs < math.inf,
+            min(counts) >= 1 and math.isfinite(max(counts)),
+            min(times) >= 0 and math.isfinite(max(times)),
+            0 <= (self.chance or 0) <= 1,
+            isinstance(self.engine, str),
+            all(isinstance(warning, str) and len(warning) > 1 for warning in self.warnings),
+            not self.metric.is_share or all(_is_share(curve) for curve in self.curves),
+        )
+        if not all(rules):
+            raise ValueError(
+                "a sweep needs a rising range, linear or exponential, finite counts and times, and shares from 0 to 1"
+            )
+
+    @property
+    def cost_epochs(self) -> float:
+        """Training cost of the whole test in passes over the training set."""
+        return self.iterations / self.iterations_per_epoch
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall-clock time of training and evaluations together."""
+        if self.train_seconds is None or self.evaluation_seconds is None:
+            return None
+        return self.train_seconds + self.evaluation_seconds
+
+    @property
+    def evaluation_share(self) -> float | None:
+        """Part of the time that went into evaluations, 0 to 1."""
+        if self.seconds is None or self.evaluation_seconds is None:
+            return None
+        return self.evaluation_seconds / self.seconds if self.seconds else 0.0
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of one share near 0.5, the worst case: ``0.5 / sqrt(heldout_samples)``. None for any other metric."""
+        return 0.5 / math.sqrt(self.heldout_samples) if self.metric.is_share else None
+
+    @property
+    def stopped_at(self) -> dict[str, float]:
+        """The learning rate at which the sweep of a seed was stopped, by the seeds that were."""
+        stopped = (curve for curve in self.curves if curve.outcome is not SweepOutcome.COMPLETED)
+        return {str(curve.seed): float(curve.lr[-1]) for curve in stopped}
+
+    @property
+    def outcome(self) -> SweepOutcome:
+        """The worst outcome over the seeds."""
+        return max((curve.outcome for curve in self.curves), key=list(SweepOutcome).index)
+
+
+def _is_share(curve: Curve) -> bool:
+    return not bool(((curve.metric < 0) | (curve.metric > 1)).any())
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything that is known of one finished range test."""
+
+    sweep: SweepRecord
+    bounds: Bounds
+    plan: Plan | None  # None when the bounds are
+    environment: Mapping[str, str | int]
+    config_sha256: str
+    data_sha256: str
+    verification: Verification | None = None  # None when it was not asked for
+    sources: Mapping[str, str] = field(default_factory=dict)  # hashes of the code and weights that the config names
+
+    def read_again(self) -> Bounds:
+        """The bounds as this version reads them off the curves, moved as the short runs moved them."""
+        sweep = self.sweep
+        bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
+        return bounds if self.verification is None else verified(bounds, self.verification)

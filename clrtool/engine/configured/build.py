@@ -1,0 +1,302 @@
+"""Config -> problem: load the data, look up what the config names, and try one batch before anything is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clrtool.config.schema import ModelConfig, RangeTestConfig
+from clrtool.engine.models.batch_norm import seen_by_batch_norm, synced
+from clrtool.engine.data.load import Data, load_data
+from clrtool.engine.training.evaluation_budget import evaluation_budget
+from clrtool.engine.data.loader import Streamed
+from clrtool.engine.runtime.rng import generator_states
+from clrtool.engine.runtime.factories import blamed_on, call, import_factory
+from clrtool.engine.data.streaming import Stream
+from clrtool.engine.training.trainer import Learner
+from clrtool.engine.training.losses import Criterion, make_loss, make_measure
+from clrtool.engine.runtime.hardware import memory_of
+from clrtool.engine.models.builtin import MODELS
+from clrtool.engine.training.optimizers import describe_groups, make_optimizer_recipe
+from clrtool.engine.training.workload import Problem, environment, find_device, run_model
+from clrtool.engine.runtime.distributed import ALONE, Group, Ranks
+from clrtool.engine.training.lr_response import response_warning
+from clrtool.engine.data.tensors import Samples, Task, map_inputs, parts_of, take
+from clrtool.engine.models.pretrained import with_weights
+from clrtool.errors import ConfigError
+from clrtool.words import nearest
+
+# Of the environment, what has to be alike on all machines that train together.
+_ALIKE = ("clrtool", "torch")
+
+
+def build_problem(  # noqa: PLR0913 (all but the config by keyword)
+    config: RangeTestConfig,
+    *,
+    device: str = "auto",
+    allow_import: Iterable[str] = (),
+    download: bool = False,
+    folder: Path | None = None,
+    deterministic: bool = False,
+    micro_batches: int | None = None,
+    epochs: float | None = None,
+    ranks: Ranks = ALONE,
+) -> Problem:
+    """Load the data and prepare the recipes that a config names.
+
+    Args:
+        device: ``auto`` (CUDA if there is any), ``cpu``, ``cuda`` or ``cuda:N``.
+        allow_import: patterns of the user code that may be imported.
+        download: whether torchvision may fetch a dataset.
+        folder: where the config lies, and factories may stand.
+        deterministic: whether only algorithms may run that give the same numbers each time.
+        micro_batches: parts of a batch, where memory has room for no larger ones; else the config's.
+        epochs: of a training, beside which its evaluations have to be cheap; None for those of the config's sweep.
+        ranks: the processes that train it together, each of which calls this.
+
+    Raises:
+        ConfigError: a name or an argument is unknown, or the pieces do not fit together.
+        MachineError: the device or the dataset is missing.
+    """
+    factory, place = _Imports(allow_import, folder or Path.cwd()), find_device(device)
+    with ranks.in_turn():
+        data = load_data(config, place, download=download, factory=factory)
+    make_model = _model_recipe(config.model, data, factory)
+    channels_last = _wants_channels_last(config, place, make_model)
+    feed, heldout = data.feed(config.data, place, channels_last=channels_last)
+    problem = Problem(
+        train=replace(feed, rank=ranks.rank, world=ranks.world),
+        heldout=heldout,
+        make_model=synced(make_model) if config.training.sync_batch_norm and ranks.world > 1 else make_model,
+        make_optimizer=make_optimizer_recipe(config.optimizer, factory),
+        loss=make_loss(config.loss, data.first.task, factory, place),
+        device=place,
+        precision=config.precision, channels_last=channels_last,
+        data_sha256=data.sha256(),
+        training=config.training,
+        plan_epochs=config.plan.epochs,
+        metric=config.metric.metric,
+        measure=make_measure(config.metric, data.first.task, factory),
+        deterministic=deterministic, sources=factory.sources, ranks=ranks,
+    )  # fmt: skip
+    return _tried_out(_in_parts(problem, micro_batches), config, data.num_outputs, epochs)
+
+
+def data_sha256(config: RangeTestConfig, *, device: str, download: bool) -> str:
+    """Hash of the data as it is now, of a config that names no code for it."""
+    factory = _Imports((), Path.cwd())
+    return load_data(config, find_device(device), download=download, factory=factory).sha256()
+
+
+class _Imports:
+    """The code that a config names, as far as it may be imported; ``sources`` has the hashes of the files."""
+
+    def __init__(self, allowed: Iterable[str], folder: Path) -> None:
+        self._allowed, self._folder = allowed, folder
+        self.sources: dict[str, str] = {}
+
+    def __call__(self, name: str, field: str) -> Callable[..., Any]:
+        found = import_factory(name, field, self._allowed, self._folder)
+        module = name.partition(":")[0]
+        self.note(module, getattr(sys.modules[module], "__file__", None))
+        return found
+
+    def note(self, name: str, path: str | None) -> None:
+        """Keep the hash of a file by a name; a built-in module has none."""
+        if path is not None and Path(path).is_file():
+            with Path(path).open("rb") as file:
+                self.sources[name] = hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_ranks(problem: Problem, config: RangeTestConfig) -> None:
+    """Raise ConfigError for what several ranks cannot share, or if they do not have the same inputs."""
+    ranks = problem.ranks
+    if ranks.world == 1:
+        return
+    if isinstance(problem.train, Streamed) and isinstance(problem.train.part, Stream):
+        raise ConfigError(
+            f"data: an iterable cannot be shared out over {ranks.world} ranks: give a dataset with a length, or run in "
+            "one process"
+        )
+    if config.training.sync_batch_norm and problem.device.type != "cuda":
+        raise ConfigError("training.sync_batch_norm: torch has it on CUDA only; leave it out, or run in one process")
+    hashes = {"config": config.sha256(), "data": problem.data_sha256, "code or weights": str(problem.sources)}
+    now = {name: str(value) for name, value in environment(problem.device).items() if name in _ALIKE}
+    if other := ranks.differing(hashes | now | {"kind of device": problem.device.type}):
+        raise ConfigError(f"the ranks do not have the same {', '.join(other)}")
+
+
+def _with_facts(problem: Problem, model: nn.Module, part: Samples) -> Problem:
+    """A problem whose ranks know what a step of the model means for them."""
+    ranks = problem.ranks
+    if not isinstance(ranks, Group):
+        return problem
+    before = generator_states(problem.device)
+    with blamed_on("loss"), problem.autocast():
+        problem.loss(run_model(model, part.inputs), part.targets).backward()  # type: ignore[no-untyped-call]
+    after = generator_states(problem.device)
+    draws = any(before[name] is not None and not torch.equal(before[name], after[name]) for name in ("torch", "cuda"))
+    unused = any(each.requires_grad and each.grad is None for each in model.parameters())
+    seen = seen_by_batch_norm(model, problem.pass_size, ranks.world)
+    # torch groups gradients anew after the first step, but not where it looks for unused ones; of more than two ranks
+    # the groups decide in which order is added
+    finds_unused = unused or (problem.deterministic and ranks.world > 2)
+    facts = replace(ranks, batch_norm=seen, matters=draws or bool(seen), finds_unused=finds_unused)
+    return replace(problem, ranks=facts)
+
+
+def _in_parts(problem: Problem, micro_batches: int | None) -> Problem:
+    """A problem whose batches are taken in this many parts; it says so if the config does not."""
+    if micro_batches is None or micro_batches == problem.training.micro_batches:
+        return problem
+    size = -(-problem.batch_size // micro_batches)
+    warning = (
+        f"Out of memory: batches of {problem.batch_size} were taken in {micro_batches} micro-batches of {size}, which "
+        f"is the same step, but batch norm sees {size} samples at a time: training.micro_batches={micro_batches} does "
+        "so from the start."
+    )
+    training = problem.training.model_copy(update={"micro_batches": micro_batches})
+    return replace(problem, training=training, warnings=(warning,))
+
+
+def _model_recipe(model: ModelConfig, data: Data, factory: _Imports) -> Callable[[], nn.Module]:
+    if model.factory is not None:
+        build: Callable[..., nn.Module] = factory(model.factory, "model.factory")
+    elif model.name is not None and model.name.startswith("torchvision."):
+        if fetched := {name for name in model.args if name.startswith("weights")}:
+            raise ConfigError(f"model.args.{min(fetched)}: torchvision would fetch them; give model.weights a file")
+        build = partial(_torchvision_model(model.name.removeprefix("torchvision.")), num_classes=data.num_outputs)
+    elif model.name in MODELS:
+        if not isinstance(data.first.inputs, Tensor):
+            raise ConfigError(f"model.name: {model.name} takes one input, the data gives several; use a factory")
+        build = partial(MODELS[model.name], tuple(data.first.inputs.shape[1:]), data.num_outputs)
+    else:
+        known = [*MODELS, "torchvision.resnet18"]
+        raise ConfigError(f"model.name: unknown model {model.name!r}; {nearest(str(model.name), known)}")
+    factory.note("model.weights", model.weights)
+    return with_weights(lambda: call(build, "model.args", model.args), model)
+
+
+def _torchvision_model(name: str) -> Callable[..., nn.Module]:
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    if name not in names:
+        raise ConfigError(f"model.name: torchvision has no model {name!r}; {nearest(name, names)}")
+    builder: Callable[..., nn.Module] = models.get_model_builder(name)
+    return builder
+
+
+def _wants_channels_last(config: RangeTestConfig, device: torch.device, make_model: Callable[[], nn.Module]) -> bool:
+    """``auto`` is channels_last for models with convolutions of images, unless a GPU runs them in plain float32."""
+    if config.training.layout != "auto":
+        return config.training.layout == "channels_last"
+    if device.type == "cuda" and config.precision == "fp32":
+        return False
+    with torch.random.fork_rng(devices=[]), memory_of("model.args"):
+        return any(isinstance(module, nn.Conv2d) for module in make_model().modules())
+
+
+def _tried_out(problem: Problem, config: RangeTestConfig, num_outputs: int, epochs: float | None) -> Problem:
+    """Train and evaluate a fresh model for a moment, so that pieces that do not fit are a message now.
+
+    Returns:
+        The problem with what only a model can tell: its evaluations, parameter groups and warnings.
+    """
+    _check_ranks(problem, config)
+    if problem.training.micro_batches > problem.batch_size:
+        raise ConfigError(
+            f"training.micro_batches = {problem.training.micro_batches} must be at most data.batch_size = "
+            f"{problem.batch_size}"
+        )
+    with problem.on_device():
+        models = problem.make_model(), problem.make_model()
+        if not any(each.requires_grad for each in models[0].parameters()):
+            raise ConfigError("model: has no parameter to train")
+        if {*map(id, models[0].parameters())} & {*map(id, models[1].parameters())}:
+            raise ConfigError("model.factory: must return a fresh model each time, it returned the same weights twice")
+        whole = Samples(*next(problem.train.batches(0, 0)))
+        part = whole.take(slice(0, problem.pass_size))  # there may be no room for more at once
+        classes = _check_outputs(problem, problem.place(models[0]), part, num_outputs)
+        if isinstance(problem.train, Streamed):
+            problem = replace(problem, train=replace(problem.train, classes=classes))
+        problem = _with_facts(problem, models[0], part)
+        del models  # beside a learner there may be no room for them
+        learner = Learner(problem, seed=0)
+        length = epochs and math.ceil(epochs * problem.iterations_per_epoch)
+        number, size = evaluation_budget(
+            learner.model,
+            part.inputs,
+            config.sweep,
+            length or problem.sweep_size(config.sweep).iterations,
+            len(problem.heldout),
+            problem.batch_size,
+        )
+        _try_step(learner, whole, part)
+        learner.train(0, [1e-9, 1e-9])  # two steps, for some optimizers use an argument in the second only
+        if not math.isfinite(learner.evaluate()[1]):
+            raise ConfigError(f"metric: is not finite for a fresh model: {learner.evaluate()[1]}")
+        warning = response_warning(problem)
+    return replace(
+        problem,
+        evaluations=number,
+        heldout=_fewer(problem, size, config.seed),
+        groups=describe_groups(learner.optimizer),
+        warnings=(*problem.warnings, *((warning,) if warning else ())),
+    )
+
+
+def _fewer(problem: Problem, size: int, seed: int) -> Samples:
+    """At most ``size`` of the held-out samples, every class in its proportion, laid out as they were."""
+    if size >= len(problem.heldout):
+        return problem.heldout
+    taken = take(problem.heldout, size, seed)
+    return Samples(map_inputs(problem.train.preparation.lay_out, taken.inputs), taken.targets)
+
+
+def _try_step(learner: Learner, batch: Samples, part: Samples) -> None:
+    """One step in its pieces, so that each can name its field."""
+    for group in learner.optimizer.param_groups:
+        group["lr"] = 1e-9
+    with blamed_on("loss"):
+        learner.backward((batch.inputs, batch.targets))
+    with blamed_on("optimizer.args"):
+        learner.optimizer.step()
+    measure = learner.problem.measure
+    if measure is not None:
+        with blamed_on("metric"), torch.no_grad():
+            value, _ = measure(run_model(learner.model, part.inputs), part.targets)
+            if value.numel() != 1:
+                raise ConfigError(f"metric: must give one number, got shape {tuple(value.shape)}")
+
+
+def _check_outputs(problem: Problem, model: nn.Module, batch: Samples, num_outputs: int) -> int | None:
+    """Raise ConfigError for outputs that do not fit the targets; the number of classes that they tell apart."""
+    shapes = ", ".join(f"{tuple(part.shape)}, {part.dtype}" for part in parts_of(batch.inputs))
+    with blamed_on(f"model: a batch of shape {shapes}"):
+        outputs = run_model(model, batch.inputs)
+    leading = batch.targets.ndim if batch.task is not Task.VALUES else 1
+    if batch.task is not Task.VALUES and (
+        outputs.ndim != leading + 1 or outputs.shape[:leading] != batch.targets.shape
+    ):
+        wanted = f"({', '.join(map(str, batch.targets.shape))}, classes)"
+        raise ConfigError(f"model: outputs must be {wanted} for {len(batch)} samples, got {tuple(outputs.shape)}")
+    if isinstance(problem.loss, Criterion) and problem.loss.is_cross_entropy and outputs.shape[-1] < num_outputs:
+        raise ConfigError(f"model: has {outputs.shape[-1]} outputs for the {num_outputs} classes of the data")
+    with blamed_on("loss"), warnings.catch_warnings():
+        # torch broadcasts outputs and targets of two shapes, and warns; it is never what was meant
+        warnings.filterwarnings("error", message="Using a target size")
+        loss = problem.loss(outputs, batch.targets)
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise ConfigError(f"loss: must give one number, got {loss!r:.100}")
+    return None if batch.task is Task.VALUES else outputs.shape[-1]

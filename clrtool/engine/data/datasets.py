@@ -1,0 +1,269 @@
+"""Datasets that a config names: ``digits``, ``image_folder``, ``npz``, ``text`` and ``torchvision.*``, or a factory's.
+
+Every loader returns (train, heldout), where heldout is None if it is to be split off. A part is in memory as Samples,
+or it is Lazy and read when it is needed. Images stay uint8, (N, C, H, W), until a batch of them is used.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
+
+from clrtool.config.schema import FilePath
+from clrtool.engine.data.collate import Collate, Unpack
+from clrtool.engine.runtime.factories import blamed_on
+from clrtool.engine.data.streaming import Lazy, Stream
+from clrtool.engine.runtime.hardware import total_memory
+from clrtool.engine.data.tensors import Samples, as_targets, check_samples, from_arrays, take
+from clrtool.errors import ConfigError, MachineError
+from clrtool.files import read_bytes
+from clrtool.words import nearest, shown
+
+Part = Samples | Lazy | Stream
+Split = tuple[Part, Part | None]
+Count = Annotated[int, Field(ge=1, le=10**12)]
+Pixels = Annotated[int, Field(ge=1, le=4096)]
+# Of an image before it is resized.
+MAX_PIXELS = 8192 * 8192
+# A call that can run code which the file holds.
+_UNPICKLES = re.compile(r"pickle\.(load|loads|Unpickler)\b|torch\.load\((?![^\n]*weights_only=True)|allow_pickle=True")
+# Datasets of torchvision that make such a call only once each file has the checksum that torchvision holds.
+VERIFIED = frozenset({"CIFAR10", "CIFAR100"})
+
+
+def digits(seed: int) -> Split:  # noqa: ARG001 (every loader takes the seed)
+    """The 1,797 handwritten digits (1, 8, 8) of the UCI repository, shipped with clrtool; pixels 0..16."""
+    with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as arrays:
+        return from_arrays(arrays["images"], arrays["labels"]), None
+
+
+def npz(seed: int, path: FilePath, limit: Count | None = None) -> Split:
+    """Arrays of one ``.npz`` file: ``x_train, y_train, x_test, y_test``, or ``x, y`` to be split.
+
+    uint8 images may be (N, H, W) or (N, H, W, C); whole numbers with a sequence of labels each are tokens; anything
+    else is taken as it is, as float32.
+    """
+    file = _existing(Path(path))
+    if not file.is_file():
+        raise ConfigError(f"data.args.path: {path} is no plain file")
+    try:
+        with ZipFile(file) as declared:
+            _check_room(sum(each.file_size for each in declared.infolist()), path)
+        with np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, ArithmeticError, BadZipFile) as error:
+        raise ConfigError(f"data.args.path: {path} is not an .npz file of plain arrays") from error
+    if {"x_train", "y_train", "x_test", "y_test"} <= set(found):
+        train = from_arrays(found["x_train"], found["y_train"])
+        return take(train, limit, seed), from_arrays(found["x_test"], found["y_test"])
+    if {"x", "y"} <= set(found):
+        return take(from_arrays(found["x"], found["y"]), limit, seed), None
+    names = ", ".join(sorted(found)) or "no array"
+    raise ConfigError(f"data.args.path: {path} needs x_train, y_train, x_test, y_test or x, y; it has {names}")
+
+
+def text(seed: int, path: FilePath, length: Count = 64) -> Split:  # noqa: ARG001
+    """A text file as bytes, in windows of ``length`` that do not overlap; each byte is to tell the next.
+
+    The last tenth of the file is held out, so that no window of it was seen in training.
+    """
+    try:
+        # a byte becomes an input and a target of eight
+        content = read_bytes(_existing(Path(path)), total_memory() // 32)
+        data = np.frombuffer(content, dtype=np.uint8).astype(np.int64)
+    except OSError as error:
+        raise ConfigError(f"data.args.path: {path} cannot be read: {error.strerror}") from error
+    windows = (len(data) - 1) // length
+    if windows < 10:
+        raise ConfigError(f"data.args.path: {path} holds {len(data)} bytes; ten windows need {10 * length + 1}")
+    inputs, targets = (torch.from_numpy(data[shift:][: windows * length]).view(-1, length) for shift in (0, 1))
+    train = windows - windows // 10
+    return Samples(inputs[:train], targets[:train]), Samples(inputs[train:], targets[train:])
+
+
+def image_folder(
+    seed: int,
+    root: FilePath,
+    train: FilePath = "train",
+    heldout: FilePath | None = "test",
+    limit: Count | None = None,
+    size: Pixels | None = None,
+) -> Split:
+    """Images in ``root/train/<class>/`` and ``root/test/<class>/``, resized to ``size`` pixels a side if given.
+
+    With ``heldout: null`` there is one folder, which is split.
+    """
+    from torchvision.datasets import ImageFolder
+
+    names = [name for name in (train, heldout) if name is not None]
+    try:
+        folders = [ImageFolder(str(_existing(Path(root) / name)), loader=read_image) for name in names]
+    except FileNotFoundError as error:
+        raise ConfigError(f"data.args.root: {error}") from error
+    if folders[0].classes != folders[-1].classes:
+        odd = sorted(set(folders[0].classes) ^ set(folders[-1].classes))
+        raise ConfigError(f"data.args.root: {train} and {heldout} differ in their classes: {', '.join(odd[:10])}")
+    parts = [Lazy(folder, Collate(size=size), tuple(folder.targets), threads=8) for folder in folders]
+    return parts[0].limited(limit, seed), parts[1] if heldout else None
+
+
+def read_image(path: str) -> Any:
+    """An image as RGB. Raises ValueError, before it is decoded, for one whose few bytes would become gigabytes."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{path} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read")
+            return image.convert("RGB")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def torchvision_dataset(
+    name: str,
+    seed: int,
+    download: bool,
+    root: FilePath = "data",
+    limit: Count | None = None,
+    size: Pixels | None = None,
+    **args: Any,
+) -> Split:
+    """Any image classification set of ``torchvision.datasets`` that has a training and a test part."""
+    from torchvision import datasets
+
+    kind = getattr(datasets, name, None)
+    if not isinstance(kind, type):
+        raise ConfigError(f"data.name: torchvision has no dataset {name!r}; {nearest(name, datasets.__all__)}")
+    if name not in VERIFIED and unpickles(kind):
+        raise ConfigError(f"data.name: torchvision.{name} runs what its files hold as code; use a factory")
+    parameters = inspect.signature(kind).parameters
+    if not {"train", "split"} & set(parameters):
+        raise ConfigError(f"data.name: torchvision.{name} has no training and test part; use a factory")
+    offered = set(parameters) - {"self", "root", "train", "split", "download"}
+    if unknown := set(args) - offered:
+        raise ConfigError(f"data.args: unknown argument {shown(min(unknown))}; {nearest(min(unknown), offered)}")
+    halves = ({"train": True}, {"train": False}) if "train" in parameters else ({"split": "train"}, {"split": "test"})
+    extra = args | ({"download": download} if "download" in parameters else {})
+    try:
+        sets = [kind(root, **half, **extra) for half in halves]
+    except (OSError, RuntimeError) as error:
+        why = str(error).partition(" You can use download")[0]
+        hint = "" if download else " (to fetch it, add --download)"
+        raise MachineError(f"data: torchvision.{name} in {root!r}: {why}{hint}") from error
+    train, heldout = (Lazy(each, Collate(size=size), _labels(each)) for each in sets)
+    return train.limited(limit, seed), heldout
+
+
+def unpickles(kind: type) -> bool:
+    """Whether a dataset of torchvision, or a class of torchvision that it comes from, reads files that can run code."""
+    sources = {each.__module__ for each in kind.__mro__ if each.__module__.startswith("torchvision.")}
+    return any(_UNPICKLES.search(inspect.getsource(sys.modules[module])) for module in sources)
+
+
+DATASETS: dict[str, Callable[..., Split]] = {"digits": digits, "image_folder": image_folder, "npz": npz, "text": text}
+
+
+def from_factory(made: Any, unpack: Unpack | None) -> Split:
+    """What a user's factory returned: (train, heldout), or one set to be split.
+
+    A set is a pair of tensors or arrays, a dataset with a length, a DataLoader, or an iterable that can be repeated.
+    """
+    if isinstance(made, tuple | list) and len(made) == 2 and not _is_array(made[0]):
+        train, heldout = (_part(part, unpack, name) for part, name in zip(made, ("train", "heldout"), strict=True))
+        return train, heldout
+    return _part(made, unpack, "train"), None
+
+
+def _part(part: Any, unpack: Unpack | None, name: str) -> Part:
+    if isinstance(part, tuple | list) and len(part) == 2 and all(map(_is_array, part)):
+        inputs, targets = part
+        with blamed_on(f"data.factory: {name}"):
+            # A copy in plain memory, so that whatever tensor it was, what follows can rely on it.
+            copy = torch.as_tensor(inputs).detach().cpu().contiguous().clone()
+            # float64 is numpy's default type, and no model's
+            samples = Samples(copy.float() if copy.dtype == torch.float64 else copy, as_targets(targets))
+            check_samples(samples, name)
+            return samples
+    if isinstance(part, DataLoader):
+        return _unwrap(part, unpack, name)
+    plain = not isinstance(part, str | bytes | dict | tuple | type)
+    if plain and hasattr(part, "__len__") and hasattr(part, "__getitem__") and not isinstance(part, IterableDataset):
+        return Lazy(part, Collate(unpack), _labels(part))
+    if plain and hasattr(part, "__iter__"):
+        if iter(part) is part:
+            raise ConfigError(
+                f"data.factory: {name} can be read only once, and every seed reads it anew: return an object whose "
+                "__iter__ begins again, such as an IterableDataset"
+            )
+        return Stream(part, Collate(unpack))
+    raise ConfigError(
+        f"data.factory must return (train, heldout), each a pair of tensors, a dataset with a length or an iterable; "
+        f"{name} is {type(part).__name__}"
+    )
+
+
+def _unwrap(loader: DataLoader[Any], unpack: Unpack | None, name: str) -> Part:
+    """The dataset of a loader with its way to collate; batch size, order and workers are the config's to say."""
+    collate = Collate(unpack, joined=loader.collate_fn)
+    dataset: Any = loader.dataset
+    if not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
+        return Stream(dataset, collate)
+    sampler: Any = loader.sampler if type(loader.batch_sampler) in (BatchSampler, type(None)) else loader.batch_sampler
+    every_one: bool = not getattr(sampler, "replacement", False) and len(sampler) == len(dataset)
+    if not isinstance(sampler, RandomSampler | SequentialSampler) or not every_one:
+        raise ConfigError(
+            f"data.factory: {name} is a DataLoader with a {type(sampler).__name__} of its own: batches are drawn by "
+            "clrtool, so return the dataset, with its samples repeated or left out as the sampler would"
+        )
+    return Lazy(dataset, collate, _labels(dataset))
+
+
+def _labels(dataset: Any) -> tuple[int, ...] | None:
+    """Class numbers that a dataset holds beside its samples, as those of torchvision do."""
+    if isinstance(dataset, Subset):
+        inner = _labels(dataset.dataset)
+        return None if inner is None else tuple(inner[index] for index in dataset.indices)
+    for name in ("targets", "labels", "_labels"):
+        found = getattr(dataset, name, None)
+        if isinstance(found, list | tuple | np.ndarray | Tensor) and len(found) == len(dataset):
+            try:
+                labels: NDArray[Any] = np.asarray(found)
+            except ValueError:  # lists of several lengths: labels of another kind
+                return None
+            return tuple(labels.tolist()) if labels.ndim == 1 and labels.dtype.kind in "iu" else None
+    return None
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray)
+
+
+def _check_room(size: int, path: str) -> None:
+    """Raise MachineError for arrays that would fill the memory: a few bytes of a file can become any number of them."""
+    if size > total_memory() // 2:
+        raise MachineError(
+            f"data.args.path: the arrays of {path} take {size / 1e9:,.3g} GB, more than half of this machine's memory"
+        )
+
+
+def _existing(path: Path) -> Path:
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise ConfigError(f"data: {shown(str(path))} is no path: {error.strerror}") from error
+    if not there:
+        raise MachineError(f"data: {path} does not exist (relative to {Path.cwd()})")
+    return path

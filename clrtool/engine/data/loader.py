@@ -1,0 +1,244 @@
+"""Feeds: batches of the training set on the device, in an order that is a function of (seed, epoch).
+
+A resident feed holds all samples on the device and gathers a batch; a streamed one reads it through a DataLoader.
+Without shuffling samples come in the order of the data, over and over: an epoch begins where the one before it ended,
+as Caffe reads its database.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from clrtool.engine.data.collate import Fault, raised
+from clrtool.engine.runtime.rng import Draws
+from clrtool.engine.data.streaming import GuardedStream, Lazy, Stream, Whole
+from clrtool.engine.data.transforms import Preparation
+from clrtool.engine.data.tensors import Inputs, Samples, map_inputs, parts_of
+from clrtool.errors import ConfigError
+
+Batch = tuple[Inputs, Tensor]
+# More workers than this wait for each other on any disk.
+MOST_WORKERS = 8
+# Seconds without a batch after which a worker is taken to hang. Reading a batch may be slow, but not like this.
+STALLED = 600.0
+# Between the seeds of an iterable's passes, so that no two draw the same random numbers.
+TURN = 1_000_003
+
+
+class Order(NamedTuple):
+    """One epoch: the places of its samples (N,), and the random numbers of their augmentation (N, DRAWS) if any."""
+
+    places: Tensor
+    draws: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Resident:
+    """All samples on the device.
+
+    The rest of an epoch that does not fill a batch is left out, another one each time. Of every batch a rank takes
+    each ``world``-th sample.
+    """
+
+    samples: Samples
+    preparation: Preparation
+    batch_size: int
+    shuffle: bool = True
+    rank: int = 0
+    world: int = 1
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        return len(self.samples) // self.batch_size
+
+    def order(self, seed: int, epoch: int) -> Order:
+        generator = np.random.default_rng([seed, epoch])
+        size, device = len(self.samples), self.samples.targets.device
+        places = send(_order(self, epoch, generator), device)
+        draws = self.preparation.draw(generator, size, parts_of(self.samples.inputs)[0].shape)
+        return Order(places, None if draws is None else send(draws, device))
+
+    def batches(self, seed: int, start: int) -> Iterator[Batch]:
+        """Every batch from iteration ``start`` on, without end."""
+        while True:
+            epoch, position = divmod(start, self.iterations_per_epoch)
+            places, draws = self.order(seed, epoch)
+            for begin in range(position * self.batch_size, len(places) - self.batch_size + 1, self.batch_size):
+                rows = slice(begin + self.rank, begin + self.batch_size, self.world)
+                yield self.gather(places[rows], None if draws is None else draws[rows])
+            start = (epoch + 1) * self.iterations_per_epoch
+
+    def gather(self, places: Tensor, draws: Tensor | None) -> Batch:
+        """The samples of some places, prepared. Made of operations on the device alone, of fixed shape."""
+        inputs = map_inputs(lambda rows: select(rows, places), self.samples.inputs)
+        return self.preparation(inputs, draws), self.samples.targets.index_select(0, places)
+
+
+def _order(feed: Resident | Streamed, epoch: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """All places, shuffled or in the order of the data, from where the batches of the epochs before ended."""
+    if feed.shuffle:
+        return generator.permutation(len(feed))
+    start = epoch * feed.iterations_per_epoch * feed.batch_size
+    return (start + np.arange(len(feed))) % len(feed)
+
+
+def send(array: NDArray[Any], device: torch.device) -> Tensor:
+    """An array on the device, without waiting for what the device is doing."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def select(rows: Tensor, places: Tensor) -> Tensor:
+    """``rows[places]`` in the memory format of ``rows``, by ``index_select``, which is faster than an index."""
+    if rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last):
+        return rows.permute(0, 2, 3, 1).index_select(0, places).permute(0, 3, 1, 2)
+    return rows.index_select(0, places)
+
+
+@dataclass(frozen=True, eq=False)
+class Streamed:
+    """Samples read by a DataLoader, in the order of the resident feed if they have places, else as they come."""
+
+    part: Lazy | Stream
+    convert: Callable[[Samples], Samples]  # of targets, to the type that metric and loss take
+    preparation: Preparation
+    batch_size: int
+    size: int
+    workers: int
+    device: torch.device
+    classes: int | None = None  # that labels may have, once a model says how many
+    shuffle: bool = True
+    rank: int = 0
+    world: int = 1
+
+    def __len__(self) -> int:
+        return self.size
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        return self.size // self.batch_size
+
+    def batches(self, seed: int, start: int) -> Iterator[Batch]:
+        """Every batch from iteration ``start`` on, without end."""
+        read = self._in_order(seed, start) if isinstance(self.part, Lazy) else self._as_they_come(seed, start)
+        for iteration, made in enumerate(read, start):
+            samples = self._checked(self.convert(raised(made))).to(self.device)
+            yield self.preparation(samples.inputs, self._draws(seed, iteration, samples)), samples.targets
+
+    def _checked(self, samples: Samples) -> Samples:
+        """Samples whose labels fit the model, for on a GPU a label that does not ends the whole process."""
+        if self.classes is not None and (highest := int(samples.targets.max())) >= self.classes:
+            raise ConfigError(f"data: a label of {highest} is out of range: the model has {self.classes} outputs")
+        return samples
+
+    def _in_order(self, seed: int, start: int) -> Iterator[Samples | Fault]:
+        assert isinstance(self.part, Lazy)
+        whole = Whole(self.part)
+        return iter(self._loader(seed, whole, batch_sampler=_Places(self, seed, start), collate_fn=whole.as_it_is))
+
+    def _as_they_come(self, seed: int, start: int) -> Iterator[Samples | Fault]:
+        assert isinstance(self.part, Stream)
+        items, skipped = GuardedStream(self.part.items), start
+        for turn in count():
+            passed, first, draws = 0, None, Draws(seed, turn)
+            loader = self._loader(seed + TURN * turn, items, batch_size=self.batch_size, drop_last=True)
+            for made in _apart(loader, draws):
+                passed += 1
+                if self.workers > 1 and passed <= 2:
+                    first = _other(first, raised(made))
+                if passed > skipped:
+                    yield made
+            if passed < self.iterations_per_epoch:
+                raise ConfigError(
+                    f"data.samples_per_epoch = {self.size}, but the iterable ended after {passed} batches of "
+                    f"{self.batch_size}: state {passed * self.batch_size} or give more"
+                )
+            skipped = max(0, skipped - passed)
+
+    def _loader(self, seed: int, dataset: Any, **batching: Any) -> DataLoader[Any]:
+        options: dict[str, Any] = {"collate_fn": self.part.collate, "num_workers": self.workers} | batching
+        return DataLoader(
+            dataset,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator().manual_seed(seed),  # of the workers' own random numbers
+            timeout=STALLED if self.workers else 0,
+            worker_init_fn=_leave_signals_to_the_parent,
+            **options,
+        )
+
+    def _draws(self, seed: int, iteration: int, samples: Samples) -> Tensor | None:
+        if not self.preparation.is_random:
+            return None
+        generator = np.random.default_rng([seed, iteration, 1])
+        draws = self.preparation.draw(generator, len(samples) * self.world, parts_of(samples.inputs)[0].shape)
+        return None if draws is None else send(draws[self.rank :: self.world], self.device)
+
+
+def _apart(loader: DataLoader[Any], draws: Draws) -> Iterator[Any]:
+    """The batches of a loader, read with random numbers of their own: what is drawn in training does not matter."""
+    with draws.entered():
+        items = iter(loader)
+    while True:
+        with draws.entered():
+            made = next(items, None)
+        if made is None:
+            return
+        yield made
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:  # noqa: ARG001
+    """A terminal's Ctrl-C and Slurm's warnings go to every process; the parent decides what ends."""
+    for each in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(each, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _other(first: Samples | None, second: Samples) -> Samples:
+    """The second batch. Raises ConfigError if two workers gave the same samples."""
+    if first is not None and all(map(torch.equal, first.tensors, second.tensors)):
+        raise ConfigError(
+            "data.workers: two workers read the same samples of the iterable; let it share them out by "
+            "torch.utils.data.get_worker_info(), or set data.workers=1"
+        )
+    return second
+
+
+class _Places:
+    """Each batch from iteration ``start`` on as its seeds and its places: a sampler without an end."""
+
+    def __init__(self, feed: Streamed, seed: int, start: int) -> None:
+        self.feed, self.seed, self.start = feed, seed, start
+
+    def __iter__(self) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+        rank = (self.feed.rank,) if self.feed.rank else ()  # what a dataset draws differs from rank to rank
+        epoch, position = divmod(self.start, self.feed.iterations_per_epoch)
+        while True:
+            order = _order(self.feed, epoch, np.random.default_rng([self.seed, epoch]))
+            for batch in range(position, self.feed.iterations_per_epoch):
+                begin, end = batch * self.feed.batch_size, (batch + 1) * self.feed.batch_size
+                places = order[begin + self.feed.rank : end : self.feed.world]
+                iteration = epoch * self.feed.iterations_per_epoch + batch
+                yield (self.seed, iteration, *rank), places.tolist()
+            epoch, position = epoch + 1, 0
+
+
+Feed = Resident | Streamed
+
+
+def usual_workers(part: Lazy | Stream) -> int:
+    """One core is left for training. A stream has one reader, for each more would give the same samples again."""
+    return min(1 if isinstance(part, Stream) else MOST_WORKERS, (os.cpu_count() or 1) - 1)

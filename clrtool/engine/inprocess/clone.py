@@ -1,0 +1,165 @@
+"""Copies of a program's model and optimizer, for training, and the program itself left as it was."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from clrtool.engine.runtime.rng import generator_states, restore_generators
+from clrtool.errors import ConfigError
+
+ModelSource = nn.Module | Callable[[], nn.Module]
+OptimizerSource = Optimizer | Callable[[nn.Module], Optimizer]
+
+
+def check_model(model: Any) -> None:
+    if not isinstance(model, nn.Module) and not callable(model):
+        raise ConfigError(
+            f"model: must be a torch.nn.Module, or a function that returns one; it is {type(model).__name__}"
+        )
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise ConfigError("model: is wrapped for several processes, and a range test runs in one: give model.module")
+    if isinstance(model, nn.Module) and not any(each.requires_grad for each in model.parameters()):
+        raise ConfigError("model: has no parameter to train")
+
+
+@dataclass(frozen=True, eq=False)
+class CopiedModel:
+    """Copies of a model as it is, or fresh ones of a function that makes them."""
+
+    source: ModelSource
+
+    def __call__(self) -> nn.Module:
+        if not isinstance(self.source, nn.Module):
+            model = self.source()
+            if not isinstance(model, nn.Module):
+                raise ConfigError(f"model: must be a torch.nn.Module, or return one; it is {type(model).__name__}")
+            return model
+        try:
+            return copy.deepcopy(self.source)
+        except Exception as error:
+            raise ConfigError(
+                f"model: cannot be copied ({type(error).__name__}: {error}): give functions, model=lambda: ... and "
+                "optimizer=lambda model: ..., which make fresh ones"
+            ) from error
+
+    def device(self) -> torch.device:
+        """Where the model is. Raises ConfigError for a function that makes the same weights each time."""
+        model = self.source
+        if not isinstance(model, nn.Module):
+            model, other = self(), self()
+            if {*map(id, model.parameters())} & {*map(id, other.parameters())}:
+                raise ConfigError("model: the function must make a fresh model, it returned the same weights twice")
+            check_model(model)
+        device = next((each.device for each in model.parameters()), torch.device("cpu"))
+        if device.type not in ("cpu", "cuda"):
+            raise ConfigError(f"model: is on {device}; a range test runs on cpu or cuda: device='cpu'")
+        return device
+
+    @property
+    def modes(self) -> list[bool] | None:
+        """Training or evaluation mode of every module, of a model that is given in training mode."""
+        if isinstance(self.source, nn.Module) and self.source.training:
+            return [module.training for module in self.source.modules()]
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class CopiedOptimizer:
+    """Copies of an optimizer with its state, over the parameters of a copied model, or fresh ones of a function.
+
+    Every group holds ``lr_ratio``, its learning rate over that of the first group, as :class:`PlanScheduler` has it.
+    """
+
+    source: OptimizerSource
+    model: ModelSource
+
+    @property
+    def name(self) -> str:
+        return type(self.source).__name__ if isinstance(self.source, Optimizer) else "the optimizer"
+
+    def __call__(self, model: nn.Module, **options: Any) -> Optimizer:  # noqa: ARG002 (those that make a step faster)
+        optimizer = self._copy(model) if isinstance(self.source, Optimizer) else self.source(model)
+        if not isinstance(optimizer, Optimizer):
+            raise ConfigError(
+                f"optimizer: must be a torch.optim.Optimizer, or a function of the model that returns one; it gave "
+                f"{type(optimizer).__name__}"
+            )
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise ConfigError("optimizer: LBFGS searches along a line, so its steps do not follow the learning rate")
+        own = set(map(id, model.parameters()))
+        if strangers := sum(id(each) not in own for group in optimizer.param_groups for each in group["params"]):
+            raise ConfigError(
+                f"optimizer: holds {strangers} parameters that are not the model's: give the module that has them all, "
+                "or functions, model=lambda: ... and optimizer=lambda model: ..."
+            )
+        rates = [float(group.get("initial_lr", group.get("lr", 1.0))) for group in optimizer.param_groups]
+        if not rates[0] > 0:
+            raise ConfigError(
+                f"optimizer: the lr of its first group must be above 0, for the others follow it: {rates}"
+            )
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr_ratio"] = rate / rates[0]
+        return optimizer
+
+    def _copy(self, model: nn.Module) -> Optimizer:
+        given = self.source
+        assert isinstance(given, Optimizer)
+        if not isinstance(self.model, nn.Module):
+            raise ConfigError(
+                "optimizer: a model that a function makes needs a function too: optimizer=lambda model: ..."
+            )
+        memo: dict[int, Any] = {
+            id(old): new for old, new in zip(self.model.parameters(), model.parameters(), strict=True)
+        }
+        try:
+            copied = copy.deepcopy(given, memo)
+            for name, value in vars(given).items():  # torch copies what is its own
+                if name not in vars(copied) and not callable(value):
+                    setattr(copied, name, copy.deepcopy(value, memo))
+            if any(old.device != memo[id(old)].device for old in self.model.parameters()):
+                copied.load_state_dict(copied.state_dict())  # which brings it to where the parameters are
+        except Exception as error:
+            raise ConfigError(
+                f"optimizer: cannot be copied ({type(error).__name__}: {error}): give a function of the model, "
+                "optimizer=lambda model: ..."
+            ) from error
+        return copied
+
+
+def seed_used(seed: int, device: torch.device) -> None:
+    """Seed the generators of the host and of CUDA, where it is in use."""
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
+
+
+@contextmanager
+def untouched(model: ModelSource) -> Iterator[None]:
+    """Put back the generators of all devices, and the gradients of a model, which a step may reach by mistake."""
+    host = generator_states()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    gradients = [parameter.grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.grad = None
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            yield
+    finally:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        restore_generators(host)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)

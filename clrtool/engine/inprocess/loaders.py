@@ -1,0 +1,296 @@
+"""Loaders of a program's own, read without a trace: every pass goes over a twin that shares the data and nothing else.
+
+A DataLoader's twin has the same dataset, workers and way to collate, and copies of its samplers and generators; any
+other iterable is copied one level deep, where it may count its passes or shuffle a list.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, count, islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, Sampler
+
+from clrtool.engine.data.loader import TURN
+from clrtool.errors import ConfigError
+
+# Bytes of held-out batches that are kept in memory; more are read again for each evaluation.
+KEPT = 2**30
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+
+
+@dataclass(frozen=True, eq=False)
+class BorrowedFeed:
+    """Batches of a loader on a device, pass after pass, ``accumulate`` of them for a step."""
+
+    loader: Iterable[Any]
+    iterations_per_epoch: int
+    batch_size: int
+    device: torch.device
+    accumulate: int = 1
+    _open: list[Iterator[Any]] = field(default_factory=list)
+
+    def batches(self, seed: int, start: int) -> Iterator[tuple[Any, ...]]:
+        """Tuples of ``accumulate`` batches without end; ``start`` is 0, for a loader has no middle to begin at."""
+        assert start == 0
+        self.close()
+        batches = _passes(self.loader, seed)
+        self._open.append(batches)
+        # what a list or a dataset of whole batches holds is the program's own, and is copied
+        fresh = isinstance(self.loader, DataLoader) and self.loader.batch_sampler is not None
+        while True:
+            parts = tuple(islice(batches, self.accumulate))
+            yield tuple(to_device(part, self.device, fresh=fresh) for part in parts)
+
+    def close(self) -> None:
+        """End the workers of the passes that are open."""
+        while self._open:
+            self._open.pop().close()  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """Batches of a list, in place of a loader."""
+
+    items: Sequence[Any]
+    iterations_per_epoch: int
+    batch_size: int
+    device: torch.device
+
+    def batches(self, seed: int, start: int) -> Iterator[tuple[Any, ...]]:  # noqa: ARG002 (the order is the list's)
+        for place in count(start):
+            yield (to_device(self.items[place % len(self.items)], self.device, fresh=False),)
+
+
+@dataclass(frozen=True, eq=False)
+class Heldout:
+    """The held-out batches, at most ``limit`` samples of them where they can be chosen; kept where they fit.
+
+    A DataLoader over a dataset with a length is read at evenly spaced places of its order.
+    """
+
+    loader: Iterable[Any]
+    limit: int | None = None
+    _kept: list[Any] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._kept) if self._kept else self._read()
+
+    def keep(self) -> None:
+        """Read the batches once and for all, if they fit."""
+        size, found = 0, []
+        for batch in self._read():
+            found.append(batch)
+            size += sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(batch))
+            if size > KEPT:
+                return
+        if not found:
+            raise ConfigError("heldout_loader: gave no batch")
+        self._kept.extend(found)
+
+    def _read(self) -> Iterator[Any]:
+        twin = twin_of(self.loader, 0)
+        batches = None if self.limit is None else batches_of(twin)
+        if batches is not None and self.limit is not None:
+            places = list(chain.from_iterable(batches))
+            number, size = min(self.limit, len(places)), max(map(len, batches))
+            chosen = [places[place] for place in np.linspace(0, len(places) - 1, number).round().astype(int)]
+            twin.__dict__["batch_sampler"] = [chosen[start : start + size] for start in range(0, number, size)]
+        yield from twin
+
+
+def batches_of(twin: Any) -> list[list[Any]] | None:
+    """The places in its dataset that a twin reads in one pass, batch by batch; None for what has none."""
+    if not isinstance(twin, DataLoader) or isinstance(twin.dataset, IterableDataset) or twin.batch_sampler is None:
+        return None
+    return [list(batch) for batch in twin.batch_sampler]
+
+
+def check_loader(loader: Any, name: str) -> None:
+    """Raise ConfigError for what is no loader, or can be read only once."""
+    if not isinstance(loader, Iterable):
+        raise ConfigError(f"{name}: must give batches when it is iterated over, as a DataLoader; it is {_kind(loader)}")
+    if isinstance(loader, Iterator):
+        raise ConfigError(
+            f"{name}: is an iterator ({_kind(loader)}), which can be read once, and a range test reads it many times: "
+            "give a DataLoader, a list, or an object whose __iter__ begins anew"
+        )
+
+
+def length_of(loader: Any) -> int | None:
+    """Batches in one pass, None where that is not known."""
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _passes(loader: Iterable[Any], seed: int) -> Iterator[Any]:
+    """Every batch of one pass after the other, in other orders for other seeds."""
+    twin = twin_of(loader, seed)
+    try:
+        for turn in count():
+            _set_epoch(twin, TURN * seed + turn)
+            empty = True
+            for batch in _in_order(twin, seed, turn):
+                empty = False
+                yield batch
+            if empty:
+                raise ConfigError(f"train_loader: gave no batch in pass {turn + 1}: it has to begin anew each time")
+    finally:
+        _end_workers(twin)
+
+
+def _in_order(twin: Iterable[Any], seed: int, turn: int) -> Iterable[Any]:
+    """One pass; of a list, which is the same each time, in another order, so that seeds differ."""
+    if not isinstance(twin, Sequence):
+        return twin
+    return [twin[place] for place in np.random.default_rng([seed, turn, 2]).permutation(len(twin))]
+
+
+def _end_workers(twin: Any) -> None:
+    """End them now: an exception keeps what it came through, and with it the workers, for as long as it is known."""
+    end = getattr(getattr(twin, "_iterator", None), "_shutdown_workers", None)
+    if callable(end):
+        end()
+
+
+def _set_epoch(loader: Any, epoch: int) -> None:
+    """Tell a sampler that asks for it which pass begins, as DistributedSampler does."""
+    for part in (getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
+        if callable(set_epoch := getattr(part, "set_epoch", None)):
+            set_epoch(epoch % 2**31)
+
+
+def twin_of(loader: Any, seed: int) -> Any:
+    """What gives the same batches and leaves the loader as it is; its generators are seeded anew.
+
+    Raises:
+        ConfigError: a sampler cannot be copied.
+    """
+    if not isinstance(loader, DataLoader):
+        return _apart(loader)
+    dataset = _own_dataset(loader.dataset)
+    inner: Any = loader.dataset
+    memo = {id(inner): dataset}
+    while (inner := getattr(inner, "dataset", None)) is not None and id(inner) not in memo:
+        memo[id(inner)] = inner
+    try:
+        parts = copy.deepcopy((loader.batch_sampler, loader.sampler, loader.generator), memo)
+    except Exception as error:
+        raise ConfigError(
+            f"train_loader: its sampler cannot be copied ({type(error).__name__}: {error}): give a loader whose "
+            "sampler can be, or a list of batches"
+        ) from error
+    for place, generator in enumerate(_generators(parts)):
+        _reseed(generator, int(np.random.SeedSequence([seed, place]).generate_state(1)[0]))
+    batch_sampler, sampler, generator = parts
+    twin = copy.copy(loader)
+    twin.__dict__.update(  # a loader refuses to be changed by the usual way
+        dataset=dataset, batch_sampler=batch_sampler, sampler=sampler, generator=generator, _iterator=None,
+        persistent_workers=loader.num_workers > 0,
+    )  # fmt: skip
+    return twin
+
+
+def _own_dataset(dataset: Any) -> Any:
+    """A dataset that may be read in this process: one that draws from a generator of its own gets a copy of that."""
+    stateful = isinstance(dataset, IterableDataset) or any(
+        isinstance(value, _GENERATORS) for value in getattr(dataset, "__dict__", {}).values()
+    )
+    return _apart(dataset) if stateful else dataset
+
+
+def _apart(iterable: Any) -> Any:
+    """A copy of an object one level deep: of its counters, lists, index arrays and generators, not of its data.
+
+    What has to be closed is not copied, for the copy would close it.
+    """
+    if isinstance(iterable, list | tuple) or not hasattr(iterable, "__dict__") or hasattr(type(iterable), "__del__"):
+        return iterable
+    try:
+        apart = copy.copy(iterable)
+        for name, value in vars(iterable).items():
+            if isinstance(value, _GENERATORS):
+                apart.__dict__[name] = copy.deepcopy(value)
+            elif isinstance(value, list | dict | set | deque):
+                apart.__dict__[name] = copy.copy(value)
+            elif isinstance(value, np.ndarray | Tensor) and value.ndim == 1:
+                apart.__dict__[name] = copy.deepcopy(value)
+    except (TypeError, AttributeError, RuntimeError, ValueError):
+        return iterable
+    return apart
+
+
+def _generators(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
+    """The generators that samplers hold, each once."""
+    seen = set() if seen is None else seen
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, _GENERATORS):
+        yield value
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _generators(each, seen)
+    elif isinstance(value, Sampler):
+        for each in vars(value).values():
+            yield from _generators(each, seen)
+
+
+def _reseed(generator: Any, seed: int) -> None:
+    if isinstance(generator, torch.Generator):
+        generator.manual_seed(seed)
+    elif isinstance(generator, np.random.Generator):
+        kind = type(generator.bit_generator)
+        generator.bit_generator.state = kind(seed).state
+    else:
+        generator.seed(seed)
+
+
+def to_device(value: Any, device: torch.device, *, fresh: bool) -> Any:
+    """A batch on the device, in containers of its own, whatever it is made of.
+
+    Args:
+        fresh: whether nobody else has its tensors; else they are copied, so that a step may change them in place.
+    """
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True, copy=not fresh)
+    if isinstance(value, Mapping):
+        return {name: to_device(each, device, fresh=fresh) for name, each in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(to_device(each, device, fresh=fresh) for each in value))
+    if type(value) in (list, tuple):
+        return type(value)(to_device(each, device, fresh=fresh) for each in value)
+    if callable(getattr(value, "to", None)):  # a batch of a class of its own
+        return (value if fresh else copy.copy(value)).to(device)
+    return value
+
+
+def tensors_of(value: Any) -> Iterator[Tensor]:
+    """Every tensor of a batch."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from tensors_of(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from tensors_of(each)
+
+
+def samples_in(batch: Any) -> int:
+    """Samples of a batch: the first dimension of its first tensor; 1 where there is none."""
+    return next((len(tensor) for tensor in tensors_of(batch) if tensor.ndim), 1)
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__

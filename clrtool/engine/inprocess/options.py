@@ -1,0 +1,96 @@
+"""The options of a range test of a program: those of a config by their names, in one level, held against its rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from clrtool.config.schema import PlanConfig, SweepConfig, TrainingConfig
+from clrtool.config.errors import rule
+from clrtool.errors import ConfigError
+from clrtool.words import nearest, shown
+
+Tree = TypeVar("Tree", bound=BaseModel)
+
+
+class Options(TypedDict, total=False):
+    """What a range test of a program takes by keyword beside what it is made of.
+
+    Args:
+        seed, seeds: of the first sweep, and how many there are.
+        start_lr, end_lr, spacing, sweep_epochs, evaluations: of a sweep, as ``sweep`` in a config.
+        epochs, policy, stepsize_epochs: of the training that is planned, as ``plan`` in a config.
+        iterations_per_epoch: optimizer steps in one pass, of a train_loader that has no length.
+        accumulate: batches of the train_loader for one optimizer step.
+        clip_norm, clip_value: bounds of the gradient's norm, and of each of its numbers.
+        deterministic: whether only algorithms may run that give the same numbers each time.
+        device: where the copies run, cpu or cuda; None for where the model is.
+    """
+
+    seed: int
+    seeds: int | str
+    start_lr: float | str
+    end_lr: float | str
+    spacing: str
+    sweep_epochs: float | str
+    evaluations: int | str
+    epochs: float
+    policy: str
+    stepsize_epochs: float | str
+    iterations_per_epoch: int | None
+    accumulate: int
+    clip_norm: float | None
+    clip_value: float | None
+    deterministic: bool
+    device: str | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The same, checked, with every default."""
+
+    sweep: SweepConfig
+    plan: PlanConfig
+    training: TrainingConfig
+    seed: int = 0
+    iterations_per_epoch: int | None = None
+    accumulate: int = 1
+    deterministic: bool = False
+    device: str | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Settings:
+        """Raises ConfigError for an option that is unknown or breaks its rule, with all of its section."""
+        if unknown := [name for name in given if name not in Options.__annotations__]:
+            raise ConfigError(
+                *(f"unknown option {shown(name)}; {nearest(name, Options.__annotations__)}" for name in unknown)
+            )
+        rest = {name: value for name, value in given.items() if name in cls.__annotations__}
+        for name, least in (("seed", 0), ("accumulate", 1), ("iterations_per_epoch", 1)):
+            value = rest.get(name)
+            if value is not None and not (isinstance(value, int) and least <= value < 2**31):
+                raise ConfigError(f"{name} = {shown(value)} must be a whole number of at least {least}")
+        sweep = {"start_lr", "end_lr", "spacing", "sweep_epochs", "evaluations", "seeds"}
+        return cls(
+            sweep=_section(SweepConfig, given, sweep),
+            plan=_section(PlanConfig, given, {"policy", "epochs", "stepsize_epochs"}),
+            training=_section(TrainingConfig, given, {"clip_norm", "clip_value"}),
+            **rest,
+        )
+
+
+def _section(tree: type[Tree], given: Mapping[str, Any], names: set[str]) -> Tree:
+    """A section of a config, whose ``epochs`` may be called ``sweep_epochs`` here."""
+    known = {name.removeprefix("sweep_"): name for name in names}
+    try:
+        return tree(**{field: given[name] for field, name in known.items() if name in given})
+    except ValidationError as error:
+        faults: dict[str, list[str]] = {}
+        for each in error.errors(include_url=False):
+            faults.setdefault(known[str(each["loc"][0])], []).append(rule(each))
+        raise ConfigError(
+            *(f"{name} = {shown(given[name])} {' or '.join(dict.fromkeys(rules))}" for name, rules in faults.items())
+        ) from None

@@ -1,0 +1,221 @@
+"""What is done with a batch of a program's own loader: its loss, and what is measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
+from torch import Tensor, nn
+
+from clrtool.core.reading.metric import ACCURACY, LOSS, METRICS, TOKEN_ACCURACY, TOP5, Metric
+from clrtool.engine.data.collate import TARGET_NAMES, default_unpack
+from clrtool.engine.inprocess.loaders import samples_in
+from clrtool.engine.training.losses import IGNORED, MEASURES, logits
+from clrtool.errors import ConfigError
+from clrtool.words import nearest, shown
+
+Step = Callable[[nn.Module, Any], Tensor]
+# (model, batch) -> (sum over what was measured, number of it)
+OwnMeasure = Callable[[nn.Module, Any], tuple[Any, Any]]
+
+
+class Measured(NamedTuple):
+    """What one held-out batch adds: sums of the loss and of the metric, each with what it is a sum over."""
+
+    loss: Any
+    samples: Any
+    metric: Any
+    number: Any
+
+
+@dataclass(frozen=True, eq=False)
+class OwnSteps:
+    """A ``step`` of the program's own, with its ``measure``, or with a metric of what the model's forward gives.
+
+    Args:
+        forward: how the metric is measured where it is one that has a name.
+    """
+
+    step: Step
+    measure: OwnMeasure | None
+    metric: Metric
+    forward: UsualSteps | None = None
+
+    def evaluate(self, model: nn.Module, batch: Any) -> Measured:
+        number = samples_in(batch)
+        loss = checked(self.step(model, batch), "step") * number
+        return Measured(loss, number, *((loss, number) if self.measure is None else self.measure(model, batch)))
+
+    def targets(self, batch: Any) -> Tensor | None:
+        return None if self.forward is None else self.forward.targets(batch)
+
+
+@dataclass(frozen=True, eq=False)
+class UsualSteps:
+    """Batches that say what their targets are: (inputs, ..., targets), or mappings with ``labels``.
+
+    Args:
+        loss: (outputs, targets) -> scalar; None for cross entropy, and for the loss that the model itself gives where
+            a batch is a mapping.
+        measure: in place of the metric's own.
+    """
+
+    loss: Callable[..., Tensor] | None
+    metric: Metric
+    measure: OwnMeasure | None = None
+
+    def step(self, model: nn.Module, batch: Any) -> Tensor:
+        return checked(self._run(model, batch)[0], "loss")
+
+    def evaluate(self, model: nn.Module, batch: Any) -> Measured:
+        mean, outputs, targets = self._run(model, batch)
+        number = _counted(self.loss, targets)
+        loss = checked(mean, "loss") * number
+        if self.measure is not None:
+            return Measured(loss, number, *self.measure(model, batch))
+        own = MEASURES[self.metric]
+        return Measured(loss, number, *((loss, number) if own is None else own(logits(outputs), targets)))
+
+    def measured(self, model: nn.Module, batch: Any) -> tuple[Any, Any]:
+        """The metric alone."""
+        return self.evaluate(model, batch)[2:]
+
+    def targets(self, batch: Any) -> Tensor | None:
+        found = _apart(batch)[1]
+        return found if isinstance(found, Tensor) else None
+
+    def found_metric(self, model: nn.Module, batch: Any) -> Metric:
+        """What there is to measure by itself: accuracy of classes or of tokens, else the loss."""
+        _, outputs, targets = self._run(model, batch)
+        outputs = logits(outputs)
+        if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor) or targets.is_floating_point():
+            return LOSS
+        if targets.ndim == 1 and outputs.ndim == 2 and len(outputs) == len(targets):
+            return ACCURACY
+        if targets.ndim == 2 and outputs.shape[:-1] == targets.shape and not self._is_the_models(batch):
+            return TOKEN_ACCURACY
+        return LOSS  # a model that shifts its tokens inside is no model whose outputs can be held against them
+
+    def check_metric(self, model: nn.Module, batch: Any) -> None:
+        """Raise ConfigError for a metric that this batch does not have."""
+        found = self.found_metric(model, batch)
+        if self.measure is None and self.metric not in (LOSS, found, *((TOP5,) if found is ACCURACY else ())):
+            raise ConfigError(
+                f"metric: {self.metric.name} cannot be measured on these batches, {found.name} can; give "
+                "measure=(model, batch) -> (sum, number) for one of your own"
+            )
+
+    def _is_the_models(self, batch: Any) -> bool:
+        return self.loss is None and isinstance(batch, Mapping)
+
+    def _run(self, model: nn.Module, batch: Any) -> tuple[Any, Any, Any]:
+        """Loss, outputs and targets of a batch."""
+        inputs, targets = _apart(batch)
+        if self._is_the_models(batch):
+            outputs = model(**batch)
+            loss = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
+            if loss is None:
+                raise ConfigError("loss: the model gave none for a batch that is a mapping; give loss= or step=")
+            return loss, outputs, targets
+        outputs = _call(model, inputs)
+        return (self.loss or cross_entropy)(outputs, targets), outputs, targets
+
+
+def _apart(batch: Any) -> tuple[Any, Any]:
+    """(inputs, targets) of a batch; the last of several is the targets."""
+    if isinstance(batch, tuple | list) and len(batch) > 2:
+        return tuple(batch[:-1]), batch[-1]
+    try:
+        return default_unpack(batch)
+    except ConfigError:
+        raise ConfigError(
+            f"train_loader: a batch must be (inputs, targets) or a mapping with one of "
+            f"{', '.join(TARGET_NAMES)}; it is {type(batch).__name__}. For any other give step=(model, batch) -> loss"
+        ) from None
+
+
+def _call(model: nn.Module, inputs: Any) -> Any:
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+
+
+def cross_entropy(outputs: Any, targets: Any) -> Tensor:
+    """The loss of class numbers where none was given. Raises ConfigError for targets that are none."""
+    outputs = logits(outputs)
+    if not isinstance(targets, Tensor) or targets.is_floating_point():
+        kind = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
+        raise ConfigError(f"loss: targets of {kind} are no class numbers: give loss=, such as torch.nn.MSELoss()")
+    if targets.ndim > 1 and outputs.shape[:-1] == targets.shape:  # tokens; torch has classes in the second dimension
+        return F.cross_entropy(outputs.flatten(0, -2), targets.flatten())
+    return F.cross_entropy(outputs, targets)
+
+
+def checked(loss: Any, name: str) -> Tensor:
+    """A loss as one number. Raises ConfigError for anything else."""
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        shape = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else shown(loss)
+        raise ConfigError(f"{name}: must give a loss of one number, the mean over the batch; it gave {shape}")
+    return scalar(loss)
+
+
+def scalar(loss: Tensor) -> Tensor:
+    """A loss of one number without dimensions; one that has none is left alone: a view takes 5 us a step."""
+    return loss.reshape(()) if loss.ndim else loss
+
+
+def _counted(loss: Any, targets: Any) -> Any:
+    """What the loss is the mean of: samples, or the tokens that count."""
+    if not isinstance(targets, Tensor) or targets.ndim == 0:
+        return 1
+    tokens = loss is None and targets.ndim > 1 and not targets.is_floating_point()
+    return (targets != IGNORED).sum() if tokens else len(targets)
+
+
+def make_steps(
+    loss: Callable[..., Tensor] | None,
+    step: Step | None,
+    measure: OwnMeasure | None,
+    metric: str,
+    higher_is_better: bool | None,
+) -> OwnSteps | UsualSteps:
+    """What was asked for, with the metric of batches that are to be looked at as ``ACCURACY``.
+
+    Raises:
+        ConfigError: the options do not go together, or the metric is unknown.
+    """
+    if step is not None and loss is not None:
+        raise ConfigError("loss: step gives the loss; leave out one of the two")
+    if measure is not None:
+        named = _named(metric, higher_is_better)
+        return UsualSteps(loss, named, measure) if step is None else OwnSteps(step, measure, named)
+    if higher_is_better is not None:
+        raise ConfigError("higher_is_better: goes with measure= alone; a metric that has a name states it itself")
+    if metric != "auto" and metric not in METRICS:
+        raise ConfigError(f"metric: {shown(metric)} is no metric; {nearest(str(metric), ['auto', *METRICS])}")
+    if step is None:
+        return UsualSteps(loss, ACCURACY if metric == "auto" else METRICS[metric])
+    if metric in ("auto", "loss"):
+        return OwnSteps(step, None, LOSS)
+    forward = UsualSteps(None, METRICS[metric])
+    return OwnSteps(step, forward.measured, METRICS[metric], forward)
+
+
+def _named(metric: str, higher_is_better: bool | None) -> Metric:
+    """The metric of a ``measure``: one that is known, or another by any name, which has to say its way."""
+    if metric in METRICS:
+        return METRICS[metric]
+    if higher_is_better is None:
+        raise ConfigError("higher_is_better: a measure needs higher_is_better=True or False, or metric='accuracy'")
+    name = "metric" if metric == "auto" else metric
+    if not str(name).isidentifier():
+        raise ConfigError(f"metric: {shown(metric)} must be a name of letters, digits and _")
+    return Metric(name, name, higher_is_better=higher_is_better)
+
+
+def number_of(value: Any) -> float:
+    """A sum or a number that a measure gave, which may be a tensor."""
+    return float(torch.as_tensor(value).double())

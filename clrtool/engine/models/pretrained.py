@@ -1,0 +1,118 @@
+"""A model's weights: read from a file, those that are drawn anew, and the parts that do not train."""
+
+from __future__ import annotations
+
+import pickle  # nosec B403 # only its error class, which torch.load raises
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from clrtool.config.schema import ModelConfig
+from clrtool.engine.data.tensors import is_finite
+from clrtool.errors import ConfigError, MachineError
+from clrtool.words import count, nearest
+
+Weights = Mapping[str, Tensor]
+
+
+def with_weights(make_model: Callable[[], nn.Module], config: ModelConfig) -> Callable[[], nn.Module]:
+    """The recipe of a model whose weights come from a file and whose frozen parts do not train."""
+    weights = None if config.weights is None else read_weights(Path(config.weights))
+
+    def make() -> nn.Module:
+        model = make_model()
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"model: must be a torch.nn.Module, the factory returned {type(model).__name__}")
+        if weights is not None:
+            load(model, weights, config.fresh, str(config.weights))
+        for pattern in config.freeze:
+            freeze(model, pattern)
+        return model
+
+    if config.fresh and weights is None:
+        raise ConfigError("model.fresh names what model.weights should not fill, and there are no model.weights")
+    return make
+
+
+def read_weights(path: Path) -> Weights:
+    """A state dict from ``.safetensors``, or from a file of torch without running what it may hold."""
+    if not path.exists():
+        raise MachineError(f"model.weights: {path} does not exist (relative to {Path.cwd()})")
+    if not path.is_file():
+        raise ConfigError(f"model.weights: {path} is no file; give a .safetensors or .pt file")
+    try:
+        found = _from_safetensors(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except ModuleNotFoundError as error:
+        raise MachineError("model.weights: reading .safetensors needs: pip install safetensors") from error
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise ConfigError(
+            f"model.weights: {path} holds no weights that can be read without running code "
+            f"({type(error).__name__}); save model.state_dict()"
+        ) from error
+    except Exception as error:
+        # safetensors has an error class of its own
+        raise ConfigError(f"model.weights: {path} cannot be read: {error}") from error
+    for name in ("state_dict", "model_state_dict", "model"):
+        found = found.get(name, found) if isinstance(found, Mapping) else found
+    if not isinstance(found, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
+    ):
+        raise ConfigError(f"model.weights: {path} must hold a state dict of tensors by name")
+    if broken := [name for name, tensor in found.items() if not is_finite(tensor)]:
+        raise ConfigError(f"model.weights: {path} holds NaN or infinite values in {broken[0]}")
+    return {name.removeprefix("module.").removeprefix("_orig_mod."): tensor for name, tensor in found.items()}
+
+
+def _from_safetensors(path: Path) -> Weights:
+    from safetensors.torch import load_file
+
+    tensors: Weights = load_file(path)
+    return tensors
+
+
+def load(model: nn.Module, weights: Weights, fresh: Iterable[str], source: str) -> None:
+    """Copy weights into a model, all but the ``fresh``. Raises ConfigError for a name or a shape that does not fit."""
+    own = model.state_dict()
+    anew = {name for pattern in fresh for name in matching(pattern, own, "model.fresh")}
+    wanted = {name: tensor for name, tensor in own.items() if name not in anew}
+    faults = [f"has no {name}" for name in wanted if name not in weights]
+    faults += [f"has {name}, which the model lacks" for name in weights if name not in own]
+    faults += [
+        f"has {name} as {tuple(weights[name].shape)}, the model as {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if faults:
+        more = f", and {count(len(faults) - 3, 'more fault')}" if len(faults) > 3 else ""
+        raise ConfigError(
+            f"model.weights: {source} {'; '.join(faults[:3])}{more}. What should be drawn anew goes into model.fresh"
+        )
+    model.load_state_dict({name: weights[name] for name in wanted}, strict=False)
+
+
+def freeze(model: nn.Module, pattern: str) -> None:
+    """Take the parameters of a name pattern out of training."""
+    parameters = dict(model.named_parameters())
+    for name in matching(pattern, parameters, "model.freeze"):
+        parameters[name].requires_grad = False
+
+
+def keep_frozen_statistics(model: nn.Module) -> None:
+    """Put batch norms whose own parameters are all frozen into evaluation mode: frozen is what does not change."""
+    for module in model.modules():
+        parameters = list(module.parameters(recurse=False))
+        has_statistics = isinstance(getattr(module, "running_mean", None), Tensor)
+        if has_statistics and parameters and not any(each.requires_grad for each in parameters):
+            module.eval()
+
+
+def matching(pattern: str, names: Iterable[str], field: str) -> list[str]:
+    """The names that a shell pattern fits. Raises ConfigError if there is none."""
+    names = list(names)
+    found = [name for name in names if fnmatchcase(name, pattern)]
+    if not found:
+        raise ConfigError(f"{field}: no parameter of the model fits {pattern!r}; {nearest(pattern, names)}")
+    return found

@@ -1,0 +1,148 @@
+"""A comparison: the same problem trained under several plans, as long and from the same weights and batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from clrtool.core.results.comparison import Candidate, Training
+from clrtool.core.reading.curve import Point
+from clrtool.core.planning.plan import Plan
+from clrtool.engine.training.trainer import Learner
+from clrtool.engine.training.scheduler import check_has_momentum
+from clrtool.engine.training.workload import Problem
+from clrtool.engine.resume.journal import Stages
+from clrtool.engine.training.ensemble import Team, make_teams
+from clrtool.errors import as_config_error
+
+OnPoint = Callable[[str, int, Point], object]
+# Evaluations of a training, spread evenly over it, the last at its end. 20 is a multiple of 4 and 5: with as many
+# cycles there is an evaluation at the end of each.
+EVALUATIONS = 20
+
+
+def _in_silence(name: str, seed: int, point: Point) -> None:
+    """The way to follow a comparison that nobody watches."""
+
+
+def compare(
+    problem: Problem,
+    plans: Mapping[str, Plan],
+    iterations: int,
+    seeds: Sequence[int],
+    on_point: OnPoint = _in_silence,
+    stages: Stages | None = None,
+) -> tuple[Candidate, ...]:
+    """Train a problem for ``iterations`` under each plan, once for each seed.
+
+    The learning rate of iteration t is ``plan.lr(t)``: what a plan holds after its end, where it ends sooner. A plan
+    that moves the momentum sets it too. A training whose loss is not finite ends there, and is a result.
+
+    Args:
+        plans: by name.
+        on_point: called with (name, seed, point) as soon as a point is measured, or was known to be.
+        stages: where the trainings are kept, so that an interrupted comparison goes on.
+
+    Raises:
+        ConfigError: a plan moves the momentum, and the optimizer has none.
+        MachineError: the device is out of memory, or the disk is full.
+        Interrupted: a signal asked to stop, and everything is saved.
+    """
+    stages = stages or Stages()
+    stops = np.unique(np.linspace(0, iterations, EVALUATIONS + 1).round().astype(int))[1:].tolist()
+    with problem.on_device():
+        check_momentum(problem, plans.values())
+        runs = _Runs(problem, stops, stages, on_point)
+        return tuple(runs.candidate(name, plan, seeds) for name, plan in plans.items())
+
+
+def check_momentum(problem: Problem, plans: Iterable[Plan]) -> None:
+    """Raise ConfigError if a plan moves the momentum and the optimizer has none."""
+    if not any(plan.schedule.cycles_momentum for plan in plans):
+        return
+    optimizer = problem.make_optimizer(problem.make_model())
+    with as_config_error("optimizer: "):
+        for group in optimizer.param_groups:
+            check_has_momentum(optimizer, group)
+
+
+class _Runs:
+    """The trainings of a comparison, those that were finished before without training.
+
+    Args:
+        stops: iterations after which each is evaluated.
+    """
+
+    def __init__(self, problem: Problem, stops: Sequence[int], stages: Stages, on_point: OnPoint) -> None:
+        self._problem, self._stops, self._stages, self._on_point = problem, stops, stages, on_point
+        self._spent = 0.0  # seconds of the trainings that are finished
+
+    def candidate(self, name: str, plan: Plan, seeds: Sequence[int]) -> Candidate:
+        """All seeds of a plan: as one team where their step can be captured, else one after the other."""
+        iterations = np.arange(self._stops[-1])
+        lrs, momenta = plan.lr(iterations).tolist(), plan.momentum(iterations)
+        done: dict[int, Training] = {}
+        running = self._stages.running
+        engine = None if running is None else str(running["engine"])
+        for seed in seeds:
+            if (known := self._stages.result(_key(name, seed))) is not None:
+                engine, points, seconds = known
+                done[seed] = self._training(seed, [Point(*point) for point in points], seconds)
+                self._tell(name, seed, done[seed].points)
+        todo = [seed for seed in seeds if seed not in done]
+        for team in make_teams(self._problem, lrs, todo, engine, () if momenta is None else momenta.tolist()):
+            engine = team.engine
+            finished, seconds = self._train(name, team, lrs)
+            self._stages.finish(
+                *((_key(name, seed), (engine, [*map(tuple, points)], seconds)) for seed, points in finished.items())
+            )
+            done |= {seed: self._training(seed, points, seconds) for seed, points in finished.items()}
+        return Candidate(name, plan, tuple(done[seed] for seed in seeds), str(engine))
+
+    def _training(self, seed: int, points: Sequence[Point], seconds: float) -> Training:
+        self._spent += seconds
+        return Training(seed, tuple(points), None if self._problem.deterministic else seconds)
+
+    def _train(self, name: str, team: Team, lrs: Sequence[float]) -> tuple[dict[int, list[Point]], float]:
+        """Train a team from evaluation to evaluation, each member until the end or until it breaks.
+
+        Returns:
+            The evaluations by seed, and the seconds that each member has a share of.
+        """
+        stage = self._stages.begin(f"{name}, seed {', '.join(str(member.seed) for member in team.members)}", team)
+        tracks = list(zip(team.members, stage.points, strict=True))
+        for member, points in tracks:
+            self._tell(name, member.seed, points)
+        for stop in self._stops:
+            if stop <= stage.start:
+                continue  # it was measured before
+            self._stages.advance(stage, stop)
+            for (member, points), losses in zip(tracks, stage.losses, strict=True):
+                if points and not math.isfinite(points[-1].train_loss):
+                    continue  # it broke before
+                with self._stages.timed("evaluation"):
+                    points.append(_measure(member, stage.start + len(losses), losses, lrs))
+                self._on_point(name, member.seed, points[-1])
+            stage.measured()
+            if all(stage.broken):
+                break
+        seconds = (self._stages.seconds["train"] - self._spent) / len(tracks)
+        return {member.seed: points for member, points in tracks}, seconds
+
+    def _tell(self, name: str, seed: int, points: Sequence[Point]) -> None:
+        for point in points:
+            self._on_point(name, seed, point)
+
+
+def _key(name: str, seed: int) -> str:
+    return f"{name}, seed {seed}"
+
+
+def _measure(learner: Learner, iteration: int, losses: Sequence[float], lrs: Sequence[float]) -> Point:
+    """Evaluate after ``iteration`` updates; the weights of a loss that is not finite are not, and tell nothing."""
+    finite = all(map(math.isfinite, losses))
+    heldout_loss, metric = learner.evaluate() if finite else (math.nan, math.nan)
+    epoch = iteration / learner.problem.iterations_per_epoch
+    return Point(iteration, epoch, lrs[iteration - 1], sum(losses) / len(losses), heldout_loss, metric)

@@ -1,0 +1,131 @@
+"""What a range test would take, from a few steps of a model that is thrown away."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import shutil
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clrtool.config.schema import RangeTestConfig
+from clrtool.core.results.estimate import Estimate
+from clrtool.core.planning.plan import Plan
+from clrtool.core.shard import Shard, owned
+from clrtool.core.results.verification import FIRST, SECOND
+from clrtool.engine.training.trainer import Learner
+from clrtool.engine.runtime.hardware import memory_use
+from clrtool.engine.training.workload import Problem
+from clrtool.engine.resume.journal import plain
+from clrtool.engine.rangetest.sweep import longest_sweep
+from clrtool.engine.rangetest.verify import trial_iterations
+
+# Steps that are timed: so many at once, at the most, and for how long. The first two begin slowly.
+AT_ONCE, MOST, SECONDS, WARM_UP = 5, 200, 1.0, 2
+# So small that no weight leaves its place, whatever the model.
+LR = 1e-9
+# Bytes of a number in a checkpoint, and numbers of an evaluation with what holds them together.
+NUMBER, POINT = 9, 7
+
+
+def estimate(
+    problem: Problem,
+    config: RangeTestConfig,
+    folder: Path,
+    plan: Plan | None = None,
+    shards: Sequence[Shard] = (),
+    jobs: int = 1,
+) -> Estimate:
+    """Take and time a few optimizer steps and one evaluation.
+
+    Args:
+        folder: of the run, whose disk has to hold its files; it need not be there.
+        plan: what the short runs of ``--verify`` would follow; None without them.
+        shards: whose seeds would be trained; of none, all.
+        jobs: processes that would share them.
+
+    Raises:
+        OutOfMemoryError: a batch does not fit.
+    """
+    size, (length, evaluations) = problem.sweep_size(config.sweep), longest_sweep(problem, config.sweep)
+    start_lr, end_lr = (None if lr == "auto" else lr for lr in (config.sweep.start_lr, config.sweep.end_lr))
+    trials = (0, 0) if plan is None else trial_iterations(problem, plan)
+    seeds = owned(shards, size.seeds)
+    # where a step can be captured, that of all seeds is
+    at_once = math.ceil(seeds / jobs) if problem.device.type == "cuda" else 1
+    found, saved = _tried(problem, config.seed)
+    return Estimate(
+        device=str(problem.device),
+        samples=problem.iterations_per_epoch * problem.batch_size,
+        heldout_samples=len(problem.heldout),
+        batch_size=problem.batch_size,
+        iterations_per_epoch=problem.iterations_per_epoch,
+        start_lr=start_lr,
+        end_lr=end_lr,
+        scout=size.scout if start_lr is None or end_lr is None else 0,
+        sweep=length,
+        seeds=seeds,
+        jobs=jobs,
+        evaluations=evaluations,
+        verify=FIRST * trials[0] + SECOND * trials[1],
+        verify_evaluations=0 if plan is None else FIRST + SECOND,
+        at_once=at_once,
+        checkpoint_bytes=at_once * saved + NUMBER * math.ceil(seeds / jobs) * (length + POINT * evaluations),
+        free_bytes=_free_bytes(folder),
+        warnings=problem.warnings,
+        **found,
+    )
+
+
+def _tried(problem: Problem, seed: int) -> tuple[dict[str, Any], int]:
+    """What is found out of a model by a few steps, as fields of :class:`Estimate`; and bytes of its state in a file."""
+    with problem.on_device():
+        learner = Learner(problem, seed)
+        timed, seconds = _step_seconds(learner)
+        begin = time.perf_counter()
+        learner.evaluate()
+        evaluation = time.perf_counter() - begin
+        saved = _saved_bytes(learner)
+    peak, memory = memory_use(problem.device)
+    parameters = list(learner.model.parameters())
+    found = {
+        "parameters": sum(each.numel() for each in parameters),
+        "trained": sum(each.numel() for each in parameters if each.requires_grad),
+        "iteration_seconds": seconds,
+        "evaluation_seconds": evaluation,
+        "timed": timed,
+        "peak_bytes": peak,
+        "memory_bytes": memory,
+    }
+    return found, saved
+
+
+def _step_seconds(learner: Learner) -> tuple[int, float]:
+    """Steps that were timed, and the time of one: the median over a few at once, after which a GPU was waited for."""
+    learner.train(0, [LR] * WARM_UP)
+    times: list[float] = []
+    while not times or (len(times) < MOST // AT_ONCE and sum(times) < SECONDS):
+        begin = time.perf_counter()
+        learner.train(WARM_UP + len(times) * AT_ONCE, [LR] * AT_ONCE)
+        times.append(time.perf_counter() - begin)
+    return len(times) * AT_ONCE, statistics.median(times) / AT_ONCE
+
+
+def _saved_bytes(learner: Learner) -> int:
+    """What weights, statistics and optimizer take in a file; none where they cannot be saved, as in a range test."""
+    content = io.BytesIO()
+    with contextlib.suppress(TypeError):
+        torch.save(plain(learner.state(), "state"), content)
+    return content.tell()
+
+
+def _free_bytes(folder: Path) -> int:
+    """Room on the disk of a folder that need not be there."""
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
+    return shutil.disk_usage(there).free

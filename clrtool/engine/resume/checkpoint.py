@@ -1,0 +1,99 @@
+"""Checkpoints on disk: two generations, each whole or not there, which are loaded without running code."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from clrtool.engine.runtime.hardware import peak_memory
+from clrtool.errors import MachineError
+from clrtool.files import read_bytes, write_whole
+
+GENERATIONS = 2
+# 'number-hash.pt': the newest is known by its number, and whether it is whole by its hash. No list of them can be torn.
+_NAME = re.compile(r"(\d{8})-([0-9a-f]{64})\.pt")
+_MOST_BYTES = 2**44
+
+
+class Found(NamedTuple):
+    """The values of the newest checkpoint that is whole, None if there is none, and those that are damaged."""
+
+    values: dict[str, Any] | None
+    damaged: tuple[Path, ...]
+
+
+class CheckpointFolder:
+    """A folder of checkpoints.
+
+    Args:
+        folder: made when the first is saved.
+
+    Raises:
+        MachineError: the folder is a link, which could lead anywhere, or no folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._damaged: tuple[Path, ...] = ()
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise MachineError(f"{folder}: is there already and is no plain folder")
+
+    def save(self, values: Mapping[str, Any]) -> None:
+        """Write one more generation, and remove the oldest. Raises MachineError if the disk is full."""
+        content = to_bytes(values)
+        files = self._files()
+        number = int(files[0].name[:8]) + 1 if files else 1
+        name = f"{number:08d}-{hashlib.sha256(content).hexdigest()}.pt"
+        write_whole(self.folder / name, content)
+        whole = [file for file in files if file not in self._damaged]
+        for old in whole[GENERATIONS - 1 :]:
+            with contextlib.suppress(OSError):
+                old.unlink()
+
+    def load(self) -> Found:
+        """The newest checkpoint whose hash is that of its content."""
+        self._damaged = ()
+        for file in self._files():
+            values = _values(file)
+            if values is not None:
+                return Found(values, self._damaged)
+            self._damaged += (file,)
+        return Found(None, self._damaged)
+
+    def _files(self) -> list[Path]:
+        """The checkpoints, newest first."""
+        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted((file for file in found if _NAME.fullmatch(file.name)), reverse=True)
+
+
+def to_bytes(values: Mapping[str, Any]) -> bytes:
+    """The content of a checkpoint."""
+    content = io.BytesIO()
+    torch.save(dict(values), content)
+    return content.getvalue()
+
+
+def from_bytes(content: bytes) -> Any:
+    """What :func:`to_bytes` was given, on the CPU; no code is run for it."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _values(file: Path) -> dict[str, Any] | None:
+    match = _NAME.fullmatch(file.name)
+    try:
+        content = read_bytes(file, _MOST_BYTES)
+        if match is None or hashlib.sha256(content).hexdigest() != match[2]:
+            return None
+        values = from_bytes(content)
+    except MemoryError as error:
+        raise MachineError(f"{file}: out of memory, {peak_memory()}") from error
+    except Exception:  # noqa: BLE001 (what a file of an unknown origin makes of the loader: it is damaged)
+        return None
+    return values if isinstance(values, dict) else None

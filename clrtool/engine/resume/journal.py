@@ -1,0 +1,307 @@
+"""Stages: the stretches of training of a range test, each of which can be interrupted anywhere and gone on with.
+
+A range test is a function of what it measures: which ends it sweeps, where a seed stops and whether one more follows
+is decided from measured numbers alone. So what has to be kept is small: the results of the stages that are finished,
+which are given back where they are asked for again, and the state of the one that runs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from clrtool.core.reading.curve import Point
+from clrtool.engine.runtime.distributed import ALONE, Ranks
+from clrtool.engine.training.ensemble import Team
+from clrtool.errors import ConfigError, Interrupted
+
+# Seconds between checkpoints, and the share of the time that they may take where they are large.
+EVERY, SHARE = 15.0, 0.05
+# The format of a checkpoint.
+FORMAT = 1
+
+
+class Store(Protocol):
+    """Where checkpoints go."""
+
+    def save(self, values: Mapping[str, Any]) -> None: ...
+
+
+class Requests(Protocol):
+    """What signals have asked for: to stop (the signal's number) after this iteration, or to save and go on."""
+
+    stop: int | None
+    save: bool
+
+
+@dataclass
+class NoRequests:
+    """What a program asks for that handles no signals."""
+
+    stop: int | None = None
+    save: bool = False
+
+
+@dataclass(frozen=True)
+class Others:
+    """What other processes have measured of the same test.
+
+    Args:
+        finished: results of stages, by their names.
+        seconds: what they took, by where; empty where they do not count.
+        warnings: what they have to say.
+        environment: where they ran; None if there are no others.
+        moved: what to say if anything is trained here, where it differs.
+        device: the only kind of device on which more may be trained; None for that of this process.
+    """
+
+    finished: Mapping[str, Any] = field(default_factory=dict)
+    seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    environment: Mapping[str, str | int] | None = None
+    moved: tuple[str, ...] = ()
+    device: str | None = None
+
+
+class Sharing:
+    """How the seeds of a test are shared out: here, not at all."""
+
+    def mine(self, seeds: Sequence[int]) -> Sequence[int]:
+        """Those of the seeds to be trained that are trained here."""
+        return seeds
+
+    def agree(self, scout: tuple[float, ...]) -> tuple[float, ...]:
+        """The range that all processes sweep, where this one found ``scout``."""
+        return scout
+
+
+class Stage:
+    """One stretch of training: a scout, the sweep of a team, a short run.
+
+    Args:
+        name: by which its result is known.
+        team: what is trained.
+        start: iteration from which ``losses`` count.
+        losses: training losses of each member since ``start``.
+        broken: for each member whether its last loss was not finite, with which its training ends.
+        points: evaluations of each member.
+    """
+
+    def __init__(self, name: str, team: Team) -> None:
+        self.name, self.team = name, team
+        self.start = 0
+        self.losses: list[list[float]] = [[] for _ in team.members]
+        self.broken = [False for _ in team.members]
+        self.points: list[list[Point]] = [[] for _ in team.members]
+
+    @property
+    def iteration(self) -> int:
+        """Updates that were taken."""
+        return self.start + max(map(len, self.losses))
+
+    def add(self, losses: list[list[float]]) -> None:
+        """Losses that came after those that are there."""
+        for member, new in enumerate(losses):
+            if not self.broken[member]:
+                self.losses[member] += new
+                self.broken[member] = bool(new) and not math.isfinite(new[-1])
+
+    def measured(self) -> None:
+        """Count the losses from here on."""
+        self.start, self.losses = self.iteration, [[] for _ in self.losses]
+
+    def state(self) -> dict[str, Any]:
+        """All that it takes to go on, in plain types and tensors. Raises TypeError if it holds anything else."""
+        engine, seeds = self.team.engine, [member.seed for member in self.team.members]
+        points = [[tuple(point) for point in mine] for mine in self.points]
+        values = {"name": self.name, "engine": engine, "seeds": seeds, "start": self.start, "broken": self.broken}
+        made: dict[str, Any] = plain(
+            values | {"losses": self.losses, "points": points, "team": self.team.state()}, "state"
+        )
+        return made
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state, by exactly the numbers of a training that was never interrupted."""
+        if state["seeds"] != [member.seed for member in self.team.members]:
+            raise ValueError(f"it trained seeds {state['seeds']} together, and here they do not")
+        self.team.restore(state["team"])
+        self.start, self.broken = state["start"], list(state["broken"])
+        self.losses = [list(mine) for mine in state["losses"]]
+        self.points = [[Point(*point) for point in mine] for mine in state["points"]]
+
+
+class Stages:
+    """The stages of a range test: those that are finished, and the one that runs.
+
+    Args:
+        store: where they are saved; None to keep them for as long as the process lives.
+        requests: what signals ask for.
+        every: seconds between two checkpoints, at the least.
+        about: what a checkpoint belongs to, saved with it.
+        saved: the values of a checkpoint to go on from.
+        ranks: the processes that have to agree on when to save and to stop.
+        others: what other processes have measured.
+        sharing: which seeds are trained here.
+    """
+
+    def __init__(
+        self,
+        store: Store | None = None,
+        requests: Requests | None = None,
+        every: float = EVERY,
+        about: Mapping[str, Any] | None = None,
+        saved: Mapping[str, Any] | None = None,
+        ranks: Ranks = ALONE,
+        others: Others | None = None,
+        sharing: Sharing | None = None,
+    ) -> None:
+        self._ranks = ranks
+        self._store, self._requests = store, requests or NoRequests()
+        self._every, self._about = every, plain(about or {}, "about")
+        saved, self._others, self._sharing = saved or {}, others or Others(), sharing or Sharing()
+        self._finished: dict[str, Any] = {**self._others.finished, **saved.get("finished", {})}
+        self.running: Mapping[str, Any] | None = saved.get("running")
+        self.seconds: dict[str, float] = dict(saved.get("seconds", {"train": 0.0, "evaluation": 0.0}))
+        self._elsewhere = {**saved.get("elsewhere", {}), **self._others.seconds}
+        self.warnings: tuple[str, ...] = tuple(dict.fromkeys((*saved.get("warnings", ()), *self._others.warnings)))
+        self._due = time.monotonic() + every
+
+    @property
+    def environment(self) -> dict[str, str | int]:
+        """Where the test runs, or ran."""
+        return dict(self._about["environment"])
+
+    @property
+    def all_seconds(self) -> dict[str, float]:
+        """Seconds of this process and of those elsewhere."""
+        return {
+            name: here + sum(each[name] for each in self._elsewhere.values()) for name, here in self.seconds.items()
+        }
+
+    def share(self, seeds: Sequence[int]) -> Sequence[int]:
+        """Those of the seeds to be trained that are trained here.
+
+        Raises:
+            ConfigError: the others were trained on another kind of device.
+        """
+        mine, others = self._sharing.mine(seeds), self._others
+        if mine and others.device is not None:
+            raise ConfigError(
+                f"seed {mine[0]} is to be trained on {others.device}, as the others were: go on where there is one"
+            )
+        if mine:
+            self.warnings = tuple(dict.fromkeys((*self.warnings, *others.moved)))
+        return mine
+
+    def agree(self, scout: tuple[float, ...]) -> tuple[float, ...]:
+        """The range that all processes sweep, where this one found ``scout``."""
+        return self._sharing.agree(scout)
+
+    def result(self, name: str) -> Any:
+        """The result of a stage that is finished, None of any other."""
+        return self._finished.get(name)
+
+    def finish(self, *results: tuple[str, Any]) -> None:
+        """Keep the results of what has just ended, in plain types; nothing of it is ever trained again."""
+        self._finished |= {name: plain(result, name) for name, result in results}
+        self.running = None
+        self._save(None)
+
+    def begin(self, name: str, team: Team) -> Stage:
+        """A stage at its beginning, or where it was interrupted.
+
+        Raises:
+            ConfigError: the checkpoint does not fit the team.
+        """
+        stage, running = Stage(name, team), self.running
+        if running is not None and running["name"] == name:
+            try:
+                stage.restore(running)
+            except torch.OutOfMemoryError:
+                raise
+            except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                raise ConfigError(
+                    f"the checkpoint of this run does not fit what its config builds now, for code or libraries have "
+                    f"changed: --fresh runs it anew ({type(error).__name__}: {error})"
+                ) from error
+        self.running = None
+        return stage
+
+    def advance(self, stage: Stage, stop: int) -> None:
+        """Train a stage up to an iteration, or until every member is broken; save it on the way where that is due.
+
+        Raises:
+            Interrupted: a signal asked to stop, and everything is saved.
+        """
+        self.keep(stage)
+        while stage.iteration < stop and not all(stage.broken):
+            with self.timed("train"):
+                stage.add(stage.team.train(stage.iteration, stop, self._is_due))
+            self.keep(stage)
+
+    def keep(self, stage: Stage) -> None:
+        """Save a stage if it is due or asked for. Raises Interrupted where a signal asked to stop."""
+        if not self._is_due():
+            return
+        self._requests.save = False
+        self._save(stage)
+        if (stop := self._ranks.highest(self._requests.stop)) is not None:
+            raise Interrupted(stop)
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Add wall-clock time; training and evaluation both end with a transfer, so CUDA's work is in it."""
+        begin = time.perf_counter()
+        yield
+        self.seconds[what] += time.perf_counter() - begin
+
+    def _is_due(self) -> bool:
+        wanted = self._requests.stop is not None or self._requests.save
+        return self._ranks.any(wanted or (self._store is not None and time.monotonic() >= self._due))
+
+    def _save(self, stage: Stage | None) -> None:
+        if self._store is None:
+            return
+        begin = time.monotonic()
+        self._store.save(
+            self._about
+            | {
+                "format": FORMAT,
+                "finished": self._finished,
+                "running": None if stage is None else self._state(stage),
+                "seconds": self.seconds,
+                "elsewhere": self._elsewhere,
+                "warnings": self.warnings,
+            }
+        )
+        end = time.monotonic()
+        self._due = end + max(self._every, (end - begin) / SHARE)
+
+    def _state(self, stage: Stage) -> Mapping[str, Any] | None:
+        """The state of a stage; None of one that cannot be saved, which then begins anew when it is interrupted."""
+        try:
+            return stage.state()
+        except TypeError as error:
+            self.warnings = tuple(dict.fromkeys((*self.warnings, f"An interrupted seed begins anew: {error}.")))
+            return None
+
+
+def plain(value: Any, place: str) -> Any:
+    """The value in types that a checkpoint can hold. Raises TypeError, with its place, for any other."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, Mapping):
+        return {plain(key, place): plain(each, f"{place}.{key}") for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        items = [plain(each, f"{place}[{index}]") for index, each in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    raise TypeError(f"{place} is of type {type(value).__name__}, which no checkpoint holds")

@@ -1,0 +1,137 @@
+"""Going on with a test that was interrupted: from its checkpoint to its stages, if they are of the same test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clrtool.engine.resume.checkpoint import CheckpointFolder
+from clrtool.engine.training.workload import Problem, environment
+from clrtool.engine.resume.journal import FORMAT, Others, Requests, Sharing, Stages
+from clrtool.errors import ConfigError
+from clrtool.words import count
+
+_WAYS_OUT = "go on as it was begun, run it anew with --fresh, or give another folder with -o"
+
+
+def open_stages(
+    folder: CheckpointFolder,
+    problem: Problem,
+    config_sha256: str,
+    requests: Requests,
+    every: float,
+    what: str = "another config",
+    others: Others | None = None,
+    sharing: Sharing | None = None,
+) -> tuple[Stages, str]:
+    """The stages of a range test, those of the checkpoint if the folder holds one; and what to say of that.
+
+    Args:
+        requests: what signals ask for.
+        every: seconds between two checkpoints.
+        what: another hash stands for, in words.
+        others, sharing: what other processes have measured, and which seeds are trained here.
+
+    Raises:
+        ConfigError: the checkpoint is of another run than this one would be.
+    """
+    about = about_test(problem, config_sha256)
+    if others is not None and others.environment is not None:  # what was measured, and nothing here may be
+        about |= {"environment": dict(others.environment), "device": others.device or about["device"]}
+    values, damaged = folder.load()
+    said = [f"{file.name[:8]} is damaged" for file in damaged]
+    if values is None:
+        said += ["starting over"] if damaged else []
+    else:
+        _check(values, about, folder.folder.parent, what)
+        values["warnings"] = (
+            *values["warnings"],
+            *moved(values["environment"], about["environment"], "Interrupted and resumed"),
+        )
+        said += [_resumed(values)]
+    text = f"{folder.folder}: {'; '.join(said)}" if said else ""
+    saved, ranks = problem.ranks.from_first(values), problem.ranks
+    return Stages(folder, requests, every, about, saved, ranks=ranks, others=others, sharing=sharing), text
+
+
+def about_test(problem: Problem, config_sha256: str) -> dict[str, Any]:
+    """What a checkpoint belongs to, and where it was made."""
+    return {
+        "format": FORMAT,
+        "config_sha256": config_sha256,
+        "data_sha256": problem.data_sha256,
+        "sources": dict(problem.sources),
+        "deterministic": problem.deterministic,
+        "device": problem.device.type,
+        "micro_batches": problem.training.micro_batches,
+        "environment": environment(problem.device) | problem.ranks.facts,
+        **({"ranks": problem.ranks.world, "ranks_matter": problem.ranks.matters} if problem.ranks.world > 1 else {}),
+    }
+
+
+class _NoStore:
+    """Where every rank but the first puts its checkpoints: the first saves what all of them depend on."""
+
+    def save(self, values: Mapping[str, Any]) -> None: ...
+
+
+def follow_stages(problem: Problem, requests: Requests) -> Stages:
+    """The stages of a range test on every rank but the first, as that has found them."""
+    return Stages(_NoStore(), requests, math.inf, saved=problem.ranks.from_first(None), ranks=problem.ranks)
+
+
+def saved_parts(folder: CheckpointFolder) -> int | None:
+    """The micro-batches that an interrupted test had come to where memory was short; None if there is no checkpoint."""
+    values = folder.load().values
+    return None if values is None else int(values.get("micro_batches", 1))
+
+
+def _check(saved: Mapping[str, Any], about: Mapping[str, Any], run: Path, what: str) -> None:
+    """Raise ConfigError if a checkpoint is of another run."""
+    for difference in differences(saved, about, what).values():
+        raise ConfigError(f"{run} {difference}: {_WAYS_OUT}")
+
+
+def differences(saved: Mapping[str, Any], about: Mapping[str, Any], what: str = "another config") -> dict[str, str]:
+    """What makes a checkpoint one of another test, of all that ``about`` names, each as the end of a sentence."""
+    switch = "without" if about.get("deterministic") else "with"
+    told = {
+        "format": "holds a checkpoint of another version of clrtool",
+        "config_sha256": f"was begun with {what}",
+        "data_sha256": "was begun on other data than there is now",
+        "sources": f"was begun with other code or weights than there are now ({_others(saved, about)})",
+        "deterministic": f"was begun {switch} --deterministic",
+        "device": f"was begun on {saved.get('device')}, and this is {about.get('device')}",
+    }
+    found = {name: text for name, text in told.items() if name in about and saved.get(name) != about[name]}
+    before, ranks = saved.get("ranks", 1), about.get("ranks", 1)
+    if before != ranks and (saved.get("ranks_matter") or about.get("ranks_matter")):
+        found["ranks"] = (
+            f"was begun with {count(before, 'rank')}, and there {'are' if ranks > 1 else 'is'} {ranks} now: "
+            "batch norm, or what the model draws at random, makes that another test"
+        )
+    return found
+
+
+def _others(saved: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    """The names of the sources that have changed."""
+    before, now = saved.get("sources") or {}, about.get("sources") or {}
+    return ", ".join(name for name in sorted({*before, *now}) if before.get(name) != now.get(name))
+
+
+def moved(before: Mapping[str, Any], now: Mapping[str, Any], what: str) -> list[str]:
+    """What to say of a test of which something happened in another environment."""
+    before, now = ({"ranks": 1, **each} for each in (before, now))
+    changed = [f"{name} was {before.get(name)} and is {now[name]}" for name in now if before.get(name) != now[name]]
+    text = f"{what} where {'; '.join(changed)}: equal up to rounding, and --fresh measures it anew."
+    return [text] if changed else []
+
+
+def _resumed(values: Mapping[str, Any]) -> str:
+    running, finished = values["running"], count(len(values["finished"]), "stage")
+    if not running:
+        return f"resumed with {finished} finished"
+    name, iteration = running["name"].partition(" from ")[0], running["start"] + max(map(len, running["losses"]))
+    return f"resumed with {finished} finished; {name} goes on after iteration {iteration:,}"

@@ -1,0 +1,212 @@
+"""Shards: which seeds a process trains, the range that all of them sweep, and the union of what they measured."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clrtool.core.shard import Shard, have
+from clrtool.engine.resume.checkpoint import CheckpointFolder
+from clrtool.engine.resume.open import differences, moved
+from clrtool.engine.resume.journal import Others, Sharing
+from clrtool.errors import ConfigError
+from clrtool.files import read_text, write_whole
+
+# What every process has to have in common with the others; the device and where they run are asked for apart.
+COMMON = ("format", "config_sha256", "data_sha256", "sources", "deterministic", "micro_batches")
+
+
+class Part(Sharing):
+    """The seeds of a shard, or of a shard of a shard.
+
+    Args:
+        first: the first seed of the test.
+        agreed: the file in which the first scout that is finished becomes that of all.
+    """
+
+    def __init__(self, shards: Sequence[Shard], first: int, agreed: AgreedScout) -> None:
+        self._shards, self._first, self._agreed = shards, first, agreed
+
+    def mine(self, seeds: Sequence[int]) -> Sequence[int]:
+        return [seed for seed in seeds if have(self._shards, seed - self._first)]
+
+    def agree(self, scout: tuple[float, ...]) -> tuple[float, ...]:
+        return self._agreed.put(scout)
+
+
+class Collector(Sharing):
+    """Whoever reads the results of others as one; ``collect`` says which of the seeds that lack are trained here."""
+
+    def __init__(self, collect: Callable[[Sequence[int]], Sequence[int]]) -> None:
+        self._collect = collect
+
+    def mine(self, seeds: Sequence[int]) -> Sequence[int]:
+        return self._collect(seeds) if seeds else seeds
+
+
+class AgreedScout:
+    """The scout of all processes: two of them may find other ranges, if the last digits of their numbers differ.
+
+    The file is linked to its name when it is whole, so that the first one that comes wins, without a lock.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        same = json.dumps([about["device"], *(about[name] for name in COMMON if name in about)], sort_keys=True)
+        self._file = folder / f"scout-{hashlib.sha256(same.encode()).hexdigest()[:16]}.json"
+
+    def get(self) -> tuple[float, ...] | None:
+        """What was agreed on, None if nothing was."""
+        try:
+            start_lr, end_lr, iterations = json.loads(read_text(self._file))
+            return float(start_lr), float(end_lr), int(iterations)
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def put(self, scout: tuple[float, ...]) -> tuple[float, ...]:
+        """Propose a scout, and get that of the first who did."""
+        mine = self._file.with_suffix(f".{os.getpid()}")
+        write_whole(mine, json.dumps(scout))
+        try:
+            # another was faster; or the disk has no links, and merging sees a difference
+            with contextlib.suppress(OSError):
+                os.link(mine, self._file)
+        finally:
+            mine.unlink()
+        return self.get() or scout
+
+
+@dataclass(frozen=True)
+class FoundShard:
+    """A shard that is finished.
+
+    Args:
+        command: the words that measure a shard of its test, but for which.
+        config_folder: where its config lay, beside which factories may stand.
+    """
+
+    folder: Path
+    shard: Shard
+    command: tuple[str, ...]
+    config_folder: str
+    deterministic: bool
+
+
+def find_shards(folders: Sequence[Path]) -> list[FoundShard]:
+    """The shards in these folders. Raises ConfigError if one is none, or not finished, or of another number of them."""
+    found: list[FoundShard] = []
+    for folder in folders:
+        values = CheckpointFolder(folder / "checkpoint").load().values
+        if values is None:
+            raise ConfigError(f"{folder}: is no shard of a range test; clrtool rangetest --seed-shard K/N makes one")
+        share = values["finished"].get("share")
+        if share is None:
+            raise ConfigError(f"{folder}: is not finished; the command that began it goes on with it")
+        shard = Shard.parse(share["shard"])
+        found.append(FoundShard(folder, shard, tuple(share["command"]), share["folder"], values["deterministic"]))
+        if shard.of != found[0].shard.of:
+            raise ConfigError(
+                f"{folder} is shard {shard}, and {found[0].folder} is {found[0].shard}: shards of one test"
+            )
+    return found
+
+
+def known_to(folders: Sequence[Path], about: Mapping[str, Any], agreed: AgreedScout) -> Others:
+    """What a shard can know of the others: results that fit it, which take no time of its own."""
+    finished: dict[str, Any] = {}
+    for _, values in _checkpoints(folders):
+        if all(values.get(name) == value for name, value in about.items()):
+            finished = results(values) | finished
+    if (scout := agreed.get()) is not None:
+        finished["scout"] = scout
+    return Others(finished)
+
+
+def union(folders: Sequence[Path], about: Mapping[str, Any]) -> Others:
+    """All that was measured in the folders.
+
+    Raises:
+        ConfigError: they are of different tests, or of another one than ``about`` is.
+    """
+    found = list(_checkpoints(folders))
+    if not found:
+        return Others()
+    (place, first), finished, seconds, warnings = found[0], dict[str, Any](), {}, list[str]()
+    for folder, values in found:
+        _check(folder, values, {name: about[name] for name in COMMON}, "this test")
+        _check(folder, values, {"device": first["device"]}, str(place))
+        mine = results(values)
+        if "scout" in mine and finished.setdefault("scout", mine["scout"]) != mine["scout"]:
+            raise ConfigError(
+                f"{place} and {folder} swept different ranges, for their scouts differ: give both sweep.start_lr and "
+                "sweep.end_lr, or keep the folders of all shards in one place while they run"
+            )
+        finished = mine | finished
+        taken = [values["seconds"], *values.get("elsewhere", {}).values()]
+        seconds[folder.name] = {name: sum(each[name] for each in taken) for name in values["seconds"]}
+        warnings += [*values["warnings"], *moved(first["environment"], values["environment"], _elsewhere(folder))]
+    return Others(
+        finished, seconds, tuple(dict.fromkeys(warnings)), first["environment"],
+        tuple(moved(first["environment"], about["environment"], "The last seeds were measured")),
+        first["device"] if first["device"] != about["device"] else None,
+    )  # fmt: skip
+
+
+def _elsewhere(folder: Path) -> str:
+    return f"The seeds of {folder.name} were measured"
+
+
+def _check(folder: Path, values: Mapping[str, Any], wanted: Mapping[str, Any], other: str) -> None:
+    """Raise ConfigError if a shard is of another test."""
+    for told in differences(values, wanted).values():
+        raise ConfigError(f"{folder} does not belong to {other}: it {told}")
+    if "micro_batches" in wanted and values.get("micro_batches") != wanted["micro_batches"]:
+        most = max(values.get("micro_batches", 1), wanted["micro_batches"])
+        raise ConfigError(
+            f"{folder} took its batches in other parts than {other}: training.micro_batches={most} for all"
+        )
+
+
+def _checkpoints(folders: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for folder in folders:
+        values = CheckpointFolder(folder / "checkpoint").load().values
+        if values is not None:
+            yield folder, values
+
+
+def results(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The results of a checkpoint that are the same wherever they are measured."""
+    return {name: result for name, result in values["finished"].items() if name == "scout" or name.startswith("seed ")}
+
+
+def device_of(name: str, number: int) -> str:
+    """The device of a job, counted from 1: the GPUs in turn, where none is named."""
+    gpus = torch.cuda.device_count() if name in ("auto", "cuda") else 0
+    return f"cuda:{(number - 1) % gpus}" if gpus else name
+
+
+def usual_threads() -> int:
+    """The threads that torch computes with by itself."""
+    return torch.get_num_threads()
+
+
+@contextmanager
+def computing_with(threads: int | None) -> Iterator[None]:
+    """Let torch compute with so many threads; None for as many as it takes by itself."""
+    if threads is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,339 @@
+"""Ranks: the processes of one range test, each of which trains on its part of every batch.
+
+What a test decides it decides from numbers that were summed over all ranks, so all decide alike; what comes from
+outside, a signal or the clock, is asked of all of them. Only tensors go over the network: nothing that is read from
+it is run.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import io
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from clrtool.engine.runtime.rng import seed_everything
+from clrtool.errors import MachineError
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
+# Seconds without a word after which a rank is taken to hang. One may read data for long, but not like this.
+STALLED = 600.0
+# Seconds between two looks for what another rank has left in the store.
+LOOK = 0.02
+# Keys of the store.
+BEGIN, END, FAILED = "begin", "end", "failed"
+LOST = (
+    "a rank was lost: it was killed, or hangs, or cannot be reached; what torchrun says of it comes below. The same "
+    "command goes on from the checkpoint, which torchrun --max-restarts 1 does by itself"
+)
+
+
+class Ranks:
+    """All ranks of a test that runs in one process: that process. What it has is what all have.
+
+    Args:
+        rank: of this process, from 0.
+        world: how many there are.
+        matters: whether another number of ranks makes another test, and not the same one up to rounding.
+    """
+
+    rank: int = 0
+    world: int = 1
+    matters: bool = False
+
+    @property
+    def facts(self) -> dict[str, str | int]:
+        """What a result depends on, for its record."""
+        return {}
+
+    @property
+    def engine(self) -> str:
+        """How the steps are run, for the record."""
+        return "eager"
+
+    def share(self, size: int) -> range:
+        """This rank's part of so many places."""
+        return range(self.rank * size // self.world, (self.rank + 1) * size // self.world)
+
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        """The model as it is trained, with gradients that are the means over all ranks."""
+        return model
+
+    def seed_apart(self, seed: int) -> None:
+        """Let every rank but the first draw numbers of its own from here on: dropout, say."""
+
+    def sum(self, values: Tensor) -> Tensor:
+        return values
+
+    def mean(self, values: Tensor) -> Tensor:
+        return values
+
+    def any(self, flag: bool) -> bool:
+        return flag
+
+    def highest(self, number: int | None) -> int | None:
+        return number
+
+    def level(self, model: nn.Module) -> None:
+        """Give every rank the buffers of the first: the averages of batch norm, for an evaluation."""
+
+    def gathered(self, state: Mapping[str, Any]) -> Any:
+        """The states of all ranks, for a checkpoint."""
+        return state
+
+    def own(self, states: Any) -> Any:
+        """The state of this rank in :meth:`gathered`; None if there were fewer ranks."""
+        states = states if isinstance(states, list) else [states]
+        return states[self.rank] if self.rank < len(states) else None
+
+    def from_first(self, values: Any) -> Any:
+        """The values that the first rank has."""
+        return values
+
+    def differing(self, hashes: Mapping[str, str]) -> list[str]:  # noqa: ARG002
+        """The names of hashes that are not the same on all ranks."""
+        return []
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Let one rank of each machine do first what the others then find done."""
+        yield
+
+
+ALONE = Ranks()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Group(Ranks):
+    """Several processes.
+
+    Args:
+        local_rank: of this process on its machine.
+        store: what the processes leave for each other, on the first machine.
+        batch_norm: what it sees; empty if there is none.
+        finds_unused: whether each step looks for parameters that were not used in it.
+    """
+
+    rank: int
+    world: int
+    local_rank: int
+    store: Store
+    matters: bool = True
+    batch_norm: str = ""
+    finds_unused: bool = False
+
+    @property
+    def facts(self) -> dict[str, str | int]:
+        return {"ranks": self.world} | ({"batch_norm": self.batch_norm} if self.batch_norm else {})
+
+    @property
+    def engine(self) -> str:
+        return f"eager, {self.world} ranks" + (f", batch norm sees {self.batch_norm}" if self.batch_norm else "")
+
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        with _no_rank_lost():
+            return nn.parallel.DistributedDataParallel(model, find_unused_parameters=self.finds_unused)
+
+    def seed_apart(self, seed: int) -> None:
+        if self.rank:
+            seed_everything(int(np.random.SeedSequence([seed, self.rank]).generate_state(1)[0]))
+
+    def sum(self, values: Tensor) -> Tensor:
+        return self._reduced(values, dist.ReduceOp.SUM)
+
+    def mean(self, values: Tensor) -> Tensor:
+        # in float64 the order, which depends on how many values there are, does not matter
+        return self.sum(values.to(torch.float64, copy=True)) / self.world
+
+    def any(self, flag: bool) -> bool:
+        return bool(self._reduced(torch.tensor(int(flag)), dist.ReduceOp.MAX))
+
+    def highest(self, number: int | None) -> int | None:
+        found = int(self._reduced(torch.tensor(-1 if number is None else number), dist.ReduceOp.MAX))
+        return None if found < 0 else found
+
+    def level(self, model: nn.Module) -> None:
+        with _no_rank_lost():
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
+    def gathered(self, state: Mapping[str, Any]) -> Any:
+        mine = _to_bytes(state)
+        size = self.highest(len(mine)) or 0
+        padded = torch.zeros(size, dtype=torch.uint8)
+        padded[: len(mine)] = mine
+        parts = [torch.empty_like(padded) for _ in range(self.world)]
+        with _no_rank_lost():
+            dist.all_gather(parts, padded)
+        return [_from_bytes(part) for part in parts]
+
+    def from_first(self, values: Any) -> Any:
+        content = _to_bytes(values) if self.rank == 0 else torch.empty(0, dtype=torch.uint8)
+        if (size := self.highest(len(content)) or 0) > len(content):
+            content = torch.empty(size, dtype=torch.uint8)
+        with _no_rank_lost():
+            dist.broadcast(content, 0)
+        return values if self.rank == 0 else _from_bytes(content)
+
+    def differing(self, hashes: Mapping[str, str]) -> list[str]:
+        mine = torch.tensor([_number(text) for text in hashes.values()])
+        most, least = (self._reduced(mine.clone(), op) for op in (dist.ReduceOp.MAX, dist.ReduceOp.MIN))
+        return [name for name, same in zip(hashes, (most == least).tolist(), strict=True) if not same]
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        key = f"turn {self.rank - self.local_rank}"
+        if self.local_rank:
+            self._wait(key)
+        yield
+        if not self.local_rank:
+            self.store.set(key, "")
+
+    def begin(self, parts: int | None) -> None:
+        """Let the others train, a batch in so many micro-batches; None for those of the config."""
+        self.store.set(BEGIN, str(parts or 0))
+
+    def told_to_begin(self) -> tuple[bool, int | None]:
+        """Wait for the first: whether there is anything to train, and in how many micro-batches."""
+        if self._wait(BEGIN, END) == END:
+            return False, None
+        return True, int(self.store.get(BEGIN)) or None
+
+    def wait_for_end(self) -> None:
+        """Stay until the first has done what it does alone: it may still read what this rank has sent."""
+        try:
+            self._wait(END)
+        except MachineError:
+            return  # it says itself what it failed in
+
+    def end(self) -> None:
+        """Let the others go, and close the connections."""
+        if self.rank == 0:
+            self.store.set(END, "")
+        gc.collect()  # models that were trained hold the group, whose threads would abort the process at its exit
+        dist.destroy_process_group()
+
+    def first_failure(self, code: int) -> int | None:
+        """Tell the others that this rank fails; if another had failed before, the exit code that it gave."""
+        try:
+            rank, first = map(int, self.store.compare_set(FAILED, "", f"{self.rank} {code}").split())
+        except RuntimeError:  # the store went with the rank that held it
+            return None
+        return None if rank == self.rank else first
+
+    def _wait(self, *keys: str) -> str:
+        """The first of the keys that is in the store. The interpreter stays awake for signals."""
+        while True:
+            with _no_rank_lost():
+                for key in keys:
+                    if self.store.check([key]):
+                        return key
+                if self.store.check([FAILED]):
+                    raise MachineError(LOST)
+            time.sleep(LOOK)
+
+    def _reduced(self, values: Tensor, op: Any) -> Tensor:
+        with _no_rank_lost():
+            dist.all_reduce(values, op)
+        return values
+
+
+def join(rank: int, world: int, local_rank: int) -> Group:
+    """Meet the other ranks where the environment says (MASTER_ADDR, MASTER_PORT): gloo on CPUs, NCCL on CUDA.
+
+    Raises:
+        MachineError: they do not come.
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    wait = timedelta(seconds=STALLED)
+    try:
+        store, _, _ = next(iter(rendezvous("env://", rank, world, timeout=wait)))
+        store = PrefixStore(_meet(store, rank, world), store)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        group = PrefixStore("group", store)
+        dist.init_process_group(backend, store=group, rank=rank, world_size=world, timeout=wait)
+    except MachineError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise MachineError(f"the {world} ranks do not find each other: {error}") from error
+    return Group(rank=rank, world=world, local_rank=local_rank, store=PrefixStore("clrtool", store))
+
+
+def _meet(store: Store, rank: int, world: int) -> str:
+    """A name for this start of the ranks: torchrun starts them again with what earlier ones have left in its store.
+
+    Each leaves a number of its own; they have met when all have seen the same numbers.
+    """
+    store.set(f"hello {rank}", secrets.token_hex(8))
+    keys, seen, end = [f"hello {each}" for each in range(world)], set[str](), time.monotonic() + STALLED
+    while time.monotonic() < end:
+        if store.check(keys):
+            name = hashlib.sha256(b" ".join(store.get(key) for key in keys)).hexdigest()
+            if store.add(name, int(name not in seen)) == world:
+                return name
+            seen.add(name)
+        time.sleep(LOOK)
+    raise MachineError(f"not all of the {world} ranks came within {STALLED:g} s")
+
+
+def device_of(name: str, local_rank: int) -> str:
+    """The device of a rank: its own GPU of its machine, or the CPU.
+
+    Raises:
+        MachineError: the machine has fewer GPUs than ranks.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if name in ("auto", "cuda") and local_rank >= torch.cuda.device_count():
+        raise MachineError(
+            f"rank {local_rank} of this machine finds {torch.cuda.device_count()} CUDA devices: start no more ranks "
+            "than there are (torchrun --nproc-per-node), or give --device cpu"
+        )
+    return f"cuda:{local_rank}" if name in ("auto", "cuda") else name
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether another rank has gone: torch raises it wherever gradients meet."""
+    return dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error))
+
+
+@contextmanager
+def _no_rank_lost() -> Iterator[None]:
+    """Turn what torch raises when another rank has gone into words."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, MachineError):
+            raise
+        raise MachineError(LOST) from error
+
+
+def _to_bytes(values: Any) -> Tensor:
+    """Plain values and tensors as they go over the network."""
+    content = io.BytesIO()
+    torch.save(values, content)
+    return torch.frombuffer(bytearray(content.getbuffer()), dtype=torch.uint8)
+
+
+def _from_bytes(content: Tensor) -> Any:
+    return torch.load(io.BytesIO(content.numpy().tobytes()), map_location="cpu", weights_only=True)
+
+
+def _number(text: str) -> int:
+    """A hash as a number of 63 bits."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,106 @@
+"""Teams: the learners of a sweep, trained in step where a GPU can, else one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from clrtool.engine.training.cuda_graph import Captured, why_not
+from clrtool.engine.runtime.factories import describe
+from clrtool.engine.training.trainer import Learner, Pause, never
+from clrtool.engine.training.workload import Problem
+
+
+class Team(Protocol):
+    """Learners that are trained in step.
+
+    Args:
+        members: one a seed.
+        engine: how the steps are run, for the record.
+    """
+
+    members: list[Learner]
+    engine: str
+
+    def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
+        """Iterations ``start`` to ``stop`` of every member, fewer if ``pause`` says so after one of them.
+
+        Returns:
+            The losses of each; one that is not finite is a member's last.
+        """
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put everything back to :meth:`state`."""
+        ...
+
+
+class Single:
+    """A team of one: the reference."""
+
+    def __init__(
+        self, problem: Problem, seed: int, lrs: Sequence[float], engine: str, momenta: Sequence[float] = ()
+    ) -> None:
+        self.members, self.engine, self._lrs = [problem.learner(seed, momenta)], engine, lrs
+
+    def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
+        return [self.members[0].train(start, self._lrs[start:stop], pause)]
+
+    def state(self) -> dict[str, Any]:
+        return self.members[0].state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.members[0].restore(state)
+
+
+def make_teams(
+    problem: Problem,
+    lrs: Sequence[float],
+    seeds: Sequence[int],
+    engine: str | None = None,
+    momenta: Sequence[float] = (),
+) -> Iterator[Team]:
+    """The learners of all seeds: as one team where their step can be captured, else one after the other.
+
+    Args:
+        engine: how the seeds before them were trained; these are trained alike.
+        momenta: of every iteration, where it moves.
+    """
+    if problem.device.type != "cuda" or not problem.is_plain or problem.ranks.world > 1:
+        engine = problem.ranks.engine
+    elif momenta:  # no optimizer of torch's reads it on the device
+        engine = "eager: the momentum moves"
+    if engine is not None and engine.startswith("eager"):
+        yield from (Single(problem, seed, lrs, engine, momenta) for seed in seeds)
+        return
+    if not seeds:
+        return
+    made = _captured(problem, lrs, seeds)
+    if isinstance(made, Captured):
+        yield made
+        return
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    yield from (Single(problem, seed, lrs, f"eager: {made}") for seed in seeds)
+
+
+def _captured(problem: Problem, lrs: Sequence[float], seeds: Sequence[int]) -> Captured | str:
+    """A team whose step was captured and checked, or why there is none. A fault of the problem's own shows again."""
+    if reason := why_not(problem):
+        return reason
+    try:
+        team = Captured(problem, seeds, lrs)
+        return team if team.is_true() else "the captured step is not that of the reference"
+    except Exception as error:  # noqa: BLE001 (whatever cannot be captured runs in the plain loop)
+        cause: BaseException = error
+        while cause.__context__ is not None:
+            cause = cause.__context__
+        if isinstance(cause, torch.OutOfMemoryError | MemoryError):
+            return "the seeds do not fit on the device at once"
+        return f"the step cannot be captured: {describe(cause)[:200]}"

@@ -1,0 +1,74 @@
+"""How often a sweep evaluates, and on how many samples, so that training keeps four fifths of the time.
+
+The budget is counted and not timed, so that the same config gives the same evaluations on every machine. With f the
+floating-point operations of one sample forward, a pass over b samples costs ``PASS + f * b``: what it takes to begin,
+and the work. A training step over b samples costs ``1.5 PASS + 2 f b``, less than it was measured to cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from clrtool.config.schema import SweepConfig
+from clrtool.engine.training.trainer import evaluation_batch
+from clrtool.engine.training.workload import run_model
+from clrtool.engine.data.tensors import Inputs, parts_of
+
+# Part of the time that evaluations may take.
+SHARE = 0.2
+# Forward, backward and update against a forward pass: 1.6 where it takes longer to begin than to work, and 2.2 to 6
+# where it does not, were measured on a CPU. Less is counted, so that a fifth is kept.
+BEGINNING, TRAINING = 1.5, 2.0
+# Operations that one core does while a pass begins, 0.2 ms: what layers and losses take beside their arithmetic.
+PASS = 1e7
+# More evaluations than MOST show nothing new; fewer than LEAST leave no curve, so then the set is made smaller.
+LEAST, MOST = 20, 60
+SMALLEST_HELDOUT = 100
+
+
+def evaluation_budget(
+    model: nn.Module, inputs: Inputs, sweep: SweepConfig, iterations: int, heldout: int, batch: int
+) -> tuple[int, int]:
+    """Evaluations of one sweep, and samples of each.
+
+    Args:
+        inputs: samples as the model takes them.
+        iterations: of the sweep of one seed.
+        heldout: samples that there are. Fewer are used only where ``LEAST`` evaluations of all would be too dear.
+        batch: samples of an optimizer step.
+    """
+    if sweep.evaluations != "auto":
+        return sweep.evaluations, heldout
+    return budget(flops_per_sample(model, inputs), evaluation_batch(inputs, batch, "cpu"), iterations, heldout, batch)
+
+
+def budget(flops: float, at_once: int, iterations: int, heldout: int, batch: int) -> tuple[int, int]:
+    """The same for a model of ``flops`` a sample, evaluated on ``at_once`` samples at a time."""
+    training = iterations * (BEGINNING * PASS + TRAINING * flops * batch)
+    room = training * SHARE / (1 - SHARE)
+    number = int(room / _cost(flops, heldout, at_once))
+    while number < LEAST and heldout > SMALLEST_HELDOUT:
+        heldout = max(SMALLEST_HELDOUT, int(0.9 * heldout))
+        number = int(room / _cost(flops, heldout, at_once))
+    return min(MOST, max(LEAST, number)), heldout
+
+
+def _cost(flops: float, heldout: int, at_once: int) -> float:
+    passes = -(-heldout // at_once)
+    return passes * PASS + flops * heldout
+
+
+def flops_per_sample(model: nn.Module, inputs: Inputs) -> float:
+    """Floating-point operations of matrix products, convolutions and attention in one forward pass, a sample."""
+    return flops_of(lambda: run_model(model, inputs)) / len(parts_of(inputs)[0])
+
+
+def flops_of(work: Callable[[], object]) -> float:
+    """Floating-point operations of matrix products, convolutions and attention in a piece of work."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())

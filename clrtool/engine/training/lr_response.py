@@ -1,0 +1,51 @@
+"""Does a step follow the learning rate? A range test of an optimizer whose steps do not says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from clrtool.engine.training.workload import Problem
+
+# Two learning rates at which a step is compared: far apart, and high enough to meet a cap.
+LOW, HIGH = 0.25, 1.0
+# The first steps are small, and the same for both: some optimizers take a moment to have a direction.
+FIRST = [1e-4, 1e-4]
+# How far the ratio of two steps may be from the ratio of their learning rates: rounding of small steps.
+TOLERANCE = 0.1
+
+
+def response_warning(problem: Problem) -> str | None:
+    """What to say of an optimizer whose step at four times the learning rate is not four times as long.
+
+    Rprop and ASGD are such: the learning rate is the first step alone of the one, and of the other that of the step
+    after. A step that is zero or not finite tells nothing.
+    """
+    low, high = (_step(problem, lr) for lr in (LOW, HIGH))
+    if not low or not high or not torch.tensor([low, high]).isfinite().all():
+        return None
+    ratio = high / low
+    if abs(ratio / (HIGH / LOW) - 1) <= TOLERANCE:
+        return None
+    name = problem.make_optimizer.name
+    return (
+        f"optimizer: a step of {name} at {HIGH / LOW:g} times the learning rate is {ratio:.3g} times as long: "
+        "it does not follow the learning rate, so the bounds mean little. Try SGD, Adam or AdamW: optimizer.name=AdamW"
+    )
+
+
+def _step(problem: Problem, lr: float) -> float:
+    """Length of the third step of a fresh model, at ``lr``."""
+    learner = problem.learner(0)
+    learner.train(0, FIRST)
+    before = [each.detach().clone() for each in learner.model.parameters()]
+    learner.train(len(FIRST), [lr])
+    return length(after - old for after, old in zip(learner.model.parameters(), before, strict=True))
+
+
+def length(parts: Iterable[Tensor]) -> float:
+    """Euclidean norm over all tensors."""
+    squares = [part.detach().double().square().sum() for part in parts]
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0

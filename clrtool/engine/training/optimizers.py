@@ -1,0 +1,113 @@
+"""Optimizers: the class that a config names, its parameter groups, and whether its steps follow the learning rate."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from clrtool.config.schema import GroupRule, OptimizerConfig
+from clrtool.core.results.record import Group
+from clrtool.engine.training.caffe_sgd import CaffeSGD
+from clrtool.engine.runtime.factories import FactoryImport, call
+from clrtool.engine.models.pretrained import matching
+from clrtool.errors import ConfigError
+from clrtool.words import nearest
+
+# Optimizers that torch lacks.
+OWN: dict[str, type[Optimizer]] = {"caffe_sgd": CaffeSGD}
+
+
+@dataclass(frozen=True)
+class OptimizerRecipe:
+    """A fresh optimizer for the parameters of a model that train.
+
+    Every group holds ``lr_ratio``: the sweep sets ``group["lr"] = lr * group["lr_ratio"]``.
+    """
+
+    build: Callable[..., Optimizer]
+    config: OptimizerConfig
+
+    def __call__(self, model: nn.Module, lr: float | Tensor = 1.0, **options: Any) -> Optimizer:
+        """Args: ``lr``, which the sweep replaces, and options that make a step faster, not different."""
+        groups = group_parameters(model, self.config.groups)
+        build = self.build if self.config.factory else partial(self.build, lr=lr, **options)
+        optimizer = call(partial(build, groups), "optimizer.args", self.config.args)
+        if not isinstance(optimizer, Optimizer):
+            raise ConfigError(f"optimizer: must be a torch.optim.Optimizer, it is {type(optimizer).__name__}")
+        first = float(optimizer.param_groups[0].get("lr", 1.0))
+        for group in optimizer.param_groups:
+            # The ratios of groups that a factory made with rates of their own are kept.
+            group.setdefault("lr_ratio", float(group.get("lr", first)) / first if first else 1.0)
+        return optimizer
+
+    @property
+    def name(self) -> str:
+        return str(self.config.name or self.config.factory)
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """The names of the arguments of a named class; none of a factory's, which may take them and not obey."""
+        return frozenset() if self.config.factory else frozenset(inspect.signature(self.build).parameters)
+
+
+def make_optimizer_recipe(config: OptimizerConfig, factory: FactoryImport) -> OptimizerRecipe:
+    """Raises ConfigError for an optimizer that torch does not have or that no learning rate can be swept with."""
+    if config.factory is not None:
+        return OptimizerRecipe(factory(config.factory, "optimizer.factory"), config)
+    if config.name == "LBFGS":
+        raise ConfigError("optimizer.name: LBFGS searches along a line, so its steps do not follow the learning rate")
+    classes = {name: kind for name, kind in vars(torch.optim).items() if isinstance(kind, type)} | OWN
+    known = [
+        name for name, kind in classes.items() if issubclass(kind, Optimizer) and name not in ("Optimizer", "LBFGS")
+    ]
+    if config.name not in known:
+        raise ConfigError(f"optimizer.name: torch.optim has no {config.name!r}; {nearest(str(config.name), known)}")
+    recipe = OptimizerRecipe(classes[config.name], config)
+    for place, rule in enumerate(config.groups):
+        field, valid = f"optimizer.groups.{place}.args", recipe.parameters - {"params", "lr"}
+        for name in rule.args:  # torch takes any key of a group, and follows those that it knows
+            if name not in valid:
+                raise ConfigError(f"{field}: unknown argument {name!r}; {nearest(name, valid)}")
+        # and it checks the values of its constructor's arguments alone
+        call(partial(recipe.build, [nn.Parameter(torch.zeros(1, 1))], lr=1.0), field, config.args | rule.args)
+    return recipe
+
+
+def group_parameters(model: nn.Module, rules: Sequence[GroupRule]) -> list[Any]:
+    """The parameters that train, in one group for each set of options that the rules give them.
+
+    A rule adds its options to the parameters that fit one of its patterns; where rules meet, the later one wins.
+    """
+    trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    if not rules:
+        return list(trained.values())
+    options: dict[str, dict[str, Any]] = {name: {"lr_ratio": 1.0} for name in trained}
+    for place, rule in enumerate(rules):
+        given = rule.args | ({"lr_ratio": rule.lr_ratio} if "lr_ratio" in rule.model_fields_set else {})
+        for pattern in rule.params:
+            for name in matching(pattern, trained, f"optimizer.groups.{place}.params"):
+                options[name] |= given
+    groups: dict[str, dict[str, Any]] = {}
+    for name, wanted in options.items():
+        groups.setdefault(repr(sorted(wanted.items())), wanted | {"params": []})["params"].append(trained[name])
+    return list(groups.values())
+
+
+def describe_groups(optimizer: Optimizer) -> tuple[Group, ...]:
+    """The groups of an optimizer, for the record."""
+    return tuple(
+        Group(
+            lr_ratio=float(group["lr_ratio"]),
+            weight_decay=float(group["weight_decay"]) if "weight_decay" in group else None,
+            tensors=len(group["params"]),
+            parameters=sum(each.numel() for each in group["params"]),
+        )
+        for group in optimizer.param_groups
+    )

@@ -1,0 +1,133 @@
+"""A plan as a scheduler of torch, for a training loop of one's own."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from clrtool.core.planning.plan import Plan
+
+# Iterations that are computed at a time: one alone costs ten times a step of torch's own schedulers.
+BLOCK = 256
+
+
+class PlanScheduler(LRScheduler):
+    """Follows a plan: call ``step()`` after every ``optimizer.step()``, once per iteration.
+
+    A parameter group keeps the ratio that its learning rate has to that of the first group; the first group follows
+    the plan. A learning rate that is a tensor is changed in place. A plan that moves the momentum sets ``momentum``,
+    or the first of ``betas``. Past the end of the plan its last value is held, with one warning.
+
+    Its state is one integer, ``last_epoch`` (torch's name: the iteration). It can be loaded into a scheduler of a fresh
+    optimizer, in any order with the optimizer's own state. It may be a part of torch's ``SequentialLR``.
+
+    Args:
+        optimizer: its learning rates matter by their ratios alone.
+        plan: what to follow.
+        last_epoch: iterations done before, less 1.
+
+    Raises:
+        ValueError: the plan moves the momentum and the optimizer has none, or its first learning rate is not above 0.
+
+    >>> import torch, clrtool
+    >>> plan = clrtool.make_plan(0.1, 0.5, iterations_per_epoch=1, epochs=4, policy="triangular", cycles=1)
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    >>> scheduler = PlanScheduler(optimizer, plan)
+    >>> for _ in range(4):
+    ...     print(scheduler.get_last_lr())
+    ...     optimizer.step(); scheduler.step()
+    [0.1]
+    [0.3]
+    [0.5]
+    [0.3]
+    """
+
+    def __init__(self, optimizer: Optimizer, plan: Plan, last_epoch: int = -1) -> None:
+        if not isinstance(plan, Plan):
+            raise TypeError(f"plan must be a Plan, as clrtool.make_plan and read_plan give it; got {plan!r}")
+        self.plan = plan
+        self._warned = False
+        self._block = -1
+        for group in optimizer.param_groups:
+            if plan.schedule.cycles_momentum:
+                check_has_momentum(optimizer, group)
+            # a fresh optimizer has none where last_epoch says that training began before
+            group.setdefault("initial_lr", float(group["lr"]))
+        first = float(optimizer.param_groups[0]["initial_lr"])
+        if not first > 0:
+            raise ValueError(f"the first group's learning rate must be above 0, for the others follow it; got {first}")
+        self._ratios = [float(group["initial_lr"]) / first for group in optimizer.param_groups]
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The learning rate of every group; sets the momenta as torch's cyclical schedulers do."""
+        if self.last_epoch > self.plan.iterations and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the plan ended after {self.plan.iterations:,} iterations: its last value is held; for a longer one: "
+                "clrtool plan RUN --epochs N",
+                stacklevel=3,
+            )
+        lr, momentum = self._values()
+        if momentum is not None:
+            for group in self.optimizer.param_groups:
+                set_momentum(group, momentum)
+        return [lr * ratio for ratio in self._ratios]
+
+    def state_dict(self) -> dict[str, Any]:
+        """``{"last_epoch": iteration}``."""
+        return {"last_epoch": self.last_epoch}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go to an iteration.
+
+        The optimizer's own state brings the learning rates and momenta. Where it was not loaded, so that they are still
+        those that this scheduler set, they are set anew; any other is left as it is, for it may be that of the next
+        scheduler in a ``SequentialLR``.
+        """
+        if not isinstance(state_dict.get("last_epoch"), int):
+            raise ValueError(f"the state of a PlanScheduler is {{'last_epoch': iteration}}, got {dict(state_dict)!r}")
+        now = [float(group["lr"]) for group in self.optimizer.param_groups]
+        ours = now == [float(lr) for lr in self._last_lr]
+        self.last_epoch = state_dict["last_epoch"]
+        if self.last_epoch < 0:  # a later part of a SequentialLR, which has not begun
+            return
+        if ours:
+            self.last_epoch -= 1
+            self._step_count = 0  # as in the constructor: this step is none of the training loop's
+            self.step()
+        else:
+            self._last_lr = [self._values()[0] * ratio for ratio in self._ratios]
+
+    def _values(self) -> tuple[float, float | None]:
+        """Learning rate and momentum of the plan at this iteration."""
+        block, place = divmod(self.last_epoch, BLOCK)
+        if block != self._block:
+            self._block, iterations = block, range(block * BLOCK, (block + 1) * BLOCK)
+            self._lrs, momenta = self.plan.lr(iterations).tolist(), self.plan.momentum(iterations)
+            self._momenta = None if momenta is None else momenta.tolist()
+        return self._lrs[place], None if self._momenta is None else self._momenta[place]
+
+
+def check_has_momentum(optimizer: Optimizer, group: Mapping[str, Any]) -> None:
+    """Raise ValueError if a parameter group has no momentum that a plan could move."""
+    if not {"momentum", "betas"} & set(group):
+        raise ValueError(
+            f"the plan moves the momentum, and {type(optimizer).__name__} has neither momentum nor betas: plan without "
+            "momentum"
+        )
+
+
+def set_momentum(group: dict[str, Any], value: float) -> None:
+    """Set the ``momentum`` of a parameter group, or the first of its ``betas``."""
+    if "betas" not in group:
+        group["momentum"] = value
+    elif isinstance(group["betas"][0], Tensor):
+        group["betas"][0].fill_(value)
+    else:
+        group["betas"] = (value, *group["betas"][1:])
