@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from clrtool.config.schema import PlanConfig
+from clrtool.core.planning.plan import Plan, make_plan
 from clrtool.core.reading.bounds import Bounds, Verdict, find_bounds
 from clrtool.core.reading.curve import Curve, Point
-from clrtool.core.planning.plan import Plan, make_plan
 from clrtool.core.results.record import RunRecord, SweepRecord
 from clrtool.errors import ConfigError, as_config_error
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from clrtool.engine.inprocess.workload import BorrowedProblem
     from clrtool.engine.inprocess.options import Options, Settings
+    from clrtool.engine.inprocess.workload import InProcessWorkload
     from clrtool.engine.training.scheduler import PlanScheduler
     from clrtool.report.plots import Figure
 
@@ -178,42 +178,42 @@ def range_test(
     from clrtool.engine.inprocess.clone import untouched
 
     with untouched(model):  # from here on, for an import may draw random numbers too
-        from clrtool.engine.inprocess.workload import borrow
         from clrtool.engine.inprocess.options import Settings
         from clrtool.engine.inprocess.steps import make_steps
+        from clrtool.engine.inprocess.workload import borrow
 
         settings, looks = Settings.of(options), metric == "auto" and measure is None
         steps = make_steps(loss, step, measure, metric, higher_is_better)
-        problem = borrow(model, optimizer, train_loader, heldout_loader, steps, settings, find_metric=looks)
-        return RangeTest(_tested(problem, settings, on_point, quiet=not progress), title)
+        workload = borrow(model, optimizer, train_loader, heldout_loader, steps, settings, find_metric=looks)
+        return RangeTest(_tested(workload, settings, on_point, quiet=not progress), title)
 
 
 def _tested(
-    problem: BorrowedProblem, settings: Settings, on_point: Callable[[int, Point], object] | None, *, quiet: bool
+    workload: InProcessWorkload, settings: Settings, on_point: Callable[[int, Point], object] | None, *, quiet: bool
 ) -> RunRecord:
-    _plan(settings.plan, problem.iterations_per_epoch, 1.0, 2.0)  # what cannot be planned is told before the sweep
-    return _record(problem, _sweep(problem, settings, on_point, quiet=quiet), settings)
+    _plan(settings.plan, workload.iterations_per_epoch, 1.0, 2.0)  # what cannot be planned is told before the sweep
+    return _record(workload, _sweep(workload, settings, on_point, quiet=quiet), settings)
 
 
 def _sweep(
-    problem: BorrowedProblem, settings: Settings, on_point: Callable[[int, Point], object] | None, *, quiet: bool
+    workload: InProcessWorkload, settings: Settings, on_point: Callable[[int, Point], object] | None, *, quiet: bool
 ) -> SweepRecord:
     from clrtool.cli.console import Progress
     from clrtool.engine.rangetest.sweep import run_range_test
 
-    size = problem.sweep_size(settings.sweep)
-    epochs = size.iterations / problem.iterations_per_epoch
-    with Progress(size.seeds, epochs, problem.metric.label, quiet=quiet, plain=False) as shown_progress:
+    size = workload.sweep_size(settings.sweep)
+    epochs = size.iterations / workload.iterations_per_epoch
+    with Progress(size.seeds, epochs, workload.metric.label, quiet=quiet, plain=False) as shown_progress:
 
         def tell(seed: int, point: Point) -> None:
             shown_progress.update(seed, point)
             if on_point is not None:
                 on_point(seed, point)
 
-        return run_range_test(problem, settings.sweep, settings.seed, tell)
+        return run_range_test(workload, settings.sweep, settings.seed, tell)
 
 
-def _record(problem: BorrowedProblem, sweep: SweepRecord, settings: Settings) -> RunRecord:
+def _record(workload: InProcessWorkload, sweep: SweepRecord, settings: Settings) -> RunRecord:
     from clrtool.engine.training.workload import environment
 
     if _are_alike(sweep.curves):
@@ -227,10 +227,10 @@ def _record(problem: BorrowedProblem, sweep: SweepRecord, settings: Settings) ->
     return RunRecord(
         sweep=sweep,
         bounds=bounds,
-        plan=_plan(settings.plan, problem.iterations_per_epoch, bounds.base_lr, bounds.max_lr),
-        environment=environment(problem.device) | {"deterministic": problem.deterministic},
+        plan=_plan(settings.plan, workload.iterations_per_epoch, bounds.base_lr, bounds.max_lr),
+        environment=environment(workload.device) | {"deterministic": workload.deterministic},
         config_sha256=hashlib.sha256(options.encode()).hexdigest(),
-        data_sha256=problem.data_sha256,
+        data_sha256=workload.data_sha256,
     )
 
 

@@ -11,12 +11,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from clrtool import api as notebook
+from clrtool import api
+from clrtool.api import RangeTest
 from clrtool.core.planning.plan import Plan
 from clrtool.engine.inprocess.workload import metric_of
 from clrtool.engine.training.scheduler import PlanScheduler
 from clrtool.errors import ConfigError
-from clrtool.api import RangeTest
 from clrtool.report.plan_file import to_plan
 
 try:
@@ -130,7 +130,7 @@ def _test(
     else:
         measured = {} if "measure" in options else {"metric": metric_of(module, heldout)}
     asked = _usual(trainer, train) | measured | options
-    return notebook.range_test(module, optimizer, train, heldout, step=steps.train, **asked)
+    return api.range_test(module, optimizer, train, heldout, step=steps.train, **asked)
 
 
 def _usual(trainer: Trainer, train: Any) -> dict[str, Any]:

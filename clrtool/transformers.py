@@ -6,12 +6,12 @@ import copy
 import math
 from typing import TYPE_CHECKING, Any
 
-from clrtool import api as notebook
+from clrtool import api
+from clrtool.api import RangeTest
 from clrtool.core.planning.plan import Plan
 from clrtool.engine.inprocess.workload import metric_of
 from clrtool.engine.training.scheduler import PlanScheduler
 from clrtool.errors import ConfigError
-from clrtool.api import RangeTest
 
 try:
     from transformers import TrainerCallback
@@ -49,7 +49,7 @@ def range_test(trainer: Trainer, **options: Any) -> RangeTest:
 
     asked: dict[str, Any] = {"metric": metric_of(apart.model, heldout)} if "measure" not in options else {}
     asked |= _usual(trainer, train) | options
-    return notebook.range_test(trainer.model, _optimizer(apart), train, heldout, step=step, **asked)
+    return api.range_test(trainer.model, _optimizer(apart), train, heldout, step=step, **asked)
 
 
 def apply_plan(trainer: Trainer, plan: Plan) -> None:

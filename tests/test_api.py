@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 import clrtool
 from clrtool.engine.rangetest.sweep import run_range_test
 from clrtool.errors import ConfigError
-from tests.engine.problems import FORKS, digits
+from tests.engine.workloads import FORKS, digits
 from tests.snippets import snippet
 
 QUICK = {
@@ -36,11 +36,11 @@ QUICK = {
 
 def data(train=600, heldout=200):
     """Samples of the digits as a program has them, training and held-out."""
-    problem = digits()
-    samples = problem.train.samples
-    inputs, outside = (problem.train.preparation(part, None) for part in (samples.inputs, problem.heldout.inputs))
+    workload = digits()
+    samples = workload.train.samples
+    inputs, outside = (workload.train.transform(part, None) for part in (samples.inputs, workload.heldout.inputs))
     return TensorDataset(inputs[:train], samples.targets[:train]), TensorDataset(
-        outside[:heldout], problem.heldout.targets[:heldout]
+        outside[:heldout], workload.heldout.targets[:heldout]
     )
 
 
@@ -181,15 +181,15 @@ def test_the_result_does_not_depend_on_workers_or_on_whether_they_persist():
 
 
 def test_the_bounds_are_those_of_the_command_line_for_the_same_problem():
-    problem = digits()
+    workload = digits()
     config = clrtool.RangeTestConfig.model_validate(
         {"model": {"name": "mlp"}, "data": {"name": "digits"}, "sweep": {"start_lr": 1e-4, "end_lr": 10.0, "epochs": 4}}
     )
-    sweep = run_range_test(problem, config.sweep)
+    sweep = run_range_test(workload, config.sweep)
     theirs = clrtool.find_bounds(sweep.curves, heldout_samples=sweep.heldout_samples, chance=sweep.chance)
     train, heldout = data(1500, 297)
     ours = clrtool.range_test(
-        problem.make_model, lambda model: torch.optim.SGD(model.parameters(), 0.1, momentum=0.9),
+        workload.make_model, lambda model: torch.optim.SGD(model.parameters(), 0.1, momentum=0.9),
         DataLoader(train, 50, shuffle=True), DataLoader(heldout, 297),
         start_lr=1e-4, end_lr=10.0, sweep_epochs=4, progress=False,
     )  # fmt: skip

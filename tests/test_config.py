@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from clrtool.config.schema import PolicyName, RangeTestConfig
 from clrtool.config.file import find_config, load_config
 from clrtool.config.json_schema import MODELINE, SCHEMA_FILE, json_schema
+from clrtool.config.schema import PolicyName, RangeTestConfig
+from clrtool.config.shipped import shipped_configs
+from clrtool.config.strict_yaml import read_yaml
 from clrtool.core.planning.plan import make_plan
 from clrtool.core.planning.policies import POLICIES
 from clrtool.errors import ConfigError
-from clrtool.config.shipped import shipped_configs
-from clrtool.config.strict_yaml import read_yaml
 
 SMALL = "model: {name: mlp}\ndata: {name: digits}\n"
 

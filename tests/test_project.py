@@ -31,7 +31,11 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_holds_the_configs_the_digits_and_the_licence(wheel):
     files = {path.relative_to(wheel).as_posix() for path in wheel.rglob("*") if path.is_file()}
-    assert {"clrtool/configs/digits.yaml", "clrtool/configs/custom_factories.py", "clrtool/engine/digits.npz"} <= files
+    assert {
+        "clrtool/configs/digits.yaml",
+        "clrtool/configs/custom_factories.py",
+        "clrtool/engine/data/digits.npz",
+    } <= files
     assert f"clrtool-{clrtool.__version__}.dist-info/licenses/LICENSE" in files
     assert "clrtool/py.typed" in files
     assert not any(name.startswith(("tests", "configs")) for name in files)
@@ -69,10 +73,19 @@ BANNED_STEMS = ("os.exec", "os.spawn", "os.posix_spawn")
 SAFE_ONLY_WITH = {"torch.load": "weights_only=True", "numpy.load": "allow_pickle=False"}
 EXCEPTIONS = {
     ("__init__.py", "importlib"): "the public names load on first use, from a table of our own modules",
-    ("cli/children.py", "subprocess"): "it starts clrtool itself, by the words of its own command line and no shell",
+    (
+        "cli/run/subprocesses.py",
+        "subprocess",
+    ): "it starts clrtool itself, by the words of its own command line and no shell",
     ("cli/doctor.py", "importlib.metadata"): "it reads the versions of packages and imports none",
-    ("engine/imports.py", "importlib"): "the one place that imports a user's code, when the command line allows it",
-    ("engine/weights.py", "pickle"): "its error class, which torch.load raises for a file that would run code",
+    (
+        "engine/runtime/factories.py",
+        "importlib",
+    ): "the one place that imports a user's code, when the command line allows it",
+    (
+        "engine/models/pretrained.py",
+        "pickle",
+    ): "its error class, which torch.load raises for a file that would run code",
     ("files.py", "tempfile"): "the one place that makes temporary files",
 }
 

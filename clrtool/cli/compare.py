@@ -22,8 +22,6 @@ from clrtool.cli.compare_request import (
 )
 from clrtool.cli.complete import configs, runs
 from clrtool.cli.console import Plain, Progress, say, show
-from clrtool.cli.run.spec import Job
-from clrtool.cli.run.pipeline import check_data_again, in_parts, is_other_data
 from clrtool.cli.rangetest import (
     CONFIG_HELP,
     INCONCLUSIVE,
@@ -36,13 +34,15 @@ from clrtool.cli.rangetest import (
     alone,
     make_job,
 )
+from clrtool.cli.run.pipeline import check_data_again, in_parts, is_other_data
+from clrtool.cli.run.spec import Job
 from clrtool.errors import ConfigError
 
 if TYPE_CHECKING:
-    from clrtool.core.results.comparison import BoundsFrom, Comparison
     from clrtool.core.reading.curve import Point
-    from clrtool.engine.training.workload import Problem
-    from clrtool.engine.resume.journal import Stages
+    from clrtool.core.results.comparison import BoundsFrom, Comparison
+    from clrtool.engine.resume.journal import Journal
+    from clrtool.engine.training.workload import Workload
 
 # Folder of the checkpoints, there only while the comparison is unfinished.
 CHECKPOINT = "checkpoint"
@@ -81,7 +81,7 @@ def compare(
     quiet: Annotated[bool, typer.Option("-q", help="No progress.")] = False,
     plain: Plain = False,
 ) -> None:
-    """Train the same problem under several policies, as long and from the same seeds, and say which won.
+    """Train the same workload under several policies, as long and from the same seeds, and say which won.
 
     The bounds come from a finished range test of the same config; if there is none, one is run first. A policy wins
     only if it is better by more than noise. Writes config.yaml, runs.csv, compare.json and compare.png; the same
@@ -144,12 +144,12 @@ def _compare(job: Job, request: Request) -> Comparison:
     record = open_comparison(job.folder, request.sha256(job, bounds), fresh=job.fresh)
     if record is None:
         say("loading torch and the data", quiet=job.quiet)
-        from clrtool.engine.configured.build import build_problem
+        from clrtool.engine.configured.build import build_workload
 
         def attempt(parts: int | None) -> Comparison:
-            problem = build_problem(job.settings, **job.source, micro_batches=parts, epochs=request.epochs)
+            workload = build_workload(job.settings, **job.source, micro_batches=parts, epochs=request.epochs)
             with job.signals.deferred():
-                made = _train(job, request, bounds, problem)
+                made = _train(job, request, bounds, workload)
                 write_comparison(job.folder, made)
             return made
 
@@ -176,36 +176,36 @@ def _measured_bounds(job: Job) -> BoundsFrom:
     return bounds_of(measure(own, record, verify=False), own.folder, RANGE_TEST)
 
 
-def _train(job: Job, request: Request, bounds: BoundsFrom, problem: Problem) -> Comparison:
+def _train(job: Job, request: Request, bounds: BoundsFrom, workload: Workload) -> Comparison:
     from clrtool.core.results.comparison import Comparison
     from clrtool.engine.rangetest.compare import check_momentum
     from clrtool.engine.rangetest.compare import compare as train
     from clrtool.engine.training.workload import environment
     from clrtool.report.comparison_file import begin_comparison
 
-    per_epoch, seeds = problem.iterations_per_epoch, range(job.settings.seed, job.settings.seed + request.seeds)
+    per_epoch, seeds = workload.iterations_per_epoch, range(job.settings.seed, job.settings.seed + request.seeds)
     plans, iterations = request.plans(job.settings.plan, bounds, per_epoch)
-    check_momentum(problem, plans.values())
+    check_momentum(workload, plans.values())
     request_sha256 = request.sha256(job, bounds)
-    stages = _stages(job, problem, request_sha256)
+    journal = _journal(job, workload, request_sha256)
     begin_comparison(job.folder, job.settings)
-    label, how = problem.metric.label, {"quiet": job.quiet, "plain": job.plain}
+    label, how = workload.metric.label, {"quiet": job.quiet, "plain": job.plain}
     with ComparisonProgress(list(plans), len(seeds), iterations, label, **how) as progress:
-        candidates = train(problem, plans, iterations, seeds, progress.tell, stages)
+        candidates = train(workload, plans, iterations, seeds, progress.tell, journal)
     return Comparison(
         candidates=candidates,
         bounds=bounds,
         iterations=iterations,
         iterations_per_epoch=per_epoch,
-        heldout_samples=problem.answers,
-        metric=problem.metric,
+        heldout_samples=workload.answers,
+        metric=workload.metric,
         asked_target=request.target,
         request_sha256=request_sha256,
-        environment=environment(problem.device) | {"deterministic": problem.deterministic},
+        environment=environment(workload.device) | {"deterministic": workload.deterministic},
         config_sha256=job.settings.sha256(),
-        data_sha256=problem.data_sha256,
-        sources=problem.sources,
-        warnings=(*problem.warnings, *stages.warnings, *_other_data(bounds, problem.data_sha256)),
+        data_sha256=workload.data_sha256,
+        sources=workload.sources,
+        warnings=(*workload.warnings, *journal.warnings, *_other_data(bounds, workload.data_sha256)),
     )
 
 
@@ -216,10 +216,10 @@ def _other_data(bounds: BoundsFrom, data_sha256: str) -> list[str]:
     return [f"{text}: clrtool rangetest CONFIG --fresh measures them anew."]
 
 
-def _stages(job: Job, problem: Problem, request_sha256: str) -> Stages:
-    """The stages of the comparison, from a checkpoint if there is one that is wanted."""
+def _journal(job: Job, workload: Workload, request_sha256: str) -> Journal:
+    """The journal of the comparison, from a checkpoint if there is one that is wanted."""
     from clrtool.engine.resume.checkpoint import CheckpointFolder
-    from clrtool.engine.resume.open import open_stages
+    from clrtool.engine.resume.open import open_journal
     from clrtool.report.comparison_file import ANOTHER
     from clrtool.report.run import remove_checkpoint
 
@@ -227,10 +227,10 @@ def _stages(job: Job, problem: Problem, request_sha256: str) -> Stages:
         remove_checkpoint(job.folder / CHECKPOINT)
         job.fresh = False
     folder = CheckpointFolder(job.folder / CHECKPOINT)
-    stages, text = open_stages(folder, problem, request_sha256, job.signals, job.every, ANOTHER)
+    journal, text = open_journal(folder, workload, request_sha256, job.signals, job.every, ANOTHER)
     if text:
         say(text, quiet=job.quiet)
-    return stages
+    return journal
 
 
 def _finish(job: Job, record: Comparison) -> None:

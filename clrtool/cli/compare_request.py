@@ -16,8 +16,8 @@ from clrtool.words import nearest, shown
 
 if TYPE_CHECKING:
     from clrtool.config.schema import PlanConfig
-    from clrtool.core.results.comparison import BoundsFrom
     from clrtool.core.planning.plan import Plan
+    from clrtool.core.results.comparison import BoundsFrom
     from clrtool.core.results.record import RunRecord
 
 # As many as a picture has colours for.
@@ -119,7 +119,7 @@ def _policy(word: str) -> Plan | float | None:
     if _is_place(word):
         place = find_run(word)
         return read_plan(place / "result.json" if place.is_dir() else place)
-    if word not in (names := set(POLICIES) - {"stages"}):  # whose bounds are its own: a plan file can hold it
+    if word not in (names := set(POLICIES) - {"journal"}):  # whose bounds are its own: a plan file can hold it
         raise ConfigError(
             f"--policies: {shown(word)} is no policy; {nearest(word, names, show=len(names))}; or fixed:RATE, a plan "
             "file, a run folder"
@@ -203,7 +203,7 @@ def bounds_of(record: RunRecord, place: Path, source: str = "") -> BoundsFrom:
 
 
 def _fitting(plan: Plan, like: Plan) -> Plan:
-    """A plan that was given, if the problem can follow it to its end."""
+    """A plan that was given, if the workload can follow it to its end."""
     if plan.iterations_per_epoch not in (None, like.iterations_per_epoch):
         raise ValueError(
             f"its epoch has {plan.iterations_per_epoch:,} iterations, that of the data {like.iterations_per_epoch:,}"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from clrtool.cli.console import say
-from clrtool.cli.run.spec import Job
 from clrtool.cli.run.pipeline import is_other_data
+from clrtool.cli.run.spec import Job
 from clrtool.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 import typer
 
 from clrtool.cli.console import say, show
+from clrtool.cli.run.pipeline import is_complete, plan_between, workload_of
 from clrtool.cli.run.spec import SWEEP, Job
-from clrtool.cli.run.pipeline import is_complete, plan_between, problem_of
 from clrtool.cli.run.torchrun import check_alone
 from clrtool.errors import ConfigError, MachineError
 
 if TYPE_CHECKING:
-    from clrtool.engine.training.workload import Problem
+    from clrtool.engine.training.workload import Workload
 
 
 def dry_run(job: Job, path: Path, wishes: Sequence[str], jobs: int, *, verify: bool, as_json: bool) -> None:
-    """Build the problem, time a few steps, and tell what the whole would take.
+    """Build the workload, time a few steps, and tell what the whole would take.
 
     Args:
         path, wishes: the config and the overrides, which an error names.
@@ -40,12 +40,12 @@ def dry_run(job: Job, path: Path, wishes: Sequence[str], jobs: int, *, verify: b
         from clrtool.engine.rangetest.estimate import estimate
         from clrtool.engine.resume.sharding import computing_with
 
-        problem = problem_of(job)
-        plan = plan_between(job.settings.plan, problem, 1.0, 2.0) if verify else None  # of any bounds it is as long
+        workload = workload_of(job)
+        plan = plan_between(job.settings.plan, workload, 1.0, 2.0) if verify else None  # of any bounds it is as long
         shards = () if job.share is None else job.share.shards
         with computing_with(job.threads):
-            found = estimate(problem, job.settings, job.folder, plan, shards, jobs)
-        folder = _becomes(job, problem, verify=verify)
+            found = estimate(workload, job.settings, job.folder, plan, shards, jobs)
+        folder = _becomes(job, workload, verify=verify)
     if as_json:
         totals = {name: getattr(found, name) for name in ("iterations", "epochs", "seconds", "disk_bytes")}
         typer.echo(json.dumps({"status": "dry run", **asdict(found), **totals, "folder": folder}, indent=2))
@@ -53,10 +53,10 @@ def dry_run(job: Job, path: Path, wishes: Sequence[str], jobs: int, *, verify: b
     show(estimate_table(found, job.folder.resolve().name, folder), plain=job.plain)
 
 
-def _becomes(job: Job, problem: Problem, *, verify: bool) -> str:
+def _becomes(job: Job, workload: Workload, *, verify: bool) -> str:
     """The run folder, and what a range test would make of it."""
     from clrtool.engine.resume.checkpoint import CheckpointFolder
-    from clrtool.engine.resume.open import open_stages
+    from clrtool.engine.resume.open import open_journal
     from clrtool.report.run import finished_run
 
     checkpoints = CheckpointFolder(job.folder / SWEEP)
@@ -67,7 +67,7 @@ def _becomes(job: Job, problem: Problem, *, verify: bool) -> str:
             return f"{job.folder}: holds a finished run of this config, which would {would}"
         if job.fresh or not checkpoints.folder.is_dir():
             return f"{job.folder}: would be {'replaced' if job.fresh and job.folder.exists() else 'new'}"
-        text = open_stages(checkpoints, problem, job.settings.sha256(), job.signals, job.every)[1]
+        text = open_journal(checkpoints, workload, job.settings.sha256(), job.signals, job.every)[1]
     except (ConfigError, MachineError) as error:
         return f"refused: {error}"
     return f"{job.folder}: holds an unfinished run, which would go on: {text}"

@@ -11,8 +11,8 @@ import typer
 
 from clrtool.cli.complete import configs
 from clrtool.cli.console import say
-from clrtool.errors import ConfigError
 from clrtool.config.shipped import shipped_configs
+from clrtool.errors import ConfigError
 from clrtool.words import nearest
 
 

@@ -12,7 +12,6 @@ from typing import Annotated, NoReturn
 import typer
 
 import clrtool
-from clrtool.cli.run.subprocesses import ATTACHED, end_with_stdin
 from clrtool.cli.codes import INTERNAL, exit_code
 from clrtool.cli.compare import compare
 from clrtool.cli.console import say
@@ -22,8 +21,9 @@ from clrtool.cli.merge import merge
 from clrtool.cli.plan import plan
 from clrtool.cli.plot import plot
 from clrtool.cli.rangetest import rangetest
-from clrtool.cli.run.torchrun import check_alone, find_seat, hush
 from clrtool.cli.run.signals import Signals
+from clrtool.cli.run.subprocesses import ATTACHED, end_with_stdin
+from clrtool.cli.run.torchrun import check_alone, find_seat, hush
 from clrtool.errors import Interrupted, MachineError
 
 SIGNALLED = 128

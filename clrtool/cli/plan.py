@@ -76,7 +76,7 @@ Words = Annotated[
 StepsizeEpochs = Annotated[
     float | None, typer.Option(help="Half a cycle in epochs.  [default: 2 to 10, chosen for 4 cycles]")
 ]
-Stages = Annotated[
+Journal = Annotated[
     list[str] | None, typer.Option(metavar="LOW-HIGH/STEPSIZE:UNTIL", help="A stage in iterations. Repeatable.")
 ]
 Source = Annotated[str | None, typer.Option("--from", metavar="SYSTEM:NAME", help=FROM_HELP)]
@@ -94,7 +94,7 @@ def plan(
     cycles: Annotated[int | None, typer.Option(help="Whole cycles.  [default: 4, or near it]")] = None,
     warmup_epochs: Annotated[float | None, typer.Option(help="A straight rise from 0 in front.")] = None,
     momentum: Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Move it against the LR.")] = None,
-    stage: Stages = None,
+    stage: Journal = None,
     curve: Annotated[Path | None, typer.Option(help="Read the bounds off a CSV file with lr and accuracy.")] = None,
     schedule: Source = None,
     iterations: Annotated[int | None, typer.Option(help="Length of training, with --from.")] = None,

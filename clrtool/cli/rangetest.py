@@ -18,14 +18,14 @@ import typer
 
 from clrtool.cli.complete import configs
 from clrtool.cli.console import Plain, draw, say, show
-from clrtool.cli.dry_run import dry_run
-from clrtool.cli.run.spec import CHECKPOINTS, Job
 from clrtool.cli.drift import Keeper
+from clrtool.cli.dry_run import dry_run
+from clrtool.cli.run.executors import OURS, Workers, command_of, measure_with, most_seeds, run_if_several, workers_of
 from clrtool.cli.run.pipeline import is_complete, measure, measure_share
-from clrtool.cli.run.torchrun import check_alone, leading
 from clrtool.cli.run.sharding import Share, job_of_parent, read_shard
 from clrtool.cli.run.signals import Signals
-from clrtool.cli.run.executors import OURS, Workers, command_of, measure_with, most_seeds, run_if_several, workers_of
+from clrtool.cli.run.spec import CHECKPOINTS, Job
+from clrtool.cli.run.torchrun import check_alone, leading
 from clrtool.errors import ConfigError, Interrupted
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from unicodedata import category
 
 from pydantic import ValidationError
 
-from clrtool.config.schema import RangeTestConfig
 from clrtool.config.errors import dotted, explain, reading_order
-from clrtool.errors import ConfigError, MachineError
-from clrtool.files import read_text
+from clrtool.config.schema import RangeTestConfig
 from clrtool.config.shipped import shipped_configs
 from clrtool.config.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, Document, KeyPath, read_yaml
+from clrtool.errors import ConfigError, MachineError
+from clrtool.files import read_text
 from clrtool.words import count, nearest, shown
 
 # Four bytes a character, of the most characters that are read.

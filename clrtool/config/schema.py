@@ -26,9 +26,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 
+from clrtool.config.strict_yaml import quoted
 from clrtool.core.planning.budget import MAX_EPOCHS
 from clrtool.core.reading.metric import METRICS, Metric
-from clrtool.config.strict_yaml import quoted
 from clrtool.words import nearest
 
 Auto = Literal["auto"]

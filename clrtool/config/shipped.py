@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 # In the source tree configs/ stands beside the package; in a wheel it is inside.
-_FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
+_FOLDERS = (Path(__file__).parent.parent / "configs", Path(__file__).parent.parent.parent / "configs")
 
 
 def shipped_configs() -> dict[str, Path]:

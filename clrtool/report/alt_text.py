@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import islice
 
+from clrtool.core.planning.plan import Plan
 from clrtool.core.reading.bounds import reading_of
 from clrtool.core.results.comparison import Candidate, Comparison
-from clrtool.core.planning.plan import Plan
 from clrtool.core.results.record import RunRecord, SweepRecord
 from clrtool.report.cycles import cycles
 from clrtool.words import count, printable, shortened

@@ -8,8 +8,8 @@ from string import ascii_lowercase
 
 import numpy as np
 
-from clrtool.core.results.comparison import Comparison
 from clrtool.core.planning.plan import Plan
+from clrtool.core.results.comparison import Comparison
 from clrtool.core.results.record import RunRecord
 from clrtool.core.schedules import FloatArray
 from clrtool.errors import ConfigError

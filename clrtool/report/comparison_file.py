@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from clrtool.config.schema import RangeTestConfig
-from clrtool.core.results.comparison import COMPARISON_VERSION, BoundsFrom, Candidate, Comparison, Training
 from clrtool.core.reading.curve import Point
 from clrtool.core.reading.metric import Metric
+from clrtool.core.results.comparison import COMPARISON_VERSION, BoundsFrom, Candidate, Comparison, Training
 from clrtool.errors import ConfigError
 from clrtool.files import check_writable, read_text, write_whole
 from clrtool.report.plan_file import to_plan

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from clrtool import __version__
-from clrtool.core.reading.bounds import Bounds, Interval
-from clrtool.core.results.comparison import BoundsFrom, Candidate, Comparison
-from clrtool.core.reading.curve import Point
 from clrtool.core.planning.plan import Plan
+from clrtool.core.reading.bounds import Bounds, Interval
+from clrtool.core.reading.curve import Point
+from clrtool.core.results.comparison import BoundsFrom, Candidate, Comparison
 from clrtool.core.results.record import RunRecord
 from clrtool.report.code import to_code
 from clrtool.report.cycles import cycles

@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from clrtool.config.schema import RangeTestConfig
 from clrtool.config.file import load_config
+from clrtool.config.schema import RangeTestConfig
 from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.curve import Curve, Point, SweepOutcome
 from clrtool.core.reading.metric import ACCURACY, Metric

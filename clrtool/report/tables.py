@@ -15,10 +15,10 @@ from clrtool.report.cycles import cycles
 from clrtool.words import count, printable
 
 if TYPE_CHECKING:
-    from clrtool.core.reading.bounds import Bounds, Interval
-    from clrtool.core.reading.curve import SweepOutcome
     from clrtool.core.finding import Finding
     from clrtool.core.planning.plan import Plan
+    from clrtool.core.reading.bounds import Bounds, Interval
+    from clrtool.core.reading.curve import SweepOutcome
     from clrtool.core.results.record import RunRecord, SweepRecord
 
 SHOWN_CYCLES = 12

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from clrtool.config.schema import Component, RangeTestConfig
 from clrtool.config.file import load_config
-from clrtool.core.reading.curve import Curve
+from clrtool.config.schema import Component, RangeTestConfig
 from clrtool.core.planning.plan import Plan
+from clrtool.core.reading.curve import Curve
 from clrtool.core.results.record import RunRecord
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import sweep_orphans, write_whole

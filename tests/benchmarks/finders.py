@@ -27,18 +27,18 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, T
 
 from clrtool.config.schema import AugmentConfig, OptimizerConfig, TrainingConfig
 from clrtool.core.reading.metric import LOSS
-from clrtool.engine.inprocess.workload import borrow
-from clrtool.engine.models.caffe import cifar10_full
-from clrtool.engine.training.cuda_graph import Captured
-from clrtool.engine.data.loader import Resident
-from clrtool.engine.training.trainer import Learner
-from clrtool.engine.models.builtin import convnet, mlp
-from clrtool.engine.training.optimizers import OptimizerRecipe
-from clrtool.engine.inprocess.options import Settings
-from clrtool.engine.data.transforms import Preparation
-from clrtool.engine.training.workload import Problem
+from clrtool.engine.data.loader import ResidentLoader
 from clrtool.engine.data.tensors import Samples
+from clrtool.engine.data.transforms import Transform
+from clrtool.engine.inprocess.options import Settings
 from clrtool.engine.inprocess.steps import UsualSteps
+from clrtool.engine.inprocess.workload import borrow
+from clrtool.engine.models.builtin import convnet, mlp
+from clrtool.engine.models.caffe import cifar10_full
+from clrtool.engine.training.cuda_graph import CapturedEnsemble
+from clrtool.engine.training.optimizers import OptimizerRecipe
+from clrtool.engine.training.trainer import Trainer
+from clrtool.engine.training.workload import Workload
 
 Work = Callable[[], object]
 LOWEST, HIGHEST = 1e-5, 1e-2  # no model diverges here, so that no finder has less to do
@@ -93,15 +93,15 @@ class Case:
         model, optimizer = self.parts()
         return (Autocast(model, self) if self.precision == "bf16" else model), optimizer
 
-    def problem(self, *, channels_last: bool) -> Problem:
+    def problem(self, *, channels_last: bool) -> Workload:
         device = torch.device(self.device)
         images, labels = self.data()
-        preparation = Preparation(
+        preparation = Transform(
             torch.zeros((), device=device), torch.ones((), device=device), AugmentConfig(), channels_last
         )
         samples = Samples(preparation.lay_out(images), labels)
-        return Problem(
-            train=Resident(samples, preparation, self.batch_size),
+        return Workload(
+            train=ResidentLoader(samples, preparation, self.batch_size),
             heldout=samples.take(slice(0, 100)),
             make_model=MODELS[self.model],
             make_optimizer=OptimizerRecipe(torch.optim.SGD, OptimizerConfig(args={"momentum": 0.9})),
@@ -178,7 +178,7 @@ def ours(case: Case, *, channels_last: bool) -> Work:
     """The sweep's training, losses read and checked; on CUDA as a graph that is captured beforehand."""
     problem = case.problem(channels_last=channels_last)
     if case.device == "cpu":
-        return lambda: Learner(problem, 0).train(0, case.lrs)
+        return lambda: Trainer(problem, 0).train(0, case.lrs)
     return _captured(problem, case, seeds=1)
 
 
@@ -217,9 +217,9 @@ def three_seeds(case: Case) -> Work:
     return _captured(case.problem(channels_last=case.precision != "fp32"), case, seeds=3)
 
 
-def _captured(problem: Problem, case: Case, seeds: int) -> Work:
+def _captured(problem: Workload, case: Case, seeds: int) -> Work:
     with problem.on_device():
-        team = Captured(problem, range(seeds), case.lrs)
+        team = CapturedEnsemble(problem, range(seeds), case.lrs)
         assert team.is_true()
     return lambda: team.train(0, case.iterations)
 
@@ -326,7 +326,7 @@ def lightning(case: Case) -> Work:
 def fastai(case: Case) -> Work:
     from fastai.callback import progress, schedule  # noqa: F401 (no_bar and lr_find are patched in by them)
     from fastai.data.core import DataLoaders
-    from fastai.learner import Learner as FastaiLearner
+    from fastai.learner import Trainer as FastaiLearner
     from fastai.optimizer import OptimWrapper
 
     model, _ = case.wrapped()

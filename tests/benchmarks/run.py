@@ -26,11 +26,11 @@ from torch import nn
 from clrtool.config.schema import RangeTestConfig
 from clrtool.core.planning.plan import make_plan
 from clrtool.core.planning.policies import POLICIES
-from clrtool.engine.configured.build import build_problem
-from clrtool.engine.resume.checkpoint import CheckpointFolder
-from clrtool.engine.training.scheduler import PlanScheduler
-from clrtool.engine.resume.journal import Stages
+from clrtool.engine.configured.build import build_workload
 from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.resume.checkpoint import CheckpointFolder
+from clrtool.engine.resume.journal import Journal
+from clrtool.engine.training.scheduler import PlanScheduler
 from tests.benchmarks import finders, scale
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -88,13 +88,13 @@ SWEEP = """
 import sys
 from pathlib import Path
 from clrtool.config.schema import RangeTestConfig
-from clrtool.engine.configured.build import build_problem
+from clrtool.engine.configured.build import build_workload
 from clrtool.engine.rangetest.sweep import run_range_test
 iterations = int(sys.argv[1])
 config = RangeTestConfig.model_validate({
     "model": {"name": "mlp", "args": {"hidden": [16]}}, "data": {"name": "digits", "batch_size": 8},
     "sweep": {"start_lr": 1e-6, "end_lr": 1e-3, "epochs": iterations / 179, "seeds": 1}})
-record = run_range_test(build_problem(config, device="cpu"), config.sweep)
+record = run_range_test(build_workload(config, device="cpu"), config.sweep)
 assert abs(record.iterations - iterations) < 100
 # not ru_maxrss, which a process has from its parent
 print(next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith("VmHWM")) / 1024)
@@ -155,16 +155,16 @@ def checkpoints() -> list[str]:
         "sweep": {"start_lr": 1e-3, "end_lr": 0.1, "epochs": 25, "seeds": 1},
     }  # fmt: skip
     config = RangeTestConfig.model_validate(values)
-    problem = build_problem(config, device="cpu")
+    problem = build_workload(config, device="cpu")
 
-    def sweep(stages: Stages) -> None:
+    def sweep(stages: Journal) -> None:
         run_range_test(problem, config.sweep, stages=stages)
 
     def saving() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            sweep(Stages(CheckpointFolder(Path(folder) / "checkpoint"), every=1.0))
+            sweep(Journal(CheckpointFolder(Path(folder) / "checkpoint"), every=1.0))
 
-    return [ratio("a sweep that saves every second / one that saves nothing", saving, lambda: sweep(Stages()), 7)]
+    return [ratio("a sweep that saves every second / one that saves nothing", saving, lambda: sweep(Journal()), 7)]
 
 
 def paper_network() -> list[str]:
@@ -242,7 +242,7 @@ def whole_test() -> str:
     }  # fmt: skip
     config = RangeTestConfig.model_validate(values)
     begin = time.perf_counter()
-    problem = build_problem(config)
+    problem = build_workload(config)
     ready = time.perf_counter()
     record = run_range_test(problem, config.sweep)
     path.unlink()

@@ -16,7 +16,7 @@ BATCH, LENGTH, OPERATIONS = 32, 64, 6
 RESIDENT = """
 import json, sys, time
 from pathlib import Path
-from clrtool.engine.configured.build import build_problem
+from clrtool.engine.configured.build import build_workload
 
 def resident(name):  # not ru_maxrss, which a process has from its parent
     return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith(name)) * 1024
@@ -25,7 +25,7 @@ STEP = """
 import io, os
 import torch
 from clrtool.config.schema import RangeTestConfig
-from clrtool.engine.training.trainer import Learner
+from clrtool.engine.training.trainer import Trainer
 from clrtool.engine.runtime.distributed import ALONE, join
 
 depth, width, heads, batch, length, optimizer = *map(int, sys.argv[1:6]), sys.argv[6]
@@ -36,9 +36,9 @@ config = RangeTestConfig.model_validate({
     "optimizer": {"name": optimizer}, "metric": "token_accuracy", "sweep": {"evaluations": 20}})
 seat = [int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))]
 ranks = join(*seat) if seat[1] > 1 else ALONE
-problem = build_problem(config, device="cpu", **({} if ranks is ALONE else {"ranks": ranks}))
+problem = build_workload(config, device="cpu", **({} if ranks is ALONE else {"ranks": ranks}))
 with problem.on_device():
-    learner = Learner(problem, 0)
+    learner = Trainer(problem, 0)
     learner.train(0, [1e-4] * 2)
     times = []
     for start in range(2, 10):
@@ -63,7 +63,7 @@ from clrtool.engine.rangetest.sweep import run_range_test
 
 path, before = find_config("custom"), resident("VmRSS")
 config = load_config(path, [f"data.args.samples={sys.argv[1]}", f"sweep.seeds={sys.argv[2]}"])
-problem = build_problem(config, device="cpu", folder=path.parent, allow_import=["custom_factories:*"])
+problem = build_workload(config, device="cpu", folder=path.parent, allow_import=["custom_factories:*"])
 begin = time.perf_counter()
 record = run_range_test(problem, config.sweep, config.seed)
 print(json.dumps({

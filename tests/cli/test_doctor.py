@@ -9,7 +9,8 @@ import pytest
 
 from clrtool.cli.doctor import relevant
 from clrtool.config.json_schema import json_schema
-from clrtool.engine import machine, self_test
+from clrtool.engine.rangetest import self_test
+from clrtool.engine.runtime import hardware as machine
 
 FACTORIES = [
     "model={factory: 'mine.nets:net'}",
@@ -67,7 +68,11 @@ def test_a_range_test_of_the_digits_shows_that_a_device_computes_and_learns(cli)
 @pytest.mark.parametrize(
     ("name", "broken", "message"),
     [
-        ("build_problem", RuntimeError("CUDA error: no kernel image\nstack"), "cpu fails: CUDA error: no kernel image"),
+        (
+            "build_workload",
+            RuntimeError("CUDA error: no kernel image\nstack"),
+            "cpu fails: CUDA error: no kernel image",
+        ),
         ("LEARNED", 1.1, "cpu fails: it does not learn: an accuracy of 0."),
     ],
 )

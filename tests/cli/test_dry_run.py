@@ -5,12 +5,12 @@ import json
 import pytest
 
 from clrtool.config.file import find_config, load_config
-from clrtool.engine.configured.build import build_problem
-from clrtool.engine.resume.checkpoint import CheckpointFolder
+from clrtool.engine.configured.build import build_workload
 from clrtool.engine.rangetest.estimate import estimate
-from clrtool.engine.resume.journal import Stages
 from clrtool.engine.rangetest.sweep import _Track as Track
 from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.resume.checkpoint import CheckpointFolder
+from clrtool.engine.resume.journal import Journal
 from clrtool.errors import MachineError
 
 SHORT = ["rangetest", "digits", "sweep.epochs=1", "--seeds", "2", "-q"]
@@ -99,7 +99,7 @@ def test_a_checkpoint_takes_no_more_than_was_told_and_at_least_half_of_it(tmp_pa
     monkeypatch.setattr("clrtool.engine.resume.journal.SHARE", 1e9)  # save at every step, however long that takes
     wishes = [f"model.args.hidden={hidden}", f"optimizer={optimizer}", "sweep.epochs=1", "sweep.seeds=2"]
     config = load_config(find_config("digits"), wishes)
-    problem = build_problem(config, device="cpu")
+    problem = build_workload(config, device="cpu")
     told = estimate(problem, config, tmp_path / "run")
     sizes = []
 
@@ -108,7 +108,7 @@ def test_a_checkpoint_takes_no_more_than_was_told_and_at_least_half_of_it(tmp_pa
             super().save(values)
             sizes.extend(file.stat().st_size for file in self.folder.iterdir())
 
-    run_range_test(problem, config.sweep, 0, lambda seed, point: None, Stages(Disk(tmp_path / "checkpoint"), every=0))
+    run_range_test(problem, config.sweep, 0, lambda seed, point: None, Journal(Disk(tmp_path / "checkpoint"), every=0))
     assert 0.5 * told.checkpoint_bytes <= max(sizes) <= told.checkpoint_bytes
 
 

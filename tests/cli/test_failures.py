@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import QUICK
-from tests.engine.problems import FORKS
+from tests.engine.workloads import FORKS
 
 FACTORIES = """
 import time

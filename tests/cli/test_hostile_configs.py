@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clrtool.config.schema import RangeTestConfig
 from clrtool.config.file import MAX_OVERRIDES, load_config, run_name
-from clrtool.errors import ConfigError
+from clrtool.config.schema import RangeTestConfig
 from clrtool.config.shipped import shipped_configs
 from clrtool.config.strict_yaml import MAX_DEPTH, MAX_VALUES
+from clrtool.errors import ConfigError
 from clrtool.words import printable
 
 LONG = bool(os.environ.get("CLRTOOL_TORTURE"))

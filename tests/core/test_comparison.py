@@ -8,6 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from clrtool.core.planning.plan import make_plan
+from clrtool.core.reading.curve import Point
+from clrtool.core.reading.metric import ACCURACY, LOSS
 from clrtool.core.results.comparison import (
     BoundsFrom,
     Candidate,
@@ -16,10 +19,7 @@ from clrtool.core.results.comparison import (
     candidate_plan,
     fixed_plan,
 )
-from clrtool.core.reading.curve import Point
 from clrtool.core.results.judgement import ComparisonVerdict, heldout_error, judge, sure
-from clrtool.core.reading.metric import ACCURACY, LOSS
-from clrtool.core.planning.plan import make_plan
 
 MANY = 10**9  # held-out samples, so that they add no noise
 PLAN = make_plan(0.01, 0.1, 10, epochs=10)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clrtool.core.reading.fit import Axis, interval, medians, read, resample
 from clrtool.core.planning.sweep_size import sweep_size
+from clrtool.core.reading.fit import Axis, interval, medians, read, resample
 
 LRS = np.geomspace(1e-3, 10, 81)
 

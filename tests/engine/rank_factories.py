@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from clrtool.config.schema import RangeTestConfig
-from clrtool.engine.configured.build import build_problem
-from clrtool.engine.training.trainer import Learner
-from clrtool.engine.training.losses import IGNORED
+from clrtool.engine.configured.build import build_workload
 from clrtool.engine.runtime.distributed import ALONE, join
+from clrtool.engine.training.losses import IGNORED
+from clrtool.engine.training.trainer import Trainer
 
 LRS = [0.05, 0.1, 0.2, 0.1, 0.05] * 4
 
@@ -72,16 +72,16 @@ def build(data, model, ranks=ALONE, micro_batches=1, loss=None):
             "training": {"micro_batches": micro_batches, "clip_norm": 1.0},
         }
     )
-    return build_problem(config, device="cpu", allow_import=[f"{name}*"], ranks=ranks)
+    return build_workload(config, device="cpu", allow_import=[f"{name}*"], ranks=ranks)
 
 
-def trained(problem):
+def trained(workload):
     """Losses, weights and evaluation after some steps."""
-    with problem.on_device():
-        learner = Learner(problem, 3)
-        losses = learner.train(0, LRS)
-        weights = [each.tolist() for each in learner.model.parameters()]
-        return {"losses": losses, "weights": weights, "found": learner.evaluate()}
+    with workload.on_device():
+        trainer = Trainer(workload, 3)
+        losses = trainer.train(0, LRS)
+        weights = [each.tolist() for each in trainer.model.parameters()]
+        return {"losses": losses, "weights": weights, "found": trainer.evaluate()}
 
 
 def main(rank):

@@ -5,18 +5,18 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from tests.engine.workloads import digits
 from torch import nn
 
-from clrtool.config.schema import RangeTestConfig
 from clrtool.config.file import find_config, load_config
-from clrtool.engine.configured.build import build_problem
+from clrtool.config.schema import RangeTestConfig
+from clrtool.engine.configured.build import build_workload
 from clrtool.engine.models.caffe import RunningNorm, WithinChannelNorm, cifar10_full, cifar10_quick
 from clrtool.engine.training.caffe_sgd import CaffeSGD
-from clrtool.engine.training.cuda_graph import Captured
-from clrtool.engine.training.trainer import Learner
+from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.optimizers import make_optimizer_recipe
+from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError
-from tests.engine.problems import digits
 
 CIFAR = (3, 32, 32)
 CAFFE = {"name": "caffe_sgd", "args": {"momentum": 0.9, "weight_decay": 0.01}}
@@ -285,8 +285,8 @@ def test_the_steps_at_changing_learning_rates_are_those_of_caffes_solvers(nester
 
 
 def test_the_state_of_the_optimizer_is_tensors_that_go_on_in_another_one():
-    problem, lrs = digits(optimizer=CAFFE), np.geomspace(0.001, 0.05, 40).tolist()
-    whole, first, second = (Learner(problem, 2) for _ in range(3))
+    workload, lrs = digits(optimizer=CAFFE), np.geomspace(0.001, 0.05, 40).tolist()
+    whole, first, second = (Trainer(workload, 2) for _ in range(3))
     losses = whole.train(0, lrs)
     assert first.train(0, lrs[:15]) == losses[:15]
     state = first.state()
@@ -298,10 +298,10 @@ def test_the_state_of_the_optimizer_is_tensors_that_go_on_in_another_one():
 
 
 def test_a_learning_rate_on_the_device_and_rules_for_groups_give_the_same_steps():
-    problem, lrs = digits(optimizer=CAFFE | {"groups": [{"params": ["*.bias"], "lr_ratio": 2.0}]}), [0.01, 0.03] * 10
-    with problem.on_device():
-        losses = Captured(problem, [4], lrs, graph=False).train(0, 20)[0]
-        np.testing.assert_allclose(losses, Learner(problem, 4).train(0, lrs), rtol=1e-5)
+    workload, lrs = digits(optimizer=CAFFE | {"groups": [{"params": ["*.bias"], "lr_ratio": 2.0}]}), [0.01, 0.03] * 10
+    with workload.on_device():
+        losses = CapturedEnsemble(workload, [4], lrs, graph=False).train(0, 20)[0]
+        np.testing.assert_allclose(losses, Trainer(workload, 4).train(0, lrs), rtol=1e-5)
 
 
 def test_the_step_follows_the_learning_rate_and_its_arguments_are_checked():
@@ -316,38 +316,38 @@ def test_the_step_follows_the_learning_rate_and_its_arguments_are_checked():
 
 
 def arrays(tmp_path, **changes):
-    """A problem of 95 images for training and 20 held out, and its images as numpy has them."""
+    """A workload of 95 images for training and 20 held out, and its images as numpy has them."""
     generator = np.random.default_rng(3)
     x, y = generator.integers(0, 256, (115, 8, 8, 3), dtype=np.uint8), np.arange(115) % 5
     np.savez(tmp_path / "a.npz", x_train=x[:95], y_train=y[:95], x_test=x[95:], y_test=y[95:])
     data = {"name": "npz", "args": {"path": str(tmp_path / "a.npz")}, "batch_size": 10, "workers": 0} | changes
     config = RangeTestConfig.model_validate({"model": {"name": "cifar10_quick"}, "data": data})
-    return build_problem(config, device="cpu"), x.transpose(0, 3, 1, 2).astype(np.float64)
+    return build_workload(config, device="cpu"), x.transpose(0, 3, 1, 2).astype(np.float64)
 
 
 @pytest.mark.parametrize("placement", ["device", "loader"])
 def test_both_sets_are_pixels_less_the_mean_image_of_the_training_set(tmp_path, placement):
-    problem, images = arrays(tmp_path, normalize="mean_image", shuffle=False, placement=placement)
+    workload, images = arrays(tmp_path, normalize="mean_image", shuffle=False, placement=placement)
     mean = images[:95].mean(0)
     assert mean.std() > 5  # it is no mean of channels
-    np.testing.assert_allclose(problem.heldout.inputs, images[95:] - mean, atol=1e-4)
-    np.testing.assert_allclose(next(problem.train.batches(0, 0))[0], images[:10] - mean, atol=1e-4)
+    np.testing.assert_allclose(workload.heldout.inputs, images[95:] - mean, atol=1e-4)
+    np.testing.assert_allclose(next(workload.train.batches(0, 0))[0], images[:10] - mean, atol=1e-4)
 
 
 @pytest.mark.parametrize("placement", ["device", "loader"])
 def test_without_shuffling_samples_come_in_the_order_of_the_file_over_and_over(tmp_path, placement):
-    problem, images = arrays(tmp_path, normalize="mean_image", shuffle=False, placement=placement)
-    batches = problem.train.batches(7, 0)
+    workload, images = arrays(tmp_path, normalize="mean_image", shuffle=False, placement=placement)
+    batches = workload.train.batches(7, 0)
     seen = torch.cat([next(batches)[0] for _ in range(28)])  # 9 batches an epoch, 5 samples left over
     expected = np.concatenate([images[:95]] * 3)[:280] - images[:95].mean(0)
     np.testing.assert_allclose(seen, expected, atol=1e-4)
-    assert torch.equal(next(problem.train.batches(0, 21))[0], seen[210:220])
+    assert torch.equal(next(workload.train.batches(0, 21))[0], seen[210:220])
 
 
 def test_images_in_file_order_are_still_changed_at_random_by_seed_and_epoch(tmp_path):
-    problem, images = arrays(tmp_path, normalize="mean_image", shuffle=False, augment={"flip": True})
+    workload, images = arrays(tmp_path, normalize="mean_image", shuffle=False, augment={"flip": True})
     plain = images[:10] - images[:95].mean(0)
-    seen = [next(problem.train.batches(seed, start))[0].numpy() for seed, start in ((0, 0), (0, 0), (1, 0))]
+    seen = [next(workload.train.batches(seed, start))[0].numpy() for seed, start in ((0, 0), (0, 0), (1, 0))]
     assert np.array_equal(seen[0], seen[1])
     flips = [[not np.allclose(one, two, atol=1e-4) for one, two in zip(batch, plain, strict=True)] for batch in seen]
     assert flips[0] != flips[2]
@@ -388,7 +388,7 @@ def test_an_order_or_a_mean_image_that_cannot_be_had_is_refused(data, rule):
     data = data | {"factory": f"tests.engine.test_caffe:{data['factory']}", "normalize": "mean_image", "batch_size": 20}
     config = RangeTestConfig.model_validate({"model": {"name": "mlp"}, "data": data})
     with pytest.raises(ConfigError, match=rule):
-        build_problem(config, device="cpu", allow_import=["tests.*"])
+        build_workload(config, device="cpu", allow_import=["tests.*"])
 
 
 def float_images():
@@ -407,22 +407,22 @@ def float_images():
     ],
 )
 def test_the_shipped_configs_train_their_network_with_caffes_multipliers(tmp_path, name, groups):
-    problem = shipped(tmp_path, name)
-    found = sorted((group.lr_ratio, group.weight_decay, group.tensors, group.parameters) for group in problem.groups)
+    workload = shipped(tmp_path, name)
+    found = sorted((group.lr_ratio, group.weight_decay, group.tensors, group.parameters) for group in workload.groups)
     assert found == groups
-    assert problem.warnings == ()
-    assert (problem.batch_size, len(problem.heldout)) == (100, 100)
+    assert workload.warnings == ()
+    assert (workload.batch_size, len(workload.heldout)) == (100, 100)
 
 
 def test_the_network_of_super_convergence_sees_an_eighth_of_a_batch_at_a_time(tmp_path):
-    problem = shipped(tmp_path, "cifar10-resnet56", "data.batch_size=40", "sweep.evaluations=20")
-    assert (problem.pass_size, len(problem.heldout)) == (5, 100)
-    found = sorted((group.lr_ratio, group.weight_decay, group.tensors, group.parameters) for group in problem.groups)
+    workload = shipped(tmp_path, "cifar10-resnet56", "data.batch_size=40", "sweep.evaluations=20")
+    assert (workload.pass_size, len(workload.heldout)) == (5, 100)
+    found = sorted((group.lr_ratio, group.weight_decay, group.tensors, group.parameters) for group in workload.groups)
     assert found == [(1.0, 1e-4, 166, 853_008), (2.0, 0.0, 1, 10)]
-    learner = Learner(problem, 0)
+    trainer = Trainer(workload, 0)
     passes = []
-    learner.model[1].register_forward_hook(lambda layer, inputs, output: passes.append(len(inputs[0])))
-    learner.train(0, [0.1])
+    trainer.model[1].register_forward_hook(lambda layer, inputs, output: passes.append(len(inputs[0])))
+    trainer.train(0, [0.1])
     assert passes == [5] * 8
 
 
@@ -432,4 +432,4 @@ def shipped(tmp_path, name, *more):
     x, y = generator.integers(0, 256, (300, 32, 32, 3), dtype=np.uint8), np.arange(300) % 10
     np.savez(tmp_path / "c.npz", x_train=x[:200], y_train=y[:200], x_test=x[200:], y_test=y[200:])
     overrides = ["data.name=npz", f"data.args={{path: {tmp_path / 'c.npz'}}}", *more]
-    return build_problem(load_config(find_config(name), overrides), device="cpu")
+    return build_workload(load_config(find_config(name), overrides), device="cpu")

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.engine.workloads import digits
 
 from clrtool.config.schema import SweepConfig
-from clrtool.engine.training.cuda_graph import Captured, _Part, why_not
-from clrtool.engine.training.trainer import READ_EVERY, Learner, until_broken
 from clrtool.engine.rangetest.sweep import run_range_test
-from clrtool.engine.training.ensemble import make_teams
-from tests.engine.problems import digits
+from clrtool.engine.training.cuda_graph import CapturedEnsemble, _Part, why_not
+from clrtool.engine.training.ensemble import make_ensembles
+from clrtool.engine.training.trainer import READ_EVERY, Trainer, until_broken
 
 LRS = np.geomspace(1e-3, 0.2, 100).tolist()
 CONVNET = {"name": "convnet", "args": {"channels": [4, 8], "batch_norm": True}}
@@ -31,38 +31,40 @@ VARIANTS = {
 }
 
 
-def references(problem, seeds, lrs=LRS):
-    return [Learner(problem, seed).train(0, lrs) for seed in seeds]
+def references(workload, seeds, lrs=LRS):
+    return [Trainer(workload, seed).train(0, lrs) for seed in seeds]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_step_of_the_device_gives_the_losses_and_weights_of_the_reference(variant):
-    problem = digits(**VARIANTS[variant])
-    with problem.on_device():
-        team = Captured(problem, [0, 7], LRS, graph=False)
-        pieces = [team.train(start, stop) for start, stop in ((0, 1), (1, 40), (40, 100))]
+    workload = digits(**VARIANTS[variant])
+    with workload.on_device():
+        ensemble = CapturedEnsemble(workload, [0, 7], LRS, graph=False)
+        pieces = [ensemble.train(start, stop) for start, stop in ((0, 1), (1, 40), (40, 100))]
         for place, seed in enumerate((0, 7)):
-            reference = Learner(problem, seed)
+            reference = Trainer(workload, seed)
             losses = reference.train(0, LRS)
             ours = np.concatenate([piece[place] for piece in pieces])
             np.testing.assert_allclose(ours, losses, rtol=2e-3, atol=2e-3)
-            assert team.members[place].evaluate() == pytest.approx(reference.evaluate(), abs=0.02)
+            assert ensemble.members[place].evaluate() == pytest.approx(reference.evaluate(), abs=0.02)
 
 
 def test_a_step_can_be_sought_anywhere_in_any_epoch():
-    problem = digits(optimizer={"name": "SGD"})
-    with problem.on_device():
-        team, reference = Captured(problem, [3], LRS, graph=False), Learner(problem, 3)
+    workload = digits(optimizer={"name": "SGD"})
+    with workload.on_device():
+        ensemble, reference = CapturedEnsemble(workload, [3], LRS, graph=False), Trainer(workload, 3)
         for start, stop in ((65, 70), (2, 4), (29, 31)):
-            np.testing.assert_allclose(team.train(start, stop)[0], reference.train(start, LRS[start:stop]), rtol=1e-4)
+            np.testing.assert_allclose(
+                ensemble.train(start, stop)[0], reference.train(start, LRS[start:stop]), rtol=1e-4
+            )
 
 
 def test_the_check_of_the_captured_step_accepts_what_follows_the_learning_rate_and_leaves_no_trace():
-    problem = digits(model=CONVNET)
-    with problem.on_device():
-        team = Captured(problem, [0, 1], LRS, graph=False)
-        assert team.is_true()
-        np.testing.assert_allclose(team.train(0, 100), references(problem, [0, 1]), rtol=2e-3, atol=1e-3)
+    workload = digits(model=CONVNET)
+    with workload.on_device():
+        ensemble = CapturedEnsemble(workload, [0, 1], LRS, graph=False)
+        assert ensemble.is_true()
+        np.testing.assert_allclose(ensemble.train(0, 100), references(workload, [0, 1]), rtol=2e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5, 0.8])
@@ -72,40 +74,40 @@ def test_the_check_refuses_a_learning_rate_that_was_frozen_at_capture(monkeypatc
         step(part)
         part.table = table
 
-    problem, step = digits(model={"name": "mlp", "args": {"dropout": dropout}}), _Part.step
+    workload, step = digits(model={"name": "mlp", "args": {"dropout": dropout}}), _Part.step
     monkeypatch.setattr(_Part, "step", frozen)
-    with problem.on_device():
-        assert not Captured(problem, [0], LRS, graph=False).is_true()
+    with workload.on_device():
+        assert not CapturedEnsemble(workload, [0], LRS, graph=False).is_true()
 
 
 @pytest.mark.parametrize("dropout", [0.2, 0.8])
 def test_the_check_bears_dropout_whose_masks_differ(dropout):
-    problem = digits(model={"name": "mlp", "args": {"dropout": dropout}})
-    with problem.on_device():
-        assert Captured(problem, [0, 1], LRS, graph=False).is_true()
+    workload = digits(model={"name": "mlp", "args": {"dropout": dropout}})
+    with workload.on_device():
+        assert CapturedEnsemble(workload, [0, 1], LRS, graph=False).is_true()
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "Adagrad", "NAdam", "RAdam", "RMSprop"])
 def test_a_team_that_was_warmed_up_and_reset_begins_as_if_it_were_new(name):
-    problem = digits(model=CONVNET, optimizer={"name": name})
-    with problem.on_device():
-        team = Captured(problem, [0], LRS, graph=False)
-        team.train(0, 3)
-        team._reset()
-        np.testing.assert_allclose(team.train(0, 40)[0], Learner(problem, 0).train(0, LRS[:40]), rtol=1e-3)
+    workload = digits(model=CONVNET, optimizer={"name": name})
+    with workload.on_device():
+        ensemble = CapturedEnsemble(workload, [0], LRS, graph=False)
+        ensemble.train(0, 3)
+        ensemble._reset()
+        np.testing.assert_allclose(ensemble.train(0, 40)[0], Trainer(workload, 0).train(0, LRS[:40]), rtol=1e-3)
 
 
 def test_short_sweeps_and_short_epochs_can_be_checked():
-    problem = digits(data={"batch_size": 1000})
-    with problem.on_device():
-        assert Captured(problem, [0], LRS[:2], graph=False).is_true()
+    workload = digits(data={"batch_size": 1000})
+    with workload.on_device():
+        assert CapturedEnsemble(workload, [0], LRS[:2], graph=False).is_true()
 
 
 def test_a_team_ends_when_every_member_is_broken_and_not_before():
-    problem = digits()
-    with problem.on_device():
-        team = Captured(problem, [0, 1], [1e30] * 200, graph=False)
-        losses = team.train(0, 200)
+    workload = digits()
+    with workload.on_device():
+        ensemble = CapturedEnsemble(workload, [0, 1], [1e30] * 200, graph=False)
+        losses = ensemble.train(0, 200)
     assert all(len(each) <= READ_EVERY for each in losses)
     assert not any(math.isfinite(each[-1]) for each in losses)
     assert all(math.isfinite(loss) for each in losses for loss in each[:-1])
@@ -136,10 +138,10 @@ def test_what_cannot_be_captured_says_why(changes, reason):
 
 
 def test_on_a_cpu_the_seeds_are_trained_by_the_reference_one_after_the_other():
-    problem = digits()
-    with problem.on_device():
-        teams = list(make_teams(problem, LRS, [4, 5]))
-    assert [(len(team.members), team.members[0].seed, team.engine) for team in teams] == [
+    workload = digits()
+    with workload.on_device():
+        ensembles = list(make_ensembles(workload, LRS, [4, 5]))
+    assert [(len(ensemble.members), ensemble.members[0].seed, ensemble.engine) for ensemble in ensembles] == [
         (1, 4, "eager"),
         (1, 5, "eager"),
     ]

@@ -7,16 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.engine.workloads import digits
 from torch import nn
 
 import clrtool.engine.rangetest.compare
-from clrtool.core.results.comparison import candidate_plan, fixed_plan
 from clrtool.core.planning.plan import make_plan
-from clrtool.engine.training.cuda_graph import Captured
+from clrtool.core.results.comparison import candidate_plan, fixed_plan
 from clrtool.engine.rangetest.compare import EVALUATIONS, compare
-from clrtool.engine.training.trainer import Learner
-from clrtool.engine.resume.journal import Stages
-from tests.engine.problems import digits
+from clrtool.engine.resume.journal import Journal
+from clrtool.engine.training.cuda_graph import CapturedEnsemble
+from clrtool.engine.training.trainer import Trainer
 from tests.engine.test_stages import Memory, interrupted
 
 ITERATIONS = 60  # two epochs
@@ -34,9 +34,9 @@ def same(one, other):
             np.testing.assert_array_equal(np.array(first.points), np.array(second.points))
 
 
-def steps(problem, seed, model, optimizer, scheduler):
+def steps(workload, seed, model, optimizer, scheduler):
     """The loss of each iteration after its step, by a loop of torch."""
-    for (inputs, targets), _ in zip(problem.train.batches(seed, 0), range(ITERATIONS), strict=False):
+    for (inputs, targets), _ in zip(workload.train.batches(seed, 0), range(ITERATIONS), strict=False):
         loss = nn.functional.cross_entropy(model(inputs), targets)
         optimizer.zero_grad()
         loss.backward()
@@ -45,15 +45,15 @@ def steps(problem, seed, model, optimizer, scheduler):
         yield loss.item()
 
 
-def by_hand(problem, plan, seed):
+def by_hand(workload, plan, seed):
     """Losses, held-out losses and accuracies after 3, 6, ... iterations, by a loop of torch and torch's own scheduler."""
     torch.manual_seed(seed)
-    model = problem.make_model()
+    model = workload.make_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.CyclicLR(optimizer, **plan.torch_kwargs())
     losses, found = [], []
-    x, y = problem.heldout.inputs, problem.heldout.targets
-    for loss in steps(problem, seed, model, optimizer, scheduler):
+    x, y = workload.heldout.inputs, workload.heldout.targets
+    for loss in steps(workload, seed, model, optimizer, scheduler):
         losses.append(loss)
         if len(losses) % 3 == 0:
             with torch.no_grad():
@@ -64,32 +64,32 @@ def by_hand(problem, plan, seed):
 
 
 def test_a_policy_trains_as_a_loop_of_torch_with_torchs_own_scheduler_does():
-    problem = digits()
-    (found,) = compare(problem, plans("triangular2"), ITERATIONS, [3, 4])
+    workload = digits()
+    (found,) = compare(workload, plans("triangular2"), ITERATIONS, [3, 4])
     for training in found.trainings:
         mine = np.array([(point.train_loss, point.heldout_loss, point.metric) for point in training.points])
-        np.testing.assert_allclose(mine, by_hand(problem, found.plan, training.seed), rtol=2e-4, atol=1e-12)
+        np.testing.assert_allclose(mine, by_hand(workload, found.plan, training.seed), rtol=2e-4, atol=1e-12)
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
 def test_a_plan_that_moves_the_momentum_trains_as_torchs_cyclic_lr_does(optimizer):
-    problem = digits(optimizer={"name": optimizer, "args": {"momentum": 0.9} if optimizer == "SGD" else {}})
+    workload = digits(optimizer={"name": optimizer, "args": {"momentum": 0.9} if optimizer == "SGD" else {}})
     plan = make_plan(0.001, 0.01, 30, epochs=2, policy="triangular2", cycles=2, momentum=(0.8, 0.95))
-    (found,) = compare(problem, {"cycles": plan}, ITERATIONS, [5])
+    (found,) = compare(workload, {"cycles": plan}, ITERATIONS, [5])
     torch.manual_seed(5)
-    model = problem.make_model()
-    made = getattr(torch.optim, optimizer)(model.parameters(), lr=1.0, **problem.make_optimizer.config.args)
+    model = workload.make_model()
+    made = getattr(torch.optim, optimizer)(model.parameters(), lr=1.0, **workload.make_optimizer.config.args)
     scheduler = torch.optim.lr_scheduler.CyclicLR(made, **plan.torch_kwargs())
-    losses = list(steps(problem, 5, model, made, scheduler))
+    losses = list(steps(workload, 5, model, made, scheduler))
     expected = np.array(losses).reshape(-1, 3).mean(axis=1)
     np.testing.assert_allclose([point.train_loss for point in found.trainings[0].points], expected, rtol=2e-4)
 
 
 def test_every_policy_gets_the_same_weights_batches_and_iterations():
-    problem = digits()
+    workload = digits()
     made = plans("fixed", "cosine")
     made["again"] = made["fixed"]
-    fixed, cosine, again = compare(problem, made, ITERATIONS, [0, 1])
+    fixed, cosine, again = compare(workload, made, ITERATIONS, [0, 1])
     same([fixed], [clrtool.engine.rangetest.compare.Candidate("fixed", again.plan, again.trainings)])
     for each in (fixed, cosine):
         assert [training.seed for training in each.trainings] == [0, 1]
@@ -114,10 +114,10 @@ def test_fewer_iterations_than_evaluations_are_evaluated_after_each():
 
 
 def test_a_loss_that_is_not_finite_ends_its_training_and_is_a_result_with_its_rate():
-    problem = digits(loss={"name": "MSELoss"}, data={"factory": "tests.engine.test_compare:make_values"},
+    workload = digits(loss={"name": "MSELoss"}, data={"factory": "tests.engine.test_compare:make_values"},
                      model={"factory": "tests.engine.test_compare:make_line"}, metric="loss", allow_import=["tests.*"])  # fmt: skip
-    like = candidate_plan("fixed", 0.01, 0.04, problem.iterations_per_epoch, epochs=ITERATIONS)
-    high, low = compare(problem, {"high": fixed_plan(1e4, like), "low": fixed_plan(1e-3, like)}, 200, [0, 1])
+    like = candidate_plan("fixed", 0.01, 0.04, workload.iterations_per_epoch, epochs=ITERATIONS)
+    high, low = compare(workload, {"high": fixed_plan(1e4, like), "low": fixed_plan(1e-3, like)}, 200, [0, 1])
     for training in high.trainings:
         assert not training.is_finite
         assert math.isnan(training.final)
@@ -142,18 +142,18 @@ def make_line():
 @settings(max_examples=4, deadline=None)
 @given(looks=st.lists(st.integers(1, 150), min_size=1, max_size=4))
 def test_a_comparison_interrupted_anywhere_measures_what_one_that_was_not_measures(model, looks):
-    problem, made = digits(model=model), plans("fixed", "triangular2")
-    found, _ = interrupted(lambda stages: compare(problem, made, 40, [0, 1], stages=stages), looks)
-    same(found, compare(problem, made, 40, [0, 1]))
+    workload, made = digits(model=model), plans("fixed", "triangular2")
+    found, _ = interrupted(lambda journal: compare(workload, made, 40, [0, 1], journal=journal), looks)
+    same(found, compare(workload, made, 40, [0, 1]))
 
 
 def test_what_is_finished_is_never_trained_again_and_is_told_again(monkeypatch):
-    problem, store, made = digits(), Memory(), plans("fixed", "cosine")
-    whole = compare(problem, made, 40, [0, 1], stages=Stages(store))
-    monkeypatch.setattr(Learner, "train", lambda *_: pytest.fail("it trains again"))
-    monkeypatch.setattr(Learner, "evaluate", lambda *_: pytest.fail("it evaluates again"))
+    workload, store, made = digits(), Memory(), plans("fixed", "cosine")
+    whole = compare(workload, made, 40, [0, 1], journal=Journal(store))
+    monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("it trains again"))
+    monkeypatch.setattr(Trainer, "evaluate", lambda *_: pytest.fail("it evaluates again"))
     told = []
-    again = compare(problem, made, 40, [0, 1], lambda *point: told.append(point), Stages(saved=store.values))
+    again = compare(workload, made, 40, [0, 1], lambda *point: told.append(point), Journal(saved=store.values))
     same(whole, again)
     assert len(told) == 2 * 2 * 20
     for one, other in zip(whole, again, strict=True):
@@ -161,24 +161,24 @@ def test_what_is_finished_is_never_trained_again_and_is_told_again(monkeypatch):
 
 
 def test_the_seconds_of_all_trainings_add_up_to_those_of_the_stages():
-    stages = Stages()
-    found = compare(digits(), plans("fixed", "cosine"), 40, [0, 1], stages=stages)
+    journal = Journal()
+    found = compare(digits(), plans("fixed", "cosine"), 40, [0, 1], journal=journal)
     spent = [training.seconds for each in found for training in each.trainings]
     assert min(spent) > 0
-    assert sum(spent) == pytest.approx(stages.seconds["train"])
+    assert sum(spent) == pytest.approx(journal.seconds["train"])
     repeated = compare(digits(deterministic=True), plans("fixed"), 10, [0])
     assert repeated[0].trainings[0].seconds is None
 
 
 def test_seeds_in_one_team_measure_what_they_measure_one_after_the_other(monkeypatch):
-    problem, made = digits(), plans("fixed", "triangular2")
-    alone = compare(problem, made, 40, [0, 1])
+    workload, made = digits(), plans("fixed", "triangular2")
+    alone = compare(workload, made, 40, [0, 1])
 
-    def together(problem, lrs, seeds, engine, momenta):
-        yield Captured(problem, seeds, lrs, graph=False)
+    def together(workload, lrs, seeds, engine, momenta):
+        yield CapturedEnsemble(workload, seeds, lrs, graph=False)
 
-    monkeypatch.setattr(clrtool.engine.rangetest.compare, "make_teams", together)
-    for one, other in zip(alone, compare(problem, made, 40, [0, 1]), strict=True):
+    monkeypatch.setattr(clrtool.engine.rangetest.compare, "make_ensembles", together)
+    for one, other in zip(alone, compare(workload, made, 40, [0, 1]), strict=True):
         assert other.engine == "uncaptured"
         for mine, yours in zip(one.trainings, other.trainings, strict=True):
             np.testing.assert_allclose(np.array(mine.points), np.array(yours.points), rtol=1e-3, atol=5e-3)

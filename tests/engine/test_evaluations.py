@@ -2,15 +2,15 @@
 
 import pytest
 import torch
+from tests.engine.workloads import digits
 from torch import nn
 
 from clrtool.config.schema import RangeTestConfig, SweepConfig
-from clrtool.engine.configured.build import build_problem
-from clrtool.engine.training.evaluation_budget import LEAST, MOST, SMALLEST_HELDOUT, evaluation_budget, flops_per_sample
-from clrtool.engine.training.trainer import evaluation_batch
+from clrtool.engine.configured.build import build_workload
 from clrtool.engine.models.builtin import convnet, mlp
 from clrtool.engine.rangetest.sweep import run_range_test
-from tests.engine.problems import digits
+from clrtool.engine.training.evaluation_budget import LEAST, MOST, SMALLEST_HELDOUT, evaluation_budget, flops_per_sample
+from clrtool.engine.training.trainer import evaluation_batch
 
 
 def test_operations_are_two_for_each_weight_that_a_sample_meets():
@@ -47,9 +47,9 @@ def test_what_the_config_states_is_obeyed():
 
 
 def test_a_network_too_small_to_fill_a_pass_still_gets_a_whole_curve_and_its_share_is_measured():
-    problem = digits(sweep={"epochs": 4})
-    assert (problem.evaluations, len(problem.heldout)) == (37, 297)
-    record = run_range_test(problem, SweepConfig(start_lr=1e-3, end_lr=0.1, epochs=4, seeds=2))
+    workload = digits(sweep={"epochs": 4})
+    assert (workload.evaluations, len(workload.heldout)) == (37, 297)
+    record = run_range_test(workload, SweepConfig(start_lr=1e-3, end_lr=0.1, epochs=4, seeds=2))
     whole = record.train_seconds + record.evaluation_seconds
     assert record.evaluation_share == pytest.approx(record.evaluation_seconds / whole)
     assert record.standard_error == pytest.approx(0.029, abs=0.001)
@@ -63,5 +63,5 @@ def test_a_comparison_evaluates_more_than_a_sweep_that_is_short_beside_it_can_af
             "sweep": {"epochs": 1},
         }
     )
-    assert len(build_problem(config, device="cpu").heldout) < 300
-    assert len(build_problem(config, device="cpu", epochs=40).heldout) == 700
+    assert len(build_workload(config, device="cpu").heldout) < 300
+    assert len(build_workload(config, device="cpu", epochs=40).heldout) == 700

@@ -5,17 +5,17 @@ import random
 import numpy as np
 import pytest
 import torch
+from tests.engine.workloads import FORKS, digits
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from clrtool.config.schema import RangeTestConfig, SweepConfig
-from clrtool.engine.configured.build import build_problem
+from clrtool.engine.configured.build import build_workload
 from clrtool.engine.data.load import load_data
-from clrtool.engine.data.loader import Resident, Streamed
-from clrtool.engine.training.trainer import Learner
+from clrtool.engine.data.loader import ResidentLoader, StreamedLoader
 from clrtool.engine.data.tensors import Samples
 from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError
-from tests.engine.problems import FORKS, digits
 
 GENERATOR = np.random.default_rng(0)
 X, Y = torch.from_numpy(GENERATOR.normal(size=(300, 6)).astype(np.float32)), torch.arange(300) % 3
@@ -68,7 +68,7 @@ def take_apart(batch):
 
 
 def load(made, unpack=None, metric="accuracy", **changes):
-    """The feed and the held-out samples of what a factory returned."""
+    """The loader and the held-out samples of what a factory returned."""
     values = {"model": {"name": "mlp"}, "data": {"factory": "mine:data", "batch_size": 30, "workers": 0} | changes}
     config = RangeTestConfig.model_validate(values | {"metric": metric})
     factories = {"data.factory": lambda: made, "data.batch": unpack}
@@ -78,7 +78,7 @@ def load(made, unpack=None, metric="accuracy", **changes):
         download=False,
         factory=lambda name, field: factories[field],
     )
-    return data.feed(config.data, torch.device("cpu"), channels_last=False)
+    return data.loader(config.data, torch.device("cpu"), channels_last=False)
 
 
 def floats(data):
@@ -86,7 +86,7 @@ def floats(data):
         "model": {"name": "mlp"},
         "data": {"factory": "tests.engine.test_feed:float_data", "batch_size": 30} | data,
     }
-    return build_problem(RangeTestConfig.model_validate(values), device="cpu", allow_import=["tests.*"])
+    return build_workload(RangeTestConfig.model_validate(values), device="cpu", allow_import=["tests.*"])
 
 
 def float_data():
@@ -98,33 +98,33 @@ def float_data():
 def test_a_loader_gives_the_curve_of_the_data_on_the_device(workers):
     sweep = SweepConfig(start_lr=0.01, end_lr=0.2, epochs=2, seeds=1)
     ways = [floats({"placement": "device"}), floats({"placement": "loader", "workers": workers})]
-    assert [type(problem.train) for problem in ways] == [Resident, Streamed]
-    resident, streamed = (run_range_test(problem, sweep).curves[0] for problem in ways)
+    assert [type(workload.train) for workload in ways] == [ResidentLoader, StreamedLoader]
+    resident, streamed = (run_range_test(workload, sweep).curves[0] for workload in ways)
     np.testing.assert_allclose(resident.heldout_loss, streamed.heldout_loss, rtol=1e-5)
     assert resident.metric.tolist() == streamed.metric.tolist()
 
 
 def test_a_loader_can_begin_at_any_iteration():
-    problem = digits(data={"placement": "loader", "workers": 0})
-    batches = problem.train.batches(5, 0)
+    workload = digits(data={"placement": "loader", "workers": 0})
+    batches = workload.train.batches(5, 0)
     for iteration in range(35):
         inputs, targets = next(batches)
         if iteration in (3, 29, 30, 34):
-            again = next(problem.train.batches(5, iteration))
+            again = next(workload.train.batches(5, iteration))
             assert torch.equal(again[0], inputs)
             assert torch.equal(again[1], targets)
 
 
 def test_an_epoch_uses_a_sample_once_through_a_loader_too():
-    feed, _ = load((Mapped(pairs), Mapped(pairs, 50)), placement="loader")
-    batches = feed.batches(0, 0)
+    loader, _ = load((Mapped(pairs), Mapped(pairs, 50)), placement="loader")
+    batches = loader.batches(0, 0)
     seen = torch.cat([next(batches)[0] for _ in range(10)])
     assert sorted(seen[:, 0].tolist()) == sorted(X[:, 0].tolist())
 
 
 def test_a_dataset_that_changes_its_samples_is_not_frozen_in_memory():
-    assert isinstance(load((Mapped(pairs), Mapped(pairs, 50)))[0], Resident)
-    assert isinstance(load((Mapped(noisy), Mapped(pairs, 50)))[0], Streamed)
+    assert isinstance(load((Mapped(pairs), Mapped(pairs, 50)))[0], ResidentLoader)
+    assert isinstance(load((Mapped(noisy), Mapped(pairs, 50)))[0], StreamedLoader)
 
 
 def test_random_numbers_of_a_dataset_follow_the_seed_whatever_generator_they_come_from():
@@ -132,11 +132,11 @@ def test_random_numbers_of_a_dataset_follow_the_seed_whatever_generator_they_com
         "model": {"name": "mlp"},
         "data": {"factory": "tests.engine.test_feed:random_data", "batch_size": 30, "workers": 0},
     }
-    problem = build_problem(RangeTestConfig.model_validate(values), device="cpu", allow_import=["tests.*"])
-    assert isinstance(problem.train, Streamed)
+    workload = build_workload(RangeTestConfig.model_validate(values), device="cpu", allow_import=["tests.*"])
+    assert isinstance(workload.train, StreamedLoader)
     before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    with problem.on_device():
-        first, again, other = (Learner(problem, seed).train(0, LRS) for seed in (1, 1, 2))
+    with workload.on_device():
+        first, again, other = (Trainer(workload, seed).train(0, LRS) for seed in (1, 1, 2))
     assert first == again != other
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002
 
@@ -146,13 +146,13 @@ def random_data():
 
 
 def test_mappings_become_inputs_by_keyword_and_a_batch_factory_takes_anything_apart():
-    feed, heldout = load((Mapped(named), Mapped(named, 50)))
-    assert {name: part.shape for name, part in feed.gather(torch.arange(4), None)[0].items()} == {
+    loader, heldout = load((Mapped(named), Mapped(named, 50)))
+    assert {name: part.shape for name, part in loader.gather(torch.arange(4), None)[0].items()} == {
         "first": (4, 3),
         "second": (4, 3),
     }
     assert torch.equal(heldout.inputs["second"], X[:50, 3:])
-    feed, heldout = load((Mapped(nested), Mapped(nested, 50)), take_apart, batch="mine:unpack")
+    loader, heldout = load((Mapped(nested), Mapped(nested, 50)), take_apart, batch="mine:unpack")
     assert torch.equal(heldout.inputs, X[:50])
     with pytest.raises(ConfigError, match=r"they give dict with the keys image, meta. Take them apart with data.batch"):
         load((Mapped(nested), Mapped(nested, 50)))
@@ -166,9 +166,9 @@ def padded(items):
 
 def test_a_dataloader_gives_its_dataset_and_its_way_to_collate():
     loader = DataLoader(Mapped(pairs), batch_size=7, shuffle=True, collate_fn=padded)
-    feed, _ = load((loader, (X[:50, :3], Y[:50])))
-    assert isinstance(feed, Streamed)
-    inputs, targets = next(feed.batches(0, 0))
+    loader, _ = load((loader, (X[:50, :3], Y[:50])))
+    assert isinstance(loader, StreamedLoader)
+    inputs, targets = next(loader.batches(0, 0))
     assert inputs.shape == (30, 1 + int(targets.max()))
     weighted = torch.utils.data.WeightedRandomSampler([1.0] * 300, 300)
     with pytest.raises(ConfigError, match="is a DataLoader with a WeightedRandomSampler"):
@@ -178,13 +178,13 @@ def test_a_dataloader_gives_its_dataset_and_its_way_to_collate():
 @FORKS
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_iterable_comes_in_its_own_order_and_begins_again_when_it_ends(workers):
-    feed, _ = load((Flow(95), (X[:50], Y[:50])), samples_per_epoch=60, workers=workers)
-    batches = feed.batches(0, 0)
+    loader, _ = load((Flow(95), (X[:50], Y[:50])), samples_per_epoch=60, workers=workers)
+    batches = loader.batches(0, 0)
     got = [next(batches)[0] for _ in range(7)]
     places = [0, 30, 60, 0, 30, 60, 0]  # 95 samples fill three batches; what is left over is left out
     for inputs, start in zip(got, places, strict=True):
         assert torch.equal(inputs, X[start : start + 30])
-    assert torch.equal(next(feed.batches(0, 5))[0], got[5])
+    assert torch.equal(next(loader.batches(0, 5))[0], got[5])
 
 
 def test_the_length_of_an_iterable_is_stated_or_its_own():
@@ -202,20 +202,20 @@ def test_the_length_of_an_iterable_is_stated_or_its_own():
 
 
 def test_an_iterable_shorter_than_stated_says_what_to_state():
-    feed, _ = load((Flow(95), (X[:50], Y[:50])), samples_per_epoch=300)
-    batches = feed.batches(0, 0)
+    loader, _ = load((Flow(95), (X[:50], Y[:50])), samples_per_epoch=300)
+    batches = loader.batches(0, 0)
     assert len([next(batches) for _ in range(3)]) == 3
     with pytest.raises(ConfigError, match="ended after 3 batches of 30: state 90 or give more"):
         next(batches)
 
 
 def test_a_held_out_set_is_split_off_with_every_class_in_its_proportion_or_taken_from_what_is_given():
-    feed, heldout = load((X, Y))
-    assert (len(feed), heldout.targets.bincount().tolist()) == (240, [20, 20, 20])
+    loader, heldout = load((X, Y))
+    assert (len(loader), heldout.targets.bincount().tolist()) == (240, [20, 20, 20])
     labelled = Mapped(pairs)
     labelled.targets = Y
-    feed, heldout = load(labelled, heldout=30)
-    assert (len(feed), heldout.targets.bincount().tolist()) == (270, [10, 10, 10])
+    loader, heldout = load(labelled, heldout=30)
+    assert (len(loader), heldout.targets.bincount().tolist()) == (270, [10, 10, 10])
     assert len(load(((X, Y), (X, Y)), heldout=99)[1]) == 99
     assert len(load(((X, Y), Mapped(pairs)), heldout=99)[1]) == 99
     assert len(load(((X, Y), Flow(300)), heldout=99)[1]) == 99
@@ -240,11 +240,11 @@ def test_workers_that_read_the_same_samples_of_an_iterable_are_refused_and_those
                 for i in range(mine.id if mine else 0, 300, mine.num_workers if mine else 1)
             )
 
-    feed, _ = load((Flow(300), (X[:50], Y[:50])), samples_per_epoch=240, workers=2)
+    loader, _ = load((Flow(300), (X[:50], Y[:50])), samples_per_epoch=240, workers=2)
     with pytest.raises(ConfigError, match=r"two workers read the same samples.*data.workers=1"):
-        list(zip(range(3), feed.batches(0, 0), strict=False))
-    feed, _ = load((Shared(), (X[:50], Y[:50])), samples_per_epoch=240, workers=2)
-    batches = feed.batches(0, 0)
+        list(zip(range(3), loader.batches(0, 0), strict=False))
+    loader, _ = load((Shared(), (X[:50], Y[:50])), samples_per_epoch=240, workers=2)
+    batches = loader.batches(0, 0)
     seen = torch.cat([next(batches)[0] for _ in range(8)])
     assert len(torch.unique(seen[:, 0])) == 240
 
@@ -278,8 +278,8 @@ def test_numpy_scalars_lists_and_doubles_are_numbers_too():
 
 
 def test_class_numbers_that_come_as_floats_are_class_numbers_through_a_loader_too():
-    feed, heldout = load(((X, Y.float()), (X, Y.float())), placement="loader")
-    assert next(feed.batches(0, 0))[1].dtype == heldout.targets.dtype == torch.int64
+    loader, heldout = load(((X, Y.float()), (X, Y.float())), placement="loader")
+    assert next(loader.batches(0, 0))[1].dtype == heldout.targets.dtype == torch.int64
 
 
 def test_a_dataloader_that_pins_memory_pins_every_tensor_of_the_samples(monkeypatch):

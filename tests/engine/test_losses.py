@@ -10,11 +10,11 @@ from torch import nn
 from clrtool.config.schema import Component, RangeTestConfig, SweepConfig
 from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.reading.metric import ACCURACY, LOSS, TOKEN_ACCURACY, TOP5
-from clrtool.engine.configured.build import build_problem
-from clrtool.engine.training.trainer import Learner
-from clrtool.engine.training.losses import chance, count_in_top5, count_right, count_tokens, logits, make_loss
+from clrtool.engine.configured.build import build_workload
 from clrtool.engine.data.tensors import Samples, Task, check_pair
 from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.training.losses import chance, count_in_top5, count_right, count_tokens, logits, make_loss
+from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -46,9 +46,9 @@ def test_a_token_loss_is_the_mean_over_tokens_and_leaves_out_the_ignored():
 
 
 def test_micro_batches_of_tokens_weigh_by_the_tokens_that_count():
-    problem = build_problem(tokens_config(), device="cpu", allow_import=["tests.*"])
-    parts = build_problem(tokens_config(training={"micro_batches": 20}), device="cpu", allow_import=["tests.*"])
-    whole, split = (Learner(each, 0).train(0, [0.1] * 20) for each in (problem, parts))
+    workload = build_workload(tokens_config(), device="cpu", allow_import=["tests.*"])
+    parts = build_workload(tokens_config(training={"micro_batches": 20}), device="cpu", allow_import=["tests.*"])
+    whole, split = (Trainer(each, 0).train(0, [0.1] * 20) for each in (workload, parts))
     np.testing.assert_allclose(whole, split, rtol=1e-5)
 
 
@@ -75,7 +75,7 @@ def test_tokens_that_are_their_own_labels_are_refused():
 
 def test_outputs_that_would_be_broadcast_against_the_targets_are_refused():
     with pytest.raises(ConfigError, match="loss: UserWarning: Using a target size"):
-        build_problem(
+        build_workload(
             config(
                 data={"factory": "tests.engine.test_losses:broadcast", "batch_size": 32},
                 model={"factory": "tests.engine.test_losses:one_output"},
@@ -153,12 +153,12 @@ METRICS = [
 @pytest.mark.parametrize(("metric", "base", "top"), METRICS)
 def test_a_regression_has_bounds_from_its_loss_or_from_a_metric_of_ones_own(metric, base, top):
     settings = config(metric=metric)
-    record = run_range_test(build_problem(settings, device="cpu", allow_import=["tests.*"]), settings.sweep)
+    record = run_range_test(build_workload(settings, device="cpu", allow_import=["tests.*"]), settings.sweep)
     assert record.standard_error is None
     bounds = find_bounds(record.curves, record.heldout_samples, record.chance, record.metric)
     assert bounds.base_reason.startswith(base)
     assert bounds.max_reason.startswith(top)
-    # SGD with momentum breaks near 0.3 here (the scale of the problem is 1), and 120 steps of 1e-4 begin to learn.
+    # SGD with momentum breaks near 0.3 here (the scale of the workload is 1), and 120 steps of 1e-4 begin to learn.
     assert 1e-4 < bounds.base_lr < 5e-3
     assert 2e-3 < bounds.max_lr < 0.3
 
@@ -170,10 +170,10 @@ def test_a_language_model_learns_to_tell_the_next_byte(tmp_path):
         "data": {"name": "text", "args": {"path": str(tmp_path / "text.txt"), "length": 32}, "batch_size": 16},
         "optimizer": "AdamW", "metric": "token_accuracy",
     }  # fmt: skip
-    problem = build_problem(RangeTestConfig.model_validate(values), device="cpu")
-    record = run_range_test(problem, SweepConfig(start_lr=1e-4, end_lr=0.03, epochs=3, seeds=1))
+    workload = build_workload(RangeTestConfig.model_validate(values), device="cpu")
+    record = run_range_test(workload, SweepConfig(start_lr=1e-4, end_lr=0.03, epochs=3, seeds=1))
     curve = record.curves[0]
-    assert record.heldout_samples == problem.heldout.targets.numel()
+    assert record.heldout_samples == workload.heldout.targets.numel()
     assert curve.metric[0] < 0.15
     assert curve.metric.max() > 0.9
     assert curve.heldout_loss[0] == pytest.approx(math.log(123), rel=0.2)
@@ -192,4 +192,4 @@ def test_a_language_model_learns_to_tell_the_next_byte(tmp_path):
 )
 def test_a_metric_that_does_not_fit_the_targets_is_refused(sections, message):
     with pytest.raises(ConfigError, match=message):
-        build_problem(config(**sections), device="cpu", allow_import=["tests.*"])
+        build_workload(config(**sections), device="cpu", allow_import=["tests.*"])

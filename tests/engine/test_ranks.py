@@ -1,4 +1,4 @@
-"""Several ranks make of a problem what one process makes of it."""
+"""Several ranks make of a workload what one process makes of it."""
 
 import json
 import math
@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.engine.workloads import digits
 from torch import distributed as dist
 from torch import nn
 
+from clrtool.engine.configured.build import build_workload
 from clrtool.engine.models.batch_norm import seen_by_batch_norm, synced
-from clrtool.engine.configured.build import build_problem
 from clrtool.engine.resume.checkpoint import CheckpointFolder
-from clrtool.engine.runtime.rng import seed_everything
-from clrtool.engine.runtime.distributed import ALONE, Group, device_of
-from clrtool.engine.resume.open import open_stages
 from clrtool.engine.resume.journal import NoRequests
+from clrtool.engine.resume.open import open_journal
+from clrtool.engine.runtime.distributed import ALONE, Group, device_of
+from clrtool.engine.runtime.rng import seed_everything
 from clrtool.errors import ConfigError, MachineError
-from tests.engine.problems import digits
 from tests.engine.rank_factories import build, trained
 from tests.ranks import ended, start
 
@@ -91,7 +91,7 @@ def test_what_one_rank_asks_for_all_hear(pair):
 
 def test_the_parts_of_a_batch_are_that_batch_in_turns():
     whole = digits().train
-    parts = [type(whole)(whole.samples, whole.preparation, 50, rank=rank, world=5) for rank in range(5)]
+    parts = [type(whole)(whole.samples, whole.transform, 50, rank=rank, world=5) for rank in range(5)]
     for _, batch, *each in zip(range(40), whole.batches(7, 3), *(part.batches(7, 3) for part in parts)):  # noqa: B905
         for rank, (inputs, targets) in enumerate(each):
             assert torch.equal(inputs, batch[0][rank::5])
@@ -140,7 +140,7 @@ def test_synchronised_batch_norm_is_refused_on_a_cpu_and_changes_no_hash_where_i
     assert "sync_batch_norm" not in off.to_yaml()
     assert "sync_batch_norm: true" in on.to_yaml()
     with pytest.raises(ConfigError, match=r"training.sync_batch_norm: torch has it on CUDA only"):
-        build_problem(on, device="cpu", ranks=lone())
+        build_workload(on, device="cpu", ranks=lone())
 
 
 def test_ranks_that_read_other_data_are_refused():
@@ -169,10 +169,10 @@ def test_a_run_that_goes_on_with_another_number_of_ranks_says_so(tmp_path):
             return values
 
     folder = CheckpointFolder(tmp_path)
-    open_stages(folder, digits(), "hash", NoRequests(), 0)[0].finish(("scout", (1e-3, 1.0, 9)))
+    open_journal(folder, digits(), "hash", NoRequests(), 0)[0].finish(("scout", (1e-3, 1.0, 9)))
     now = replace(digits(), ranks=First(rank=0, world=2, local_rank=0, store=dist.HashStore(), matters=False))
-    stages, text = open_stages(folder, now, "hash", NoRequests(), 0)
-    assert "resumed with 1 stage finished" in text
-    assert any("ranks was 1 and is 2" in warning for warning in stages.warnings)
+    journal, text = open_journal(folder, now, "hash", NoRequests(), 0)
+    assert "resumed with 1 segment finished" in text
+    assert any("ranks was 1 and is 2" in warning for warning in journal.warnings)
     with pytest.raises(ConfigError, match="was begun with 1 rank, and there are 2 now"):
-        open_stages(folder, replace(now, ranks=lone()), "hash", NoRequests(), 0)
+        open_journal(folder, replace(now, ranks=lone()), "hash", NoRequests(), 0)

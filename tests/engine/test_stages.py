@@ -9,21 +9,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.engine.workloads import FORKS, digits
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 from clrtool.config.schema import SweepConfig
-from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.planning.plan import make_plan
-from clrtool.engine.training.cuda_graph import Captured
-from clrtool.engine.resume.checkpoint import CheckpointFolder
-from clrtool.engine.training.trainer import Learner
-from clrtool.engine.resume.open import open_stages
-from clrtool.engine.resume.journal import NoRequests, Stages, plain
+from clrtool.core.reading.bounds import find_bounds
 from clrtool.engine.rangetest.sweep import run_range_test
 from clrtool.engine.rangetest.verify import verify
+from clrtool.engine.resume.checkpoint import CheckpointFolder
+from clrtool.engine.resume.journal import Journal, NoRequests, plain
+from clrtool.engine.resume.open import open_journal
+from clrtool.engine.training.cuda_graph import CapturedEnsemble
+from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError, Interrupted
-from tests.engine.problems import FORKS, digits
 
 SWEEP = SweepConfig(epochs=1.0, evaluations=6, seeds=2)
 GIVEN = SweepConfig(start_lr=1e-3, end_lr=1.0, epochs=1.0, evaluations=5, seeds=2)
@@ -53,18 +53,18 @@ class Memory:
 
 
 def interrupted(run, looks):
-    """What ``run(stages)`` gives when it is interrupted after each number of looks, and how often that was."""
+    """What ``run(journal)`` gives when it is interrupted after each number of looks, and how often that was."""
     store, stops = Memory(), 0
     for each in looks:
         try:
-            return run(Stages(store, StopAfter(each), saved=store.values)), stops
+            return run(Journal(store, StopAfter(each), saved=store.values)), stops
         except Interrupted as stop:
             assert stop.signum == signal.SIGTERM
             stops += 1
             random.seed(None)  # another process would begin from other random numbers
             np.random.seed(None)  # noqa: NPY002
             torch.seed()
-    return run(Stages(store, saved=store.values)), stops
+    return run(Journal(store, saved=store.values)), stops
 
 
 def same(one, other):
@@ -99,29 +99,29 @@ WORKLOADS = {
 @settings(max_examples=4, deadline=None)
 @given(looks=st.lists(st.integers(1, 120), min_size=1, max_size=4))
 def test_a_test_interrupted_anywhere_measures_what_one_that_was_not_measures(name, looks):
-    problem = digits(**WORKLOADS[name])
-    found, _ = interrupted(lambda stages: run_range_test(problem, SWEEP, 3, stages=stages), looks)
-    same(found, run_range_test(problem, SWEEP, 3))
+    workload = digits(**WORKLOADS[name])
+    found, _ = interrupted(lambda journal: run_range_test(workload, SWEEP, 3, journal=journal), looks)
+    same(found, run_range_test(workload, SWEEP, 3))
 
 
 def test_it_is_interrupted_after_the_very_iteration_in_which_the_signal_comes():
-    problem, store = digits(), Memory()
+    workload, store = digits(), Memory()
     for looks in (1, 4, 30):
         store.values = None
         with pytest.raises(Interrupted):
-            run_range_test(problem, GIVEN, 0, stages=Stages(store, StopAfter(looks)))
+            run_range_test(workload, GIVEN, 0, journal=Journal(store, StopAfter(looks)))
         running = store.values["running"]
         # two looks an iteration at the most: one by the training, one before the state is saved
         assert running["start"] + len(running["losses"][0]) <= looks
 
 
 def test_what_is_finished_is_never_trained_again(monkeypatch):
-    problem, store = digits(), Memory()
-    whole = run_range_test(problem, SWEEP, 0, stages=Stages(store))
-    monkeypatch.setattr(Learner, "train", lambda *_: pytest.fail("it trains again"))
-    monkeypatch.setattr(Learner, "evaluate", lambda *_: pytest.fail("it evaluates again"))
+    workload, store = digits(), Memory()
+    whole = run_range_test(workload, SWEEP, 0, journal=Journal(store))
+    monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("it trains again"))
+    monkeypatch.setattr(Trainer, "evaluate", lambda *_: pytest.fail("it evaluates again"))
     told = []
-    again = run_range_test(problem, SWEEP, 0, lambda *point: told.append(point), Stages(saved=store.values))
+    again = run_range_test(workload, SWEEP, 0, lambda *point: told.append(point), Journal(saved=store.values))
     same(whole, again)
     assert len(told) == sum(len(curve.lr) for curve in whole.curves)
     assert again.train_seconds == whole.train_seconds
@@ -129,11 +129,11 @@ def test_what_is_finished_is_never_trained_again(monkeypatch):
 
 def test_a_sweep_that_breaks_is_a_result_wherever_it_was_interrupted():
     high = SweepConfig(start_lr=1e3, end_lr=1e4, epochs=3.0, evaluations=2, seeds=2)
-    problem = digits()
-    whole = run_range_test(problem, high, 0)
+    workload = digits()
+    whole = run_range_test(workload, high, 0)
     assert "NOT_FINITE" in {curve.outcome.name for curve in whole.curves}
     for looks in range(1, 60, 7):
-        same(interrupted(lambda stages: run_range_test(problem, high, 0, stages=stages), [looks])[0], whole)
+        same(interrupted(lambda journal: run_range_test(workload, high, 0, journal=journal), [looks])[0], whole)
 
 
 class Noisy(Dataset):
@@ -178,9 +178,9 @@ def noisy(factory, workers):
 def test_data_that_is_read_at_random_is_read_alike_after_an_interruption(factory, workers):
     if factory == "make_noisy_stream" and workers == 2:
         pytest.skip("two workers would read the same items of this stream")
-    problem = noisy(factory, workers)
-    whole = run_range_test(problem, GIVEN, 0)
-    found, stops = interrupted(lambda stages: run_range_test(problem, GIVEN, 0, stages=stages), [9, 25])
+    workload = noisy(factory, workers)
+    whole = run_range_test(workload, GIVEN, 0)
+    found, stops = interrupted(lambda journal: run_range_test(workload, GIVEN, 0, journal=journal), [9, 25])
     same(found, whole)
     assert stops == 2
 
@@ -192,9 +192,9 @@ def test_data_that_is_read_at_random_does_not_depend_on_the_number_of_workers():
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
 def test_a_captured_step_goes_on_from_its_state(optimizer):
-    problem, lrs = digits(optimizer={"name": optimizer}), [0.01] * 60
-    with problem.on_device():
-        whole, first, second = (Captured(problem, [0, 1], lrs, graph=False) for _ in range(3))
+    workload, lrs = digits(optimizer={"name": optimizer}), [0.01] * 60
+    with workload.on_device():
+        whole, first, second = (CapturedEnsemble(workload, [0, 1], lrs, graph=False) for _ in range(3))
         losses = whole.train(0, 60)
         begun = first.train(0, 33, lambda: False)
         second.restore(plain(first.state(), "state"))
@@ -203,27 +203,27 @@ def test_a_captured_step_goes_on_from_its_state(optimizer):
 
 
 def test_a_captured_step_pauses_after_the_iteration_that_it_is_asked_in():
-    problem = digits()
-    with problem.on_device():
-        team = Captured(problem, [0, 1], [0.01] * 60, graph=False)
-        assert [len(each) for each in team.train(0, 60, iter([False] * 6 + [True] * 9).__next__)] == [7, 7]
+    workload = digits()
+    with workload.on_device():
+        ensemble = CapturedEnsemble(workload, [0, 1], [0.01] * 60, graph=False)
+        assert [len(each) for each in ensemble.train(0, 60, iter([False] * 6 + [True] * 9).__next__)] == [7, 7]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("changes", [{}, {"model": {"name": "mlp", "args": {"dropout": 0.3}}}])
 def test_on_cuda_an_interrupted_test_measures_the_same_by_the_deterministic_switch(changes):
-    problem = digits("cuda", deterministic=True, **changes)
-    whole = run_range_test(problem, GIVEN, 0)
-    found, stops = interrupted(lambda stages: run_range_test(problem, GIVEN, 0, stages=stages), [9, 40])
+    workload = digits("cuda", deterministic=True, **changes)
+    whole = run_range_test(workload, GIVEN, 0)
+    found, stops = interrupted(lambda journal: run_range_test(workload, GIVEN, 0, journal=journal), [9, 40])
     assert stops == 2
     same(found, whole)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_cuda_without_the_switch_an_interrupted_test_has_bounds_within_the_intervals():
-    problem = digits("cuda")
-    whole = run_range_test(problem, SWEEP, 0)
-    found, stops = interrupted(lambda stages: run_range_test(problem, SWEEP, 0, stages=stages), [9, 40])
+    workload = digits("cuda")
+    whole = run_range_test(workload, SWEEP, 0)
+    found, stops = interrupted(lambda journal: run_range_test(workload, SWEEP, 0, journal=journal), [9, 40])
     assert stops == 2
     one, other = (find_bounds(each.curves, each.heldout_samples, each.chance) for each in (whole, found))
     for name in ("base_lr", "max_lr"):
@@ -232,17 +232,17 @@ def test_on_cuda_without_the_switch_an_interrupted_test_has_bounds_within_the_in
 
 
 def test_short_runs_go_on_where_they_were_interrupted():
-    problem = digits(plan={"epochs": 4.0})
-    sweep = run_range_test(problem, GIVEN, 0)
+    workload = digits(plan={"epochs": 4.0})
+    sweep = run_range_test(workload, GIVEN, 0)
     bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance)
-    plan = make_plan(bounds.base_lr, bounds.max_lr, problem.iterations_per_epoch, epochs=4)
+    plan = make_plan(bounds.base_lr, bounds.max_lr, workload.iterations_per_epoch, epochs=4)
 
-    def run(stages):
-        return verify(problem, plan, bounds, sweep, 5, lambda trial: None, stages)
+    def run(journal):
+        return verify(workload, plan, bounds, sweep, 5, lambda trial: None, journal)
 
     found, stops = interrupted(run, [3, 20, 21, 40])
     assert stops >= 3
-    assert found == run(Stages())
+    assert found == run(Journal())
 
 
 class Odd(torch.optim.SGD):
@@ -258,12 +258,12 @@ def make_odd(parameters):
 
 
 def test_a_state_that_cannot_be_saved_is_named_and_its_seed_begins_anew():
-    problem = digits(allow_import=["tests.*"], optimizer={"factory": "tests.engine.test_stages:make_odd"})
-    whole = run_range_test(problem, GIVEN, 0)
-    found, stops = interrupted(lambda stages: run_range_test(problem, GIVEN, 0, stages=stages), [20, 70])
+    workload = digits(allow_import=["tests.*"], optimizer={"factory": "tests.engine.test_stages:make_odd"})
+    whole = run_range_test(workload, GIVEN, 0)
+    found, stops = interrupted(lambda journal: run_range_test(workload, GIVEN, 0, journal=journal), [20, 70])
     assert stops == 2
     assert any(
-        "An interrupted seed begins anew: state.team.optimizer.state.0.odd is of type object" in each
+        "An interrupted seed begins anew: state.ensemble.optimizer.state.0.odd is of type object" in each
         for each in found.warnings
     )
     for one, other in zip(found.curves, whole.curves, strict=True):
@@ -273,10 +273,10 @@ def test_a_state_that_cannot_be_saved_is_named_and_its_seed_begins_anew():
 def test_a_checkpoint_that_does_not_fit_the_model_says_what_to_do():
     store = Memory()
     with pytest.raises(Interrupted):
-        run_range_test(digits(), GIVEN, 0, stages=Stages(store, StopAfter(20)))
+        run_range_test(digits(), GIVEN, 0, journal=Journal(store, StopAfter(20)))
     other = digits(model={"name": "mlp", "args": {"hidden": [9]}})
     with pytest.raises(ConfigError, match=r"does not fit what its config builds now.*--fresh"):
-        run_range_test(other, GIVEN, 0, stages=Stages(store, saved=store.values))
+        run_range_test(other, GIVEN, 0, journal=Journal(store, saved=store.values))
 
 
 @pytest.mark.parametrize(
@@ -289,20 +289,20 @@ def test_a_checkpoint_that_does_not_fit_the_model_says_what_to_do():
 )
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, changes, config, message):
     folder = CheckpointFolder(tmp_path / "checkpoint")
-    stages, said = open_stages(folder, digits(), "a" * 64, NoRequests(), 0.0)
+    journal, said = open_journal(folder, digits(), "a" * 64, NoRequests(), 0.0)
     assert said == ""
-    stages.finish(("scout", (1.0, 2.0, 3)))
+    journal.finish(("scout", (1.0, 2.0, 3)))
     with pytest.raises(ConfigError, match=message):
-        open_stages(folder, digits(**changes), config, NoRequests(), 0.0)
-    assert open_stages(folder, digits(), "a" * 64, NoRequests(), 0.0)[0].result("scout") == (1.0, 2.0, 3)
+        open_journal(folder, digits(**changes), config, NoRequests(), 0.0)
+    assert open_journal(folder, digits(), "a" * 64, NoRequests(), 0.0)[0].result("scout") == (1.0, 2.0, 3)
 
 
 def test_a_test_that_goes_on_in_another_environment_says_so(tmp_path, monkeypatch):
     folder = CheckpointFolder(tmp_path / "checkpoint")
-    open_stages(folder, digits(), "a" * 64, NoRequests(), 0.0)[0].finish(("scout", (1.0, 2.0, 3)))
+    open_journal(folder, digits(), "a" * 64, NoRequests(), 0.0)[0].finish(("scout", (1.0, 2.0, 3)))
     monkeypatch.setattr(torch, "__version__", "9.9")
-    stages, _ = open_stages(folder, digits(), "a" * 64, NoRequests(), 0.0)
-    assert any("resumed where torch was" in each and "is 9.9" in each for each in stages.warnings)
+    journal, _ = open_journal(folder, digits(), "a" * 64, NoRequests(), 0.0)
+    assert any("resumed where torch was" in each and "is 9.9" in each for each in journal.warnings)
 
 
 def test_two_generations_are_kept_and_a_damaged_one_falls_back_to_the_other(tmp_path):

@@ -7,21 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.engine.workloads import digits
 from torch import nn
 
 from clrtool.config.schema import AugmentConfig, OptimizerConfig, RangeTestConfig, SweepConfig, TrainingConfig
 from clrtool.core.reading.curve import SweepOutcome, has_diverged
 from clrtool.core.reading.metric import ACCURACY
+from clrtool.engine.configured.build import build_workload
 from clrtool.engine.data import datasets
-from clrtool.engine.configured.build import build_problem
-from clrtool.engine.data.loader import Resident
-from clrtool.engine.training.trainer import Learner
-from clrtool.engine.training.optimizers import OptimizerRecipe
-from clrtool.engine.data.transforms import Preparation
-from clrtool.engine.training.workload import Problem
+from clrtool.engine.data.loader import ResidentLoader
 from clrtool.engine.data.tensors import Samples, from_arrays, split
+from clrtool.engine.data.transforms import Transform
 from clrtool.engine.rangetest.sweep import run_range_test
-from tests.engine.problems import digits
+from clrtool.engine.training.optimizers import OptimizerRecipe
+from clrtool.engine.training.trainer import Trainer
+from clrtool.engine.training.workload import Workload
 
 ARRAYS = Path(datasets.__file__).with_name("digits.npz")
 
@@ -37,27 +37,27 @@ class Weight(nn.Module):
         return self.w.expand(len(x), 1)
 
 
-def problem(model=Weight, loss=None, samples=400, batch_size=1, device="cpu"):
+def workload(model=Weight, loss=None, samples=400, batch_size=1, device="cpu"):
     place = torch.device(device)
     data = Samples(torch.zeros(samples, 1, device=place), torch.zeros(samples, dtype=torch.int64, device=place))
     zero, one = torch.zeros((), device=place), torch.ones((), device=place)
-    feed = Resident(data, Preparation(zero, one, AugmentConfig()), batch_size)
-    return Problem(
-        train=feed, heldout=Samples(data.inputs[:2], data.targets[:2]), make_model=model, loss=loss,
+    loader = ResidentLoader(data, Transform(zero, one, AugmentConfig()), batch_size)
+    return Workload(
+        train=loader, heldout=Samples(data.inputs[:2], data.targets[:2]), make_model=model, loss=loss,
         make_optimizer=OptimizerRecipe(torch.optim.SGD, OptimizerConfig()), device=place, precision="fp32",
         channels_last=False, data_sha256="", training=TrainingConfig(),
     )  # fmt: skip
 
 
-def sweep_of(problem, seed=0, **changes):
+def sweep_of(workload, seed=0, **changes):
     settings = {"start_lr": 0.01, "end_lr": 1.0, "spacing": "linear", "epochs": 1, "evaluations": 400, "seeds": 1}
-    return run_range_test(problem, SweepConfig(**settings | changes), seed, lambda seed, point: None)
+    return run_range_test(workload, SweepConfig(**settings | changes), seed, lambda seed, point: None)
 
 
 @pytest.mark.parametrize("spacing", ["linear", "exponential"])
 @pytest.mark.parametrize("curvature", [4.0, 25.0, 0.5])
 def test_on_a_quadratic_the_loss_first_rises_just_past_two_over_its_curvature(curvature, spacing):
-    quadratic = problem(loss=lambda outputs, targets: 0.5 * curvature * outputs.square().mean())
+    quadratic = workload(loss=lambda outputs, targets: 0.5 * curvature * outputs.square().mean())
     record = sweep_of(quadratic, start_lr=0.02 / curvature, end_lr=6 / curvature, spacing=spacing)
     curve = record.curves[0]
     first = int(np.argmax(np.diff(curve.heldout_loss) > 0)) + 1
@@ -66,7 +66,7 @@ def test_on_a_quadratic_the_loss_first_rises_just_past_two_over_its_curvature(cu
 
 def test_on_a_quadratic_every_loss_is_the_product_of_its_factors_and_divergence_comes_when_theory_says():
     curvature = 4.0
-    quadratic = problem(loss=lambda outputs, targets: 0.5 * curvature * outputs.square().mean())
+    quadratic = workload(loss=lambda outputs, targets: 0.5 * curvature * outputs.square().mean())
     curve = sweep_of(quadratic, start_lr=0.001, end_lr=2.0).curves[0]
     lrs = np.linspace(0.001, 2.0, 400)
     # loss[i+1] = (1 - lr[i] * curvature)^2 loss[i]: row i holds the weights after i updates, and the lr of the last.
@@ -82,7 +82,7 @@ def test_on_a_quadratic_every_loss_is_the_product_of_its_factors_and_divergence_
 
 
 def test_rows_hold_the_last_lr_before_them_and_the_sweep_ends_at_end_lr():
-    flat = problem(loss=lambda outputs, targets: outputs.square().mean())
+    flat = workload(loss=lambda outputs, targets: outputs.square().mean())
     curve = sweep_of(flat, start_lr=0.001, end_lr=0.5, evaluations=7).curves[0]
     assert curve.iteration.tolist() == [0, 57, 114, 171, 229, 286, 343, 400]
     expected = np.linspace(0.001, 0.5, 400)[[0, 56, 113, 170, 228, 285, 342, 399]]
@@ -101,7 +101,7 @@ def test_a_loss_that_is_not_finite_ends_the_sweep_as_a_result(value):
             Breaks.steps += self.training
             return super().forward(x) * (value if Breaks.steps > 100 else 1.0)
 
-    curve = sweep_of(problem(Breaks, lambda outputs, targets: outputs.mean()), evaluations=40).curves[0]
+    curve = sweep_of(workload(Breaks, lambda outputs, targets: outputs.mean()), evaluations=40).curves[0]
     assert curve.outcome is SweepOutcome.NOT_FINITE
     assert curve.iteration[-1] == 101  # with the step of the first such loss, wherever the losses are read
     assert not math.isfinite(curve.train_loss[-1])
@@ -113,7 +113,7 @@ def test_a_sweep_without_an_end_that_breaks_in_its_first_step_is_a_result():
         def forward(self, x):
             return super().forward(x) * (math.nan if self.training else 1.0)
 
-    broken = problem(Breaks, lambda outputs, targets: outputs.mean())
+    broken = workload(Breaks, lambda outputs, targets: outputs.mean())
     record = sweep_of(broken, end_lr="auto", evaluations=400)
     assert record.curves[0].outcome is SweepOutcome.NOT_FINITE
     assert record.start_lr < record.end_lr
@@ -122,13 +122,13 @@ def test_a_sweep_without_an_end_that_breaks_in_its_first_step_is_a_result():
 @pytest.mark.parametrize("spacing", ["linear", "exponential"])
 @pytest.mark.parametrize("start_lr", [0.565, 0.01, 1e-5, 0.3])
 def test_a_sweep_that_goes_on_beyond_its_end_never_falls_and_repeats_no_rate(spacing, start_lr):
-    rising = problem(loss=lambda outputs, targets: -1 - torch.sigmoid(outputs).mean(), samples=40)
+    rising = workload(loss=lambda outputs, targets: -1 - torch.sigmoid(outputs).mean(), samples=40)
     curve = sweep_of(rising, start_lr=start_lr, end_lr="auto", spacing=spacing, epochs=2, evaluations=80).curves[0]
     assert (np.diff(curve.lr[1:]) > 0).all()
 
 
 def test_a_negative_loss_is_swept_to_its_end():
-    down = problem(loss=lambda outputs, targets: -1 - torch.sigmoid(outputs).mean())
+    down = workload(loss=lambda outputs, targets: -1 - torch.sigmoid(outputs).mean())
     assert sweep_of(down).curves[0].outcome is SweepOutcome.COMPLETED
 
 
@@ -195,7 +195,7 @@ def test_training_and_evaluation_run_in_their_own_mode_on_their_own_samples():
             seen.append((self.training, len(x)))
             return super().forward(x)
 
-    sweep_of(problem(Spy, lambda outputs, targets: outputs.square().mean(), batch_size=4), evaluations=10)
+    sweep_of(workload(Spy, lambda outputs, targets: outputs.square().mean(), batch_size=4), evaluations=10)
     assert seen[0] == (False, 2)
     assert set(seen) == {(False, 2), (True, 4)}
     assert seen.count((True, 4)) == 100
@@ -204,22 +204,22 @@ def test_training_and_evaluation_run_in_their_own_mode_on_their_own_samples():
 
 def test_an_evaluation_changes_no_weight_no_statistic_and_draws_no_random_number():
     values = {"name": "convnet", "args": {"channels": [4], "batch_norm": True}}
-    learner = Learner(digits(model=values), seed=0)
-    learner.train(0, [0.1] * 5)
-    before = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    trainer = Trainer(digits(model=values), seed=0)
+    trainer.train(0, [0.1] * 5)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     generator = torch.get_rng_state()
-    assert learner.evaluate() == learner.evaluate()
+    assert trainer.evaluate() == trainer.evaluate()
     assert torch.equal(torch.get_rng_state(), generator)
-    for name, value in learner.model.state_dict().items():
+    for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, before[name])
 
 
 def test_the_held_out_loss_is_the_mean_over_samples_and_not_over_batches():
     ours = digits()
-    learner = Learner(ours, seed=0)
-    loss, accuracy = learner.evaluate()
+    trainer = Trainer(ours, seed=0)
+    loss, accuracy = trainer.evaluate()
     inputs, targets = ours.heldout.inputs, ours.heldout.targets
-    outputs = learner.model(inputs)
+    outputs = trainer.model(inputs)
     assert loss == pytest.approx(nn.functional.cross_entropy(outputs, targets).item(), rel=1e-6)
     assert accuracy == (outputs.argmax(1) == targets).double().mean().item()
 
@@ -257,7 +257,7 @@ def test_cuda_gives_nearly_the_curve_of_the_cpu():
     values = {"model": {"name": "mlp"}, "data": {"name": "digits", "batch_size": 50}}
     config = RangeTestConfig.model_validate(values)
     curves = [
-        sweep_of(build_problem(config, device=device), end_lr=0.2, evaluations=10).curves[0]
+        sweep_of(build_workload(config, device=device), end_lr=0.2, evaluations=10).curves[0]
         for device in ("cpu", "cuda")
     ]
     np.testing.assert_allclose(curves[0].metric, curves[1].metric, atol=0.03)
@@ -265,7 +265,7 @@ def test_cuda_gives_nearly_the_curve_of_the_cpu():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_cuda_the_quadratic_rises_where_theory_says():
-    quadratic = problem(loss=lambda outputs, targets: 2 * outputs.square().mean(), device="cuda")
+    quadratic = workload(loss=lambda outputs, targets: 2 * outputs.square().mean(), device="cuda")
     curve = sweep_of(quadratic, start_lr=0.01, end_lr=1.0).curves[0]
     first = int(np.argmax(np.diff(curve.heldout_loss) > 0)) + 1
     assert curve.lr[first - 1] <= 0.5 < curve.lr[first]
@@ -283,14 +283,14 @@ class Sum(nn.Module):
 
 
 def staged(breaks):
-    """A problem whose metric is 1 for learning rates from 0.02 to ``breaks``, else 0."""
+    """A workload whose metric is 1 for learning rates from 0.02 to ``breaks``, else 0."""
 
     def measure(outputs, targets):
         # 800 steps over 12.6 e-folds: the sum of an exponential sweep is 63 times its last rate
         rate = -float(outputs[0]) / 63
         return torch.tensor(float(len(targets)) * (0.02 < rate < breaks)), len(targets)
 
-    base = problem(Sum, lambda outputs, targets: outputs.mean(), samples=200)
+    base = workload(Sum, lambda outputs, targets: outputs.mean(), samples=200)
     heldout = Samples(torch.zeros(100, 1), torch.zeros(100, dtype=torch.int64))
     return replace(base, heldout=heldout, metric=ACCURACY, measure=measure)
 

@@ -17,7 +17,9 @@ from PIL import Image
 from torchvision import datasets as torchvision_datasets
 
 from clrtool.config.schema import ModelConfig
-from clrtool.engine import datasets, machine, models
+from clrtool.engine.data import datasets
+from clrtool.engine.models import builtin as models
+from clrtool.engine.runtime import hardware as machine
 from clrtool.engine.runtime.factories import call, covers, import_factory
 from clrtool.errors import ConfigError, MachineError
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.engine.workloads import digits
 from torch import nn
 
 from clrtool.config.schema import ModelConfig
-from clrtool.engine.training.trainer import Learner
 from clrtool.engine.models.pretrained import keep_frozen_statistics, read_weights, with_weights
+from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError, MachineError
-from tests.engine.problems import digits
 
 
 def network():
@@ -79,14 +79,16 @@ def test_a_file_that_would_run_code_or_is_no_weights_is_refused(tmp_path, capsys
 
 
 def test_what_is_frozen_does_not_change_not_even_its_statistics():
-    problem = digits(model={"name": "convnet", "args": {"channels": [4], "batch_norm": True}, "freeze": ["0.*", "1.*"]})
-    with problem.on_device():
-        learner = Learner(problem, 0)
-        before = {name: value.clone() for name, value in learner.model.state_dict().items()}
-        learner.train(0, [0.1] * 5)
-        changed = {name for name, value in learner.model.state_dict().items() if not torch.equal(value, before[name])}
+    workload = digits(
+        model={"name": "convnet", "args": {"channels": [4], "batch_norm": True}, "freeze": ["0.*", "1.*"]}
+    )
+    with workload.on_device():
+        trainer = Trainer(workload, 0)
+        before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+        trainer.train(0, [0.1] * 5)
+        changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"5.weight", "5.bias"}
-    assert sum(group.parameters for group in problem.groups) == sum(before[name].numel() for name in changed)
+    assert sum(group.parameters for group in workload.groups) == sum(before[name].numel() for name in changed)
 
 
 def test_a_batch_norm_without_parameters_or_with_one_that_trains_keeps_learning_its_statistics():

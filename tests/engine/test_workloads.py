@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 import torch
+from tests.engine.workloads import digits
 from torch.utils.data import Dataset
 
 from clrtool.config.schema import RangeTestConfig, SweepConfig
-from clrtool.engine.configured.build import build_problem
+from clrtool.engine.configured.build import build_workload
 from clrtool.engine.rangetest.sweep import run_range_test
-from tests.engine.problems import digits
 
 SHORT = SweepConfig(start_lr=1e-4, end_lr=0.1, epochs=1, evaluations=5, seeds=1)
 
@@ -17,9 +17,9 @@ SHORT = SweepConfig(start_lr=1e-4, end_lr=0.1, epochs=1, evaluations=5, seeds=1)
 def test_a_model_of_timm_comes_from_its_own_factory():
     args = {"model_name": "resnet10t", "num_classes": 10, "in_chans": 1}
     values = {"model": {"factory": "timm:create_model", "args": args}, "data": {"name": "digits", "batch_size": 200}}
-    problem = build_problem(RangeTestConfig.model_validate(values), device="cpu", allow_import=["timm:create_model"])
-    assert problem.channels_last
-    assert len(run_range_test(problem, SHORT).curves[0].lr) > 3
+    workload = build_workload(RangeTestConfig.model_validate(values), device="cpu", allow_import=["timm:create_model"])
+    assert workload.channels_last
+    assert len(run_range_test(workload, SHORT).curves[0].lr) > 3
 
 
 class Sentences(Dataset):
@@ -60,15 +60,15 @@ def test_a_model_of_transformers_takes_its_inputs_by_name_and_its_logits_are_fou
         },
         "training": {"clip_norm": 1.0},
     }
-    problem = build_problem(RangeTestConfig.model_validate(values), device="cpu", allow_import=["tests.*"])
-    record = run_range_test(problem, SHORT.model_copy(update={"epochs": 6.0}))
+    workload = build_workload(RangeTestConfig.model_validate(values), device="cpu", allow_import=["tests.*"])
+    record = run_range_test(workload, SHORT.model_copy(update={"epochs": 6.0}))
     assert record.curves[0].metric.max() > 0.95
     assert sorted(group.weight_decay for group in record.groups) == [0.0, 0.01]
 
 
 def test_a_vision_transformer_learns_the_digits():
-    problem = digits(model={"name": "vit", "args": {"patch": 2, "depth": 1, "width": 32}}, optimizer={"name": "AdamW"})
-    record = run_range_test(problem, SHORT.model_copy(update={"epochs": 6.0, "end_lr": 0.01}))
+    workload = digits(model={"name": "vit", "args": {"patch": 2, "depth": 1, "width": 32}}, optimizer={"name": "AdamW"})
+    record = run_range_test(workload, SHORT.model_copy(update={"epochs": 6.0, "end_lr": 0.01}))
     assert record.curves[0].metric.max() > 0.7
 
 

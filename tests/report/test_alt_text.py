@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 
+from clrtool.core.planning.plan import make_plan
 from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.core.reading.metric import LOSS
-from clrtool.core.planning.plan import make_plan
 from clrtool.report.alt_text import comparison_alt, range_test_alt, schedules_alt
 from clrtool.report.run import read_run
 from tests.report.test_comparison_file import comparison

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from clrtool.core.results.comparison import BoundsFrom, Candidate, Comparison, Training, candidate_plan
 from clrtool.core.reading.curve import Point
+from clrtool.core.results.comparison import BoundsFrom, Candidate, Comparison, Training, candidate_plan
 from clrtool.report.comparison_file import comparison_to_json, read_comparison, write_comparison
 from clrtool.report.comparison_table import comparison_table
 from clrtool.report.plots import plot_comparison, save_figure

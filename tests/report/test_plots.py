@@ -16,9 +16,9 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
+from clrtool.core.planning.plan import make_plan, plan_from
 from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
-from clrtool.core.planning.plan import make_plan, plan_from
 from clrtool.errors import ConfigError
 from clrtool.report.comparison_file import write_comparison
 from clrtool.report.plan_file import plan_to_json

@@ -19,8 +19,8 @@ TRAINING = {
     "in a step of the scout": (STEP, 20),
     "in the first step of a sweep": (STEP, 110),
     "in a step of the second seed": (STEP, 560),
-    "in an evaluation": ("clrtool.engine.training.trainer:Learner.evaluate", 70),
-    "in an early evaluation": ("clrtool.engine.training.trainer:Learner.evaluate", 3),
+    "in an evaluation": ("clrtool.engine.training.trainer:Trainer.evaluate", 70),
+    "in an early evaluation": ("clrtool.engine.training.trainer:Trainer.evaluate", 3),
     "while a checkpoint is begun": ("clrtool.engine.resume.checkpoint:CheckpointFolder.save", 2),
     "while a checkpoint is written": ("os:fsync", 8),
 }
@@ -29,7 +29,7 @@ AFTERWARDS = {
     "while a picture is drawn": ("clrtool.report.plots.range_test:plot_range_test", 1),
     "while a picture is written": ("clrtool.report.plots.style:save_figure", 2),
 }
-BEFORE = {"while the data is loaded": ("clrtool.engine.configured.build:build_problem", 1)}
+BEFORE = {"while the data is loaded": ("clrtool.engine.configured.build:build_workload", 1)}
 EVERYWHERE = BEFORE | TRAINING | AFTERWARDS
 
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from clrtool.cli.run.spec import Job
 from clrtool.cli.run.local_pool import Jobs, threads_of
 from clrtool.cli.run.pipeline import measure
 from clrtool.cli.run.sharding import Share
-from clrtool.core.shard import LackingError
+from clrtool.cli.run.spec import Job
 from clrtool.core.planning.sweep_size import SEEDS
+from clrtool.core.shard import LackingError
 from clrtool.errors import ConfigError
 
 if TYPE_CHECKING:

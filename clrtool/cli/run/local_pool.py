@@ -7,11 +7,11 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clrtool.cli.run.subprocesses import Command, Ended, run_children
 from clrtool.cli.console import say
-from clrtool.cli.run.spec import Job
 from clrtool.cli.run.pipeline import begin_elsewhere
 from clrtool.cli.run.sharding import JOB, JOBS, left_by_jobs
+from clrtool.cli.run.spec import Job
+from clrtool.cli.run.subprocesses import Command, Ended, run_children
 from clrtool.cli.status import Status
 from clrtool.core.shard import Shard
 from clrtool.errors import BusyError, ConfigError, MachineError

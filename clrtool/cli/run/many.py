@@ -9,8 +9,8 @@ from typing import NoReturn
 
 import typer
 
-from clrtool.cli.run.subprocesses import Command, Ended, run_children
 from clrtool.cli.run.executors import passed_on
+from clrtool.cli.run.subprocesses import Command, Ended, run_children
 from clrtool.cli.status import Status
 from clrtool.errors import ConfigError
 from clrtool.words import count, duration, printable

@@ -1,4 +1,4 @@
-"""The main path of ``clrtool rangetest``: problem -> sweep -> bounds -> plan -> files, interrupted and gone on with."""
+"""The main path of ``clrtool rangetest``: workload -> sweep -> bounds -> plan -> files, interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from clrtool.cli.console import Progress, say
-from clrtool.cli.run.spec import CHECKPOINTS, SWEEP, VERIFY, Job
 from clrtool.cli.run.sharding import JOBS
+from clrtool.cli.run.spec import CHECKPOINTS, SWEEP, VERIFY, Job
 from clrtool.core.shard import LackingError
 from clrtool.errors import ConfigError, MachineError, OutOfMemoryError, as_config_error
 
 if TYPE_CHECKING:
     from clrtool.config.schema import PlanConfig
-    from clrtool.core.results.comparison import Comparison
-    from clrtool.core.reading.curve import Point
     from clrtool.core.planning.plan import Plan
+    from clrtool.core.reading.curve import Point
+    from clrtool.core.results.comparison import Comparison
     from clrtool.core.results.record import RunRecord, SweepRecord
     from clrtool.core.results.verification import Trial
-    from clrtool.engine.training.workload import Problem
-    from clrtool.engine.resume.journal import Others, Sharing, Stages
+    from clrtool.engine.resume.journal import Journal, Others, Sharing
+    from clrtool.engine.training.workload import Workload
 
 T = TypeVar("T")
 
@@ -117,13 +117,13 @@ def measure_share(job: Job, command: Sequence[str]) -> None:
         device = device_of(device, share.job.number)
 
     def attempt(parts: int | None) -> None:
-        problem = problem_of(job, parts, device)
+        workload = workload_of(job, parts, device)
         with job.signals.deferred():
-            stages = _sweep_stages(job, problem)
+            journal = _sweep_journal(job, workload)
             with contextlib.suppress(LackingError):
-                _sweep(job, problem, stages)
+                _sweep(job, workload, journal)
             folder = str(job.source["folder"].absolute())
-            stages.finish(("share", {"shard": str(share.shards[0]), "command": list(command), "folder": folder}))
+            journal.finish(("share", {"shard": str(share.shards[0]), "command": list(command), "folder": folder}))
 
     in_parts(job, SWEEP, attempt)
 
@@ -136,9 +136,9 @@ def in_parts(job: Job, checkpoint: str, attempt: Callable[[int | None], T]) -> T
         attempt: given None, it takes those of the config.
     """
     from clrtool.engine.resume.checkpoint import CheckpointFolder
-    from clrtool.engine.training.workload import free_memory
     from clrtool.engine.resume.open import saved_parts
     from clrtool.engine.resume.sharding import computing_with
+    from clrtool.engine.training.workload import free_memory
 
     folders = [] if job.fresh else [job.folder / checkpoint, *(each / SWEEP for each in job.others())]
     parts = next((known for each in folders if (known := saved_parts(CheckpointFolder(each)))), None)
@@ -167,17 +167,17 @@ def _finish(job: Job, record: RunRecord) -> None:
         remove_checkpoint(job.folder / VERIFY)
 
 
-def problem_of(job: Job, parts: int | None = None, device: str | None = None) -> Problem:
-    """The problem of a test, on its own device if no other is given. Raises ConfigError if there can be no plan for it.
+def workload_of(job: Job, parts: int | None = None, device: str | None = None) -> Workload:
+    """The workload of a test, on its own device if no other is given. Raises ConfigError if no plan can be made.
 
     So what cannot be planned does not fail after the sweep.
     """
-    from clrtool.engine.configured.build import build_problem
+    from clrtool.engine.configured.build import build_workload
 
     source = {**job.source, "device": device or job.source["device"]}
-    problem = build_problem(job.settings, **source, micro_batches=parts)
-    plan_between(job.settings.plan, problem, 1.0, 2.0)  # those of other bounds are as long
-    return problem
+    workload = build_workload(job.settings, **source, micro_batches=parts)
+    plan_between(job.settings.plan, workload, 1.0, 2.0)  # those of other bounds are as long
+    return workload
 
 
 def _measure(job: Job, record: RunRecord | None, parts: int | None, *, verify: bool) -> RunRecord:
@@ -185,53 +185,53 @@ def _measure(job: Job, record: RunRecord | None, parts: int | None, *, verify: b
 
     if (ranks := job.source.get("ranks")) is not None:
         ranks.begin(parts)
-    problem = problem_of(job, parts)
+    workload = workload_of(job, parts)
     if record is not None:
-        _check_data(job, record, problem.data_sha256)
-        if record.sources and record.sources != problem.sources:
+        _check_data(job, record, workload.data_sha256)
+        if record.sources and record.sources != workload.sources:
             raise ConfigError(f"{job.folder} was measured with other code or weights: --fresh runs it anew")
     if record is None:
         with job.signals.deferred():
-            record = _recorded(job, problem)
+            record = _recorded(job, workload)
             write_run(job.folder, record)
         _finish(job, record)
     if _is_to_verify(record, verify=verify):
         with job.signals.deferred():
-            record = _verify(job, problem, record)
+            record = _verify(job, workload, record)
             remove_pictures(job.folder)
             write_run(job.folder, record)
         _finish(job, record)
     return record
 
 
-def _stages(
-    job: Job, problem: Problem, name: str, others: Others | None = None, sharing: Sharing | None = None
-) -> Stages:
-    """The stages of the sweep or of ``--verify``, from a checkpoint if there is one."""
+def _journal(
+    job: Job, workload: Workload, name: str, others: Others | None = None, sharing: Sharing | None = None
+) -> Journal:
+    """The journal of the sweep or of ``--verify``, from a checkpoint if there is one."""
     from clrtool.engine.resume.checkpoint import CheckpointFolder
-    from clrtool.engine.resume.open import open_stages
+    from clrtool.engine.resume.open import open_journal
 
     folder, sha256 = CheckpointFolder(job.folder / name), job.settings.sha256()
-    stages, text = open_stages(folder, problem, sha256, job.signals, job.every, others=others, sharing=sharing)
+    journal, text = open_journal(folder, workload, sha256, job.signals, job.every, others=others, sharing=sharing)
     if text:
         say(text, quiet=job.quiet)
-    return stages
+    return journal
 
 
-def _sweep_stages(job: Job, problem: Problem) -> Stages:
-    """The stages of the sweep, with what other processes have measured of it."""
+def _sweep_journal(job: Job, workload: Workload) -> Journal:
+    """The journal of the sweep, with what other processes have measured of it."""
     from clrtool.engine.resume.open import about_test
     from clrtool.engine.resume.sharding import AgreedScout, Collector, Part, known_to, union
 
     _begin_anew(job)
-    about = about_test(problem, job.settings.sha256())
+    about = about_test(workload, job.settings.sha256())
     others = union(job.others(), about)
     if job.share is None:
-        return _stages(job, problem, SWEEP, others, None if job.collect is None else Collector(job.collect))
+        return _journal(job, workload, SWEEP, others, None if job.collect is None else Collector(job.collect))
     agreed = AgreedScout(job.share.group, about)
     known = known_to(job.share.siblings(), about, agreed)
     others = replace(others, finished={**known.finished, **others.finished})
-    return _stages(job, problem, SWEEP, others, Part(job.share.shards, job.settings.seed, agreed))
+    return _journal(job, workload, SWEEP, others, Part(job.share.shards, job.settings.seed, agreed))
 
 
 def _begin_anew(job: Job) -> None:
@@ -253,77 +253,77 @@ def begin_elsewhere(job: Job) -> None:
     from clrtool.engine.training.workload import free_memory
     from clrtool.report.run import CurveLog
 
-    problem_of(job)
+    workload_of(job)
     free_memory()
     _begin_anew(job)
     with CurveLog(job.folder, job.settings):
         pass
 
 
-def _sweep(job: Job, problem: Problem, stages: Stages) -> SweepRecord:
+def _sweep(job: Job, workload: Workload, journal: Journal) -> SweepRecord:
     from clrtool.engine.rangetest.sweep import run_range_test
     from clrtool.report.run import CurveLog
 
-    settings, size = job.settings, problem.sweep_size(job.settings.sweep)
-    epochs = size.iterations / problem.iterations_per_epoch
+    settings, size = job.settings, workload.sweep_size(job.settings.sweep)
+    epochs = size.iterations / workload.iterations_per_epoch
     seeds = size.seeds if job.share is None else job.share.count(size.seeds)
     with (
         CurveLog(job.folder, settings) as log,
-        Progress(seeds, epochs, problem.metric.label, quiet=job.quiet, plain=job.plain) as progress,
+        Progress(seeds, epochs, workload.metric.label, quiet=job.quiet, plain=job.plain) as progress,
     ):
 
         def on_point(seed: int, point: Point) -> None:
             log.append(seed, point)
             progress.update(seed, point)
 
-        return run_range_test(problem, settings.sweep, settings.seed, on_point, stages)
+        return run_range_test(workload, settings.sweep, settings.seed, on_point, journal)
 
 
-def _recorded(job: Job, problem: Problem) -> RunRecord:
+def _recorded(job: Job, workload: Workload) -> RunRecord:
     from clrtool.core.reading.bounds import find_bounds
     from clrtool.core.results.record import RunRecord
 
-    settings, stages = job.settings, _sweep_stages(job, problem)
-    sweep = _sweep(job, problem, stages)
+    settings, journal = job.settings, _sweep_journal(job, workload)
+    sweep = _sweep(job, workload, journal)
     bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
     return RunRecord(
         sweep=sweep,
         bounds=bounds,
-        plan=plan_between(settings.plan, problem, bounds.base_lr, bounds.max_lr),
-        environment=stages.environment | {"deterministic": problem.deterministic},
+        plan=plan_between(settings.plan, workload, bounds.base_lr, bounds.max_lr),
+        environment=journal.environment | {"deterministic": workload.deterministic},
         config_sha256=settings.sha256(),
-        data_sha256=problem.data_sha256,
-        sources=problem.sources,
+        data_sha256=workload.data_sha256,
+        sources=workload.sources,
     )
 
 
-def _verify(job: Job, problem: Problem, record: RunRecord) -> RunRecord:
+def _verify(job: Job, workload: Workload, record: RunRecord) -> RunRecord:
     """Short runs around the bounds, which may move them and the plan."""
     from clrtool.core.results.verification import verified
     from clrtool.engine.rangetest.verify import verify
 
     assert record.plan is not None
-    _announce(job, problem, record)
+    _announce(job, workload, record)
 
     def on_trial(trial: Trial) -> None:
-        reached = "not finite" if trial.score is None else f"{problem.metric.label} {trial.score:.3f}"
+        reached = "not finite" if trial.score is None else f"{workload.metric.label} {trial.score:.3f}"
         say(f"  {trial.kind} {trial.max_lr:.2e}  {trial.epochs:.2g} epochs  {reached}", quiet=job.quiet)
 
-    seed, stages = job.settings.seed + len(record.sweep.curves), _stages(job, problem, VERIFY)
-    found = verify(problem, record.plan, record.bounds, record.sweep, seed, on_trial, stages)
+    seed, journal = job.settings.seed + len(record.sweep.curves), _journal(job, workload, VERIFY)
+    found = verify(workload, record.plan, record.bounds, record.sweep, seed, on_trial, journal)
     bounds = verified(record.bounds, found)
-    plan = plan_between(job.settings.plan, problem, bounds.base_lr, bounds.max_lr)
+    plan = plan_between(job.settings.plan, workload, bounds.base_lr, bounds.max_lr)
     return replace(record, bounds=bounds, plan=plan, verification=found)
 
 
-def _announce(job: Job, problem: Problem, record: RunRecord) -> None:
+def _announce(job: Job, workload: Workload, record: RunRecord) -> None:
     """What the short runs will cost, before they begin."""
     from clrtool.core.results.verification import FIRST, SECOND
     from clrtool.engine.rangetest.verify import trial_iterations
 
     assert record.plan is not None
-    sweep, (first, second) = record.sweep, trial_iterations(problem, record.plan)
-    lengths = (f"{length / problem.iterations_per_epoch:.2g}" for length in (first, second))
+    sweep, (first, second) = record.sweep, trial_iterations(workload, record.plan)
+    lengths = (f"{length / workload.iterations_per_epoch:.2g}" for length in (first, second))
     text = f"verifying: {FIRST} runs of {next(lengths)} epochs and {SECOND} of {next(lengths)}"
     if sweep.train_seconds is not None:
         a_step = sweep.train_seconds / (sweep.iterations - sweep.scout_iterations)
@@ -331,7 +331,7 @@ def _announce(job: Job, problem: Problem, record: RunRecord) -> None:
     say(text, quiet=job.quiet)
 
 
-def plan_between(wishes: PlanConfig, problem: Problem, base_lr: float | None, max_lr: float | None) -> Plan | None:
+def plan_between(wishes: PlanConfig, workload: Workload, base_lr: float | None, max_lr: float | None) -> Plan | None:
     """The plan between two bounds, None without them. Raises ConfigError if there can be none."""
     from clrtool.core.planning.plan import make_plan
 
@@ -339,4 +339,4 @@ def plan_between(wishes: PlanConfig, problem: Problem, base_lr: float | None, ma
         return None
     given = {name: value for name, value in wishes.model_dump().items() if value != "auto"}
     with as_config_error("plan: "):
-        return make_plan(base_lr, max_lr, problem.iterations_per_epoch, **given)
+        return make_plan(base_lr, max_lr, workload.iterations_per_epoch, **given)

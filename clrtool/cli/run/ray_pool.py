@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from clrtool.cli.console import say
-from clrtool.cli.run.spec import SWEEP, Job
 from clrtool.cli.run.pipeline import begin_elsewhere
 from clrtool.cli.run.sharding import JOBS, left_by_jobs
+from clrtool.cli.run.spec import SWEEP, Job
 from clrtool.cli.status import Status
 from clrtool.errors import ConfigError, MachineError
 from clrtool.words import count

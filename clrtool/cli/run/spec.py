@@ -24,7 +24,7 @@ class Job:
 
     Args:
         settings, folder: the config and the run folder.
-        source: what ``build_problem`` takes beside the config.
+        source: what ``build_workload`` takes beside the config.
         signals: what is asked for while it runs.
         every: seconds between checkpoints.
         accumulate: whether a batch that does not fit is taken in micro-batches.

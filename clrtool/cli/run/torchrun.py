@@ -127,16 +127,16 @@ def _joined(job: Job, seat: Seat) -> Iterator[Group]:
 def _follow(job: Job, ranks: Group, path: Path, wishes: Sequence[str]) -> None:
     """What every rank but the first does: it trains when that says so."""
     from clrtool.config.file import located
-    from clrtool.engine.configured.build import build_problem
-    from clrtool.engine.resume.open import follow_stages
+    from clrtool.engine.configured.build import build_workload
     from clrtool.engine.rangetest.sweep import run_range_test
+    from clrtool.engine.resume.open import follow_journal
 
     begins, parts = ranks.told_to_begin()
     if not begins:
         return
     with located(path, wishes):
-        problem = build_problem(job.settings, **job.source, micro_batches=parts)
+        workload = build_workload(job.settings, **job.source, micro_batches=parts)
         with job.signals.deferred():
-            stages = follow_stages(problem, job.signals)
-            run_range_test(problem, job.settings.sweep, job.settings.seed, stages=stages)
+            journal = follow_journal(workload, job.signals)
+            run_range_test(workload, job.settings.sweep, job.settings.seed, journal=journal)
     ranks.wait_for_end()

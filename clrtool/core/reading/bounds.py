@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from clrtool.core.reading.curve import Curve, SweepOutcome
-from clrtool.core.reading.metric import ACCURACY, Metric
 from clrtool.core.reading.fit import (
     CLOSE,
     FALLBACK,
@@ -31,6 +30,7 @@ from clrtool.core.reading.fit import (
     resample,
     running_median,
 )
+from clrtool.core.reading.metric import ACCURACY, Metric
 from clrtool.core.schedules import FloatArray
 from clrtool.words import Sentence
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from clrtool.core.schedules import FloatArray
 from clrtool.core.reading.unimodal import unimodal
+from clrtool.core.schedules import FloatArray
 
 # Share of the whole rise at which accuracy counts as rising. On the three curves of the paper a tenth lies within
 # 1.2 times what its author read.

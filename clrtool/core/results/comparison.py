@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clrtool.core.reading.curve import Point
-from clrtool.core.results.judgement import Judgement, heldout_error, judge
-from clrtool.core.reading.metric import ACCURACY, Metric
 from clrtool.core.planning.plan import Plan, make_plan
 from clrtool.core.planning.policies import find_policy
+from clrtool.core.reading.curve import Point
+from clrtool.core.reading.metric import ACCURACY, Metric
+from clrtool.core.results.judgement import Judgement, heldout_error, judge
 from clrtool.core.schedules import FloatArray
 
 # The format of compare.json.

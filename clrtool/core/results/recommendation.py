@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from clrtool.core.planning.plan import Plan
 from clrtool.core.reading.bounds import Bounds, find_bounds
 from clrtool.core.results.judgement import sure
-from clrtool.core.planning.plan import Plan
 from clrtool.core.results.record import RunRecord
 
 # A bound that is this much larger or smaller is the same for a training: the bounds of one problem vary by more from

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
+from clrtool.core.planning.plan import Plan
 from clrtool.core.reading.bounds import Bounds, find_bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.core.reading.metric import ACCURACY, Metric
-from clrtool.core.planning.plan import Plan
-from clrtool.core.schedules import Spacing
 from clrtool.core.results.verification import Verification, verified
+from clrtool.core.schedules import Spacing
 
 # The format of result.json. 1: first version. 2: with the hashes of itself and of its curve.
 SCHEMA_VERSION = 2

@@ -1,4 +1,4 @@
-"""Config -> problem: load the data, look up what the config names, and try one batch before anything is trained."""
+"""Config -> workload: load the data, look up what the config names, and try one batch before anything is trained."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ import torch
 from torch import Tensor, nn
 
 from clrtool.config.schema import ModelConfig, RangeTestConfig
-from clrtool.engine.models.batch_norm import seen_by_batch_norm, synced
 from clrtool.engine.data.load import Data, load_data
-from clrtool.engine.training.evaluation_budget import evaluation_budget
-from clrtool.engine.data.loader import Streamed
-from clrtool.engine.runtime.rng import generator_states
-from clrtool.engine.runtime.factories import blamed_on, call, import_factory
+from clrtool.engine.data.loader import StreamedLoader
 from clrtool.engine.data.streaming import Stream
-from clrtool.engine.training.trainer import Learner
-from clrtool.engine.training.losses import Criterion, make_loss, make_measure
-from clrtool.engine.runtime.hardware import memory_of
-from clrtool.engine.models.builtin import MODELS
-from clrtool.engine.training.optimizers import describe_groups, make_optimizer_recipe
-from clrtool.engine.training.workload import Problem, environment, find_device, run_model
-from clrtool.engine.runtime.distributed import ALONE, Group, Ranks
-from clrtool.engine.training.lr_response import response_warning
 from clrtool.engine.data.tensors import Samples, Task, map_inputs, parts_of, take
+from clrtool.engine.models.batch_norm import seen_by_batch_norm, synced
+from clrtool.engine.models.builtin import MODELS
 from clrtool.engine.models.pretrained import with_weights
+from clrtool.engine.runtime.distributed import ALONE, Group, Ranks
+from clrtool.engine.runtime.factories import blamed_on, call, import_factory
+from clrtool.engine.runtime.hardware import memory_of
+from clrtool.engine.runtime.rng import generator_states
+from clrtool.engine.training.evaluation_budget import evaluation_budget
+from clrtool.engine.training.losses import Criterion, make_loss, make_measure
+from clrtool.engine.training.lr_response import response_warning
+from clrtool.engine.training.optimizers import describe_groups, make_optimizer_recipe
+from clrtool.engine.training.trainer import Trainer
+from clrtool.engine.training.workload import Workload, environment, find_device, run_model
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
 
@@ -40,7 +40,7 @@ from clrtool.words import nearest
 _ALIKE = ("clrtool", "torch")
 
 
-def build_problem(  # noqa: PLR0913 (all but the config by keyword)
+def build_workload(  # noqa: PLR0913 (all but the config by keyword)
     config: RangeTestConfig,
     *,
     device: str = "auto",
@@ -51,7 +51,7 @@ def build_problem(  # noqa: PLR0913 (all but the config by keyword)
     micro_batches: int | None = None,
     epochs: float | None = None,
     ranks: Ranks = ALONE,
-) -> Problem:
+) -> Workload:
     """Load the data and prepare the recipes that a config names.
 
     Args:
@@ -73,9 +73,9 @@ def build_problem(  # noqa: PLR0913 (all but the config by keyword)
         data = load_data(config, place, download=download, factory=factory)
     make_model = _model_recipe(config.model, data, factory)
     channels_last = _wants_channels_last(config, place, make_model)
-    feed, heldout = data.feed(config.data, place, channels_last=channels_last)
-    problem = Problem(
-        train=replace(feed, rank=ranks.rank, world=ranks.world),
+    loader, heldout = data.loader(config.data, place, channels_last=channels_last)
+    workload = Workload(
+        train=replace(loader, rank=ranks.rank, world=ranks.world),
         heldout=heldout,
         make_model=synced(make_model) if config.training.sync_batch_norm and ranks.world > 1 else make_model,
         make_optimizer=make_optimizer_recipe(config.optimizer, factory),
@@ -89,7 +89,7 @@ def build_problem(  # noqa: PLR0913 (all but the config by keyword)
         measure=make_measure(config.metric, data.first.task, factory),
         deterministic=deterministic, sources=factory.sources, ranks=ranks,
     )  # fmt: skip
-    return _tried_out(_in_parts(problem, micro_batches), config, data.num_outputs, epochs)
+    return _tried_out(_in_parts(workload, micro_batches), config, data.num_outputs, epochs)
 
 
 def data_sha256(config: RangeTestConfig, *, device: str, download: bool) -> str:
@@ -118,55 +118,55 @@ class _Imports:
                 self.sources[name] = hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_ranks(problem: Problem, config: RangeTestConfig) -> None:
+def _check_ranks(workload: Workload, config: RangeTestConfig) -> None:
     """Raise ConfigError for what several ranks cannot share, or if they do not have the same inputs."""
-    ranks = problem.ranks
+    ranks = workload.ranks
     if ranks.world == 1:
         return
-    if isinstance(problem.train, Streamed) and isinstance(problem.train.part, Stream):
+    if isinstance(workload.train, StreamedLoader) and isinstance(workload.train.part, Stream):
         raise ConfigError(
             f"data: an iterable cannot be shared out over {ranks.world} ranks: give a dataset with a length, or run in "
             "one process"
         )
-    if config.training.sync_batch_norm and problem.device.type != "cuda":
+    if config.training.sync_batch_norm and workload.device.type != "cuda":
         raise ConfigError("training.sync_batch_norm: torch has it on CUDA only; leave it out, or run in one process")
-    hashes = {"config": config.sha256(), "data": problem.data_sha256, "code or weights": str(problem.sources)}
-    now = {name: str(value) for name, value in environment(problem.device).items() if name in _ALIKE}
-    if other := ranks.differing(hashes | now | {"kind of device": problem.device.type}):
+    hashes = {"config": config.sha256(), "data": workload.data_sha256, "code or weights": str(workload.sources)}
+    now = {name: str(value) for name, value in environment(workload.device).items() if name in _ALIKE}
+    if other := ranks.differing(hashes | now | {"kind of device": workload.device.type}):
         raise ConfigError(f"the ranks do not have the same {', '.join(other)}")
 
 
-def _with_facts(problem: Problem, model: nn.Module, part: Samples) -> Problem:
-    """A problem whose ranks know what a step of the model means for them."""
-    ranks = problem.ranks
+def _with_facts(workload: Workload, model: nn.Module, part: Samples) -> Workload:
+    """A workload whose ranks know what a step of the model means for them."""
+    ranks = workload.ranks
     if not isinstance(ranks, Group):
-        return problem
-    before = generator_states(problem.device)
-    with blamed_on("loss"), problem.autocast():
-        problem.loss(run_model(model, part.inputs), part.targets).backward()  # type: ignore[no-untyped-call]
-    after = generator_states(problem.device)
+        return workload
+    before = generator_states(workload.device)
+    with blamed_on("loss"), workload.autocast():
+        workload.loss(run_model(model, part.inputs), part.targets).backward()  # type: ignore[no-untyped-call]
+    after = generator_states(workload.device)
     draws = any(before[name] is not None and not torch.equal(before[name], after[name]) for name in ("torch", "cuda"))
     unused = any(each.requires_grad and each.grad is None for each in model.parameters())
-    seen = seen_by_batch_norm(model, problem.pass_size, ranks.world)
+    seen = seen_by_batch_norm(model, workload.pass_size, ranks.world)
     # torch groups gradients anew after the first step, but not where it looks for unused ones; of more than two ranks
     # the groups decide in which order is added
-    finds_unused = unused or (problem.deterministic and ranks.world > 2)
+    finds_unused = unused or (workload.deterministic and ranks.world > 2)
     facts = replace(ranks, batch_norm=seen, matters=draws or bool(seen), finds_unused=finds_unused)
-    return replace(problem, ranks=facts)
+    return replace(workload, ranks=facts)
 
 
-def _in_parts(problem: Problem, micro_batches: int | None) -> Problem:
-    """A problem whose batches are taken in this many parts; it says so if the config does not."""
-    if micro_batches is None or micro_batches == problem.training.micro_batches:
-        return problem
-    size = -(-problem.batch_size // micro_batches)
+def _in_parts(workload: Workload, micro_batches: int | None) -> Workload:
+    """A workload whose batches are taken in this many parts; it says so if the config does not."""
+    if micro_batches is None or micro_batches == workload.training.micro_batches:
+        return workload
+    size = -(-workload.batch_size // micro_batches)
     warning = (
-        f"Out of memory: batches of {problem.batch_size} were taken in {micro_batches} micro-batches of {size}, which "
+        f"Out of memory: batches of {workload.batch_size} were taken in {micro_batches} micro-batches of {size}, which "
         f"is the same step, but batch norm sees {size} samples at a time: training.micro_batches={micro_batches} does "
         "so from the start."
     )
-    training = problem.training.model_copy(update={"micro_batches": micro_batches})
-    return replace(problem, training=training, warnings=(warning,))
+    training = workload.training.model_copy(update={"micro_batches": micro_batches})
+    return replace(workload, training=training, warnings=(warning,))
 
 
 def _model_recipe(model: ModelConfig, data: Data, factory: _Imports) -> Callable[[], nn.Module]:
@@ -207,80 +207,80 @@ def _wants_channels_last(config: RangeTestConfig, device: torch.device, make_mod
         return any(isinstance(module, nn.Conv2d) for module in make_model().modules())
 
 
-def _tried_out(problem: Problem, config: RangeTestConfig, num_outputs: int, epochs: float | None) -> Problem:
+def _tried_out(workload: Workload, config: RangeTestConfig, num_outputs: int, epochs: float | None) -> Workload:
     """Train and evaluate a fresh model for a moment, so that pieces that do not fit are a message now.
 
     Returns:
-        The problem with what only a model can tell: its evaluations, parameter groups and warnings.
+        The workload with what only a model can tell: its evaluations, parameter groups and warnings.
     """
-    _check_ranks(problem, config)
-    if problem.training.micro_batches > problem.batch_size:
+    _check_ranks(workload, config)
+    if workload.training.micro_batches > workload.batch_size:
         raise ConfigError(
-            f"training.micro_batches = {problem.training.micro_batches} must be at most data.batch_size = "
-            f"{problem.batch_size}"
+            f"training.micro_batches = {workload.training.micro_batches} must be at most data.batch_size = "
+            f"{workload.batch_size}"
         )
-    with problem.on_device():
-        models = problem.make_model(), problem.make_model()
+    with workload.on_device():
+        models = workload.make_model(), workload.make_model()
         if not any(each.requires_grad for each in models[0].parameters()):
             raise ConfigError("model: has no parameter to train")
         if {*map(id, models[0].parameters())} & {*map(id, models[1].parameters())}:
             raise ConfigError("model.factory: must return a fresh model each time, it returned the same weights twice")
-        whole = Samples(*next(problem.train.batches(0, 0)))
-        part = whole.take(slice(0, problem.pass_size))  # there may be no room for more at once
-        classes = _check_outputs(problem, problem.place(models[0]), part, num_outputs)
-        if isinstance(problem.train, Streamed):
-            problem = replace(problem, train=replace(problem.train, classes=classes))
-        problem = _with_facts(problem, models[0], part)
-        del models  # beside a learner there may be no room for them
-        learner = Learner(problem, seed=0)
-        length = epochs and math.ceil(epochs * problem.iterations_per_epoch)
+        whole = Samples(*next(workload.train.batches(0, 0)))
+        part = whole.take(slice(0, workload.pass_size))  # there may be no room for more at once
+        classes = _check_outputs(workload, workload.place(models[0]), part, num_outputs)
+        if isinstance(workload.train, StreamedLoader):
+            workload = replace(workload, train=replace(workload.train, classes=classes))
+        workload = _with_facts(workload, models[0], part)
+        del models  # beside a trainer there may be no room for them
+        trainer = Trainer(workload, seed=0)
+        length = epochs and math.ceil(epochs * workload.iterations_per_epoch)
         number, size = evaluation_budget(
-            learner.model,
+            trainer.model,
             part.inputs,
             config.sweep,
-            length or problem.sweep_size(config.sweep).iterations,
-            len(problem.heldout),
-            problem.batch_size,
+            length or workload.sweep_size(config.sweep).iterations,
+            len(workload.heldout),
+            workload.batch_size,
         )
-        _try_step(learner, whole, part)
-        learner.train(0, [1e-9, 1e-9])  # two steps, for some optimizers use an argument in the second only
-        if not math.isfinite(learner.evaluate()[1]):
-            raise ConfigError(f"metric: is not finite for a fresh model: {learner.evaluate()[1]}")
-        warning = response_warning(problem)
+        _try_step(trainer, whole, part)
+        trainer.train(0, [1e-9, 1e-9])  # two steps, for some optimizers use an argument in the second only
+        if not math.isfinite(trainer.evaluate()[1]):
+            raise ConfigError(f"metric: is not finite for a fresh model: {trainer.evaluate()[1]}")
+        warning = response_warning(workload)
     return replace(
-        problem,
+        workload,
         evaluations=number,
-        heldout=_fewer(problem, size, config.seed),
-        groups=describe_groups(learner.optimizer),
-        warnings=(*problem.warnings, *((warning,) if warning else ())),
+        heldout=_fewer(workload, size, config.seed),
+        groups=describe_groups(trainer.optimizer),
+        warnings=(*workload.warnings, *((warning,) if warning else ())),
     )
 
 
-def _fewer(problem: Problem, size: int, seed: int) -> Samples:
+def _fewer(workload: Workload, size: int, seed: int) -> Samples:
     """At most ``size`` of the held-out samples, every class in its proportion, laid out as they were."""
-    if size >= len(problem.heldout):
-        return problem.heldout
-    taken = take(problem.heldout, size, seed)
-    return Samples(map_inputs(problem.train.preparation.lay_out, taken.inputs), taken.targets)
+    if size >= len(workload.heldout):
+        return workload.heldout
+    taken = take(workload.heldout, size, seed)
+    return Samples(map_inputs(workload.train.transform.lay_out, taken.inputs), taken.targets)
 
 
-def _try_step(learner: Learner, batch: Samples, part: Samples) -> None:
+def _try_step(trainer: Trainer, batch: Samples, part: Samples) -> None:
     """One step in its pieces, so that each can name its field."""
-    for group in learner.optimizer.param_groups:
+    for group in trainer.optimizer.param_groups:
         group["lr"] = 1e-9
     with blamed_on("loss"):
-        learner.backward((batch.inputs, batch.targets))
+        trainer.backward((batch.inputs, batch.targets))
     with blamed_on("optimizer.args"):
-        learner.optimizer.step()
-    measure = learner.problem.measure
+        trainer.optimizer.step()
+    measure = trainer.workload.measure
     if measure is not None:
         with blamed_on("metric"), torch.no_grad():
-            value, _ = measure(run_model(learner.model, part.inputs), part.targets)
+            value, _ = measure(run_model(trainer.model, part.inputs), part.targets)
             if value.numel() != 1:
                 raise ConfigError(f"metric: must give one number, got shape {tuple(value.shape)}")
 
 
-def _check_outputs(problem: Problem, model: nn.Module, batch: Samples, num_outputs: int) -> int | None:
+def _check_outputs(workload: Workload, model: nn.Module, batch: Samples, num_outputs: int) -> int | None:
     """Raise ConfigError for outputs that do not fit the targets; the number of classes that they tell apart."""
     shapes = ", ".join(f"{tuple(part.shape)}, {part.dtype}" for part in parts_of(batch.inputs))
     with blamed_on(f"model: a batch of shape {shapes}"):
@@ -291,12 +291,12 @@ def _check_outputs(problem: Problem, model: nn.Module, batch: Samples, num_outpu
     ):
         wanted = f"({', '.join(map(str, batch.targets.shape))}, classes)"
         raise ConfigError(f"model: outputs must be {wanted} for {len(batch)} samples, got {tuple(outputs.shape)}")
-    if isinstance(problem.loss, Criterion) and problem.loss.is_cross_entropy and outputs.shape[-1] < num_outputs:
+    if isinstance(workload.loss, Criterion) and workload.loss.is_cross_entropy and outputs.shape[-1] < num_outputs:
         raise ConfigError(f"model: has {outputs.shape[-1]} outputs for the {num_outputs} classes of the data")
     with blamed_on("loss"), warnings.catch_warnings():
         # torch broadcasts outputs and targets of two shapes, and warns; it is never what was meant
         warnings.filterwarnings("error", message="Using a target size")
-        loss = problem.loss(outputs, batch.targets)
+        loss = workload.loss(outputs, batch.targets)
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise ConfigError(f"loss: must give one number, got {loss!r:.100}")
     return None if batch.task is Task.VALUES else outputs.shape[-1]

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from clrtool.engine.runtime.factories import describe
 from clrtool.engine.data.tensors import Samples, as_targets, check_samples
+from clrtool.engine.runtime.factories import describe
 from clrtool.errors import ConfigError
 
 # What a user's ``data.batch`` does: the batch of the dataset -> (inputs, targets).

@@ -23,10 +23,10 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 
 from clrtool.config.schema import FilePath
 from clrtool.engine.data.collate import Collate, Unpack
-from clrtool.engine.runtime.factories import blamed_on
 from clrtool.engine.data.streaming import Lazy, Stream
-from clrtool.engine.runtime.hardware import total_memory
 from clrtool.engine.data.tensors import Samples, as_targets, check_samples, from_arrays, take
+from clrtool.engine.runtime.factories import blamed_on
+from clrtool.engine.runtime.hardware import total_memory
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import read_bytes
 from clrtool.words import nearest, shown

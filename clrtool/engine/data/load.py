@@ -1,4 +1,4 @@
-"""Data for a problem: load what the config names, hold a part out, and decide whether the rest lies on the device."""
+"""Data for a workload: load what the config names, hold a part out, and decide whether the rest lies on the device."""
 
 from __future__ import annotations
 
@@ -15,12 +15,8 @@ from clrtool.core.reading.metric import ACCURACY, TOP5
 from clrtool.engine.data import datasets
 from clrtool.engine.data.collate import Collate, nbytes
 from clrtool.engine.data.datasets import Part, Split
-from clrtool.engine.data.loader import Feed, Resident, Streamed, usual_workers
-from clrtool.engine.runtime.factories import FactoryImport, call
+from clrtool.engine.data.loader import Loader, ResidentLoader, StreamedLoader, usual_workers
 from clrtool.engine.data.streaming import Lazy, Stream
-from clrtool.engine.training.losses import takes_values
-from clrtool.engine.runtime.hardware import memory_of
-from clrtool.engine.data.transforms import STATISTICS, Preparation
 from clrtool.engine.data.tensors import (
     Samples,
     as_classes,
@@ -32,7 +28,11 @@ from clrtool.engine.data.tensors import (
     sha256,
     split,
     take,
+    takes_values,
 )
+from clrtool.engine.data.transforms import STATISTICS, Transform
+from clrtool.engine.runtime.factories import FactoryImport, call
+from clrtool.engine.runtime.hardware import memory_of
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
 
@@ -74,27 +74,29 @@ class Data:
         part = "" if isinstance(self.train, Samples) else SOME
         return part + sha256(self.first, self.heldout)
 
-    def feed(self, config: DataConfig, device: torch.device, *, channels_last: bool) -> tuple[Feed, Samples]:
+    def loader(self, config: DataConfig, device: torch.device, *, channels_last: bool) -> tuple[Loader, Samples]:
         """The training set as batches on the device, and the held-out set as a model takes it."""
         mean, std = STATISTICS[config.normalize](self.first.inputs)
-        preparation = Preparation(mean.to(device), std.to(device), config.augment, channels_last)
-        heldout = settled(self.heldout.to(device), replace(preparation, augment=AugmentConfig()))
+        transform = Transform(mean.to(device), std.to(device), config.augment, channels_last)
+        heldout = settled(self.heldout.to(device), replace(transform, augment=AugmentConfig()))
         if isinstance(self.train, Samples):
-            samples = settled(self.train.to(device), preparation)
-            return Resident(samples, preparation, config.batch_size, config.shuffle), heldout
+            samples = settled(self.train.to(device), transform)
+            return ResidentLoader(samples, transform, config.batch_size, config.shuffle), heldout
         workers = usual_workers(self.train) if config.workers == "auto" else config.workers
         size = config.batch_size
-        feed = Streamed(self.train, self.convert, preparation, size, self.size, workers, device, shuffle=config.shuffle)
-        return feed, heldout
+        loader = StreamedLoader(
+            self.train, self.convert, transform, size, self.size, workers, device, shuffle=config.shuffle
+        )
+        return loader, heldout
 
 
-def settled(samples: Samples, preparation: Preparation) -> Samples:
+def settled(samples: Samples, transform: Transform) -> Samples:
     """Samples with all done that can be done once: on a CPU normalised, and laid out unless they are changed first."""
     device, inputs = samples.targets.device, samples.inputs
     if isinstance(inputs, Tensor) and device.type == "cpu" and 4 * inputs.numel() <= FLOAT_BYTES:
-        inputs = preparation.normalize(inputs)
-    if not preparation.is_random:
-        inputs = map_inputs(preparation.lay_out, inputs)
+        inputs = transform.normalize(inputs)
+    if not transform.is_random:
+        inputs = map_inputs(transform.lay_out, inputs)
     return Samples(inputs, samples.targets)
 
 

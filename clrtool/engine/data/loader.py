@@ -1,6 +1,6 @@
 """Feeds: batches of the training set on the device, in an order that is a function of (seed, epoch).
 
-A resident feed holds all samples on the device and gathers a batch; a streamed one reads it through a DataLoader.
+A resident loader holds all samples on the device and gathers a batch; a streamed one reads it through a DataLoader.
 Without shuffling samples come in the order of the data, over and over: an epoch begins where the one before it ended,
 as Caffe reads its database.
 """
@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from clrtool.engine.data.collate import Fault, raised
-from clrtool.engine.runtime.rng import Draws
 from clrtool.engine.data.streaming import GuardedStream, Lazy, Stream, Whole
-from clrtool.engine.data.transforms import Preparation
 from clrtool.engine.data.tensors import Inputs, Samples, map_inputs, parts_of
+from clrtool.engine.data.transforms import Transform
+from clrtool.engine.runtime.rng import Draws
 from clrtool.errors import ConfigError
 
 Batch = tuple[Inputs, Tensor]
@@ -44,7 +44,7 @@ class Order(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Resident:
+class ResidentLoader:
     """All samples on the device.
 
     The rest of an epoch that does not fill a batch is left out, another one each time. Of every batch a rank takes
@@ -52,7 +52,7 @@ class Resident:
     """
 
     samples: Samples
-    preparation: Preparation
+    transform: Transform
     batch_size: int
     shuffle: bool = True
     rank: int = 0
@@ -69,7 +69,7 @@ class Resident:
         generator = np.random.default_rng([seed, epoch])
         size, device = len(self.samples), self.samples.targets.device
         places = send(_order(self, epoch, generator), device)
-        draws = self.preparation.draw(generator, size, parts_of(self.samples.inputs)[0].shape)
+        draws = self.transform.draw(generator, size, parts_of(self.samples.inputs)[0].shape)
         return Order(places, None if draws is None else send(draws, device))
 
     def batches(self, seed: int, start: int) -> Iterator[Batch]:
@@ -85,15 +85,15 @@ class Resident:
     def gather(self, places: Tensor, draws: Tensor | None) -> Batch:
         """The samples of some places, prepared. Made of operations on the device alone, of fixed shape."""
         inputs = map_inputs(lambda rows: select(rows, places), self.samples.inputs)
-        return self.preparation(inputs, draws), self.samples.targets.index_select(0, places)
+        return self.transform(inputs, draws), self.samples.targets.index_select(0, places)
 
 
-def _order(feed: Resident | Streamed, epoch: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def _order(loader: ResidentLoader | StreamedLoader, epoch: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """All places, shuffled or in the order of the data, from where the batches of the epochs before ended."""
-    if feed.shuffle:
-        return generator.permutation(len(feed))
-    start = epoch * feed.iterations_per_epoch * feed.batch_size
-    return (start + np.arange(len(feed))) % len(feed)
+    if loader.shuffle:
+        return generator.permutation(len(loader))
+    start = epoch * loader.iterations_per_epoch * loader.batch_size
+    return (start + np.arange(len(loader))) % len(loader)
 
 
 def send(array: NDArray[Any], device: torch.device) -> Tensor:
@@ -110,12 +110,12 @@ def select(rows: Tensor, places: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Streamed:
-    """Samples read by a DataLoader, in the order of the resident feed if they have places, else as they come."""
+class StreamedLoader:
+    """Samples read by a DataLoader, in the order of the resident loader if they have places, else as they come."""
 
     part: Lazy | Stream
     convert: Callable[[Samples], Samples]  # of targets, to the type that metric and loss take
-    preparation: Preparation
+    transform: Transform
     batch_size: int
     size: int
     workers: int
@@ -137,7 +137,7 @@ class Streamed:
         read = self._in_order(seed, start) if isinstance(self.part, Lazy) else self._as_they_come(seed, start)
         for iteration, made in enumerate(read, start):
             samples = self._checked(self.convert(raised(made))).to(self.device)
-            yield self.preparation(samples.inputs, self._draws(seed, iteration, samples)), samples.targets
+            yield self.transform(samples.inputs, self._draws(seed, iteration, samples)), samples.targets
 
     def _checked(self, samples: Samples) -> Samples:
         """Samples whose labels fit the model, for on a GPU a label that does not ends the whole process."""
@@ -181,10 +181,10 @@ class Streamed:
         )
 
     def _draws(self, seed: int, iteration: int, samples: Samples) -> Tensor | None:
-        if not self.preparation.is_random:
+        if not self.transform.is_random:
             return None
         generator = np.random.default_rng([seed, iteration, 1])
-        draws = self.preparation.draw(generator, len(samples) * self.world, parts_of(samples.inputs)[0].shape)
+        draws = self.transform.draw(generator, len(samples) * self.world, parts_of(samples.inputs)[0].shape)
         return None if draws is None else send(draws[self.rank :: self.world], self.device)
 
 
@@ -220,23 +220,23 @@ def _other(first: Samples | None, second: Samples) -> Samples:
 class _Places:
     """Each batch from iteration ``start`` on as its seeds and its places: a sampler without an end."""
 
-    def __init__(self, feed: Streamed, seed: int, start: int) -> None:
-        self.feed, self.seed, self.start = feed, seed, start
+    def __init__(self, loader: StreamedLoader, seed: int, start: int) -> None:
+        self.loader, self.seed, self.start = loader, seed, start
 
     def __iter__(self) -> Iterator[tuple[tuple[int, ...], list[int]]]:
-        rank = (self.feed.rank,) if self.feed.rank else ()  # what a dataset draws differs from rank to rank
-        epoch, position = divmod(self.start, self.feed.iterations_per_epoch)
+        rank = (self.loader.rank,) if self.loader.rank else ()  # what a dataset draws differs from rank to rank
+        epoch, position = divmod(self.start, self.loader.iterations_per_epoch)
         while True:
-            order = _order(self.feed, epoch, np.random.default_rng([self.seed, epoch]))
-            for batch in range(position, self.feed.iterations_per_epoch):
-                begin, end = batch * self.feed.batch_size, (batch + 1) * self.feed.batch_size
-                places = order[begin + self.feed.rank : end : self.feed.world]
-                iteration = epoch * self.feed.iterations_per_epoch + batch
+            order = _order(self.loader, epoch, np.random.default_rng([self.seed, epoch]))
+            for batch in range(position, self.loader.iterations_per_epoch):
+                begin, end = batch * self.loader.batch_size, (batch + 1) * self.loader.batch_size
+                places = order[begin + self.loader.rank : end : self.loader.world]
+                iteration = epoch * self.loader.iterations_per_epoch + batch
                 yield (self.seed, iteration, *rank), places.tolist()
             epoch, position = epoch + 1, 0
 
 
-Feed = Resident | Streamed
+Loader = ResidentLoader | StreamedLoader
 
 
 def usual_workers(part: Lazy | Stream) -> int:

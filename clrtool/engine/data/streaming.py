@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, Subset
 
 from clrtool.engine.data.collate import Collate, Fault, raised
-from clrtool.engine.runtime.rng import Draws
-from clrtool.engine.runtime.factories import describe
 from clrtool.engine.data.tensors import Samples, check_heldout, choose, concatenate
+from clrtool.engine.runtime.factories import describe
+from clrtool.engine.runtime.rng import Draws
 from clrtool.errors import ConfigError
 
 # Samples that are read at once into memory.

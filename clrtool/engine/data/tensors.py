@@ -17,6 +17,9 @@ from clrtool.errors import ConfigError
 
 # What a model takes: one tensor, several by position, or several by keyword.
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+# Short names of losses beside the classes of torch.nn, and the classes that take class numbers.
+SHORT = {"cross_entropy": "CrossEntropyLoss", "mse": "MSELoss", "l1": "L1Loss", "huber": "HuberLoss"}
+_OF_CLASSES = {"CrossEntropyLoss", "NLLLoss", "MultiMarginLoss", "MultiLabelMarginLoss"}
 
 
 class Task(Enum):
@@ -25,6 +28,11 @@ class Task(Enum):
     CLASSES = "class numbers, one a sample"
     TOKENS = "class numbers, a sequence a sample"
     VALUES = "real numbers"
+
+
+def takes_values(loss: str) -> bool:
+    """Whether a loss of torch compares outputs with real numbers, and not with class numbers."""
+    return SHORT.get(loss, loss) not in _OF_CLASSES
 
 
 @dataclass(frozen=True, eq=False)

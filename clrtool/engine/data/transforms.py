@@ -18,7 +18,7 @@ DRAWS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Preparation:
+class Transform:
     """What happens to a batch of inputs. Only a single tensor of images is changed; other inputs stay as they are.
 
     Args:

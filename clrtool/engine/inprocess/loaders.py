@@ -28,7 +28,7 @@ _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, rand
 
 
 @dataclass(frozen=True, eq=False)
-class BorrowedFeed:
+class InProcessLoader:
     """Batches of a loader on a device, pass after pass, ``accumulate`` of them for a step."""
 
     loader: Iterable[Any]

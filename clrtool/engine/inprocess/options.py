@@ -8,8 +8,8 @@ from typing import Any, TypedDict, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from clrtool.config.schema import PlanConfig, SweepConfig, TrainingConfig
 from clrtool.config.errors import rule
+from clrtool.config.schema import PlanConfig, SweepConfig, TrainingConfig
 from clrtool.errors import ConfigError
 from clrtool.words import nearest, shown
 

@@ -1,4 +1,4 @@
-"""The problem of a program's own model, optimizer and loaders: all of it copied, and nothing of it changed.
+"""The workload of a program's own model, optimizer and loaders: all of it copied, and nothing of it changed.
 
 A sweep trains copies. What the program passed is as it was afterwards, bit for bit, and so are its generators of random
 numbers, however the sweep ended.
@@ -27,13 +27,10 @@ from clrtool.engine.inprocess.clone import (
     seed_used,
     untouched,
 )
-from clrtool.engine.training.evaluation_budget import budget, flops_of
-from clrtool.engine.runtime.rng import Draws
-from clrtool.engine.training.trainer import Learner
 from clrtool.engine.inprocess.loaders import (
     Batches,
-    BorrowedFeed,
     Heldout,
+    InProcessLoader,
     batches_of,
     check_loader,
     length_of,
@@ -41,13 +38,16 @@ from clrtool.engine.inprocess.loaders import (
     to_device,
     twin_of,
 )
+from clrtool.engine.inprocess.options import Settings
+from clrtool.engine.inprocess.steps import Measured, OwnSteps, UsualSteps, checked, number_of, scalar
+from clrtool.engine.runtime.rng import Draws
+from clrtool.engine.training.evaluation_budget import budget, flops_of
 from clrtool.engine.training.losses import IGNORED
 from clrtool.engine.training.losses import chance as share_of_commonest
-from clrtool.engine.training.optimizers import describe_groups
-from clrtool.engine.inprocess.options import Settings
-from clrtool.engine.training.workload import Problem, arithmetic, find_device
 from clrtool.engine.training.lr_response import response_warning
-from clrtool.engine.inprocess.steps import Measured, OwnSteps, UsualSteps, checked, number_of, scalar
+from clrtool.engine.training.optimizers import describe_groups
+from clrtool.engine.training.trainer import Trainer
+from clrtool.engine.training.workload import Workload, arithmetic, find_device
 from clrtool.errors import ConfigError
 
 # Batches on which a step is tried out.
@@ -55,8 +55,8 @@ TRIED = 3
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class BorrowedProblem(Problem):
-    """A problem whose steps are a program's own.
+class InProcessWorkload(Workload):
+    """A workload whose steps are a program's own.
 
     Args:
         steps: what is done with a batch.
@@ -78,8 +78,8 @@ class BorrowedProblem(Problem):
     def chance(self) -> float | None:
         return self.own_chance
 
-    def learner(self, seed: int, momenta: Sequence[float] = ()) -> BorrowedLearner:
-        return BorrowedLearner(self, seed, momenta=momenta)
+    def trainer(self, seed: int, momenta: Sequence[float] = ()) -> InProcessTrainer:
+        return InProcessTrainer(self, seed, momenta=momenta)
 
     def seed(self, seed: int) -> None:
         """Seed the generators that are put back: torch's own way would reach devices that are in no use here."""
@@ -92,7 +92,7 @@ class BorrowedProblem(Problem):
             with untouched(self.make_model.source), arithmetic(None, deterministic=self.deterministic):  # type: ignore[attr-defined]
                 yield
         finally:
-            if isinstance(self.train, BorrowedFeed):
+            if isinstance(self.train, InProcessLoader):
                 self.train.close()
 
 
@@ -102,17 +102,17 @@ def as_it_is(field: str) -> Iterator[None]:  # noqa: ARG001 (where the error was
     yield
 
 
-class BorrowedLearner(Learner):
+class InProcessTrainer(Trainer):
     """A copy in training. What the program's own code raises is left as it is."""
 
-    problem: BorrowedProblem
+    workload: InProcessWorkload
 
     blamed_on = staticmethod(as_it_is)
 
     def begin_training(self) -> None:
         """Into the modes in which the model was given, if it was in training; else all of it into training mode."""
         super().begin_training()
-        modes = self.problem.make_model.modes  # type: ignore[attr-defined]
+        modes = self.workload.make_model.modes  # type: ignore[attr-defined]
         for module, mode in zip(self.model.modules(), modes or (), strict=modes is not None):
             module.training = module.training and mode
 
@@ -121,7 +121,7 @@ class BorrowedLearner(Learner):
         self.optimizer.zero_grad()
         total: Tensor | None = None
         for part in batch:
-            loss = scalar(self.problem.steps.step(self.model, part))
+            loss = scalar(self.workload.steps.step(self.model, part))
             if len(batch) > 1:
                 loss = loss / len(batch)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -139,10 +139,10 @@ class BorrowedLearner(Learner):
     def measured(self) -> Measured:
         """Sums over the held-out batches; what they draw at random does not change the training."""
         self.model.eval()
-        problem, rows = self.problem, []
+        workload, rows = self.workload, []
         with Draws(0).entered():
-            for batch in problem.held:
-                row = problem.steps.evaluate(self.model, to_device(batch, problem.device, fresh=False))
+            for batch in workload.held:
+                row = workload.steps.evaluate(self.model, to_device(batch, workload.device, fresh=False))
                 rows.append([value.detach() if isinstance(value, Tensor) else value for value in row])
         return Measured(*(sum(map(number_of, column)) for column in zip(*rows, strict=True)))
 
@@ -156,8 +156,8 @@ def borrow(
     settings: Settings,
     *,
     find_metric: bool,
-) -> BorrowedProblem:
-    """The problem of what a program has, tried out for a moment.
+) -> InProcessWorkload:
+    """The workload of what a program has, tried out for a moment.
 
     Args:
         find_metric: whether the metric is what there is to measure.
@@ -173,13 +173,13 @@ def borrow(
     make_model = CopiedModel(model)
     with untouched(model), Draws(0).entered():
         device = make_model.device() if settings.device is None else find_device(settings.device)
-        passes = BorrowedFeed(train_loader, 1, 1, device).batches(0, 0)
+        passes = InProcessLoader(train_loader, 1, 1, device).batches(0, 0)
         tried = [next(passes)[0] for _ in range(TRIED)]
         passes.close()  # type: ignore[attr-defined]
     length = settings.iterations_per_epoch or _length(train_loader, settings.accumulate)
     size = samples_in(tried[0]) * settings.accumulate
-    problem = BorrowedProblem(
-        train=BorrowedFeed(train_loader, length, size, device, settings.accumulate),  # type: ignore[arg-type]
+    workload = InProcessWorkload(
+        train=InProcessLoader(train_loader, length, size, device, settings.accumulate),  # type: ignore[arg-type]
         heldout=None,  # type: ignore[arg-type]
         make_model=make_model,
         make_optimizer=CopiedOptimizer(optimizer, model),  # type: ignore[arg-type]
@@ -188,7 +188,7 @@ def borrow(
         training=settings.training, plan_epochs=settings.plan.epochs, deterministic=settings.deterministic,
         steps=steps, held=Heldout(heldout_loader),
     )  # fmt: skip
-    return _tried_out(problem, tried, settings.sweep, find_metric=find_metric)
+    return _tried_out(workload, tried, settings.sweep, find_metric=find_metric)
 
 
 def _length(loader: Any, accumulate: int) -> int:
@@ -199,74 +199,74 @@ def _length(loader: Any, accumulate: int) -> int:
 
 
 def _tried_out(
-    problem: BorrowedProblem, tried: Sequence[Any], sweep: SweepConfig, *, find_metric: bool
-) -> BorrowedProblem:
+    workload: InProcessWorkload, tried: Sequence[Any], sweep: SweepConfig, *, find_metric: bool
+) -> InProcessWorkload:
     """Take a step and evaluate once, so that pieces that do not fit are a message now, and count what that costs."""
-    trial = replace(problem, train=Batches(tried, problem.iterations_per_epoch, problem.batch_size, problem.device))  # type: ignore[arg-type]
-    with problem.on_device():
-        learner = trial.learner(0)
-        problem = _with_metric(problem, learner, tried[0], find_metric=find_metric)
-        learner.problem = trial = replace(trial, steps=problem.steps, metric=problem.metric)
-        _check_step(learner, tried[0])
-        learner.train(0, [1e-9, 1e-9])
-        problem = replace(problem, **_held(problem, learner, tried[0], sweep))
-        learner.problem, groups = replace(trial, held=problem.held), describe_groups(learner.optimizer)
-        counted = learner.measured()
+    trial = replace(workload, train=Batches(tried, workload.iterations_per_epoch, workload.batch_size, workload.device))  # type: ignore[arg-type]
+    with workload.on_device():
+        trainer = trial.trainer(0)
+        workload = _with_metric(workload, trainer, tried[0], find_metric=find_metric)
+        trainer.workload = trial = replace(trial, steps=workload.steps, metric=workload.metric)
+        _check_step(trainer, tried[0])
+        trainer.train(0, [1e-9, 1e-9])
+        workload = replace(workload, **_held(workload, trainer, tried[0], sweep))
+        trainer.workload, groups = replace(trial, held=workload.held), describe_groups(trainer.optimizer)
+        counted = trainer.measured()
         if not math.isfinite(counted.metric / max(counted.number, 1)):
             raise ConfigError(f"metric: is not finite for the model as it is given: {counted.metric / counted.number}")
-        del learner  # beside another there may be no room for it
+        del trainer  # beside another there may be no room for it
         warning = response_warning(trial)
     return replace(
-        problem,
-        own_answers=max(1, round(counted.number)) if problem.metric.is_share else max(1, round(counted.samples)),
-        own_chance=_chance(problem),
+        workload,
+        own_answers=max(1, round(counted.number)) if workload.metric.is_share else max(1, round(counted.samples)),
+        own_chance=_chance(workload),
         groups=groups,
         warnings=(warning,) if warning else (),
     )
 
 
-def _with_metric(problem: BorrowedProblem, learner: Learner, batch: Any, *, find_metric: bool) -> BorrowedProblem:
-    """The problem with the metric that was asked for, or that there is."""
-    steps = problem.steps
+def _with_metric(workload: InProcessWorkload, trainer: Trainer, batch: Any, *, find_metric: bool) -> InProcessWorkload:
+    """The workload with the metric that was asked for, or that there is."""
+    steps = workload.steps
     with torch.no_grad():
-        learner.model.eval()
+        trainer.model.eval()
         if isinstance(steps, UsualSteps) and find_metric:
-            steps = replace(steps, metric=steps.found_metric(learner.model, batch))
+            steps = replace(steps, metric=steps.found_metric(trainer.model, batch))
         else:
             asked = steps if isinstance(steps, UsualSteps) else steps.forward
             if asked is not None:
-                asked.check_metric(learner.model, batch)
-    return replace(problem, steps=steps, metric=steps.metric)
+                asked.check_metric(trainer.model, batch)
+    return replace(workload, steps=steps, metric=steps.metric)
 
 
-def _check_step(learner: BorrowedLearner, batch: Any) -> None:
+def _check_step(trainer: InProcessTrainer, batch: Any) -> None:
     """Raise ConfigError for a loss that has nothing to do with the model that a step is given."""
-    learner.begin_training()
+    trainer.begin_training()
     loss = checked(
-        learner.problem.steps.step(learner.model, to_device(batch, learner.problem.device, fresh=False)), "step"
+        trainer.workload.steps.step(trainer.model, to_device(batch, trainer.workload.device, fresh=False)), "step"
     )
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
-    if not any(each.grad is not None for each in learner.model.parameters()):
+    if not any(each.grad is not None for each in trainer.model.parameters()):
         raise ConfigError(
             "step: the loss does not depend on the model that it is given: use the argument, not a model from outside; "
             "it is another copy for each seed"
         )
 
 
-def _held(problem: BorrowedProblem, learner: Learner, batch: Any, sweep: SweepConfig) -> dict[str, Any]:
+def _held(workload: InProcessWorkload, trainer: Trainer, batch: Any, sweep: SweepConfig) -> dict[str, Any]:
     """How often is evaluated, and on what, so that training keeps most of the time."""
-    learner.model.eval()
-    flops = flops_of(lambda: problem.steps.evaluate(learner.model, batch)) / samples_in(batch)
-    held, batches = problem.held, batches_of(twin_of(problem.held.loader, 0))
+    trainer.model.eval()
+    flops = flops_of(lambda: workload.steps.evaluate(trainer.model, batch)) / samples_in(batch)
+    held, batches = workload.held, batches_of(twin_of(workload.held.loader, 0))
     if batches is None:
         held.keep()
     number = size = sum(map(len, batches)) if batches is not None else sum(map(samples_in, held))
     if not size:
         raise ConfigError("heldout_loader: gave no batch")
     if sweep.evaluations == "auto":
-        iterations = problem.sweep_size(sweep).iterations
-        number, size = budget(flops, samples_in(batch), iterations, size, problem.batch_size)
+        iterations = workload.sweep_size(sweep).iterations
+        number, size = budget(flops, samples_in(batch), iterations, size, workload.batch_size)
     else:
         number = sweep.evaluations
     if batches is not None:
@@ -288,13 +288,13 @@ def metric_of(model: Any, heldout_loader: Any) -> str:
             return LOSS.name
 
 
-def _chance(problem: BorrowedProblem) -> float | None:
+def _chance(workload: InProcessWorkload) -> float | None:
     """The share of the commonest class among the held-out targets, where they are known."""
-    if not problem.metric.is_share:
+    if not workload.metric.is_share:
         return None
     with Draws(0).entered():
-        targets = [problem.steps.targets(batch) for batch in problem.held]
+        targets = [workload.steps.targets(batch) for batch in workload.held]
     known = [each.detach().cpu().flatten() for each in targets if each is not None and not each.is_floating_point()]
     if len(known) < len(targets) or not any((each != IGNORED).any() for each in known):
         return None
-    return share_of_commonest(problem.metric, torch.cat(known))
+    return share_of_commonest(workload.metric, torch.cat(known))

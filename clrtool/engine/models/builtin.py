@@ -11,11 +11,11 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from clrtool.engine.models.transformer import gpt, vit
 from clrtool.engine.models.caffe import cifar10_full, cifar10_quick
-from clrtool.engine.runtime.hardware import total_memory
 from clrtool.engine.models.resnet import caffe_resnet, resnet
 from clrtool.engine.models.shapes import Shape, Sizes, image_shape
+from clrtool.engine.models.transformer import gpt, vit
+from clrtool.engine.runtime.hardware import total_memory
 from clrtool.errors import ConfigError, MachineError
 
 Activation = Literal["relu", "gelu", "silu", "tanh", "sigmoid"]

@@ -1,4 +1,4 @@
-"""A comparison: the same problem trained under several plans, as long and from the same weights and batches."""
+"""A comparison: the same workload trained under several plans, as long and from the same weights and batches."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from clrtool.core.results.comparison import Candidate, Training
-from clrtool.core.reading.curve import Point
 from clrtool.core.planning.plan import Plan
-from clrtool.engine.training.trainer import Learner
+from clrtool.core.reading.curve import Point
+from clrtool.core.results.comparison import Candidate, Training
+from clrtool.engine.resume.journal import Journal
+from clrtool.engine.training.ensemble import Ensemble, make_ensembles
 from clrtool.engine.training.scheduler import check_has_momentum
-from clrtool.engine.training.workload import Problem
-from clrtool.engine.resume.journal import Stages
-from clrtool.engine.training.ensemble import Team, make_teams
+from clrtool.engine.training.trainer import Trainer
+from clrtool.engine.training.workload import Workload
 from clrtool.errors import as_config_error
 
 OnPoint = Callable[[str, int, Point], object]
@@ -28,14 +28,14 @@ def _in_silence(name: str, seed: int, point: Point) -> None:
 
 
 def compare(
-    problem: Problem,
+    workload: Workload,
     plans: Mapping[str, Plan],
     iterations: int,
     seeds: Sequence[int],
     on_point: OnPoint = _in_silence,
-    stages: Stages | None = None,
+    journal: Journal | None = None,
 ) -> tuple[Candidate, ...]:
-    """Train a problem for ``iterations`` under each plan, once for each seed.
+    """Train a workload for ``iterations`` under each plan, once for each seed.
 
     The learning rate of iteration t is ``plan.lr(t)``: what a plan holds after its end, where it ends sooner. A plan
     that moves the momentum sets it too. A training whose loss is not finite ends there, and is a result.
@@ -43,26 +43,26 @@ def compare(
     Args:
         plans: by name.
         on_point: called with (name, seed, point) as soon as a point is measured, or was known to be.
-        stages: where the trainings are kept, so that an interrupted comparison goes on.
+        journal: where the trainings are kept, so that an interrupted comparison goes on.
 
     Raises:
         ConfigError: a plan moves the momentum, and the optimizer has none.
         MachineError: the device is out of memory, or the disk is full.
         Interrupted: a signal asked to stop, and everything is saved.
     """
-    stages = stages or Stages()
+    journal = journal or Journal()
     stops = np.unique(np.linspace(0, iterations, EVALUATIONS + 1).round().astype(int))[1:].tolist()
-    with problem.on_device():
-        check_momentum(problem, plans.values())
-        runs = _Runs(problem, stops, stages, on_point)
+    with workload.on_device():
+        check_momentum(workload, plans.values())
+        runs = _Runs(workload, stops, journal, on_point)
         return tuple(runs.candidate(name, plan, seeds) for name, plan in plans.items())
 
 
-def check_momentum(problem: Problem, plans: Iterable[Plan]) -> None:
+def check_momentum(workload: Workload, plans: Iterable[Plan]) -> None:
     """Raise ConfigError if a plan moves the momentum and the optimizer has none."""
     if not any(plan.schedule.cycles_momentum for plan in plans):
         return
-    optimizer = problem.make_optimizer(problem.make_model())
+    optimizer = workload.make_optimizer(workload.make_model())
     with as_config_error("optimizer: "):
         for group in optimizer.param_groups:
             check_has_momentum(optimizer, group)
@@ -75,27 +75,27 @@ class _Runs:
         stops: iterations after which each is evaluated.
     """
 
-    def __init__(self, problem: Problem, stops: Sequence[int], stages: Stages, on_point: OnPoint) -> None:
-        self._problem, self._stops, self._stages, self._on_point = problem, stops, stages, on_point
+    def __init__(self, workload: Workload, stops: Sequence[int], journal: Journal, on_point: OnPoint) -> None:
+        self._problem, self._stops, self._journal, self._on_point = workload, stops, journal, on_point
         self._spent = 0.0  # seconds of the trainings that are finished
 
     def candidate(self, name: str, plan: Plan, seeds: Sequence[int]) -> Candidate:
-        """All seeds of a plan: as one team where their step can be captured, else one after the other."""
+        """All seeds of a plan: as one ensemble where their step can be captured, else one after the other."""
         iterations = np.arange(self._stops[-1])
         lrs, momenta = plan.lr(iterations).tolist(), plan.momentum(iterations)
         done: dict[int, Training] = {}
-        running = self._stages.running
+        running = self._journal.running
         engine = None if running is None else str(running["engine"])
         for seed in seeds:
-            if (known := self._stages.result(_key(name, seed))) is not None:
+            if (known := self._journal.result(_key(name, seed))) is not None:
                 engine, points, seconds = known
                 done[seed] = self._training(seed, [Point(*point) for point in points], seconds)
                 self._tell(name, seed, done[seed].points)
         todo = [seed for seed in seeds if seed not in done]
-        for team in make_teams(self._problem, lrs, todo, engine, () if momenta is None else momenta.tolist()):
-            engine = team.engine
-            finished, seconds = self._train(name, team, lrs)
-            self._stages.finish(
+        for ensemble in make_ensembles(self._problem, lrs, todo, engine, () if momenta is None else momenta.tolist()):
+            engine = ensemble.engine
+            finished, seconds = self._train(name, ensemble, lrs)
+            self._journal.finish(
                 *((_key(name, seed), (engine, [*map(tuple, points)], seconds)) for seed, points in finished.items())
             )
             done |= {seed: self._training(seed, points, seconds) for seed, points in finished.items()}
@@ -105,30 +105,32 @@ class _Runs:
         self._spent += seconds
         return Training(seed, tuple(points), None if self._problem.deterministic else seconds)
 
-    def _train(self, name: str, team: Team, lrs: Sequence[float]) -> tuple[dict[int, list[Point]], float]:
-        """Train a team from evaluation to evaluation, each member until the end or until it breaks.
+    def _train(self, name: str, ensemble: Ensemble, lrs: Sequence[float]) -> tuple[dict[int, list[Point]], float]:
+        """Train an ensemble from evaluation to evaluation, each member until the end or until it breaks.
 
         Returns:
             The evaluations by seed, and the seconds that each member has a share of.
         """
-        stage = self._stages.begin(f"{name}, seed {', '.join(str(member.seed) for member in team.members)}", team)
-        tracks = list(zip(team.members, stage.points, strict=True))
+        segment = self._journal.begin(
+            f"{name}, seed {', '.join(str(member.seed) for member in ensemble.members)}", ensemble
+        )
+        tracks = list(zip(ensemble.members, segment.points, strict=True))
         for member, points in tracks:
             self._tell(name, member.seed, points)
         for stop in self._stops:
-            if stop <= stage.start:
+            if stop <= segment.start:
                 continue  # it was measured before
-            self._stages.advance(stage, stop)
-            for (member, points), losses in zip(tracks, stage.losses, strict=True):
+            self._journal.advance(segment, stop)
+            for (member, points), losses in zip(tracks, segment.losses, strict=True):
                 if points and not math.isfinite(points[-1].train_loss):
                     continue  # it broke before
-                with self._stages.timed("evaluation"):
-                    points.append(_measure(member, stage.start + len(losses), losses, lrs))
+                with self._journal.timed("evaluation"):
+                    points.append(_measure(member, segment.start + len(losses), losses, lrs))
                 self._on_point(name, member.seed, points[-1])
-            stage.measured()
-            if all(stage.broken):
+            segment.measured()
+            if all(segment.broken):
                 break
-        seconds = (self._stages.seconds["train"] - self._spent) / len(tracks)
+        seconds = (self._journal.seconds["train"] - self._spent) / len(tracks)
         return {member.seed: points for member, points in tracks}, seconds
 
     def _tell(self, name: str, seed: int, points: Sequence[Point]) -> None:
@@ -140,9 +142,9 @@ def _key(name: str, seed: int) -> str:
     return f"{name}, seed {seed}"
 
 
-def _measure(learner: Learner, iteration: int, losses: Sequence[float], lrs: Sequence[float]) -> Point:
+def _measure(trainer: Trainer, iteration: int, losses: Sequence[float], lrs: Sequence[float]) -> Point:
     """Evaluate after ``iteration`` updates; the weights of a loss that is not finite are not, and tell nothing."""
     finite = all(map(math.isfinite, losses))
-    heldout_loss, metric = learner.evaluate() if finite else (math.nan, math.nan)
-    epoch = iteration / learner.problem.iterations_per_epoch
+    heldout_loss, metric = trainer.evaluate() if finite else (math.nan, math.nan)
+    epoch = iteration / trainer.workload.iterations_per_epoch
     return Point(iteration, epoch, lrs[iteration - 1], sum(losses) / len(losses), heldout_loss, metric)

@@ -15,16 +15,16 @@ from typing import Any
 import torch
 
 from clrtool.config.schema import RangeTestConfig
-from clrtool.core.results.estimate import Estimate
 from clrtool.core.planning.plan import Plan
-from clrtool.core.shard import Shard, owned
+from clrtool.core.results.estimate import Estimate
 from clrtool.core.results.verification import FIRST, SECOND
-from clrtool.engine.training.trainer import Learner
-from clrtool.engine.runtime.hardware import memory_use
-from clrtool.engine.training.workload import Problem
-from clrtool.engine.resume.journal import plain
+from clrtool.core.shard import Shard, owned
 from clrtool.engine.rangetest.sweep import longest_sweep
 from clrtool.engine.rangetest.verify import trial_iterations
+from clrtool.engine.resume.journal import plain
+from clrtool.engine.runtime.hardware import memory_use
+from clrtool.engine.training.trainer import Trainer
+from clrtool.engine.training.workload import Workload
 
 # Steps that are timed: so many at once, at the most, and for how long. The first two begin slowly.
 AT_ONCE, MOST, SECONDS, WARM_UP = 5, 200, 1.0, 2
@@ -35,7 +35,7 @@ NUMBER, POINT = 9, 7
 
 
 def estimate(
-    problem: Problem,
+    workload: Workload,
     config: RangeTestConfig,
     folder: Path,
     plan: Plan | None = None,
@@ -53,19 +53,19 @@ def estimate(
     Raises:
         OutOfMemoryError: a batch does not fit.
     """
-    size, (length, evaluations) = problem.sweep_size(config.sweep), longest_sweep(problem, config.sweep)
+    size, (length, evaluations) = workload.sweep_size(config.sweep), longest_sweep(workload, config.sweep)
     start_lr, end_lr = (None if lr == "auto" else lr for lr in (config.sweep.start_lr, config.sweep.end_lr))
-    trials = (0, 0) if plan is None else trial_iterations(problem, plan)
+    trials = (0, 0) if plan is None else trial_iterations(workload, plan)
     seeds = owned(shards, size.seeds)
     # where a step can be captured, that of all seeds is
-    at_once = math.ceil(seeds / jobs) if problem.device.type == "cuda" else 1
-    found, saved = _tried(problem, config.seed)
+    at_once = math.ceil(seeds / jobs) if workload.device.type == "cuda" else 1
+    found, saved = _tried(workload, config.seed)
     return Estimate(
-        device=str(problem.device),
-        samples=problem.iterations_per_epoch * problem.batch_size,
-        heldout_samples=len(problem.heldout),
-        batch_size=problem.batch_size,
-        iterations_per_epoch=problem.iterations_per_epoch,
+        device=str(workload.device),
+        samples=workload.iterations_per_epoch * workload.batch_size,
+        heldout_samples=len(workload.heldout),
+        batch_size=workload.batch_size,
+        iterations_per_epoch=workload.iterations_per_epoch,
         start_lr=start_lr,
         end_lr=end_lr,
         scout=size.scout if start_lr is None or end_lr is None else 0,
@@ -78,22 +78,22 @@ def estimate(
         at_once=at_once,
         checkpoint_bytes=at_once * saved + NUMBER * math.ceil(seeds / jobs) * (length + POINT * evaluations),
         free_bytes=_free_bytes(folder),
-        warnings=problem.warnings,
+        warnings=workload.warnings,
         **found,
     )
 
 
-def _tried(problem: Problem, seed: int) -> tuple[dict[str, Any], int]:
+def _tried(workload: Workload, seed: int) -> tuple[dict[str, Any], int]:
     """What is found out of a model by a few steps, as fields of :class:`Estimate`; and bytes of its state in a file."""
-    with problem.on_device():
-        learner = Learner(problem, seed)
-        timed, seconds = _step_seconds(learner)
+    with workload.on_device():
+        trainer = Trainer(workload, seed)
+        timed, seconds = _step_seconds(trainer)
         begin = time.perf_counter()
-        learner.evaluate()
+        trainer.evaluate()
         evaluation = time.perf_counter() - begin
-        saved = _saved_bytes(learner)
-    peak, memory = memory_use(problem.device)
-    parameters = list(learner.model.parameters())
+        saved = _saved_bytes(trainer)
+    peak, memory = memory_use(workload.device)
+    parameters = list(trainer.model.parameters())
     found = {
         "parameters": sum(each.numel() for each in parameters),
         "trained": sum(each.numel() for each in parameters if each.requires_grad),
@@ -106,22 +106,22 @@ def _tried(problem: Problem, seed: int) -> tuple[dict[str, Any], int]:
     return found, saved
 
 
-def _step_seconds(learner: Learner) -> tuple[int, float]:
+def _step_seconds(trainer: Trainer) -> tuple[int, float]:
     """Steps that were timed, and the time of one: the median over a few at once, after which a GPU was waited for."""
-    learner.train(0, [LR] * WARM_UP)
+    trainer.train(0, [LR] * WARM_UP)
     times: list[float] = []
     while not times or (len(times) < MOST // AT_ONCE and sum(times) < SECONDS):
         begin = time.perf_counter()
-        learner.train(WARM_UP + len(times) * AT_ONCE, [LR] * AT_ONCE)
+        trainer.train(WARM_UP + len(times) * AT_ONCE, [LR] * AT_ONCE)
         times.append(time.perf_counter() - begin)
     return len(times) * AT_ONCE, statistics.median(times) / AT_ONCE
 
 
-def _saved_bytes(learner: Learner) -> int:
+def _saved_bytes(trainer: Trainer) -> int:
     """What weights, statistics and optimizer take in a file; none where they cannot be saved, as in a range test."""
     content = io.BytesIO()
     with contextlib.suppress(TypeError):
-        torch.save(plain(learner.state(), "state"), content)
+        torch.save(plain(trainer.state(), "state"), content)
     return content.tell()
 
 

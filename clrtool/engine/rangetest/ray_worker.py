@@ -13,12 +13,12 @@ from typing import Any
 
 from clrtool.config.schema import RangeTestConfig
 from clrtool.core.shard import LackingError
-from clrtool.engine.configured.build import build_problem
+from clrtool.engine.configured.build import build_workload
+from clrtool.engine.rangetest.sweep import run_range_test
 from clrtool.engine.resume.checkpoint import from_bytes, to_bytes
+from clrtool.engine.resume.journal import Journal, Others
 from clrtool.engine.resume.open import about_test
 from clrtool.engine.resume.sharding import Collector, computing_with
-from clrtool.engine.resume.journal import Others, Stages
-from clrtool.engine.rangetest.sweep import run_range_test
 from clrtool.errors import ConfigError, MachineError
 
 
@@ -39,7 +39,7 @@ def sweep_remotely(
 
     Args:
         config: the resolved config.
-        source: what ``build_problem`` takes beside it.
+        source: what ``build_workload`` takes beside it.
         threads: that torch computes with.
         place: the folder from which relative paths start, where there is such a one.
         known: the results that are known, as the bytes of a checkpoint.
@@ -58,17 +58,17 @@ def sweep_remotely(
 def _sweep(
     config: RangeTestConfig, source: Mapping[str, Any], known: Mapping[str, Any], seeds: Sequence[int]
 ) -> dict[str, Any]:
-    problem = build_problem(config, **{**source, "folder": Path(source["folder"])})
+    workload = build_workload(config, **{**source, "folder": Path(source["folder"])})
     kept, lacking = _Kept({}), tuple[int, ...]()
-    stages = Stages(
+    journal = Journal(
         kept,
-        about=about_test(problem, config.sha256()),
+        about=about_test(workload, config.sha256()),
         others=Others(known),
         sharing=Collector(lambda wanted: [seed for seed in wanted if seed in seeds]),
     )
     try:
-        run_range_test(problem, config.sweep, config.seed, stages=stages)
+        run_range_test(workload, config.sweep, config.seed, journal=journal)
     except LackingError as error:
         lacking = error.seeds
-    stages.finish()
+    journal.finish()
     return {"checkpoint": to_bytes(kept.values), "lacking": list(lacking)}

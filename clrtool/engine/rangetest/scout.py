@@ -10,9 +10,9 @@ import numpy as np
 from clrtool.core.reading.curve import has_diverged
 from clrtool.core.reading.fit import medians
 from clrtool.core.schedules import ExponentialSweep, FloatArray
-from clrtool.engine.training.workload import Problem
-from clrtool.engine.resume.journal import Stages
+from clrtool.engine.resume.journal import Journal
 from clrtool.engine.training.ensemble import Single
+from clrtool.engine.training.workload import Workload
 
 # Below 1e-6 no float32 network moves in a few epochs; above 30 none of the optimizers here still learns.
 LOWEST_LR, HIGHEST_LR = 1e-6, 30.0
@@ -37,34 +37,34 @@ class Scout(NamedTuple):
     iterations: int
 
 
-def scout(problem: Problem, seed: int, iterations: int, stages: Stages) -> Scout:
+def scout(workload: Workload, seed: int, iterations: int, journal: Journal) -> Scout:
     """Find where learning breaks, from the training loss of one exponential sweep over all rates that there are.
 
     With l(lr) the running median of the loss and l0 the mean of its first fifth: it breaks where l is back at l0 after
     its minimum, or a quarter above l0 if it never fell.
     """
-    if (found := stages.result("scout")) is not None:
+    if (found := journal.result("scout")) is not None:
         return Scout(*found)
     lrs = ExponentialSweep(LOWEST_LR, HIGHEST_LR, iterations)(np.arange(iterations))
-    losses = _losses(problem, seed, lrs, stages)
+    losses = _losses(workload, seed, lrs, journal)
     known = np.array(losses)[np.isfinite(losses)]
     breaks = float(lrs[_broken(known, len(losses))]) if len(known) else LOWEST_LR
-    made = Scout(*stages.agree((breaks / BELOW, breaks * ABOVE, len(losses))))  # type: ignore[arg-type]
-    stages.finish(("scout", tuple(made)))
+    made = Scout(*journal.agree((breaks / BELOW, breaks * ABOVE, len(losses))))  # type: ignore[arg-type]
+    journal.finish(("scout", tuple(made)))
     return made
 
 
-def _losses(problem: Problem, seed: int, lrs: FloatArray, stages: Stages) -> list[float]:
+def _losses(workload: Workload, seed: int, lrs: FloatArray, journal: Journal) -> list[float]:
     """The training losses up to the first that is not finite, or until they have diverged."""
-    stage = stages.begin("scout", Single(problem, seed, lrs.tolist(), "eager"))
+    segment = journal.begin("scout", Single(workload, seed, lrs.tolist(), "eager"))
     means: list[float] = []
     for start in range(0, len(lrs), CHUNK):
-        stages.advance(stage, min(start + CHUNK, len(lrs)))
-        losses = stage.losses[0][start : start + CHUNK]
+        journal.advance(segment, min(start + CHUNK, len(lrs)))
+        losses = segment.losses[0][start : start + CHUNK]
         means.append(sum(losses) / len(losses))
         if not math.isfinite(means[-1]) or has_diverged(means[0], min(means), means[-1]):
             break
-    return stage.losses[0]
+    return segment.losses[0]
 
 
 def _broken(losses: FloatArray, steps: int) -> int:

@@ -10,9 +10,9 @@ import torch
 
 from clrtool.config.schema import RangeTestConfig
 from clrtool.core.reading.curve import Point
-from clrtool.engine.configured.build import build_problem
-from clrtool.engine.runtime.hardware import ONE_INDEX
+from clrtool.engine.configured.build import build_workload
 from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.runtime.hardware import ONE_INDEX
 
 # Half a second on two cores; ten classes, so that an accuracy of one half is no chance.
 CONFIG = {
@@ -63,7 +63,7 @@ def self_test(device: str) -> SelfTest:
             raise _TimeOver
 
     try:
-        record = run_range_test(build_problem(config, device=device), config.sweep, on_point=on_point)
+        record = run_range_test(build_workload(config, device=device), config.sweep, on_point=on_point)
         engine, rate = record.engine, record.iterations / (record.train_seconds or math.inf)
     except _TimeOver:
         pass  # what was measured until then is enough

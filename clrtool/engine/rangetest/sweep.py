@@ -10,17 +10,17 @@ from typing import NamedTuple
 import numpy as np
 
 from clrtool.config.schema import SHORTEST_SWEEP, SweepConfig
+from clrtool.core.planning.sweep_size import SEEDS, SweepSize
 from clrtool.core.reading.bounds import find_bounds, has_broken
 from clrtool.core.reading.curve import Curve, Point, SweepOutcome, has_diverged
 from clrtool.core.results.record import SweepRecord
 from clrtool.core.schedules import FloatArray, Spacing, make_sweep
 from clrtool.core.shard import LackingError
-from clrtool.core.planning.sweep_size import SEEDS, SweepSize
-from clrtool.engine.training.trainer import Learner
-from clrtool.engine.training.workload import Problem
 from clrtool.engine.rangetest.scout import Scout, scout
-from clrtool.engine.resume.journal import Stage, Stages
-from clrtool.engine.training.ensemble import make_teams
+from clrtool.engine.resume.journal import Journal, Segment
+from clrtool.engine.training.ensemble import make_ensembles
+from clrtool.engine.training.trainer import Trainer
+from clrtool.engine.training.workload import Workload
 
 OnPoint = Callable[[int, Point], object]
 # How far below its start a sweep is begun again that broke at once; it ends as far above.
@@ -34,11 +34,11 @@ def _in_silence(seed: int, point: Point) -> None:
 
 
 def run_range_test(
-    problem: Problem,
+    workload: Workload,
     config: SweepConfig,
     seed: int = 0,
     on_point: OnPoint = _in_silence,
-    stages: Stages | None = None,
+    journal: Journal | None = None,
 ) -> SweepRecord:
     """Sweep the learning rate once for each seed, beginning with ``seed``.
 
@@ -48,35 +48,35 @@ def run_range_test(
 
     Args:
         on_point: called with (seed, point) as soon as a point is measured, or was known to be.
-        stages: where the parts of the test are kept, so that an interrupted one goes on.
+        journal: where the parts of the test are kept, so that an interrupted one goes on.
 
     Raises:
         MachineError: the device is out of memory, or the disk is full.
         Interrupted: a signal asked to stop, and everything is saved.
         LackingError: the rest is for other processes to train.
     """
-    stages = stages or Stages()
-    with problem.on_device():
-        swept = _sweep_all(problem, config, seed, stages, on_point)
-    path, curves, seconds = swept.path, swept.curves, stages.all_seconds
+    journal = journal or Journal()
+    with workload.on_device():
+        swept = _sweep_all(workload, config, seed, journal, on_point)
+    path, curves, seconds = swept.path, swept.curves, journal.all_seconds
     steps = path.steps(curves)
     return SweepRecord(
         start_lr=float(path.lrs[0]),
         end_lr=float(path.lrs[steps - 1]),
         spacing=path.spacing,
-        epochs=steps / problem.iterations_per_epoch,
+        epochs=steps / workload.iterations_per_epoch,
         iterations=swept.spent + _iterations(curves),
         scout_iterations=swept.scouted,
-        iterations_per_epoch=problem.iterations_per_epoch,
-        heldout_samples=problem.answers,
-        chance=problem.chance,
-        train_seconds=None if problem.deterministic else seconds["train"],
-        evaluation_seconds=None if problem.deterministic else seconds["evaluation"],
+        iterations_per_epoch=workload.iterations_per_epoch,
+        heldout_samples=workload.answers,
+        chance=workload.chance,
+        train_seconds=None if workload.deterministic else seconds["train"],
+        evaluation_seconds=None if workload.deterministic else seconds["evaluation"],
         curves=tuple(curves),
         engine=swept.engine,
-        metric=problem.metric,
-        groups=problem.groups,
-        warnings=(*problem.warnings, *swept.warnings, *stages.warnings),
+        metric=workload.metric,
+        groups=workload.groups,
+        warnings=(*workload.warnings, *swept.warnings, *journal.warnings),
     )
 
 
@@ -91,19 +91,19 @@ class _Swept(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def _sweep_all(problem: Problem, config: SweepConfig, seed: int, stages: Stages, on_point: OnPoint) -> _Swept:
+def _sweep_all(workload: Workload, config: SweepConfig, seed: int, journal: Journal, on_point: OnPoint) -> _Swept:
     """Scout, sweep; sweep again, lower, if everything broke at once; sweep a third seed, if there is room for it."""
-    size, evaluations = problem.sweep_size(config), _evaluations(problem, config)
+    size, evaluations = workload.sweep_size(config), _evaluations(workload, config)
 
     def sweep(path: _Path, first: int, last: int) -> tuple[list[Curve], str]:
-        return _sweep_seeds(problem, path, range(seed + first, seed + last), stages, on_point)
+        return _sweep_seeds(workload, path, range(seed + first, seed + last), journal, on_point)
 
-    ends = _ends(problem, config, seed, size, stages)
+    ends = _ends(workload, config, seed, size, journal)
     spent = ends.iterations
     warnings: tuple[str, ...] = ()
     path = _Path.of(config, ends, size, evaluations)
     curves, engine = sweep(path, 0, size.seeds)
-    if config.start_lr == "auto" and _broke_at_once(curves, problem):
+    if config.start_lr == "auto" and _broke_at_once(curves, workload):
         spent += _iterations(curves)
         lower = ends.start_lr / LOWER
         broke = f"From {path.lrs[0]:.2g} up everything broke at once, and it was swept again, lower"
@@ -123,23 +123,23 @@ def _sweep_all(problem: Problem, config: SweepConfig, seed: int, stages: Stages,
     return _Swept(path, curves, engine, ends.iterations, spent, warnings)
 
 
-def longest_sweep(problem: Problem, config: SweepConfig) -> tuple[int, int]:
+def longest_sweep(workload: Workload, config: SweepConfig) -> tuple[int, int]:
     """Iterations and evaluations of the sweep of one seed at the most, whatever its ends."""
-    path = _Path.of(config, Scout(1.0, 2.0, 0), problem.sweep_size(config), _evaluations(problem, config))
+    path = _Path.of(config, Scout(1.0, 2.0, 0), workload.sweep_size(config), _evaluations(workload, config))
     return len(path.lrs), len(path.stops)
 
 
-def _evaluations(problem: Problem, config: SweepConfig) -> int:
-    return problem.evaluations if config.evaluations == "auto" else config.evaluations
+def _evaluations(workload: Workload, config: SweepConfig) -> int:
+    return workload.evaluations if config.evaluations == "auto" else config.evaluations
 
 
 def _iterations(curves: Sequence[Curve]) -> int:
     return sum(int(curve.iteration[-1]) for curve in curves)
 
 
-def _broke_at_once(curves: Sequence[Curve], problem: Problem) -> bool:
+def _broke_at_once(curves: Sequence[Curve], workload: Workload) -> bool:
     broke = any(curve.outcome in (SweepOutcome.DIVERGED, SweepOutcome.NOT_FINITE) for curve in curves)
-    return broke and find_bounds(curves, problem.answers, metric=problem.metric).max_lr is None
+    return broke and find_bounds(curves, workload.answers, metric=workload.metric).max_lr is None
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,11 +188,11 @@ def _beyond(lrs: FloatArray, spacing: Spacing) -> FloatArray:
     return np.asarray(further[1:])
 
 
-def _ends(problem: Problem, config: SweepConfig, seed: int, size: SweepSize, stages: Stages) -> Scout:
+def _ends(workload: Workload, config: SweepConfig, seed: int, size: SweepSize, journal: Journal) -> Scout:
     """Both ends of the sweep, and the iterations that a scout took to find those that are ``auto``."""
     if config.start_lr != "auto" and config.end_lr != "auto":
         return Scout(config.start_lr, config.end_lr, 0)
-    found = scout(problem, seed, size.scout, stages)
+    found = scout(workload, seed, size.scout, journal)
     start_lr = found.start_lr if config.start_lr == "auto" else config.start_lr
     end_lr = found.end_lr if config.end_lr == "auto" else config.end_lr
     if end_lr < SHORTEST_SWEEP * start_lr:  # one end was given, beyond what the scout found for the other
@@ -210,8 +210,8 @@ def _spacing(config: SweepConfig, start_lr: float, end_lr: float) -> Spacing:
 class _Track:
     """What was measured of one seed, and how its sweep ended."""
 
-    def __init__(self, learner: Learner, path: _Path, points: list[Point]) -> None:
-        self.learner, self.path = learner, path
+    def __init__(self, trainer: Trainer, path: _Path, points: list[Point]) -> None:
+        self.trainer, self.path = trainer, path
         self.outcome: SweepOutcome | None = None
         self.points: list[Point] = []
         for point in points:
@@ -223,10 +223,10 @@ class _Track:
         The weights of a loss that is not finite are not: there is nothing to evaluate.
         """
         finite = all(map(math.isfinite, losses))
-        heldout_loss, metric = self.learner.evaluate() if finite else (math.nan, math.nan)
+        heldout_loss, metric = self.trainer.evaluate() if finite else (math.nan, math.nan)
         mean = sum(losses) / len(losses) if losses else math.nan  # numpy's mean warns of inf - inf
         lr = float(self.path.lrs[max(0, iteration - 1)])  # of the last update; at 0 there was none yet
-        epoch = iteration / self.learner.problem.iterations_per_epoch
+        epoch = iteration / self.trainer.workload.iterations_per_epoch
         return Point(iteration, epoch, lr, mean, heldout_loss, metric)
 
     def add(self, point: Point) -> None:
@@ -242,36 +242,36 @@ class _Track:
             return SweepOutcome.DIVERGED
         if not self.path.open_ended:
             return None
-        problem = self.learner.problem
-        broken = has_broken(self.curve(), problem.answers, problem.metric)
+        workload = self.trainer.workload
+        broken = has_broken(self.curve(), workload.answers, workload.metric)
         if broken:
             return SweepOutcome.BROKE
         # what never rose is not followed beyond the plan: there may be nothing to learn
         return SweepOutcome.COMPLETED if broken is None and point.iteration >= self.path.planned else None
 
     def curve(self) -> Curve:
-        return Curve.from_points(self.learner.seed, self.outcome or SweepOutcome.COMPLETED, self.points)
+        return Curve.from_points(self.trainer.seed, self.outcome or SweepOutcome.COMPLETED, self.points)
 
 
 def _sweep_seeds(
-    problem: Problem, path: _Path, seeds: range, stages: Stages, on_point: OnPoint
+    workload: Workload, path: _Path, seeds: range, journal: Journal, on_point: OnPoint
 ) -> tuple[list[Curve], str]:
     """The curves of all seeds, those that were finished before without training, and how their steps were run."""
     lowest = f"from {float(path.lrs[0])!r}"
     curves: dict[int, Curve] = {}
-    engine = None if stages.running is None else str(stages.running["engine"])
+    engine = None if journal.running is None else str(journal.running["engine"])
     for seed in seeds:
-        if (known := stages.result(f"seed {seed} {lowest}")) is not None:
+        if (known := journal.result(f"seed {seed} {lowest}")) is not None:
             engine, outcome, points = known
             curves[seed] = Curve.from_points(seed, SweepOutcome[outcome], [Point(*point) for point in points])
             _tell(seed, curves[seed].points(), on_point)
-    mine = stages.share([seed for seed in seeds if seed not in curves])
-    for team in make_teams(problem, path.lrs.tolist(), mine, engine):
-        engine = team.engine
-        name = f"seed {', '.join(str(member.seed) for member in team.members)}"
-        stage = stages.begin(f"{name} {lowest}", team)
-        swept = _sweep(path, stage, stages, on_point)
-        stages.finish(*((f"seed {curve.seed} {lowest}", _result(engine, curve)) for curve in swept))
+    mine = journal.share([seed for seed in seeds if seed not in curves])
+    for ensemble in make_ensembles(workload, path.lrs.tolist(), mine, engine):
+        engine = ensemble.engine
+        name = f"seed {', '.join(str(member.seed) for member in ensemble.members)}"
+        segment = journal.begin(f"{name} {lowest}", ensemble)
+        swept = _sweep(path, segment, journal, on_point)
+        journal.finish(*((f"seed {curve.seed} {lowest}", _result(engine, curve)) for curve in swept))
         curves |= {curve.seed: curve for curve in swept}
     if lacking := [seed for seed in seeds if seed not in curves]:
         raise LackingError(lacking)
@@ -288,23 +288,23 @@ def _tell(seed: int, points: Sequence[Point], on_point: OnPoint) -> None:
         on_point(seed, point)
 
 
-def _sweep(path: _Path, stage: Stage, stages: Stages, on_point: OnPoint) -> list[Curve]:
-    """Train a team from evaluation to evaluation, each member until the end or until it breaks."""
-    team = stage.team
-    tracks = [_Track(member, path, points) for member, points in zip(team.members, stage.points, strict=True)]
-    for member, points in zip(team.members, stage.points, strict=True):
+def _sweep(path: _Path, segment: Segment, journal: Journal, on_point: OnPoint) -> list[Curve]:
+    """Train an ensemble from evaluation to evaluation, each member until the end or until it breaks."""
+    ensemble = segment.ensemble
+    tracks = [_Track(member, path, points) for member, points in zip(ensemble.members, segment.points, strict=True)]
+    for member, points in zip(ensemble.members, segment.points, strict=True):
         _tell(member.seed, points, on_point)
     for stop in path.stops:
-        if any(stage.points) and stop <= stage.start:
+        if any(segment.points) and stop <= segment.start:
             continue  # it was measured before
-        stages.advance(stage, stop)
-        for track, points, losses in zip(tracks, stage.points, stage.losses, strict=True):
+        journal.advance(segment, stop)
+        for track, points, losses in zip(tracks, segment.points, segment.losses, strict=True):
             if track.outcome is None:
-                with stages.timed("evaluation"):
-                    points.append(track.measure(stage.start + len(losses), losses))
+                with journal.timed("evaluation"):
+                    points.append(track.measure(segment.start + len(losses), losses))
                 track.add(points[-1])
-                on_point(track.learner.seed, points[-1])
-        stage.measured()
+                on_point(track.trainer.seed, points[-1])
+        segment.measured()
         if all(track.outcome for track in tracks):
             break
     return [track.curve() for track in tracks]

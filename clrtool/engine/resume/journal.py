@@ -1,7 +1,7 @@
-"""Stages: the stretches of training of a range test, each of which can be interrupted anywhere and gone on with.
+"""Journal: the stretches of training of a range test, each of which can be interrupted anywhere and gone on with.
 
 A range test is a function of what it measures: which ends it sweeps, where a seed stops and whether one more follows
-is decided from measured numbers alone. So what has to be kept is small: the results of the stages that are finished,
+is decided from measured numbers alone. So what has to be kept is small: the results of the journal that are finished,
 which are given back where they are asked for again, and the state of the one that runs.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from clrtool.core.reading.curve import Point
 from clrtool.engine.runtime.distributed import ALONE, Ranks
-from clrtool.engine.training.ensemble import Team
+from clrtool.engine.training.ensemble import Ensemble
 from clrtool.errors import ConfigError, Interrupted
 
 # Seconds between checkpoints, and the share of the time that they may take where they are large.
@@ -54,7 +54,7 @@ class Others:
     """What other processes have measured of the same test.
 
     Args:
-        finished: results of stages, by their names.
+        finished: results of journal, by their names.
         seconds: what they took, by where; empty where they do not count.
         warnings: what they have to say.
         environment: where they ran; None if there are no others.
@@ -82,24 +82,24 @@ class Sharing:
         return scout
 
 
-class Stage:
-    """One stretch of training: a scout, the sweep of a team, a short run.
+class Segment:
+    """One stretch of training: a scout, the sweep of an ensemble, a short run.
 
     Args:
         name: by which its result is known.
-        team: what is trained.
+        ensemble: what is trained.
         start: iteration from which ``losses`` count.
         losses: training losses of each member since ``start``.
         broken: for each member whether its last loss was not finite, with which its training ends.
         points: evaluations of each member.
     """
 
-    def __init__(self, name: str, team: Team) -> None:
-        self.name, self.team = name, team
+    def __init__(self, name: str, ensemble: Ensemble) -> None:
+        self.name, self.ensemble = name, ensemble
         self.start = 0
-        self.losses: list[list[float]] = [[] for _ in team.members]
-        self.broken = [False for _ in team.members]
-        self.points: list[list[Point]] = [[] for _ in team.members]
+        self.losses: list[list[float]] = [[] for _ in ensemble.members]
+        self.broken = [False for _ in ensemble.members]
+        self.points: list[list[Point]] = [[] for _ in ensemble.members]
 
     @property
     def iteration(self) -> int:
@@ -119,26 +119,26 @@ class Stage:
 
     def state(self) -> dict[str, Any]:
         """All that it takes to go on, in plain types and tensors. Raises TypeError if it holds anything else."""
-        engine, seeds = self.team.engine, [member.seed for member in self.team.members]
+        engine, seeds = self.ensemble.engine, [member.seed for member in self.ensemble.members]
         points = [[tuple(point) for point in mine] for mine in self.points]
         values = {"name": self.name, "engine": engine, "seeds": seeds, "start": self.start, "broken": self.broken}
         made: dict[str, Any] = plain(
-            values | {"losses": self.losses, "points": points, "team": self.team.state()}, "state"
+            values | {"losses": self.losses, "points": points, "ensemble": self.ensemble.state()}, "state"
         )
         return made
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state, by exactly the numbers of a training that was never interrupted."""
-        if state["seeds"] != [member.seed for member in self.team.members]:
+        if state["seeds"] != [member.seed for member in self.ensemble.members]:
             raise ValueError(f"it trained seeds {state['seeds']} together, and here they do not")
-        self.team.restore(state["team"])
+        self.ensemble.restore(state["ensemble"])
         self.start, self.broken = state["start"], list(state["broken"])
         self.losses = [list(mine) for mine in state["losses"]]
         self.points = [[Point(*point) for point in mine] for mine in state["points"]]
 
 
-class Stages:
-    """The stages of a range test: those that are finished, and the one that runs.
+class Journal:
+    """The journal of a range test: those that are finished, and the one that runs.
 
     Args:
         store: where they are saved; None to keep them for as long as the process lives.
@@ -205,7 +205,7 @@ class Stages:
         return self._sharing.agree(scout)
 
     def result(self, name: str) -> Any:
-        """The result of a stage that is finished, None of any other."""
+        """The result of a segment that is finished, None of any other."""
         return self._finished.get(name)
 
     def finish(self, *results: tuple[str, Any]) -> None:
@@ -214,16 +214,16 @@ class Stages:
         self.running = None
         self._save(None)
 
-    def begin(self, name: str, team: Team) -> Stage:
-        """A stage at its beginning, or where it was interrupted.
+    def begin(self, name: str, ensemble: Ensemble) -> Segment:
+        """A segment at its beginning, or where it was interrupted.
 
         Raises:
-            ConfigError: the checkpoint does not fit the team.
+            ConfigError: the checkpoint does not fit the ensemble.
         """
-        stage, running = Stage(name, team), self.running
+        segment, running = Segment(name, ensemble), self.running
         if running is not None and running["name"] == name:
             try:
-                stage.restore(running)
+                segment.restore(running)
             except torch.OutOfMemoryError:
                 raise
             except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -232,26 +232,26 @@ class Stages:
                     f"changed: --fresh runs it anew ({type(error).__name__}: {error})"
                 ) from error
         self.running = None
-        return stage
+        return segment
 
-    def advance(self, stage: Stage, stop: int) -> None:
-        """Train a stage up to an iteration, or until every member is broken; save it on the way where that is due.
+    def advance(self, segment: Segment, stop: int) -> None:
+        """Train a segment up to an iteration, or until every member is broken; save it on the way where that is due.
 
         Raises:
             Interrupted: a signal asked to stop, and everything is saved.
         """
-        self.keep(stage)
-        while stage.iteration < stop and not all(stage.broken):
+        self.keep(segment)
+        while segment.iteration < stop and not all(segment.broken):
             with self.timed("train"):
-                stage.add(stage.team.train(stage.iteration, stop, self._is_due))
-            self.keep(stage)
+                segment.add(segment.ensemble.train(segment.iteration, stop, self._is_due))
+            self.keep(segment)
 
-    def keep(self, stage: Stage) -> None:
-        """Save a stage if it is due or asked for. Raises Interrupted where a signal asked to stop."""
+    def keep(self, segment: Segment) -> None:
+        """Save a segment if it is due or asked for. Raises Interrupted where a signal asked to stop."""
         if not self._is_due():
             return
         self._requests.save = False
-        self._save(stage)
+        self._save(segment)
         if (stop := self._ranks.highest(self._requests.stop)) is not None:
             raise Interrupted(stop)
 
@@ -266,7 +266,7 @@ class Stages:
         wanted = self._requests.stop is not None or self._requests.save
         return self._ranks.any(wanted or (self._store is not None and time.monotonic() >= self._due))
 
-    def _save(self, stage: Stage | None) -> None:
+    def _save(self, segment: Segment | None) -> None:
         if self._store is None:
             return
         begin = time.monotonic()
@@ -275,7 +275,7 @@ class Stages:
             | {
                 "format": FORMAT,
                 "finished": self._finished,
-                "running": None if stage is None else self._state(stage),
+                "running": None if segment is None else self._state(segment),
                 "seconds": self.seconds,
                 "elsewhere": self._elsewhere,
                 "warnings": self.warnings,
@@ -284,10 +284,10 @@ class Stages:
         end = time.monotonic()
         self._due = end + max(self._every, (end - begin) / SHARE)
 
-    def _state(self, stage: Stage) -> Mapping[str, Any] | None:
-        """The state of a stage; None of one that cannot be saved, which then begins anew when it is interrupted."""
+    def _state(self, segment: Segment) -> Mapping[str, Any] | None:
+        """The state of a segment; None of one that cannot be saved, which then begins anew when it is interrupted."""
         try:
-            return stage.state()
+            return segment.state()
         except TypeError as error:
             self.warnings = tuple(dict.fromkeys((*self.warnings, f"An interrupted seed begins anew: {error}.")))
             return None

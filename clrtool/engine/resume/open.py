@@ -1,4 +1,4 @@
-"""Going on with a test that was interrupted: from its checkpoint to its stages, if they are of the same test."""
+"""Going on with a test that was interrupted: from its checkpoint to its journal, if they are of the same test."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from clrtool.engine.resume.checkpoint import CheckpointFolder
-from clrtool.engine.training.workload import Problem, environment
-from clrtool.engine.resume.journal import FORMAT, Others, Requests, Sharing, Stages
+from clrtool.engine.resume.journal import FORMAT, Journal, Others, Requests, Sharing
+from clrtool.engine.training.workload import Workload, environment
 from clrtool.errors import ConfigError
 from clrtool.words import count
 
 _WAYS_OUT = "go on as it was begun, run it anew with --fresh, or give another folder with -o"
 
 
-def open_stages(
+def open_journal(
     folder: CheckpointFolder,
-    problem: Problem,
+    workload: Workload,
     config_sha256: str,
     requests: Requests,
     every: float,
     what: str = "another config",
     others: Others | None = None,
     sharing: Sharing | None = None,
-) -> tuple[Stages, str]:
-    """The stages of a range test, those of the checkpoint if the folder holds one; and what to say of that.
+) -> tuple[Journal, str]:
+    """The journal of a range test, those of the checkpoint if the folder holds one; and what to say of that.
 
     Args:
         requests: what signals ask for.
@@ -37,7 +37,7 @@ def open_stages(
     Raises:
         ConfigError: the checkpoint is of another run than this one would be.
     """
-    about = about_test(problem, config_sha256)
+    about = about_test(workload, config_sha256)
     if others is not None and others.environment is not None:  # what was measured, and nothing here may be
         about |= {"environment": dict(others.environment), "device": others.device or about["device"]}
     values, damaged = folder.load()
@@ -52,22 +52,22 @@ def open_stages(
         )
         said += [_resumed(values)]
     text = f"{folder.folder}: {'; '.join(said)}" if said else ""
-    saved, ranks = problem.ranks.from_first(values), problem.ranks
-    return Stages(folder, requests, every, about, saved, ranks=ranks, others=others, sharing=sharing), text
+    saved, ranks = workload.ranks.from_first(values), workload.ranks
+    return Journal(folder, requests, every, about, saved, ranks=ranks, others=others, sharing=sharing), text
 
 
-def about_test(problem: Problem, config_sha256: str) -> dict[str, Any]:
+def about_test(workload: Workload, config_sha256: str) -> dict[str, Any]:
     """What a checkpoint belongs to, and where it was made."""
     return {
         "format": FORMAT,
         "config_sha256": config_sha256,
-        "data_sha256": problem.data_sha256,
-        "sources": dict(problem.sources),
-        "deterministic": problem.deterministic,
-        "device": problem.device.type,
-        "micro_batches": problem.training.micro_batches,
-        "environment": environment(problem.device) | problem.ranks.facts,
-        **({"ranks": problem.ranks.world, "ranks_matter": problem.ranks.matters} if problem.ranks.world > 1 else {}),
+        "data_sha256": workload.data_sha256,
+        "sources": dict(workload.sources),
+        "deterministic": workload.deterministic,
+        "device": workload.device.type,
+        "micro_batches": workload.training.micro_batches,
+        "environment": environment(workload.device) | workload.ranks.facts,
+        **({"ranks": workload.ranks.world, "ranks_matter": workload.ranks.matters} if workload.ranks.world > 1 else {}),
     }
 
 
@@ -77,9 +77,9 @@ class _NoStore:
     def save(self, values: Mapping[str, Any]) -> None: ...
 
 
-def follow_stages(problem: Problem, requests: Requests) -> Stages:
-    """The stages of a range test on every rank but the first, as that has found them."""
-    return Stages(_NoStore(), requests, math.inf, saved=problem.ranks.from_first(None), ranks=problem.ranks)
+def follow_journal(workload: Workload, requests: Requests) -> Journal:
+    """The journal of a range test on every rank but the first, as that has found them."""
+    return Journal(_NoStore(), requests, math.inf, saved=workload.ranks.from_first(None), ranks=workload.ranks)
 
 
 def saved_parts(folder: CheckpointFolder) -> int | None:
@@ -130,7 +130,7 @@ def moved(before: Mapping[str, Any], now: Mapping[str, Any], what: str) -> list[
 
 
 def _resumed(values: Mapping[str, Any]) -> str:
-    running, finished = values["running"], count(len(values["finished"]), "stage")
+    running, finished = values["running"], count(len(values["finished"]), "segment")
     if not running:
         return f"resumed with {finished} finished"
     name, iteration = running["name"].partition(" from ")[0], running["start"] + max(map(len, running["losses"]))

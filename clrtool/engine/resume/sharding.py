@@ -16,8 +16,8 @@ import torch
 
 from clrtool.core.shard import Shard, have
 from clrtool.engine.resume.checkpoint import CheckpointFolder
-from clrtool.engine.resume.open import differences, moved
 from clrtool.engine.resume.journal import Others, Sharing
+from clrtool.engine.resume.open import differences, moved
 from clrtool.errors import ConfigError
 from clrtool.files import read_text, write_whole
 

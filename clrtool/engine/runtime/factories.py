@@ -27,7 +27,7 @@ FactoryImport = Callable[[str, str], Callable[..., Any]]
 # Lines of a user's own code that a message names.
 SHOWN_FRAMES = 3
 _STANDARD = Path(sysconfig.get_path("stdlib"))
-_PACKAGE = Path(__file__).parent.parent
+_PACKAGE = Path(__file__).parent.parent.parent
 
 
 def import_factory(factory: str, field: str, allowed: Iterable[str], folder: Path) -> Callable[..., Any]:

@@ -5,8 +5,9 @@ once, each seed on a stream of its own, and replayed. All that changes from step
 places of the batch, the learning rate in a table, the loss in a buffer. Nothing waits for the device but the reading
 of the losses.
 
-After capture two steps are held against the reference, :class:`~clrtool.engine.training.trainer.Learner`, at two learning
-rates; if they differ, or if anything of the problem cannot be captured, the reference is used and the record says why.
+After capture two steps are held against the reference, a plain :class:`~clrtool.engine.training.trainer.Trainer`, at
+two learning rates; if they differ, or if anything of the workload cannot be captured, the reference is used and the
+record says why.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clrtool.engine.data.loader import Resident
+from clrtool.engine.data.loader import ResidentLoader
 from clrtool.engine.runtime.rng import generator_states, restore_generators, seed_everything
-from clrtool.engine.training.trainer import READ_EVERY, Learner, Pause, copy_tensors, never, until_broken
-from clrtool.engine.training.workload import Problem
 from clrtool.engine.training.lr_response import length
+from clrtool.engine.training.trainer import READ_EVERY, Pause, Trainer, copy_tensors, never, until_broken
+from clrtool.engine.training.workload import Workload
 
 # Steps before capture: kernels choose their algorithms, and the optimizer makes its state, which a graph has to find.
 WARM_UP = 3
@@ -34,47 +35,47 @@ TOLERANCE = 0.05
 STREAMS = 8
 
 
-def why_not(problem: Problem) -> str | None:
-    """What keeps a problem from being captured; None if nothing does."""
-    config = problem.make_optimizer.config
+def why_not(workload: Workload) -> str | None:
+    """What keeps a workload from being captured; None if nothing does."""
+    config = workload.make_optimizer.config
     given = [config.args, *(rule.args for rule in config.groups)]
     reasons = {
-        "training.fast is off": not problem.training.fast,
-        "the data is streamed": not isinstance(problem.train, Resident),
-        "in fp16 each step is asked whether it succeeded": problem.precision == "fp16",
-        "torch.compile does its own capture": problem.training.compile,
+        "training.fast is off": not workload.training.fast,
+        "the data is streamed": not isinstance(workload.train, ResidentLoader),
+        "in fp16 each step is asked whether it succeeded": workload.precision == "fp16",
+        "torch.compile does its own capture": workload.training.compile,
         "the optimizer comes from a factory": config.factory is not None,
         f"{config.name} begins from a state of its own": config.name in ("ASGD", "Rprop"),
-        f"{problem.make_optimizer.name} cannot take its learning rate from the device": not _options(problem),
+        f"{workload.make_optimizer.name} cannot take its learning rate from the device": not _options(workload),
         "the optimizer's way to step is set in its args": any({"fused", "foreach", "capturable"} & {*a} for a in given),
         "dampening makes the first step another one": any(args.get("dampening") for args in given),
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
 
 
-def _options(problem: Problem) -> Mapping[str, Any]:
+def _options(workload: Workload) -> Mapping[str, Any]:
     """The options with which a torch optimizer reads its learning rate on the device; none if it cannot."""
-    names = {"fused", "capturable"} if problem.device.type == "cuda" else {"fused"}
-    return dict.fromkeys(names & problem.make_optimizer.parameters, True)
+    names = {"fused", "capturable"} if workload.device.type == "cuda" else {"fused"}
+    return dict.fromkeys(names & workload.make_optimizer.parameters, True)
 
 
-class Captured:
-    """All seeds of a problem, a step of all of them as one CUDA graph.
+class CapturedEnsemble:
+    """All seeds of a workload, a step of all of them as one CUDA graph.
 
     Args:
         graph: False to run the same step uncaptured, as on a CPU.
     """
 
-    def __init__(self, problem: Problem, seeds: Sequence[int], lrs: Sequence[float], *, graph: bool = True) -> None:
-        self._parts = [_Part(problem, seed, lrs) for seed in seeds]
-        self.members = [part.learner for part in self._parts]
+    def __init__(self, workload: Workload, seeds: Sequence[int], lrs: Sequence[float], *, graph: bool = True) -> None:
+        self._parts = [_Part(workload, seed, lrs) for seed in seeds]
+        self.members = [part.trainer for part in self._parts]
         self.engine = f"one CUDA graph for a step of {len(seeds)} seeds" if graph else "uncaptured"
         self._graph = self._capture() if graph else None
         seed_everything(seeds[0])
 
     def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
-        for learner in self.members:
-            learner.begin_training()
+        for trainer in self.members:
+            trainer.begin_training()
         end = start
         while end < stop:
             end = self._steps(end, min(end + READ_EVERY, stop), pause)
@@ -97,7 +98,7 @@ class Captured:
         return end
 
     def state(self) -> dict[str, Any]:
-        generators = generator_states(self._parts[0].problem.device)
+        generators = generator_states(self._parts[0].workload.device)
         return {"parts": [part.state() for part in self._parts], "generators": generators}
 
     @torch.no_grad()
@@ -105,7 +106,7 @@ class Captured:
         """Into the memory that the graph knows."""
         for part, saved in zip(self._parts, state["parts"], strict=True):
             part.restore(saved)
-        restore_generators(state["generators"], self._parts[0].problem.device)
+        restore_generators(state["generators"], self._parts[0].workload.device)
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         streams = [torch.cuda.Stream() for _ in self._parts[:STREAMS]]  # type: ignore[no-untyped-call]
@@ -154,15 +155,15 @@ class Captured:
         for part in self._parts:
             part.table[:2] = torch.tensor(CHECKED)
         self._steps(0, 1)
-        before = [_weights(learner) for learner in self.members]
+        before = [_weights(trainer) for trainer in self.members]
         self._steps(1, 2)
         moved = [_difference(_weights(each), old) for each, old in zip(self.members, before, strict=True)]
-        held = [_float_buffers(learner) for learner in self.members]
+        held = [_float_buffers(trainer) for trainer in self.members]
         self._reset()
         for part, table in zip(self._parts, tables, strict=True):
             part.table[:2] = table
-        problem = self._parts[0].problem
-        found = [_is_near(problem, each.seed, *seen) for each, *seen in zip(self.members, moved, held, strict=True)]
+        workload = self._parts[0].workload
+        found = [_is_near(workload, each.seed, *seen) for each, *seen in zip(self.members, moved, held, strict=True)]
         seed_everything(self.members[0].seed)
         return all(found)
 
@@ -170,31 +171,31 @@ class Captured:
 class _Part:
     """One seed, with all that its step reads and writes on the device."""
 
-    def __init__(self, problem: Problem, seed: int, lrs: Sequence[float]) -> None:
-        assert isinstance(problem.train, Resident)
-        device = problem.device
-        self.problem, self.feed = problem, problem.train
-        self.learner = Learner(problem, seed, lr=torch.tensor(1.0, device=device), **_options(problem))
+    def __init__(self, workload: Workload, seed: int, lrs: Sequence[float]) -> None:
+        assert isinstance(workload.train, ResidentLoader)
+        device = workload.device
+        self.workload, self.loader = workload, workload.train
+        self.trainer = Trainer(workload, seed, lr=torch.tensor(1.0, device=device), **_options(workload))
         # The steps before capture are meant to be uncaptured: torch need not warn of them.
-        self.learner.optimizer._warned_capturable_if_run_uncaptured = True
-        for group in self.learner.optimizer.param_groups:
+        self.trainer.optimizer._warned_capturable_if_run_uncaptured = True
+        for group in self.trainer.optimizer.param_groups:
             group["lr"] = torch.zeros((), device=device)  # one each: torch gives the same tensor to all
         self.table = torch.tensor(lrs, dtype=torch.float32, device=device)
         self.losses = torch.zeros(len(lrs), device=device)
         self.iteration, self.position = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
-        self._rows = torch.arange(problem.batch_size, device=device)
-        self._order = self.feed.order(seed, 0)
+        self._rows = torch.arange(workload.batch_size, device=device)
+        self._order = self.loader.order(seed, 0)
         self._epoch, self._next = 0, 0
-        model = self.learner.model
+        model = self.trainer.model
         self._kept = [(each, each.detach().clone()) for each in (*model.parameters(), *model.buffers())]
         self._state = [value.clone() for _, value in self._optimizer_tensors()]
-        self.learner.begin_training()
+        self.trainer.begin_training()
 
     def seek(self, iteration: int) -> None:
         """Have the next step be that of ``iteration``: copies to the device only where it does not follow."""
-        epoch, position = divmod(iteration, self.feed.iterations_per_epoch)
+        epoch, position = divmod(iteration, self.loader.iterations_per_epoch)
         if epoch != self._epoch:
-            fresh = self.feed.order(self.learner.seed, epoch)
+            fresh = self.loader.order(self.trainer.seed, epoch)
             for kept, new in zip(self._order, fresh, strict=True):
                 if kept is not None and new is not None:
                     kept.copy_(new)
@@ -205,15 +206,15 @@ class _Part:
 
     def step(self) -> None:
         """One optimizer step, by operations on the device alone."""
-        rows = self.position * self.feed.batch_size + self._rows
+        rows = self.position * self.loader.batch_size + self._rows
         places, draws = (None if each is None else each.index_select(0, rows) for each in self._order)
         assert places is not None
-        loss = self.learner.backward(self.feed.gather(places, draws))
-        self.learner.clip()
+        loss = self.trainer.backward(self.loader.gather(places, draws))
+        self.trainer.clip()
         lr = self.table.index_select(0, self.iteration).squeeze(0)
-        for group in self.learner.optimizer.param_groups:
+        for group in self.trainer.optimizer.param_groups:
             torch.mul(lr, group["lr_ratio"], out=group["lr"])
-        self.learner.optimizer.step()
+        self.trainer.optimizer.step()
         self.losses.index_copy_(0, self.iteration, loss.reshape(1).to(self.losses.dtype))
         self.iteration += 1
         self.position += 1
@@ -226,7 +227,7 @@ class _Part:
         for place, (name, value) in enumerate(self._optimizer_tensors()):
             # What was not there before the first step begins at zero, but for NAdam's product of momenta.
             value.copy_(self._state[place]) if self._state else value.fill_(float(name == "mu_product"))
-        self.learner.optimizer.zero_grad()
+        self.trainer.optimizer.zero_grad()
         self._next = -1
 
     def state(self) -> dict[str, Any]:
@@ -245,21 +246,21 @@ class _Part:
         self._next = -1
 
     def _optimizer_tensors(self) -> list[tuple[str, Tensor]]:
-        states = self.learner.optimizer.state.values()
+        states = self.trainer.optimizer.state.values()
         return [(name, value) for state in states for name, value in state.items() if isinstance(value, Tensor)]
 
 
-def _is_near(problem: Problem, seed: int, moved: Sequence[Tensor], held: Sequence[Tensor]) -> bool:
+def _is_near(workload: Workload, seed: int, moved: Sequence[Tensor], held: Sequence[Tensor]) -> bool:
     """Whether a second step is that of the reference, as near as two references are that draw other random numbers.
 
     Masks of dropout turn a step and hardly change its length, so a length that is wrong is never excused by them.
     """
-    step, buffers = _second_step(problem, seed, seed)
+    step, buffers = _second_step(workload, seed, seed)
     size, error = length(step), length(_difference(moved, step))
     near = error <= TOLERANCE * size and length(_difference(held, buffers)) <= TOLERANCE * length(buffers)
     if near or not 0.5 * size <= length(moved) <= 2 * size:
         return near
-    other_step, other_buffers = _second_step(problem, seed, seed + 1)
+    other_step, other_buffers = _second_step(workload, seed, seed + 1)
     spread = length(_difference(step, other_step)), length(_difference(buffers, other_buffers))
     return (
         error <= TOLERANCE * size + 1.5 * spread[0]
@@ -267,22 +268,22 @@ def _is_near(problem: Problem, seed: int, moved: Sequence[Tensor], held: Sequenc
     )
 
 
-def _second_step(problem: Problem, seed: int, draws: int) -> tuple[list[Tensor], list[Tensor]]:
+def _second_step(workload: Workload, seed: int, draws: int) -> tuple[list[Tensor], list[Tensor]]:
     """The change of the reference's weights in its second step, and its buffers after it."""
-    learner = Learner(problem, seed)
+    trainer = Trainer(workload, seed)
     seed_everything(draws)
-    learner.train(0, CHECKED[:1])
-    before = _weights(learner)
-    learner.train(1, CHECKED[1:])
-    return _difference(_weights(learner), before), _float_buffers(learner)
+    trainer.train(0, CHECKED[:1])
+    before = _weights(trainer)
+    trainer.train(1, CHECKED[1:])
+    return _difference(_weights(trainer), before), _float_buffers(trainer)
 
 
-def _float_buffers(learner: Learner) -> list[Tensor]:
-    return [each.clone() for each in learner.model.buffers() if each.is_floating_point()]
+def _float_buffers(trainer: Trainer) -> list[Tensor]:
+    return [each.clone() for each in trainer.model.buffers() if each.is_floating_point()]
 
 
-def _buffers(learners: Sequence[Learner]) -> list[Tensor]:
-    return [each for learner in learners for each in learner.model.buffers()]
+def _buffers(trainers: Sequence[Trainer]) -> list[Tensor]:
+    return [each for trainer in trainers for each in trainer.model.buffers()]
 
 
 def _host_states() -> tuple[object, ...]:
@@ -291,8 +292,8 @@ def _host_states() -> tuple[object, ...]:
     return states["torch"].tolist(), states["python"], states["numpy"]
 
 
-def _weights(learner: Learner) -> list[Tensor]:
-    return [each.detach().clone() for each in learner.model.parameters()]
+def _weights(trainer: Trainer) -> list[Tensor]:
+    return [each.detach().clone() for each in trainer.model.parameters()]
 
 
 def _difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:

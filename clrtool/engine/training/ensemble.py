@@ -1,4 +1,4 @@
-"""Teams: the learners of a sweep, trained in step where a GPU can, else one after the other."""
+"""Teams: the trainers of a sweep, trained in step where a GPU can, else one after the other."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, Protocol
 
 import torch
 
-from clrtool.engine.training.cuda_graph import Captured, why_not
 from clrtool.engine.runtime.factories import describe
-from clrtool.engine.training.trainer import Learner, Pause, never
-from clrtool.engine.training.workload import Problem
+from clrtool.engine.training.cuda_graph import CapturedEnsemble, why_not
+from clrtool.engine.training.trainer import Pause, Trainer, never
+from clrtool.engine.training.workload import Workload
 
 
-class Team(Protocol):
+class Ensemble(Protocol):
     """Learners that are trained in step.
 
     Args:
@@ -21,7 +21,7 @@ class Team(Protocol):
         engine: how the steps are run, for the record.
     """
 
-    members: list[Learner]
+    members: list[Trainer]
     engine: str
 
     def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
@@ -42,12 +42,12 @@ class Team(Protocol):
 
 
 class Single:
-    """A team of one: the reference."""
+    """An ensemble of one: the reference."""
 
     def __init__(
-        self, problem: Problem, seed: int, lrs: Sequence[float], engine: str, momenta: Sequence[float] = ()
+        self, workload: Workload, seed: int, lrs: Sequence[float], engine: str, momenta: Sequence[float] = ()
     ) -> None:
-        self.members, self.engine, self._lrs = [problem.learner(seed, momenta)], engine, lrs
+        self.members, self.engine, self._lrs = [workload.trainer(seed, momenta)], engine, lrs
 
     def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
         return [self.members[0].train(start, self._lrs[start:stop], pause)]
@@ -59,44 +59,44 @@ class Single:
         self.members[0].restore(state)
 
 
-def make_teams(
-    problem: Problem,
+def make_ensembles(
+    workload: Workload,
     lrs: Sequence[float],
     seeds: Sequence[int],
     engine: str | None = None,
     momenta: Sequence[float] = (),
-) -> Iterator[Team]:
-    """The learners of all seeds: as one team where their step can be captured, else one after the other.
+) -> Iterator[Ensemble]:
+    """The trainers of all seeds: as one ensemble where their step can be captured, else one after the other.
 
     Args:
         engine: how the seeds before them were trained; these are trained alike.
         momenta: of every iteration, where it moves.
     """
-    if problem.device.type != "cuda" or not problem.is_plain or problem.ranks.world > 1:
-        engine = problem.ranks.engine
+    if workload.device.type != "cuda" or not workload.is_plain or workload.ranks.world > 1:
+        engine = workload.ranks.engine
     elif momenta:  # no optimizer of torch's reads it on the device
         engine = "eager: the momentum moves"
     if engine is not None and engine.startswith("eager"):
-        yield from (Single(problem, seed, lrs, engine, momenta) for seed in seeds)
+        yield from (Single(workload, seed, lrs, engine, momenta) for seed in seeds)
         return
     if not seeds:
         return
-    made = _captured(problem, lrs, seeds)
-    if isinstance(made, Captured):
+    made = _captured(workload, lrs, seeds)
+    if isinstance(made, CapturedEnsemble):
         yield made
         return
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
-    yield from (Single(problem, seed, lrs, f"eager: {made}") for seed in seeds)
+    yield from (Single(workload, seed, lrs, f"eager: {made}") for seed in seeds)
 
 
-def _captured(problem: Problem, lrs: Sequence[float], seeds: Sequence[int]) -> Captured | str:
-    """A team whose step was captured and checked, or why there is none. A fault of the problem's own shows again."""
-    if reason := why_not(problem):
+def _captured(workload: Workload, lrs: Sequence[float], seeds: Sequence[int]) -> CapturedEnsemble | str:
+    """An ensemble whose step was captured and checked, or why there is none. A fault of a workload shows again."""
+    if reason := why_not(workload):
         return reason
     try:
-        team = Captured(problem, seeds, lrs)
-        return team if team.is_true() else "the captured step is not that of the reference"
+        ensemble = CapturedEnsemble(workload, seeds, lrs)
+        return ensemble if ensemble.is_true() else "the captured step is not that of the reference"
     except Exception as error:  # noqa: BLE001 (whatever cannot be captured runs in the plain loop)
         cause: BaseException = error
         while cause.__context__ is not None:

@@ -14,9 +14,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from clrtool.config.schema import SweepConfig
+from clrtool.engine.data.tensors import Inputs, parts_of
 from clrtool.engine.training.trainer import evaluation_batch
 from clrtool.engine.training.workload import run_model
-from clrtool.engine.data.tensors import Inputs, parts_of
 
 # Part of the time that evaluations may take.
 SHARE = 0.2

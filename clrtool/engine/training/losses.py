@@ -11,16 +11,14 @@ from torch import Tensor, nn
 
 from clrtool.config.schema import Component, MetricConfig
 from clrtool.core.reading.metric import ACCURACY, LOSS, TOKEN_ACCURACY, TOP5, Metric
+from clrtool.engine.data.tensors import SHORT, Task
 from clrtool.engine.runtime.factories import FactoryImport, blamed_on, call
-from clrtool.engine.data.tensors import Task
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 # (outputs, targets) -> (sum over what was measured, number of it)
 Measure = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | int]]
-# Short names beside the classes of torch.nn.
-SHORT = {"cross_entropy": "CrossEntropyLoss", "mse": "MSELoss", "l1": "L1Loss", "huber": "HuberLoss"}
 # Targets that a token loss of torch leaves out.
 IGNORED = -100
 
@@ -62,11 +60,6 @@ def make_loss(loss: Component, task: Task, factory: FactoryImport, device: torch
     with blamed_on("loss.args"):
         args = {key: torch.tensor(value) if isinstance(value, list) else value for key, value in loss.args.items()}
     return Criterion(call(known[name], "loss.args", args).to(device), task)
-
-
-def takes_values(name: str) -> bool:
-    """Whether a loss of torch compares outputs with real numbers, and not with class numbers."""
-    return SHORT.get(name, name) not in ("CrossEntropyLoss", "NLLLoss", "MultiMarginLoss", "MultiLabelMarginLoss")
 
 
 def counted(loss: Loss, targets: Tensor) -> int | Tensor:

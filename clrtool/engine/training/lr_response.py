@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from clrtool.engine.training.workload import Problem
+from clrtool.engine.training.workload import Workload
 
 # Two learning rates at which a step is compared: far apart, and high enough to meet a cap.
 LOW, HIGH = 0.25, 1.0
@@ -17,32 +17,32 @@ FIRST = [1e-4, 1e-4]
 TOLERANCE = 0.1
 
 
-def response_warning(problem: Problem) -> str | None:
+def response_warning(workload: Workload) -> str | None:
     """What to say of an optimizer whose step at four times the learning rate is not four times as long.
 
     Rprop and ASGD are such: the learning rate is the first step alone of the one, and of the other that of the step
     after. A step that is zero or not finite tells nothing.
     """
-    low, high = (_step(problem, lr) for lr in (LOW, HIGH))
+    low, high = (_step(workload, lr) for lr in (LOW, HIGH))
     if not low or not high or not torch.tensor([low, high]).isfinite().all():
         return None
     ratio = high / low
     if abs(ratio / (HIGH / LOW) - 1) <= TOLERANCE:
         return None
-    name = problem.make_optimizer.name
+    name = workload.make_optimizer.name
     return (
         f"optimizer: a step of {name} at {HIGH / LOW:g} times the learning rate is {ratio:.3g} times as long: "
         "it does not follow the learning rate, so the bounds mean little. Try SGD, Adam or AdamW: optimizer.name=AdamW"
     )
 
 
-def _step(problem: Problem, lr: float) -> float:
+def _step(workload: Workload, lr: float) -> float:
     """Length of the third step of a fresh model, at ``lr``."""
-    learner = problem.learner(0)
-    learner.train(0, FIRST)
-    before = [each.detach().clone() for each in learner.model.parameters()]
-    learner.train(len(FIRST), [lr])
-    return length(after - old for after, old in zip(learner.model.parameters(), before, strict=True))
+    trainer = workload.trainer(0)
+    trainer.train(0, FIRST)
+    before = [each.detach().clone() for each in trainer.model.parameters()]
+    trainer.train(len(FIRST), [lr])
+    return length(after - old for after, old in zip(trainer.model.parameters(), before, strict=True))
 
 
 def length(parts: Iterable[Tensor]) -> float:

@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 
 from clrtool.config.schema import GroupRule, OptimizerConfig
 from clrtool.core.results.record import Group
-from clrtool.engine.training.caffe_sgd import CaffeSGD
-from clrtool.engine.runtime.factories import FactoryImport, call
 from clrtool.engine.models.pretrained import matching
+from clrtool.engine.runtime.factories import FactoryImport, call
+from clrtool.engine.training.caffe_sgd import CaffeSGD
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
 

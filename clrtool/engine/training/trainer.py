@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from clrtool.engine.data.loader import Batch
-from clrtool.engine.runtime.rng import generator_states, restore_generators
-from clrtool.engine.runtime.factories import blamed_on
-from clrtool.engine.training.losses import counted, weighed
-from clrtool.engine.training.scheduler import set_momentum
-from clrtool.engine.training.workload import Problem, run_model
 from clrtool.engine.data.tensors import Inputs, Samples, parts_of
 from clrtool.engine.models.pretrained import keep_frozen_statistics
+from clrtool.engine.runtime.factories import blamed_on
+from clrtool.engine.runtime.rng import generator_states, restore_generators
+from clrtool.engine.training.losses import counted, weighed
+from clrtool.engine.training.scheduler import set_momentum
+from clrtool.engine.training.workload import Workload, run_model
 
 # Samples per forward pass of an evaluation, and numbers that they hold, at most. On a CPU larger passes fall out of
 # the cache: 1,000 small images took a fifth longer.
@@ -40,11 +40,11 @@ def evaluation_batch(inputs: Inputs, batch_size: int, device: str) -> int:
     return max(batch_size, min(samples, numbers // size))
 
 
-class Learner:
-    """A fresh model and optimizer of a problem, drawn from a seed: the reference for every faster way.
+class Trainer:
+    """A fresh model and optimizer of a workload, drawn from a seed: the reference for every faster way.
 
     The order of the batches is a pure function of (seed, epoch), so any iteration can be reached without running
-    those before it. Call under ``problem.on_device``: the seed goes into the global generators.
+    those before it. Call under ``workload.on_device``: the seed goes into the global generators.
 
     Args:
         momenta: the momentum of every iteration, where it moves; none to leave it as the config has it.
@@ -54,18 +54,18 @@ class Learner:
     # what becomes of an error in code that is not ours
     blamed_on = staticmethod(blamed_on)
 
-    def __init__(self, problem: Problem, seed: int, *, momenta: Sequence[float] = (), **options: Any) -> None:
-        problem.seed(seed)
-        self.problem, self.seed, self._momenta = problem, seed, momenta
+    def __init__(self, workload: Workload, seed: int, *, momenta: Sequence[float] = (), **options: Any) -> None:
+        workload.seed(seed)
+        self.workload, self.seed, self._momenta = workload, seed, momenta
         # Weights are drawn on the CPU and moved, so that a seed means the same weights on every device.
-        self.model = problem.place(problem.make_model())
-        self.optimizer = problem.make_optimizer(self.model, **options)
-        self.forward = torch.compile(self.model) if problem.training.compile else problem.ranks.wrapped(self.model)
-        self.scaler = torch.amp.GradScaler(problem.device.type, enabled=problem.precision == "fp16")
+        self.model = workload.place(workload.make_model())
+        self.optimizer = workload.make_optimizer(self.model, **options)
+        self.forward = torch.compile(self.model) if workload.training.compile else workload.ranks.wrapped(self.model)
+        self.scaler = torch.amp.GradScaler(workload.device.type, enabled=workload.precision == "fp16")
         self._batches: Iterator[Batch] = iter(())
         self._next = -1
-        self._count = weighed if problem.ranks.world > 1 else counted
-        problem.ranks.seed_apart(seed)
+        self._count = weighed if workload.ranks.world > 1 else counted
+        workload.ranks.seed_apart(seed)
 
     def train(self, iteration: int, lrs: Sequence[float], pause: Pause = never) -> list[float]:
         """Take ``len(lrs)`` optimizer steps from ``iteration`` on, fewer if a loss is not finite or ``pause`` says so.
@@ -89,7 +89,7 @@ class Learner:
             "tensors": _tensors(self.model),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "generators": self.problem.ranks.gathered(generator_states(self.problem.device)),
+            "generators": self.workload.ranks.gathered(generator_states(self.workload.device)),
         }
 
     @torch.no_grad()
@@ -99,8 +99,8 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        if (own := self.problem.ranks.own(state["generators"])) is not None:
-            restore_generators(own, self.problem.device)
+        if (own := self.workload.ranks.own(state["generators"])) is not None:
+            restore_generators(own, self.workload.device)
         self._next = -1
 
     def begin_training(self) -> None:
@@ -110,7 +110,7 @@ class Learner:
 
     def _steps(self, iteration: int, lrs: Sequence[float], pause: Pause) -> list[float]:
         if iteration != self._next:
-            self._batches = self.problem.train.batches(self.seed, iteration)
+            self._batches = self.workload.train.batches(self.seed, iteration)
         losses: list[Tensor] = []
         for place, lr in enumerate(lrs, iteration):
             for group in self.optimizer.param_groups:
@@ -121,7 +121,7 @@ class Learner:
             if pause():
                 break
         self._next = iteration + len(losses)
-        return self.problem.ranks.mean(torch.stack(losses).float()).tolist()
+        return self.workload.ranks.mean(torch.stack(losses).float()).tolist()
 
     def _step(self, batch: Batch) -> Tensor:
         """One optimizer step; in fp16 a step that overflows is taken again at half the scale, until it succeeds."""
@@ -138,41 +138,41 @@ class Learner:
             self.scaler.update()
             if self.scaler.get_scale() >= scale:
                 return loss
-            whole = self.problem.ranks.mean(loss)
+            whole = self.workload.ranks.mean(loss)
             if scale <= 1 or not math.isfinite(whole.item()):  # it is not the scale that overflows
                 return torch.full_like(loss, math.inf)
 
     def backward(self, batch: Batch) -> Tensor:
         """Gradients of a batch, in micro-batches if there are any, and its loss."""
         self.optimizer.zero_grad()
-        size = number = self._count(self.problem.loss, batch[1])
-        ranks = self.problem.ranks
+        size = number = self._count(self.workload.loss, batch[1])
+        ranks = self.workload.ranks
         if ranks.world > 1 and isinstance(number, Tensor):  # of the tokens that count one may have more than another
             size = ranks.mean(number).clamp(min=torch.finfo(torch.float32).tiny)
         loss: Tensor | None = None
         for inputs, targets in self._micro_batches(batch):
-            with self.problem.autocast():
-                part = self.problem.loss(run_model(self.forward, inputs), targets).reshape(())
+            with self.workload.autocast():
+                part = self.workload.loss(run_model(self.forward, inputs), targets).reshape(())
             if len(targets) < len(batch[1]) or size is not number:
-                part = part * (self._count(self.problem.loss, targets) / size)
+                part = part * (self._count(self.workload.loss, targets) / size)
             self.scaler.scale(part).backward()  # type: ignore[no-untyped-call]
             loss = part.detach() if loss is None else loss + part.detach()
         assert loss is not None
         return loss
 
     def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
-        if self.problem.training.micro_batches == 1:
+        if self.workload.training.micro_batches == 1:
             yield batch
             return
         inputs, targets = batch
-        size = self.problem.pass_size
+        size = self.workload.pass_size
         for start in range(0, len(targets), size):
             part = Samples(inputs, targets).take(slice(start, start + size))
             yield part.inputs, part.targets
 
     def clip(self) -> None:
         """Bound the gradient, before any momentum or scaling by the optimizer."""
-        training = self.problem.training
+        training = self.workload.training
         if training.clip_value is not None:
             nn.utils.clip_grad_value_(self.model.parameters(), training.clip_value)
         if training.clip_norm is not None:
@@ -182,22 +182,24 @@ class Learner:
     def evaluate(self) -> tuple[float, float]:
         """Mean loss and metric of the whole held-out set, with batch norm and dropout in evaluation mode."""
         self.model.eval()
-        problem, samples, ranks = self.problem, self.problem.heldout, self.problem.ranks
+        workload, samples, ranks = self.workload, self.workload.heldout, self.workload.ranks
         share = ranks.share(len(samples))
         ranks.level(self.model)
-        batch = evaluation_batch(samples.inputs, problem.pass_size, problem.device.type)
+        batch = evaluation_batch(samples.inputs, workload.pass_size, workload.device.type)
         found: list[tuple[int | Tensor, ...]] = []
-        with blamed_on("evaluation failed"), problem.autocast():
+        with blamed_on("evaluation failed"), workload.autocast():
             for start in range(share.start, share.stop, batch):
                 part = samples.take(slice(start, min(start + batch, share.stop)))
-                outputs = run_model(self.model, problem.train.preparation(part.inputs))
-                number = self._count(problem.loss, part.targets)
-                loss = problem.loss(outputs, part.targets).reshape(()) * number
+                outputs = run_model(self.model, workload.train.transform(part.inputs))
+                number = self._count(workload.loss, part.targets)
+                loss = workload.loss(outputs, part.targets).reshape(()) * number
                 found.append(
-                    (loss, number, *(problem.measure(outputs, part.targets) if problem.measure else (loss, number)))
+                    (loss, number, *(workload.measure(outputs, part.targets) if workload.measure else (loss, number)))
                 )
             found = found or [(0, 0, 0, 0)]  # of fewer samples than ranks
-            sums = [torch.as_tensor(sum(column), device=problem.device).double() for column in zip(*found, strict=True)]
+            sums = [
+                torch.as_tensor(sum(column), device=workload.device).double() for column in zip(*found, strict=True)
+            ]
         loss_sum, samples_sum, metric_sum, metric_number = ranks.sum(torch.stack(sums)).tolist()  # the only wait
         return loss_sum / max(samples_sum, 1), metric_sum / max(metric_number, 1)
 

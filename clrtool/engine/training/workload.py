@@ -1,4 +1,4 @@
-"""A problem: data on the device and the recipes for a fresh model, optimizer and loss.
+"""A workload: data on the device and the recipes for a fresh model, optimizer and loss.
 
 A sweep takes a fresh model from the recipe and throws it away, so there is nothing to restore afterwards.
 """
@@ -18,25 +18,25 @@ from torch import Tensor, nn
 
 import clrtool
 from clrtool.config.schema import SweepConfig, TrainingConfig
+from clrtool.core.planning.sweep_size import SweepSize, sweep_size
 from clrtool.core.reading.metric import ACCURACY, Metric
 from clrtool.core.results.record import Group
-from clrtool.core.planning.sweep_size import SweepSize, sweep_size
-from clrtool.engine.data.loader import STALLED, Feed
-from clrtool.engine.runtime.rng import generator_states, restore_generators, seed_everything
-from clrtool.engine.runtime.factories import is_worker_death
-from clrtool.engine.training.losses import IGNORED, Loss, Measure, chance, count_right, logits
-from clrtool.engine.runtime.hardware import peak_memory, processor
-from clrtool.engine.training.optimizers import OptimizerRecipe
-from clrtool.engine.runtime.distributed import ALONE, Ranks
+from clrtool.engine.data.loader import STALLED, Loader
 from clrtool.engine.data.tensors import Inputs, Samples
+from clrtool.engine.runtime.distributed import ALONE, Ranks
+from clrtool.engine.runtime.factories import is_worker_death
+from clrtool.engine.runtime.hardware import peak_memory, processor
+from clrtool.engine.runtime.rng import generator_states, restore_generators, seed_everything
+from clrtool.engine.training.losses import IGNORED, Loss, Measure, chance, count_right, logits
+from clrtool.engine.training.optimizers import OptimizerRecipe
 from clrtool.errors import ConfigError, MachineError, OutOfMemoryError
 
 if TYPE_CHECKING:
-    from clrtool.engine.training.trainer import Learner
+    from clrtool.engine.training.trainer import Trainer
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class Workload:
     """What a sweep needs.
 
     Args:
@@ -58,7 +58,7 @@ class Problem:
         ranks: the processes that train it together.
     """
 
-    train: Feed
+    train: Loader
     heldout: Samples
     make_model: Callable[[], nn.Module]
     make_optimizer: OptimizerRecipe
@@ -79,11 +79,11 @@ class Problem:
     ranks: Ranks = ALONE
     is_plain: ClassVar[bool] = True  # whether a step is only what is said above, and may be captured
 
-    def learner(self, seed: int, momenta: Sequence[float] = ()) -> Learner:
-        """A fresh model in training; see :class:`Learner`."""
-        from clrtool.engine.training.trainer import Learner
+    def trainer(self, seed: int, momenta: Sequence[float] = ()) -> Trainer:
+        """A fresh model in training; see :class:`Trainer`."""
+        from clrtool.engine.training.trainer import Trainer
 
-        return Learner(self, seed, momenta=momenta)
+        return Trainer(self, seed, momenta=momenta)
 
     def seed(self, seed: int) -> None:
         """Seed every global generator."""
@@ -129,7 +129,7 @@ class Problem:
 
     @contextmanager
     def on_device(self) -> Iterator[None]:
-        """Run in the problem's arithmetic, and leave the global generators and settings as they were.
+        """Run in the workload's arithmetic, and leave the global generators and settings as they were.
 
         Raises:
             OutOfMemoryError: the device ran out of memory.

@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from clrtool.config.schema import RangeTestConfig
 from clrtool.config.file import find_config, load_config
+from clrtool.config.schema import RangeTestConfig
 from clrtool.core.planning.plan import Plan
 from clrtool.core.results.record import RunRecord
-from clrtool.engine.configured.build import build_problem
-from clrtool.engine.resume.checkpoint import CheckpointFolder
+from clrtool.engine.configured.build import build_workload
 from clrtool.engine.rangetest.compare import compare
-from clrtool.engine.resume.open import open_stages
+from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import EVERY, NoRequests
+from clrtool.engine.resume.open import open_journal
 from clrtool.files import write_whole
 from clrtool.report.run import read_run
 
@@ -140,10 +140,10 @@ def train(run: Run, seeds: Sequence[int]) -> None:
     seeds = [seed for seed in seeds if known(run, seed) is None]
     if not seeds:
         return
-    problem = build_problem(run.settings)
+    problem = build_workload(run.settings)
     place = WORK / f"{run.name}-{'-'.join(map(str, seeds))}-checkpoint"
     folder = CheckpointFolder(place)
-    stages, _ = open_stages(folder, problem, run.sha256, NoRequests(), EVERY)
+    stages, _ = open_journal(folder, problem, run.sha256, NoRequests(), EVERY)
     (found,) = compare(problem, {run.name: run.plan}, run.iterations, seeds, stages=stages)
     for training in found.trainings:
         points = [(point.iteration, point.metric) for point in training.points]

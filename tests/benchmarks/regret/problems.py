@@ -26,7 +26,7 @@ Split = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Problem:
+class Workload:
     """``data()`` gives x_train, y_train, x_val, y_val; ``epochs`` is the training that a recommendation is scored in."""
 
     model: Callable[[], nn.Module]
@@ -121,16 +121,16 @@ def _with(name: str, **args: Any) -> dict[str, Any]:
 
 NESTEROV = _with("SGD", momentum=0.9, nesterov=True, weight_decay=1e-3)
 OURS = {
-    "digits-gru-adam": Problem(lambda: Recurrent(nn.GRU, 8, 10), digits, _with("Adam"), 64, 10),
-    "digits-transformer-adamw": Problem(Transformer, digits, _with("AdamW", weight_decay=0.05), 64, 10),
-    "digits-linear-sgd": Problem(
+    "digits-gru-adam": Workload(lambda: Recurrent(nn.GRU, 8, 10), digits, _with("Adam"), 64, 10),
+    "digits-transformer-adamw": Workload(Transformer, digits, _with("AdamW", weight_decay=0.05), 64, 10),
+    "digits-linear-sgd": Workload(
         lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), digits, _with("SGD", momentum=0.9), 32, 10
     ),
-    "table-mlp-sgd": Problem(lambda: perceptron(20, 5), table, _with("SGD"), 64, 10),
-    "table-mlp-rmsprop": Problem(lambda: perceptron(20, 5), table, _with("RMSprop"), 64, 10),
-    "table-mlp-adagrad": Problem(lambda: perceptron(20, 5, nn.Tanh), table, _with("Adagrad"), 64, 10),
-    "table-mlpbn-nesterov": Problem(lambda: perceptron(20, 5, norm=True), table, NESTEROV, 64, 10),
-    "waves-lstm-adam": Problem(lambda: Recurrent(nn.LSTM, 2, 6), waves, _with("Adam"), 64, 8),
+    "table-mlp-sgd": Workload(lambda: perceptron(20, 5), table, _with("SGD"), 64, 10),
+    "table-mlp-rmsprop": Workload(lambda: perceptron(20, 5), table, _with("RMSprop"), 64, 10),
+    "table-mlp-adagrad": Workload(lambda: perceptron(20, 5, nn.Tanh), table, _with("Adagrad"), 64, 10),
+    "table-mlpbn-nesterov": Workload(lambda: perceptron(20, 5, norm=True), table, NESTEROV, 64, 10),
+    "waves-lstm-adam": Workload(lambda: Recurrent(nn.LSTM, 2, 6), waves, _with("Adam"), 64, 8),
 }
 
 

@@ -51,7 +51,11 @@ then the mean over problems of the spread. The same curves, read with one consta
 FALLBACK move base_lr alone, which the grid does not see; and with base_lr at a tenth, as it mostly is, a max_lr on the
 high side loses less than here."""
 SWEPT_ANEW = "The same for the scout and the sweep, swept anew with seed 0; without the problems of CIFAR-10."
-MODULES = {"scout": "clrtool.engine.rangetest.scout", "bounds": "clrtool.core.reading.bounds", "sweep_size": "clrtool.core.planning.sweep_size"}
+MODULES = {
+    "scout": "clrtool.engine.rangetest.scout",
+    "bounds": "clrtool.core.reading.bounds",
+    "sweep_size": "clrtool.core.planning.sweep_size",
+}
 
 
 def config(name: str) -> Path:

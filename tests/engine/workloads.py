@@ -3,7 +3,7 @@
 import pytest
 
 from clrtool.config.schema import RangeTestConfig
-from clrtool.engine.configured.build import build_problem
+from clrtool.engine.configured.build import build_workload
 from clrtool.engine.runtime.distributed import ALONE
 
 # JAX, which other tests import into this process, warns of every fork.
@@ -19,4 +19,4 @@ def digits(device="cpu", allow_import=(), deterministic=False, ranks=ALONE, **ch
         )
         values[section] = values[section] | change if both else change
     config = RangeTestConfig.model_validate(values)
-    return build_problem(config, device=device, allow_import=allow_import, deterministic=deterministic, ranks=ranks)
+    return build_workload(config, device=device, allow_import=allow_import, deterministic=deterministic, ranks=ranks)
