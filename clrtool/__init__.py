@@ -30,7 +30,7 @@ _HOME = {
     "range_test": "clrtool.api",
     "read_run": "clrtool.report.run",
     "read_plan": "clrtool.report.plan_file",
-    "run_range_test": "clrtool.engine.rangetest.sweep",
+    "run_range_test": "clrtool.engine.rangetest.pipeline:range_test",
     "schedule_from": "clrtool.core.sources",
     "to_code": "clrtool.report.code",
     "write_run": "clrtool.report.run",
@@ -42,7 +42,8 @@ __all__ = [*_HOME, "__version__"]  # noqa: PLE0604 (the names are those of _HOME
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'clrtool' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    module, _, other = _HOME[name].partition(":")
+    return getattr(importlib.import_module(module), other or name)
 
 
 def __dir__() -> list[str]:

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import html
 import io
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from clrtool.config.schema import PlanConfig
-from clrtool.core.planning.plan import Plan, make_plan
-from clrtool.core.reading.bounds import Bounds, Verdict, find_bounds
+from clrtool.core.planning.plan import Plan
+from clrtool.core.reading.bounds import Bounds, Verdict
 from clrtool.core.reading.curve import Curve, Point
-from clrtool.core.results.record import RunRecord, SweepRecord
-from clrtool.errors import ConfigError, as_config_error
+from clrtool.core.results.record import RunRecord
+from clrtool.engine.rangetest.observer import Observer
+from clrtool.errors import ConfigError
+from clrtool.report.progress import Progress
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from clrtool.engine.inprocess.options import Options, Settings
-    from clrtool.engine.inprocess.workload import InProcessWorkload
+    from clrtool.engine.inprocess.options import Options
     from clrtool.engine.training.scheduler import PlanScheduler
     from clrtool.report.plots import Figure
 
@@ -181,57 +180,46 @@ def range_test(
         from clrtool.engine.inprocess.options import Settings
         from clrtool.engine.inprocess.steps import make_steps
         from clrtool.engine.inprocess.workload import borrow
+        from clrtool.engine.rangetest.pipeline import range_test as run_range_test
 
         settings, looks = Settings.of(options), metric == "auto" and measure is None
         steps = make_steps(loss, step, measure, metric, higher_is_better)
         workload = borrow(model, optimizer, train_loader, heldout_loader, steps, settings, find_metric=looks)
-        return RangeTest(_tested(workload, settings, on_point, quiet=not progress), title)
+        record = run_range_test(workload, settings, ProgressObserver(on_point, quiet=not progress))
+    return RangeTest(_with_doubt(record), title)
 
 
-def _tested(
-    workload: InProcessWorkload, settings: Settings, on_point: Callable[[int, Point], object] | None, *, quiet: bool
-) -> RunRecord:
-    _plan(settings.plan, workload.iterations_per_epoch, 1.0, 2.0)  # what cannot be planned is told before the sweep
-    return _record(workload, _sweep(workload, settings, on_point, quiet=quiet), settings)
+class ProgressObserver(Observer):
+    """A line on stderr, and what a program wants to be called with each point.
+
+    Args:
+        on_point: called with (seed, point).
+        quiet: no line.
+    """
+
+    def __init__(self, on_point: Callable[[int, Point], object] | None, *, quiet: bool) -> None:
+        self._told, self._quiet = on_point, quiet
+
+    @contextmanager
+    def sweeping(self, seeds: int, epochs: float, metric: str) -> Iterator[None]:
+        with Progress(seeds, epochs, metric, quiet=self._quiet, plain=False) as self._progress:
+            yield
+
+    def on_point(self, seed: int, point: Point) -> None:
+        self._progress.update(seed, point)
+        if self._told is not None:
+            self._told(seed, point)
 
 
-def _sweep(
-    workload: InProcessWorkload, settings: Settings, on_point: Callable[[int, Point], object] | None, *, quiet: bool
-) -> SweepRecord:
-    from clrtool.cli.console import Progress
-    from clrtool.engine.rangetest.sweep import run_range_test
-
-    size = workload.sweep_size(settings.sweep)
-    epochs = size.iterations / workload.iterations_per_epoch
-    with Progress(size.seeds, epochs, workload.metric.label, quiet=quiet, plain=False) as shown_progress:
-
-        def tell(seed: int, point: Point) -> None:
-            shown_progress.update(seed, point)
-            if on_point is not None:
-                on_point(seed, point)
-
-        return run_range_test(workload, settings.sweep, settings.seed, tell)
-
-
-def _record(workload: InProcessWorkload, sweep: SweepRecord, settings: Settings) -> RunRecord:
-    from clrtool.engine.training.workload import environment
-
-    if _are_alike(sweep.curves):
-        warning = (
-            "Every seed measured the same: neither weights nor the order of the batches depend on the seed, so that "
-            "seeds agree says nothing. Give functions that make a fresh model, or a loader that shuffles."
-        )
-        sweep = replace(sweep, warnings=(*sweep.warnings, warning))
-    bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
-    options = json.dumps({"sweep": settings.sweep.model_dump(), "plan": settings.plan.model_dump()}, sort_keys=True)
-    return RunRecord(
-        sweep=sweep,
-        bounds=bounds,
-        plan=_plan(settings.plan, workload.iterations_per_epoch, bounds.base_lr, bounds.max_lr),
-        environment=environment(workload.device) | {"deterministic": workload.deterministic},
-        config_sha256=hashlib.sha256(options.encode()).hexdigest(),
-        data_sha256=workload.data_sha256,
+def _with_doubt(record: RunRecord) -> RunRecord:
+    """The record with a warning where seeds are no seeds."""
+    if not _are_alike(record.sweep.curves):
+        return record
+    warning = (
+        "Every seed measured the same: neither weights nor the order of the batches depend on the seed, so that "
+        "seeds agree says nothing. Give functions that make a fresh model, or a loader that shuffles."
     )
+    return replace(record, sweep=replace(record.sweep, warnings=(*record.sweep.warnings, warning)))
 
 
 def _are_alike(curves: tuple[Curve, ...]) -> bool:
@@ -240,11 +228,3 @@ def _are_alike(curves: tuple[Curve, ...]) -> bool:
         curve.metric.tobytes() == first.metric.tobytes() and curve.train_loss.tobytes() == first.train_loss.tobytes()
         for curve in curves
     )
-
-
-def _plan(wishes: PlanConfig, iterations_per_epoch: int, base_lr: float | None, max_lr: float | None) -> Plan | None:
-    if base_lr is None or max_lr is None:
-        return None
-    given = {name: value for name, value in wishes.model_dump().items() if value != "auto"}
-    with as_config_error("plan: "):
-        return make_plan(base_lr, max_lr, iterations_per_epoch, **given)

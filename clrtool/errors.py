@@ -37,6 +37,16 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
+INTERNAL = 70
+# The first kind that an error is of decides.
+_CODES = {ConfigError: 2, BusyError: 75, MachineError: 4, OSError: 4, BaseException: INTERNAL}
+
+
+def exit_code(error: BaseException) -> int:
+    """The code with which a command ends that fails in this way."""
+    return next(code for kind, code in _CODES.items() if isinstance(error, kind))
+
+
 @contextmanager
 def as_config_error(where: str = "") -> Iterator[None]:
     """Turn a rule that a number of the user's breaks, a ValueError, into a ConfigError that begins with ``where``."""

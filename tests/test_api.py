@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 import clrtool
-from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.errors import ConfigError
 from tests.engine.workloads import FORKS, digits
 from tests.snippets import snippet
@@ -185,7 +185,7 @@ def test_the_bounds_are_those_of_the_command_line_for_the_same_problem():
     config = clrtool.RangeTestConfig.model_validate(
         {"model": {"name": "mlp"}, "data": {"name": "digits"}, "sweep": {"start_lr": 1e-4, "end_lr": 10.0, "epochs": 4}}
     )
-    sweep = run_range_test(workload, config.sweep)
+    sweep = run_sweep(workload, config.sweep)
     theirs = clrtool.find_bounds(sweep.curves, heldout_samples=sweep.heldout_samples, chance=sweep.chance)
     train, heldout = data(1500, 297)
     ours = clrtool.range_test(

@@ -20,32 +20,34 @@ from clrtool.cli.compare_request import (
     known_bounds,
     read_policies,
 )
-from clrtool.cli.complete import configs, runs
-from clrtool.cli.console import Plain, Progress, say, show
+from clrtool.cli.complete import runs
+from clrtool.cli.console import Plain, show
 from clrtool.cli.rangetest import (
-    CONFIG_HELP,
     INCONCLUSIVE,
     AllowImport,
+    Config,
     Deterministic,
+    Device,
+    Download,
     Every,
     OnOom,
     OnOomOption,
     Overrides,
-    alone,
-    make_job,
+    Quiet,
+    build_options,
+    display_of,
 )
-from clrtool.cli.run.pipeline import check_data_again, in_parts, is_other_data
-from clrtool.cli.run.spec import Job
-from clrtool.errors import ConfigError
+from clrtool.cli.run.attempts import Attempts
+from clrtool.cli.run.folder import SWEEP, Folder, RunFolder, is_other_data
+from clrtool.cli.run.measure import measure
+from clrtool.cli.run.spec import RunSpec, read_spec
+from clrtool.report.progress import Progress, say
 
 if TYPE_CHECKING:
     from clrtool.core.reading.curve import Point
     from clrtool.core.results.comparison import BoundsFrom, Comparison
-    from clrtool.engine.resume.journal import Journal
     from clrtool.engine.training.workload import Workload
 
-# Folder of the checkpoints, there only while the comparison is unfinished.
-CHECKPOINT = "checkpoint"
 POLICIES = "fixed,triangular2,exp_range,one_cycle"
 POLICIES_HELP = (
     "Names, with commas: also fixed:0.01 for a rate of your own, or a plan file or run folder. fixed is the geometric "
@@ -59,7 +61,7 @@ Output = Annotated[Path | None, typer.Option("-o", help="The folder.  [default: 
 
 def compare(
     context: typer.Context,
-    config: Annotated[str, typer.Argument(help=CONFIG_HELP, autocompletion=configs)],
+    config: Config,
     overrides: Overrides = None,
     policies: Annotated[str, typer.Option(help=POLICIES_HELP)] = POLICIES,
     target_accuracy: TargetAccuracy = None,
@@ -70,15 +72,15 @@ def compare(
         str | None, typer.Option(help="A finished range test.  [default: runs/<config name>]", autocompletion=runs)
     ] = None,
     output: Output = None,
-    device: Annotated[str, typer.Option(help="auto (CUDA if there is any), cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace what the folder holds.")] = False,
-    download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch a dataset.")] = False,
+    download: Download = False,
     allow_import: AllowImport = None,
     deterministic: Deterministic = False,
     on_oom: OnOomOption = OnOom.stop,
     checkpoint_every: Every = 15,
     as_json: Annotated[bool, typer.Option("--json", help="Print compare.json on stdout and nothing else.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", help="No progress.")] = False,
+    quiet: Quiet = False,
     plain: Plain = False,
 ) -> None:
     """Train the same workload under several policies, as long and from the same seeds, and say which won.
@@ -89,49 +91,55 @@ def compare(
 
     Example: clrtool compare digits --policies fixed,triangular2,one_cycle,cosine --seeds 5
     """
-    from clrtool.config.file import find_config, located, run_name
+    from clrtool.config.file import find_config, run_name
 
-    path, wishes = find_config(config), overrides or ()
-    folder = output or Path("runs") / f"{run_name(path)}-compare"
-    job = make_job(path, wishes, folder, context.obj, device=device, allow_import=allow_import, download=download,
-                   deterministic=deterministic, every=checkpoint_every, on_oom=on_oom, fresh=fresh,
-                   quiet=quiet or as_json, plain=plain)  # fmt: skip
+    path = find_config(config)
+    place = output or Path("runs") / f"{run_name(path)}-compare"
+    spec = read_spec(path, overrides or (), place, build_options(context.params, path), display_of(context.params),
+                     checkpoint_every=checkpoint_every, accumulate=on_oom is OnOom.accumulate,
+                     fresh=fresh)  # fmt: skip
+    folder = ComparisonFolder(spec, context.obj)
     try:
-        length = check_epochs(job.settings.plan.epochs if epochs is None else epochs)
-        request = Request(read_policies(policies), seeds, length,
-                          check_target(job, target_accuracy), known_bounds(job, bounds, run, path.stem))  # fmt: skip
-        record = _finished(job, request)
+        length = check_epochs(spec.config.plan.epochs if epochs is None else epochs)
+        request = Request(read_policies(policies), seeds, length, check_target(spec, target_accuracy),
+                          known_bounds(spec, bounds, run, path.stem))  # fmt: skip
+        record = folder.finished(request)
         if record is None:
-            with alone(job), located(path, wishes):
-                record = _compare(job, request)
+            with folder.held():
+                record = _compare(folder, request)
     except InconclusiveError as error:
         _show_inconclusive(str(error), as_json=as_json)
-    _show(record, job, as_json=as_json)
+    _show(record, spec)
 
 
-def _finished(job: Job, request: Request) -> Comparison | None:
-    """A finished comparison of the same request, with nothing left to do. Raises ConfigError if it is another one."""
-    from clrtool.files import temporary_files
-    from clrtool.report import lock
-    from clrtool.report.comparison_file import PICTURE, open_comparison
+class ComparisonFolder(Folder):
+    """The folder of a comparison."""
 
-    wanted = None if request.given is None else request.sha256(job, request.given)
-    record = open_comparison(job.folder, wanted, fresh=job.fresh)
-    if record is None:
-        return None
-    if job.source["deterministic"] and not record.environment.get("deterministic"):
-        raise ConfigError(f"{job.folder} was measured without --deterministic: --fresh runs it anew")
-    check_data_again(job, record)
-    left = [job.folder / CHECKPOINT, job.folder / lock.NAME, *temporary_files(job.folder)]  # by one that was killed
-    if any(path.exists() for path in left) or not (job.folder / PICTURE).exists():
-        return None
-    if record.asked_target != request.target:
-        return None
-    say(f"{job.folder}: finished before with this request, shown again; --fresh runs it anew", quiet=job.quiet)
-    return record
+    def finished(self, request: Request) -> Comparison | None:
+        """A finished comparison of the request, with nothing left to do. Raises ConfigError if it is another one."""
+        from clrtool.report.comparison_file import PICTURE, open_comparison
+
+        wanted = None if request.given is None else request.sha256(self.spec, request.given)
+        record = open_comparison(self.path, wanted, fresh=self.fresh)
+        if record is None:
+            return None
+        self.check_again(record)
+        if self.has_leftovers() or not (self.path / PICTURE).exists() or record.asked_target != request.target:
+            return None
+        self.say(f"{self.path}: finished before with this request, shown again; --fresh runs it anew")
+        return record
+
+    def finish(self, record: Comparison) -> None:
+        """What is left to do when everything is measured: the picture; and the checkpoints go."""
+        from clrtool.report.comparison_file import PICTURE
+        from clrtool.report.plots import draw_comparison
+
+        if not (self.path / PICTURE).exists():
+            draw_comparison(self.path, record)
+        self.remove(SWEEP)
 
 
-def _compare(job: Job, request: Request) -> Comparison:
+def _compare(folder: ComparisonFolder, request: Request) -> Comparison:
     """Bounds, trainings, files: what is not there yet.
 
     Raises:
@@ -140,56 +148,56 @@ def _compare(job: Job, request: Request) -> Comparison:
     """
     from clrtool.report.comparison_file import open_comparison, write_comparison
 
-    bounds = request.given or _measured_bounds(job)
-    record = open_comparison(job.folder, request.sha256(job, bounds), fresh=job.fresh)
+    bounds = request.given or _measured_bounds(folder)
+    record = open_comparison(folder.path, request.sha256(folder.spec, bounds), fresh=folder.fresh)
     if record is None:
-        say("loading torch and the data", quiet=job.quiet)
-        from clrtool.engine.configured.build import build_workload
-
-        def attempt(parts: int | None) -> Comparison:
-            workload = build_workload(job.settings, **job.source, micro_batches=parts, epochs=request.epochs)
-            with job.signals.deferred():
-                made = _train(job, request, bounds, workload)
-                write_comparison(job.folder, made)
-            return made
-
-        record = in_parts(job, CHECKPOINT, attempt)
+        record = _trained(folder, request, bounds)
     elif record.asked_target != request.target:
         record = replace(record, asked_target=request.target)
-        write_comparison(job.folder, record)
-    _finish(job, record)
+        write_comparison(folder.path, record)
+    folder.finish(record)
     return record
 
 
-def _measured_bounds(job: Job) -> BoundsFrom:
+def _measured_bounds(folder: ComparisonFolder) -> BoundsFrom:
     """The bounds of a range test in the folder of the comparison, which goes on if it was interrupted."""
-    from clrtool.cli.run.pipeline import measure
-    from clrtool.files import sweep_orphans
     from clrtool.report.comparison_file import RANGE_TEST
-    from clrtool.report.run import open_run
 
-    own = replace(job, folder=job.folder / RANGE_TEST)
-    for folder in (own.folder, own.folder / CHECKPOINT):
-        sweep_orphans(folder)
-    say(f"{own.folder}: a range test first, for the bounds", quiet=job.quiet)
-    record = open_run(own.folder, job.settings, fresh=job.fresh)
-    return bounds_of(measure(own, record, verify=False), own.folder, RANGE_TEST)
+    own = replace(folder.spec, folder=folder.path / RANGE_TEST, fresh=folder.fresh)
+    folder.say(f"{own.folder}: a range test first, for the bounds")
+    return bounds_of(measure(RunFolder(own, folder.signals)), own.folder, RANGE_TEST)
 
 
-def _train(job: Job, request: Request, bounds: BoundsFrom, workload: Workload) -> Comparison:
+def _trained(folder: ComparisonFolder, request: Request, bounds: BoundsFrom) -> Comparison:
+    """Every policy, trained; what was trained before an interruption is not trained again."""
+    from clrtool.report.comparison_file import write_comparison
+
+    folder.say("loading torch and the data")
+    for attempt in Attempts(folder, SWEEP):
+        with attempt as tried:
+            workload = folder.spec.build(micro_batches=tried.micro_batches, epochs=request.epochs)
+            tried.workload = workload
+            with folder.signals.deferred():
+                record = _train(folder, request, bounds, workload)
+                write_comparison(folder.path, record)
+            return record
+    raise AssertionError("attempts end with a record or an error")
+
+
+def _train(folder: ComparisonFolder, request: Request, bounds: BoundsFrom, workload: Workload) -> Comparison:
     from clrtool.core.results.comparison import Comparison
     from clrtool.engine.rangetest.compare import check_momentum
     from clrtool.engine.rangetest.compare import compare as train
     from clrtool.engine.training.workload import environment
-    from clrtool.report.comparison_file import begin_comparison
+    from clrtool.report.comparison_file import ANOTHER, begin_comparison
 
-    per_epoch, seeds = workload.iterations_per_epoch, range(job.settings.seed, job.settings.seed + request.seeds)
-    plans, iterations = request.plans(job.settings.plan, bounds, per_epoch)
+    spec, config, per_epoch = folder.spec, folder.spec.config, workload.iterations_per_epoch
+    plans, iterations = request.plans(config.plan, bounds, per_epoch)
     check_momentum(workload, plans.values())
-    request_sha256 = request.sha256(job, bounds)
-    journal = _journal(job, workload, request_sha256)
-    begin_comparison(job.folder, job.settings)
-    label, how = workload.metric.label, {"quiet": job.quiet, "plain": job.plain}
+    request_sha256, seeds = request.sha256(spec, bounds), range(config.seed, config.seed + request.seeds)
+    journal = folder.opened_journal(workload, SWEEP, request_sha256, what=ANOTHER)
+    begin_comparison(folder.path, config)
+    label, how = workload.metric.label, {"quiet": spec.display.quiet, "plain": spec.display.plain}
     with ComparisonProgress(list(plans), len(seeds), iterations, label, **how) as progress:
         candidates = train(workload, plans, iterations, seeds, progress.tell, journal)
     return Comparison(
@@ -202,7 +210,7 @@ def _train(job: Job, request: Request, bounds: BoundsFrom, workload: Workload) -
         asked_target=request.target,
         request_sha256=request_sha256,
         environment=environment(workload.device) | {"deterministic": workload.deterministic},
-        config_sha256=job.settings.sha256(),
+        config_sha256=config.sha256(),
         data_sha256=workload.data_sha256,
         sources=workload.sources,
         warnings=(*workload.warnings, *journal.warnings, *_other_data(bounds, workload.data_sha256)),
@@ -214,34 +222,6 @@ def _other_data(bounds: BoundsFrom, data_sha256: str) -> list[str]:
         return []
     text = f"The bounds of {bounds.source} were measured on other data than the policies were compared on"
     return [f"{text}: clrtool rangetest CONFIG --fresh measures them anew."]
-
-
-def _journal(job: Job, workload: Workload, request_sha256: str) -> Journal:
-    """The journal of the comparison, from a checkpoint if there is one that is wanted."""
-    from clrtool.engine.resume.checkpoint import CheckpointFolder
-    from clrtool.engine.resume.open import open_journal
-    from clrtool.report.comparison_file import ANOTHER
-    from clrtool.report.run import remove_checkpoint
-
-    if job.fresh:
-        remove_checkpoint(job.folder / CHECKPOINT)
-        job.fresh = False
-    folder = CheckpointFolder(job.folder / CHECKPOINT)
-    journal, text = open_journal(folder, workload, request_sha256, job.signals, job.every, ANOTHER)
-    if text:
-        say(text, quiet=job.quiet)
-    return journal
-
-
-def _finish(job: Job, record: Comparison) -> None:
-    """What is left to do when everything is measured: the picture; and the checkpoints go."""
-    from clrtool.report.comparison_file import PICTURE
-    from clrtool.report.plots import draw_comparison
-    from clrtool.report.run import remove_checkpoint
-
-    if not (job.folder / PICTURE).exists():
-        draw_comparison(job.folder, record)
-    remove_checkpoint(job.folder / CHECKPOINT)
 
 
 class ComparisonProgress(Progress):
@@ -272,14 +252,17 @@ def _show_inconclusive(message: str, *, as_json: bool) -> NoReturn:
     raise typer.Exit(INCONCLUSIVE)
 
 
-def _show(record: Comparison, job: Job, *, as_json: bool) -> None:
+def _show(record: Comparison, spec: RunSpec) -> None:
     from clrtool.report.comparison_file import FILES, comparison_to_json
     from clrtool.report.comparison_table import comparison_table
 
-    if as_json:
+    if spec.display.as_json:
         typer.echo(comparison_to_json(record), nl=False)
         return
-    show(comparison_table(record, job.folder.resolve().name), plain=job.plain)
-    say(f"in {job.folder}/: {', '.join(FILES[1:])}", quiet=job.quiet)
+    show(comparison_table(record, spec.folder.resolve().name), plain=spec.display.plain)
+    say(f"in {spec.folder}/: {', '.join(FILES[1:])}", quiet=spec.display.quiet)
     if record.judgement.best is not None:
-        say(f"next: clrtool plan {job.folder}/{FILES[2]}, the plan of {record.judgement.best}", quiet=job.quiet)
+        say(
+            f"next: clrtool plan {spec.folder}/{FILES[2]}, the plan of {record.judgement.best}",
+            quiet=spec.display.quiet,
+        )

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clrtool.cli.console import say
-from clrtool.cli.run.spec import Job
+from clrtool.cli.run.spec import RunSpec
 from clrtool.errors import ConfigError, as_config_error
+from clrtool.report.progress import say
 from clrtool.words import nearest, shown
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Request:
     target: float | None
     given: BoundsFrom | None
 
-    def sha256(self, job: Job, bounds: BoundsFrom) -> str:
+    def sha256(self, spec: RunSpec, bounds: BoundsFrom) -> str:
         """Hash of all that the trainings follow from."""
         from clrtool.report.record_file import sha256_of
 
@@ -51,7 +51,7 @@ class Request:
             for name, each in self.policies.items()
         ]
         asked = {"policies": policies, "seeds": self.seeds, "epochs": self.epochs, "bounds": bounds[:2]}
-        return sha256_of({"config": job.settings.sha256(), **asked})
+        return sha256_of({"config": spec.config.sha256(), **asked})
 
     def plans(self, settings: PlanConfig, bounds: BoundsFrom, iterations_per_epoch: int) -> tuple[dict[str, Plan], int]:
         """The plan of each policy, and the iterations that all are trained for.
@@ -127,8 +127,8 @@ def _policy(word: str) -> Plan | float | None:
     return None
 
 
-def check_target(job: Job, target: float | None) -> float | None:
-    metric = job.settings.metric.metric
+def check_target(spec: RunSpec, target: float | None) -> float | None:
+    metric = spec.config.metric.metric
     if target is not None and not (math.isfinite(target) and (not metric.is_share or 0 < target <= 1)):
         rule = "above 0 and at most 1" if metric.is_share else "finite"
         raise ConfigError(f"--target-accuracy {target}: must be {rule}, for the metric is {metric.label}")
@@ -144,7 +144,7 @@ def check_epochs(epochs: float) -> float:
     return epochs
 
 
-def known_bounds(job: Job, bounds: str | None, run: str | None, name: str) -> BoundsFrom | None:
+def known_bounds(spec: RunSpec, bounds: str | None, run: str | None, name: str) -> BoundsFrom | None:
     """Bounds that need no training: given, of a given run, or of a finished run of the same config."""
     from clrtool.report.comparison_file import RANGE_TEST
     from clrtool.report.run import find_run, read_run
@@ -156,27 +156,27 @@ def known_bounds(job: Job, bounds: str | None, run: str | None, name: str) -> Bo
     if run is not None:
         place = find_run(run)
         record = read_run(place)
-        if record.config_sha256 != job.settings.sha256():
+        if record.config_sha256 != spec.config.sha256():
             other = "was measured with another config than this one; without --run a range test of this one is used"
-            say(f"{place}: {other}", quiet=job.quiet)
+            say(f"{place}: {other}", quiet=spec.display.quiet)
         return bounds_of(record, place)
-    own = {} if job.fresh else {job.folder / RANGE_TEST: RANGE_TEST}
+    own = {} if spec.fresh else {spec.folder / RANGE_TEST: RANGE_TEST}
     for place, source in (own | {Path("runs") / name: ""}).items():
         if (place / "result.json").is_file():
             record = read_run(place)
-            if record.config_sha256 == job.settings.sha256():
+            if record.config_sha256 == spec.config.sha256():
                 return bounds_of(record, place, source)
-    return None if job.fresh else _bounds_before(job)
+    return None if spec.fresh else _bounds_before(spec)
 
 
-def _bounds_before(job: Job) -> BoundsFrom | None:
+def _bounds_before(spec: RunSpec) -> BoundsFrom | None:
     """Those of the comparison that the folder holds, whose range test is gone."""
     from clrtool.report.comparison_file import RESULT, read_comparison
 
-    if not (job.folder / RESULT).is_file():
+    if not (spec.folder / RESULT).is_file():
         return None
-    record = read_comparison(job.folder)
-    return record.bounds if record.config_sha256 == job.settings.sha256() else None
+    record = read_comparison(spec.folder)
+    return record.bounds if record.config_sha256 == spec.config.sha256() else None
 
 
 def _given_bounds(text: str) -> BoundsFrom:
@@ -194,8 +194,9 @@ def _given_bounds(text: str) -> BoundsFrom:
 def bounds_of(record: RunRecord, place: Path, source: str = "") -> BoundsFrom:
     """The bounds that this version reads off the curves of a run. Raises InconclusiveError if there are none."""
     from clrtool.core.results.comparison import BoundsFrom
+    from clrtool.core.results.verification import read_again
 
-    bounds, verification = record.read_again(), record.verification
+    bounds, verification = read_again(record), record.verification
     if bounds.base_lr is None or bounds.max_lr is None:
         raise InconclusiveError(f"{place} is inconclusive: {bounds.advice[0].value} Or give --bounds BASE,MAX")
     cost = record.sweep.cost_epochs + (0 if verification is None else verification.cost_epochs)

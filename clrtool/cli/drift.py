@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from clrtool.cli.console import say
-from clrtool.cli.run.pipeline import is_other_data
-from clrtool.cli.run.spec import Job
+from clrtool.cli.run.folder import is_other_data
+from clrtool.cli.run.spec import RunSpec
 from clrtool.errors import ConfigError
+from clrtool.report.progress import say
 
 if TYPE_CHECKING:
     from clrtool.core.results.recommendation import Change, Recommendation
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 DRIFTED = 1
 
 
-class Keeper:
+class DriftCheck:
     """The file that a range test is to write or to be held against.
 
     Args:
+        words: config and overrides as they were given, for the command that mends what is found.
         write, check: the one or the other; neither for a range test alone.
         tolerance: by which share a bound may change, where it is written.
-        words: config and overrides as they were given, for the command that mends what is found.
     """
 
     def __init__(
-        self, job: Job, write: Path | None, check: Path | None, tolerance: float | None, words: Sequence[str]
+        self, spec: RunSpec, words: Sequence[str], write: Path | None, check: Path | None, tolerance: float | None
     ) -> None:
         if write is not None and check is not None:
             raise ConfigError("--write and --check: give the one or the other")
         if tolerance is not None and write is None:
             raise ConfigError("--tolerance goes with --write: --check takes the one that the file states")
-        self._job, self._write, self._check, self._tolerance = job, write, check, tolerance
-        allowed = [word for pattern in job.source["allow_import"] for word in ("--allow-import", pattern)]
+        self._spec, self._write, self._check, self._tolerance = spec, write, check, tolerance
+        allowed = [word for pattern in spec.options.allow_import for word in ("--allow-import", pattern)]
         self._mend = shlex.join(["clrtool", "rangetest", *words, *allowed, "--write", str(check)])
 
     def before(self) -> None:
@@ -53,7 +53,7 @@ class Keeper:
         from clrtool.report.bounds_file import read_bounds
 
         kept = read_bounds(self._check)
-        stale, settings = self._changed_settings(kept, RULE_VERSION), self._job.settings
+        stale, settings = self._changed_settings(kept, RULE_VERSION), self._spec.config
         if not stale and settings.data.factory is None and settings.seed == kept.seed:
             stale = self._changed_data(kept)
         if stale:
@@ -65,7 +65,7 @@ class Keeper:
 
         if record.bounds.max_lr is None:  # its exit code says so
             return
-        new = recommendation(record, self._job.settings.model_dump(mode="json"))
+        new = recommendation(record, self._spec.config.model_dump(mode="json"))
         if self._write is not None:
             self._keep(self._write, new)
         elif self._check is not None:
@@ -74,20 +74,20 @@ class Keeper:
     def _changed_settings(self, kept: Recommendation, rule: int) -> list[str]:
         from clrtool.core.results.recommendation import changed_inputs
 
-        now = self._job.settings.model_dump(mode="json")
+        now = self._spec.config.model_dump(mode="json")
         changed = list(changed_inputs(kept.config, {name: value for name, value in now.items() if name != "seed"}))
         return changed + ([] if kept.rule == rule else [f"the rule that reads bounds: version {kept.rule} -> {rule}"])
 
     def _changed_data(self, kept: Recommendation) -> list[str]:
         from clrtool.engine.configured.build import data_sha256
 
-        source = self._job.source
-        found = data_sha256(self._job.settings, device=source["device"], download=source["download"])
+        options = self._spec.options
+        found = data_sha256(self._spec.config, device=options.device, download=options.download)
         return self._other_data(kept, found)
 
     def _other_data(self, kept: Recommendation, data_sha256: str) -> list[str]:
         """Of another seed the split may be another, so nothing can be said of the data."""
-        same_seed = kept.seed == self._job.settings.seed
+        same_seed = kept.seed == self._spec.config.seed
         return ["the data: its hash is another"] if same_seed and is_other_data(kept.data_sha256, data_sha256) else []
 
     def _keep(self, file: Path, new: Recommendation) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from clrtool.cli.console import say, show
-from clrtool.cli.run.pipeline import is_complete, plan_between, workload_of
-from clrtool.cli.run.spec import SWEEP, Job
+from clrtool.cli.console import show
+from clrtool.cli.run.folder import SWEEP, RunFolder
+from clrtool.cli.run.seed_share import SeedShare
 from clrtool.cli.run.torchrun import check_alone
 from clrtool.errors import ConfigError, MachineError
 
@@ -22,52 +20,49 @@ if TYPE_CHECKING:
     from clrtool.engine.training.workload import Workload
 
 
-def dry_run(job: Job, path: Path, wishes: Sequence[str], jobs: int, *, verify: bool, as_json: bool) -> None:
-    """Build the workload, time a few steps, and tell what the whole would take.
-
-    Args:
-        path, wishes: the config and the overrides, which an error names.
-        jobs: processes that would share the seeds.
-        verify: whether ``--verify`` was asked for.
-    """
+def dry_run(folder: RunFolder, share: SeedShare) -> None:
+    """Build the workload, time a few steps, and tell what the whole would take."""
     check_alone("rangetest --dry-run")
-    from clrtool.config.file import located
     from clrtool.report.estimate_table import estimate_table
 
-    say("loading torch and the data", quiet=job.quiet)
+    spec, display = folder.spec, folder.spec.display
+    folder.say("loading torch and the data")
     # stdout is for the result, whatever a user's factory prints
-    with contextlib.redirect_stdout(sys.stderr), located(path, wishes):
+    with contextlib.redirect_stdout(sys.stderr), spec.located():
         from clrtool.engine.rangetest.estimate import estimate
+        from clrtool.engine.rangetest.pipeline import check_plan
         from clrtool.engine.resume.sharding import computing_with
 
-        workload = workload_of(job)
-        plan = plan_between(job.settings.plan, workload, 1.0, 2.0) if verify else None  # of any bounds it is as long
-        shards = () if job.share is None else job.share.shards
-        with computing_with(job.threads):
-            found = estimate(workload, job.settings, job.folder, plan, shards, jobs)
-        folder = _becomes(job, workload, verify=verify)
-    if as_json:
+        workload = spec.build()
+        plan = check_plan(workload, spec.config.plan)
+        with computing_with(spec.threads):
+            found = estimate(workload, spec.config, spec.folder, plan if spec.verify else None, share.shards,
+                             folder.executor.workers)  # fmt: skip
+        becomes = _becomes(folder, workload)
+    if display.as_json:
         totals = {name: getattr(found, name) for name in ("iterations", "epochs", "seconds", "disk_bytes")}
-        typer.echo(json.dumps({"status": "dry run", **asdict(found), **totals, "folder": folder}, indent=2))
+        typer.echo(json.dumps({"status": "dry run", **asdict(found), **totals, "folder": becomes}, indent=2))
         return
-    show(estimate_table(found, job.folder.resolve().name, folder), plain=job.plain)
+    show(estimate_table(found, spec.folder.resolve().name, becomes), plain=display.plain)
 
 
-def _becomes(job: Job, workload: Workload, *, verify: bool) -> str:
+def _becomes(folder: RunFolder, workload: Workload) -> str:
     """The run folder, and what a range test would make of it."""
     from clrtool.engine.resume.checkpoint import CheckpointFolder
     from clrtool.engine.resume.open import open_journal
     from clrtool.report.run import finished_run
 
-    checkpoints = CheckpointFolder(job.folder / SWEEP)
+    path, config = folder.path, folder.spec.config
+    checkpoints = CheckpointFolder(path / SWEEP)
     try:
-        record = finished_run(job.folder, job.settings, fresh=job.fresh)
+        record = finished_run(path, config, fresh=folder.fresh)
         if record is not None:
-            would = "be shown" if is_complete(job, record, verify=verify) else "go on to what is left"
-            return f"{job.folder}: holds a finished run of this config, which would {would}"
-        if job.fresh or not checkpoints.folder.is_dir():
-            return f"{job.folder}: would be {'replaced' if job.fresh and job.folder.exists() else 'new'}"
-        text = open_journal(checkpoints, workload, job.settings.sha256(), job.signals, job.every)[1]
+            would = "be shown" if folder.is_complete(record) else "go on to what is left"
+            return f"{path}: holds a finished run of this config, which would {would}"
+        if folder.fresh or not checkpoints.folder.is_dir():
+            return f"{path}: would be {'replaced' if folder.fresh and path.exists() else 'new'}"
+        every = folder.spec.checkpoint_every
+        text = open_journal(checkpoints, workload, config.sha256(), folder.signals, every)[1]
     except (ConfigError, MachineError) as error:
         return f"refused: {error}"
-    return f"{job.folder}: holds an unfinished run, which would go on: {text}"
+    return f"{path}: holds an unfinished run, which would go on: {text}"

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from clrtool.cli.complete import configs
-from clrtool.cli.console import say
 from clrtool.config.shipped import shipped_configs
 from clrtool.errors import ConfigError
+from clrtool.report.progress import say
 from clrtool.words import nearest
 
 

@@ -12,9 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import clrtool
-from clrtool.cli.codes import INTERNAL, exit_code
 from clrtool.cli.compare import compare
-from clrtool.cli.console import say
 from clrtool.cli.doctor import doctor
 from clrtool.cli.init import init, schema
 from clrtool.cli.merge import merge
@@ -24,7 +22,8 @@ from clrtool.cli.rangetest import rangetest
 from clrtool.cli.run.signals import Signals
 from clrtool.cli.run.subprocesses import ATTACHED, end_with_stdin
 from clrtool.cli.run.torchrun import check_alone, find_seat, hush
-from clrtool.errors import Interrupted, MachineError
+from clrtool.errors import INTERNAL, Interrupted, MachineError, exit_code
+from clrtool.report.progress import say
 
 SIGNALLED = 128
 
@@ -50,7 +49,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     context: typer.Context,
-    version: Annotated[  # noqa: ARG001 (it has been shown by then)
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,6 @@ import typer
 
 from clrtool.cli.console import Plain
 from clrtool.cli.rangetest import (
-    INCONCLUSIVE,
     AllowImport,
     Device,
     Download,
@@ -21,16 +21,21 @@ from clrtool.cli.rangetest import (
     OnOomOption,
     Quiet,
     Threads,
-    make_job,
-    run,
+    build_options,
+    check_conclusive,
+    display_of,
     show_run,
 )
-from clrtool.cli.run.sharding import SHARDS
+from clrtool.cli.run.executor import Executor
+from clrtool.cli.run.folder import RunFolder
+from clrtool.cli.run.measure import measure
+from clrtool.cli.run.seed_share import SHARDS
+from clrtool.cli.run.spec import RunSpec, read_spec
 from clrtool.core.shard import Shard
 from clrtool.errors import ConfigError
 
 if TYPE_CHECKING:
-    from clrtool.engine.resume.sharding import FoundShard
+    from clrtool.engine.resume.sharding import FinishedShard
 
 
 def merge(
@@ -63,16 +68,33 @@ def merge(
     folder = output or _run_folder(folders)
     found = find_shards(folders)
     first = found[0]
-    path = first.folder / "config.yaml"
-    job = make_job(path, [], folder, context.obj, device=device, allow_import=allow_import, download=download,
-                   deterministic=first.deterministic, every=checkpoint_every, on_oom=on_oom, fresh=False,
-                   quiet=quiet or as_json, plain=plain)  # fmt: skip
-    job.source = {**job.source, "folder": Path(first.config_folder)}
-    job.gathered, job.threads, job.collect = tuple(folders), threads, _missing(found, job.settings.seed)
-    record = run(job, path, [], None, verify=False)
-    show_run(record, job, as_json=as_json)
-    if record.bounds.verdict.word == "inconclusive":
-        raise typer.Exit(INCONCLUSIVE)
+    options = build_options(context.params, Path(first.config_folder) / "config.yaml")
+    spec = read_spec(first.folder / "config.yaml", [], folder, replace(options, deterministic=first.deterministic),
+                     display_of(context.params), checkpoint_every=checkpoint_every,
+                     accumulate=on_oom is OnOom.accumulate, threads=threads)  # fmt: skip
+    record = measure(RunFolder(spec, context.obj, ShardArray(spec, found)))
+    show_run(record, spec)
+    check_conclusive(record)
+
+
+class ShardArray(Executor):
+    """The seeds were trained by shards; what none of them could know of is trained here."""
+
+    def __init__(self, spec: RunSpec, found: Sequence[FinishedShard]) -> None:
+        super().__init__(spec)
+        self._found = found
+
+    def results(self) -> Sequence[Path]:
+        return [*(each.folder for each in self._found), *super().results()]
+
+    def assigned(self, seeds: Sequence[int]) -> Sequence[int]:
+        """All that lack; but those of a shard that is missing are its own business: raises ConfigError."""
+        first = self._found[0]
+        of, given = first.shard.of, {each.shard.number for each in self._found}
+        if numbers := sorted({(seed - self._spec.config.seed) % of + 1 for seed in seeds} - given):
+            commands = [shlex.join(["clrtool", *first.command, "--seed-shard", str(Shard(k, of))]) for k in numbers]
+            raise ConfigError(f"shard {', '.join(f'{k}/{of}' for k in numbers)} is missing", *commands)
+        return seeds
 
 
 def _folders(given: Sequence[Path]) -> list[Path]:
@@ -90,17 +112,3 @@ def _run_folder(folders: Sequence[Path]) -> Path:
     if len(parents) > 1 or next(iter(parents)).name != SHARDS:
         raise ConfigError("the shards do not lie in one run folder: say with -o DIR where the run is to be")
     return folders[0].parent.parent
-
-
-def _missing(found: Sequence[FoundShard], first: int) -> Callable[[Sequence[int]], Sequence[int]]:
-    """What to do of seeds that nobody trained: those of a shard that is missing are its own business."""
-    of, given = found[0].shard.of, {each.shard.number for each in found}
-
-    def collect(seeds: Sequence[int]) -> Sequence[int]:
-        numbers = sorted({(seed - first) % of + 1 for seed in seeds} - given)
-        if numbers:
-            commands = [shlex.join(["clrtool", *found[0].command, "--seed-shard", str(Shard(k, of))]) for k in numbers]
-            raise ConfigError(f"shard {', '.join(f'{k}/{of}' for k in numbers)} is missing", *commands)
-        return seeds
-
-    return collect

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from clrtool.cli.complete import runs
-from clrtool.cli.console import Plain, say, show
+from clrtool.cli.console import Plain, show
 from clrtool.cli.plan_curve import with_bounds
 from clrtool.cli.plan_source import Asked, lint, make
 from clrtool.errors import ConfigError, as_config_error
+from clrtool.report.progress import say
 from clrtool.words import nearest
 
 if TYPE_CHECKING:

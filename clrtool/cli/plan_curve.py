@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from clrtool.cli.console import say, show
+from clrtool.cli.console import show
 from clrtool.cli.plan_source import Asked
 from clrtool.cli.rangetest import INCONCLUSIVE
 from clrtool.errors import ConfigError
+from clrtool.report.progress import say
 
 if TYPE_CHECKING:
     from clrtool.core.reading.bounds import Bounds

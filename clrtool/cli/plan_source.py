@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clrtool.cli.console import say
 from clrtool.errors import ConfigError, as_config_error
+from clrtool.report.progress import say
 
 if TYPE_CHECKING:
     from clrtool.core.finding import Finding, Use
@@ -161,6 +161,7 @@ def _from_bounds(asked: Asked) -> Plan:
 
 def _find_plan(asked: Asked) -> tuple[Plan | None, dict[str, Any]]:
     """The plan of a source and its numbers; of a run without a plan, the one number that it knows."""
+    from clrtool.core.results.verification import read_again
     from clrtool.report.plan_file import read_plan
     from clrtool.report.run import find_run, read_run
 
@@ -169,7 +170,7 @@ def _find_plan(asked: Asked) -> tuple[Plan | None, dict[str, Any]]:
     if not place.is_dir():
         return _known(read_plan(place), asked)
     run = read_run(place)
-    bounds, length = run.read_again(), {"iterations_per_epoch": run.sweep.iterations_per_epoch}
+    bounds, length = read_again(run), {"iterations_per_epoch": run.sweep.iterations_per_epoch}
     if bounds.verdict.word == "inconclusive":
         say(f"warning: {place} is inconclusive: {bounds.advice[0].value}")
     if bounds.base_lr is None:

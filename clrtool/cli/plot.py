@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clrtool.cli.console import draw, say
+from clrtool.cli.console import draw
 from clrtool.cli.plan_source import Asked, is_pair, make
 from clrtool.errors import ConfigError
+from clrtool.report.progress import say
 
 if TYPE_CHECKING:
     from clrtool.core.planning.plan import Plan

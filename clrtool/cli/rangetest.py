@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clrtool.cli.complete import configs
-from clrtool.cli.console import Plain, draw, say, show
-from clrtool.cli.drift import Keeper
+from clrtool.cli.console import Plain, draw, show
+from clrtool.cli.drift import DriftCheck
 from clrtool.cli.dry_run import dry_run
-from clrtool.cli.run.executors import OURS, Workers, command_of, measure_with, most_seeds, run_if_several, workers_of
-from clrtool.cli.run.pipeline import is_complete, measure, measure_share
-from clrtool.cli.run.sharding import Share, job_of_parent, read_shard
-from clrtool.cli.run.signals import Signals
-from clrtool.cli.run.spec import CHECKPOINTS, Job
+from clrtool.cli.run.executor import Executor, ShardWorker
+from clrtool.cli.run.executors import OURS, choose_executor, command_of, most_seeds
+from clrtool.cli.run.folder import RunFolder
+from clrtool.cli.run.many import configs_in, run_configs
+from clrtool.cli.run.measure import measure, measure_share
+from clrtool.cli.run.seed_share import SeedShare, read_shard, worker_of_parent
+from clrtool.cli.run.spec import BuildOptions, Display, RunSpec, read_spec
 from clrtool.cli.run.torchrun import check_alone, leading
-from clrtool.errors import ConfigError, Interrupted
+from clrtool.errors import ConfigError
+from clrtool.report.progress import say
 
 if TYPE_CHECKING:
     from clrtool.core.results.record import RunRecord
+    from clrtool.core.shard import Shard
 
 INCONCLUSIVE = 3
 
@@ -42,6 +44,7 @@ class OnOom(StrEnum):
 
 
 CONFIG_HELP = "A YAML file, or the name of a shipped config such as digits."
+Config = Annotated[str, typer.Argument(help=CONFIG_HELP, autocompletion=configs)]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values over those of the file: sweep.epochs=2")
 ]
@@ -51,6 +54,8 @@ More = Annotated[
         metavar="[CONFIG | KEY=VALUE]...", help="Values over those of the file: sweep.epochs=2; more configs"
     ),
 ]
+Output = Annotated[Path | None, typer.Option("-o", help="The run folder.  [default: runs/<config name>]")]
+Seeds = Annotated[int | None, typer.Option(help="Sweeps with different seeds; short for sweep.seeds=N.")]
 Jobs = Annotated[int, typer.Option(min=1, max=256, help="Processes that share the seeds, or the configs.")]
 Threads = Annotated[
     int | None,
@@ -66,6 +71,8 @@ Ray = Annotated[str | None, typer.Option("--ray", metavar="ADDRESS|local", help=
 Verify = Annotated[
     bool, typer.Option("--verify", help="Try other peaks and fixed rates by short runs that cost one training run.")
 ]
+Dry = Annotated[bool, typer.Option("--dry-run", "-n", help="Tell what it would take, and write nothing.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Replace what the run folder holds.")]
 AllowImport = Annotated[
     list[str] | None,
     typer.Option(metavar="PATTERN", help="Let the config import this code: 'pkg.module:*', 'pkg.*'. Repeatable."),
@@ -89,32 +96,16 @@ Quiet = Annotated[bool, typer.Option("-q", help="No progress.")]
 Every = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Between two checkpoints.")]
 
 
-def rangetest(
-    context: typer.Context,
-    config: Annotated[str, typer.Argument(help=CONFIG_HELP, autocompletion=configs)],
-    overrides: More = None,
-    output: Annotated[Path | None, typer.Option("-o", help="The run folder.  [default: runs/<config name>]")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Sweeps with different seeds; short for sweep.seeds=N.")] = None,
-    jobs: Jobs = 1,
-    threads: Threads = None,
-    seed_shard: SeedShard = None,
-    ray: Ray = None,
-    device: Device = "auto",
-    verify: Verify = False,
-    dry: Annotated[bool, typer.Option("--dry-run", "-n", help="Tell what it would take, and write nothing.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Replace what the run folder holds.")] = False,
-    download: Download = False,
-    allow_import: AllowImport = None,
-    deterministic: Deterministic = False,
-    on_oom: OnOomOption = OnOom.stop,
-    checkpoint_every: Every = 15,
-    write: Write = None,
-    check: Check = None,
-    tolerance: Tolerance = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    plain: Plain = False,
+# fmt: off
+def rangetest(  # an option that is not named below is read from the context, by its name
+    context: typer.Context, config: Config, overrides: More = None, output: Output = None, seeds: Seeds = None,
+    jobs: Jobs = 1, threads: Threads = None, seed_shard: SeedShard = None, ray: Ray = None, device: Device = "auto",
+    verify: Verify = False, dry: Dry = False, fresh: Fresh = False, download: Download = False,
+    allow_import: AllowImport = None, deterministic: Deterministic = False, on_oom: OnOomOption = OnOom.stop,
+    checkpoint_every: Every = 15, write: Write = None, check: Check = None, tolerance: Tolerance = None,
+    as_json: Json = False, quiet: Quiet = False, plain: Plain = False,
 ) -> None:
+    # fmt: on
     """Sweep the learning rate over a few epochs and read base_lr and max_lr off the held-out accuracy.
 
     Writes config.yaml, curve.csv, result.json and two pictures with their texts into the run folder. The same command
@@ -129,155 +120,94 @@ def rangetest(
 
     torchrun --nproc-per-node 4 -m clrtool rangetest mine.yaml
     """
-    run_if_several(context, [config, *(overrides or ())], output)
-    path, wishes, share = _asked(config, overrides, seeds, output, seed_shard)
-    job = make_job(path, wishes, share.folder, context.obj, device=device, allow_import=allow_import, download=download,
-                   deterministic=deterministic, every=checkpoint_every, on_oom=on_oom, fresh=fresh,
-                   quiet=quiet or as_json, plain=plain)  # fmt: skip
-    workers = workers_of(context, job, share, jobs, threads, ray)
+    words = [config, *(overrides or ())]
+    if len(configs_in(words)) > 1:
+        run_configs(context, configs_in(words), output)
+    spec, share = _asked(context, words, read_shard(seed_shard))
+    spec, executor = choose_executor(context, spec, share, jobs, ray)
     if dry:
-        dry_run(job, path, wishes, 1 if workers is None else workers.jobs, verify=verify, as_json=as_json)
+        dry_run(RunFolder(spec, context.obj, executor), share)
         return
-    _run(context, job, path, wishes, workers, Keeper(job, write, check, tolerance, [config, *wishes]))
-
-
-def _asked(
-    config: str, overrides: Sequence[str] | None, seeds: int | None, output: Path | None, seed_shard: str | None
-) -> tuple[Path, list[str], Share]:
-    """The file of the config, the values over its own, and the seeds and the folder of the process."""
-    from clrtool.config.file import find_config, run_name
-
-    path = find_config(config)
-    wishes = [*(overrides or ()), *([f"sweep.seeds={seeds}"] if seeds is not None else ())]
-    return path, wishes, Share(output or Path("runs") / run_name(path), read_shard(seed_shard), job_of_parent())
-
-
-def _run(
-    context: typer.Context, job: Job, path: Path, wishes: Sequence[str], workers: Workers | None, keeper: Keeper
-) -> None:
-    """The whole test, in this process, in several or by ranks; or a share of its seeds."""
-    if workers is not None or job.share is not None:
+    drift = DriftCheck(spec, [config, *spec.overrides], write, check, tolerance)
+    if share.shards or type(executor) is not Executor:
         check_alone("rangetest with --jobs, --ray or --seed-shard")
-    if job.share is not None:
-        _run_share(context, job, path, wishes, workers)
+    if share.shards:
+        _run_share(context, spec, share, executor)
         return
-    verify, as_json = bool(context.params["verify"]), bool(context.params["as_json"])
-    with leading(job, path, wishes, verify=verify) as leads:
-        if leads:
-            _run_whole(job, path, wishes, workers, keeper, verify=verify, as_json=as_json)
+    with leading(spec, context.obj) as rank:
+        if rank.leads:
+            drift.before()
+            record = measure(RunFolder(rank.spec, context.obj, executor, rank.ranks))
+            show_run(record, spec)
+            drift.after(record)
+            check_conclusive(record)
 
 
-def _run_whole(
-    job: Job, path: Path, wishes: Sequence[str], workers: Workers | None, keeper: Keeper, *, verify: bool, as_json: bool
-) -> None:
-    """Measure what is not measured yet, show it, and keep what is recommended."""
-    keeper.before()
-    record = run(job, path, wishes, workers, verify=verify)
-    show_run(record, job, as_json=as_json)
-    keeper.after(record)
+def check_conclusive(record: RunRecord) -> None:
+    """Exit with 3 if the curve does not show both bounds."""
     if record.bounds.verdict.word == "inconclusive":
         raise typer.Exit(INCONCLUSIVE)
 
 
-def _run_share(context: typer.Context, job: Job, path: Path, wishes: Sequence[str], workers: Workers | None) -> None:
-    """The seeds of a share, to which other processes have the rest."""
-    from clrtool.config.file import located
-    from clrtool.report.run import open_run
+def _asked(context: typer.Context, words: Sequence[str], shard: Shard | None) -> tuple[RunSpec, SeedShare]:
+    """What is to be measured, and the seeds and the folder of this process."""
+    from clrtool.config.file import find_config, run_name
 
-    share, params = job.share, context.params
-    assert share is not None
-    if params["verify"] or params["write"] or params["check"]:
+    path, params = find_config(words[0]), context.params
+    seeds = [] if params["seeds"] is None else [f"sweep.seeds={params['seeds']}"]
+    share = SeedShare(params["output"] or Path("runs") / run_name(path), shard, worker_of_parent())
+    spec = read_spec(path, [*words[1:], *seeds], share.folder, build_options(params, path), display_of(params),
+                     checkpoint_every=params["checkpoint_every"], accumulate=params["on_oom"] is OnOom.accumulate,
+                     fresh=params["fresh"], verify=params["verify"], threads=params["threads"])  # fmt: skip
+    return spec, share
+
+
+def build_options(params: Mapping[str, Any], path: Path) -> BuildOptions:
+    """What a workload is built with, from the options of a command and the place of its config."""
+    allowed = tuple(params["allow_import"] or ())
+    deterministic = bool(params.get("deterministic"))
+    return BuildOptions(params["device"], allowed, params["download"], path.parent, deterministic)
+
+
+def display_of(params: Mapping[str, Any]) -> Display:
+    """How a command tells what it does."""
+    return Display(params["quiet"] or params["as_json"], params["plain"], params["as_json"])
+
+
+def _run_share(context: typer.Context, spec: RunSpec, share: SeedShare, executor: Executor) -> None:
+    """Train the seeds of a share, to which other processes have the rest."""
+    params = context.params
+    if spec.verify or params["write"] or params["check"]:
         raise ConfigError("--verify, --write and --check are about the whole test: give them after clrtool merge")
-    if not share.count(most_seeds(job)):
-        say(f"no seed is left for shard {share.shards[-1]}", quiet=job.quiet)
+    folder = RunFolder(share.placed(spec), context.obj, ShardWorker(spec, share))
+    if not share.count(most_seeds(spec)):
+        folder.say(f"no seed is left for shard {share.shards[-1]}")
     else:
-        open_run(job.folder, job.settings, fresh=job.fresh)
-        with alone(job), located(path, wishes):
-            if workers is not None:
-                workers.run()
-            measure_share(job, command_of(context, replace(share, shard=None), OURS))
-        say(f"{job.folder}: its seeds are swept; when all shards are: clrtool merge {shlex.quote(str(share.run))}",
-            quiet=job.quiet)  # fmt: skip
-    if params["as_json"]:
-        typer.echo(json.dumps({"status": "shard", "shard": str(share.shards[-1]), "folder": str(job.folder)}))
+        folder.open()
+        with folder.held():
+            executor.train(folder)
+            measure_share(folder, share, command_of(context, replace(share, shard=None), OURS))
+        again = f"clrtool merge {shlex.quote(str(share.run))}"
+        folder.say(f"{spec.folder}: its seeds are swept; when all shards are: {again}")
+    if spec.display.as_json:
+        typer.echo(json.dumps({"status": "shard", "shard": str(share.shards[-1]), "folder": str(spec.folder)}))
 
 
-def run(job: Job, path: Path, wishes: Sequence[str], workers: Workers | None, *, verify: bool) -> RunRecord:
-    """The run as it was finished before, or as it is measured now."""
-    from clrtool.config.file import located
-    from clrtool.report.run import open_run
-
-    record = open_run(job.folder, job.settings, fresh=job.fresh)
-    if record is not None and is_complete(job, record, verify=verify):
-        verified = "; there is no bound to verify" if verify and record.plan is None else ""
-        again = f"finished before with this config, shown again; --fresh runs it anew{verified}"
-        say(f"{job.folder}: {again}", quiet=job.quiet)
-        return record
-    with alone(job), located(path, wishes):
-        record = open_run(job.folder, job.settings, fresh=job.fresh)  # another process may have finished it meanwhile
-        if workers is not None and record is None:
-            return measure_with(workers, job, verify=verify)
-        return measure(job, record, verify=verify)
-
-
-def make_job(
-    path: Path,
-    wishes: Sequence[str],
-    folder: Path,
-    signals: Signals | None,
-    *,
-    device: str,
-    allow_import: Sequence[str] | None,
-    download: bool,
-    deterministic: bool,
-    every: float,
-    on_oom: OnOom,
-    fresh: bool,
-    quiet: bool,
-    plain: bool,
-) -> Job:
-    """What a command was asked for, from its config and its options."""
-    from clrtool.config.file import load_config
-
-    if deterministic:  # cuBLAS reads it when it is loaded
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    source = {"device": device, "allow_import": allow_import or (), "download": download, "folder": path.parent,
-              "deterministic": deterministic}  # fmt: skip
-    return Job(load_config(path, wishes), folder, source, signals or Signals(), every, on_oom is OnOom.accumulate,
-               fresh, quiet, plain)  # fmt: skip
-
-
-@contextlib.contextmanager
-def alone(job: Job) -> Iterator[None]:
-    """Hold the run folder, without what killed runs have left; say what becomes of a run that is interrupted."""
-    from clrtool.files import sweep_orphans
-    from clrtool.report.lock import locked
-
-    # stdout is for the result, whatever a user's factory prints
-    with contextlib.redirect_stdout(sys.stderr), locked(job.folder):
-        for folder in (job.folder, *(job.folder / name for name in CHECKPOINTS)):
-            sweep_orphans(folder)
-        try:
-            yield
-        except Interrupted:
-            say(f"interrupted; what was measured is in {job.folder}/, and the same command goes on from there")
-            raise
-
-
-def show_run(record: RunRecord, job: Job, *, as_json: bool) -> None:
+def show_run(record: RunRecord, spec: RunSpec) -> None:
+    """The result on stdout, and on stderr where it lies and what to type next."""
     from clrtool.report.chart import range_test_chart
     from clrtool.report.run import to_json
     from clrtool.report.tables import result_table
 
-    if as_json:
+    if spec.display.as_json:
         typer.echo(to_json(record), nl=False)
         return
-    if sys.stdout.isatty() and not job.plain:
+    if sys.stdout.isatty() and not spec.display.plain:
         draw(partial(range_test_chart, record))
-    show(result_table(record, job.folder.resolve().name), plain=job.plain)
-    say(f"in {job.folder}/: curve.csv, result.json, range_test.png", quiet=job.quiet)
+    show(result_table(record, spec.folder.resolve().name), plain=spec.display.plain)
+    say(f"in {spec.folder}/: curve.csv, result.json, range_test.png", quiet=spec.display.quiet)
     if record.plan is not None:
-        say(_next(str(job.folder)), quiet=job.quiet)
+        say(_next(str(spec.folder)), quiet=spec.display.quiet)
 
 
 def _next(folder: str) -> str:

@@ -23,8 +23,7 @@ from clrtool.config.schema import RangeTestConfig
 from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.curve import Curve, Point, SweepOutcome
 from clrtool.core.reading.metric import ACCURACY, Metric
-from clrtool.core.results.record import SCHEMA_VERSION, Group, RunRecord, SweepRecord
-from clrtool.core.results.verification import Verification
+from clrtool.core.results.record import SCHEMA_VERSION, Group, RunRecord, SweepRecord, Verification
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import check_writable, read_text, write_whole
 from clrtool.report.plan_file import is_plan, to_plan

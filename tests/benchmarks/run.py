@@ -27,7 +27,7 @@ from clrtool.config.schema import RangeTestConfig
 from clrtool.core.planning.plan import make_plan
 from clrtool.core.planning.policies import POLICIES
 from clrtool.engine.configured.build import build_workload
-from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import Journal
 from clrtool.engine.training.scheduler import PlanScheduler
@@ -89,12 +89,12 @@ import sys
 from pathlib import Path
 from clrtool.config.schema import RangeTestConfig
 from clrtool.engine.configured.build import build_workload
-from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.rangetest.sweep import run_sweep
 iterations = int(sys.argv[1])
 config = RangeTestConfig.model_validate({
     "model": {"name": "mlp", "args": {"hidden": [16]}}, "data": {"name": "digits", "batch_size": 8},
     "sweep": {"start_lr": 1e-6, "end_lr": 1e-3, "epochs": iterations / 179, "seeds": 1}})
-record = run_range_test(build_workload(config, device="cpu"), config.sweep)
+record = run_sweep(build_workload(config, device="cpu"), config.sweep)
 assert abs(record.iterations - iterations) < 100
 # not ru_maxrss, which a process has from its parent
 print(next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith("VmHWM")) / 1024)
@@ -158,7 +158,7 @@ def checkpoints() -> list[str]:
     problem = build_workload(config, device="cpu")
 
     def sweep(stages: Journal) -> None:
-        run_range_test(problem, config.sweep, stages=stages)
+        run_sweep(problem, config.sweep, stages=stages)
 
     def saving() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -244,7 +244,7 @@ def whole_test() -> str:
     begin = time.perf_counter()
     problem = build_workload(config)
     ready = time.perf_counter()
-    record = run_range_test(problem, config.sweep)
+    record = run_sweep(problem, config.sweep)
     path.unlink()
     return (
         f"A whole range test of ResNet-20, bf16, 50,000 images, 4 epochs, 3 seeds, {record.engine}: "

@@ -59,13 +59,13 @@ if ranks is not ALONE:
 
 TEST = """
 from clrtool.config.file import find_config, load_config
-from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.rangetest.sweep import run_sweep
 
 path, before = find_config("custom"), resident("VmRSS")
 config = load_config(path, [f"data.args.samples={sys.argv[1]}", f"sweep.seeds={sys.argv[2]}"])
 problem = build_workload(config, device="cpu", folder=path.parent, allow_import=["custom_factories:*"])
 begin = time.perf_counter()
-record = run_range_test(problem, config.sweep, config.seed)
+record = run_sweep(problem, config.sweep, config.seed)
 print(json.dumps({
     "iterations": record.iterations, "train": record.train_seconds, "evaluation": record.evaluation_seconds,
     "seconds": time.perf_counter() - begin, "memory": resident("VmHWM") - before}))

@@ -232,8 +232,8 @@ def test_what_cannot_be_compared_is_named_before_anything_is_trained(cli, tmp_pa
 
 
 def test_progress_counts_policies_and_seeds_and_the_time_that_is_left(cli, tmp_path, monkeypatch):
-    monkeypatch.setattr("clrtool.cli.console.PLAIN_LINE_SECONDS", 0)
-    monkeypatch.setattr("clrtool.cli.console.AT_ONCE", 0)
+    monkeypatch.setattr("clrtool.report.progress.PLAIN_LINE_SECONDS", 0)
+    monkeypatch.setattr("clrtool.report.progress.AT_ONCE", 0)
     lines = [line for line in cli(*SHORT, "-o", tmp_path / "run").err.splitlines() if "accuracy" in line]
     assert len(lines) == 2 * 2 * 20
     assert lines[0].startswith("fixed (1/2)  seed 1/2  epoch 0.1")

@@ -8,7 +8,7 @@ from clrtool.config.file import find_config, load_config
 from clrtool.engine.configured.build import build_workload
 from clrtool.engine.rangetest.estimate import estimate
 from clrtool.engine.rangetest.sweep import _Track as Track
-from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import Journal
 from clrtool.errors import MachineError
@@ -108,7 +108,7 @@ def test_a_checkpoint_takes_no_more_than_was_told_and_at_least_half_of_it(tmp_pa
             super().save(values)
             sizes.extend(file.stat().st_size for file in self.folder.iterdir())
 
-    run_range_test(problem, config.sweep, 0, lambda seed, point: None, Journal(Disk(tmp_path / "checkpoint"), every=0))
+    run_sweep(problem, config.sweep, 0, lambda seed, point: None, Journal(Disk(tmp_path / "checkpoint"), every=0))
     assert 0.5 * told.checkpoint_bytes <= max(sizes) <= told.checkpoint_bytes
 
 

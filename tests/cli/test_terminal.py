@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from clrtool.cli.console import Progress
+from clrtool.report.progress import Progress
 from clrtool.core.reading.curve import Point
 
 LONG = ["rangetest", "digits", "sweep.epochs=40", "--seeds", "2"]

@@ -14,7 +14,7 @@ from clrtool.core.reading.bounds import Bounds, Verdict, find_bounds
 from clrtool.core.results.recommendation import Recommendation, changed_inputs, changes, recommendation
 from clrtool.core.results.record import RunRecord
 from clrtool.engine.configured.build import build_workload
-from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.rangetest.sweep import run_sweep
 
 
 def bounds(base_lr, max_lr):
@@ -28,7 +28,7 @@ def kept(base_lr, max_lr, seeds, **more):
 
 def measured(*words):
     config = load_config(find_config("digits"), words)
-    sweep = run_range_test(build_workload(config, device="cpu"), config.sweep, config.seed)
+    sweep = run_sweep(build_workload(config, device="cpu"), config.sweep, config.seed)
     found = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
     record = RunRecord(sweep=sweep, bounds=found, plan=None, environment={}, config_sha256="", data_sha256="")
     return recommendation(record, config.model_dump(mode="json"))

@@ -8,7 +8,7 @@ import torch
 from tests.engine.workloads import digits
 
 from clrtool.config.schema import SweepConfig
-from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.training.cuda_graph import CapturedEnsemble, _Part, why_not
 from clrtool.engine.training.ensemble import make_ensembles
 from clrtool.engine.training.trainer import READ_EVERY, Trainer, until_broken
@@ -155,10 +155,10 @@ CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_a_captured_graph_gives_the_curve_of_the_reference(variant):
     changes = VARIANTS[variant]
     sweep = SweepConfig(start_lr=1e-3, end_lr=0.2, epochs=3, seeds=3)
-    slow = run_range_test(
+    slow = run_sweep(
         digits("cuda", **changes | {"training": changes.get("training", {}) | {"fast": False}}), sweep
     )
-    fast = run_range_test(digits("cuda", **changes), sweep)
+    fast = run_sweep(digits("cuda", **changes), sweep)
     assert (slow.engine, fast.engine) == ("eager: training.fast is off", "one CUDA graph for a step of 3 seeds")
     for one, other in zip(slow.curves, fast.curves, strict=True):
         np.testing.assert_allclose(one.metric, other.metric, atol=0.04)
@@ -167,9 +167,9 @@ def test_a_captured_graph_gives_the_curve_of_the_reference(variant):
 @CUDA
 def test_a_graph_with_dropout_passes_its_check_and_an_optimizer_without_tensor_lr_falls_back():
     sweep = SweepConfig(start_lr=1e-3, end_lr=0.2, epochs=1, seeds=2)
-    dropout = run_range_test(digits("cuda", model={"name": "mlp", "args": {"dropout": 0.2}}), sweep)
+    dropout = run_sweep(digits("cuda", model={"name": "mlp", "args": {"dropout": 0.2}}), sweep)
     assert dropout.engine.startswith("one CUDA graph")
-    factor = run_range_test(digits("cuda", optimizer={"name": "Adafactor"}), sweep)
+    factor = run_sweep(digits("cuda", optimizer={"name": "Adafactor"}), sweep)
     assert factor.engine == "eager: Adafactor cannot take its learning rate from the device"
 
 
@@ -177,6 +177,6 @@ def test_a_graph_with_dropout_passes_its_check_and_an_optimizer_without_tensor_l
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "Adagrad", "RMSprop", "NAdam", "RAdam", "Adamax", "Adadelta"])
 def test_every_optimizer_that_is_captured_or_not_gives_the_curve_of_the_reference(name):
     sweep = SweepConfig(start_lr=1e-4, end_lr=0.01, epochs=2, seeds=1)
-    slow = run_range_test(digits("cuda", optimizer={"name": name}, training={"fast": False}), sweep)
-    fast = run_range_test(digits("cuda", optimizer={"name": name}), sweep)
+    slow = run_sweep(digits("cuda", optimizer={"name": name}, training={"fast": False}), sweep)
+    fast = run_sweep(digits("cuda", optimizer={"name": name}), sweep)
     np.testing.assert_allclose(slow.curves[0].metric, fast.curves[0].metric, atol=0.04)

@@ -8,7 +8,7 @@ from torch import nn
 from clrtool.config.schema import RangeTestConfig, SweepConfig
 from clrtool.engine.configured.build import build_workload
 from clrtool.engine.models.builtin import convnet, mlp
-from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.training.evaluation_budget import LEAST, MOST, SMALLEST_HELDOUT, evaluation_budget, flops_per_sample
 from clrtool.engine.training.trainer import evaluation_batch
 
@@ -49,7 +49,7 @@ def test_what_the_config_states_is_obeyed():
 def test_a_network_too_small_to_fill_a_pass_still_gets_a_whole_curve_and_its_share_is_measured():
     workload = digits(sweep={"epochs": 4})
     assert (workload.evaluations, len(workload.heldout)) == (37, 297)
-    record = run_range_test(workload, SweepConfig(start_lr=1e-3, end_lr=0.1, epochs=4, seeds=2))
+    record = run_sweep(workload, SweepConfig(start_lr=1e-3, end_lr=0.1, epochs=4, seeds=2))
     whole = record.train_seconds + record.evaluation_seconds
     assert record.evaluation_share == pytest.approx(record.evaluation_seconds / whole)
     assert record.standard_error == pytest.approx(0.029, abs=0.001)

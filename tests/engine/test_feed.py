@@ -13,7 +13,7 @@ from clrtool.engine.configured.build import build_workload
 from clrtool.engine.data.load import load_data
 from clrtool.engine.data.loader import ResidentLoader, StreamedLoader
 from clrtool.engine.data.tensors import Samples
-from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError
 
@@ -99,7 +99,7 @@ def test_a_loader_gives_the_curve_of_the_data_on_the_device(workers):
     sweep = SweepConfig(start_lr=0.01, end_lr=0.2, epochs=2, seeds=1)
     ways = [floats({"placement": "device"}), floats({"placement": "loader", "workers": workers})]
     assert [type(workload.train) for workload in ways] == [ResidentLoader, StreamedLoader]
-    resident, streamed = (run_range_test(workload, sweep).curves[0] for workload in ways)
+    resident, streamed = (run_sweep(workload, sweep).curves[0] for workload in ways)
     np.testing.assert_allclose(resident.heldout_loss, streamed.heldout_loss, rtol=1e-5)
     assert resident.metric.tolist() == streamed.metric.tolist()
 

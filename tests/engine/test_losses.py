@@ -12,7 +12,7 @@ from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.reading.metric import ACCURACY, LOSS, TOKEN_ACCURACY, TOP5
 from clrtool.engine.configured.build import build_workload
 from clrtool.engine.data.tensors import Samples, Task, check_pair
-from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.training.losses import chance, count_in_top5, count_right, count_tokens, logits, make_loss
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError
@@ -153,7 +153,7 @@ METRICS = [
 @pytest.mark.parametrize(("metric", "base", "top"), METRICS)
 def test_a_regression_has_bounds_from_its_loss_or_from_a_metric_of_ones_own(metric, base, top):
     settings = config(metric=metric)
-    record = run_range_test(build_workload(settings, device="cpu", allow_import=["tests.*"]), settings.sweep)
+    record = run_sweep(build_workload(settings, device="cpu", allow_import=["tests.*"]), settings.sweep)
     assert record.standard_error is None
     bounds = find_bounds(record.curves, record.heldout_samples, record.chance, record.metric)
     assert bounds.base_reason.startswith(base)
@@ -171,7 +171,7 @@ def test_a_language_model_learns_to_tell_the_next_byte(tmp_path):
         "optimizer": "AdamW", "metric": "token_accuracy",
     }  # fmt: skip
     workload = build_workload(RangeTestConfig.model_validate(values), device="cpu")
-    record = run_range_test(workload, SweepConfig(start_lr=1e-4, end_lr=0.03, epochs=3, seeds=1))
+    record = run_sweep(workload, SweepConfig(start_lr=1e-4, end_lr=0.03, epochs=3, seeds=1))
     curve = record.curves[0]
     assert record.heldout_samples == workload.heldout.targets.numel()
     assert curve.metric[0] < 0.15

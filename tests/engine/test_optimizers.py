@@ -6,7 +6,7 @@ import torch
 from tests.engine.workloads import digits
 
 from clrtool.config.schema import SweepConfig
-from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError
 
@@ -87,7 +87,7 @@ def test_an_optimizer_whose_step_follows_the_learning_rate_gets_no_warning(name)
 def test_an_optimizer_whose_step_does_not_is_warned_of_in_the_record(name):
     workload = digits(optimizer={"name": name})
     assert f"a step of {name} at 4 times the learning rate is" in workload.warnings[0]
-    record = run_range_test(workload, SweepConfig(start_lr=0.01, end_lr=0.1, epochs=0.2, seeds=1))
+    record = run_sweep(workload, SweepConfig(start_lr=0.01, end_lr=0.1, epochs=0.2, seeds=1))
     assert record.warnings == workload.warnings
 
 
@@ -124,5 +124,5 @@ def test_fp16_takes_a_step_that_overflowed_again_so_that_every_iteration_is_one_
 
 def test_fp16_that_diverges_ends_as_not_finite():
     workload = digits(precision="fp16", optimizer={"name": "SGD"})
-    record = run_range_test(workload, SweepConfig(start_lr=1e3, end_lr=9e3, epochs=1, seeds=1))
+    record = run_sweep(workload, SweepConfig(start_lr=1e3, end_lr=9e3, epochs=1, seeds=1))
     assert record.outcome.word in ("not_finite", "diverged")

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, IterableDataset
 from clrtool.config.schema import SweepConfig
 from clrtool.core.planning.plan import make_plan
 from clrtool.core.reading.bounds import find_bounds
-from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.rangetest.verify import verify
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import Journal, NoRequests, plain
@@ -100,8 +100,8 @@ WORKLOADS = {
 @given(looks=st.lists(st.integers(1, 120), min_size=1, max_size=4))
 def test_a_test_interrupted_anywhere_measures_what_one_that_was_not_measures(name, looks):
     workload = digits(**WORKLOADS[name])
-    found, _ = interrupted(lambda journal: run_range_test(workload, SWEEP, 3, journal=journal), looks)
-    same(found, run_range_test(workload, SWEEP, 3))
+    found, _ = interrupted(lambda journal: run_sweep(workload, SWEEP, 3, journal=journal), looks)
+    same(found, run_sweep(workload, SWEEP, 3))
 
 
 def test_it_is_interrupted_after_the_very_iteration_in_which_the_signal_comes():
@@ -109,7 +109,7 @@ def test_it_is_interrupted_after_the_very_iteration_in_which_the_signal_comes():
     for looks in (1, 4, 30):
         store.values = None
         with pytest.raises(Interrupted):
-            run_range_test(workload, GIVEN, 0, journal=Journal(store, StopAfter(looks)))
+            run_sweep(workload, GIVEN, 0, journal=Journal(store, StopAfter(looks)))
         running = store.values["running"]
         # two looks an iteration at the most: one by the training, one before the state is saved
         assert running["start"] + len(running["losses"][0]) <= looks
@@ -117,11 +117,11 @@ def test_it_is_interrupted_after_the_very_iteration_in_which_the_signal_comes():
 
 def test_what_is_finished_is_never_trained_again(monkeypatch):
     workload, store = digits(), Memory()
-    whole = run_range_test(workload, SWEEP, 0, journal=Journal(store))
+    whole = run_sweep(workload, SWEEP, 0, journal=Journal(store))
     monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("it trains again"))
     monkeypatch.setattr(Trainer, "evaluate", lambda *_: pytest.fail("it evaluates again"))
     told = []
-    again = run_range_test(workload, SWEEP, 0, lambda *point: told.append(point), Journal(saved=store.values))
+    again = run_sweep(workload, SWEEP, 0, lambda *point: told.append(point), Journal(saved=store.values))
     same(whole, again)
     assert len(told) == sum(len(curve.lr) for curve in whole.curves)
     assert again.train_seconds == whole.train_seconds
@@ -130,10 +130,10 @@ def test_what_is_finished_is_never_trained_again(monkeypatch):
 def test_a_sweep_that_breaks_is_a_result_wherever_it_was_interrupted():
     high = SweepConfig(start_lr=1e3, end_lr=1e4, epochs=3.0, evaluations=2, seeds=2)
     workload = digits()
-    whole = run_range_test(workload, high, 0)
+    whole = run_sweep(workload, high, 0)
     assert "NOT_FINITE" in {curve.outcome.name for curve in whole.curves}
     for looks in range(1, 60, 7):
-        same(interrupted(lambda journal: run_range_test(workload, high, 0, journal=journal), [looks])[0], whole)
+        same(interrupted(lambda journal: run_sweep(workload, high, 0, journal=journal), [looks])[0], whole)
 
 
 class Noisy(Dataset):
@@ -179,15 +179,15 @@ def test_data_that_is_read_at_random_is_read_alike_after_an_interruption(factory
     if factory == "make_noisy_stream" and workers == 2:
         pytest.skip("two workers would read the same items of this stream")
     workload = noisy(factory, workers)
-    whole = run_range_test(workload, GIVEN, 0)
-    found, stops = interrupted(lambda journal: run_range_test(workload, GIVEN, 0, journal=journal), [9, 25])
+    whole = run_sweep(workload, GIVEN, 0)
+    found, stops = interrupted(lambda journal: run_sweep(workload, GIVEN, 0, journal=journal), [9, 25])
     same(found, whole)
     assert stops == 2
 
 
 @FORKS
 def test_data_that_is_read_at_random_does_not_depend_on_the_number_of_workers():
-    same(run_range_test(noisy("make_noisy", 0), GIVEN, 0), run_range_test(noisy("make_noisy", 2), GIVEN, 0))
+    same(run_sweep(noisy("make_noisy", 0), GIVEN, 0), run_sweep(noisy("make_noisy", 2), GIVEN, 0))
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
@@ -213,8 +213,8 @@ def test_a_captured_step_pauses_after_the_iteration_that_it_is_asked_in():
 @pytest.mark.parametrize("changes", [{}, {"model": {"name": "mlp", "args": {"dropout": 0.3}}}])
 def test_on_cuda_an_interrupted_test_measures_the_same_by_the_deterministic_switch(changes):
     workload = digits("cuda", deterministic=True, **changes)
-    whole = run_range_test(workload, GIVEN, 0)
-    found, stops = interrupted(lambda journal: run_range_test(workload, GIVEN, 0, journal=journal), [9, 40])
+    whole = run_sweep(workload, GIVEN, 0)
+    found, stops = interrupted(lambda journal: run_sweep(workload, GIVEN, 0, journal=journal), [9, 40])
     assert stops == 2
     same(found, whole)
 
@@ -222,8 +222,8 @@ def test_on_cuda_an_interrupted_test_measures_the_same_by_the_deterministic_swit
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_cuda_without_the_switch_an_interrupted_test_has_bounds_within_the_intervals():
     workload = digits("cuda")
-    whole = run_range_test(workload, SWEEP, 0)
-    found, stops = interrupted(lambda journal: run_range_test(workload, SWEEP, 0, journal=journal), [9, 40])
+    whole = run_sweep(workload, SWEEP, 0)
+    found, stops = interrupted(lambda journal: run_sweep(workload, SWEEP, 0, journal=journal), [9, 40])
     assert stops == 2
     one, other = (find_bounds(each.curves, each.heldout_samples, each.chance) for each in (whole, found))
     for name in ("base_lr", "max_lr"):
@@ -233,7 +233,7 @@ def test_on_cuda_without_the_switch_an_interrupted_test_has_bounds_within_the_in
 
 def test_short_runs_go_on_where_they_were_interrupted():
     workload = digits(plan={"epochs": 4.0})
-    sweep = run_range_test(workload, GIVEN, 0)
+    sweep = run_sweep(workload, GIVEN, 0)
     bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance)
     plan = make_plan(bounds.base_lr, bounds.max_lr, workload.iterations_per_epoch, epochs=4)
 
@@ -259,8 +259,8 @@ def make_odd(parameters):
 
 def test_a_state_that_cannot_be_saved_is_named_and_its_seed_begins_anew():
     workload = digits(allow_import=["tests.*"], optimizer={"factory": "tests.engine.test_stages:make_odd"})
-    whole = run_range_test(workload, GIVEN, 0)
-    found, stops = interrupted(lambda journal: run_range_test(workload, GIVEN, 0, journal=journal), [20, 70])
+    whole = run_sweep(workload, GIVEN, 0)
+    found, stops = interrupted(lambda journal: run_sweep(workload, GIVEN, 0, journal=journal), [20, 70])
     assert stops == 2
     assert any(
         "An interrupted seed begins anew: state.ensemble.optimizer.state.0.odd is of type object" in each
@@ -273,10 +273,10 @@ def test_a_state_that_cannot_be_saved_is_named_and_its_seed_begins_anew():
 def test_a_checkpoint_that_does_not_fit_the_model_says_what_to_do():
     store = Memory()
     with pytest.raises(Interrupted):
-        run_range_test(digits(), GIVEN, 0, journal=Journal(store, StopAfter(20)))
+        run_sweep(digits(), GIVEN, 0, journal=Journal(store, StopAfter(20)))
     other = digits(model={"name": "mlp", "args": {"hidden": [9]}})
     with pytest.raises(ConfigError, match=r"does not fit what its config builds now.*--fresh"):
-        run_range_test(other, GIVEN, 0, journal=Journal(store, saved=store.values))
+        run_sweep(other, GIVEN, 0, journal=Journal(store, saved=store.values))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from clrtool.engine.data import datasets
 from clrtool.engine.data.loader import ResidentLoader
 from clrtool.engine.data.tensors import Samples, from_arrays, split
 from clrtool.engine.data.transforms import Transform
-from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.training.optimizers import OptimizerRecipe
 from clrtool.engine.training.trainer import Trainer
 from clrtool.engine.training.workload import Workload
@@ -51,7 +51,7 @@ def workload(model=Weight, loss=None, samples=400, batch_size=1, device="cpu"):
 
 def sweep_of(workload, seed=0, **changes):
     settings = {"start_lr": 0.01, "end_lr": 1.0, "spacing": "linear", "epochs": 1, "evaluations": 400, "seeds": 1}
-    return run_range_test(workload, SweepConfig(**settings | changes), seed, lambda seed, point: None)
+    return run_sweep(workload, SweepConfig(**settings | changes), seed, lambda seed, point: None)
 
 
 @pytest.mark.parametrize("spacing", ["linear", "exponential"])

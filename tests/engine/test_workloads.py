@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from clrtool.config.schema import RangeTestConfig, SweepConfig
 from clrtool.engine.configured.build import build_workload
-from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.rangetest.sweep import run_sweep
 
 SHORT = SweepConfig(start_lr=1e-4, end_lr=0.1, epochs=1, evaluations=5, seeds=1)
 
@@ -19,7 +19,7 @@ def test_a_model_of_timm_comes_from_its_own_factory():
     values = {"model": {"factory": "timm:create_model", "args": args}, "data": {"name": "digits", "batch_size": 200}}
     workload = build_workload(RangeTestConfig.model_validate(values), device="cpu", allow_import=["timm:create_model"])
     assert workload.channels_last
-    assert len(run_range_test(workload, SHORT).curves[0].lr) > 3
+    assert len(run_sweep(workload, SHORT).curves[0].lr) > 3
 
 
 class Sentences(Dataset):
@@ -61,19 +61,19 @@ def test_a_model_of_transformers_takes_its_inputs_by_name_and_its_logits_are_fou
         "training": {"clip_norm": 1.0},
     }
     workload = build_workload(RangeTestConfig.model_validate(values), device="cpu", allow_import=["tests.*"])
-    record = run_range_test(workload, SHORT.model_copy(update={"epochs": 6.0}))
+    record = run_sweep(workload, SHORT.model_copy(update={"epochs": 6.0}))
     assert record.curves[0].metric.max() > 0.95
     assert sorted(group.weight_decay for group in record.groups) == [0.0, 0.01]
 
 
 def test_a_vision_transformer_learns_the_digits():
     workload = digits(model={"name": "vit", "args": {"patch": 2, "depth": 1, "width": 32}}, optimizer={"name": "AdamW"})
-    record = run_range_test(workload, SHORT.model_copy(update={"epochs": 6.0, "end_lr": 0.01}))
+    record = run_sweep(workload, SHORT.model_copy(update={"epochs": 6.0, "end_lr": 0.01}))
     assert record.curves[0].metric.max() > 0.7
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_model_gives_the_curve_of_the_plain_one():
-    plain, compiled = (run_range_test(digits(training={"compile": wish}), SHORT).curves[0] for wish in (False, True))
+    plain, compiled = (run_sweep(digits(training={"compile": wish}), SHORT).curves[0] for wish in (False, True))
     assert compiled.heldout_loss == pytest.approx(plain.heldout_loss, rel=1e-3)

@@ -11,13 +11,18 @@ import typer
 
 from clrtool.cli.run.executors import passed_on
 from clrtool.cli.run.subprocesses import Command, Ended, run_children
-from clrtool.cli.status import Status
 from clrtool.errors import ConfigError
+from clrtool.report.progress import Status
 from clrtool.words import count, duration, printable
 
 OURS = {"output", "jobs", "as_json", "quiet", "plain"}
 # What is about the result of one test.
 ALONE = ("write", "check", "tolerance")
+
+
+def configs_in(words: Sequence[str]) -> list[str]:
+    """The configs among the words of a command line: the first, and those without ``=``."""
+    return [words[0], *(word for word in words[1:] if "=" not in word)]
 
 
 def run_configs(context: typer.Context, configs: Sequence[str], output: Path | None) -> NoReturn:

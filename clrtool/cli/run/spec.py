@@ -1,56 +1,114 @@
-"""What a command is asked to measure, and where: the record that its parts hand on."""
+"""What a command was asked to measure, and where: read once from the command line, and never changed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from clrtool.cli.run.sharding import JOBS, Share, left_by_jobs
-from clrtool.cli.run.signals import Signals
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from clrtool.config.schema import RangeTestConfig
-
-# Folders of the checkpoints in a run folder, there only while something is unfinished: of the sweep, of --verify, of
-# the processes of --jobs.
-SWEEP, VERIFY, _ = CHECKPOINTS = "checkpoint", "checkpoint-verify", JOBS
+    from clrtool.engine.runtime.distributed import Group
+    from clrtool.engine.training.workload import Workload
 
 
-@dataclass
-class Job:
-    """One range test as it was asked for.
+@dataclass(frozen=True)
+class BuildOptions:
+    """What ``build_workload`` takes beside the config.
 
     Args:
-        settings, folder: the config and the run folder.
-        source: what ``build_workload`` takes beside the config.
-        signals: what is asked for while it runs.
-        every: seconds between checkpoints.
-        accumulate: whether a batch that does not fit is taken in micro-batches.
-        fresh: whether what the folder holds is to be replaced; until that is done.
-        quiet: no progress.
-        plain: nothing that moves, and sentences in place of tables and charts.
-        threads: that torch computes with; None for as many as it takes by itself.
-        share: the seeds that are trained, where they are not all.
-        gathered: the folders of shards that are merged.
-        collect: asked for the seeds that are to be trained here, of those that are lacking; all, if there is none.
+        folder: where the config lies, and factories may stand.
     """
 
-    settings: RangeTestConfig
-    folder: Path
-    source: Mapping[str, Any]
-    signals: Signals
-    every: float
-    accumulate: bool
-    fresh: bool
-    quiet: bool
-    plain: bool
-    threads: int | None = None
-    share: Share | None = None
-    gathered: tuple[Path, ...] = ()
-    collect: Callable[[Sequence[int]], Sequence[int]] | None = None
+    device: str = "auto"
+    allow_import: tuple[str, ...] = ()
+    download: bool = False
+    folder: Path = Path()
+    deterministic: bool = False
 
-    def others(self) -> list[Path]:
-        """Folders with what other processes have measured for this one."""
-        return [*self.gathered, *left_by_jobs(self.folder)]
+
+@dataclass(frozen=True)
+class Display:
+    """How a command tells what it does.
+
+    Args:
+        quiet: no progress.
+        plain: nothing that moves, and sentences in place of tables and charts.
+        as_json: one JSON object on stdout, and nothing else.
+    """
+
+    quiet: bool = False
+    plain: bool = False
+    as_json: bool = False
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One measurement as it was asked for.
+
+    Args:
+        path, overrides: the config's file and the values over its own, which an error names.
+        config: the same, resolved.
+        folder: of the run.
+        options: what a workload is built with.
+        display: how it is told.
+        checkpoint_every: seconds between checkpoints.
+        accumulate: whether a batch that does not fit is taken in micro-batches.
+        fresh: whether what the folder holds is to be replaced.
+        verify: whether short runs are to try the bounds.
+        threads: that torch computes with; None for as many as it takes by itself.
+    """
+
+    path: Path
+    overrides: tuple[str, ...]
+    config: RangeTestConfig
+    folder: Path
+    options: BuildOptions
+    display: Display
+    checkpoint_every: float
+    accumulate: bool = False
+    fresh: bool = False
+    verify: bool = False
+    threads: int | None = None
+
+    def build(
+        self, *, micro_batches: int | None = None, epochs: float | None = None, ranks: Group | None = None
+    ) -> Workload:
+        """The workload, ready to be trained."""
+        from clrtool.engine.configured.build import build_workload
+        from clrtool.engine.runtime.distributed import ALONE
+
+        given = vars(self.options)
+        return build_workload(self.config, **given, micro_batches=micro_batches, epochs=epochs, ranks=ranks or ALONE)
+
+    def located(self) -> AbstractContextManager[None]:
+        """Have an error about a value name the place where that stands."""
+        from clrtool.config.file import located
+
+        return located(self.path, self.overrides)
+
+
+def read_spec(
+    path: Path,
+    overrides: Sequence[str],
+    folder: Path,
+    options: BuildOptions,
+    display: Display,
+    *,
+    checkpoint_every: float,
+    accumulate: bool,
+    fresh: bool = False,
+    verify: bool = False,
+    threads: int | None = None,
+) -> RunSpec:
+    """What a command was asked for, with its config read. Raises ConfigError for one that is not valid."""
+    from clrtool.config.file import load_config
+
+    if options.deterministic:  # cuBLAS reads it when it is loaded
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    config = load_config(path, overrides)
+    return RunSpec(path, tuple(overrides), config, folder, options, display, checkpoint_every, accumulate, fresh,
+                   verify, threads)  # fmt: skip

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
-from clrtool.cli.codes import exit_code
-from clrtool.errors import ConfigError
+from clrtool.cli.run.signals import Signals
+from clrtool.cli.run.spec import RunSpec
+from clrtool.errors import ConfigError, exit_code
 
 if TYPE_CHECKING:
-    from clrtool.cli.run.spec import Job
     from clrtool.engine.runtime.distributed import Group
 
 # What torchrun tells each process that it starts.
@@ -32,6 +32,20 @@ class Seat(NamedTuple):
     rank: int
     world: int
     local_rank: int
+
+
+class Rank(NamedTuple):
+    """A process of a range test.
+
+    Args:
+        spec: what was asked for, on the device of this process.
+        ranks: all processes; None for this one alone.
+        leads: whether it writes and prints.
+    """
+
+    spec: RunSpec
+    ranks: Group | None
+    leads: bool
 
 
 def find_seat() -> Seat | None:
@@ -48,24 +62,24 @@ def hush() -> None:
     sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
 
 
-def _check(seat: Seat, job: Job, *, verify: bool) -> None:
+def _check(seat: Seat, spec: RunSpec) -> None:
     """Raise ConfigError for what does not go with several ranks."""
-    size, world = job.settings.data.batch_size, seat.world
+    size, world = spec.config.data.batch_size, seat.world
     if size % world:
         nearest = max(world, round(size / world) * world)
         raise ConfigError(
             f"data.batch_size = {size} is shared out over {world} ranks, which must divide it: the nearest that fits "
             f"is {nearest}"
         )
-    if (device := job.source["device"]).startswith("cuda:"):
+    if (device := spec.options.device).startswith("cuda:"):
         raise ConfigError(f"--device {device} is one device, and every rank takes its own: give --device cuda")
-    if job.settings.training.compile:
+    if spec.config.training.compile:
         raise ConfigError(f"training.compile does not go with {world} ranks: leave it out, or run in one process")
-    if verify:
+    if spec.verify:
         raise ConfigError(
             "--verify runs in one process: clrtool rangetest ... --verify afterwards goes on from the finished run"
         )
-    if job.accumulate:
+    if spec.accumulate:
         raise ConfigError(
             f"--on-oom accumulate runs in one process: with {world} ranks give training.micro_batches=2, or more"
         )
@@ -81,28 +95,26 @@ def check_alone(command: str) -> None:
 
 
 @contextmanager
-def leading(job: Job, path: Path, wishes: Sequence[str], *, verify: bool) -> Iterator[bool]:
-    """Whether this process measures and shows: the only one does, or the first of those that torchrun has started.
+def leading(spec: RunSpec, signals: Signals) -> Iterator[Rank]:
+    """This process as one that may measure and show: it does so alone, or leads those that torchrun has started.
 
     Every other one has trained with the first when this is entered.
     """
     if (seat := find_seat()) is None:
-        yield True
+        yield Rank(spec, None, leads=True)
         return
-    from clrtool.config.file import located
-
-    with located(path, wishes):
-        _check(seat, job, verify=verify)
-    with _joined(job, seat) as ranks:
-        if seat.rank:
-            _follow(job, ranks, path, wishes)
-        yield not seat.rank
+    with spec.located():
+        _check(seat, spec)
+    with _joined(spec, seat) as rank:
+        if not rank.leads:
+            _follow(rank, signals)
+        yield rank
 
 
 @contextmanager
-def _joined(job: Job, seat: Seat) -> Iterator[Group]:
+def _joined(spec: RunSpec, seat: Seat) -> Iterator[Rank]:
     """Meet the other ranks, on the device of this one."""
-    if job.source["deterministic"]:  # torch warns on every rank of what this asks for, and reads it when it is loaded
+    if spec.options.deterministic:  # torch warns on every rank of what this asks for, and reads it when it is loaded
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from clrtool.engine.runtime.distributed import device_of, join
 
@@ -110,8 +122,8 @@ def _joined(job: Job, seat: Seat) -> Iterator[Group]:
     if seat.rank:
         hush()
     try:
-        job.source = {**job.source, "device": device_of(job.source["device"], seat.local_rank), "ranks": ranks}
-        yield ranks
+        device = device_of(spec.options.device, seat.local_rank)
+        yield Rank(replace(spec, options=replace(spec.options, device=device)), ranks, leads=not seat.rank)
     except typer.Exit:
         ranks.end()
         raise
@@ -124,19 +136,18 @@ def _joined(job: Job, seat: Seat) -> Iterator[Group]:
     ranks.end()
 
 
-def _follow(job: Job, ranks: Group, path: Path, wishes: Sequence[str]) -> None:
+def _follow(rank: Rank, signals: Signals) -> None:
     """What every rank but the first does: it trains when that says so."""
-    from clrtool.config.file import located
-    from clrtool.engine.configured.build import build_workload
-    from clrtool.engine.rangetest.sweep import run_range_test
+    from clrtool.engine.rangetest.pipeline import range_test
     from clrtool.engine.resume.open import follow_journal
 
-    begins, parts = ranks.told_to_begin()
+    spec, ranks = rank.spec, rank.ranks
+    assert ranks is not None
+    begins, micro_batches = ranks.told_to_begin()
     if not begins:
         return
-    with located(path, wishes):
-        workload = build_workload(job.settings, **job.source, micro_batches=parts)
-        with job.signals.deferred():
-            journal = follow_journal(workload, job.signals)
-            run_range_test(workload, job.settings.sweep, job.settings.seed, journal=journal)
+    with spec.located():
+        workload = spec.build(micro_batches=micro_batches, ranks=ranks)
+        with signals.deferred():
+            range_test(workload, spec.config, journals=lambda *_: follow_journal(workload, signals))
     ranks.wait_for_end()

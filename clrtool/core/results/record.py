@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import get_args
+from dataclasses import asdict, dataclass, field
+from typing import Any, get_args
 
 from clrtool.core.planning.plan import Plan
-from clrtool.core.reading.bounds import Bounds, find_bounds
+from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.core.reading.metric import ACCURACY, Metric
-from clrtool.core.results.verification import Verification, verified
 from clrtool.core.schedules import Spacing
 
 # The format of result.json. 1: first version. 2: with the hashes of itself and of its curve.
@@ -126,6 +125,64 @@ def _is_share(curve: Curve) -> bool:
     return not bool(((curve.metric < 0) | (curve.metric > 1)).any())
 
 
+# Short runs: the whole plan in fewer iterations, or a fixed rate.
+TRIAL_KINDS = ("cycle", "fixed")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One short run.
+
+    Args:
+        kind: ``cycle``, the whole plan in fewer iterations, or ``fixed``.
+        round: 1 or 2.
+        max_lr: peak of the cycle, or the fixed rate.
+        epochs: length of the run.
+        score: the metric at its end; None if the loss was not finite.
+    """
+
+    kind: str
+    round: int
+    max_lr: float
+    epochs: float
+    score: float | None
+
+    def __post_init__(self) -> None:
+        if self.kind not in TRIAL_KINDS or self.round not in (1, 2) or not 0 < self.max_lr < math.inf:
+            raise ValueError("a trial is a cycle or a fixed rate above 0, in round 1 or 2")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All runs, and what came of them.
+
+    Args:
+        trials: the runs in their order.
+        read_lr: ``max_lr`` as it was read off the curves.
+        max_lr: as it is now.
+        reason: why it moved or stayed, and what a fixed rate did.
+    """
+
+    trials: tuple[Trial, ...]
+    read_lr: float
+    max_lr: float
+    reason: str
+
+    @property
+    def cost_epochs(self) -> float:
+        return sum(trial.epochs for trial in self.trials)
+
+    def to_dict(self) -> dict[str, Any]:
+        """In plain types, for JSON."""
+        return asdict(self) | {"trials": [asdict(trial) for trial in self.trials], "cost_epochs": self.cost_epochs}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Verification:
+        """What :meth:`to_dict` gave. Raises KeyError, TypeError or ValueError for anything else."""
+        known = {name: value for name, value in values.items() if name != "cost_epochs"}
+        return cls(**(known | {"trials": tuple(Trial(**trial) for trial in values["trials"])}))
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """Everything that is known of one finished range test."""
@@ -138,9 +195,3 @@ class RunRecord:
     data_sha256: str
     verification: Verification | None = None  # None when it was not asked for
     sources: Mapping[str, str] = field(default_factory=dict)  # hashes of the code and weights that the config names
-
-    def read_again(self) -> Bounds:
-        """The bounds as this version reads them off the curves, moved as the short runs moved them."""
-        sweep = self.sweep
-        bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
-        return bounds if self.verification is None else verified(bounds, self.verification)

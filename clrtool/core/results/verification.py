@@ -7,15 +7,12 @@ used."
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import replace
 
-from clrtool.core.reading.bounds import Advice, Bounds
+from clrtool.core.reading.bounds import Advice, Bounds, find_bounds
 from clrtool.core.reading.metric import Metric
-
-if TYPE_CHECKING:
-    from clrtool.core.results.record import SweepRecord
+from clrtool.core.results.record import RunRecord, SweepRecord, Trial, Verification
 
 # Peaks that are tried against the pick, and fixed rates: the mean of a cycle lies near a half of its peak.
 CYCLES, FIXED = (0.25, 0.5, 1.0, 2.0), (0.25, 0.5)
@@ -23,61 +20,6 @@ CYCLES, FIXED = (0.25, 0.5, 1.0, 2.0), (0.25, 0.5)
 FIRST, SECOND = len(CYCLES) + len(FIXED), 3
 # Standard errors of a difference that another pick has to be better by.
 SURE = 2.0
-TRIAL_KINDS = ("cycle", "fixed")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One short run.
-
-    Args:
-        kind: ``cycle``, the whole plan in fewer iterations, or ``fixed``.
-        round: 1 or 2.
-        max_lr: peak of the cycle, or the fixed rate.
-        epochs: length of the run.
-        score: the metric at its end; None if the loss was not finite.
-    """
-
-    kind: str
-    round: int
-    max_lr: float
-    epochs: float
-    score: float | None
-
-    def __post_init__(self) -> None:
-        if self.kind not in TRIAL_KINDS or self.round not in (1, 2) or not 0 < self.max_lr < math.inf:
-            raise ValueError("a trial is a cycle or a fixed rate above 0, in round 1 or 2")
-
-
-@dataclass(frozen=True)
-class Verification:
-    """All runs, and what came of them.
-
-    Args:
-        trials: the runs in their order.
-        read_lr: ``max_lr`` as it was read off the curves.
-        max_lr: as it is now.
-        reason: why it moved or stayed, and what a fixed rate did.
-    """
-
-    trials: tuple[Trial, ...]
-    read_lr: float
-    max_lr: float
-    reason: str
-
-    @property
-    def cost_epochs(self) -> float:
-        return sum(trial.epochs for trial in self.trials)
-
-    def to_dict(self) -> dict[str, Any]:
-        """In plain types, for JSON."""
-        return asdict(self) | {"trials": [asdict(trial) for trial in self.trials], "cost_epochs": self.cost_epochs}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Verification:
-        """What :meth:`to_dict` gave. Raises KeyError, TypeError or ValueError for anything else."""
-        known = {name: value for name, value in values.items() if name != "cost_epochs"}
-        return cls(**(known | {"trials": tuple(Trial(**trial) for trial in values["trials"])}))
 
 
 def candidates(max_lr: float) -> tuple[tuple[str, float], ...]:
@@ -127,6 +69,13 @@ def decide(trials: Sequence[Trial], bounds: Bounds, sweep: SweepRecord) -> Verif
     reason += f" The best fixed rate, {fixed.max_lr:.2g}, reaches {_shown(fixed)}"
     reason += "." if _score(fixed, metric) <= _score(best, metric) else ": whichever wins can be used."
     return Verification(tuple(trials), bounds.max_lr, best.max_lr, reason)
+
+
+def read_again(record: RunRecord) -> Bounds:
+    """The bounds as this version reads them off the curves of a run, moved as its short runs moved them."""
+    sweep = record.sweep
+    bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
+    return bounds if record.verification is None else verified(bounds, record.verification)
 
 
 def verified(bounds: Bounds, verification: Verification) -> Bounds:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar
@@ -80,6 +82,11 @@ class Settings:
             training=_section(TrainingConfig, given, {"clip_norm", "clip_value"}),
             **rest,
         )
+
+    def sha256(self) -> str:
+        """Hash of what decides the sweep and the plan."""
+        options = {"sweep": self.sweep.model_dump(), "plan": self.plan.model_dump()}
+        return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
 
 
 def _section(tree: type[Tree], given: Mapping[str, Any], names: set[str]) -> Tree:

@@ -14,11 +14,11 @@ from typing import Any
 from clrtool.config.schema import RangeTestConfig
 from clrtool.core.shard import LackingError
 from clrtool.engine.configured.build import build_workload
-from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.rangetest.pipeline import range_test
 from clrtool.engine.resume.checkpoint import from_bytes, to_bytes
-from clrtool.engine.resume.journal import Journal, Others
+from clrtool.engine.resume.journal import Elsewhere, Journal
 from clrtool.engine.resume.open import about_test
-from clrtool.engine.resume.sharding import Collector, computing_with
+from clrtool.engine.resume.sharding import AssignedBy, computing_with
 from clrtool.errors import ConfigError, MachineError
 
 
@@ -63,11 +63,11 @@ def _sweep(
     journal = Journal(
         kept,
         about=about_test(workload, config.sha256()),
-        others=Others(known),
-        sharing=Collector(lambda wanted: [seed for seed in wanted if seed in seeds]),
+        elsewhere=Elsewhere(known),
+        assignment=AssignedBy(lambda wanted: [seed for seed in wanted if seed in seeds]),
     )
     try:
-        run_range_test(workload, config.sweep, config.seed, journal=journal)
+        range_test(workload, config, journals=lambda *_: journal)
     except LackingError as error:
         lacking = error.seeds
     journal.finish()

@@ -46,25 +46,24 @@ def scout(workload: Workload, seed: int, iterations: int, journal: Journal) -> S
     if (found := journal.result("scout")) is not None:
         return Scout(*found)
     lrs = ExponentialSweep(LOWEST_LR, HIGHEST_LR, iterations)(np.arange(iterations))
-    losses = _losses(workload, seed, lrs, journal)
-    known = np.array(losses)[np.isfinite(losses)]
-    breaks = float(lrs[_broken(known, len(losses))]) if len(known) else LOWEST_LR
-    made = Scout(*journal.agree((breaks / BELOW, breaks * ABOVE, len(losses))))  # type: ignore[arg-type]
-    journal.finish(("scout", tuple(made)))
-    return made
-
-
-def _losses(workload: Workload, seed: int, lrs: FloatArray, journal: Journal) -> list[float]:
-    """The training losses up to the first that is not finite, or until they have diverged."""
-    segment = journal.begin("scout", Single(workload, seed, lrs.tolist(), "eager"))
-    means: list[float] = []
-    for start in range(0, len(lrs), CHUNK):
-        journal.advance(segment, min(start + CHUNK, len(lrs)))
+    segment, means = journal.begin("scout", Single(workload, seed, lrs.tolist(), "eager")), list[float]()
+    for start in range(0, iterations, CHUNK):  # up to the first loss that is not finite, or until it has diverged
+        journal.advance(segment, min(start + CHUNK, iterations))
         losses = segment.losses[0][start : start + CHUNK]
         means.append(sum(losses) / len(losses))
         if not math.isfinite(means[-1]) or has_diverged(means[0], min(means), means[-1]):
             break
-    return segment.losses[0]
+    return _kept(lrs, segment.losses[0], journal)
+
+
+def _kept(lrs: FloatArray, losses: list[float], journal: Journal) -> Scout:
+    """The range that these losses show, as all processes agree on it."""
+    known = np.array(losses)[np.isfinite(losses)]
+    breaks = float(lrs[_broken(known, len(losses))]) if len(known) else LOWEST_LR
+    start_lr, end_lr, spent = journal.agree((breaks / BELOW, breaks * ABOVE, len(losses)))
+    found = Scout(start_lr, end_lr, int(spent))
+    journal.finish(("scout", tuple(found)))
+    return found
 
 
 def _broken(losses: FloatArray, steps: int) -> int:

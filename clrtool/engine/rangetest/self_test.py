@@ -11,7 +11,8 @@ import torch
 from clrtool.config.schema import RangeTestConfig
 from clrtool.core.reading.curve import Point
 from clrtool.engine.configured.build import build_workload
-from clrtool.engine.rangetest.sweep import run_range_test
+from clrtool.engine.rangetest.observer import Observer
+from clrtool.engine.rangetest.pipeline import range_test
 from clrtool.engine.runtime.hardware import ONE_INDEX
 
 # Half a second on two cores; ten classes, so that an accuracy of one half is no chance.
@@ -57,13 +58,14 @@ def self_test(device: str) -> SelfTest:
     begin, points = time.perf_counter(), list[Point]()
     config, engine, rate, fault = RangeTestConfig.model_validate(CONFIG), "", None, None
 
-    def on_point(seed: int, point: Point) -> None:  # noqa: ARG001
-        points.append(point)
-        if time.perf_counter() - begin > SECONDS:
-            raise _TimeOver
+    class Watch(Observer):
+        def on_point(self, seed: int, point: Point) -> None:  # noqa: ARG002
+            points.append(point)
+            if time.perf_counter() - begin > SECONDS:
+                raise _TimeOver
 
     try:
-        record = run_range_test(build_workload(config, device=device), config.sweep, on_point=on_point)
+        record = range_test(build_workload(config, device=device), config, Watch()).sweep
         engine, rate = record.engine, record.iterations / (record.train_seconds or math.inf)
     except _TimeOver:
         pass  # what was measured until then is enough

@@ -9,9 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from clrtool.core.planning.plan import Plan
-from clrtool.core.reading.bounds import Bounds
-from clrtool.core.results.record import SweepRecord
-from clrtool.core.results.verification import FIRST, SECOND, Trial, Verification, candidates, decide, survivors
+from clrtool.core.results.record import RunRecord, Trial, Verification
+from clrtool.core.results.verification import FIRST, SECOND, candidates, decide, survivors
 from clrtool.core.schedules import FloatArray
 from clrtool.engine.resume.journal import Journal
 from clrtool.engine.training.ensemble import Single
@@ -26,14 +25,8 @@ def trial_iterations(workload: Workload, plan: Plan) -> tuple[int, int]:
     return max(1, int(budget / 2 / FIRST)), max(1, int(budget / 2 / SECOND))
 
 
-def verify(
-    workload: Workload,
-    plan: Plan,
-    bounds: Bounds,
-    sweep: SweepRecord,
-    seed: int,
-    on_trial: OnTrial,
-    journal: Journal | None = None,
+def run_trials(
+    workload: Workload, record: RunRecord, seed: int, on_trial: OnTrial, journal: Journal | None = None
 ) -> Verification:
     """Train the planned cycle at several peaks, and at fixed rates, each for a short while; then the best for longer.
 
@@ -49,36 +42,30 @@ def verify(
         MachineError: the device is out of memory.
         Interrupted: a signal asked to stop, and everything is saved.
     """
-    assert bounds.max_lr is not None
-    trials: list[Trial] = []
-    first, second = trial_iterations(workload, plan)
-    journal = journal or Journal()
-
-    def run(kind: str, turn: int, lr: float, iterations: int) -> None:
-        trial = Trial(kind, turn, lr, iterations / workload.iterations_per_epoch, None)
-        trials.append(replace(trial, score=_score(workload, plan, seed, trial, journal)))
-        on_trial(trials[-1])
-
+    assert record.plan is not None
+    assert record.bounds.max_lr is not None
+    journal, trials, max_lr = journal or Journal(), list[Trial](), record.bounds.max_lr
     with workload.on_device():
-        for kind, lr in candidates(bounds.max_lr):
-            run(kind, 1, lr, first)
-        for kind, lr in survivors(trials, bounds.max_lr, workload.metric):
-            run(kind, 2, lr, second)
-    return decide(trials, bounds, sweep)
+        for turn, iterations in enumerate(trial_iterations(workload, record.plan), 1):
+            chosen = candidates(max_lr) if turn == 1 else survivors(trials, max_lr, workload.metric)
+            for kind, lr in chosen:
+                trial = Trial(kind, turn, lr, iterations / workload.iterations_per_epoch, None)
+                trials.append(replace(trial, score=_score(workload, record.plan, seed, trial, journal)))
+                on_trial(trials[-1])
+    return decide(trials, record.bounds, record.sweep)
 
 
 def _score(workload: Workload, plan: Plan, seed: int, trial: Trial, journal: Journal) -> float | None:
     """What a trial reaches; None if its loss is not finite."""
     name = f"trial {trial.round} {trial.kind} {trial.max_lr!r}"
-    if (known := journal.result(name)) is not None:
-        (score,) = known
-        return score  # type: ignore[no-any-return]
-    iterations = round(trial.epochs * workload.iterations_per_epoch)
-    segment = journal.begin(name, Single(workload, seed, _rates(plan, trial, iterations).tolist(), "eager"))
-    journal.advance(segment, iterations)
-    found = (math.nan, math.nan) if segment.broken[0] else segment.ensemble.members[0].evaluate()
-    score = found[1] if all(map(math.isfinite, found)) else None
-    journal.finish((name, (score,)))
+    if (known := journal.result(name)) is None:
+        iterations = round(trial.epochs * workload.iterations_per_epoch)
+        segment = journal.begin(name, Single(workload, seed, _rates(plan, trial, iterations).tolist(), "eager"))
+        journal.advance(segment, iterations)
+        found = (math.nan, math.nan) if segment.broken[0] else segment.ensemble.members[0].evaluate()
+        known = (found[1] if all(map(math.isfinite, found)) else None,)
+        journal.finish((name, known))
+    score: float | None = known[0]
     return score
 
 

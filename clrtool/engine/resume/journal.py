@@ -50,7 +50,7 @@ class NoRequests:
 
 
 @dataclass(frozen=True)
-class Others:
+class Elsewhere:
     """What other processes have measured of the same test.
 
     Args:
@@ -70,11 +70,11 @@ class Others:
     device: str | None = None
 
 
-class Sharing:
-    """How the seeds of a test are shared out: here, not at all."""
+class Assignment:
+    """Which seeds of a test this process trains: here, all of them."""
 
     def mine(self, seeds: Sequence[int]) -> Sequence[int]:
-        """Those of the seeds to be trained that are trained here."""
+        """Those of the seeds still to be trained that are trained here."""
         return seeds
 
     def agree(self, scout: tuple[float, ...]) -> tuple[float, ...]:
@@ -123,7 +123,7 @@ class Segment:
         points = [[tuple(point) for point in mine] for mine in self.points]
         values = {"name": self.name, "engine": engine, "seeds": seeds, "start": self.start, "broken": self.broken}
         made: dict[str, Any] = plain(
-            values | {"losses": self.losses, "points": points, "ensemble": self.ensemble.state()}, "state"
+            values | {"losses": self.losses, "points": points, "team": self.ensemble.state()}, "state"
         )
         return made
 
@@ -131,14 +131,14 @@ class Segment:
         """Go on from a state, by exactly the numbers of a training that was never interrupted."""
         if state["seeds"] != [member.seed for member in self.ensemble.members]:
             raise ValueError(f"it trained seeds {state['seeds']} together, and here they do not")
-        self.ensemble.restore(state["ensemble"])
+        self.ensemble.restore(state["team"])
         self.start, self.broken = state["start"], list(state["broken"])
         self.losses = [list(mine) for mine in state["losses"]]
         self.points = [[Point(*point) for point in mine] for mine in state["points"]]
 
 
 class Journal:
-    """The journal of a range test: those that are finished, and the one that runs.
+    """The segments of a range test: the results of those that are finished, and the state of the one that runs.
 
     Args:
         store: where they are saved; None to keep them for as long as the process lives.
@@ -147,8 +147,8 @@ class Journal:
         about: what a checkpoint belongs to, saved with it.
         saved: the values of a checkpoint to go on from.
         ranks: the processes that have to agree on when to save and to stop.
-        others: what other processes have measured.
-        sharing: which seeds are trained here.
+        elsewhere: what other processes have measured.
+        assignment: which seeds are trained here.
     """
 
     def __init__(
@@ -159,50 +159,49 @@ class Journal:
         about: Mapping[str, Any] | None = None,
         saved: Mapping[str, Any] | None = None,
         ranks: Ranks = ALONE,
-        others: Others | None = None,
-        sharing: Sharing | None = None,
+        elsewhere: Elsewhere | None = None,
+        assignment: Assignment | None = None,
     ) -> None:
         self._ranks = ranks
         self._store, self._requests = store, requests or NoRequests()
         self._every, self._about = every, plain(about or {}, "about")
-        saved, self._others, self._sharing = saved or {}, others or Others(), sharing or Sharing()
-        self._finished: dict[str, Any] = {**self._others.finished, **saved.get("finished", {})}
+        saved, self._elsewhere, self._assignment = saved or {}, elsewhere or Elsewhere(), assignment or Assignment()
+        self._finished: dict[str, Any] = {**self._elsewhere.finished, **saved.get("finished", {})}
         self.running: Mapping[str, Any] | None = saved.get("running")
         self.seconds: dict[str, float] = dict(saved.get("seconds", {"train": 0.0, "evaluation": 0.0}))
-        self._elsewhere = {**saved.get("elsewhere", {}), **self._others.seconds}
-        self.warnings: tuple[str, ...] = tuple(dict.fromkeys((*saved.get("warnings", ()), *self._others.warnings)))
+        self._seconds_elsewhere = {**saved.get("elsewhere", {}), **self._elsewhere.seconds}
+        self.warnings: tuple[str, ...] = tuple(dict.fromkeys((*saved.get("warnings", ()), *self._elsewhere.warnings)))
         self._due = time.monotonic() + every
 
     @property
     def environment(self) -> dict[str, str | int]:
-        """Where the test runs, or ran."""
-        return dict(self._about["environment"])
+        """Where the test runs, or ran; empty where nothing is kept of it."""
+        return dict(self._about.get("environment", {}))
 
     @property
     def all_seconds(self) -> dict[str, float]:
         """Seconds of this process and of those elsewhere."""
-        return {
-            name: here + sum(each[name] for each in self._elsewhere.values()) for name, here in self.seconds.items()
-        }
+        others = self._seconds_elsewhere.values()
+        return {name: here + sum(each[name] for each in others) for name, here in self.seconds.items()}
 
-    def share(self, seeds: Sequence[int]) -> Sequence[int]:
+    def assigned(self, seeds: Sequence[int]) -> Sequence[int]:
         """Those of the seeds to be trained that are trained here.
 
         Raises:
             ConfigError: the others were trained on another kind of device.
         """
-        mine, others = self._sharing.mine(seeds), self._others
-        if mine and others.device is not None:
+        mine, elsewhere = self._assignment.mine(seeds), self._elsewhere
+        if mine and elsewhere.device is not None:
             raise ConfigError(
-                f"seed {mine[0]} is to be trained on {others.device}, as the others were: go on where there is one"
+                f"seed {mine[0]} is to be trained on {elsewhere.device}, as the others were: go on where there is one"
             )
         if mine:
-            self.warnings = tuple(dict.fromkeys((*self.warnings, *others.moved)))
+            self.warnings = tuple(dict.fromkeys((*self.warnings, *elsewhere.moved)))
         return mine
 
     def agree(self, scout: tuple[float, ...]) -> tuple[float, ...]:
         """The range that all processes sweep, where this one found ``scout``."""
-        return self._sharing.agree(scout)
+        return self._assignment.agree(scout)
 
     def result(self, name: str) -> Any:
         """The result of a segment that is finished, None of any other."""
@@ -277,7 +276,7 @@ class Journal:
                 "finished": self._finished,
                 "running": None if segment is None else self._state(segment),
                 "seconds": self.seconds,
-                "elsewhere": self._elsewhere,
+                "elsewhere": self._seconds_elsewhere,
                 "warnings": self.warnings,
             }
         )

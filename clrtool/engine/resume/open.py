@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clrtool.engine.resume.checkpoint import CheckpointFolder
-from clrtool.engine.resume.journal import FORMAT, Journal, Others, Requests, Sharing
+from clrtool.engine.resume.journal import FORMAT, Assignment, Elsewhere, Journal, Requests
 from clrtool.engine.training.workload import Workload, environment
 from clrtool.errors import ConfigError
 from clrtool.words import count
@@ -23,8 +23,8 @@ def open_journal(
     requests: Requests,
     every: float,
     what: str = "another config",
-    others: Others | None = None,
-    sharing: Sharing | None = None,
+    elsewhere: Elsewhere | None = None,
+    assignment: Assignment | None = None,
 ) -> tuple[Journal, str]:
     """The journal of a range test, those of the checkpoint if the folder holds one; and what to say of that.
 
@@ -32,14 +32,14 @@ def open_journal(
         requests: what signals ask for.
         every: seconds between two checkpoints.
         what: another hash stands for, in words.
-        others, sharing: what other processes have measured, and which seeds are trained here.
+        elsewhere, assignment: what other processes have measured, and which seeds are trained here.
 
     Raises:
         ConfigError: the checkpoint is of another run than this one would be.
     """
     about = about_test(workload, config_sha256)
-    if others is not None and others.environment is not None:  # what was measured, and nothing here may be
-        about |= {"environment": dict(others.environment), "device": others.device or about["device"]}
+    if elsewhere is not None and elsewhere.environment is not None:  # what was measured, and nothing here may be
+        about |= {"environment": dict(elsewhere.environment), "device": elsewhere.device or about["device"]}
     values, damaged = folder.load()
     said = [f"{file.name[:8]} is damaged" for file in damaged]
     if values is None:
@@ -53,7 +53,7 @@ def open_journal(
         said += [_resumed(values)]
     text = f"{folder.folder}: {'; '.join(said)}" if said else ""
     saved, ranks = workload.ranks.from_first(values), workload.ranks
-    return Journal(folder, requests, every, about, saved, ranks=ranks, others=others, sharing=sharing), text
+    return Journal(folder, requests, every, about, saved, ranks=ranks, elsewhere=elsewhere, assignment=assignment), text
 
 
 def about_test(workload: Workload, config_sha256: str) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def follow_journal(workload: Workload, requests: Requests) -> Journal:
     return Journal(_NoStore(), requests, math.inf, saved=workload.ranks.from_first(None), ranks=workload.ranks)
 
 
-def saved_parts(folder: CheckpointFolder) -> int | None:
+def saved_micro_batches(folder: CheckpointFolder) -> int | None:
     """The micro-batches that an interrupted test had come to where memory was short; None if there is no checkpoint."""
     values = folder.load().values
     return None if values is None else int(values.get("micro_batches", 1))

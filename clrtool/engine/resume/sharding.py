@@ -16,7 +16,7 @@ import torch
 
 from clrtool.core.shard import Shard, have
 from clrtool.engine.resume.checkpoint import CheckpointFolder
-from clrtool.engine.resume.journal import Others, Sharing
+from clrtool.engine.resume.journal import Assignment, Elsewhere
 from clrtool.engine.resume.open import differences, moved
 from clrtool.errors import ConfigError
 from clrtool.files import read_text, write_whole
@@ -25,7 +25,7 @@ from clrtool.files import read_text, write_whole
 COMMON = ("format", "config_sha256", "data_sha256", "sources", "deterministic", "micro_batches")
 
 
-class Part(Sharing):
+class ShardAssignment(Assignment):
     """The seeds of a shard, or of a shard of a shard.
 
     Args:
@@ -43,7 +43,7 @@ class Part(Sharing):
         return self._agreed.put(scout)
 
 
-class Collector(Sharing):
+class AssignedBy(Assignment):
     """Whoever reads the results of others as one; ``collect`` says which of the seeds that lack are trained here."""
 
     def __init__(self, collect: Callable[[Sequence[int]], Sequence[int]]) -> None:
@@ -85,7 +85,7 @@ class AgreedScout:
 
 
 @dataclass(frozen=True)
-class FoundShard:
+class FinishedShard:
     """A shard that is finished.
 
     Args:
@@ -100,9 +100,9 @@ class FoundShard:
     deterministic: bool
 
 
-def find_shards(folders: Sequence[Path]) -> list[FoundShard]:
+def find_shards(folders: Sequence[Path]) -> list[FinishedShard]:
     """The shards in these folders. Raises ConfigError if one is none, or not finished, or of another number of them."""
-    found: list[FoundShard] = []
+    found: list[FinishedShard] = []
     for folder in folders:
         values = CheckpointFolder(folder / "checkpoint").load().values
         if values is None:
@@ -111,7 +111,7 @@ def find_shards(folders: Sequence[Path]) -> list[FoundShard]:
         if share is None:
             raise ConfigError(f"{folder}: is not finished; the command that began it goes on with it")
         shard = Shard.parse(share["shard"])
-        found.append(FoundShard(folder, shard, tuple(share["command"]), share["folder"], values["deterministic"]))
+        found.append(FinishedShard(folder, shard, tuple(share["command"]), share["folder"], values["deterministic"]))
         if shard.of != found[0].shard.of:
             raise ConfigError(
                 f"{folder} is shard {shard}, and {found[0].folder} is {found[0].shard}: shards of one test"
@@ -119,7 +119,7 @@ def find_shards(folders: Sequence[Path]) -> list[FoundShard]:
     return found
 
 
-def known_to(folders: Sequence[Path], about: Mapping[str, Any], agreed: AgreedScout) -> Others:
+def known_to(folders: Sequence[Path], about: Mapping[str, Any], agreed: AgreedScout) -> Elsewhere:
     """What a shard can know of the others: results that fit it, which take no time of its own."""
     finished: dict[str, Any] = {}
     for _, values in _checkpoints(folders):
@@ -127,10 +127,10 @@ def known_to(folders: Sequence[Path], about: Mapping[str, Any], agreed: AgreedSc
             finished = results(values) | finished
     if (scout := agreed.get()) is not None:
         finished["scout"] = scout
-    return Others(finished)
+    return Elsewhere(finished)
 
 
-def union(folders: Sequence[Path], about: Mapping[str, Any]) -> Others:
+def union(folders: Sequence[Path], about: Mapping[str, Any]) -> Elsewhere:
     """All that was measured in the folders.
 
     Raises:
@@ -138,7 +138,7 @@ def union(folders: Sequence[Path], about: Mapping[str, Any]) -> Others:
     """
     found = list(_checkpoints(folders))
     if not found:
-        return Others()
+        return Elsewhere()
     (place, first), finished, seconds, warnings = found[0], dict[str, Any](), {}, list[str]()
     for folder, values in found:
         _check(folder, values, {name: about[name] for name in COMMON}, "this test")
@@ -153,7 +153,7 @@ def union(folders: Sequence[Path], about: Mapping[str, Any]) -> Others:
         taken = [values["seconds"], *values.get("elsewhere", {}).values()]
         seconds[folder.name] = {name: sum(each[name] for each in taken) for name in values["seconds"]}
         warnings += [*values["warnings"], *moved(first["environment"], values["environment"], _elsewhere(folder))]
-    return Others(
+    return Elsewhere(
         finished, seconds, tuple(dict.fromkeys(warnings)), first["environment"],
         tuple(moved(first["environment"], about["environment"], "The last seeds were measured")),
         first["device"] if first["device"] != about["device"] else None,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from clrtool.cli.console import say
-from clrtool.cli.run.pipeline import begin_elsewhere
-from clrtool.cli.run.sharding import JOBS, left_by_jobs
-from clrtool.cli.run.spec import SWEEP, Job
-from clrtool.cli.status import Status
+from clrtool.cli.run.executor import Executor, never_here
+from clrtool.cli.run.folder import SWEEP, RunFolder
+from clrtool.cli.run.seed_share import JOBS
+from clrtool.cli.run.signals import Signals
+from clrtool.cli.run.spec import RunSpec
 from clrtool.errors import ConfigError, MachineError
+from clrtool.report.progress import Status
 from clrtool.words import count
 
 LOCAL = "local"
@@ -23,62 +24,69 @@ RETRIES = 3
 LOOK = 0.2
 
 
-class RayTasks:
-    """The tasks of one range test; their results lie where those of jobs do, so that a driver that was killed goes on.
+class RayTasks(Executor):
+    """The tasks of one range test; their results lie where those of workers do, so that a killed driver goes on.
 
     Args:
         address: of a cluster; ``local`` for one on this machine, for as long as the test runs.
     """
 
-    def __init__(self, job: Job, address: str) -> None:
-        self._job, self._address = job, address
-        self.jobs = 1  # for all that is known before
+    def __init__(self, spec: RunSpec, address: str) -> None:
+        super().__init__(spec)
+        self._address = address
 
-    def run(self) -> None:
-        """Let the tasks train all that is lacking.
+    def assigned(self, seeds: Sequence[int]) -> Sequence[int]:
+        return never_here(seeds)
+
+    def train(self, folder: RunFolder) -> None:
+        """Let the tasks train all that lacks.
 
         Raises:
             ConfigError, MachineError: a task failed, or there is no cluster.
             Interrupted: a signal asked to stop; the seeds that are finished are kept.
         """
-        job = self._job
-        begin_elsewhere(job)
-        with job.signals.deferred(), _cluster(self._address, job), Status(quiet=job.quiet, plain=job.plain) as status:
-            train = self._task()
-            lacking = self._finish(train, [[]], status)  # the scout, where there is one, and what is to be trained
-            self._finish(train, [[seed] for seed in lacking], status)
+        folder.begin_elsewhere()
+        signals, display = folder.signals, self._spec.display
+        shown = Status(quiet=display.quiet, plain=display.plain)
+        with signals.deferred(), _cluster(self._address, folder), shown as status:
+            sweep = self._task()
+            lacking = self._finish(
+                sweep, [[]], signals, status
+            )  # the scout, where there is one, and what is to be swept
+            self._finish(sweep, [[seed] for seed in lacking], signals, status)
 
-    def _task(self) -> Any:
-        """The function as a task: with the cores that it computes with, and a GPU where the cluster has any."""
+    def _task(self) -> Callable[[Sequence[int]], Any]:
+        """A task of some seeds: with the cores that it computes with, and a GPU where the cluster has any."""
         import ray
 
         from clrtool.engine.rangetest.ray_worker import sweep_remotely
         from clrtool.engine.resume.sharding import usual_threads
 
-        job = self._job
-        job.threads = job.threads or (usual_threads() if job.source["deterministic"] else 1)
+        spec, options = self._spec, self._spec.options
+        threads = spec.threads or (usual_threads() if options.deterministic else 1)
         cores = max((node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]), default=1)
-        gpus = int(job.source["device"] != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1)
+        gpus = int(options.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1)
         cublas = {name: os.environ[name] for name in ("CUBLAS_WORKSPACE_CONFIG",) if gpus and name in os.environ}
         more = {"runtime_env": {"env_vars": cublas}} if cublas else {}
-        task = ray.remote(num_cpus=min(job.threads, cores), num_gpus=gpus, max_retries=RETRIES, **more)
-        return task(sweep_remotely)
+        task = ray.remote(num_cpus=min(threads, cores), num_gpus=gpus, max_retries=RETRIES, **more)(sweep_remotely)
+        source = {**vars(options), "folder": str(options.folder.absolute())}
+        words = spec.config.model_dump(mode="json"), source, threads, str(Path.cwd())
+        return lambda seeds: task.remote(*words, self._known(), seeds)
 
-    def _finish(self, train: Any, parts: Sequence[Sequence[int]], status: Status) -> list[int]:
-        """Run a task for each part of the seeds and keep what comes back; the seeds that the last one lacks."""
+    def _finish(
+        self, sweep: Callable[[Sequence[int]], Any], parts: Sequence[Sequence[int]], signals: Signals, status: Status
+    ) -> list[int]:
+        """Run a task for each list of seeds and keep what comes back; the seeds that the last one lacks."""
         import ray
 
-        job, lacking = self._job, list[int]()
-        source = {**job.source, "folder": str(job.source["folder"].absolute())}
-        words = job.settings.model_dump(mode="json"), source, job.threads, str(Path.cwd()), self._known()
-        waiting = [train.remote(*words, each) for each in parts]
-        while waiting and job.signals.stop is None:
+        lacking, waiting = list[int](), [sweep(seeds) for seeds in parts]
+        while waiting and signals.stop is None:
             done, waiting = ray.wait(waiting, timeout=LOOK)
             for task in done:
                 lacking = self._keep(_result(task))
             if any(parts):
                 status.show(f"{len(parts) - len(waiting)} of {count(len(parts), 'seed')} swept")
-        return lacking if job.signals.stop is None else []
+        return lacking if signals.stop is None else []
 
     def _known(self) -> bytes:
         """The results of earlier tasks, those of a driver that was interrupted among them."""
@@ -86,7 +94,7 @@ class RayTasks:
         from clrtool.engine.resume.sharding import results
 
         known: dict[str, Any] = {}
-        for folder in [self._job.folder, *left_by_jobs(self._job.folder)]:
+        for folder in [self._spec.folder, *self.results()]:
             values = CheckpointFolder(folder / SWEEP).load().values
             known = known if values is None else results(values) | known
         return to_bytes(known)
@@ -97,13 +105,13 @@ class RayTasks:
 
         if "error" in result:
             raise (ConfigError if result["kind"] == "config" else MachineError)(result["error"])
-        name = f"task-{len(left_by_jobs(self._job.folder)) + 1:04d}"
-        CheckpointFolder(self._job.folder / JOBS / name / SWEEP).save(from_bytes(result["checkpoint"]))
+        name = f"task-{len(self.results()) + 1:04d}"
+        CheckpointFolder(self._spec.folder / JOBS / name / SWEEP).save(from_bytes(result["checkpoint"]))
         return list(result["lacking"])
 
 
 @contextlib.contextmanager
-def _cluster(address: str, job: Job) -> Iterator[None]:
+def _cluster(address: str, folder: RunFolder) -> Iterator[None]:
     """Be the driver of a cluster of Ray."""
     try:
         import ray
@@ -111,12 +119,12 @@ def _cluster(address: str, job: Job) -> Iterator[None]:
         raise ConfigError("--ray needs the package ray: pip install 'clrtool[ray]'") from error
     quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    say(f"Ray: {'a cluster on this machine' if address == LOCAL else address}", quiet=job.quiet)
+    folder.say(f"Ray: {'a cluster on this machine' if address == LOCAL else address}")
     try:
         ray.init(address=address, **(quiet if address == LOCAL else {}))
     except (OSError, RuntimeError, ValueError) as error:
         raise MachineError(f"--ray {address}: cannot be reached: {_line(error)}") from error
-    job.signals.take_back()
+    folder.signals.take_back()
     try:
         yield
     finally:

@@ -1,24 +1,25 @@
-"""Shares of a range test: the folders of --seed-shard and of the processes of --jobs, and which seeds are theirs."""
+"""Which seeds of a range test a process trains: those of --seed-shard, of a process of --jobs, and their folders."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from clrtool.cli.run.spec import RunSpec
 from clrtool.core.shard import Shard, owned
 from clrtool.errors import ConfigError, as_config_error
 
-# Folders in a run folder: of shards, which are the user's, and of jobs, there only while something is unfinished.
+# Folders in a run folder: of shards, which are the user's, and of workers, there only while something is unfinished.
 SHARDS, JOBS = "shards", "checkpoint-jobs"
 SLURM = "slurm"
-# In the environment of a process of --jobs: which of them it is.
-JOB = "CLRTOOL_JOB"
+# In the environment of a process of --jobs: which of them it is, K/N.
+WORKER = "CLRTOOL_WORKER"
 
 
 @dataclass(frozen=True)
-class Share:
-    """The seeds of a shard, of a job, or of a job of a shard.
+class SeedShare:
+    """The seeds of a shard, of a worker (a process of --jobs), or of a worker of a shard.
 
     Args:
         run: the run folder of the whole test.
@@ -26,29 +27,38 @@ class Share:
 
     run: Path
     shard: Shard | None = None
-    job: Shard | None = None
+    worker: Shard | None = None
 
     @property
     def shards(self) -> tuple[Shard, ...]:
-        return tuple(each for each in (self.shard, self.job) if each is not None)
+        return tuple(each for each in (self.shard, self.worker) if each is not None)
 
     @property
     def folder(self) -> Path:
         """Where its results go."""
         folder = self.run if self.shard is None else self.run / SHARDS / self.shard.folder
-        return folder if self.job is None else folder / JOBS / self.job.folder
+        return folder if self.worker is None else folder / JOBS / self.worker.folder
 
     @property
-    def group(self) -> Path:
+    def common(self) -> Path:
         """The folder of all shares that sweep the same range."""
         return self.run / (JOBS if self.shard is None else SHARDS)
 
+    def placed(self, spec: RunSpec) -> RunSpec:
+        """The spec on the device of this worker: the GPUs of the machine take turns."""
+        if self.worker is None:
+            return spec
+        from clrtool.engine.resume.sharding import device_of
+
+        device = device_of(spec.options.device, self.worker.number)
+        return replace(spec, options=replace(spec.options, device=device))
+
     def siblings(self) -> list[Path]:
         """The folders of other shares, and those that this one is a part of."""
-        found = [*_shares(self.run / SHARDS)] if self.shard is not None else []
-        if self.job is not None:
+        found = [*_folders(self.run / SHARDS)] if self.shard is not None else []
+        if self.worker is not None:
             parent = self.folder.parent.parent
-            found += [parent, *left_by_jobs(parent)]
+            found += [parent, *worker_folders(parent)]
         return [folder for folder in found if folder != self.folder]
 
     def count(self, seeds: int) -> int:
@@ -56,12 +66,12 @@ class Share:
         return owned(self.shards, seeds)
 
 
-def left_by_jobs(folder: Path) -> list[Path]:
-    """The folders of jobs in that of their run."""
-    return _shares(folder / JOBS)
+def worker_folders(folder: Path) -> list[Path]:
+    """The folders of workers in that of their run."""
+    return _folders(folder / JOBS)
 
 
-def _shares(folder: Path) -> list[Path]:
+def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
@@ -73,9 +83,9 @@ def read_shard(text: str | None) -> Shard | None:
         return _of_slurm() if text == SLURM else Shard.parse(text)
 
 
-def job_of_parent() -> Shard | None:
+def worker_of_parent() -> Shard | None:
     """Which of the processes of --jobs this one is; None for one that a user has started."""
-    text = os.environ.pop(JOB, None)
+    text = os.environ.pop(WORKER, None)
     return None if text is None else Shard.parse(text)
 
 

@@ -1,0 +1,68 @@
+"""Where the seeds of a range test are trained: here, or by other processes whose results are then read as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clrtool.cli.run.seed_share import SeedShare, worker_folders
+from clrtool.cli.run.spec import RunSpec
+from clrtool.core.shard import LackingError
+
+if TYPE_CHECKING:
+    from clrtool.cli.run.folder import RunFolder
+    from clrtool.engine.resume.journal import Assignment, Elsewhere
+
+
+class Executor:
+    """Every seed is trained in this process; other executors differ from it.
+
+    Args:
+        workers: processes that train at once.
+    """
+
+    workers = 1
+
+    def __init__(self, spec: RunSpec) -> None:
+        self._spec = spec
+
+    def train(self, folder: RunFolder) -> None:
+        """Have the seeds that lack trained elsewhere; what was measured lies in :meth:`results`."""
+
+    def results(self) -> Sequence[Path]:
+        """Folders with what other processes have measured, those of a run that was interrupted among them."""
+        return worker_folders(self._spec.folder)
+
+    def assigned(self, seeds: Sequence[int]) -> Sequence[int]:
+        """Those of the seeds which lack that are trained here. Raises LackingError to have them trained elsewhere."""
+        return seeds
+
+    def shared(self, about: Mapping[str, Any]) -> tuple[Elsewhere, Assignment]:
+        """What others have measured of a test, and which seeds of it are trained here."""
+        from clrtool.engine.resume.sharding import AssignedBy, union
+
+        return union(self.results(), about), AssignedBy(self.assigned)
+
+
+class ShardWorker(Executor):
+    """A share of the seeds is trained in this process: a shard of an array, a worker of ``--jobs``, or both."""
+
+    def __init__(self, spec: RunSpec, share: SeedShare) -> None:
+        super().__init__(spec)
+        self.share = share
+
+    def shared(self, about: Mapping[str, Any]) -> tuple[Elsewhere, Assignment]:
+        from clrtool.engine.resume.sharding import AgreedScout, ShardAssignment, known_to, union
+
+        agreed = AgreedScout(self.share.common, about)
+        known = known_to(self.share.siblings(), about, agreed)
+        elsewhere = union(self.results(), about)
+        elsewhere = replace(elsewhere, finished={**known.finished, **elsewhere.finished})
+        return elsewhere, ShardAssignment(self.share.shards, self._spec.config.seed, agreed)
+
+
+def never_here(seeds: Sequence[int]) -> Sequence[int]:
+    """No seed is trained in this process."""
+    raise LackingError(seeds)

@@ -1,0 +1,216 @@
+"""A folder that a command fills: opened, held by one process, gone on with from checkpoints, written and finished."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clrtool.cli.run.executor import Executor
+from clrtool.cli.run.seed_share import JOBS
+from clrtool.cli.run.signals import Signals
+from clrtool.cli.run.spec import RunSpec
+from clrtool.errors import ConfigError, Interrupted, MachineError
+from clrtool.report.progress import say
+
+if TYPE_CHECKING:
+    from clrtool.core.results.comparison import Comparison
+    from clrtool.core.results.record import RunRecord
+    from clrtool.engine.resume.journal import Journal
+    from clrtool.engine.runtime.distributed import Group
+    from clrtool.engine.training.workload import Workload
+
+# Folders of checkpoints, there only while something is unfinished: of the sweep or the comparison, of --verify, of the
+# processes of --jobs.
+SWEEP, VERIFY, _ = CHECKPOINTS = "checkpoint", "checkpoint-verify", JOBS
+
+
+class Folder:
+    """What the folders of a range test and of a comparison have in common.
+
+    Args:
+        signals: what is asked for while it is filled.
+    """
+
+    def __init__(self, spec: RunSpec, signals: Signals) -> None:
+        self.spec, self.signals, self.path = spec, signals, spec.folder
+        self.fresh = spec.fresh  # until what it held before is replaced
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold it, without what killed runs have left; say what becomes of a run that is interrupted."""
+        from clrtool.files import sweep_orphans
+        from clrtool.report.lock import locked
+
+        # stdout is for the result, whatever a user's factory prints
+        with contextlib.redirect_stdout(sys.stderr), locked(self.path), self.spec.located():
+            for folder in (self.path, *(self.path / name for name in CHECKPOINTS)):
+                sweep_orphans(folder)
+            try:
+                yield
+            except Interrupted:
+                say(f"interrupted; what was measured is in {self.path}/, and the same command goes on from there")
+                raise
+
+    def replace_old(self) -> None:
+        """Remove what an earlier test has left unfinished, where it is to be replaced."""
+        if self.fresh:
+            self.remove(*CHECKPOINTS)
+            self.fresh = False
+
+    def remove(self, *checkpoints: str) -> None:
+        """Remove checkpoints that are no longer needed."""
+        from clrtool.report.run import remove_checkpoint
+
+        for name in checkpoints:
+            remove_checkpoint(self.path / name)
+
+    def say(self, text: str) -> None:
+        """A line for people, where they want any."""
+        say(text, quiet=self.spec.display.quiet)
+
+    def checkpoints(self, name: str) -> list[Path]:
+        """Folders of the checkpoints by that name, its own first."""
+        return [self.path / name]
+
+    def has_leftovers(self) -> bool:
+        """Whether a process that was killed has left something to clean up."""
+        from clrtool.files import temporary_files
+        from clrtool.report import lock
+
+        left = (self.path / SWEEP, self.path / JOBS, self.path / lock.NAME, *temporary_files(self.path))
+        return any(path.exists() for path in left)
+
+    def check_again(self, record: RunRecord | Comparison) -> None:
+        """Raise ConfigError for a finished record that was measured in another way, or on other data than there is."""
+        options, config = self.spec.options, self.spec.config
+        if options.deterministic and not record.environment.get("deterministic"):
+            raise ConfigError(f"{self.path} was measured without --deterministic: --fresh runs it anew")
+        if config.data.name in (None, "digits"):  # code is not run to show a result, and the digits are ours
+            return
+        from clrtool.engine.configured.build import data_sha256
+
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                found = data_sha256(config, device=options.device, download=options.download)
+        except MachineError as error:
+            self.say(f"{error}: {self.path} is shown without a look at its data")
+            return
+        self.check_data(record, found)
+
+    def check_data(self, record: RunRecord | Comparison, data_sha256: str) -> None:
+        """Raise ConfigError if a record was measured on other data."""
+        if is_other_data(record.data_sha256, data_sha256):
+            raise ConfigError(f"{self.path} was measured on other data than there is now: --fresh runs it anew")
+
+    def opened_journal(self, workload: Workload, checkpoint: str, sha256: str, **known: Any) -> Journal:
+        """The journal of a checkpoint, or a new one; says how far it had come."""
+        from clrtool.engine.resume.checkpoint import CheckpointFolder
+        from clrtool.engine.resume.open import open_journal
+
+        self.replace_old()
+        store = CheckpointFolder(self.path / checkpoint)
+        journal, text = open_journal(store, workload, sha256, self.signals, self.spec.checkpoint_every, **known)
+        if text:
+            self.say(text)
+        return journal
+
+
+class RunFolder(Folder):
+    """The folder of a range test.
+
+    Args:
+        executor: where its seeds are trained.
+        ranks: the processes that torchrun has started; None for this one alone.
+    """
+
+    def __init__(
+        self, spec: RunSpec, signals: Signals, executor: Executor | None = None, ranks: Group | None = None
+    ) -> None:
+        super().__init__(spec, signals)
+        self.executor, self.ranks = executor or Executor(spec), ranks
+
+    def open(self) -> RunRecord | None:
+        """The record of a finished run of the same config; see :func:`clrtool.report.run.open_run`."""
+        from clrtool.report.run import open_run
+
+        return open_run(self.path, self.spec.config, fresh=self.fresh)
+
+    def checkpoints(self, name: str) -> list[Path]:
+        return [self.path / name, *(each / SWEEP for each in self.executor.results())]
+
+    def is_complete(self, record: RunRecord) -> bool:
+        """Whether nothing is left to do for a run that was finished before.
+
+        Raises:
+            ConfigError: its data is not what it was, or it was not measured as it is asked for now.
+        """
+        from clrtool.report.run import has_pictures
+
+        self.check_again(record)
+        return has_pictures(self.path, record) and not self.has_leftovers() and not self.is_to_verify(record)
+
+    def is_to_verify(self, record: RunRecord) -> bool:
+        return self.spec.verify and record.plan is not None and record.verification is None
+
+    def build(self, micro_batches: int | None, known: RunRecord | None) -> Workload:
+        """The workload. Raises ConfigError if it is not that of a finished run."""
+        if self.ranks is not None:
+            self.ranks.begin(micro_batches)
+        workload = self.spec.build(micro_batches=micro_batches, ranks=self.ranks)
+        if known is not None:
+            self.check_data(known, workload.data_sha256)
+            if known.sources and known.sources != workload.sources:
+                raise ConfigError(f"{self.path} was measured with other code or weights: --fresh runs it anew")
+        return workload
+
+    def journal(self, workload: Workload, name: str) -> Journal:
+        """Where the segments of the sweep or of the short runs are kept, with what other processes have measured."""
+        sha256 = self.spec.config.sha256()
+        if name == "verify":
+            return self.opened_journal(workload, VERIFY, sha256)
+        from clrtool.engine.resume.open import about_test
+
+        self.replace_old()
+        elsewhere, assignment = self.executor.shared(about_test(workload, sha256))
+        return self.opened_journal(workload, SWEEP, sha256, elsewhere=elsewhere, assignment=assignment)
+
+    def begin_elsewhere(self) -> None:
+        """Make it known as the folder of a run whose seeds are trained by others; a result of before goes.
+
+        But not for a config of which nothing can be trained. It is built here first, and its memory given back.
+        """
+        self.say("checking config and data")
+        from clrtool.engine.rangetest.pipeline import check_plan
+        from clrtool.engine.training.workload import free_memory
+        from clrtool.report.run import CurveLog
+
+        check_plan(self.spec.build(), self.spec.config.plan)
+        free_memory()
+        self.replace_old()
+        with CurveLog(self.path, self.spec.config):
+            pass
+
+    def write(self, record: RunRecord) -> None:
+        """Write a result, draw its pictures, and remove the checkpoints that it came from."""
+        from clrtool.report.run import remove_pictures, write_run
+
+        remove_pictures(self.path)
+        write_run(self.path, record)
+        self.finish(record)
+
+    def finish(self, record: RunRecord) -> None:
+        """What is left to do when everything is measured: the pictures; and the checkpoints go."""
+        from clrtool.report.plots import draw_run
+        from clrtool.report.run import has_pictures
+
+        if not has_pictures(self.path, record):
+            draw_run(self.path, record)
+        self.remove(SWEEP, JOBS, *([VERIFY] if record.verification is not None else []))
+
+
+def is_other_data(one: str, other: str) -> bool:
+    """Whether two hashes tell two sets apart: hashes of a whole set and of some of one cannot be compared."""
+    return one.partition(":")[1] == other.partition(":")[1] and one != other

@@ -1,0 +1,78 @@
+"""The main path of ``clrtool rangetest``: a run folder -> its record, measured, gone on with or found finished."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from clrtool.cli.run.attempts import Attempts
+from clrtool.cli.run.folder import SWEEP, VERIFY, RunFolder
+from clrtool.cli.run.seed_share import SeedShare
+from clrtool.core.shard import LackingError
+
+if TYPE_CHECKING:
+    from clrtool.core.results.record import RunRecord
+
+
+def measure(folder: RunFolder) -> RunRecord:
+    """The run as it was finished before, or as it is measured now.
+
+    Raises:
+        ConfigError: the folder holds another run, or one that was measured on other data.
+        OutOfMemoryError: a batch does not fit; with ``spec.accumulate``, not even one sample does.
+        Interrupted: a signal asked to stop, and everything is saved.
+    """
+    known = folder.open()
+    if known is not None and folder.is_complete(known):
+        folder.say(_shown_again(folder, known))
+        return known
+    with folder.held():
+        known = folder.open()  # another process may have finished it meanwhile
+        if known is not None and not folder.is_to_verify(known):
+            folder.finish(known)
+            return known
+        for attempt in Attempts(folder, SWEEP if known is None else VERIFY):
+            with attempt as tried, contextlib.suppress(LackingError):
+                if known is None:
+                    folder.executor.train(folder)
+                folder.say("loading torch and the data")
+                from clrtool.cli.run.observer import FolderObserver
+                from clrtool.engine.rangetest.pipeline import range_test
+
+                known = None if folder.fresh else folder.open()  # after an attempt the sweep may be finished
+                tried.workload = folder.build(tried.micro_batches, known)
+                with folder.signals.deferred():
+                    return range_test(tried.workload, folder.spec.config, FolderObserver(folder), folder.journal, known,
+                                      verify=folder.spec.verify)  # fmt: skip
+    raise AssertionError("attempts end with a record or an error")
+
+
+def _shown_again(folder: RunFolder, record: RunRecord) -> str:
+    verified = "; there is no bound to verify" if folder.spec.verify and record.plan is None else ""
+    return f"{folder.path}: finished before with this config, shown again; --fresh runs it anew{verified}"
+
+
+def measure_share(folder: RunFolder, share: SeedShare, command: Sequence[str]) -> None:
+    """Train the seeds of a share, and leave what was measured in its checkpoint.
+
+    Args:
+        command: what measures a share, but for which; it stays with the share.
+
+    Raises:
+        OutOfMemoryError, Interrupted: as :func:`measure`.
+    """
+    folder.say("loading torch and the data")
+    from clrtool.cli.run.observer import ShareObserver
+    from clrtool.engine.rangetest.pipeline import range_test
+
+    config, place = folder.spec.config, str(folder.spec.options.folder.absolute())
+    for attempt in Attempts(folder, SWEEP):
+        with attempt as tried:
+            workload = tried.workload = folder.build(tried.micro_batches, None)
+            with folder.signals.deferred():
+                journal = folder.journal(workload, "sweep")
+                with contextlib.suppress(LackingError):
+                    range_test(workload, config, ShareObserver(folder, share), lambda *_, known=journal: known)
+                journal.finish(("share", {"shard": str(share.shards[0]), "command": list(command), "folder": place}))
+            return

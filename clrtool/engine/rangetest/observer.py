@@ -1,0 +1,31 @@
+"""How a range test is followed while it runs."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # whoever follows a test need not load torch to say so
+    from clrtool.core.reading.curve import Point
+    from clrtool.core.results.record import RunRecord, Trial
+    from clrtool.engine.training.workload import Workload
+
+
+class Observer:
+    """What a range test tells while it runs; this one keeps it to itself."""
+
+    def sweeping(self, seeds: int, epochs: float, metric: str) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Entered while so many seeds are swept, each for so many epochs, unless it breaks or a third follows."""
+        return nullcontext()
+
+    def on_point(self, seed: int, point: Point) -> None:
+        """An evaluation, as soon as it is measured, or was known to be."""
+
+    def verifying(self, workload: Workload, record: RunRecord) -> None:
+        """The short runs of ``--verify`` begin."""
+
+    def on_trial(self, trial: Trial) -> None:
+        """A short run, as soon as it is done, or was known to be."""
+
+    def on_record(self, record: RunRecord) -> None:
+        """A result: of the sweep, and then of the short runs."""

@@ -1,0 +1,170 @@
+"""What is shown on stderr while something runs: lines, a live line with a chart, one line about many processes."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+from clrtool.words import printable
+
+if TYPE_CHECKING:  # rich takes a third of the time in which --help is there
+    from rich.console import Console
+    from rich.status import Status as Spinner
+    from rich.text import Text
+
+    from clrtool.core.reading.curve import Point
+
+PLAIN_LINE_SECONDS = 10.0
+# What is told sooner than this after the step before was known from an earlier start, and says nothing of the speed.
+AT_ONCE = 0.02
+# Lines of a terminal in which a chart of the sweep leaves room for what was said before.
+ROOMY = 16
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that takes texts as they are. A pipe is given 100 columns, the width of the tables."""
+    from rich.console import Console
+
+    class Ours(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave it to ``main`` what a reader means that has gone; rich would exit with 1."""
+            raise BrokenPipeError
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Ours(stderr=stderr, markup=False, highlight=False, width=None if stream.isatty() else 100)
+
+
+def say(message: str, *, quiet: bool = False) -> None:
+    """A line for people, on stderr. That nobody can read it any more is no reason to stop."""
+    if not quiet:
+        from rich.text import Text
+
+        with contextlib.suppress(OSError):
+            console(stderr=True).print(Text(printable(message)), soft_wrap=True)
+
+
+def lacks_letters(stream: TextIO) -> bool:
+    from clrtool.report.canvas import LETTERS
+
+    try:
+        LETTERS.encode(stream.encoding or "ascii")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+class Progress:
+    """A live line and chart on a terminal; one plain line every 10 seconds elsewhere, and where that is wanted."""
+
+    def __init__(self, seeds: int, epochs: float, metric: str, *, quiet: bool, plain: bool) -> None:
+        self._seeds, self._epochs, self._metric, self._quiet = seeds, epochs, metric, quiet
+        self._begin = self._last = time.monotonic()
+        self._known = 0.0
+        self._curves: dict[int, tuple[list[float], list[float]]] = {}
+        self._at_once = False  # whether seeds take turns, as they do where a GPU trains them together
+        from rich.live import Live
+        from rich.spinner import Spinner
+
+        terminal = console(stderr=True)
+        lives = terminal.is_terminal and not terminal.is_dumb_terminal and not quiet and not plain
+        self._ascii = lacks_letters(sys.stderr)  # a live display puts another stream in its place
+        self._spinner = Spinner("line" if self._ascii else "dots", "starting")
+        self._live = Live(self._spinner, console=terminal, refresh_per_second=8, transient=True) if lives else None
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def update(self, seed: int, point: Point) -> None:
+        self._at_once |= seed in list(self._curves)[:-1]
+        rates, metrics = self._curves.setdefault(seed, ([], []))
+        rates.append(point.lr)
+        metrics.append(point.metric)
+        done = min(1.0, point.epoch / self._epochs)
+        if not self._at_once:
+            done = (len(self._curves) - 1 + done) / self._seeds
+        self._seeds = max(self._seeds, len(self._curves))  # one more may follow where there is room
+        who = f"{self._seeds} seeds" if self._at_once else f"seed {len(self._curves)}/{self._seeds}"
+        self._show(
+            done,
+            f"{who}  epoch {point.epoch:.1f}/{self._epochs:g}  lr {point.lr:.2e}  {self._metric} {point.metric:.3f}",
+        )
+
+    def _show(self, done: float, what: str) -> None:
+        """Tell what is done, and the time that is left when that is this part of all, 0 to 1."""
+        elapsed = time.monotonic() - self._begin
+        if elapsed < AT_ONCE:
+            self._begin, self._known = time.monotonic(), done
+        gained = done - self._known
+        line = f"{what}  {f'{elapsed * (1 - done) / gained:.0f} s left' if gained > 0.02 else 'starting'}"
+        if self._live is not None:
+            from rich.console import Group
+            from rich.text import Text
+
+            text = Text(line)
+            text.truncate(self._live.console.width - 2, overflow="ellipsis")  # beside the spinner
+            self._spinner.update(text=text)
+            self._live.update(Group(self._spinner, *self._chart(self._live.console)))
+        elif time.monotonic() - self._last >= PLAIN_LINE_SECONDS:
+            self._last = time.monotonic()
+            say(line, quiet=self._quiet)
+
+    def _chart(self, terminal: Console) -> list[Text]:
+        """The curves so far, where the terminal has room for them; none for what is counted otherwise."""
+        if not self._curves or terminal.height < ROOMY:
+            return []
+        from rich.text import Text
+
+        from clrtool.report.chart import sweep_chart
+
+        chart = sweep_chart(list(self._curves.values()), self._metric, terminal.width, ascii_only=self._ascii)
+        return [Text(chart, no_wrap=True, overflow="crop")]
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+
+class Status:
+    """What goes on, in place on a terminal; a plain line every 10 seconds elsewhere, and where that is wanted."""
+
+    def __init__(self, *, quiet: bool, plain: bool) -> None:
+        self._quiet, self._shown, self._last = quiet, "", time.monotonic()
+        terminal = console(stderr=True)
+        lives = terminal.is_terminal and not terminal.is_dumb_terminal and not quiet and not plain
+        self._spinner: Spinner | None = terminal.status("starting", spinner="line") if lives else None
+
+    def __enter__(self) -> Self:
+        if self._spinner is not None:
+            self._spinner.start()
+        return self
+
+    def show(self, line: str) -> None:
+        """What goes on now."""
+        if line == self._shown:
+            return
+        if self._spinner is not None:
+            from rich.text import Text
+
+            self._shown, text = line, Text(line)
+            text.truncate(console(stderr=True).width - 2, overflow="ellipsis")  # beside the spinner
+            self._spinner.update(text)
+        elif time.monotonic() - self._last >= PLAIN_LINE_SECONDS:
+            self._shown, self._last = line, time.monotonic()
+            say(line, quiet=self._quiet)
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        if self._spinner is not None:
+            self._spinner.stop()
+        say(line, quiet=self._quiet)
+        if self._spinner is not None:
+            self._spinner.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
