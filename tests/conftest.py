@@ -32,6 +32,12 @@ def as_version_1(values):
     } | {"schema_version": 1}
 
 
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """Start every test in an empty folder: what lies where pytest was started, a demo's runs say, is none of its business."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def cli(capsys):
     """Call the command line in this process."""

@@ -38,8 +38,9 @@ from clrtool.cli.rangetest import (
     display_of,
 )
 from clrtool.cli.run.attempts import Attempts
-from clrtool.cli.run.folder import SWEEP, Folder, RunFolder, is_other_data
+from clrtool.cli.run.folder import Folder, RunFolder, is_other_data
 from clrtool.cli.run.measure import measure
+from clrtool.cli.run.seed_share import SWEEP
 from clrtool.cli.run.spec import RunSpec, read_spec
 from clrtool.report.progress import Progress, say
 

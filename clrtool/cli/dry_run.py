@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from clrtool.cli.console import show
-from clrtool.cli.run.folder import SWEEP, RunFolder
-from clrtool.cli.run.seed_share import SeedShare
+from clrtool.cli.run.folder import RunFolder
+from clrtool.cli.run.seed_share import SWEEP, SeedShare
 from clrtool.cli.run.torchrun import check_alone
 from clrtool.errors import ConfigError, MachineError
 

@@ -129,7 +129,7 @@ def rangetest(  # an option that is not named below is read from the context, by
         dry_run(RunFolder(spec, context.obj, executor), share)
         return
     drift = DriftCheck(spec, [config, *spec.overrides], write, check, tolerance)
-    if share.shards or type(executor) is not Executor:
+    if share.shards or executor.is_elsewhere:
         check_alone("rangetest with --jobs, --ray or --seed-shard")
     if share.shards:
         _run_share(context, spec, share, executor)
@@ -185,7 +185,9 @@ def _run_share(context: typer.Context, spec: RunSpec, share: SeedShare, executor
     else:
         folder.open()
         with folder.held():
-            executor.train(folder)
+            if executor.is_elsewhere:
+                folder.begin_elsewhere()
+                executor.train(folder.signals)
             measure_share(folder, share, command_of(context, replace(share, shard=None), OURS))
         again = f"clrtool merge {shlex.quote(str(share.run))}"
         folder.say(f"{spec.folder}: its seeds are swept; when all shards are: {again}")

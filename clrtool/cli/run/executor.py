@@ -8,27 +8,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clrtool.cli.run.seed_share import SeedShare, worker_folders
+from clrtool.cli.run.signals import Signals
 from clrtool.cli.run.spec import RunSpec
 from clrtool.core.shard import LackingError
 
 if TYPE_CHECKING:
-    from clrtool.cli.run.folder import RunFolder
     from clrtool.engine.resume.journal import Assignment, Elsewhere
 
 
 class Executor:
     """Every seed is trained in this process; other executors differ from it.
 
-    Args:
-        workers: processes that train at once.
+    Attributes:
+        is_elsewhere: whether other processes train, whose results this one reads.
+        workers: how many of them at once.
     """
 
+    is_elsewhere = False
     workers = 1
 
     def __init__(self, spec: RunSpec) -> None:
         self._spec = spec
 
-    def train(self, folder: RunFolder) -> None:
+    def train(self, signals: Signals) -> None:
         """Have the seeds that lack trained elsewhere; what was measured lies in :meth:`results`."""
 
     def results(self) -> Sequence[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clrtool.cli.run.executor import Executor
-from clrtool.cli.run.seed_share import JOBS
+from clrtool.cli.run.seed_share import JOBS, SWEEP
 from clrtool.cli.run.signals import Signals
 from clrtool.cli.run.spec import RunSpec
 from clrtool.errors import ConfigError, Interrupted, MachineError
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 # Folders of checkpoints, there only while something is unfinished: of the sweep or the comparison, of --verify, of the
 # processes of --jobs.
-SWEEP, VERIFY, _ = CHECKPOINTS = "checkpoint", "checkpoint-verify", JOBS
+VERIFY = "checkpoint-verify"
+CHECKPOINTS = SWEEP, VERIFY, JOBS
 
 
 class Folder:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clrtool.cli.run.executor import Executor, never_here
-from clrtool.cli.run.folder import RunFolder
 from clrtool.cli.run.seed_share import JOBS, WORKER, worker_folders
+from clrtool.cli.run.signals import Signals
 from clrtool.cli.run.spec import Display, RunSpec
 from clrtool.cli.run.subprocesses import Command, Ended, run_children
 from clrtool.core.shard import Shard
@@ -48,6 +48,8 @@ class LocalProcesses(Executor):
         workers: how many.
     """
 
+    is_elsewhere = True
+
     def __init__(self, spec: RunSpec, words: Sequence[str], workers: int) -> None:
         super().__init__(spec)
         self._words, self.workers = words, workers
@@ -56,25 +58,24 @@ class LocalProcesses(Executor):
         """A single seed is trained sooner here than in a process that has to start."""
         return never_here(seeds) if len(seeds) > 1 else seeds
 
-    def train(self, folder: RunFolder) -> None:
+    def train(self, signals: Signals) -> None:
         """Let them train all that lacks; what they measured lies in their folders.
 
         Raises:
             ConfigError, MachineError: one of them failed; the others have come to their end.
             Interrupted: a signal asked to stop, and everything is saved.
         """
-        folder.begin_elsewhere()
-        folder.say(f"{self.workers} processes share the seeds")
+        folder, display = self._spec.folder, self._spec.display
+        say(f"{self.workers} processes share the seeds", quiet=display.quiet)
         shards = [Shard(number, self.workers) for number in range(1, self.workers + 1)]
         commands = [Command(f"job {shard}", self._words, {WORKER: str(shard)}) for shard in shards]
-        signals, display = folder.signals, self._spec.display
         with Status(quiet=display.quiet, plain=display.plain) as status:
 
             def on_end(name: str, end: Ended) -> None:
                 if end.code and signals.stop is None:
                     status.say(f"{name}: {end.message}")
 
-            ended = run_children(commands, self.workers, signals, lambda: status.show(swept(folder.path)), on_end)
+            ended = run_children(commands, self.workers, signals, lambda: status.show(swept(folder)), on_end)
         if failed := {name: end for name, end in ended.items() if end.code}:
             self._fail(failed)
 

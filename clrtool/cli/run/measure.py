@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clrtool.cli.run.attempts import Attempts
-from clrtool.cli.run.folder import SWEEP, VERIFY, RunFolder
-from clrtool.cli.run.seed_share import SeedShare
+from clrtool.cli.run.folder import VERIFY, RunFolder
+from clrtool.cli.run.seed_share import SWEEP, SeedShare
 from clrtool.core.shard import LackingError
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ def measure(folder: RunFolder) -> RunRecord:
             return known
         for attempt in Attempts(folder, SWEEP if known is None else VERIFY):
             with attempt as tried, contextlib.suppress(LackingError):
-                if known is None:
-                    folder.executor.train(folder)
+                if known is None and folder.executor.is_elsewhere:
+                    folder.begin_elsewhere()
+                    folder.executor.train(folder.signals)
                 folder.say("loading torch and the data")
                 from clrtool.cli.run.observer import FolderObserver
                 from clrtool.engine.rangetest.pipeline import range_test

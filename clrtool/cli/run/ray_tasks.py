@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from clrtool.cli.run.executor import Executor, never_here
-from clrtool.cli.run.folder import SWEEP, RunFolder
-from clrtool.cli.run.seed_share import JOBS
+from clrtool.cli.run.seed_share import JOBS, SWEEP
 from clrtool.cli.run.signals import Signals
-from clrtool.cli.run.spec import RunSpec
+from clrtool.cli.run.spec import Display, RunSpec
 from clrtool.errors import ConfigError, MachineError
-from clrtool.report.progress import Status
+from clrtool.report.progress import Status, say
 from clrtool.words import count
 
 LOCAL = "local"
@@ -31,6 +30,8 @@ class RayTasks(Executor):
         address: of a cluster; ``local`` for one on this machine, for as long as the test runs.
     """
 
+    is_elsewhere = True
+
     def __init__(self, spec: RunSpec, address: str) -> None:
         super().__init__(spec)
         self._address = address
@@ -38,17 +39,16 @@ class RayTasks(Executor):
     def assigned(self, seeds: Sequence[int]) -> Sequence[int]:
         return never_here(seeds)
 
-    def train(self, folder: RunFolder) -> None:
+    def train(self, signals: Signals) -> None:
         """Let the tasks train all that lacks.
 
         Raises:
             ConfigError, MachineError: a task failed, or there is no cluster.
             Interrupted: a signal asked to stop; the seeds that are finished are kept.
         """
-        folder.begin_elsewhere()
-        signals, display = folder.signals, self._spec.display
+        display = self._spec.display
         shown = Status(quiet=display.quiet, plain=display.plain)
-        with signals.deferred(), _cluster(self._address, folder), shown as status:
+        with signals.deferred(), _cluster(self._address, signals, display), shown as status:
             sweep = self._task()
             lacking = self._finish(
                 sweep, [[]], signals, status
@@ -111,7 +111,7 @@ class RayTasks(Executor):
 
 
 @contextlib.contextmanager
-def _cluster(address: str, folder: RunFolder) -> Iterator[None]:
+def _cluster(address: str, signals: Signals, display: Display) -> Iterator[None]:
     """Be the driver of a cluster of Ray."""
     try:
         import ray
@@ -119,12 +119,12 @@ def _cluster(address: str, folder: RunFolder) -> Iterator[None]:
         raise ConfigError("--ray needs the package ray: pip install 'clrtool[ray]'") from error
     quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    folder.say(f"Ray: {'a cluster on this machine' if address == LOCAL else address}")
+    say(f"Ray: {'a cluster on this machine' if address == LOCAL else address}", quiet=display.quiet)
     try:
         ray.init(address=address, **(quiet if address == LOCAL else {}))
     except (OSError, RuntimeError, ValueError) as error:
         raise MachineError(f"--ray {address}: cannot be reached: {_line(error)}") from error
-    folder.signals.take_back()
+    signals.take_back()
     try:
         yield
     finally:

@@ -12,6 +12,8 @@ from clrtool.errors import ConfigError, as_config_error
 
 # Folders in a run folder: of shards, which are the user's, and of workers, there only while something is unfinished.
 SHARDS, JOBS = "shards", "checkpoint-jobs"
+# In each of them, and in a run folder: the checkpoints of the sweep.
+SWEEP = "checkpoint"
 SLURM = "slurm"
 # In the environment of a process of --jobs: which of them it is, K/N.
 WORKER = "CLRTOOL_WORKER"
