@@ -12,22 +12,23 @@ The commands stand in groups, each with a folder of its own, where a command fin
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import re
+import runpy
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import NamedTuple
 
-# FAST and DIGITS stand for the words below; ``interrupt`` sends SIGINT after the first checkpoint.
+# FAST and NUMBERS stand for these words; ``interrupt`` in front sends SIGINT after the first checkpoint.
 SHORT_WORDS = {
     "FAST": "-q --deterministic --seeds 2 sweep.epochs=2 sweep.evaluations=10 sweep.start_lr=0.001 sweep.end_lr=3",
     "NUMBERS": "--base-lr 0.001 --max-lr 0.006 --iterations-per-epoch 47 --epochs 30",
@@ -67,6 +68,7 @@ compare digits --deterministic -q --policies fixed,one_cycle --seeds 2 --epochs 
 plot digits-compare -o compare.html
 
 plan NUMBERS
+plan NUMBERS --policy one_cycle --format deepspeed
 plan NUMBERS --policy exp_range gamma=0.999 --format torch
 plan NUMBERS --momentum 0.85,0.95 --warmup-epochs 2 -o plan.yaml
 plan plan.yaml --format keras
@@ -81,7 +83,7 @@ rangetest digits FAST --verify --json
 
 rangetest digits --seeds 3 sweep.epochs=2 -q --deterministic
 rangetest digits FAST -o runs/adamw optimizer.name=AdamW optimizer.args={weight_decay: 0.05} precision=bf16
-rangetest digits FAST -o runs/micro training.micro_batches=4 training.clip_norm=1.0 model.args.batch_norm=true
+rangetest digits FAST -o runs/micro training.micro_batches=4 training.clip_norm=1.0 model.args.dropout=0.1
 rangetest digits FAST -o runs/loss metric=loss
 rangetest digits FAST -o runs/groups optimizer.groups=[{params: ['*.bias'], lr_ratio: 2}] data.workers=1
 
@@ -90,6 +92,8 @@ rangetest text FAST data.args.path=book.txt model.args={depth: 1, width: 16, hea
 init custom mine.yaml
 rangetest mine.yaml FAST --allow-import custom_factories:*
 rangetest mine.yaml FAST -o runs/forbidden
+
+init custom mine.yaml
 compare mine.yaml -q --deterministic --allow-import custom_factories:* --policies fixed,triangular2 --seeds 2 --epochs 4
 
 compare digits -q --deterministic --bounds 0.02,0.2 --policies fixed,triangular2 --seeds 2 --epochs 4 --json
@@ -235,18 +239,24 @@ MASKS = {
 CHECKPOINT = re.compile(r"(.*/checkpoint/\d+)-[0-9a-f]{64}(\.\w+)")
 
 
+Files = dict[str, bytes]
+# Each command is a fork of a process that has imported what takes seconds, and nothing of clrtool.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["matplotlib.pyplot", "pydantic", "rich.console", "ruamel.yaml", "torchvision", "typer"])
+
+
 class Side(NamedTuple):
     """One of the checkouts: a copy of it, and the folder where its commands run. Both have paths of the same length."""
 
     code: Path
     work: Path
+    output: Path
 
     @classmethod
     def of(cls, checkout: Path, place: Path) -> Side:
-        place.mkdir()
         for name in ("clrtool", "configs"):
             shutil.copytree(checkout / name, place / "code" / name, ignore=shutil.ignore_patterns("__pycache__"))
-        return cls(place / "code", place / "work")
+        return cls(place / "code", place / "work", place / "output")
 
     def clear(self) -> None:
         """Begin a group."""
@@ -255,37 +265,24 @@ class Side(NamedTuple):
         for name, text in FILES.items():
             (self.work / name).write_text(text)
 
-    def run(self, line: str) -> dict[str, bytes]:
-        """What a command leaves: files that it made or changed, by their names, its output and its exit code."""
-        before = self.files()
-        words = split(line)
-        interrupted, words = words[0] == "interrupt", words[words[0] == "interrupt" :]
-        command = words[1:] if words[0] == "python" else ["-m", "clrtool", *words]
-        environment = os.environ | {"PYTHONPATH": str(self.code), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-        process = subprocess.Popen(
-            [sys.executable, *command], cwd=self.work, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        if interrupted:
-            self.interrupt(process)
-        out, err = process.communicate()
-        left = {"stdout": out, "stderr": err, "exit code": str(process.returncode).encode()}
-        if not interrupted:  # at which iteration it came to a stop is left to chance
-            left |= {name: content for name, content in self.files().items() if before.get(name) != content}
-        return {name: self.masked(content) for name, content in left.items()}
+    def start(self, words: list[str]) -> ForkServerProcess:
+        process = FORKS.Process(target=become, args=(self, words))
+        process.start()
+        return process
 
-    def files(self) -> dict[str, bytes]:
-        paths = sorted(path for path in self.work.rglob("*") if path.is_file())
-        found = {str(path.relative_to(self.work)): path for path in paths}
+    def has_checkpoint(self) -> bool:
+        return any(self.work.glob("runs/*/checkpoint/*"))
+
+    def files(self) -> Files:
+        """All in the folder, and what the last command has said."""
+        paths = {str(path.relative_to(self.work)): path for path in self.work.rglob("*") if path.is_file()}
         return {
             CHECKPOINT.sub(r"\1\2", name): b"" if CHECKPOINT.fullmatch(name) else path.read_bytes()
-            for name, path in found.items()
+            for name, path in paths.items()
         }
 
-    def interrupt(self, process: subprocess.Popen[bytes]) -> None:
-        """Send SIGINT as soon as there is a checkpoint."""
-        while process.poll() is None and not any(self.work.glob("runs/*/checkpoint/*")):
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
+    def said(self) -> Files:
+        return {name: (self.output.with_suffix(f".{name}")).read_bytes() for name in ("stdout", "stderr")}
 
     def masked(self, content: bytes) -> bytes:
         """Without the folder, which is another one for each side, and without what varies."""
@@ -295,6 +292,53 @@ class Side(NamedTuple):
         return content
 
 
+def become(side: Side, words: list[str]) -> None:
+    """In a process of its own: be ``python -m clrtool WORDS``, or the program after the word ``python``."""
+    os.chdir(side.work)
+    os.environ["PYTHONPATH"] = str(side.code)  # of the processes that it starts
+    sys.path[:0] = [str(side.work), str(side.code)]
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        with side.output.with_suffix(f".{name}").open("wb") as file:
+            os.dup2(file.fileno(), number)
+    if words[0] == "python":
+        runpy.run_path(words[1], run_name="__main__")
+    else:
+        sys.argv = ["clrtool", *words]
+        runpy.run_module("clrtool", run_name="__main__", alter_sys=True)
+
+
+def run(line: str, sides: list[Side]) -> list[Files]:
+    """What a command leaves on each side: files that it made or changed, what it said, and its exit code."""
+    words, before = split(line), [side.files() for side in sides]
+    is_interrupted = words[0] == "interrupt"
+    processes = [side.start(words[is_interrupted:]) for side in sides]
+    if is_interrupted:
+        interrupt(sides, processes)
+    for process in processes:
+        process.join()
+    return [
+        # at which iteration it came to a stop is left to chance
+        side.said() | {"exit code": str(process.exitcode).encode()} | ({} if is_interrupted else changed(side, had))
+        for side, process, had in zip(sides, processes, before, strict=True)
+    ]
+
+
+def interrupt(sides: list[Side], processes: list[ForkServerProcess]) -> None:
+    """Send SIGINT to each as soon as it has a checkpoint."""
+    waiting = dict(enumerate(processes))
+    while waiting:
+        for number, process in list(waiting.items()):
+            if not process.is_alive():
+                del waiting[number]
+            elif sides[number].has_checkpoint():
+                os.kill(waiting.pop(number).pid or 0, signal.SIGINT)
+        time.sleep(0.01)
+
+
+def changed(side: Side, before: Files) -> Files:
+    return {name: content for name, content in side.files().items() if before.get(name) != content}
+
+
 def split(line: str) -> list[str]:
     """The words of a command; what stands in brackets is one, as it would be in quotes."""
     for short, words in SHORT_WORDS.items():
@@ -302,7 +346,7 @@ def split(line: str) -> list[str]:
     return shlex.split(re.sub(r"\S+[{\[].*[}\]]", lambda found: shlex.quote(found[0]), line))
 
 
-def differences(before: dict[str, bytes], after: dict[str, bytes]) -> Iterator[str]:
+def differences(before: Files, after: Files) -> Iterator[str]:
     """A line for each file that differs, with the first line of it that does."""
     for name in sorted(before.keys() | after.keys()):
         if name not in before or name not in after:
@@ -317,22 +361,24 @@ def shown(line: bytes | None) -> str:
     return "nothing" if line is None else repr(line[:200])[1:]
 
 
-def compare(before: Path, after: Path, only: str) -> bool:
+def compare(sides: list[Side], only: str) -> bool:
     """Run all groups on both sides, and say what differs. Gives whether all is the same."""
     same = True
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
-        sides = Side.of(before, Path(folder, "1")), Side.of(after, Path(folder, "2"))
-        for group in COMMANDS.strip().split("\n\n"):
-            if only not in group:
-                continue
-            for side in sides:
-                side.clear()
-            for line in group.splitlines():
-                left = list(pool.map(lambda side, line=line: side.run(line), sides))
-                found = list(differences(*left))
-                same = same and not found
-                verdict, code = "differs" if found else "same", left[0]["exit code"].decode()
-                print(f"{verdict:8}{code:>3}  {line}", *(f"\n    {each}" for each in found), flush=True)
+    for group in COMMANDS.strip().split("\n\n"):
+        if only not in group:
+            continue
+        for side in sides:
+            side.clear()
+        for line in group.splitlines():
+            left = run(line, sides)
+            before, after = (
+                {name: side.masked(content) for name, content in files.items()}
+                for side, files in zip(sides, left, strict=True)
+            )
+            found = list(differences(before, after))
+            same = same and not found
+            verdict, code = "differs" if found else "same", before["exit code"].decode()
+            print(f"{verdict:8}{code:>3}  {line}", *(f"\n    {each}" for each in found), flush=True)
     return same
 
 
@@ -343,7 +389,10 @@ def main() -> None:
     parser.add_argument("--only", metavar="WORD", default="", help="groups of commands with this word in a line")
     given = parser.parse_args()
     begin = time.monotonic()
-    same = compare(given.before.resolve(), given.after.resolve(), given.only)
+    os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    with tempfile.TemporaryDirectory() as folder:
+        sides = [Side.of(given.before, Path(folder, "1")), Side.of(given.after, Path(folder, "2"))]
+        same = compare(sides, given.only)
     print(f"{'all the same' if same else 'something differs'}, in {time.monotonic() - begin:.0f} s")
     sys.exit(not same)
 

@@ -1,14 +1,14 @@
 """How deep and how wide the package is: what one run enters, and what a reader has to read.
 
 ``python -m tests.benchmarks.structure [CHECKOUT] [--json]``, from the root of this repository; CHECKOUT is the folder
-that holds ``clrtool/``, by default this one. A short ``clrtool rangetest digits`` runs in a process and a temporary
+that holds ``clrtool/``, by default this one. ``clrtool rangetest digits`` runs in a process and a temporary
 folder of its own. Of the package only ``clrtool.cli.main:main`` is known, so that any version can be measured.
 
 - **frames**: of the package, on the stack when the optimizer steps, from ``main`` to the function that steps, both
   counted; of all steps the deepest. What torch and others put in between is not counted.
-- **functions**, **files**: entered from ``main`` on, in any thread; a method is a function, so are a lambda, a
-  comprehension and a generator, but not the body of a class or a module. A file counts where one of its functions was
-  entered. *named* leaves out the functions without a name of their own.
+- **functions**, **files**: entered from ``main`` on, in any thread; a method is a function, and so is a lambda,
+  but not a comprehension, which some versions of Python run within the function around it, nor the body of a class or
+  a module. A file counts where one of its functions was entered.
 - **circles**: groups of files that import one another by some way round; an import counts wherever it stands, also
   under ``TYPE_CHECKING`` and in a function. An import of a file does not count as one of the ``__init__.py`` above it.
 """
@@ -30,7 +30,8 @@ from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 PACKAGE = "clrtool"
-WORDS = ["rangetest", "digits", "-q", "sweep.seeds=2", "sweep.epochs=2", "sweep.start_lr=0.01", "sweep.end_lr=3"]
+WORDS = ["rangetest", "digits", "--device", "cpu"]
+COMPREHENSIONS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
 Graph = dict[str, set[str]]
 
 
@@ -85,7 +86,8 @@ def watch_calls(entered: set[CodeType]) -> None:
 def own_name(code: CodeType, root: Path) -> str | None:
     """``engine/sweep.py:12 Sweep.run`` of a function of the package; None for all else."""
     path = Path(code.co_filename)
-    if not code.co_flags & inspect.CO_NEWLOCALS or not path.is_relative_to(root):  # the body of a class has no locals
+    is_function = code.co_flags & inspect.CO_NEWLOCALS and code.co_name not in COMPREHENSIONS  # a class body has none
+    if not is_function or not path.is_relative_to(root):
         return None
     return f"{path.relative_to(root)}:{code.co_firstlineno} {code.co_qualname}"
 
@@ -95,11 +97,6 @@ class Run(NamedTuple):
 
     entered: list[str]
     stack: list[str]
-
-    @property
-    def named(self) -> list[str]:
-        """The functions that a ``def`` made."""
-        return [name for name in self.entered if not name.endswith(">")]
 
     @property
     def files(self) -> set[str]:
@@ -200,7 +197,6 @@ def figures(checkout: Path) -> dict[str, Any]:
     return {
         "own frames from main to the step": len(found.stack),
         "own functions entered": len(found.entered),
-        "of them named": len(found.named),
         "own files entered": len(found.files),
         "lines of the package": sum(text.count("\n") for text in files.values()),
         "files of the package": len(files),
