@@ -94,7 +94,7 @@ rangetest mine.yaml FAST --allow-import custom_factories:*
 rangetest mine.yaml FAST -o runs/forbidden
 
 init custom mine.yaml
-compare mine.yaml -q --deterministic --allow-import custom_factories:* --policies fixed,triangular2 --seeds 2 --epochs 4
+compare mine.yaml -q --deterministic --allow-import custom_factories:* --policies fixed,triangular2 --seeds 2 --epochs 5
 
 compare digits -q --deterministic --bounds 0.02,0.2 --policies fixed,triangular2 --seeds 2 --epochs 4 --json
 
@@ -354,11 +354,13 @@ def differences(before: Files, after: Files) -> Iterator[str]:
         elif before[name] != after[name]:
             lines = zip_longest(before[name].splitlines(), after[name].splitlines())
             number, (old, new) = next((place, pair) for place, pair in enumerate(lines, 1) if pair[0] != pair[1])
-            yield f"{name}, line {number}: {shown(old)} -> {shown(new)}"
+            start = len(os.path.commonprefix([old or b"", new or b""])) - 40  # noqa: RUF071 (characters are meant)
+            yield f"{name}, line {number}: {shown(old, start)} -> {shown(new, start)}"
 
 
-def shown(line: bytes | None) -> str:
-    return "nothing" if line is None else repr(line[:200])[1:]
+def shown(line: bytes | None, start: int) -> str:
+    """A line from shortly before what differs."""
+    return "nothing" if line is None else repr(line[max(start, 0) :][:100])[1:]
 
 
 def compare(sides: list[Side], only: str) -> bool:
