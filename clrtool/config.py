@@ -352,6 +352,12 @@ class RangeTestConfig(_Tree):
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    def factories(self) -> dict[str, str]:
+        """Every field that names code, with that name."""
+        parts = ("model", "data", "optimizer", "loss", "metric")
+        named = {f"{part}.factory": getattr(self, part).factory for part in parts} | {"data.batch": self.data.batch}
+        return {field: factory for field, factory in named.items() if factory is not None}
+
     def to_yaml(self) -> str:
         """The resolved config, every default written out, loadable again."""
         stream = io.StringIO()
