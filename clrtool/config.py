@@ -90,7 +90,7 @@ class ModelConfig(Component):
     """The network.
 
     Args:
-        name: mlp, convnet, resnet, vit, gpt, cifar10_full, ..., or one of torchvision such as torchvision.resnet18.
+        name: mlp, convnet, resnet, vit, gpt, or one of torchvision such as torchvision.resnet18.
         weights: a .safetensors or .pt file to begin from.
         fresh: patterns of the parameters that are drawn anew all the same.
         freeze: patterns of the parameters that do not train.
@@ -166,7 +166,7 @@ class OptimizerConfig(Component):
     """The optimizer; its learning rate is what the sweep sets.
 
     Args:
-        name: a class of torch.optim, or caffe_sgd.
+        name: a class of torch.optim.
         groups: rules for some of the parameters.
     """
 

@@ -1,4 +1,4 @@
-"""Built-in models: ``mlp`` and ``convnet``, beside the residual networks, the transformers and Caffe's networks."""
+"""Built-in models: ``mlp`` and ``convnet``, beside the residual network and the transformers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from pydantic import Field
 from torch import nn
 
 from clrtool.engine.attention import gpt, vit
-from clrtool.engine.caffe_models import cifar10_full, cifar10_quick
 from clrtool.engine.machine import total_memory
-from clrtool.engine.residual import caffe_resnet, resnet
+from clrtool.engine.residual import resnet
 from clrtool.engine.shapes import Shape, Sizes, image_shape
 from clrtool.errors import ConfigError, MachineError
 
@@ -76,6 +75,4 @@ def sized(make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     return build
 
 
-MODELS = {
-    make.__name__: sized(make) for make in (mlp, convnet, resnet, vit, gpt, cifar10_full, cifar10_quick, caffe_resnet)
-}
+MODELS = {make.__name__: sized(make) for make in (mlp, convnet, resnet, vit, gpt)}

@@ -28,7 +28,6 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, T
 from clrtool.config import AugmentConfig, OptimizerConfig, TrainingConfig
 from clrtool.core.metric import LOSS
 from clrtool.engine.borrowed import borrow
-from clrtool.engine.caffe_models import cifar10_full
 from clrtool.engine.captured import Captured
 from clrtool.engine.feed import Resident
 from clrtool.engine.learner import Learner
@@ -39,6 +38,7 @@ from clrtool.engine.prepare import Preparation
 from clrtool.engine.problem import Problem
 from clrtool.engine.samples import Samples
 from clrtool.engine.steps import UsualSteps
+from configs.caffe_factories import cifar10_full
 
 Work = Callable[[], object]
 LOWEST, HIGHEST = 1e-5, 1e-2  # no model diverges here, so that no finder has less to do
