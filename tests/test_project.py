@@ -31,11 +31,8 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_holds_the_configs_the_digits_and_the_licence(wheel):
     files = {path.relative_to(wheel).as_posix() for path in wheel.rglob("*") if path.is_file()}
-    assert {
-        "clrtool/configs/digits.yaml",
-        "clrtool/configs/custom_factories.py",
-        "clrtool/engine/data/digits.npz",
-    } <= files
+    assert {"clrtool/configs/digits.yaml", "clrtool/engine/data/digits.npz"} <= files
+    assert {f"clrtool/configs/{name}_factories.py" for name in ("custom", "caffe")} <= files
     assert f"clrtool-{clrtool.__version__}.dist-info/licenses/LICENSE" in files
     assert "clrtool/py.typed" in files
     assert not any(name.startswith(("tests", "configs")) for name in files)

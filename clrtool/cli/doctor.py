@@ -8,7 +8,7 @@ import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -16,9 +16,6 @@ import clrtool
 from clrtool.cli.complete import configs
 from clrtool.cli.console import Plain, show
 from clrtool.errors import MachineError
-
-if TYPE_CHECKING:
-    from clrtool.config.schema import RangeTestConfig
 
 MACHINE = 4
 PACKAGES = ("numpy", "torch", "torchvision", "matplotlib", "pydantic", "ruamel.yaml", "typer", "rich")
@@ -92,21 +89,13 @@ def _checked(source: str, overrides: Sequence[str]) -> Mapping[str, Any]:
     from clrtool.config.file import find_config, load_config
 
     settings = load_config(find_config(source), overrides)
-    factories = _factories(settings)
+    factories = settings.factories()
     return {
         "source": source,
         "sha256": settings.sha256(),
         "factories": factories,
         "allow_import": sorted({f"{factory.partition(':')[0]}:*" for factory in factories.values()}),
     }
-
-
-def _factories(settings: RangeTestConfig) -> dict[str, str]:
-    """Every field of a config that names code, with that name."""
-    parts = ("model", "data", "optimizer", "loss", "metric")
-    named = {f"{part}.factory": getattr(settings, part).factory for part in parts}
-    named["data.batch"] = settings.data.batch
-    return {field: factory for field, factory in named.items() if factory is not None}
 
 
 def _versions() -> dict[str, str]:

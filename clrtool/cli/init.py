@@ -48,11 +48,8 @@ def init(
     if name not in shipped:
         raise ConfigError(f"init: no shipped config {name!r}; {nearest(name, shipped)}")
     target = destination or Path(f"{name}.yaml")
-    # A config with a factory has its Python file beside it, which keeps its name: the config imports it by that.
-    sources = {
-        shipped[name]: target,
-        **{code: target.with_name(code.name) for code in shipped[name].parent.glob(f"{name}_*.py")},
-    }
+    modules = _modules(shipped[name])
+    sources = {shipped[name]: target} | _code(shipped[name], target, modules)
     for path in sources.values():
         if path.exists():
             raise ConfigError(f"{path}: exists already; copy to another folder: clrtool init {name} DIR/{name}.yaml")
@@ -60,8 +57,23 @@ def init(
         write_whole(copy, path.read_bytes())
         say(f"{copy}: written")
     _help_editors(target)
-    allow = "".join(f" --allow-import '{path.stem}:*'" for path in sources if path.suffix == ".py")
-    _say_next(target, allow)
+    _say_next(target, "".join(f" --allow-import '{module}:*'" for module in modules))
+
+
+def _modules(config: Path) -> list[str]:
+    """The modules of the factories that a config names."""
+    from clrtool.config.file import load_config
+
+    return sorted({factory.partition(":")[0] for factory in load_config(config).factories().values()})
+
+
+def _code(config: Path, target: Path, modules: list[str]) -> dict[Path, Path]:
+    """Where the files of factories beside a config go, but for what another config has brought there already.
+
+    They keep their names: the config imports them by these.
+    """
+    copies = {code: target.with_name(code.name) for code in (config.with_name(f"{module}.py") for module in modules)}
+    return {code: copy for code, copy in copies.items() if not copy.is_file() or copy.read_bytes() != code.read_bytes()}
 
 
 def _write_starter(model: str | None, data: str | None, target: Path) -> None:

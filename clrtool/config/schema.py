@@ -90,7 +90,7 @@ class ModelConfig(Component):
     """The network.
 
     Args:
-        name: mlp, convnet, resnet, vit, gpt, cifar10_full, ..., or one of torchvision such as torchvision.resnet18.
+        name: mlp, convnet, resnet, vit, gpt, or one of torchvision such as torchvision.resnet18.
         weights: a .safetensors or .pt file to begin from.
         fresh: patterns of the parameters that are drawn anew all the same.
         freeze: patterns of the parameters that do not train.
@@ -166,7 +166,7 @@ class OptimizerConfig(Component):
     """The optimizer; its learning rate is what the sweep sets.
 
     Args:
-        name: a class of torch.optim, or caffe_sgd.
+        name: a class of torch.optim.
         groups: rules for some of the parameters.
     """
 
@@ -351,6 +351,12 @@ class RangeTestConfig(_Tree):
         """Hash of the resolved config: equal for equal values, whatever the file looked like."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def factories(self) -> dict[str, str]:
+        """Every field that names code, with that name."""
+        parts = ("model", "data", "optimizer", "loss", "metric")
+        named = {f"{part}.factory": getattr(self, part).factory for part in parts} | {"data.batch": self.data.batch}
+        return {field: factory for field, factory in named.items() if factory is not None}
 
     def to_yaml(self) -> str:
         """The resolved config, every default written out, loadable again."""

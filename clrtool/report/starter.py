@@ -9,9 +9,7 @@ from clrtool.errors import ConfigError
 from clrtool.words import nearest, printable, shown
 
 # The models that are known by name alone; those of torchvision are looked up when they are built.
-MODELS = (
-    "mlp", "convnet", "resnet", "vit", "gpt", "cifar10_full", "cifar10_quick", "caffe_resnet",
-)  # fmt: skip
+MODELS = ("mlp", "convnet", "resnet", "vit", "gpt")
 # Kinds of data and the argument that says where it lies; torchvision's take a root.
 PLACES = {"image_folder": "root", "npz": "path", "text": "path", "digits": None}
 

@@ -34,11 +34,11 @@ from clrtool.engine.inprocess.options import Settings
 from clrtool.engine.inprocess.steps import UsualSteps
 from clrtool.engine.inprocess.workload import borrow
 from clrtool.engine.models.builtin import convnet, mlp
-from clrtool.engine.models.caffe import cifar10_full
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.optimizers import OptimizerRecipe
 from clrtool.engine.training.trainer import Trainer
 from clrtool.engine.training.workload import Workload
+from configs.caffe_factories import cifar10_full
 
 Work = Callable[[], object]
 LOWEST, HIGHEST = 1e-5, 1e-2  # no model diverges here, so that no finder has less to do

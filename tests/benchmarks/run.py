@@ -158,7 +158,7 @@ def checkpoints() -> list[str]:
     problem = build_workload(config, device="cpu")
 
     def sweep(stages: Journal) -> None:
-        run_sweep(problem, config.sweep, stages=stages)
+        run_sweep(problem, config.sweep, journal=stages)
 
     def saving() -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -158,6 +158,22 @@ def test_init_lists_copies_and_never_replaces(cli, tmp_path, monkeypatch):
     assert "did you mean 'digits'" in cli("init", "digit").err
 
 
+def test_init_brings_the_code_that_several_configs_share_once_and_never_replaces_another(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli("init", "cifar10-full").code == 0
+    second = cli("init", "cifar10-resnet56")
+    assert second.code == 0
+    assert second.err.startswith("cifar10-resnet56.yaml: written")
+    assert second.err.endswith("clrtool rangetest cifar10-resnet56.yaml --allow-import 'caffe_factories:*'\n")
+    assert {file.name for file in tmp_path.glob("*.py")} == {"caffe_factories.py"}
+    (tmp_path / "caffe_factories.py").write_text("mine")
+    refused = cli("init", "cifar10-sigmoid-bn")
+    assert refused.code == 2
+    assert "caffe_factories.py: exists already" in refused.err
+    assert (tmp_path / "caffe_factories.py").read_text() == "mine"
+    assert not (tmp_path / "cifar10-sigmoid-bn.yaml").exists()
+
+
 def test_the_custom_example_runs_when_its_import_is_allowed_and_only_then(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cli("init", "custom")

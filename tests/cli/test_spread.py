@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-
 from clrtool.cli.run.sharding import JOBS, Share, read_shard
+
 from clrtool.core.shard import Shard
 from clrtool.engine.resume.sharding import AgreedScout
 from clrtool.errors import ConfigError

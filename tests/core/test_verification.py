@@ -8,8 +8,7 @@ import pytest
 from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.core.reading.metric import ACCURACY, LOSS
-from clrtool.core.results.record import SweepRecord
-from clrtool.core.results.record import Trial, Verification
+from clrtool.core.results.record import SweepRecord, Trial, Verification
 from clrtool.core.results.verification import candidates, decide, survivors, verified
 
 LRS = np.geomspace(1e-4, 1, 61)

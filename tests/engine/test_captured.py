@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.engine.workloads import digits
 
 from clrtool.config.schema import SweepConfig
 from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.training.cuda_graph import CapturedEnsemble, _Part, why_not
 from clrtool.engine.training.ensemble import make_ensembles
 from clrtool.engine.training.trainer import READ_EVERY, Trainer, until_broken
+from tests.engine.workloads import digits
 
 LRS = np.geomspace(1e-3, 0.2, 100).tolist()
 CONVNET = {"name": "convnet", "args": {"channels": [4, 8], "batch_norm": True}}
@@ -155,9 +155,7 @@ CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_a_captured_graph_gives_the_curve_of_the_reference(variant):
     changes = VARIANTS[variant]
     sweep = SweepConfig(start_lr=1e-3, end_lr=0.2, epochs=3, seeds=3)
-    slow = run_sweep(
-        digits("cuda", **changes | {"training": changes.get("training", {}) | {"fast": False}}), sweep
-    )
+    slow = run_sweep(digits("cuda", **changes | {"training": changes.get("training", {}) | {"fast": False}}), sweep)
     fast = run_sweep(digits("cuda", **changes), sweep)
     assert (slow.engine, fast.engine) == ("eager: training.fast is off", "one CUDA graph for a step of 3 seeds")
     for one, other in zip(slow.curves, fast.curves, strict=True):

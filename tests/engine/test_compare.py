@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engine.workloads import digits
 from torch import nn
 
 import clrtool.engine.rangetest.compare
@@ -18,6 +17,7 @@ from clrtool.engine.resume.journal import Journal
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.trainer import Trainer
 from tests.engine.test_stages import Memory, interrupted
+from tests.engine.workloads import digits
 
 ITERATIONS = 60  # two epochs
 

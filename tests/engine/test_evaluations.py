@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tests.engine.workloads import digits
 from torch import nn
 
 from clrtool.config.schema import RangeTestConfig, SweepConfig
@@ -11,6 +10,7 @@ from clrtool.engine.models.builtin import convnet, mlp
 from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.training.evaluation_budget import LEAST, MOST, SMALLEST_HELDOUT, evaluation_budget, flops_per_sample
 from clrtool.engine.training.trainer import evaluation_batch
+from tests.engine.workloads import digits
 
 
 def test_operations_are_two_for_each_weight_that_a_sample_meets():

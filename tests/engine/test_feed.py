@@ -5,7 +5,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from tests.engine.workloads import FORKS, digits
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from clrtool.config.schema import RangeTestConfig, SweepConfig
@@ -16,6 +15,7 @@ from clrtool.engine.data.tensors import Samples
 from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError
+from tests.engine.workloads import FORKS, digits
 
 GENERATOR = np.random.default_rng(0)
 X, Y = torch.from_numpy(GENERATOR.normal(size=(300, 6)).astype(np.float32)), torch.arange(300) % 3

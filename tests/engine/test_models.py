@@ -1,14 +1,9 @@
 """The built-in models: shapes, sizes that the papers state, and rules."""
 
-from itertools import product
-
-import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from clrtool.engine.models.builtin import MODELS, caffe_resnet, convnet, mlp, resnet
-from clrtool.engine.models.resnet import BasicBlock
+from clrtool.engine.models.builtin import MODELS, convnet, mlp, resnet
 from clrtool.errors import ConfigError
 
 
@@ -30,33 +25,6 @@ def test_an_mlp_takes_vectors():
 def test_the_cifar_resnet_has_the_size_of_its_paper(depth, millions):
     # He et al., arXiv 1512.03385, table 6.
     assert size(resnet((3, 32, 32), 10, depth=depth)) / 1e6 == pytest.approx(millions, abs=0.03)
-
-
-def test_the_residual_network_of_caffe_averages_windows_in_its_shortcuts_by_hand():
-    block = BasicBlock(2, 4, stride=2, averages=True).eval()
-    nn.init.zeros_(block.norm2.weight)  # leaves the shortcut
-    x = torch.rand(1, 2, 6, 6, generator=torch.Generator().manual_seed(0))
-    y = block(x).detach().numpy()
-    for row, column in product(range(3), range(3)):  # Caffe divides by the pixels that a window has
-        window = x[:, :, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3].numpy()
-        np.testing.assert_allclose(y[:, :2, row, column], window.mean(axis=(2, 3)), rtol=1e-6)
-    assert not y[:, 2:].any()
-
-
-def test_the_residual_network_of_caffe_begins_with_its_fillers_and_keeps_its_averages():
-    torch.manual_seed(0)
-    model = caffe_resnet((3, 32, 32), 10)
-    assert size(model) == size(resnet((3, 32, 32), 10, depth=56))
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d) and layer.weight.numel() > 5000:
-            deviation = (2 / (layer.in_channels * 9)) ** 0.5
-            assert layer.weight.std().item() == pytest.approx(deviation, rel=0.05)
-        elif isinstance(layer, nn.BatchNorm2d):
-            assert layer.momentum == 0.05
-    linear = model[-1]
-    assert linear.weight.abs().max().item() == pytest.approx((3 / 64) ** 0.5, rel=0.02)
-    assert linear.weight.std().item() == pytest.approx((1 / 64) ** 0.5, rel=0.05)
-    assert not linear.bias.any()
 
 
 def test_the_sizes_of_mlp_and_convnet_are_their_sums():

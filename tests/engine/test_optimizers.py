@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from tests.engine.workloads import digits
 
 from clrtool.config.schema import SweepConfig
 from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError
+from tests.engine.workloads import digits
 
 RULES = [
     {"params": ["3.*"], "lr_ratio": 10.0},

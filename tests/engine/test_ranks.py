@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.engine.workloads import digits
 from torch import distributed as dist
 from torch import nn
 
@@ -22,6 +21,7 @@ from clrtool.engine.runtime.distributed import ALONE, Group, device_of
 from clrtool.engine.runtime.rng import seed_everything
 from clrtool.errors import ConfigError, MachineError
 from tests.engine.rank_factories import build, trained
+from tests.engine.workloads import digits
 from tests.ranks import ended, start
 
 ROOT = Path(__file__).parents[2]

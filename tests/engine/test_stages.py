@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engine.workloads import FORKS, digits
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
@@ -24,6 +23,7 @@ from clrtool.engine.resume.open import open_journal
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError, Interrupted
+from tests.engine.workloads import FORKS, digits
 
 SWEEP = SweepConfig(epochs=1.0, evaluations=6, seeds=2)
 GIVEN = SweepConfig(start_lr=1e-3, end_lr=1.0, epochs=1.0, evaluations=5, seeds=2)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.engine.workloads import digits
 from torch import nn
 
 from clrtool.config.schema import AugmentConfig, OptimizerConfig, RangeTestConfig, SweepConfig, TrainingConfig
@@ -22,6 +21,7 @@ from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.training.optimizers import OptimizerRecipe
 from clrtool.engine.training.trainer import Trainer
 from clrtool.engine.training.workload import Workload
+from tests.engine.workloads import digits
 
 ARRAYS = Path(datasets.__file__).with_name("digits.npz")
 

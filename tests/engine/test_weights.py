@@ -3,13 +3,13 @@
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.engine.workloads import digits
 from torch import nn
 
 from clrtool.config.schema import ModelConfig
 from clrtool.engine.models.pretrained import keep_frozen_statistics, read_weights, with_weights
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError, MachineError
+from tests.engine.workloads import digits
 
 
 def network():

@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 import torch
-from tests.engine.workloads import digits
 from torch.utils.data import Dataset
 
 from clrtool.config.schema import RangeTestConfig, SweepConfig
 from clrtool.engine.configured.build import build_workload
 from clrtool.engine.rangetest.sweep import run_sweep
+from tests.engine.workloads import digits
 
 SHORT = SweepConfig(start_lr=1e-4, end_lr=0.1, epochs=1, evaluations=5, seeds=1)
 

@@ -1,4 +1,4 @@
-"""Built-in models: ``mlp`` and ``convnet``, beside the residual networks, the transformers and Caffe's networks."""
+"""Built-in models: ``mlp`` and ``convnet``, beside the residual network and the transformers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from clrtool.engine.models.caffe import cifar10_full, cifar10_quick
-from clrtool.engine.models.resnet import caffe_resnet, resnet
+from clrtool.engine.models.resnet import resnet
 from clrtool.engine.models.shapes import Shape, Sizes, image_shape
 from clrtool.engine.models.transformer import gpt, vit
 from clrtool.engine.runtime.hardware import total_memory
@@ -76,6 +75,4 @@ def sized(make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     return build
 
 
-MODELS = {
-    make.__name__: sized(make) for make in (mlp, convnet, resnet, vit, gpt, cifar10_full, cifar10_quick, caffe_resnet)
-}
+MODELS = {make.__name__: sized(make) for make in (mlp, convnet, resnet, vit, gpt)}

@@ -16,12 +16,8 @@ from clrtool.config.schema import GroupRule, OptimizerConfig
 from clrtool.core.results.record import Group
 from clrtool.engine.models.pretrained import matching
 from clrtool.engine.runtime.factories import FactoryImport, call
-from clrtool.engine.training.caffe_sgd import CaffeSGD
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
-
-# Optimizers that torch lacks.
-OWN: dict[str, type[Optimizer]] = {"caffe_sgd": CaffeSGD}
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ def make_optimizer_recipe(config: OptimizerConfig, factory: FactoryImport) -> Op
         return OptimizerRecipe(factory(config.factory, "optimizer.factory"), config)
     if config.name == "LBFGS":
         raise ConfigError("optimizer.name: LBFGS searches along a line, so its steps do not follow the learning rate")
-    classes = {name: kind for name, kind in vars(torch.optim).items() if isinstance(kind, type)} | OWN
+    classes = {name: kind for name, kind in vars(torch.optim).items() if isinstance(kind, type)}
     known = [
         name for name, kind in classes.items() if issubclass(kind, Optimizer) and name not in ("Optimizer", "LBFGS")
     ]

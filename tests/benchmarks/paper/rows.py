@@ -67,15 +67,17 @@ def exp_range(stepsize: int, *, decay_base: bool) -> Plan:
 
 
 def solver(name: str, args: str, decay: float = 0.004) -> str:
-    """Another optimizer with the same multipliers, as on the command line."""
+    """Another optimizer, a class of torch or a factory, with the same multipliers, as on the command line."""
+    kind = "factory" if ":" in name else "name"
     return (
-        f"optimizer={{name: {name}, args: {{{args}, weight_decay: {decay}}}, groups: ["
+        f"optimizer={{{kind}: '{name}', args: {{{args}, weight_decay: {decay}}}, groups: ["
         "{params: [conv1.bias, conv2.bias, ip1.bias], lr_ratio: 2}, "
         f"{{params: [ip1.weight], args: {{weight_decay: {250 * decay}}}}}, "
         "{params: [ip1.bias], args: {weight_decay: 0.0}}]}"
     )
 
 
+CAFFE, TORCH = "caffe_factories:caffe_sgd", solver("SGD", "momentum: 0.9")
 # It falls over one stepsize; the last rate of a plan is held to the end.
 DECAY = make_plan(0.001, 0.007, EPOCH, policy="decay", stepsize_epochs=8, cycles=1)
 # The same, with the drops of table 2.
@@ -107,7 +109,7 @@ INSTEAD = [
         "the images in one fixed order, as Caffe reads them",
     ),
     Row(replace(R3.run, name="R3-drops", plan=DROPPED), "with the drops of table 2 at 16,000 and 22,000"),
-    Row(replace(R3.run, name="R3-torch", words=("optimizer.name=SGD",)), "with torch's momentum"),
+    Row(replace(R3.run, name="R3-torch", words=(TORCH,)), "with torch's momentum"),
 ]
 # R19: the best of these rates, each throughout.
 GRID = [Run(f"R19-fixed-{rate}", fixed(rate), SHORT) for rate in (0.0003, 0.001, 0.003, 0.006)]
@@ -122,7 +124,7 @@ CHANGED = [
         "one fixed order of the images, never shuffled",
     ),
     Row(
-        replace(CYCLE, name="short-torch", words=("optimizer.name=SGD",)),
+        replace(CYCLE, name="short-torch", words=(TORCH,)),
         "torch's momentum, the rate outside the buffer",
     ),
 ]
@@ -136,14 +138,14 @@ SPREAD = (
 )
 
 # Those below take a GPU. Batches of 128 make 390 iterations of one pass.
-NESTEROV, ADAM = solver("caffe_sgd", "momentum: 0.9, nesterov: true"), solver("Adam", "eps: 1.0e-8")
+NESTEROV, ADAM = solver(CAFFE, "momentum: 0.9, nesterov: true"), solver("Adam", "eps: 1.0e-8")
 
 
 def one_cycle(name: str, momentum: float, paper: float, accepted: Range | None = None, *, moves: bool = False) -> Row:
     """Smith, arXiv 1803.09820, table 1: Nesterov, weight decay 0.003, 25 epochs, 0.0005 to 0.005 in 11."""
     momenta = (0.85, momentum) if moves else None
     plan = make_plan(0.0005, 0.005, 390, epochs=9765 / 390, policy="one_cycle_smith", stepsize=4297, momentum=momenta)
-    words = ("data.batch_size=128", solver("caffe_sgd", f"momentum: {momentum}, nesterov: true", 0.003))
+    words = ("data.batch_size=128", solver(CAFFE, f"momentum: {momentum}, nesterov: true", 0.003))
     what = f"1cycle, batches of 128, momentum {'0.95 to 0.85' if moves else momentum}, 9,765"
     return Row(Run(name, plan, 9765, words), what, paper, accepted)
 

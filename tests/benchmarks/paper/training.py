@@ -39,6 +39,8 @@ WORK = ROOT / "runs" / ("paper-original" if ORIGINAL else "paper")
 COPY = ROOT.parent / "shared" / "data" / "unpack_cifar10.py"
 # Of the JPEG copy; the second compression has the same.
 QUALITY = 75
+# The code that the configs name.
+FACTORIES = "caffe_factories:*"
 
 
 @dataclass(frozen=True)
@@ -140,11 +142,11 @@ def train(run: Run, seeds: Sequence[int]) -> None:
     seeds = [seed for seed in seeds if known(run, seed) is None]
     if not seeds:
         return
-    problem = build_workload(run.settings)
+    problem = build_workload(run.settings, folder=find_config(run.config).parent, allow_import=[FACTORIES])
     place = WORK / f"{run.name}-{'-'.join(map(str, seeds))}-checkpoint"
     folder = CheckpointFolder(place)
     stages, _ = open_journal(folder, problem, run.sha256, NoRequests(), EVERY)
-    (found,) = compare(problem, {run.name: run.plan}, run.iterations, seeds, stages=stages)
+    (found,) = compare(problem, {run.name: run.plan}, run.iterations, seeds, journal=stages)
     for training in found.trainings:
         points = [(point.iteration, point.metric) for point in training.points]
         values = {"request": run.sha256, "points": points, "seconds": training.seconds, "engine": found.engine}
@@ -158,7 +160,8 @@ def train(run: Run, seeds: Sequence[int]) -> None:
 def range_test(name: str, words: Sequence[str], config: str = "cifar10-full") -> RunRecord:
     """``clrtool rangetest`` as a user types it, into runs/paper; a finished one is read again."""
     command = [sys.executable, "-m", "clrtool", "rangetest", config, *data_words(), *words, "-q"]
-    done = subprocess.run([*command, "-o", str(WORK / name)], cwd=ROOT, capture_output=True, text=True, check=False)
+    command += ["--allow-import", FACTORIES, "-o", str(WORK / name)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 3):
         raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
     return read_run(WORK / name)

@@ -1,25 +1,31 @@
-"""Caffe's networks, solver and input: a whole update against numpy in float64, written out layer by layer by hand."""
+"""Caffe's networks and solver, from configs/: a whole update against numpy in float64, written out layer by layer by hand."""
 
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
-from tests.engine.workloads import digits
 from torch import nn
 
 from clrtool.config.file import find_config, load_config
-from clrtool.config.schema import RangeTestConfig
 from clrtool.engine.configured.build import build_workload
-from clrtool.engine.models.caffe import RunningNorm, WithinChannelNorm, cifar10_full, cifar10_quick
-from clrtool.engine.training.caffe_sgd import CaffeSGD
+from clrtool.engine.models.builtin import resnet
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
-from clrtool.engine.training.optimizers import make_optimizer_recipe
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError
+from configs.caffe_factories import (
+    CaffeSGD,
+    ResidualBlock,
+    RunningNorm,
+    WithinChannelNorm,
+    caffe_resnet,
+    cifar10_full,
+    cifar10_quick,
+)
+from tests.engine.workloads import digits
 
 CIFAR = (3, 32, 32)
-CAFFE = {"name": "caffe_sgd", "args": {"momentum": 0.9, "weight_decay": 0.01}}
+CAFFE = {"factory": "configs.caffe_factories:caffe_sgd", "args": {"momentum": 0.9, "weight_decay": 0.01}}
 # Of cifar10_full_train_test.prototxt: lr_mult and decay_mult of the weights and of the biases; the solver's decay.
 MULTIPLIERS = {
     "conv1": ((1, 1), (2, 1)),
@@ -133,7 +139,7 @@ def caffe_updates(weights, batches, lrs):
     return weights
 
 
-def test_two_updates_of_cifar10_full_are_caffes_parameter_for_parameter():
+def test_two_updates_of_cifar10_full_are_caffes_parameter_for_parameter(tmp_path):
     generator, lrs = np.random.default_rng(0), (0.001, 0.004)
     batches = [(generator.integers(-128, 128, (2, *CIFAR)).astype(float), generator.integers(0, 10, 2)) for _ in lrs]
     model = cifar10_full(CIFAR, 10).double()
@@ -143,8 +149,7 @@ def test_two_updates_of_cifar10_full_are_caffes_parameter_for_parameter():
         name: generator.normal(0, sizes[name.split(".")[0]], each.shape) for name, each in model.named_parameters()
     }
     model.load_state_dict({name: torch.from_numpy(w) for name, w in first.items()})
-    recipe = make_optimizer_recipe(load_config(find_config("cifar10-full")).optimizer, factory=None)
-    optimizer = recipe(model)
+    optimizer = shipped(tmp_path, "cifar10-full").make_optimizer(model)
     for (x, labels), lr in zip(batches, lrs, strict=True):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(labels)).backward()
@@ -178,6 +183,12 @@ def test_the_networks_have_the_size_of_caffes():
     assert sizes(cifar10_full(CIFAR, 10, "sigmoid", "batch")) == 89_578 - biases
 
 
+@pytest.mark.parametrize("make", [cifar10_full, cifar10_quick, caffe_resnet])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32)])
+def test_every_network_gives_one_output_a_class(make, shape):
+    assert make(shape, 7)(torch.zeros(2, *shape)).shape == (2, 7)
+
+
 @pytest.mark.parametrize(
     ("model", "layers"),
     [
@@ -203,7 +214,9 @@ def test_layers_stand_in_caffes_order_and_halve_the_pixels_three_times(model, la
 def test_images_of_any_size_from_8_pixels_on_fit():
     for side in range(8, 41):
         assert cifar10_quick((1, side, 8), 3)(torch.zeros(1, 1, side, 8)).shape == (1, 3)
-    with pytest.raises(ConfigError, match="nothing of 7 x 32 pixels; it needs 8 a side"):
+    with pytest.raises(ValueError, match="depth = 21 must be 6n"):
+        caffe_resnet(depth=21)
+    with pytest.raises(ValueError, match="nothing of 7 x 32 pixels; it needs 8 a side"):
         cifar10_full((3, 7, 32), 10)
 
 
@@ -248,6 +261,33 @@ def test_the_running_statistics_are_weighted_means_of_the_batches_that_were_seen
     np.testing.assert_allclose(norm.eval()(batches[0]), expected, rtol=1e-12)
 
 
+def test_the_residual_network_of_caffe_averages_windows_in_its_shortcuts_by_hand():
+    block = ResidualBlock(2, 4).eval()
+    nn.init.zeros_(block.norm2.weight)  # leaves the shortcut
+    x = torch.rand(1, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    y = block(x).detach().numpy()
+    for row, column in product(range(3), range(3)):  # Caffe divides by the pixels that a window has
+        window = x[:, :, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3].numpy()
+        np.testing.assert_allclose(y[:, :2, row, column], window.mean(axis=(2, 3)), rtol=1e-6)
+    assert not y[:, 2:].any()
+
+
+def test_the_residual_network_of_caffe_begins_with_its_fillers_and_keeps_its_averages():
+    torch.manual_seed(0)
+    model = caffe_resnet(CIFAR, 10)
+    assert sizes(model) == sizes(resnet(CIFAR, 10, depth=56))
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d) and layer.weight.numel() > 5000:
+            deviation = (2 / (layer.in_channels * 9)) ** 0.5
+            assert layer.weight.std().item() == pytest.approx(deviation, rel=0.05)
+        elif isinstance(layer, nn.BatchNorm2d):
+            assert layer.momentum == 0.05
+    linear = model[-1]
+    assert linear.weight.abs().max().item() == pytest.approx((3 / 64) ** 0.5, rel=0.02)
+    assert linear.weight.std().item() == pytest.approx((1 / 64) ** 0.5, rel=0.05)
+    assert not linear.bias.any()
+
+
 def walk(make, lrs, size=4):
     """Weights along a quadratic valley, one row a step."""
     w = nn.Parameter(torch.linspace(-1, 2, size, dtype=torch.float64))
@@ -284,8 +324,13 @@ def test_the_steps_at_changing_learning_rates_are_those_of_caffes_solvers(nester
         np.testing.assert_allclose(row, w, rtol=1e-12)
 
 
+def solved(optimizer):
+    """The digits with an optimizer of the factory file."""
+    return digits(optimizer=optimizer, allow_import=["configs.*"])
+
+
 def test_the_state_of_the_optimizer_is_tensors_that_go_on_in_another_one():
-    workload, lrs = digits(optimizer=CAFFE), np.geomspace(0.001, 0.05, 40).tolist()
+    workload, lrs = solved(CAFFE), np.geomspace(0.001, 0.05, 40).tolist()
     whole, first, second = (Trainer(workload, 2) for _ in range(3))
     losses = whole.train(0, lrs)
     assert first.train(0, lrs[:15]) == losses[:15]
@@ -298,102 +343,21 @@ def test_the_state_of_the_optimizer_is_tensors_that_go_on_in_another_one():
 
 
 def test_a_learning_rate_on_the_device_and_rules_for_groups_give_the_same_steps():
-    workload, lrs = digits(optimizer=CAFFE | {"groups": [{"params": ["*.bias"], "lr_ratio": 2.0}]}), [0.01, 0.03] * 10
+    workload, lrs = solved(CAFFE | {"groups": [{"params": ["*.bias"], "lr_ratio": 2.0}]}), [0.01, 0.03] * 10
     with workload.on_device():
         losses = CapturedEnsemble(workload, [4], lrs, graph=False).train(0, 20)[0]
         np.testing.assert_allclose(losses, Trainer(workload, 4).train(0, lrs), rtol=1e-5)
 
 
 def test_the_step_follows_the_learning_rate_and_its_arguments_are_checked():
-    assert digits(optimizer=CAFFE).warnings == ()
-    with pytest.raises(ConfigError, match=r"torch.optim has no 'cafe_sgd'; did you mean 'caffe_sgd'\?"):
-        digits(optimizer={"name": "cafe_sgd"})
+    assert solved(CAFFE).warnings == ()
+    with pytest.raises(ConfigError, match=r"has no callable 'cafe_sgd'; did you mean 'caffe_sgd'\?"):
+        solved({"factory": "configs.caffe_factories:cafe_sgd"})
     for name, value in {"momentum": 1.0, "weight_decay": -0.1}.items():
         with pytest.raises(ConfigError, match=rf"optimizer.args: ValueError: {name} = {value} must be"):
-            digits(optimizer={"name": "caffe_sgd", "args": {name: value}})
+            solved(CAFFE | {"args": {name: value}})
     with pytest.raises(ValueError, match="lr = -1 must be at least 0"):
         CaffeSGD([nn.Parameter(torch.zeros(1))], lr=-1)
-
-
-def arrays(tmp_path, **changes):
-    """A workload of 95 images for training and 20 held out, and its images as numpy has them."""
-    generator = np.random.default_rng(3)
-    x, y = generator.integers(0, 256, (115, 8, 8, 3), dtype=np.uint8), np.arange(115) % 5
-    np.savez(tmp_path / "a.npz", x_train=x[:95], y_train=y[:95], x_test=x[95:], y_test=y[95:])
-    data = {"name": "npz", "args": {"path": str(tmp_path / "a.npz")}, "batch_size": 10, "workers": 0} | changes
-    config = RangeTestConfig.model_validate({"model": {"name": "cifar10_quick"}, "data": data})
-    return build_workload(config, device="cpu"), x.transpose(0, 3, 1, 2).astype(np.float64)
-
-
-@pytest.mark.parametrize("placement", ["device", "loader"])
-def test_both_sets_are_pixels_less_the_mean_image_of_the_training_set(tmp_path, placement):
-    workload, images = arrays(tmp_path, normalize="mean_image", shuffle=False, placement=placement)
-    mean = images[:95].mean(0)
-    assert mean.std() > 5  # it is no mean of channels
-    np.testing.assert_allclose(workload.heldout.inputs, images[95:] - mean, atol=1e-4)
-    np.testing.assert_allclose(next(workload.train.batches(0, 0))[0], images[:10] - mean, atol=1e-4)
-
-
-@pytest.mark.parametrize("placement", ["device", "loader"])
-def test_without_shuffling_samples_come_in_the_order_of_the_file_over_and_over(tmp_path, placement):
-    workload, images = arrays(tmp_path, normalize="mean_image", shuffle=False, placement=placement)
-    batches = workload.train.batches(7, 0)
-    seen = torch.cat([next(batches)[0] for _ in range(28)])  # 9 batches an epoch, 5 samples left over
-    expected = np.concatenate([images[:95]] * 3)[:280] - images[:95].mean(0)
-    np.testing.assert_allclose(seen, expected, atol=1e-4)
-    assert torch.equal(next(workload.train.batches(0, 21))[0], seen[210:220])
-
-
-def test_images_in_file_order_are_still_changed_at_random_by_seed_and_epoch(tmp_path):
-    workload, images = arrays(tmp_path, normalize="mean_image", shuffle=False, augment={"flip": True})
-    plain = images[:10] - images[:95].mean(0)
-    seen = [next(workload.train.batches(seed, start))[0].numpy() for seed, start in ((0, 0), (0, 0), (1, 0))]
-    assert np.array_equal(seen[0], seen[1])
-    flips = [[not np.allclose(one, two, atol=1e-4) for one, two in zip(batch, plain, strict=True)] for batch in seen]
-    assert flips[0] != flips[2]
-    for batch, flipped in zip(seen, flips, strict=True):
-        assert 0 < sum(flipped) < 10
-        expected = [image[:, :, ::-1] if flip else image for image, flip in zip(plain, flipped, strict=True)]
-        np.testing.assert_allclose(batch, expected, atol=1e-4)
-
-
-def sorted_images(samples):
-    """Two classes, one after the other."""
-    return torch.zeros(samples, 1, 8, 8, dtype=torch.uint8), torch.arange(samples) * 2 // samples
-
-
-class Read:
-    """A dataset that is read when it is needed."""
-
-    def __len__(self):
-        return 400
-
-    def __getitem__(self, index):
-        return torch.full((1, 8, 8), index % 7, dtype=torch.uint8), index % 2
-
-
-def read_images():
-    return Read(), Read()
-
-
-@pytest.mark.parametrize(
-    ("data", "rule"),
-    [
-        ({"factory": "sorted_images", "args": {"samples": 60}, "shuffle": False}, "which here is class by class"),
-        ({"factory": "read_images", "placement": "loader", "workers": 0}, "256 of 400 samples were read"),
-        ({"factory": "float_images"}, "needs uint8 images"),
-    ],
-)
-def test_an_order_or_a_mean_image_that_cannot_be_had_is_refused(data, rule):
-    data = data | {"factory": f"tests.engine.test_caffe:{data['factory']}", "normalize": "mean_image", "batch_size": 20}
-    config = RangeTestConfig.model_validate({"model": {"name": "mlp"}, "data": data})
-    with pytest.raises(ConfigError, match=rule):
-        build_workload(config, device="cpu", allow_import=["tests.*"])
-
-
-def float_images():
-    images, labels = sorted_images(60)
-    return images.float(), labels
 
 
 @pytest.mark.parametrize(
@@ -432,4 +396,6 @@ def shipped(tmp_path, name, *more):
     x, y = generator.integers(0, 256, (300, 32, 32, 3), dtype=np.uint8), np.arange(300) % 10
     np.savez(tmp_path / "c.npz", x_train=x[:200], y_train=y[:200], x_test=x[200:], y_test=y[200:])
     overrides = ["data.name=npz", f"data.args={{path: {tmp_path / 'c.npz'}}}", *more]
-    return build_workload(load_config(find_config(name), overrides), device="cpu")
+    config = find_config(name)
+    allowed = {"folder": config.parent, "allow_import": ["caffe_factories:*"]}
+    return build_workload(load_config(config, overrides), device="cpu", **allowed)
