@@ -40,6 +40,12 @@ def test_a_running_median_takes_out_dents_and_leaves_edges():
     assert medians(values, 1).tolist() == [[0, 0, 0, 0, 0, 1, 1, 1, 1, 1]]
 
 
+def test_a_median_is_no_number_where_one_of_its_neighbours_is_none():
+    values = np.array([[1, 2, np.nan, 4, 5, 6.0], [1, 2, 3, 4, 5, 6]])
+    none = np.isnan(medians(values, 1))
+    assert none.tolist() == [[False, True, True, True, False, False], [False] * 6]
+
+
 def test_a_rate_of_five_iterations_ago_is_what_broke():
     slow, fast = read(axis(every=1000), edge(0.3)), read(axis(every=5), edge(0.3))
     assert fast.breaks == pytest.approx(slow.breaks * LRS[0] / LRS[1], rel=1e-2)

@@ -42,6 +42,12 @@ def test_what_rises_and_then_falls_is_its_own_fit(values):
     np.testing.assert_allclose(unimodal(ordered), ordered, atol=1e-9)
 
 
+@given(st.integers(1, 20), st.integers(1, 6), st.integers(0, 1000))
+def test_rows_are_fitted_as_each_of_them_alone(n, rows, seed):
+    values = np.random.default_rng(seed).integers(0, 4, (rows, n)) / 10  # ties, and means that are rounded
+    assert unimodal(values).tolist() == [unimodal(row).tolist() for row in values]
+
+
 def test_nothing_has_no_fit():
     with pytest.raises(ValueError, match="at least one value"):
         unimodal([])

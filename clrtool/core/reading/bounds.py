@@ -176,7 +176,7 @@ def find_bounds(
 def _bounds(curves: Sequence[Curve], axis: Axis, scores: FloatArray, reading: Reading, metric: Metric) -> Bounds:
     """What a reading says, with intervals and verdict."""
     found = reading.estimate()
-    others = list(resample(axis, scores)) or [found]
+    others = resample(axis, scores) or [found]
     base = interval(axis, [each.base_lr for each in others], found.base_lr, len(curves))
     top = interval(axis, [each.max_lr for each in others], found.max_lr, len(curves))
     if not reading.broken:  # nothing measured bounds it from above
@@ -292,7 +292,7 @@ def _max_reason(reading: Reading, metric: Metric) -> str:
     label, breaks = _start(metric), f"{reading.breaks:.2g}"
     if reading.broken:
         reason = f"{label} breaks above {breaks}, where it loses a third of its gain; max_lr is {SAFETY:g} of that"
-    elif reading.falling(FLAT) is None:
+    elif reading.fades is None:
         reason = f"{label} does not break before {breaks}, where the sweep ends; max_lr is {UNBROKEN:g} of that"
     else:
         reason = f"{label} fades above {breaks} and keeps most of its gain to the end; max_lr is {UNBROKEN:g} of that"

@@ -7,7 +7,6 @@ is measured by ``make bench-regret`` and written into ``tests/benchmarks/REGRET.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -86,10 +85,18 @@ class Reading:
     Args:
         axis: the learning rates of its points.
         fit: the rising and then falling curve nearest to the measured one; higher is better.
+        rises: the learning rate from which accuracy rises.
+        nears: where it is as good as its best from.
+        fades: where it is no longer; None if that lasts to the end.
+        falls: where it falls through each of ``BREAKING``; None if it does not.
     """
 
     axis: Axis
     fit: FloatArray
+    rises: float
+    nears: float
+    fades: float | None
+    falls: tuple[float | None, ...]
 
     @property
     def lr(self) -> FloatArray:
@@ -114,40 +121,19 @@ class Reading:
     def level(self, share: float) -> float:
         return self.floor + share * self.rise
 
-    def rising(self, share: float, lr: FloatArray | None = None) -> float:
-        """Where the fit first reaches a share of its rise, between two points by a line over log LR."""
-        lr = self.lr if lr is None else lr
-        above = int(np.argmax(self.fit >= self.level(share)))
-        return self._between(above, self.level(share), lr) if above else float(lr[0])
-
-    @property
-    def rises(self) -> float:
-        """The learning rate from which accuracy rises."""
-        return self.rising(RISEN, self.axis.learned)
-
-    def falling(self, share: float) -> float | None:
-        """Where it first falls below a share of its rise after the best; None if it does not."""
-        below = np.flatnonzero(self.fit[self.peak :] < self.level(share))
-        return self._between(self.peak + int(below[0]), self.level(share), self.lr) if len(below) else None
-
-    def _between(self, index: int, level: float, lr: FloatArray) -> float:
-        before, after = self.fit[index - 1], self.fit[index]
-        low, high = np.log(lr[index - 1 : index + 1])
-        return float(np.exp(low + (high - low) * (level - before) / (after - before)))
-
     @property
     def broken(self) -> bool:
-        return self.falling(BREAKING[-1]) is not None
+        return self.falls[-1] is not None
 
     @property
     def breaks(self) -> float:
         """The mean, in log LR, of where the fit falls through ``BREAKING``; the end of the sweep where it does not."""
-        crossings = [self.falling(share) or self.axis.end for share in BREAKING]
+        crossings = [lr or self.axis.end for lr in self.falls]
         return math.exp(sum(map(math.log, crossings)) / len(crossings))
 
     @property
     def flat(self) -> tuple[float, float]:
-        return self.rising(FLAT), self.falling(FLAT) or self.axis.end
+        return self.nears, self.fades or self.axis.end
 
     @property
     def max_lr(self) -> float:
@@ -167,7 +153,52 @@ class Reading:
 
 def read(axis: Axis, scores: FloatArray) -> Reading:
     """Read the mean over seeds of the running medians of their scores, (seeds, n), higher is better."""
-    return Reading(axis, unimodal(running_median(scores).mean(0)))
+    return _read_all(axis, scores[None])[0]
+
+
+@np.errstate(over="ignore", invalid="ignore")  # a loss may begin at infinity
+def _read_all(axis: Axis, scores: FloatArray) -> list[Reading]:
+    """The same for several sets of curves at once, (sets, seeds, n)."""
+    fits = unimodal(running_median(scores).mean(1))
+    rises, nears = _rising(fits, RISEN, axis.learned), _rising(fits, FLAT, axis.broke)
+    fades, *falls = (_falling(fits, share, axis.broke) for share in (FLAT, *BREAKING))
+    found = zip(fits, rises, nears, fades, zip(*falls, strict=True), strict=True)
+    return [Reading(axis, *each) for each in found]
+
+
+def _rising(fits: FloatArray, share: float, lr: FloatArray) -> list[float]:
+    """Where each of the fits, (fits, n), first reaches a share of its rise; the first rate if it begins there."""
+    level = _level(fits, share)
+    crossing = _crossing(fits, fits >= level, level, lr)
+    return [lr[0].item() if math.isnan(each) else each for each in crossing]
+
+
+def _falling(fits: FloatArray, share: float, lr: FloatArray) -> list[float | None]:
+    """Where each of the fits, (fits, n), first falls below a share of its rise after the best; None if it does not."""
+    level, peak = _level(fits, share), fits.argmax(1, keepdims=True)
+    crossing = _crossing(fits, (fits < level) & (np.arange(len(lr)) > peak), level, lr)
+    return [None if math.isnan(each) else each for each in crossing]
+
+
+def _level(fits: FloatArray, share: float) -> FloatArray:
+    """What :meth:`Reading.level` is for each of the fits, (fits, 1)."""
+    floor = fits[:, :1]
+    return np.asarray(floor + share * (fits.max(1, keepdims=True) - floor))
+
+
+def _crossing(fits: FloatArray, beyond: NDArray[np.bool_], level: FloatArray, lr: FloatArray) -> list[float]:
+    """Where each of the fits comes to its level, by a line over log LR to the first point beyond it.
+
+    NaN if no point is beyond it, or the very first is.
+    """
+    crossing, after = np.full(len(fits), np.nan), beyond.argmax(1)
+    rows = np.flatnonzero(after)
+    after = after[rows]
+    low, high = np.log(lr)[after - 1], np.log(lr)[after]
+    start, end = fits[rows, after - 1], fits[rows, after]
+    crossing[rows] = np.exp(low + (high - low) * (level[rows, 0] - start) / (end - start))
+    found: list[float] = crossing.tolist()
+    return found
 
 
 def running_median(scores: FloatArray) -> FloatArray:
@@ -176,30 +207,36 @@ def running_median(scores: FloatArray) -> FloatArray:
 
 
 def medians(scores: FloatArray, width: int) -> FloatArray:
-    """Median over ``2 * width + 1`` neighbours of every row, centred; the ends count as if repeated.
+    """Median over ``2 * width + 1`` neighbours of every row, (..., n), centred; the ends count as if repeated.
+
+    NaN where one of the neighbours is.
 
     >>> medians(np.array([[0, 0, 9, 0, 1, 1, 1]]), 1)
     array([[0., 0., 0., 1., 1., 1., 1.]])
     """
-    padded = np.pad(scores, ((0, 0), (width, width)), mode="edge")
-    return np.asarray(np.median(sliding_window_view(padded, 2 * width + 1, axis=-1), axis=-1))
+    padded = np.pad(scores, [*[(0, 0)] * (scores.ndim - 1), (width, width)], mode="edge")
+    windows = sliding_window_view(padded, 2 * width + 1, axis=-1)
+    middle, largest = np.empty(scores.shape), np.empty(scores.shape)
+    for index, each in enumerate(windows):  # those of all at once can be too many to hold
+        ordered = np.sort(each, axis=-1)
+        middle[index], largest[index] = ordered[..., width], ordered[..., -1]  # NaN is last
+    return np.where(np.isnan(largest), largest, middle)
 
 
-def resample(axis: Axis, scores: FloatArray) -> Iterator[Estimate]:
+def resample(axis: Axis, scores: FloatArray) -> list[Estimate]:
     """Estimates from curves that could as well have been measured, by bootstrap.
 
     Each of ``RESAMPLES`` draws as many seeds as there are, with replacement, and gives each running median the
     residuals of all seeds anew, in random order: the noise of evaluations and of training. Curves that show no rise
     give none.
     """
-    generator = np.random.default_rng(0)
-    middle = running_median(scores)
+    seeds, middle = len(scores), running_median(scores)
     residuals = (scores - middle).ravel()
-    for _ in range(RESAMPLES):
-        seeds = generator.integers(len(scores), size=len(scores))
-        reading = read(axis, middle[seeds] + generator.choice(residuals, scores.shape))
-        if reading.rise > 0:
-            yield reading.estimate()
+    below = np.repeat([seeds, scores.size], [seeds, scores.size])
+    drawn = np.random.default_rng(0).integers(below, size=(RESAMPLES, len(below)))
+    noise = residuals[drawn[:, seeds:]].reshape(-1, *scores.shape)
+    readings = _read_all(axis, middle[drawn[:, :seeds]] + noise)
+    return [reading.estimate() for reading in readings if reading.rise > 0]
 
 
 def interval(axis: Axis, values: list[float], value: float, seeds: int) -> tuple[float, float]:
