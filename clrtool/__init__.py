@@ -28,12 +28,12 @@ _HOME = {
     "plan_from": "clrtool.core.planning.plan",
     "plan_stages": "clrtool.core.planning.plan",
     "range_test": "clrtool.api",
-    "read_run": "clrtool.report.run",
-    "read_plan": "clrtool.report.plan_file",
+    "read_run": "clrtool.report.records.run",
+    "read_plan": "clrtool.report.records.plan_file",
     "run_range_test": "clrtool.engine.rangetest.pipeline:range_test",
     "schedule_from": "clrtool.core.sources",
-    "to_code": "clrtool.report.code",
-    "write_run": "clrtool.report.run",
+    "to_code": "clrtool.report.programs.program",
+    "write_run": "clrtool.report.records.run",
 }
 
 __all__ = [*_HOME, "__version__"]  # noqa: PLE0604 (the names are those of _HOME)

@@ -17,7 +17,7 @@ from clrtool.core.reading.curve import Curve, Point
 from clrtool.core.results.record import RunRecord
 from clrtool.engine.rangetest.observer import Observer
 from clrtool.errors import ConfigError
-from clrtool.report.progress import Progress
+from clrtool.report.text.progress import Progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -95,7 +95,7 @@ class RangeTest:
             ConfigError: the folder holds a run already.
         """
         from clrtool.report.plots import draw_run
-        from clrtool.report.run import FILES, write_run
+        from clrtool.report.records.run import FILES, write_run
 
         folder = Path(folder)
         if found := [name for name in FILES if (folder / name).exists()]:
@@ -126,7 +126,7 @@ class RangeTest:
         )
 
     def _table(self) -> Table:
-        from clrtool.report.tables import result_table
+        from clrtool.report.text.tables import result_table
 
         return result_table(self.record, self.title)
 

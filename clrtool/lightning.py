@@ -17,7 +17,7 @@ from clrtool.core.planning.plan import Plan
 from clrtool.engine.inprocess.workload import metric_of
 from clrtool.engine.training.scheduler import PlanScheduler
 from clrtool.errors import ConfigError
-from clrtool.report.plan_file import to_plan
+from clrtool.report.records.plan_file import to_plan
 
 try:
     from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from clrtool.core.finding import Finding
+from clrtool.core.planning.finding import Finding
 from clrtool.report.plots.style import LONGEST_TITLE, plain
-from clrtool.report.tables import lint_table
+from clrtool.report.text.tables import lint_table
 from clrtool.words import SHOWN, closest, nearest, printable, shortened, shown
 
 HOSTILE = st.text(st.one_of(st.sampled_from("\x1b:#[]$\\_^{}/\n\r\t\u202e\u200b\u2028\ud800 é日"), st.characters()))

@@ -42,7 +42,7 @@ from clrtool.cli.run.folder import Folder, RunFolder, is_other_data
 from clrtool.cli.run.measure import measure
 from clrtool.cli.run.seed_share import SWEEP
 from clrtool.cli.run.spec import RunSpec, read_spec
-from clrtool.report.progress import Progress, say
+from clrtool.report.text.progress import Progress, say
 
 if TYPE_CHECKING:
     from clrtool.core.reading.curve import Point
@@ -118,7 +118,7 @@ class ComparisonFolder(Folder):
 
     def finished(self, request: Request) -> Comparison | None:
         """A finished comparison of the request, with nothing left to do. Raises ConfigError if it is another one."""
-        from clrtool.report.comparison_file import PICTURE, open_comparison
+        from clrtool.report.records.comparison_file import PICTURE, open_comparison
 
         wanted = None if request.given is None else request.sha256(self.spec, request.given)
         record = open_comparison(self.path, wanted, fresh=self.fresh)
@@ -132,8 +132,8 @@ class ComparisonFolder(Folder):
 
     def finish(self, record: Comparison) -> None:
         """What is left to do when everything is measured: the picture; and the checkpoints go."""
-        from clrtool.report.comparison_file import PICTURE
         from clrtool.report.plots import draw_comparison
+        from clrtool.report.records.comparison_file import PICTURE
 
         if not (self.path / PICTURE).exists():
             draw_comparison(self.path, record)
@@ -147,7 +147,7 @@ def _compare(folder: ComparisonFolder, request: Request) -> Comparison:
         OutOfMemoryError: a batch does not fit.
         Interrupted: a signal asked to stop, and everything is saved.
     """
-    from clrtool.report.comparison_file import open_comparison, write_comparison
+    from clrtool.report.records.comparison_file import open_comparison, write_comparison
 
     bounds = request.given or _measured_bounds(folder)
     record = open_comparison(folder.path, request.sha256(folder.spec, bounds), fresh=folder.fresh)
@@ -162,7 +162,7 @@ def _compare(folder: ComparisonFolder, request: Request) -> Comparison:
 
 def _measured_bounds(folder: ComparisonFolder) -> BoundsFrom:
     """The bounds of a range test in the folder of the comparison, which goes on if it was interrupted."""
-    from clrtool.report.comparison_file import RANGE_TEST
+    from clrtool.report.records.comparison_file import RANGE_TEST
 
     own = replace(folder.spec, folder=folder.path / RANGE_TEST, fresh=folder.fresh)
     folder.say(f"{own.folder}: a range test first, for the bounds")
@@ -171,7 +171,7 @@ def _measured_bounds(folder: ComparisonFolder) -> BoundsFrom:
 
 def _trained(folder: ComparisonFolder, request: Request, bounds: BoundsFrom) -> Comparison:
     """Every policy, trained; what was trained before an interruption is not trained again."""
-    from clrtool.report.comparison_file import write_comparison
+    from clrtool.report.records.comparison_file import write_comparison
 
     folder.say("loading torch and the data")
     for attempt in Attempts(folder, SWEEP):
@@ -190,7 +190,7 @@ def _train(folder: ComparisonFolder, request: Request, bounds: BoundsFrom, workl
     from clrtool.engine.rangetest.compare import check_momentum
     from clrtool.engine.rangetest.compare import compare as train
     from clrtool.engine.training.workload import environment
-    from clrtool.report.comparison_file import ANOTHER, begin_comparison
+    from clrtool.report.records.comparison_file import ANOTHER, begin_comparison
 
     spec, config, per_epoch = folder.spec, folder.spec.config, workload.iterations_per_epoch
     plans, iterations = request.plans(config.plan, bounds, per_epoch)
@@ -254,8 +254,8 @@ def _show_inconclusive(message: str, *, as_json: bool) -> NoReturn:
 
 
 def _show(record: Comparison, spec: RunSpec) -> None:
-    from clrtool.report.comparison_file import FILES, comparison_to_json
-    from clrtool.report.comparison_table import comparison_table
+    from clrtool.report.records.comparison_file import FILES, comparison_to_json
+    from clrtool.report.text.comparison_table import comparison_table
 
     if spec.display.as_json:
         typer.echo(comparison_to_json(record), nl=False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from clrtool.cli.run.spec import RunSpec
 from clrtool.errors import ConfigError, as_config_error
-from clrtool.report.progress import say
+from clrtool.report.text.progress import say
 from clrtool.words import nearest, shown
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Request:
 
     def sha256(self, spec: RunSpec, bounds: BoundsFrom) -> str:
         """Hash of all that the trainings follow from."""
-        from clrtool.report.record_file import sha256_of
+        from clrtool.report.records.record_file import sha256_of
 
         policies = [
             (name, each if each is None or isinstance(each, float) else each.to_dict())
@@ -108,8 +108,8 @@ def _is_place(word: str) -> bool:
 
 def _policy(word: str) -> Plan | float | None:
     from clrtool.core.planning.policies import POLICIES
-    from clrtool.report.plan_file import read_plan
-    from clrtool.report.run import find_run
+    from clrtool.report.records.plan_file import read_plan
+    from clrtool.report.records.run import find_run
 
     if word.startswith("fixed:"):
         try:
@@ -146,8 +146,8 @@ def check_epochs(epochs: float) -> float:
 
 def known_bounds(spec: RunSpec, bounds: str | None, run: str | None, name: str) -> BoundsFrom | None:
     """Bounds that need no training: given, of a given run, or of a finished run of the same config."""
-    from clrtool.report.comparison_file import RANGE_TEST
-    from clrtool.report.run import find_run, read_run
+    from clrtool.report.records.comparison_file import RANGE_TEST
+    from clrtool.report.records.run import find_run, read_run
 
     if bounds is not None and run is not None:
         raise ConfigError("--bounds and --run: give the one or the other")
@@ -171,7 +171,7 @@ def known_bounds(spec: RunSpec, bounds: str | None, run: str | None, name: str) 
 
 def _bounds_before(spec: RunSpec) -> BoundsFrom | None:
     """Those of the comparison that the folder holds, whose range test is gone."""
-    from clrtool.report.comparison_file import RESULT, read_comparison
+    from clrtool.report.records.comparison_file import RESULT, read_comparison
 
     if not (spec.folder / RESULT).is_file():
         return None

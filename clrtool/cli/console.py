@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from clrtool.report.progress import console, lacks_letters
+from clrtool.report.text.progress import console, lacks_letters
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,7 +29,7 @@ def show(table: RenderableType, *, plain: bool) -> None:
     if plain:
         from rich.text import Text
 
-        from clrtool.report.spoken import spoken
+        from clrtool.report.text.spoken import spoken
 
         console().print(Text(spoken(table)), soft_wrap=True)
     else:

@@ -56,7 +56,7 @@ def doctor(
     """
     checked = {} if config is None else {"config": _checked(config, overrides or ())}
     from clrtool.engine.runtime.hardware import survey
-    from clrtool.report.doctor_table import doctor_table
+    from clrtool.report.text.doctor_table import doctor_table
 
     machine = survey()
     tests = [] if quick or machine.threads is None else _self_tests()

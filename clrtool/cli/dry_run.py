@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def dry_run(folder: RunFolder, share: SeedShare) -> None:
     """Build the workload, time a few steps, and tell what the whole would take."""
     check_alone("rangetest --dry-run")
-    from clrtool.report.estimate_table import estimate_table
+    from clrtool.report.text.estimate_table import estimate_table
 
     spec, display = folder.spec, folder.spec.display
     folder.say("loading torch and the data")
@@ -50,7 +50,7 @@ def _becomes(folder: RunFolder, workload: Workload) -> str:
     """The run folder, and what a range test would make of it."""
     from clrtool.engine.resume.checkpoint import CheckpointFolder
     from clrtool.engine.resume.open import open_journal
-    from clrtool.report.run import finished_run
+    from clrtool.report.records.run import finished_run
 
     path, config = folder.path, folder.spec.config
     checkpoints = CheckpointFolder(path / SWEEP)

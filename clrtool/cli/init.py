@@ -12,7 +12,7 @@ import typer
 from clrtool.cli.complete import configs
 from clrtool.config.shipped import shipped_configs
 from clrtool.errors import ConfigError
-from clrtool.report.progress import say
+from clrtool.report.text.progress import say
 from clrtool.words import nearest
 
 
@@ -79,7 +79,7 @@ def _code(config: Path, target: Path, modules: list[str]) -> dict[Path, Path]:
 def _write_starter(model: str | None, data: str | None, target: Path) -> None:
     from clrtool.config.file import load_config
     from clrtool.files import write_whole
-    from clrtool.report.starter import factories, starter
+    from clrtool.report.programs.starter import factories, starter
 
     if model is None or data is None:
         raise ConfigError("--model and --data: give both, such as --model mlp --data digits")

@@ -23,7 +23,7 @@ from clrtool.cli.run.signals import Signals
 from clrtool.cli.run.subprocesses import ATTACHED, end_with_stdin
 from clrtool.cli.run.torchrun import check_alone, find_seat, hush
 from clrtool.errors import INTERNAL, Interrupted, MachineError, exit_code
-from clrtool.report.progress import say
+from clrtool.report.text.progress import say
 
 SIGNALLED = 128
 

@@ -31,7 +31,7 @@ from clrtool.cli.run.folder import RunFolder
 from clrtool.cli.run.measure import measure
 from clrtool.cli.run.seed_share import SHARDS
 from clrtool.cli.run.spec import RunSpec, read_spec
-from clrtool.core.shard import Shard
+from clrtool.core.results.shard import Shard
 from clrtool.errors import ConfigError
 
 if TYPE_CHECKING:

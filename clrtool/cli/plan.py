@@ -17,11 +17,11 @@ from clrtool.cli.console import Plain, show
 from clrtool.cli.plan_curve import with_bounds
 from clrtool.cli.plan_source import Asked, lint, make
 from clrtool.errors import ConfigError, as_config_error
-from clrtool.report.progress import say
+from clrtool.report.text.progress import say
 from clrtool.words import nearest
 
 if TYPE_CHECKING:
-    from clrtool.core.finding import Finding
+    from clrtool.core.planning.finding import Finding
     from clrtool.core.planning.plan import Plan
 
 FOUND = 1
@@ -150,7 +150,7 @@ def _show_findings(findings: tuple[Finding, ...], title: str, form: Format, *, p
     elif form is not Format.table:
         raise ConfigError(f"--lint prints a table or json, not {form}")
     elif findings:
-        from clrtool.report.tables import lint_table
+        from clrtool.report.text.tables import lint_table
 
         show(lint_table(findings, title), plain=plain)
     else:
@@ -161,11 +161,11 @@ def _show(made: Plan, title: str, form: Format, output: Path | None, *, plain: b
     if output is not None:
         form = _form_of(output, form)
     if form is Format.table:
-        from clrtool.report.tables import plan_table
+        from clrtool.report.text.tables import plan_table
 
         show(plan_table(made, title), plain=plain)
         return
-    from clrtool.report.formats import FORMATS
+    from clrtool.report.programs.formats import FORMATS
 
     blocks = FORMATS[form](made)
     if output is None:

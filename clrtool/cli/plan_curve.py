@@ -14,7 +14,7 @@ from clrtool.cli.console import show
 from clrtool.cli.plan_source import Asked
 from clrtool.cli.rangetest import INCONCLUSIVE
 from clrtool.errors import ConfigError
-from clrtool.report.progress import say
+from clrtool.report.text.progress import say
 
 if TYPE_CHECKING:
     from clrtool.core.reading.bounds import Bounds
@@ -35,7 +35,7 @@ def with_bounds(asked: Asked, file: Path, form: str, *, to_file: bool, linted: b
         raise ConfigError("a plan from --curve needs --iterations-per-epoch")
     bounds = _read(file)
     if form == "table" and not to_file:
-        from clrtool.report.tables import bounds_table
+        from clrtool.report.text.tables import bounds_table
 
         show(bounds_table(bounds, file.name), plain=plain)
     elif alone:
@@ -52,7 +52,7 @@ def with_bounds(asked: Asked, file: Path, form: str, *, to_file: bool, linted: b
 
 def _read(file: Path) -> Bounds:
     from clrtool.core.reading.bounds import find_bounds
-    from clrtool.report.curve_file import read_curves
+    from clrtool.report.records.curve_file import read_curves
 
     found = read_curves(file)
     try:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clrtool.errors import ConfigError, as_config_error
-from clrtool.report.progress import say
+from clrtool.report.text.progress import say
 
 if TYPE_CHECKING:
-    from clrtool.core.finding import Finding, Use
+    from clrtool.core.planning.finding import Finding, Use
     from clrtool.core.planning.plan import Plan
 
 _NUMBER = r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)"
@@ -105,7 +105,7 @@ def lint(asked: Asked) -> tuple[Finding, ...]:
         if asked.csv is not None:
             if asked.source is not None or asked.schedule is not None or asked.stages:
                 raise ConfigError("--csv holds the schedule that is checked: leave out every other source")
-            from clrtool.report.rates import read_rates
+            from clrtool.report.records.rates import read_rates
 
             return lint_values(read_rates(asked.csv), use)
         if asked.schedule is not None:
@@ -162,8 +162,8 @@ def _from_bounds(asked: Asked) -> Plan:
 def _find_plan(asked: Asked) -> tuple[Plan | None, dict[str, Any]]:
     """The plan of a source and its numbers; of a run without a plan, the one number that it knows."""
     from clrtool.core.results.verification import read_again
-    from clrtool.report.plan_file import read_plan
-    from clrtool.report.run import find_run, read_run
+    from clrtool.report.records.plan_file import read_plan
+    from clrtool.report.records.run import find_run, read_run
 
     assert asked.source is not None
     place = find_run(asked.source)
@@ -214,7 +214,7 @@ def _momentum(asked: Asked) -> dict[str, Any]:
 
 
 def _use(asked: Asked) -> Use:
-    from clrtool.core.finding import OPTIMIZERS, Use
+    from clrtool.core.planning.finding import OPTIMIZERS, Use
     from clrtool.words import nearest
 
     if asked.stepped not in ("iteration", "epoch"):

@@ -11,7 +11,7 @@ import typer
 from clrtool.cli.console import draw
 from clrtool.cli.plan_source import Asked, is_pair, make
 from clrtool.errors import ConfigError
-from clrtool.report.progress import say
+from clrtool.report.text.progress import say
 
 if TYPE_CHECKING:
     from clrtool.core.planning.plan import Plan
@@ -54,7 +54,7 @@ def plot(
 
     clrtool plot --from torch:OneCycleLR max_lr=0.1 total_steps=1410 --iterations-per-epoch 47 -o one_cycle.png
     """
-    from clrtool.report.run import find_run
+    from clrtool.report.records.run import find_run
 
     params = list(filter(is_pair, sources or ()))
     names = [*(others or ()), *(word for word in sources or () if word not in params)]
@@ -90,9 +90,9 @@ def _write(place: Path | None, plans: dict[str, Plan], output: Path | None) -> l
 def _write_report(place: Path | None, plans: dict[str, Plan], output: Path) -> list[Path]:
     """The page of a run, a comparison or a plan file."""
     from clrtool.files import write_whole
-    from clrtool.report.comparison_file import RESULT, read_comparison
-    from clrtool.report.html_report import comparison_report, plan_report, range_test_report
-    from clrtool.report.run import read_run
+    from clrtool.report.pages.html_report import comparison_report, plan_report, range_test_report
+    from clrtool.report.records.comparison_file import RESULT, read_comparison
+    from clrtool.report.records.run import read_run
 
     if place is None:
         raise ConfigError(f"{output}: a report is of one run, comparison or plan file; -o FILE.svg draws any schedules")
@@ -110,20 +110,20 @@ def _write_report(place: Path | None, plans: dict[str, Plan], output: Path) -> l
 
 def _write_events(folder: Path | None, logdir: Path) -> None:
     """A range test, for TensorBoard."""
-    from clrtool.report.comparison_file import RESULT
+    from clrtool.report.records.comparison_file import RESULT
 
     if folder is None or (folder / RESULT).is_file():
         raise ConfigError("--tensorboard takes the run folder of one range test")
-    from clrtool.report.tensorboard import write_events
+    from clrtool.report.pages.tensorboard import write_events
 
     say(f"{write_events(folder, logdir)}: written")
 
 
 def _draw_here(folder: Path | None, plans: dict[str, Plan], output: Path | None) -> None:
     """A run, a comparison or schedules, as text on stdout."""
-    from clrtool.report import chart
-    from clrtool.report.comparison_file import RESULT, read_comparison
-    from clrtool.report.run import read_run
+    from clrtool.report.records.comparison_file import RESULT, read_comparison
+    from clrtool.report.records.run import read_run
+    from clrtool.report.text import chart
 
     if output is not None:
         raise ConfigError("--term draws here, into no file: leave out -o")
@@ -148,9 +148,9 @@ def _draw_plans(plans: dict[str, Plan], output: Path | None, place: Path | None)
 
 def _draw_run(place: Path, output: Path | None) -> list[Path]:
     """The pictures of a folder: those of a range test, or that of a comparison."""
-    from clrtool.report.comparison_file import RESULT, read_comparison
     from clrtool.report.plots import draw_comparison, draw_run, plot_comparison, plot_range_test, save_figure
-    from clrtool.report.run import read_run
+    from clrtool.report.records.comparison_file import RESULT, read_comparison
+    from clrtool.report.records.run import read_run
 
     if (place / RESULT).is_file():
         comparison = read_comparison(place)
@@ -166,8 +166,8 @@ def _draw_run(place: Path, output: Path | None) -> list[Path]:
 
 
 def _plan(name: str, params: list[str], iterations: int | None, iterations_per_epoch: int | None) -> Plan:
-    from clrtool.report.plan_file import read_plan
-    from clrtool.report.run import find_run
+    from clrtool.report.records.plan_file import read_plan
+    from clrtool.report.records.run import find_run
 
     if _is_schedule(name):
         return make(Asked(schedule=name, words=params, iterations=iterations,

@@ -27,11 +27,11 @@ from clrtool.cli.run.seed_share import SeedShare, read_shard, worker_of_parent
 from clrtool.cli.run.spec import BuildOptions, Display, RunSpec, read_spec
 from clrtool.cli.run.torchrun import check_alone, leading
 from clrtool.errors import ConfigError
-from clrtool.report.progress import say
+from clrtool.report.text.progress import say
 
 if TYPE_CHECKING:
     from clrtool.core.results.record import RunRecord
-    from clrtool.core.shard import Shard
+    from clrtool.core.results.shard import Shard
 
 INCONCLUSIVE = 3
 
@@ -197,9 +197,9 @@ def _run_share(context: typer.Context, spec: RunSpec, share: SeedShare, executor
 
 def show_run(record: RunRecord, spec: RunSpec) -> None:
     """The result on stdout, and on stderr where it lies and what to type next."""
-    from clrtool.report.chart import range_test_chart
-    from clrtool.report.run import to_json
-    from clrtool.report.tables import result_table
+    from clrtool.report.records.run import to_json
+    from clrtool.report.text.chart import range_test_chart
+    from clrtool.report.text.tables import result_table
 
     if spec.display.as_json:
         typer.echo(to_json(record), nl=False)

@@ -14,7 +14,7 @@ import pytest
 
 from clrtool.cli.plan import Format
 from clrtool.config.file import load_config
-from clrtool.report.formats import FORMATS
+from clrtool.report.programs.formats import FORMATS
 from tests.conftest import QUICK
 
 NUMBERS = ["--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "47"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clrtool.core.reading.metric import ACCURACY
-from clrtool.report.comparison_file import read_comparison
+from clrtool.report.records.comparison_file import read_comparison
 from tests.conftest import QUICK
 from tests.torture.conftest import STEP, zygote  # noqa: F401 (a fixture)
 from tests.torture.runs import at_once, contents
@@ -232,8 +232,8 @@ def test_what_cannot_be_compared_is_named_before_anything_is_trained(cli, tmp_pa
 
 
 def test_progress_counts_policies_and_seeds_and_the_time_that_is_left(cli, tmp_path, monkeypatch):
-    monkeypatch.setattr("clrtool.report.progress.PLAIN_LINE_SECONDS", 0)
-    monkeypatch.setattr("clrtool.report.progress.AT_ONCE", 0)
+    monkeypatch.setattr("clrtool.report.text.progress.PLAIN_LINE_SECONDS", 0)
+    monkeypatch.setattr("clrtool.report.text.progress.AT_ONCE", 0)
     lines = [line for line in cli(*SHORT, "-o", tmp_path / "run").err.splitlines() if "accuracy" in line]
     assert len(lines) == 2 * 2 * 20
     assert lines[0].startswith("fixed (1/2)  seed 1/2  epoch 0.1")
@@ -326,7 +326,7 @@ def test_a_comparison_stopped_anywhere_ends_in_the_bytes_of_one_that_was_not(zyg
             (STEP, 140),
             (STEP, 300),
             ("clrtool.engine.rangetest.compare:_measure", 25),
-            ("clrtool.report.comparison_file:write_comparison", 1),
+            ("clrtool.report.records.comparison_file:write_comparison", 1),
             ("clrtool.report.plots.comparison:plot_comparison", 1),
         ],
     )

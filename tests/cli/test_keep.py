@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from clrtool.report.bounds_file import read_bounds
+from clrtool.report.records.bounds_file import read_bounds
 from tests.conftest import QUICK
 
 WORDS = ["rangetest", "digits", *QUICK]
@@ -108,7 +108,7 @@ def test_a_file_that_was_changed_by_hand_is_refused(cli, own, how):
 
 
 def test_a_drift_ends_in_1_with_both_numbers_an_annotation_and_a_summary(cli, own, monkeypatch, tmp_path):
-    from clrtool.report.record_file import sha256_of
+    from clrtool.report.records.record_file import sha256_of
 
     file = own / "digits.bounds.json"
     kept = json.loads(file.read_text())

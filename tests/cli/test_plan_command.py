@@ -11,8 +11,8 @@ import pytest
 
 from clrtool.core.planning.plan import make_plan
 from clrtool.core.sources import schedule_from
-from clrtool.report.formats import FORMATS
-from clrtool.report.plan_file import read_plan
+from clrtool.report.programs.formats import FORMATS
+from clrtool.report.records.plan_file import read_plan
 
 NUMBERS = ["--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "47"]
 ONE_CYCLE = ["--from", "torch:OneCycleLR", "max_lr=0.1", "total_steps=30"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from clrtool.cli.run.sharding import JOBS, Share, read_shard
 
-from clrtool.core.shard import Shard
+from clrtool.core.results.shard import Shard
 from clrtool.engine.resume.sharding import AgreedScout
 from clrtool.errors import ConfigError
 from tests.torture.runs import assert_same, contents, wait_for

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from clrtool.core.reading.curve import Point
-from clrtool.report.progress import Progress
+from clrtool.report.text.progress import Progress
 
 LONG = ["rangetest", "digits", "sweep.epochs=40", "--seeds", "2"]
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -3,7 +3,7 @@
 import pytest
 
 from clrtool.engine.models.builtin import MODELS
-from clrtool.report import starter
+from clrtool.report.programs import starter
 
 NUMBERS = ["plan", "--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "10"]
 TEST = ["rangetest", "digits", "-q", "-o", "run"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from clrtool.core.finding import OPTIMIZERS, WITHOUT_MOMENTUM, Use
+from clrtool.core.planning.finding import OPTIMIZERS, WITHOUT_MOMENTUM, Use
 from clrtool.core.planning.lint import lint_plan, lint_source, lint_values
 from clrtool.core.planning.plan import make_plan, plan_stages
 from clrtool.core.planning.policies import POLICIES

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clrtool.core.planning.plan import Plan, make_plan, plan_from, plan_stages
 from clrtool.core.planning.policies import POLICIES
-from clrtool.report.plan_file import plan_to_json, plan_to_yaml, read_plan
+from clrtool.report.records.plan_file import plan_to_json, plan_to_yaml, read_plan
 
 budgets = st.floats(0.5, 1000)
 per_epoch = st.integers(10, 20_000)

@@ -10,8 +10,8 @@ from clrtool.core.planning.plan import make_plan
 from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.core.reading.metric import LOSS
-from clrtool.report.alt_text import comparison_alt, range_test_alt, schedules_alt
-from clrtool.report.run import read_run
+from clrtool.report.records.run import read_run
+from clrtool.report.text.alt_text import comparison_alt, range_test_alt, schedules_alt
 from tests.report.test_comparison_file import comparison
 
 HOSTILE = "\x1b[2J<script>\u202e\n::error::" + "x" * 500

@@ -7,9 +7,9 @@ import pytest
 
 from clrtool.core.planning.plan import make_plan
 from clrtool.errors import ConfigError
-from clrtool.report.canvas import HEIGHT, LABEL, Axis, Canvas
-from clrtool.report.chart import comparison_chart, range_test_chart, schedules_chart, sweep_chart
-from clrtool.report.run import read_run
+from clrtool.report.records.run import read_run
+from clrtool.report.text.canvas import HEIGHT, LABEL, Axis, Canvas
+from clrtool.report.text.chart import comparison_chart, range_test_chart, schedules_chart, sweep_chart
 from tests.core.test_comparison import comparison
 
 

@@ -15,7 +15,7 @@ import torch
 from clrtool.core.planning.plan import make_plan, plan_from, plan_stages
 from clrtool.core.planning.policies import POLICIES
 from clrtool.errors import ConfigError
-from clrtool.report.code import FRAMEWORKS, to_code
+from clrtool.report.programs.program import FRAMEWORKS, to_code
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 

@@ -10,10 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from clrtool.core.reading.curve import Point
 from clrtool.core.results.comparison import BoundsFrom, Candidate, Comparison, Training, candidate_plan
-from clrtool.report.comparison_file import comparison_to_json, read_comparison, write_comparison
-from clrtool.report.comparison_table import comparison_table
 from clrtool.report.plots import plot_comparison, save_figure
 from clrtool.report.plots.style import LIGHT, contrast
+from clrtool.report.records.comparison_file import comparison_to_json, read_comparison, write_comparison
+from clrtool.report.text.comparison_table import comparison_table
 from tests.report.test_plots import overlaps, texts
 
 POLICIES = ("fixed", "triangular", "triangular2", "exp_range", "one_cycle", "cosine", "linear", "step")

@@ -7,7 +7,7 @@ import pytest
 
 from clrtool.core.reading.metric import ACCURACY, LOSS
 from clrtool.errors import ConfigError
-from clrtool.report.curve_file import read_curves
+from clrtool.report.records.curve_file import read_curves
 
 HILL = [0.1, 0.1, 0.3, 0.7, 0.9, 0.9, 0.9, 0.5, 0.1, 0.1]
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from clrtool.core.planning.plan import make_plan
-from clrtool.report.html_report import comparison_report, plan_report, range_test_report
-from clrtool.report.run import read_run
+from clrtool.report.pages.html_report import comparison_report, plan_report, range_test_report
+from clrtool.report.records.run import read_run
 from tests.report.test_comparison_file import comparison
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;\x1b[2J"

@@ -20,11 +20,11 @@ from clrtool.core.planning.plan import make_plan, plan_from
 from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.errors import ConfigError
-from clrtool.report.comparison_file import write_comparison
-from clrtool.report.plan_file import plan_to_json
 from clrtool.report.plots import plot_comparison, plot_range_test, plot_schedules, save_figure
 from clrtool.report.plots.style import ALT_HEADER, DARK, LIGHT, contrast, dark, drawn
-from clrtool.report.run import read_run
+from clrtool.report.records.comparison_file import write_comparison
+from clrtool.report.records.plan_file import plan_to_json
+from clrtool.report.records.run import read_run
 
 
 def texts(figure):

@@ -14,8 +14,8 @@ from clrtool.config.file import load_config
 from clrtool.core.planning.plan import make_plan
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import write_whole
-from clrtool.report.plan_file import plan_to_json, read_plan
-from clrtool.report.run import CurveLog, find_run, open_run, read_run, to_json, write_run
+from clrtool.report.records.plan_file import plan_to_json, read_plan
+from clrtool.report.records.run import CurveLog, find_run, open_run, read_run, to_json, write_run
 from tests.conftest import as_version_1
 
 

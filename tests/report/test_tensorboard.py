@@ -22,12 +22,12 @@ from tensorboard.util.tensor_util import make_ndarray
 from clrtool.config.file import load_config
 from clrtool.core.reading.metric import Metric
 from clrtool.errors import ConfigError, MachineError
-from clrtool.report.comparison_file import RESULT
-from clrtool.report.record_file import sha256_of
-from clrtool.report.run import read_run, write_run
-from clrtool.report.spoken import spoken
-from clrtool.report.tables import result_table
-from clrtool.report.tensorboard import write_events
+from clrtool.report.pages.tensorboard import write_events
+from clrtool.report.records.comparison_file import RESULT
+from clrtool.report.records.record_file import sha256_of
+from clrtool.report.records.run import read_run, write_run
+from clrtool.report.text.spoken import spoken
+from clrtool.report.text.tables import result_table
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def copy(digits_run, tmp_path):
 @pytest.fixture
 def undrawn(monkeypatch):
     """No pictures, which take longer than all the rest."""
-    monkeypatch.setattr("clrtool.report.tensorboard._pictures", lambda record, name: [])
+    monkeypatch.setattr("clrtool.report.pages.tensorboard._pictures", lambda record, name: [])
 
 
 def change(run, **values):
@@ -318,7 +318,7 @@ def test_plot_writes_the_folder_without_torch_and_without_tensorflow_where_there
 def test_a_missing_package_is_named_with_the_command_that_installs_it(cli, digits_run, tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "clrtool.report.tensorboard")
+    monkeypatch.delitem(sys.modules, "clrtool.report.pages.tensorboard")
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     refused = cli("plot", digits_run, "--tensorboard", tmp_path / "log")
     assert refused.code == 2

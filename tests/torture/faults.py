@@ -20,8 +20,8 @@ WRITERS = (
     "clrtool.files",
     "clrtool.config.file",
     "clrtool.engine.resume.checkpoint",
-    "clrtool.report.run",
-    "clrtool.report.lock",
+    "clrtool.report.records.run",
+    "clrtool.report.records.lock",
     "clrtool.report.journal",
 )
 # System calls that change files, by the names of Python's functions for them.

@@ -25,7 +25,7 @@ TRAINING = {
     "while a checkpoint is written": ("os:fsync", 8),
 }
 AFTERWARDS = {
-    "while the results are written": ("clrtool.report.run:write_run", 1),
+    "while the results are written": ("clrtool.report.records.run:write_run", 1),
     "while a picture is drawn": ("clrtool.report.plots.range_test:plot_range_test", 1),
     "while a picture is written": ("clrtool.report.plots.style:save_figure", 2),
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from clrtool.cli.run.seed_share import SeedShare, worker_folders
 from clrtool.cli.run.signals import Signals
 from clrtool.cli.run.spec import RunSpec
-from clrtool.core.shard import LackingError
+from clrtool.core.results.shard import LackingError
 
 if TYPE_CHECKING:
     from clrtool.engine.resume.journal import Assignment, Elsewhere

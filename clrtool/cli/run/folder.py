@@ -13,7 +13,7 @@ from clrtool.cli.run.seed_share import JOBS, SWEEP
 from clrtool.cli.run.signals import Signals
 from clrtool.cli.run.spec import RunSpec
 from clrtool.errors import ConfigError, Interrupted, MachineError
-from clrtool.report.progress import say
+from clrtool.report.text.progress import say
 
 if TYPE_CHECKING:
     from clrtool.core.results.comparison import Comparison
@@ -43,7 +43,7 @@ class Folder:
     def held(self) -> Iterator[None]:
         """Hold it, without what killed runs have left; say what becomes of a run that is interrupted."""
         from clrtool.files import sweep_orphans
-        from clrtool.report.lock import locked
+        from clrtool.report.records.lock import locked
 
         # stdout is for the result, whatever a user's factory prints
         with contextlib.redirect_stdout(sys.stderr), locked(self.path), self.spec.located():
@@ -63,7 +63,7 @@ class Folder:
 
     def remove(self, *checkpoints: str) -> None:
         """Remove checkpoints that are no longer needed."""
-        from clrtool.report.run import remove_checkpoint
+        from clrtool.report.records.run import remove_checkpoint
 
         for name in checkpoints:
             remove_checkpoint(self.path / name)
@@ -79,7 +79,7 @@ class Folder:
     def has_leftovers(self) -> bool:
         """Whether a process that was killed has left something to clean up."""
         from clrtool.files import temporary_files
-        from clrtool.report import lock
+        from clrtool.report.records import lock
 
         left = (self.path / SWEEP, self.path / JOBS, self.path / lock.NAME, *temporary_files(self.path))
         return any(path.exists() for path in left)
@@ -134,8 +134,8 @@ class RunFolder(Folder):
         self.executor, self.ranks = executor or Executor(spec), ranks
 
     def open(self) -> RunRecord | None:
-        """The record of a finished run of the same config; see :func:`clrtool.report.run.open_run`."""
-        from clrtool.report.run import open_run
+        """The record of a finished run of the same config; see :func:`clrtool.report.records.run.open_run`."""
+        from clrtool.report.records.run import open_run
 
         return open_run(self.path, self.spec.config, fresh=self.fresh)
 
@@ -148,7 +148,7 @@ class RunFolder(Folder):
         Raises:
             ConfigError: its data is not what it was, or it was not measured as it is asked for now.
         """
-        from clrtool.report.run import has_pictures
+        from clrtool.report.records.run import has_pictures
 
         self.check_again(record)
         return has_pictures(self.path, record) and not self.has_leftovers() and not self.is_to_verify(record)
@@ -186,7 +186,7 @@ class RunFolder(Folder):
         self.say("checking config and data")
         from clrtool.engine.rangetest.pipeline import check_plan
         from clrtool.engine.training.workload import free_memory
-        from clrtool.report.run import CurveLog
+        from clrtool.report.records.run import CurveLog
 
         check_plan(self.spec.build(), self.spec.config.plan)
         free_memory()
@@ -196,7 +196,7 @@ class RunFolder(Folder):
 
     def write(self, record: RunRecord) -> None:
         """Write a result, draw its pictures, and remove the checkpoints that it came from."""
-        from clrtool.report.run import remove_pictures, write_run
+        from clrtool.report.records.run import remove_pictures, write_run
 
         remove_pictures(self.path)
         write_run(self.path, record)
@@ -205,7 +205,7 @@ class RunFolder(Folder):
     def finish(self, record: RunRecord) -> None:
         """What is left to do when everything is measured: the pictures; and the checkpoints go."""
         from clrtool.report.plots import draw_run
-        from clrtool.report.run import has_pictures
+        from clrtool.report.records.run import has_pictures
 
         if not has_pictures(self.path, record):
             draw_run(self.path, record)

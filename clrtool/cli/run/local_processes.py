@@ -12,10 +12,10 @@ from clrtool.cli.run.seed_share import JOBS, WORKER, worker_folders
 from clrtool.cli.run.signals import Signals
 from clrtool.cli.run.spec import Display, RunSpec
 from clrtool.cli.run.subprocesses import Command, Ended, run_children
-from clrtool.core.shard import Shard
+from clrtool.core.results.shard import Shard
 from clrtool.errors import BusyError, ConfigError, MachineError
 from clrtool.files import write_whole
-from clrtool.report.progress import Status, say
+from clrtool.report.text.progress import Status, say
 
 # What a code of a child stands for; anything else is a matter of the machine, such as the end by a signal.
 ERRORS = {70: RuntimeError, 75: BusyError}

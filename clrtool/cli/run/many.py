@@ -12,7 +12,7 @@ import typer
 from clrtool.cli.run.executors import passed_on
 from clrtool.cli.run.subprocesses import Command, Ended, run_children
 from clrtool.errors import ConfigError
-from clrtool.report.progress import Status
+from clrtool.report.text.progress import Status
 from clrtool.words import count, duration, printable
 
 OURS = {"output", "jobs", "as_json", "quiet", "plain"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from clrtool.cli.run.attempts import Attempts
 from clrtool.cli.run.folder import VERIFY, RunFolder
 from clrtool.cli.run.seed_share import SWEEP, SeedShare
-from clrtool.core.shard import LackingError
+from clrtool.core.results.shard import LackingError
 
 if TYPE_CHECKING:
     from clrtool.core.results.record import RunRecord

@@ -12,8 +12,8 @@ from clrtool.core.results.record import RunRecord, Trial
 from clrtool.core.results.verification import FIRST, SECOND
 from clrtool.engine.rangetest.observer import Observer
 from clrtool.engine.training.workload import Workload
-from clrtool.report.progress import Progress
-from clrtool.report.run import CurveLog
+from clrtool.report.records.run import CurveLog
+from clrtool.report.text.progress import Progress
 
 
 class FolderObserver(Observer):

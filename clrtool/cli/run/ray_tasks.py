@@ -13,7 +13,7 @@ from clrtool.cli.run.seed_share import JOBS, SWEEP
 from clrtool.cli.run.signals import Signals
 from clrtool.cli.run.spec import Display, RunSpec
 from clrtool.errors import ConfigError, MachineError
-from clrtool.report.progress import Status, say
+from clrtool.report.text.progress import Status, say
 from clrtool.words import count
 
 LOCAL = "local"

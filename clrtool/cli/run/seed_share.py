@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clrtool.cli.run.spec import RunSpec
-from clrtool.core.shard import Shard, owned
+from clrtool.core.results.shard import Shard, owned
 from clrtool.errors import ConfigError, as_config_error
 
 # Folders in a run folder: of shards, which are the user's, and of workers, there only while something is unfinished.

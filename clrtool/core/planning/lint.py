@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from clrtool.core.finding import PLAIN, WITHOUT_MOMENTUM, Finding, Use
+from clrtool.core.planning.finding import PLAIN, WITHOUT_MOMENTUM, Finding, Use
 from clrtool.core.planning.lint_steps import Stepping, lint_steps
 from clrtool.core.planning.plan import Plan, plan_from
 from clrtool.core.schedules import FloatArray, Phases

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clrtool.core.finding import Finding, Use
 from clrtool.core.planning.budget import MAX_STEPSIZE_EPOCHS, MIN_STEPSIZE_EPOCHS
+from clrtool.core.planning.finding import Finding, Use
 from clrtool.core.planning.plan import Plan
 from clrtool.core.planning.policies import POLICIES
 from clrtool.core.schedules import (

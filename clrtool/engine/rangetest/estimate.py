@@ -17,8 +17,8 @@ import torch
 from clrtool.config.schema import RangeTestConfig
 from clrtool.core.planning.plan import Plan
 from clrtool.core.results.estimate import Estimate
+from clrtool.core.results.shard import Shard, owned
 from clrtool.core.results.verification import FIRST, SECOND
-from clrtool.core.shard import Shard, owned
 from clrtool.engine.rangetest.sweep import longest_sweep
 from clrtool.engine.rangetest.verify import trial_iterations
 from clrtool.engine.resume.journal import plain

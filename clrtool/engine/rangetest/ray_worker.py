@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clrtool.config.schema import RangeTestConfig
-from clrtool.core.shard import LackingError
+from clrtool.core.results.shard import LackingError
 from clrtool.engine.configured.build import build_workload
 from clrtool.engine.rangetest.pipeline import range_test
 from clrtool.engine.resume.checkpoint import from_bytes, to_bytes

@@ -10,7 +10,7 @@ from clrtool.config.schema import SweepConfig
 from clrtool.core.reading.bounds import has_broken
 from clrtool.core.reading.curve import Curve, Point, SweepOutcome, has_diverged
 from clrtool.core.results.record import SweepRecord
-from clrtool.core.shard import LackingError
+from clrtool.core.results.shard import LackingError
 from clrtool.engine.rangetest.ramp import Ramp, ends_of
 from clrtool.engine.rangetest.rounds import Round, Rounds
 from clrtool.engine.rangetest.scout import Scout, scout

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from clrtool.core.shard import Shard, have
+from clrtool.core.results.shard import Shard, have
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import Assignment, Elsewhere
 from clrtool.engine.resume.open import differences, moved

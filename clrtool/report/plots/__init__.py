@@ -8,12 +8,12 @@ from matplotlib.figure import Figure as Figure
 
 from clrtool.core.results.comparison import Comparison
 from clrtool.core.results.record import RunRecord
-from clrtool.report.comparison_file import PICTURE
 from clrtool.report.plots.comparison import plot_comparison as plot_comparison
 from clrtool.report.plots.range_test import plot_range_test as plot_range_test
 from clrtool.report.plots.schedule import plot_schedules as plot_schedules
 from clrtool.report.plots.style import drawn as drawn
 from clrtool.report.plots.style import save_figure as save_figure
+from clrtool.report.records.comparison_file import PICTURE
 
 
 def draw_run(folder: Path, record: RunRecord) -> list[Path]:

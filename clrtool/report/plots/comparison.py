@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from clrtool.core.results.comparison import Candidate, Comparison
-from clrtool.report.alt_text import comparison_alt
 from clrtool.report.plots.style import STYLE, fitting, palette, plain, readable
+from clrtool.report.text.alt_text import comparison_alt
 from clrtool.words import count, printable, shortened
 
 # Rates are drawn at so many iterations, and at the corners of each plan.

@@ -17,8 +17,8 @@ from clrtool.core.reading.curve import Curve
 from clrtool.core.reading.fit import BREAKING
 from clrtool.core.results.record import RunRecord, SweepRecord
 from clrtool.core.schedules import FloatArray
-from clrtool.report.alt_text import decision, range_test_alt, stopped
 from clrtool.report.plots.style import STYLE, fitting, palette, plain, readable
+from clrtool.report.text.alt_text import decision, range_test_alt, stopped
 from clrtool.words import count
 
 # A loss that diverged would flatten all the rest: the axis ends at this many times the first held-out loss.

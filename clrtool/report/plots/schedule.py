@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from clrtool.core.planning.plan import Plan
 from clrtool.errors import ConfigError
-from clrtool.report.alt_text import schedules_alt
 from clrtool.report.plots.style import MOST_CURVES, STYLE, fitting, palette, plain, readable
+from clrtool.report.text.alt_text import schedules_alt
 from clrtool.words import count
 
 POINTS = 2001

@@ -16,7 +16,7 @@ import torch
 from clrtool.core.reading.bounds import Bounds, find_bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.core.results.record import RunRecord
-from clrtool.report.run import read_run
+from clrtool.report.records.run import read_run
 from tests.benchmarks.paper import rows
 from tests.benchmarks.paper.rows import Row
 from tests.benchmarks.paper.training import ROOT, WORK, Run, known

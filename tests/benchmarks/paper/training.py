@@ -30,7 +30,7 @@ from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import EVERY, NoRequests
 from clrtool.engine.resume.open import open_journal
 from clrtool.files import write_whole
-from clrtool.report.run import read_run
+from clrtool.report.records.run import read_run
 
 ROOT = Path(__file__).resolve().parents[3]
 ORIGINAL = os.environ.get("CIFAR10")

@@ -25,7 +25,7 @@ import torch
 from clrtool.core.reading import fit as reading
 from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.results.record import RunRecord
-from clrtool.report.run import read_run
+from clrtool.report.records.run import read_run
 from tests.benchmarks.regret.problems import OURS, SHARED, oracle, problems
 from tests.benchmarks.regret.training import accuracy
 

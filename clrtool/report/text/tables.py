@@ -11,11 +11,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from clrtool.report.cycles import cycles
+from clrtool.report.text.cycles import cycles
 from clrtool.words import count, printable
 
 if TYPE_CHECKING:
-    from clrtool.core.finding import Finding
+    from clrtool.core.planning.finding import Finding
     from clrtool.core.planning.plan import Plan
     from clrtool.core.reading.bounds import Bounds, Interval
     from clrtool.core.reading.curve import SweepOutcome

@@ -47,7 +47,7 @@ def say(message: str, *, quiet: bool = False) -> None:
 
 
 def lacks_letters(stream: TextIO) -> bool:
-    from clrtool.report.canvas import LETTERS
+    from clrtool.report.text.canvas import LETTERS
 
     try:
         LETTERS.encode(stream.encoding or "ascii")
@@ -119,7 +119,7 @@ class Progress:
             return []
         from rich.text import Text
 
-        from clrtool.report.chart import sweep_chart
+        from clrtool.report.text.chart import sweep_chart
 
         chart = sweep_chart(list(self._curves.values()), self._metric, terminal.width, ascii_only=self._ascii)
         return [Text(chart, no_wrap=True, overflow="crop")]

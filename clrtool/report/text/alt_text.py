@@ -9,7 +9,7 @@ from clrtool.core.planning.plan import Plan
 from clrtool.core.reading.bounds import reading_of
 from clrtool.core.results.comparison import Candidate, Comparison
 from clrtool.core.results.record import RunRecord, SweepRecord
-from clrtool.report.cycles import cycles
+from clrtool.report.text.cycles import cycles
 from clrtool.words import count, printable, shortened
 
 # Peaks that are told one by one; of more, the first and the last.

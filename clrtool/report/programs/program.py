@@ -8,8 +8,8 @@ from typing import Any
 
 from clrtool.core.planning.plan import Plan
 from clrtool.errors import ConfigError
-from clrtool.report.formula import functions
-from clrtool.report.sections import header, same, to_caffe, to_deepspeed
+from clrtool.report.programs.formula import functions
+from clrtool.report.programs.sections import header, same, to_caffe, to_deepspeed
 from clrtool.words import nearest
 
 _TORCH = "torch.optim.lr_scheduler."

@@ -22,8 +22,8 @@ from clrtool.core.reading.metric import Metric
 from clrtool.core.results.comparison import COMPARISON_VERSION, BoundsFrom, Candidate, Comparison, Training
 from clrtool.errors import ConfigError
 from clrtool.files import check_writable, read_text, write_whole
-from clrtool.report.plan_file import to_plan
-from clrtool.report.record_file import DAMAGED, damaged, load, sha256_of
+from clrtool.report.records.plan_file import to_plan
+from clrtool.report.records.record_file import DAMAGED, damaged, load, sha256_of
 
 COLUMNS = ("policy", "seed", *Point._fields[:-1])  # and the name of the metric
 CONFIG, RUNS, RESULT, PICTURE, WORDS = FILES = (

@@ -26,8 +26,8 @@ from clrtool.core.reading.metric import ACCURACY, Metric
 from clrtool.core.results.record import SCHEMA_VERSION, Group, RunRecord, SweepRecord, Verification
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import check_writable, read_text, write_whole
-from clrtool.report.plan_file import is_plan, to_plan
-from clrtool.report.record_file import DAMAGED, changed, damaged, load, sha256_of
+from clrtool.report.records.plan_file import is_plan, to_plan
+from clrtool.report.records.record_file import DAMAGED, changed, damaged, load, sha256_of
 from clrtool.words import nearest
 
 COLUMNS = ("seed", *Point._fields[:-1])  # and the name of the metric

@@ -13,11 +13,11 @@ from clrtool.core.reading.bounds import Bounds, Interval
 from clrtool.core.reading.curve import Point
 from clrtool.core.results.comparison import BoundsFrom, Candidate, Comparison
 from clrtool.core.results.record import RunRecord
-from clrtool.report.code import to_code
-from clrtool.report.cycles import cycles
-from clrtool.report.html_page import bullets, code, details, page, paragraph, picture, section, table
+from clrtool.report.pages.html_page import bullets, code, details, page, paragraph, picture, section, table
 from clrtool.report.plots import plot_comparison, plot_range_test, plot_schedules
 from clrtool.report.plots.style import in_both_schemes
+from clrtool.report.programs.program import to_code
+from clrtool.report.text.cycles import cycles
 from clrtool.words import count
 
 # Cycles that are listed; of more, the rest is counted.

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 from clrtool.core.planning.plan import Plan
-from clrtool.report.code import FRAMEWORKS, to_code
-from clrtool.report.plan_file import plan_to_json, plan_to_yaml
+from clrtool.report.programs.program import FRAMEWORKS, to_code
+from clrtool.report.records.plan_file import plan_to_json, plan_to_yaml
 
 # Rows of a CSV that are computed at a time.
 CSV_BLOCK = 100_000

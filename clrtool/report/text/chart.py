@@ -13,7 +13,7 @@ from clrtool.core.results.comparison import Comparison
 from clrtool.core.results.record import RunRecord
 from clrtool.core.schedules import FloatArray
 from clrtool.errors import ConfigError
-from clrtool.report.canvas import Axis, Canvas, spanning
+from clrtool.report.text.canvas import Axis, Canvas, spanning
 from clrtool.words import count, printable, shortened
 
 # Rows of the chart of a sweep as it goes.

@@ -10,7 +10,7 @@ from typing import Any
 from clrtool.core.planning.plan import Plan
 from clrtool.core.results.record import PLAN_VERSION
 from clrtool.errors import ConfigError, as_config_error
-from clrtool.report.record_file import DAMAGED, YAML_ENDINGS, damaged, load
+from clrtool.report.records.record_file import DAMAGED, YAML_ENDINGS, damaged, load
 
 
 def read_plan(file: Path | str) -> Plan:

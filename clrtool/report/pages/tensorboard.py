@@ -29,9 +29,9 @@ from clrtool.core.reading.curve import Curve
 from clrtool.core.results.record import RunRecord
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import sweep_orphans, write_whole
-from clrtool.report.run import read_run
-from clrtool.report.spoken import spoken
-from clrtool.report.tables import result_table
+from clrtool.report.records.run import read_run
+from clrtool.report.text.spoken import spoken
+from clrtool.report.text.tables import result_table
 from clrtool.words import printable
 
 try:

@@ -15,8 +15,8 @@ from clrtool.core.results.recommendation import Recommendation
 from clrtool.core.results.record import SCHEMA_VERSION
 from clrtool.errors import ConfigError
 from clrtool.files import write_whole
-from clrtool.report.plan_file import to_plan
-from clrtool.report.record_file import DAMAGED, damaged, load, sha256_of
+from clrtool.report.records.plan_file import to_plan
+from clrtool.report.records.record_file import DAMAGED, damaged, load, sha256_of
 
 
 def write_bounds(file: Path, kept: Recommendation) -> None:
