@@ -178,9 +178,9 @@ def range_test(
     from clrtool.engine.inprocess.clone import untouched
 
     with untouched(model):  # from here on, for an import may draw random numbers too
+        from clrtool.engine.inprocess.build import borrow
         from clrtool.engine.inprocess.options import Settings
         from clrtool.engine.inprocess.steps import make_steps
-        from clrtool.engine.inprocess.workload import borrow
 
         settings, looks = Settings.of(options), metric == "auto" and measure is None
         steps = make_steps(loss, step, measure, metric, higher_is_better)
@@ -214,7 +214,7 @@ def _sweep(
 
 
 def _record(workload: InProcessWorkload, sweep: SweepRecord, settings: Settings) -> RunRecord:
-    from clrtool.engine.training.workload import environment
+    from clrtool.engine.runtime.device import environment
 
     if _are_alike(sweep.curves):
         warning = (

@@ -180,7 +180,7 @@ def _train(job: Job, request: Request, bounds: BoundsFrom, workload: Workload) -
     from clrtool.core.results.comparison import Comparison
     from clrtool.engine.rangetest.compare import check_momentum
     from clrtool.engine.rangetest.compare import compare as train
-    from clrtool.engine.training.workload import environment
+    from clrtool.engine.runtime.device import environment
     from clrtool.report.comparison_file import begin_comparison
 
     per_epoch, seeds = workload.iterations_per_epoch, range(job.settings.seed, job.settings.seed + request.seeds)
@@ -197,7 +197,7 @@ def _train(job: Job, request: Request, bounds: BoundsFrom, workload: Workload) -
         bounds=bounds,
         iterations=iterations,
         iterations_per_epoch=per_epoch,
-        heldout_samples=workload.answers,
+        heldout_samples=workload.heldout_samples,
         metric=workload.metric,
         asked_target=request.target,
         request_sha256=request_sha256,

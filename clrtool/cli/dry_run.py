@@ -19,7 +19,7 @@ from clrtool.cli.run.torchrun import check_alone
 from clrtool.errors import ConfigError, MachineError
 
 if TYPE_CHECKING:
-    from clrtool.engine.training.workload import Workload
+    from clrtool.engine.configured.workload import ConfiguredWorkload
 
 
 def dry_run(job: Job, path: Path, wishes: Sequence[str], jobs: int, *, verify: bool, as_json: bool) -> None:
@@ -38,7 +38,7 @@ def dry_run(job: Job, path: Path, wishes: Sequence[str], jobs: int, *, verify: b
     # stdout is for the result, whatever a user's factory prints
     with contextlib.redirect_stdout(sys.stderr), located(path, wishes):
         from clrtool.engine.rangetest.estimate import estimate
-        from clrtool.engine.resume.sharding import computing_with
+        from clrtool.engine.runtime.device import computing_with
 
         workload = workload_of(job)
         plan = plan_between(job.settings.plan, workload, 1.0, 2.0) if verify else None  # of any bounds it is as long
@@ -53,7 +53,7 @@ def dry_run(job: Job, path: Path, wishes: Sequence[str], jobs: int, *, verify: b
     show(estimate_table(found, job.folder.resolve().name, folder), plain=job.plain)
 
 
-def _becomes(job: Job, workload: Workload, *, verify: bool) -> str:
+def _becomes(job: Job, workload: ConfiguredWorkload, *, verify: bool) -> str:
     """The run folder, and what a range test would make of it."""
     from clrtool.engine.resume.checkpoint import CheckpointFolder
     from clrtool.engine.resume.open import open_journal

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engine.workloads import digits
 from torch import nn
 
 import clrtool.engine.rangetest.compare
@@ -18,6 +17,7 @@ from clrtool.engine.resume.journal import Journal
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.trainer import Trainer
 from tests.engine.test_stages import Memory, interrupted
+from tests.engine.workloads import digits
 
 ITERATIONS = 60  # two epochs
 
@@ -36,7 +36,7 @@ def same(one, other):
 
 def steps(workload, seed, model, optimizer, scheduler):
     """The loss of each iteration after its step, by a loop of torch."""
-    for (inputs, targets), _ in zip(workload.train.batches(seed, 0), range(ITERATIONS), strict=False):
+    for (inputs, targets), _ in zip(workload.loader.batches(seed, 0), range(ITERATIONS), strict=False):
         loss = nn.functional.cross_entropy(model(inputs), targets)
         optimizer.zero_grad()
         loss.backward()

@@ -2,15 +2,21 @@
 
 import pytest
 import torch
-from tests.engine.workloads import digits
 from torch import nn
 
 from clrtool.config.schema import RangeTestConfig, SweepConfig
 from clrtool.engine.configured.build import build_workload
 from clrtool.engine.models.builtin import convnet, mlp
 from clrtool.engine.rangetest.sweep import run_range_test
-from clrtool.engine.training.evaluation_budget import LEAST, MOST, SMALLEST_HELDOUT, evaluation_budget, flops_per_sample
-from clrtool.engine.training.trainer import evaluation_batch
+from clrtool.engine.training.evaluation_budget import (
+    LEAST,
+    MOST,
+    SMALLEST_HELDOUT,
+    evaluation_batch,
+    evaluation_budget,
+    flops_per_sample,
+)
+from tests.engine.workloads import digits
 
 
 def test_operations_are_two_for_each_weight_that_a_sample_meets():

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.engine.workloads import digits
 from torch import distributed as dist
 from torch import nn
 
@@ -22,6 +21,7 @@ from clrtool.engine.runtime.distributed import ALONE, Group, device_of
 from clrtool.engine.runtime.rng import seed_everything
 from clrtool.errors import ConfigError, MachineError
 from tests.engine.rank_factories import build, trained
+from tests.engine.workloads import digits
 from tests.ranks import ended, start
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +90,7 @@ def test_what_one_rank_asks_for_all_hear(pair):
 
 
 def test_the_parts_of_a_batch_are_that_batch_in_turns():
-    whole = digits().train
+    whole = digits().loader
     parts = [type(whole)(whole.samples, whole.transform, 50, rank=rank, world=5) for rank in range(5)]
     for _, batch, *each in zip(range(40), whole.batches(7, 3), *(part.batches(7, 3) for part in parts)):  # noqa: B905
         for rank, (inputs, targets) in enumerate(each):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clrtool.core.results.comparison import Comparison
     from clrtool.core.results.record import RunRecord, SweepRecord
     from clrtool.core.results.verification import Trial
+    from clrtool.engine.configured.workload import ConfiguredWorkload
     from clrtool.engine.resume.journal import Journal, Others, Sharing
     from clrtool.engine.training.workload import Workload
 
@@ -109,7 +110,7 @@ def measure_share(job: Job, command: Sequence[str]) -> None:
         OutOfMemoryError, Interrupted: as for a whole test.
     """
     say("loading torch and the data", quiet=job.quiet)
-    from clrtool.engine.resume.sharding import device_of
+    from clrtool.engine.runtime.device import device_of
 
     share, device = job.share, job.source["device"]
     assert share is not None
@@ -137,8 +138,7 @@ def in_parts(job: Job, checkpoint: str, attempt: Callable[[int | None], T]) -> T
     """
     from clrtool.engine.resume.checkpoint import CheckpointFolder
     from clrtool.engine.resume.open import saved_parts
-    from clrtool.engine.resume.sharding import computing_with
-    from clrtool.engine.training.workload import free_memory
+    from clrtool.engine.runtime.device import computing_with, free_memory
 
     folders = [] if job.fresh else [job.folder / checkpoint, *(each / SWEEP for each in job.others())]
     parts = next((known for each in folders if (known := saved_parts(CheckpointFolder(each)))), None)
@@ -167,7 +167,7 @@ def _finish(job: Job, record: RunRecord) -> None:
         remove_checkpoint(job.folder / VERIFY)
 
 
-def workload_of(job: Job, parts: int | None = None, device: str | None = None) -> Workload:
+def workload_of(job: Job, parts: int | None = None, device: str | None = None) -> ConfiguredWorkload:
     """The workload of a test, on its own device if no other is given. Raises ConfigError if no plan can be made.
 
     So what cannot be planned does not fail after the sweep.
@@ -250,7 +250,7 @@ def begin_elsewhere(job: Job) -> None:
     But not for a config of which nothing can be trained. It is built here first, and its memory given back.
     """
     say("checking config and data", quiet=job.quiet)
-    from clrtool.engine.training.workload import free_memory
+    from clrtool.engine.runtime.device import free_memory
     from clrtool.report.run import CurveLog
 
     workload_of(job)

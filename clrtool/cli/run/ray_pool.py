@@ -53,7 +53,7 @@ class RayTasks:
         import ray
 
         from clrtool.engine.rangetest.ray_worker import sweep_remotely
-        from clrtool.engine.resume.sharding import usual_threads
+        from clrtool.engine.runtime.device import usual_threads
 
         job = self._job
         job.threads = job.threads or (usual_threads() if job.source["deterministic"] else 1)

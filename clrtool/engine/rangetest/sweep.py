@@ -68,7 +68,7 @@ def run_range_test(
         iterations=swept.spent + _iterations(curves),
         scout_iterations=swept.scouted,
         iterations_per_epoch=workload.iterations_per_epoch,
-        heldout_samples=workload.answers,
+        heldout_samples=workload.heldout_samples,
         chance=workload.chance,
         train_seconds=None if workload.deterministic else seconds["train"],
         evaluation_seconds=None if workload.deterministic else seconds["evaluation"],
@@ -139,7 +139,7 @@ def _iterations(curves: Sequence[Curve]) -> int:
 
 def _broke_at_once(curves: Sequence[Curve], workload: Workload) -> bool:
     broke = any(curve.outcome in (SweepOutcome.DIVERGED, SweepOutcome.NOT_FINITE) for curve in curves)
-    return broke and find_bounds(curves, workload.answers, metric=workload.metric).max_lr is None
+    return broke and find_bounds(curves, workload.heldout_samples, metric=workload.metric).max_lr is None
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,7 +243,7 @@ class _Track:
         if not self.path.open_ended:
             return None
         workload = self.trainer.workload
-        broken = has_broken(self.curve(), workload.answers, workload.metric)
+        broken = has_broken(self.curve(), workload.heldout_samples, workload.metric)
         if broken:
             return SweepOutcome.BROKE
         # what never rose is not followed beyond the plan: there may be nothing to learn
