@@ -177,9 +177,9 @@ def range_test(
     from clrtool.engine.inprocess.clone import untouched
 
     with untouched(model):  # from here on, for an import may draw random numbers too
+        from clrtool.engine.inprocess.build import borrow
         from clrtool.engine.inprocess.options import Settings
         from clrtool.engine.inprocess.steps import make_steps
-        from clrtool.engine.inprocess.workload import borrow
         from clrtool.engine.rangetest.pipeline import range_test as run_range_test
 
         settings, looks = Settings.of(options), metric == "auto" and measure is None

@@ -14,7 +14,7 @@ from typing import Any
 from clrtool import api
 from clrtool.api import RangeTest
 from clrtool.core.planning.plan import Plan
-from clrtool.engine.inprocess.workload import metric_of
+from clrtool.engine.inprocess.build import metric_of
 from clrtool.engine.training.scheduler import PlanScheduler
 from clrtool.errors import ConfigError
 from clrtool.report.records.plan_file import to_plan

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clrtool import api
 from clrtool.api import RangeTest
 from clrtool.core.planning.plan import Plan
-from clrtool.engine.inprocess.workload import metric_of
+from clrtool.engine.inprocess.build import metric_of
 from clrtool.engine.training.scheduler import PlanScheduler
 from clrtool.errors import ConfigError
 

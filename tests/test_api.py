@@ -37,8 +37,8 @@ QUICK = {
 def data(train=600, heldout=200):
     """Samples of the digits as a program has them, training and held-out."""
     workload = digits()
-    samples = workload.train.samples
-    inputs, outside = (workload.train.transform(part, None) for part in (samples.inputs, workload.heldout.inputs))
+    samples = workload.loader.samples
+    inputs, outside = (workload.loader.transform(part, None) for part in (samples.inputs, workload.heldout.inputs))
     return TensorDataset(inputs[:train], samples.targets[:train]), TensorDataset(
         outside[:heldout], workload.heldout.targets[:heldout]
     )

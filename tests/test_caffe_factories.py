@@ -380,7 +380,7 @@ def test_the_shipped_configs_train_their_network_with_caffes_multipliers(tmp_pat
 
 def test_the_network_of_super_convergence_sees_an_eighth_of_a_batch_at_a_time(tmp_path):
     workload = shipped(tmp_path, "cifar10-resnet56", "data.batch_size=40", "sweep.evaluations=20")
-    assert (workload.pass_size, len(workload.heldout)) == (5, 100)
+    assert (workload.micro_batch_size, len(workload.heldout)) == (5, 100)
     found = sorted((group.lr_ratio, group.weight_decay, group.tensors, group.parameters) for group in workload.groups)
     assert found == [(1.0, 1e-4, 166, 853_008), (2.0, 0.0, 1, 10)]
     trainer = Trainer(workload, 0)

@@ -189,7 +189,7 @@ def _train(folder: ComparisonFolder, request: Request, bounds: BoundsFrom, workl
     from clrtool.core.results.comparison import Comparison
     from clrtool.engine.rangetest.compare import check_momentum
     from clrtool.engine.rangetest.compare import compare as train
-    from clrtool.engine.training.workload import environment
+    from clrtool.engine.runtime.device import environment
     from clrtool.report.records.comparison_file import ANOTHER, begin_comparison
 
     spec, config, per_epoch = folder.spec, folder.spec.config, workload.iterations_per_epoch
@@ -206,7 +206,7 @@ def _train(folder: ComparisonFolder, request: Request, bounds: BoundsFrom, workl
         bounds=bounds,
         iterations=iterations,
         iterations_per_epoch=per_epoch,
-        heldout_samples=workload.answers,
+        heldout_samples=workload.heldout_samples,
         metric=workload.metric,
         asked_target=request.target,
         request_sha256=request_sha256,

@@ -6,7 +6,6 @@ import contextlib
 import json
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -15,9 +14,6 @@ from clrtool.cli.run.folder import RunFolder
 from clrtool.cli.run.seed_share import SWEEP, SeedShare
 from clrtool.cli.run.torchrun import check_alone
 from clrtool.errors import ConfigError, MachineError
-
-if TYPE_CHECKING:
-    from clrtool.engine.training.workload import Workload
 
 
 def dry_run(folder: RunFolder, share: SeedShare) -> None:
@@ -31,7 +27,7 @@ def dry_run(folder: RunFolder, share: SeedShare) -> None:
     with contextlib.redirect_stdout(sys.stderr), spec.located():
         from clrtool.engine.rangetest.estimate import estimate
         from clrtool.engine.rangetest.pipeline import check_plan
-        from clrtool.engine.resume.sharding import computing_with
+        from clrtool.engine.runtime.device import computing_with
 
         workload = spec.build()
         plan = check_plan(workload, spec.config.plan)
@@ -46,7 +42,7 @@ def dry_run(folder: RunFolder, share: SeedShare) -> None:
     show(estimate_table(found, spec.folder.resolve().name, becomes), plain=display.plain)
 
 
-def _becomes(folder: RunFolder, workload: Workload) -> str:
+def _becomes(folder: RunFolder, workload: ConfiguredWorkload) -> str:
     """The run folder, and what a range test would make of it."""
     from clrtool.engine.resume.checkpoint import CheckpointFolder
     from clrtool.engine.resume.open import open_journal

@@ -27,12 +27,13 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, T
 
 from clrtool.config.schema import AugmentConfig, OptimizerConfig, TrainingConfig
 from clrtool.core.reading.metric import LOSS
+from clrtool.engine.configured.workload import ConfiguredWorkload
 from clrtool.engine.data.loader import ResidentLoader
 from clrtool.engine.data.tensors import Samples
 from clrtool.engine.data.transforms import Transform
+from clrtool.engine.inprocess.build import borrow
 from clrtool.engine.inprocess.options import Settings
 from clrtool.engine.inprocess.steps import UsualSteps
-from clrtool.engine.inprocess.workload import borrow
 from clrtool.engine.models.builtin import convnet, mlp
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.optimizers import OptimizerRecipe
@@ -100,8 +101,8 @@ class Case:
             torch.zeros((), device=device), torch.ones((), device=device), AugmentConfig(), channels_last
         )
         samples = Samples(preparation.lay_out(images), labels)
-        return Workload(
-            train=ResidentLoader(samples, preparation, self.batch_size),
+        return ConfiguredWorkload(
+            loader=ResidentLoader(samples, preparation, self.batch_size),
             heldout=samples.take(slice(0, 100)),
             make_model=MODELS[self.model],
             make_optimizer=OptimizerRecipe(torch.optim.SGD, OptimizerConfig(args={"momentum": 0.9})),
@@ -194,7 +195,7 @@ def borrowed(case: Case, load: Callable[[Case], DataLoader[Any]]) -> Work:
     problem = borrow(
         model, optimizer, batches, [case.data()], UsualSteps(None, LOSS), Settings.of({"evaluations": 2}), find_metric=False
     )  # fmt: skip
-    return lambda: problem.learner(0).train(0, case.lrs)
+    return lambda: Trainer(problem, 0).train(0, case.lrs)
 
 
 def over_a_loader(case: Case, load: Callable[[Case], DataLoader[Any]]) -> Work:

@@ -36,7 +36,7 @@ def same(one, other):
 
 def steps(workload, seed, model, optimizer, scheduler):
     """The loss of each iteration after its step, by a loop of torch."""
-    for (inputs, targets), _ in zip(workload.train.batches(seed, 0), range(ITERATIONS), strict=False):
+    for (inputs, targets), _ in zip(workload.loader.batches(seed, 0), range(ITERATIONS), strict=False):
         loss = nn.functional.cross_entropy(model(inputs), targets)
         optimizer.zero_grad()
         loss.backward()

@@ -8,8 +8,14 @@ from clrtool.config.schema import RangeTestConfig, SweepConfig
 from clrtool.engine.configured.build import build_workload
 from clrtool.engine.models.builtin import convnet, mlp
 from clrtool.engine.rangetest.sweep import run_sweep
-from clrtool.engine.training.evaluation_budget import LEAST, MOST, SMALLEST_HELDOUT, evaluation_budget, flops_per_sample
-from clrtool.engine.training.trainer import evaluation_batch
+from clrtool.engine.training.evaluation_budget import (
+    LEAST,
+    MOST,
+    SMALLEST_HELDOUT,
+    evaluation_batch,
+    evaluation_budget,
+    flops_per_sample,
+)
 from tests.engine.workloads import digits
 
 

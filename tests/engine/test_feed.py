@@ -98,7 +98,7 @@ def float_data():
 def test_a_loader_gives_the_curve_of_the_data_on_the_device(workers):
     sweep = SweepConfig(start_lr=0.01, end_lr=0.2, epochs=2, seeds=1)
     ways = [floats({"placement": "device"}), floats({"placement": "loader", "workers": workers})]
-    assert [type(workload.train) for workload in ways] == [ResidentLoader, StreamedLoader]
+    assert [type(workload.loader) for workload in ways] == [ResidentLoader, StreamedLoader]
     resident, streamed = (run_sweep(workload, sweep).curves[0] for workload in ways)
     np.testing.assert_allclose(resident.heldout_loss, streamed.heldout_loss, rtol=1e-5)
     assert resident.metric.tolist() == streamed.metric.tolist()
@@ -106,11 +106,11 @@ def test_a_loader_gives_the_curve_of_the_data_on_the_device(workers):
 
 def test_a_loader_can_begin_at_any_iteration():
     workload = digits(data={"placement": "loader", "workers": 0})
-    batches = workload.train.batches(5, 0)
+    batches = workload.loader.batches(5, 0)
     for iteration in range(35):
         inputs, targets = next(batches)
         if iteration in (3, 29, 30, 34):
-            again = next(workload.train.batches(5, iteration))
+            again = next(workload.loader.batches(5, iteration))
             assert torch.equal(again[0], inputs)
             assert torch.equal(again[1], targets)
 
@@ -133,7 +133,7 @@ def test_random_numbers_of_a_dataset_follow_the_seed_whatever_generator_they_com
         "data": {"factory": "tests.engine.test_feed:random_data", "batch_size": 30, "workers": 0},
     }
     workload = build_workload(RangeTestConfig.model_validate(values), device="cpu", allow_import=["tests.*"])
-    assert isinstance(workload.train, StreamedLoader)
+    assert isinstance(workload.loader, StreamedLoader)
     before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     with workload.on_device():
         first, again, other = (Trainer(workload, seed).train(0, LRS) for seed in (1, 1, 2))

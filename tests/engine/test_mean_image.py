@@ -25,23 +25,23 @@ def test_both_sets_are_pixels_less_the_mean_image_of_the_training_set(tmp_path, 
     mean = images[:95].mean(0)
     assert mean.std() > 5  # it is no mean of channels
     np.testing.assert_allclose(workload.heldout.inputs, images[95:] - mean, atol=1e-4)
-    np.testing.assert_allclose(next(workload.train.batches(0, 0))[0], images[:10] - mean, atol=1e-4)
+    np.testing.assert_allclose(next(workload.loader.batches(0, 0))[0], images[:10] - mean, atol=1e-4)
 
 
 @pytest.mark.parametrize("placement", ["device", "loader"])
 def test_without_shuffling_samples_come_in_the_order_of_the_file_over_and_over(tmp_path, placement):
     workload, images = arrays(tmp_path, normalize="mean_image", shuffle=False, placement=placement)
-    batches = workload.train.batches(7, 0)
+    batches = workload.loader.batches(7, 0)
     seen = torch.cat([next(batches)[0] for _ in range(28)])  # 9 batches an epoch, 5 samples left over
     expected = np.concatenate([images[:95]] * 3)[:280] - images[:95].mean(0)
     np.testing.assert_allclose(seen, expected, atol=1e-4)
-    assert torch.equal(next(workload.train.batches(0, 21))[0], seen[210:220])
+    assert torch.equal(next(workload.loader.batches(0, 21))[0], seen[210:220])
 
 
 def test_images_in_file_order_are_still_changed_at_random_by_seed_and_epoch(tmp_path):
     workload, images = arrays(tmp_path, normalize="mean_image", shuffle=False, augment={"flip": True})
     plain = images[:10] - images[:95].mean(0)
-    seen = [next(workload.train.batches(seed, start))[0].numpy() for seed, start in ((0, 0), (0, 0), (1, 0))]
+    seen = [next(workload.loader.batches(seed, start))[0].numpy() for seed, start in ((0, 0), (0, 0), (1, 0))]
     assert np.array_equal(seen[0], seen[1])
     flips = [[not np.allclose(one, two, atol=1e-4) for one, two in zip(batch, plain, strict=True)] for batch in seen]
     assert flips[0] != flips[2]

@@ -90,7 +90,7 @@ def test_what_one_rank_asks_for_all_hear(pair):
 
 
 def test_the_parts_of_a_batch_are_that_batch_in_turns():
-    whole = digits().train
+    whole = digits().loader
     parts = [type(whole)(whole.samples, whole.transform, 50, rank=rank, world=5) for rank in range(5)]
     for _, batch, *each in zip(range(40), whole.batches(7, 3), *(part.batches(7, 3) for part in parts)):  # noqa: B905
         for rank, (inputs, targets) in enumerate(each):

@@ -13,6 +13,7 @@ from clrtool.config.schema import AugmentConfig, OptimizerConfig, RangeTestConfi
 from clrtool.core.reading.curve import SweepOutcome, has_diverged
 from clrtool.core.reading.metric import ACCURACY
 from clrtool.engine.configured.build import build_workload
+from clrtool.engine.configured.workload import ConfiguredWorkload
 from clrtool.engine.data import datasets
 from clrtool.engine.data.loader import ResidentLoader
 from clrtool.engine.data.tensors import Samples, from_arrays, split
@@ -20,7 +21,6 @@ from clrtool.engine.data.transforms import Transform
 from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.training.optimizers import OptimizerRecipe
 from clrtool.engine.training.trainer import Trainer
-from clrtool.engine.training.workload import Workload
 from tests.engine.workloads import digits
 
 ARRAYS = Path(datasets.__file__).with_name("digits.npz")
@@ -42,8 +42,8 @@ def workload(model=Weight, loss=None, samples=400, batch_size=1, device="cpu"):
     data = Samples(torch.zeros(samples, 1, device=place), torch.zeros(samples, dtype=torch.int64, device=place))
     zero, one = torch.zeros((), device=place), torch.ones((), device=place)
     loader = ResidentLoader(data, Transform(zero, one, AugmentConfig()), batch_size)
-    return Workload(
-        train=loader, heldout=Samples(data.inputs[:2], data.targets[:2]), make_model=model, loss=loss,
+    return ConfiguredWorkload(
+        loader=loader, heldout=Samples(data.inputs[:2], data.targets[:2]), make_model=model, loss=loss,
         make_optimizer=OptimizerRecipe(torch.optim.SGD, OptimizerConfig()), device=place, precision="fp32",
         channels_last=False, data_sha256="", training=TrainingConfig(),
     )  # fmt: skip
@@ -178,7 +178,7 @@ def test_a_range_test_leaves_torchs_generator_and_settings_as_they_were():
 
 
 def test_each_epoch_uses_a_sample_once_and_each_epoch_has_its_own_order():
-    resident = digits().train
+    resident = digits().loader
     epochs = [resident.order(0, epoch).places for epoch in range(2)]
     for order in epochs:
         assert order.sort().values.equal(torch.arange(1500))

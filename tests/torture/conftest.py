@@ -10,7 +10,7 @@ import pytest
 from tests.torture.runs import FILES, NAME, Zygote, contents, words
 
 # One step of training. A run takes some 980: up to 100 of a scout, then 300 a seed, each evaluated 54 times.
-STEP = "clrtool.engine.training.trainer:Trainer.backward"
+STEP = "clrtool.engine.training.workload:Workload.gradients"
 MIDDLE = [STEP, 560]
 
 

@@ -30,7 +30,7 @@ class Attempts:
         self.workload: Workload | None = None
 
     def __iter__(self) -> Iterator[AbstractContextManager[Self]]:
-        from clrtool.engine.training.workload import free_memory
+        from clrtool.engine.runtime.device import free_memory
 
         while True:
             yield self._attempt()
@@ -49,7 +49,7 @@ class Attempts:
 
     @contextmanager
     def _attempt(self) -> Iterator[Self]:
-        from clrtool.engine.resume.sharding import computing_with
+        from clrtool.engine.runtime.device import computing_with
 
         spec = self._folder.spec
         try:

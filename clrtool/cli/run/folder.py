@@ -185,7 +185,7 @@ class RunFolder(Folder):
         """
         self.say("checking config and data")
         from clrtool.engine.rangetest.pipeline import check_plan
-        from clrtool.engine.training.workload import free_memory
+        from clrtool.engine.runtime.device import free_memory
         from clrtool.report.records.run import CurveLog
 
         check_plan(self.spec.build(), self.spec.config.plan)

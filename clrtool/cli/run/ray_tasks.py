@@ -60,7 +60,7 @@ class RayTasks(Executor):
         import ray
 
         from clrtool.engine.rangetest.ray_worker import sweep_remotely
-        from clrtool.engine.resume.sharding import usual_threads
+        from clrtool.engine.runtime.device import usual_threads
 
         spec, options = self._spec, self._spec.options
         threads = spec.threads or (usual_threads() if options.deterministic else 1)

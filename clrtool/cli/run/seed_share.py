@@ -50,7 +50,7 @@ class SeedShare:
         """The spec on the device of this worker: the GPUs of the machine take turns."""
         if self.worker is None:
             return spec
-        from clrtool.engine.resume.sharding import device_of
+        from clrtool.engine.runtime.device import device_of
 
         device = device_of(spec.options.device, self.worker.number)
         return replace(spec, options=replace(spec.options, device=device))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from clrtool.config.schema import RangeTestConfig
+    from clrtool.engine.configured.workload import ConfiguredWorkload
     from clrtool.engine.runtime.distributed import Group
-    from clrtool.engine.training.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class RunSpec:
 
     def build(
         self, *, micro_batches: int | None = None, epochs: float | None = None, ranks: Group | None = None
-    ) -> Workload:
+    ) -> ConfiguredWorkload:
         """The workload, ready to be trained."""
         from clrtool.engine.configured.build import build_workload
         from clrtool.engine.runtime.distributed import ALONE

@@ -16,23 +16,25 @@ import torch
 from torch import Tensor, nn
 
 from clrtool.config.schema import ModelConfig, RangeTestConfig
+from clrtool.engine.configured.losses import Criterion, make_loss, make_measure
+from clrtool.engine.configured.workload import ConfiguredWorkload
 from clrtool.engine.data.load import Data, load_data
-from clrtool.engine.data.loader import StreamedLoader
+from clrtool.engine.data.loader import ResidentLoader, StreamedLoader
 from clrtool.engine.data.streaming import Stream
 from clrtool.engine.data.tensors import Samples, Task, map_inputs, parts_of, take
 from clrtool.engine.models.batch_norm import seen_by_batch_norm, synced
 from clrtool.engine.models.builtin import MODELS
+from clrtool.engine.models.forward import outputs_of
 from clrtool.engine.models.pretrained import with_weights
+from clrtool.engine.runtime.device import environment, find_device
 from clrtool.engine.runtime.distributed import ALONE, Group, Ranks
 from clrtool.engine.runtime.factories import blamed_on, call, import_factory
 from clrtool.engine.runtime.hardware import memory_of
 from clrtool.engine.runtime.rng import generator_states
 from clrtool.engine.training.evaluation_budget import evaluation_budget
-from clrtool.engine.training.losses import Criterion, make_loss, make_measure
-from clrtool.engine.training.lr_response import response_warning
 from clrtool.engine.training.optimizers import describe_groups, make_optimizer_recipe
 from clrtool.engine.training.trainer import Trainer
-from clrtool.engine.training.workload import Workload, environment, find_device, run_model
+from clrtool.engine.training.try_out import TINY_LR, fresh_model, try_out, warnings_of
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
 
@@ -51,7 +53,7 @@ def build_workload(  # noqa: PLR0913 (all but the config by keyword)
     micro_batches: int | None = None,
     epochs: float | None = None,
     ranks: Ranks = ALONE,
-) -> Workload:
+) -> ConfiguredWorkload:
     """Load the data and prepare the recipes that a config names.
 
     Args:
@@ -60,7 +62,7 @@ def build_workload(  # noqa: PLR0913 (all but the config by keyword)
         download: whether torchvision may fetch a dataset.
         folder: where the config lies, and factories may stand.
         deterministic: whether only algorithms may run that give the same numbers each time.
-        micro_batches: parts of a batch, where memory has room for no larger ones; else the config's.
+        micro_batches: of a batch, where memory has room for no larger ones; else the config's.
         epochs: of a training, beside which its evaluations have to be cheap; None for those of the config's sweep.
         ranks: the processes that train it together, each of which calls this.
 
@@ -74,8 +76,8 @@ def build_workload(  # noqa: PLR0913 (all but the config by keyword)
     make_model = _model_recipe(config.model, data, factory)
     channels_last = _wants_channels_last(config, place, make_model)
     loader, heldout = data.loader(config.data, place, channels_last=channels_last)
-    workload = Workload(
-        train=replace(loader, rank=ranks.rank, world=ranks.world),
+    workload = ConfiguredWorkload(
+        loader=replace(loader, rank=ranks.rank, world=ranks.world),
         heldout=heldout,
         make_model=synced(make_model) if config.training.sync_batch_norm and ranks.world > 1 else make_model,
         make_optimizer=make_optimizer_recipe(config.optimizer, factory),
@@ -89,7 +91,7 @@ def build_workload(  # noqa: PLR0913 (all but the config by keyword)
         measure=make_measure(config.metric, data.first.task, factory),
         deterministic=deterministic, sources=factory.sources, ranks=ranks,
     )  # fmt: skip
-    return _tried_out(_in_parts(workload, micro_batches), config, data.num_outputs, epochs)
+    return _tried_out(_in_micro_batches(workload, micro_batches), config, data.num_outputs, epochs)
 
 
 def data_sha256(config: RangeTestConfig, *, device: str, download: bool) -> str:
@@ -118,12 +120,12 @@ class _Imports:
                 self.sources[name] = hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_ranks(workload: Workload, config: RangeTestConfig) -> None:
+def _check_ranks(workload: ConfiguredWorkload, config: RangeTestConfig) -> None:
     """Raise ConfigError for what several ranks cannot share, or if they do not have the same inputs."""
     ranks = workload.ranks
     if ranks.world == 1:
         return
-    if isinstance(workload.train, StreamedLoader) and isinstance(workload.train.part, Stream):
+    if isinstance(workload.loader, StreamedLoader) and isinstance(workload.loader.part, Stream):
         raise ConfigError(
             f"data: an iterable cannot be shared out over {ranks.world} ranks: give a dataset with a length, or run in "
             "one process"
@@ -136,18 +138,18 @@ def _check_ranks(workload: Workload, config: RangeTestConfig) -> None:
         raise ConfigError(f"the ranks do not have the same {', '.join(other)}")
 
 
-def _with_facts(workload: Workload, model: nn.Module, part: Samples) -> Workload:
+def _with_facts(workload: ConfiguredWorkload, model: nn.Module, micro_batch: Samples) -> ConfiguredWorkload:
     """A workload whose ranks know what a step of the model means for them."""
     ranks = workload.ranks
     if not isinstance(ranks, Group):
         return workload
     before = generator_states(workload.device)
     with blamed_on("loss"), workload.autocast():
-        workload.loss(run_model(model, part.inputs), part.targets).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(workload.loss(outputs_of(model, micro_batch.inputs), micro_batch.targets))
     after = generator_states(workload.device)
     draws = any(before[name] is not None and not torch.equal(before[name], after[name]) for name in ("torch", "cuda"))
     unused = any(each.requires_grad and each.grad is None for each in model.parameters())
-    seen = seen_by_batch_norm(model, workload.pass_size, ranks.world)
+    seen = seen_by_batch_norm(model, workload.micro_batch_size, ranks.world)
     # torch groups gradients anew after the first step, but not where it looks for unused ones; of more than two ranks
     # the groups decide in which order is added
     finds_unused = unused or (workload.deterministic and ranks.world > 2)
@@ -155,8 +157,8 @@ def _with_facts(workload: Workload, model: nn.Module, part: Samples) -> Workload
     return replace(workload, ranks=facts)
 
 
-def _in_parts(workload: Workload, micro_batches: int | None) -> Workload:
-    """A workload whose batches are taken in this many parts; it says so if the config does not."""
+def _in_micro_batches(workload: ConfiguredWorkload, micro_batches: int | None) -> ConfiguredWorkload:
+    """A workload whose batches are taken in this many micro-batches; it says so if the config does not."""
     if micro_batches is None or micro_batches == workload.training.micro_batches:
         return workload
     size = -(-workload.batch_size // micro_batches)
@@ -207,7 +209,9 @@ def _wants_channels_last(config: RangeTestConfig, device: torch.device, make_mod
         return any(isinstance(module, nn.Conv2d) for module in make_model().modules())
 
 
-def _tried_out(workload: Workload, config: RangeTestConfig, num_outputs: int, epochs: float | None) -> Workload:
+def _tried_out(
+    workload: ConfiguredWorkload, config: RangeTestConfig, num_outputs: int, epochs: float | None
+) -> ConfiguredWorkload:
     """Train and evaluate a fresh model for a moment, so that pieces that do not fit are a message now.
 
     Returns:
@@ -220,71 +224,68 @@ def _tried_out(workload: Workload, config: RangeTestConfig, num_outputs: int, ep
             f"{workload.batch_size}"
         )
     with workload.on_device():
-        models = workload.make_model(), workload.make_model()
-        if not any(each.requires_grad for each in models[0].parameters()):
-            raise ConfigError("model: has no parameter to train")
-        if {*map(id, models[0].parameters())} & {*map(id, models[1].parameters())}:
-            raise ConfigError("model.factory: must return a fresh model each time, it returned the same weights twice")
-        whole = Samples(*next(workload.train.batches(0, 0)))
-        part = whole.take(slice(0, workload.pass_size))  # there may be no room for more at once
-        classes = _check_outputs(workload, workload.place(models[0]), part, num_outputs)
-        if isinstance(workload.train, StreamedLoader):
-            workload = replace(workload, train=replace(workload.train, classes=classes))
-        workload = _with_facts(workload, models[0], part)
-        del models  # beside a trainer there may be no room for them
+        model = workload.place(
+            fresh_model(
+                workload.make_model,
+                "model.factory: must return a fresh model each time, it returned the same weights twice",
+            )
+        )
+        batch = Samples(*next(workload.loader.batches(0, 0)))
+        micro_batch = batch.take(slice(0, workload.micro_batch_size))  # there may be no room for more at once
+        workload = _with_facts(_checked(workload, model, micro_batch, num_outputs), model, micro_batch)
+        del model  # beside a trainer there may be no room for it
         trainer = Trainer(workload, seed=0)
-        length = epochs and math.ceil(epochs * workload.iterations_per_epoch)
         number, size = evaluation_budget(
             trainer.model,
-            part.inputs,
+            micro_batch.inputs,
             config.sweep,
-            length or workload.sweep_size(config.sweep).iterations,
+            math.ceil((epochs or 0) * workload.iterations_per_epoch) or workload.sweep_size(config.sweep).iterations,
             len(workload.heldout),
             workload.batch_size,
         )
-        _try_step(trainer, whole, part)
-        trainer.train(0, [1e-9, 1e-9])  # two steps, for some optimizers use an argument in the second only
-        if not math.isfinite(trainer.evaluate()[1]):
-            raise ConfigError(f"metric: is not finite for a fresh model: {trainer.evaluate()[1]}")
-        warning = response_warning(workload)
-    return replace(
-        workload,
-        evaluations=number,
-        heldout=_fewer(workload, size, config.seed),
-        groups=describe_groups(trainer.optimizer),
-        warnings=(*workload.warnings, *((warning,) if warning else ())),
-    )
+        _try_step(workload, trainer, batch, micro_batch)
+        try_out(trainer, "a fresh model")
+        return replace(
+            workload,
+            evaluations=number,
+            heldout=_fewer(workload, size, config.seed),
+            groups=describe_groups(trainer.optimizer),
+            warnings=warnings_of(workload),
+        )
 
 
-def _fewer(workload: Workload, size: int, seed: int) -> Samples:
+def _fewer(workload: ConfiguredWorkload, size: int, seed: int) -> Samples:
     """At most ``size`` of the held-out samples, every class in its proportion, laid out as they were."""
     if size >= len(workload.heldout):
         return workload.heldout
     taken = take(workload.heldout, size, seed)
-    return Samples(map_inputs(workload.train.transform.lay_out, taken.inputs), taken.targets)
+    return Samples(map_inputs(workload.loader.transform.lay_out, taken.inputs), taken.targets)
 
 
-def _try_step(trainer: Trainer, batch: Samples, part: Samples) -> None:
+def _try_step(workload: ConfiguredWorkload, trainer: Trainer, batch: Samples, micro_batch: Samples) -> None:
     """One step in its pieces, so that each can name its field."""
     for group in trainer.optimizer.param_groups:
-        group["lr"] = 1e-9
+        group["lr"] = TINY_LR
     with blamed_on("loss"):
-        trainer.backward((batch.inputs, batch.targets))
+        workload.gradients(trainer, (batch.inputs, batch.targets))
     with blamed_on("optimizer.args"):
         trainer.optimizer.step()
-    measure = trainer.workload.measure
-    if measure is not None:
+    if workload.measure is not None:
         with blamed_on("metric"), torch.no_grad():
-            value, _ = measure(run_model(trainer.model, part.inputs), part.targets)
+            value, _ = workload.measure(outputs_of(trainer.model, micro_batch.inputs), micro_batch.targets)
             if value.numel() != 1:
                 raise ConfigError(f"metric: must give one number, got shape {tuple(value.shape)}")
 
 
-def _check_outputs(workload: Workload, model: nn.Module, batch: Samples, num_outputs: int) -> int | None:
-    """Raise ConfigError for outputs that do not fit the targets; the number of classes that they tell apart."""
+def _checked(workload: ConfiguredWorkload, model: nn.Module, batch: Samples, num_outputs: int) -> ConfiguredWorkload:
+    """The workload, whose loader knows how many classes the model tells apart.
+
+    Raises:
+        ConfigError: the outputs do not fit the targets.
+    """
     shapes = ", ".join(f"{tuple(part.shape)}, {part.dtype}" for part in parts_of(batch.inputs))
     with blamed_on(f"model: a batch of shape {shapes}"):
-        outputs = run_model(model, batch.inputs)
+        outputs = outputs_of(model, batch.inputs)
     leading = batch.targets.ndim if batch.task is not Task.VALUES else 1
     if batch.task is not Task.VALUES and (
         outputs.ndim != leading + 1 or outputs.shape[:leading] != batch.targets.shape
@@ -299,4 +300,6 @@ def _check_outputs(workload: Workload, model: nn.Module, batch: Samples, num_out
         loss = workload.loss(outputs, batch.targets)
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise ConfigError(f"loss: must give one number, got {loss!r:.100}")
-    return None if batch.task is Task.VALUES else outputs.shape[-1]
+    if isinstance(workload.loader, ResidentLoader) or batch.task is Task.VALUES:
+        return workload
+    return replace(workload, loader=replace(workload.loader, classes=outputs.shape[-1]))

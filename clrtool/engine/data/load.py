@@ -15,7 +15,7 @@ from clrtool.core.reading.metric import ACCURACY, TOP5
 from clrtool.engine.data import datasets
 from clrtool.engine.data.collate import Collate, nbytes
 from clrtool.engine.data.datasets import Part, Split
-from clrtool.engine.data.loader import Loader, ResidentLoader, StreamedLoader, usual_workers
+from clrtool.engine.data.loader import ResidentLoader, StreamedLoader, usual_workers
 from clrtool.engine.data.streaming import Lazy, Stream
 from clrtool.engine.data.tensors import (
     Samples,
@@ -74,7 +74,9 @@ class Data:
         part = "" if isinstance(self.train, Samples) else SOME
         return part + sha256(self.first, self.heldout)
 
-    def loader(self, config: DataConfig, device: torch.device, *, channels_last: bool) -> tuple[Loader, Samples]:
+    def loader(
+        self, config: DataConfig, device: torch.device, *, channels_last: bool
+    ) -> tuple[ResidentLoader | StreamedLoader, Samples]:
         """The training set as batches on the device, and the held-out set as a model takes it."""
         mean, std = STATISTICS[config.normalize](self.first.inputs)
         transform = Transform(mean.to(device), std.to(device), config.augment, channels_last)

@@ -1,4 +1,4 @@
-"""Feeds: batches of the training set on the device, in an order that is a function of (seed, epoch).
+"""Loaders: batches of the training set on the device, in an order that is a function of (seed, epoch).
 
 A resident loader holds all samples on the device and gathers a batch; a streamed one reads it through a DataLoader.
 Without shuffling samples come in the order of the data, over and over: an epoch begins where the one before it ended,
@@ -156,7 +156,7 @@ class StreamedLoader:
         for turn in count():
             passed, first, draws = 0, None, Draws(seed, turn)
             loader = self._loader(seed + TURN * turn, items, batch_size=self.batch_size, drop_last=True)
-            for made in _apart(loader, draws):
+            for made in _with_own(draws, loader):
                 passed += 1
                 if self.workers > 1 and passed <= 2:
                     first = _other(first, raised(made))
@@ -188,7 +188,7 @@ class StreamedLoader:
         return None if draws is None else send(draws[self.rank :: self.world], self.device)
 
 
-def _apart(loader: DataLoader[Any], draws: Draws) -> Iterator[Any]:
+def _with_own(draws: Draws, loader: DataLoader[Any]) -> Iterator[Any]:
     """The batches of a loader, read with random numbers of their own: what is drawn in training does not matter."""
     with draws.entered():
         items = iter(loader)
@@ -236,9 +236,19 @@ class _Places:
             epoch, position = epoch + 1, 0
 
 
-Loader = ResidentLoader | StreamedLoader
-
-
 def usual_workers(part: Lazy | Stream) -> int:
     """One core is left for training. A stream has one reader, for each more would give the same samples again."""
     return min(1 if isinstance(part, Stream) else MOST_WORKERS, (os.cpu_count() or 1) - 1)
+
+
+def worker_fault(error: RuntimeError) -> str:
+    """What to say of a DataLoader's worker that gives no more batches."""
+    if "timed out" in str(error):
+        return (
+            f"data.workers: no batch came for {STALLED:g} s, so a worker hangs: data.workers=0 reads in this process "
+            "and shows where"
+        )
+    return (
+        f"data.workers: a worker was killed, most often for want of memory or of /dev/shm: {error} "
+        "data.workers=0 reads in this process and shows the cause"
+    )

@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from clrtool.engine.runtime.rng import generator_states, restore_generators
+from clrtool.engine.training.try_out import check_trains, fresh_model
 from clrtool.errors import ConfigError
 
 ModelSource = nn.Module | Callable[[], nn.Module]
@@ -28,8 +29,8 @@ def check_model(model: Any) -> None:
         )
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise ConfigError("model: is wrapped for several processes, and a range test runs in one: give model.module")
-    if isinstance(model, nn.Module) and not any(each.requires_grad for each in model.parameters()):
-        raise ConfigError("model: has no parameter to train")
+    if isinstance(model, nn.Module):
+        check_trains(model)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +57,7 @@ class CopiedModel:
         """Where the model is. Raises ConfigError for a function that makes the same weights each time."""
         model = self.source
         if not isinstance(model, nn.Module):
-            model, other = self(), self()
-            if {*map(id, model.parameters())} & {*map(id, other.parameters())}:
-                raise ConfigError("model: the function must make a fresh model, it returned the same weights twice")
+            model = fresh_model(self, "model: the function must make a fresh model, it returned the same weights twice")
             check_model(model)
         device = next((each.device for each in model.parameters()), torch.device("cpu"))
         if device.type not in ("cpu", "cuda"):

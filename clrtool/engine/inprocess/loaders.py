@@ -9,10 +9,11 @@ from __future__ import annotations
 import copy
 import random
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count, islice
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from clrtool.engine.data.loader import TURN
+from clrtool.engine.runtime.rng import generator_states, kept_generators, restore_generators
 from clrtool.errors import ConfigError
 
 # Bytes of held-out batches that are kept in memory; more are read again for each evaluation.
@@ -36,24 +38,48 @@ class InProcessLoader:
     batch_size: int
     device: torch.device
     accumulate: int = 1
-    _open: list[Iterator[Any]] = field(default_factory=list)
+    _open: WeakSet[Generator[Any]] = field(default_factory=WeakSet, init=False)
+    _begun: dict[int, list[Mapping[str, Any]]] = field(default_factory=dict, init=False)
 
     def batches(self, seed: int, start: int) -> Iterator[tuple[Any, ...]]:
-        """Tuples of ``accumulate`` batches without end; ``start`` is 0, for a loader has no middle to begin at."""
-        assert start == 0
-        self.close()
-        batches = _passes(self.loader, seed)
-        self._open.append(batches)
+        """Tuples of ``accumulate`` batches from iteration ``start`` on, without end.
+
+        A loader has no middle to begin at, so it is read on to there, from generators in the states that its passes
+        began with: a sampler may draw its order from the global ones.
+        """
+        passes = self._passes(seed, start)
         # what a list or a dataset of whole batches holds is the program's own, and is copied
         fresh = isinstance(self.loader, DataLoader) and self.loader.batch_sampler is not None
         while True:
-            parts = tuple(islice(batches, self.accumulate))
-            yield tuple(to_device(part, self.device, fresh=fresh) for part in parts)
+            batches = tuple(islice(passes, self.accumulate))
+            yield tuple(to_device(batch, self.device, fresh=fresh) for batch in batches)
+
+    def _passes(self, seed: int, start: int) -> Iterator[Any]:
+        """Batches from iteration ``start`` on."""
+        known = [*self._begun.get(seed, ())] if start else []
+        begun: list[Mapping[str, Any]] = []
+
+        def begin() -> None:
+            if known:
+                restore_generators(known.pop(0))
+            elif start == 0 and not isinstance(self.loader, Sequence):  # whose order follows from the seed
+                begun.append(generator_states())
+
+        passes = _passes(self.loader, seed, begin)
+        self._open.add(passes)
+        if start == 0:
+            self._begun.clear()
+            self._begun[seed] = begun
+        else:
+            with kept_generators():
+                deque(islice(passes, start * self.accumulate), maxlen=0)
+            known.clear()
+        return passes
 
     def close(self) -> None:
         """End the workers of the passes that are open."""
-        while self._open:
-            self._open.pop().close()  # type: ignore[attr-defined]
+        for passes in [*self._open]:
+            passes.close()
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +94,9 @@ class Batches:
     def batches(self, seed: int, start: int) -> Iterator[tuple[Any, ...]]:  # noqa: ARG002 (the order is the list's)
         for place in count(start):
             yield (to_device(self.items[place % len(self.items)], self.device, fresh=False),)
+
+    def close(self) -> None:
+        """There is nothing to end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,11 +162,12 @@ def length_of(loader: Any) -> int | None:
         return None
 
 
-def _passes(loader: Iterable[Any], seed: int) -> Iterator[Any]:
-    """Every batch of one pass after the other, in other orders for other seeds."""
+def _passes(loader: Iterable[Any], seed: int, begin: Callable[[], object]) -> Generator[Any]:
+    """Every batch of one pass after the other, in other orders for other seeds; ``begin`` is called before each."""
     twin = twin_of(loader, seed)
     try:
         for turn in count():
+            begin()
             _set_epoch(twin, TURN * seed + turn)
             empty = True
             for batch in _in_order(twin, seed, turn):
@@ -177,7 +207,7 @@ def twin_of(loader: Any, seed: int) -> Any:
         ConfigError: a sampler cannot be copied.
     """
     if not isinstance(loader, DataLoader):
-        return _apart(loader)
+        return _shallow_copy(loader)
     dataset = _own_dataset(loader.dataset)
     inner: Any = loader.dataset
     memo = {id(inner): dataset}
@@ -206,10 +236,10 @@ def _own_dataset(dataset: Any) -> Any:
     stateful = isinstance(dataset, IterableDataset) or any(
         isinstance(value, _GENERATORS) for value in getattr(dataset, "__dict__", {}).values()
     )
-    return _apart(dataset) if stateful else dataset
+    return _shallow_copy(dataset) if stateful else dataset
 
 
-def _apart(iterable: Any) -> Any:
+def _shallow_copy(iterable: Any) -> Any:
     """A copy of an object one level deep: of its counters, lists, index arrays and generators, not of its data.
 
     What has to be closed is not copied, for the copy would close it.
@@ -217,17 +247,17 @@ def _apart(iterable: Any) -> Any:
     if isinstance(iterable, list | tuple) or not hasattr(iterable, "__dict__") or hasattr(type(iterable), "__del__"):
         return iterable
     try:
-        apart = copy.copy(iterable)
+        copied = copy.copy(iterable)
         for name, value in vars(iterable).items():
             if isinstance(value, _GENERATORS):
-                apart.__dict__[name] = copy.deepcopy(value)
+                copied.__dict__[name] = copy.deepcopy(value)
             elif isinstance(value, list | dict | set | deque):
-                apart.__dict__[name] = copy.copy(value)
+                copied.__dict__[name] = copy.copy(value)
             elif isinstance(value, np.ndarray | Tensor) and value.ndim == 1:
-                apart.__dict__[name] = copy.deepcopy(value)
+                copied.__dict__[name] = copy.deepcopy(value)
     except (TypeError, AttributeError, RuntimeError, ValueError):
         return iterable
-    return apart
+    return copied
 
 
 def _generators(value: Any, seen: set[int] | None = None) -> Iterator[Any]:

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
 
 from clrtool.core.reading.metric import ACCURACY, LOSS, METRICS, TOKEN_ACCURACY, TOP5, Metric
 from clrtool.engine.data.collate import TARGET_NAMES, default_unpack
 from clrtool.engine.inprocess.loaders import samples_in
-from clrtool.engine.training.losses import IGNORED, MEASURES, logits
+from clrtool.engine.models.forward import call_model, logits
+from clrtool.engine.training.losses import MEASURES, counted, token_cross_entropy
+from clrtool.engine.training.workload import EvalSums
 from clrtool.errors import ConfigError
 from clrtool.words import nearest, shown
 
 Step = Callable[[nn.Module, Any], Tensor]
 # (model, batch) -> (sum over what was measured, number of it)
 OwnMeasure = Callable[[nn.Module, Any], tuple[Any, Any]]
-
-
-class Measured(NamedTuple):
-    """What one held-out batch adds: sums of the loss and of the metric, each with what it is a sum over."""
-
-    loss: Any
-    samples: Any
-    metric: Any
-    number: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +36,10 @@ class OwnSteps:
     metric: Metric
     forward: UsualSteps | None = None
 
-    def evaluate(self, model: nn.Module, batch: Any) -> Measured:
+    def evaluate(self, model: nn.Module, batch: Any) -> EvalSums:
         number = samples_in(batch)
         loss = checked(self.step(model, batch), "step") * number
-        return Measured(loss, number, *((loss, number) if self.measure is None else self.measure(model, batch)))
+        return EvalSums(loss, number, *((loss, number) if self.measure is None else self.measure(model, batch)))
 
     def targets(self, batch: Any) -> Tensor | None:
         return None if self.forward is None else self.forward.targets(batch)
@@ -70,21 +62,21 @@ class UsualSteps:
     def step(self, model: nn.Module, batch: Any) -> Tensor:
         return checked(self._run(model, batch)[0], "loss")
 
-    def evaluate(self, model: nn.Module, batch: Any) -> Measured:
+    def evaluate(self, model: nn.Module, batch: Any) -> EvalSums:
         mean, outputs, targets = self._run(model, batch)
         number = _counted(self.loss, targets)
         loss = checked(mean, "loss") * number
         if self.measure is not None:
-            return Measured(loss, number, *self.measure(model, batch))
+            return EvalSums(loss, number, *self.measure(model, batch))
         own = MEASURES[self.metric]
-        return Measured(loss, number, *((loss, number) if own is None else own(logits(outputs), targets)))
+        return EvalSums(loss, number, *((loss, number) if own is None else own(logits(outputs), targets)))
 
-    def measured(self, model: nn.Module, batch: Any) -> tuple[Any, Any]:
+    def metric_sums(self, model: nn.Module, batch: Any) -> tuple[Any, Any]:
         """The metric alone."""
         return self.evaluate(model, batch)[2:]
 
     def targets(self, batch: Any) -> Tensor | None:
-        found = _apart(batch)[1]
+        found = _unpacked(batch)[1]
         return found if isinstance(found, Tensor) else None
 
     def found_metric(self, model: nn.Module, batch: Any) -> Metric:
@@ -113,18 +105,18 @@ class UsualSteps:
 
     def _run(self, model: nn.Module, batch: Any) -> tuple[Any, Any, Any]:
         """Loss, outputs and targets of a batch."""
-        inputs, targets = _apart(batch)
+        inputs, targets = _unpacked(batch)
         if self._is_the_models(batch):
             outputs = model(**batch)
             loss = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
             if loss is None:
                 raise ConfigError("loss: the model gave none for a batch that is a mapping; give loss= or step=")
             return loss, outputs, targets
-        outputs = _call(model, inputs)
+        outputs = call_model(model, inputs)
         return (self.loss or cross_entropy)(outputs, targets), outputs, targets
 
 
-def _apart(batch: Any) -> tuple[Any, Any]:
+def _unpacked(batch: Any) -> tuple[Any, Any]:
     """(inputs, targets) of a batch; the last of several is the targets."""
     if isinstance(batch, tuple | list) and len(batch) > 2:
         return tuple(batch[:-1]), batch[-1]
@@ -137,20 +129,14 @@ def _apart(batch: Any) -> tuple[Any, Any]:
         ) from None
 
 
-def _call(model: nn.Module, inputs: Any) -> Any:
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
-
-
 def cross_entropy(outputs: Any, targets: Any) -> Tensor:
     """The loss of class numbers where none was given. Raises ConfigError for targets that are none."""
     outputs = logits(outputs)
     if not isinstance(targets, Tensor) or targets.is_floating_point():
         kind = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
         raise ConfigError(f"loss: targets of {kind} are no class numbers: give loss=, such as torch.nn.MSELoss()")
-    if targets.ndim > 1 and outputs.shape[:-1] == targets.shape:  # tokens; torch has classes in the second dimension
-        return F.cross_entropy(outputs.flatten(0, -2), targets.flatten())
+    if targets.ndim > 1 and outputs.shape[:-1] == targets.shape:
+        return token_cross_entropy(outputs, targets)
     return F.cross_entropy(outputs, targets)
 
 
@@ -171,8 +157,7 @@ def _counted(loss: Any, targets: Any) -> Any:
     """What the loss is the mean of: samples, or the tokens that count."""
     if not isinstance(targets, Tensor) or targets.ndim == 0:
         return 1
-    tokens = loss is None and targets.ndim > 1 and not targets.is_floating_point()
-    return (targets != IGNORED).sum() if tokens else len(targets)
+    return counted(targets, tokens=loss is None and targets.ndim > 1 and not targets.is_floating_point())
 
 
 def make_steps(
@@ -201,7 +186,7 @@ def make_steps(
     if metric in ("auto", "loss"):
         return OwnSteps(step, None, LOSS)
     forward = UsualSteps(None, METRICS[metric])
-    return OwnSteps(step, forward.measured, METRICS[metric], forward)
+    return OwnSteps(step, forward.metric_sums, METRICS[metric], forward)
 
 
 def _named(metric: str, higher_is_better: bool | None) -> Metric:
@@ -214,8 +199,3 @@ def _named(metric: str, higher_is_better: bool | None) -> Metric:
     if not str(name).isidentifier():
         raise ConfigError(f"metric: {shown(metric)} must be a name of letters, digits and _")
     return Metric(name, name, higher_is_better=higher_is_better)
-
-
-def number_of(value: Any) -> float:
-    """A sum or a number that a measure gave, which may be a tensor."""
-    return float(torch.as_tensor(value).double())

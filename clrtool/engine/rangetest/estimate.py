@@ -19,6 +19,7 @@ from clrtool.core.planning.plan import Plan
 from clrtool.core.results.estimate import Estimate
 from clrtool.core.results.shard import Shard, owned
 from clrtool.core.results.verification import FIRST, SECOND
+from clrtool.engine.configured.workload import ConfiguredWorkload
 from clrtool.engine.rangetest.sweep import longest_sweep
 from clrtool.engine.rangetest.verify import trial_iterations
 from clrtool.engine.resume.journal import plain
@@ -35,7 +36,7 @@ NUMBER, POINT = 9, 7
 
 
 def estimate(
-    workload: Workload,
+    workload: ConfiguredWorkload,
     config: RangeTestConfig,
     folder: Path,
     plan: Plan | None = None,

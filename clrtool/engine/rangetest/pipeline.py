@@ -15,7 +15,8 @@ from clrtool.engine.rangetest.observer import Observer
 from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.rangetest.verify import run_trials
 from clrtool.engine.resume.journal import Journal
-from clrtool.engine.training.workload import Workload, environment
+from clrtool.engine.runtime.device import environment
+from clrtool.engine.training.workload import Workload
 from clrtool.errors import as_config_error
 
 Phase = Literal["sweep", "verify"]

@@ -18,7 +18,8 @@ from clrtool.engine.rangetest.pipeline import range_test
 from clrtool.engine.resume.checkpoint import from_bytes, to_bytes
 from clrtool.engine.resume.journal import Elsewhere, Journal
 from clrtool.engine.resume.open import about_test
-from clrtool.engine.resume.sharding import AssignedBy, computing_with
+from clrtool.engine.resume.sharding import AssignedBy
+from clrtool.engine.runtime.device import computing_with
 from clrtool.errors import ConfigError, MachineError
 
 

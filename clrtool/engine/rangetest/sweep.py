@@ -51,7 +51,9 @@ def run_sweep(
     with workload.on_device():
         is_given = config.start_lr != "auto" and config.end_lr != "auto"
         ends = ends_of(config, None if is_given else scout(workload, seed, size.scout, journal))
-        rounds = Rounds(config, size, _evaluations(workload, config), ends, seed, workload.answers, workload.metric)
+        rounds = Rounds(
+            config, size, _evaluations(workload, config), ends, seed, workload.heldout_samples, workload.metric
+        )
         while (wanted := rounds.next(done)) is not None:
             done.append(_measured(workload, wanted, journal, on_point))
     return _record(workload, rounds, done, journal)
@@ -79,7 +81,7 @@ def _record(workload: Workload, rounds: Rounds, done: Sequence[Round], journal: 
         iterations=rounds.spent(done),
         scout_iterations=rounds.ends.iterations,
         iterations_per_epoch=workload.iterations_per_epoch,
-        heldout_samples=workload.answers,
+        heldout_samples=workload.heldout_samples,
         chance=workload.chance,
         train_seconds=None if workload.deterministic else seconds["train"],
         evaluation_seconds=None if workload.deterministic else seconds["evaluation"],
@@ -174,7 +176,7 @@ class _Track:
         if not self.ramp.open_ended:
             return None
         workload = self.trainer.workload
-        broken = has_broken(self.curve(), workload.answers, workload.metric)
+        broken = has_broken(self.curve(), workload.heldout_samples, workload.metric)
         if broken:
             return SweepOutcome.BROKE
         # what never rose is not followed beyond the plan: there may be nothing to learn

@@ -9,7 +9,8 @@ from typing import Any
 
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import FORMAT, Assignment, Elsewhere, Journal, Requests
-from clrtool.engine.training.workload import Workload, environment
+from clrtool.engine.runtime.device import environment
+from clrtool.engine.training.workload import Workload
 from clrtool.errors import ConfigError
 from clrtool.words import count
 

@@ -7,12 +7,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from clrtool.core.results.shard import Shard, have
 from clrtool.engine.resume.checkpoint import CheckpointFolder
@@ -185,28 +182,3 @@ def _checkpoints(folders: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]
 def results(values: Mapping[str, Any]) -> dict[str, Any]:
     """The results of a checkpoint that are the same wherever they are measured."""
     return {name: result for name, result in values["finished"].items() if name == "scout" or name.startswith("seed ")}
-
-
-def device_of(name: str, number: int) -> str:
-    """The device of a job, counted from 1: the GPUs in turn, where none is named."""
-    gpus = torch.cuda.device_count() if name in ("auto", "cuda") else 0
-    return f"cuda:{(number - 1) % gpus}" if gpus else name
-
-
-def usual_threads() -> int:
-    """The threads that torch computes with by itself."""
-    return torch.get_num_threads()
-
-
-@contextmanager
-def computing_with(threads: int | None) -> Iterator[None]:
-    """Let torch compute with so many threads; None for as many as it takes by itself."""
-    if threads is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -24,7 +24,13 @@ def generator_states(device: torch.device | None = None) -> dict[str, Any]:
     return {
         "torch": torch.get_rng_state(),
         "python": random.getstate(),
-        "numpy": (str(name), np.asarray(keys).tolist(), int(position), int(has_gauss), float(gauss)),
+        "numpy": (
+            str(name),
+            torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+            int(position),
+            int(has_gauss),
+            float(gauss),
+        ),
         "cuda": torch.cuda.get_rng_state(device) if device is not None and device.type == "cuda" else None,
     }
 
@@ -34,13 +40,23 @@ def restore_generators(states: Mapping[str, Any], device: torch.device | None = 
     torch.set_rng_state(states["torch"])
     random.setstate(states["python"])
     name, keys, *rest = states["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+    np.random.set_state((name, torch.as_tensor(keys).numpy().astype(np.uint32), *rest))  # noqa: NPY002
     if device is not None and device.type == "cuda" and states["cuda"] is not None:
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
+@contextmanager
+def kept_generators(device: torch.device | None = None) -> Iterator[None]:
+    """Put the generators back to where they were."""
+    before = generator_states(device)
+    try:
+        yield
+    finally:
+        restore_generators(before, device)
+
+
 class Draws:
-    """Random numbers of their own for code that draws from the host's global generators.
+    """Random numbers of their own for code that draws from the global generators of the host.
 
     Inside :meth:`entered` the generators go on from where they were left the last time, at first from ``seed``;
     outside, nothing was drawn.
@@ -49,18 +65,25 @@ class Draws:
     def __init__(self, *seed: int) -> None:
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._states: Mapping[str, Any] | None = None
+        self._device: torch.device | None = None
+
+    @classmethod
+    def from_here(cls, device: torch.device) -> Draws:
+        """Those that come next, of the host and of a CUDA device."""
+        draws = cls()
+        draws._states, draws._device = generator_states(device), device
+        return draws
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        outside = generator_states()
-        if self._states is None:
-            torch.default_generator.manual_seed(self._seed)  # not that of a GPU, from which no data is drawn
-            random.seed(self._seed)
-            np.random.seed(self._seed)  # noqa: NPY002
-        else:
-            restore_generators(self._states)
-        try:
-            yield
-        finally:
-            self._states = generator_states()
-            restore_generators(outside)
+        with kept_generators(self._device):
+            if self._states is None:
+                torch.default_generator.manual_seed(self._seed)  # not that of a GPU, from which no data is drawn
+                random.seed(self._seed)
+                np.random.seed(self._seed)  # noqa: NPY002
+            else:
+                restore_generators(self._states, self._device)
+            try:
+                yield
+            finally:
+                self._states = generator_states(self._device)

@@ -22,6 +22,7 @@ from torch import Tensor
 from clrtool.engine.data.loader import ResidentLoader
 from clrtool.engine.runtime.rng import generator_states, restore_generators, seed_everything
 from clrtool.engine.training.lr_response import length
+from clrtool.engine.training.optimizers import OptimizerRecipe
 from clrtool.engine.training.trainer import READ_EVERY, Pause, Trainer, copy_tensors, never, until_broken
 from clrtool.engine.training.workload import Workload
 
@@ -37,16 +38,19 @@ STREAMS = 8
 
 def why_not(workload: Workload) -> str | None:
     """What keeps a workload from being captured; None if nothing does."""
-    config = workload.make_optimizer.config
+    optimizer = workload.make_optimizer
+    if not isinstance(optimizer, OptimizerRecipe):
+        return f"{optimizer.name} is not made from a config"
+    config = optimizer.config
     given = [config.args, *(rule.args for rule in config.groups)]
     reasons = {
         "training.fast is off": not workload.training.fast,
-        "the data is streamed": not isinstance(workload.train, ResidentLoader),
+        "the data is streamed": not isinstance(workload.loader, ResidentLoader),
         "in fp16 each step is asked whether it succeeded": workload.precision == "fp16",
         "torch.compile does its own capture": workload.training.compile,
         "the optimizer comes from a factory": config.factory is not None,
         f"{config.name} begins from a state of its own": config.name in ("ASGD", "Rprop"),
-        f"{workload.make_optimizer.name} cannot take its learning rate from the device": not _options(workload),
+        f"{optimizer.name} cannot take its learning rate from the device": not _options(workload),
         "the optimizer's way to step is set in its args": any({"fused", "foreach", "capturable"} & {*a} for a in given),
         "dampening makes the first step another one": any(args.get("dampening") for args in given),
     }
@@ -55,6 +59,7 @@ def why_not(workload: Workload) -> str | None:
 
 def _options(workload: Workload) -> Mapping[str, Any]:
     """The options with which a torch optimizer reads its learning rate on the device; none if it cannot."""
+    assert isinstance(workload.make_optimizer, OptimizerRecipe)
     names = {"fused", "capturable"} if workload.device.type == "cuda" else {"fused"}
     return dict.fromkeys(names & workload.make_optimizer.parameters, True)
 
@@ -75,7 +80,7 @@ class CapturedEnsemble:
 
     def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
         for trainer in self.members:
-            trainer.begin_training()
+            trainer.workload.set_train_mode(trainer.model)
         end = start
         while end < stop:
             end = self._steps(end, min(end + READ_EVERY, stop), pause)
@@ -172,9 +177,9 @@ class _Part:
     """One seed, with all that its step reads and writes on the device."""
 
     def __init__(self, workload: Workload, seed: int, lrs: Sequence[float]) -> None:
-        assert isinstance(workload.train, ResidentLoader)
+        assert isinstance(workload.loader, ResidentLoader)
         device = workload.device
-        self.workload, self.loader = workload, workload.train
+        self.workload, self.loader = workload, workload.loader
         self.trainer = Trainer(workload, seed, lr=torch.tensor(1.0, device=device), **_options(workload))
         # The steps before capture are meant to be uncaptured: torch need not warn of them.
         self.trainer.optimizer._warned_capturable_if_run_uncaptured = True
@@ -189,7 +194,7 @@ class _Part:
         model = self.trainer.model
         self._kept = [(each, each.detach().clone()) for each in (*model.parameters(), *model.buffers())]
         self._state = [value.clone() for _, value in self._optimizer_tensors()]
-        self.trainer.begin_training()
+        workload.set_train_mode(self.trainer.model)
 
     def seek(self, iteration: int) -> None:
         """Have the next step be that of ``iteration``: copies to the device only where it does not follow."""
@@ -209,8 +214,8 @@ class _Part:
         rows = self.position * self.loader.batch_size + self._rows
         places, draws = (None if each is None else each.index_select(0, rows) for each in self._order)
         assert places is not None
-        loss = self.trainer.backward(self.loader.gather(places, draws))
-        self.trainer.clip()
+        loss = self.workload.gradients(self.trainer, self.loader.gather(places, draws))
+        self.workload.clip(self.trainer.model)
         lr = self.table.index_select(0, self.iteration).squeeze(0)
         for group in self.trainer.optimizer.param_groups:
             torch.mul(lr, group["lr_ratio"], out=group["lr"])
@@ -289,7 +294,7 @@ def _buffers(trainers: Sequence[Trainer]) -> list[Tensor]:
 def _host_states() -> tuple[object, ...]:
     """The state of every generator whose numbers a graph would freeze."""
     states = generator_states()
-    return states["torch"].tolist(), states["python"], states["numpy"]
+    return states["torch"].tolist(), states["python"], states["numpy"][1].tolist(), states["numpy"][2:]
 
 
 def _weights(trainer: Trainer) -> list[Tensor]:

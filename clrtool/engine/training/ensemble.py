@@ -1,4 +1,4 @@
-"""Teams: the trainers of a sweep, trained in step where a GPU can, else one after the other."""
+"""Ensembles: the trainers of a sweep, trained in step where a GPU can, else one after the other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clrtool.engine.training.workload import Workload
 
 
 class Ensemble(Protocol):
-    """Learners that are trained in step.
+    """Trainers that are trained in step.
 
     Args:
         members: one a seed.
@@ -47,7 +47,7 @@ class Single:
     def __init__(
         self, workload: Workload, seed: int, lrs: Sequence[float], engine: str, momenta: Sequence[float] = ()
     ) -> None:
-        self.members, self.engine, self._lrs = [workload.trainer(seed, momenta)], engine, lrs
+        self.members, self.engine, self._lrs = [Trainer(workload, seed, momenta=momenta)], engine, lrs
 
     def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
         return [self.members[0].train(start, self._lrs[start:stop], pause)]
@@ -72,7 +72,7 @@ def make_ensembles(
         engine: how the seeds before them were trained; these are trained alike.
         momenta: of every iteration, where it moves.
     """
-    if workload.device.type != "cuda" or not workload.is_plain or workload.ranks.world > 1:
+    if workload.device.type != "cuda" or not workload.may_be_captured or workload.ranks.world > 1:
         engine = workload.ranks.engine
     elif momenta:  # no optimizer of torch's reads it on the device
         engine = "eager: the momentum moves"

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from clrtool.engine.training.trainer import Trainer
 from clrtool.engine.training.workload import Workload
 
 # Two learning rates at which a step is compared: far apart, and high enough to meet a cap.
@@ -38,7 +39,7 @@ def response_warning(workload: Workload) -> str | None:
 
 def _step(workload: Workload, lr: float) -> float:
     """Length of the third step of a fresh model, at ``lr``."""
-    trainer = workload.trainer(0)
+    trainer = Trainer(workload, 0)
     trainer.train(0, FIRST)
     before = [each.detach().clone() for each in trainer.model.parameters()]
     trainer.train(len(FIRST), [lr])

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from clrtool.engine.data.loader import Batch
-from clrtool.engine.data.tensors import Inputs, Samples, parts_of
-from clrtool.engine.models.pretrained import keep_frozen_statistics
-from clrtool.engine.runtime.factories import blamed_on
-from clrtool.engine.runtime.rng import generator_states, restore_generators
-from clrtool.engine.training.losses import counted, weighed
+from clrtool.engine.runtime.rng import Draws, generator_states, restore_generators
 from clrtool.engine.training.scheduler import set_momentum
-from clrtool.engine.training.workload import Workload, run_model
+from clrtool.engine.training.workload import EvalSums, Workload
 
-# Samples per forward pass of an evaluation, and numbers that they hold, at most. On a CPU larger passes fall out of
-# the cache: 1,000 small images took a fifth longer.
-EVALUATED = {"cpu": (500, 2**21), "cuda": (2500, 2**23)}
 # Iterations between two looks at the losses, for which the device has to be waited for. After this many at most
 # a loss that is not finite ends the training.
 READ_EVERY = 50
@@ -33,38 +27,28 @@ def never() -> bool:
     return False
 
 
-def evaluation_batch(inputs: Inputs, batch_size: int, device: str) -> int:
-    """Samples per forward pass of an evaluation: few where they are large, but what fits in training fits here."""
-    samples, numbers = EVALUATED[device]
-    size = sum(part[0].numel() for part in parts_of(inputs))
-    return max(batch_size, min(samples, numbers // size))
-
-
 class Trainer:
     """A fresh model and optimizer of a workload, drawn from a seed: the reference for every faster way.
 
-    The order of the batches is a pure function of (seed, epoch), so any iteration can be reached without running
-    those before it. Call under ``workload.on_device``: the seed goes into the global generators.
+    The order of the batches follows from the seed, so any iteration can be gone on from without training through those
+    before it. Call under ``workload.on_device``: the seed goes into the global generators.
 
     Args:
-        momenta: the momentum of every iteration, where it moves; none to leave it as the config has it.
+        momenta: the momentum of every iteration, where it moves; none to leave it as the optimizer has it.
         options: of the optimizer, which make a step faster, not different.
     """
 
-    # what becomes of an error in code that is not ours
-    blamed_on = staticmethod(blamed_on)
-
     def __init__(self, workload: Workload, seed: int, *, momenta: Sequence[float] = (), **options: Any) -> None:
         workload.seed(seed)
-        self.workload, self.seed, self._momenta = workload, seed, momenta
+        self.workload, self.seed, self._momenta, self._options = workload, seed, momenta, options
         # Weights are drawn on the CPU and moved, so that a seed means the same weights on every device.
         self.model = workload.place(workload.make_model())
         self.optimizer = workload.make_optimizer(self.model, **options)
-        self.forward = torch.compile(self.model) if workload.training.compile else workload.ranks.wrapped(self.model)
+        self.forward = workload.wrapped(self.model)
         self.scaler = torch.amp.GradScaler(workload.device.type, enabled=workload.precision == "fp16")
-        self._batches: Iterator[Batch] = iter(())
-        self._next = -1
-        self._count = weighed if workload.ranks.world > 1 else counted
+        self._batches: Iterator[Any] = iter(())
+        self._next = -1  # the iteration that they go on with
+        self._draws: Draws | None = None  # random numbers of its own, if it is a branch
         workload.ranks.seed_apart(seed)
 
     def train(self, iteration: int, lrs: Sequence[float], pause: Pause = never) -> list[float]:
@@ -74,134 +58,101 @@ class Trainer:
             For each step the loss of its batch, measured before the step; one that is not finite is the last. One
             transfer for READ_EVERY of them: the device is not waited for in between.
         """
-        self.begin_training()
+        workload, end = self.workload, iteration + len(lrs)
+        workload.set_train_mode(self.model)
         done: list[float] = []
-        with self.blamed_on(f"training failed between iterations {iteration} and {iteration + len(lrs)}"):
-            for start in range(0, len(lrs), READ_EVERY):
-                done += self._steps(iteration + start, lrs[start : start + READ_EVERY], pause)
-                if pause() or not all(map(math.isfinite, done[start:])):
-                    break
+        unread: list[Tensor] = []
+        with self._drawing(), workload.blamed_on(f"training failed between iterations {iteration} and {end}"):
+            if iteration != self._next:
+                self._batches = workload.loader.batches(self.seed, iteration)
+            for place, lr in enumerate(lrs, iteration):
+                self._set_rate(place, lr)
+                loss = workload.train_step(self, next(self._batches))
+                unread.append(loss.clone())  # a step may use its memory again
+                self._next = place + 1
+                paused = pause()
+                if paused or len(unread) == READ_EVERY or self._next == end:
+                    done += workload.ranks.mean(torch.stack(unread).float()).tolist()
+                    if paused or not all(map(math.isfinite, done[-len(unread) :])):
+                        break
+                    unread.clear()
         return until_broken(done)
 
+    def evaluate(self) -> tuple[float, float]:
+        """Mean loss and metric of the whole held-out set, with batch norm and dropout in evaluation mode."""
+        return self.eval_sums().means
+
+    def eval_sums(self) -> EvalSums:
+        """The sums of :meth:`evaluate`, over all ranks, as numbers."""
+        workload = self.workload
+        self.model.eval()
+        workload.ranks.level(self.model)
+        with self._drawing(), workload.evaluating():
+            found = [workload.eval_step(self.model, batch) for batch in workload.heldout_batches()]
+            found = found or [EvalSums(0, 0, 0, 0)]  # of fewer samples than ranks
+            sums = [
+                torch.as_tensor(sum(column), device=workload.device).double() for column in zip(*found, strict=True)
+            ]
+        return EvalSums(*workload.ranks.sum(torch.stack(sums)).tolist())  # the only wait
+
+    def branch(self) -> Trainer:
+        """Another trainer that goes on from here by the same numbers, and does not change this one.
+
+        Its random numbers are its own: it draws them only while it trains or evaluates, and whatever is trained in
+        between draws none of them.
+
+        Raises:
+            ValueError: a fresh model of the workload does not take the weights of this one.
+        """
+        workload = self.workload
+        with self._drawing():
+            state, draws = self.state(), Draws.from_here(workload.device)
+            with draws.entered():
+                branch = Trainer(workload, self.seed, momenta=self._momenta, **self._options)
+                branch.restore(state)
+        branch._draws = draws
+        return branch
+
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on but the batches, which follow from seed and iteration."""
+        """All that the next step depends on but the batches, which follow from seed and iteration.
+
+        It holds the tensors themselves, which the next step changes.
+        """
+        with self._drawing():
+            generators = self.workload.ranks.gathered(generator_states(self.workload.device))
         return {
             "tensors": _tensors(self.model),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "generators": self.workload.ranks.gathered(generator_states(self.workload.device)),
+            "generators": generators,
         }
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Put everything back to :meth:`state`. Raises KeyError, RuntimeError or ValueError if it does not fit."""
+        """Put everything back to a :meth:`state`, of whichever trainer it is, with which nothing is shared afterwards.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: it does not fit.
+        """
         copy_tensors(state["tensors"], _tensors(self.model))
-        self.optimizer.load_state_dict(state["optimizer"])
+        # torch would take the tensors themselves
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         if (own := self.workload.ranks.own(state["generators"])) is not None:
-            restore_generators(own, self.workload.device)
+            with self._drawing():
+                restore_generators(own, self.workload.device)
         self._next = -1
 
-    def begin_training(self) -> None:
-        """Put the model into training mode, but for what is frozen."""
-        self.model.train()
-        keep_frozen_statistics(self.model)
+    def _drawing(self) -> AbstractContextManager[None]:
+        """Where a branch draws random numbers; any other trainer has the global ones."""
+        return nullcontext() if self._draws is None else self._draws.entered()
 
-    def _steps(self, iteration: int, lrs: Sequence[float], pause: Pause) -> list[float]:
-        if iteration != self._next:
-            self._batches = self.workload.train.batches(self.seed, iteration)
-        losses: list[Tensor] = []
-        for place, lr in enumerate(lrs, iteration):
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr * group["lr_ratio"]
-                if self._momenta:
-                    set_momentum(group, self._momenta[place])
-            losses.append(self._step(next(self._batches)).clone())  # a step may use its memory again
-            if pause():
-                break
-        self._next = iteration + len(losses)
-        return self.workload.ranks.mean(torch.stack(losses).float()).tolist()
-
-    def _step(self, batch: Batch) -> Tensor:
-        """One optimizer step; in fp16 a step that overflows is taken again at half the scale, until it succeeds."""
-        while True:
-            loss = self.backward(batch)
-            if not self.scaler.is_enabled():
-                self.clip()
-                self.optimizer.step()
-                return loss
-            scale = self.scaler.get_scale()
-            self.scaler.unscale_(self.optimizer)
-            self.clip()
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            if self.scaler.get_scale() >= scale:
-                return loss
-            whole = self.workload.ranks.mean(loss)
-            if scale <= 1 or not math.isfinite(whole.item()):  # it is not the scale that overflows
-                return torch.full_like(loss, math.inf)
-
-    def backward(self, batch: Batch) -> Tensor:
-        """Gradients of a batch, in micro-batches if there are any, and its loss."""
-        self.optimizer.zero_grad()
-        size = number = self._count(self.workload.loss, batch[1])
-        ranks = self.workload.ranks
-        if ranks.world > 1 and isinstance(number, Tensor):  # of the tokens that count one may have more than another
-            size = ranks.mean(number).clamp(min=torch.finfo(torch.float32).tiny)
-        loss: Tensor | None = None
-        for inputs, targets in self._micro_batches(batch):
-            with self.workload.autocast():
-                part = self.workload.loss(run_model(self.forward, inputs), targets).reshape(())
-            if len(targets) < len(batch[1]) or size is not number:
-                part = part * (self._count(self.workload.loss, targets) / size)
-            self.scaler.scale(part).backward()  # type: ignore[no-untyped-call]
-            loss = part.detach() if loss is None else loss + part.detach()
-        assert loss is not None
-        return loss
-
-    def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
-        if self.workload.training.micro_batches == 1:
-            yield batch
-            return
-        inputs, targets = batch
-        size = self.workload.pass_size
-        for start in range(0, len(targets), size):
-            part = Samples(inputs, targets).take(slice(start, start + size))
-            yield part.inputs, part.targets
-
-    def clip(self) -> None:
-        """Bound the gradient, before any momentum or scaling by the optimizer."""
-        training = self.workload.training
-        if training.clip_value is not None:
-            nn.utils.clip_grad_value_(self.model.parameters(), training.clip_value)
-        if training.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
-
-    @torch.inference_mode()
-    def evaluate(self) -> tuple[float, float]:
-        """Mean loss and metric of the whole held-out set, with batch norm and dropout in evaluation mode."""
-        self.model.eval()
-        workload, samples, ranks = self.workload, self.workload.heldout, self.workload.ranks
-        share = ranks.share(len(samples))
-        ranks.level(self.model)
-        batch = evaluation_batch(samples.inputs, workload.pass_size, workload.device.type)
-        found: list[tuple[int | Tensor, ...]] = []
-        with blamed_on("evaluation failed"), workload.autocast():
-            for start in range(share.start, share.stop, batch):
-                part = samples.take(slice(start, min(start + batch, share.stop)))
-                outputs = run_model(self.model, workload.train.transform(part.inputs))
-                number = self._count(workload.loss, part.targets)
-                loss = workload.loss(outputs, part.targets).reshape(()) * number
-                found.append(
-                    (loss, number, *(workload.measure(outputs, part.targets) if workload.measure else (loss, number)))
-                )
-            found = found or [(0, 0, 0, 0)]  # of fewer samples than ranks
-            sums = [
-                torch.as_tensor(sum(column), device=workload.device).double() for column in zip(*found, strict=True)
-            ]
-        loss_sum, samples_sum, metric_sum, metric_number = ranks.sum(torch.stack(sums)).tolist()  # the only wait
-        return loss_sum / max(samples_sum, 1), metric_sum / max(metric_number, 1)
+    def _set_rate(self, iteration: int, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_ratio"]
+            if self._momenta:
+                set_momentum(group, self._momenta[iteration])
 
 
 def until_broken(losses: list[float]) -> list[float]:

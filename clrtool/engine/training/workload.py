@@ -1,75 +1,106 @@
-"""A workload: data on the device and the recipes for a fresh model, optimizer and loss.
+"""A workload: what is trained, and how. The facts that a sweep needs, and the steps of which training is made.
 
-A sweep takes a fresh model from the recipe and throws it away, so there is nothing to restore afterwards.
+A config is one way to build it, a program's own objects another. A sweep takes a fresh model from the recipe and throws
+it away, so there is nothing to restore afterwards.
 """
 
 from __future__ import annotations
 
-import gc
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-import clrtool
 from clrtool.config.schema import SweepConfig, TrainingConfig
 from clrtool.core.planning.sweep_size import SweepSize, sweep_size
 from clrtool.core.reading.metric import ACCURACY, Metric
 from clrtool.core.results.record import Group
-from clrtool.engine.data.loader import STALLED, Loader
-from clrtool.engine.data.tensors import Inputs, Samples
+from clrtool.engine.models.pretrained import keep_frozen_statistics
 from clrtool.engine.runtime.distributed import ALONE, Ranks
-from clrtool.engine.runtime.factories import is_worker_death
-from clrtool.engine.runtime.hardware import peak_memory, processor
-from clrtool.engine.runtime.rng import generator_states, restore_generators, seed_everything
-from clrtool.engine.training.losses import IGNORED, Loss, Measure, chance, count_right, logits
-from clrtool.engine.training.optimizers import OptimizerRecipe
-from clrtool.errors import ConfigError, MachineError, OutOfMemoryError
+from clrtool.engine.runtime.rng import seed_everything
 
 if TYPE_CHECKING:
     from clrtool.engine.training.trainer import Trainer
 
 
-@dataclass(frozen=True, eq=False)
-class Workload:
-    """What a sweep needs.
+class Loader(Protocol):
+    """Batches of the training set, on the device, of whatever kind the steps of the workload take."""
+
+    @property
+    def iterations_per_epoch(self) -> int: ...
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of an optimizer step."""
+        ...
+
+    def batches(self, seed: int, start: int) -> Iterator[Any]:
+        """Every batch from iteration ``start`` on, without end, in an order that the seed draws."""
+        ...
+
+
+class OptimizerFactory(Protocol):
+    """A fresh optimizer over the parameters of a model that train; every group of it holds its ``lr_ratio``."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        ...
+
+    def __call__(self, model: nn.Module, **options: Any) -> Optimizer:
+        """Args: ``options``, which make a step faster, not different."""
+        ...
+
+
+class EvalSums(NamedTuple):
+    """Sums of the loss and of the metric over held-out samples, each with what it is a sum over."""
+
+    loss: Any
+    samples: Any
+    metric: Any
+    number: Any
+
+    @property
+    def means(self) -> tuple[float, float]:
+        """The mean loss and the metric."""
+        return self.loss / max(self.samples, 1), self.metric / max(self.number, 1)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Workload(ABC):
+    """What is trained, and how.
 
     Args:
-        train: batches of the training set, on ``device``.
-        heldout: the held-out samples, on ``device``.
-        make_model: a fresh model, its weights drawn from torch's global generator.
-        make_optimizer: an optimizer over the parameters of a model that train.
-        loss: (outputs, targets) -> scalar, the mean over the batch.
-        device, precision, channels_last: where, in which arithmetic and in which memory format the model runs.
-        data_sha256: hash of both sets.
+        make_model: a fresh model, its weights drawn from the global generators.
+        make_optimizer: a fresh optimizer for it.
+        loader: batches of the training set, on ``device``.
+        device, precision: where and in which arithmetic the model runs.
         training: micro-batches, clipping, and the ways to be faster.
-        metric, measure: what the bounds are read from, and how it is measured; None where that is the loss.
+        data_sha256: hash of the training and the held-out set.
+        metric: what the bounds are read from.
         evaluations: of a sweep whose config leaves them to be counted, after a first one before any training.
         plan_epochs: length of the training run that is planned, which a range test should not cost more than.
         groups: the parameter groups of the optimizer.
         deterministic: whether the same numbers are asked for each time, to the last bit.
-        sources: hashes of the files that the config names beside the data: modules of factories, weights.
+        sources: hashes of the files that a config names beside the data: modules of factories, weights.
         warnings: what may make the bounds mean something else than they seem to.
         ranks: the processes that train it together.
     """
 
-    train: Loader
-    heldout: Samples
     make_model: Callable[[], nn.Module]
-    make_optimizer: OptimizerRecipe
-    loss: Loss
+    make_optimizer: OptimizerFactory
+    loader: Loader
     device: torch.device
     precision: str
-    channels_last: bool
-    data_sha256: str
     training: TrainingConfig
+    data_sha256: str
     metric: Metric = ACCURACY
-    measure: Measure | None = count_right
     evaluations: int = 60
     plan_epochs: float = 30
     groups: tuple[Group, ...] = ()
@@ -77,176 +108,112 @@ class Workload:
     sources: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     ranks: Ranks = ALONE
-    is_plain: ClassVar[bool] = True  # whether a step is only what is said above, and may be captured
+    # whether ``train_step`` is the one below and a batch is gathered by place, so that it may be a CUDA graph
+    may_be_captured: ClassVar[bool] = False
 
-    def trainer(self, seed: int, momenta: Sequence[float] = ()) -> Trainer:
-        """A fresh model in training; see :class:`Trainer`."""
-        from clrtool.engine.training.trainer import Trainer
+    @property
+    @abstractmethod
+    def heldout_samples(self) -> int:
+        """Size of the held-out set; of what is counted in it, where the metric is a share."""
 
-        return Trainer(self, seed, momenta=momenta)
+    @property
+    @abstractmethod
+    def chance(self) -> float | None:
+        """The metric of who always gives the commonest answers; None where there is no such."""
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        return self.loader.iterations_per_epoch
+
+    @property
+    def batch_size(self) -> int:
+        return self.loader.batch_size
+
+    def sweep_size(self, sweep: SweepConfig) -> SweepSize:
+        """The length of a range test, with every ``auto`` decided."""
+        epochs = None if sweep.epochs == "auto" else sweep.epochs
+        seeds = None if sweep.seeds == "auto" else sweep.seeds
+        return sweep_size(self.iterations_per_epoch, self.plan_epochs, epochs, seeds)
+
+    @abstractmethod
+    def losses(self, model: nn.Module, batch: Any) -> Iterable[Tensor]:
+        """The losses of the micro-batches of a batch, scalars whose sum is the loss of the step.
+
+        Each is differentiated before the next is computed, so that memory holds the graph of one.
+        """
+
+    @abstractmethod
+    def heldout_batches(self) -> Iterable[Any]:
+        """This rank's part of the held-out set, on the device."""
+
+    @abstractmethod
+    def eval_step(self, model: nn.Module, batch: Any) -> EvalSums:
+        """What a held-out batch adds: numbers, or scalars on the device, for which nobody waits yet."""
+
+    @abstractmethod
+    def on_device(self) -> AbstractContextManager[None]:
+        """Run in the workload's arithmetic, and leave the global generators and settings as they were."""
+
+    @abstractmethod
+    def evaluating(self) -> AbstractContextManager[None]:
+        """What evaluations run in, beside the model's evaluation mode: without gradients, to begin with."""
+
+    def blamed_on(self, field: str) -> AbstractContextManager[None]:  # noqa: ARG002
+        """What becomes of an error in code that is not ours: it stays what it is."""
+        return nullcontext()
 
     def seed(self, seed: int) -> None:
         """Seed every global generator."""
         seed_everything(seed)
 
-    @property
-    def chance(self) -> float | None:
-        """The metric of who always gives the commonest answers; None where there is no such."""
-        return chance(self.metric, self.heldout.targets)
-
-    @property
-    def iterations_per_epoch(self) -> int:
-        return self.train.iterations_per_epoch
-
-    @property
-    def batch_size(self) -> int:
-        return self.train.batch_size
-
-    @property
-    def answers(self) -> int:
-        """Size of the held-out set; of what is counted in it, where the metric is a share."""
-        return int((self.heldout.targets != IGNORED).sum()) if self.metric.is_share else len(self.heldout)
-
-    @property
-    def pass_size(self) -> int:
-        """Samples that are in training at once, on one rank."""
-        return -(-self.batch_size // self.ranks.world // self.training.micro_batches)
-
-    def sweep_size(self, sweep: SweepConfig) -> SweepSize:
-        """The length of a range test, with every ``auto`` decided."""
-        epochs, seeds = (None if value == "auto" else value for value in (sweep.epochs, sweep.seeds))
-        return sweep_size(self.iterations_per_epoch, self.plan_epochs, epochs, seeds)  # type: ignore[arg-type]
-
     def place(self, model: nn.Module) -> nn.Module:
-        """The model on the device, in its memory format."""
-        if self.channels_last:
-            return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        """The model on the device."""
         return model.to(self.device)
 
-    def autocast(self) -> torch.autocast:
-        half = torch.float16 if self.precision == "fp16" else torch.bfloat16
-        return torch.autocast(self.device.type, half, enabled=self.precision in ("bf16", "fp16"))
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        """The model as the steps of training call it."""
+        return model
 
-    @contextmanager
-    def on_device(self) -> Iterator[None]:
-        """Run in the workload's arithmetic, and leave the global generators and settings as they were.
+    def set_train_mode(self, model: nn.Module) -> None:
+        """Put the model into training mode, but for what is frozen."""
+        model.train()
+        keep_frozen_statistics(model)
 
-        Raises:
-            OutOfMemoryError: the device ran out of memory.
-            MachineError: a worker that reads the data died or hangs.
+    def train_step(self, trainer: Trainer, batch: Any) -> Tensor:
+        """One optimizer step, and the loss of its batch before it, a scalar for which nobody waits yet.
+
+        In fp16 a step that overflows is taken again at half the scale, until it succeeds.
         """
-        current = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
-        before = generator_states(self.device)
-        try:
-            with current, arithmetic(self.precision, deterministic=self.deterministic):
-                yield
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise OutOfMemoryError(self._out_of_memory()) from error
-        except ConfigError as error:
-            if not self.deterministic or "deterministic implementation" not in str(error):
-                raise
-            raise ConfigError(f"{error}. Run it without --deterministic") from error
-        except RuntimeError as error:
-            if not is_worker_death(error):
-                raise
-            raise MachineError(worker_fault(error)) from error
-        finally:
-            restore_generators(before, self.device)
+        scaler = trainer.scaler
+        while True:
+            loss = self.gradients(trainer, batch)
+            if not scaler.is_enabled():
+                self.clip(trainer.model)
+                trainer.optimizer.step()
+                return loss
+            scale = scaler.get_scale()
+            scaler.unscale_(trainer.optimizer)
+            self.clip(trainer.model)
+            scaler.step(trainer.optimizer)
+            scaler.update()
+            if scaler.get_scale() >= scale:
+                return loss
+            if scale <= 1 or not math.isfinite(self.ranks.mean(loss).item()):  # it is not the scale that overflows
+                return torch.full_like(loss, math.inf)
 
-    def _out_of_memory(self) -> str:
-        parts = self.training.micro_batches
-        itself = "" if self.ranks.world > 1 else " (--on-oom accumulate does it by itself)"
-        return (
-            f"out of memory on {self.device} with data.batch_size = {self.batch_size}, {peak_memory(self.device)}: try "
-            f"training.micro_batches={2 * parts}, which keeps the batch of a step and the bounds of a model without "
-            f"batch norm{itself}, or data.batch_size={max(1, self.batch_size // 2)}, "
-            "which moves them"
-        )
+    def gradients(self, trainer: Trainer, batch: Any) -> Tensor:
+        """Gradients of a batch, in place of those before, and its loss."""
+        trainer.optimizer.zero_grad()
+        total: Tensor | None = None
+        for loss in self.losses(trainer.forward, batch):
+            torch.autograd.backward(trainer.scaler.scale(loss))
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
+        return total
 
-
-@contextmanager
-def arithmetic(precision: str | None, *, deterministic: bool) -> Iterator[None]:
-    """Matrix products and convolutions in a precision (None: as it is set), by algorithms that add in one order."""
-    cudnn: Any = torch.backends.cudnn
-    backends = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn) if precision is not None else ()
-    before = [backend.fp32_precision for backend in backends]
-    was, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark = torch.backends.cudnn.benchmark
-    try:
-        for backend in backends:
-            backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-        if deterministic:
-            torch.use_deterministic_algorithms(True)
-            torch.backends.cudnn.benchmark = False
-        yield
-    finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.fp32_precision = value
-        if deterministic:  # it takes seconds the first time
-            torch.use_deterministic_algorithms(was, warn_only=warned)
-            torch.backends.cudnn.benchmark = benchmark
-
-
-def worker_fault(error: RuntimeError) -> str:
-    """What to say of a DataLoader's worker that gives no more batches."""
-    if "timed out" in str(error):
-        return (
-            f"data.workers: no batch came for {STALLED:g} s, so a worker hangs: data.workers=0 reads in this process "
-            "and shows where"
-        )
-    return (
-        f"data.workers: a worker was killed, most often for want of memory or of /dev/shm: {error} "
-        "data.workers=0 reads in this process and shows the cause"
-    )
-
-
-def free_memory() -> None:
-    """Give back what is no longer in use, such as that of an attempt that ran out of memory."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def run_model(model: Callable[..., Any], inputs: Inputs) -> Tensor:
-    """The outputs of a model for one input, several by position, or several by keyword."""
-    if isinstance(inputs, dict):
-        made = model(**inputs)
-    else:
-        made = model(*inputs) if isinstance(inputs, tuple) else model(inputs)
-    outputs = logits(made)
-    if not isinstance(outputs, Tensor):
-        raise ConfigError(
-            f"model: must return a tensor, or something with logits; it returned {type(outputs).__name__}"
-        )
-    return outputs
-
-
-def find_device(name: str) -> torch.device:
-    """``auto`` is CUDA if there is any, else the CPU. Raises for a device that is unknown or not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"--device {name!r} must be auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device {name!r} must be auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise MachineError(
-            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; try --device cpu"
-        )
-    return device
-
-
-def environment(device: torch.device) -> dict[str, str | int]:
-    """What a result depends on besides its config."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "clrtool": clrtool.__version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),  # of a class of its own, which no checkpoint holds
-        "numpy": np.__version__,
-        "device": f"{device.type}: {name}",
-        "processor": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}",
-        "threads": torch.get_num_threads(),
-    }
+    def clip(self, model: nn.Module) -> None:
+        """Bound the gradient, before any momentum or scaling by the optimizer."""
+        if self.training.clip_value is not None:
+            nn.utils.clip_grad_value_(model.parameters(), self.training.clip_value)
+        if self.training.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), self.training.clip_norm)

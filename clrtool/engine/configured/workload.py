@@ -1,0 +1,157 @@
+"""The workload of a config: its data on the device as samples, its loss of (outputs, targets)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from clrtool.engine.configured.losses import number_of, weight_of
+from clrtool.engine.data.loader import Batch, ResidentLoader, StreamedLoader, worker_fault
+from clrtool.engine.data.tensors import Samples
+from clrtool.engine.models.forward import outputs_of
+from clrtool.engine.runtime.device import arithmetic
+from clrtool.engine.runtime.factories import blamed_on, is_worker_death
+from clrtool.engine.runtime.hardware import peak_memory
+from clrtool.engine.runtime.rng import kept_generators
+from clrtool.engine.training.evaluation_budget import evaluation_batch
+from clrtool.engine.training.losses import IGNORED, Loss, Measure, chance, count_right
+from clrtool.engine.training.workload import EvalSums, Workload
+from clrtool.errors import ConfigError, MachineError, OutOfMemoryError
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ConfiguredWorkload(Workload):
+    """A workload whose steps are those of a loss of (outputs, targets).
+
+    Args:
+        heldout: the held-out samples, on the device.
+        loss: (outputs, targets) -> scalar, the mean over the batch.
+        measure: how the metric is measured; None where that is the loss.
+        channels_last: whether that is the memory format of the model.
+    """
+
+    loader: ResidentLoader | StreamedLoader
+    heldout: Samples
+    loss: Loss
+    measure: Measure | None = count_right
+    channels_last: bool = False
+    may_be_captured: ClassVar[bool] = True
+
+    @property
+    def heldout_samples(self) -> int:
+        return int((self.heldout.targets != IGNORED).sum()) if self.metric.is_share else len(self.heldout)
+
+    @property
+    def chance(self) -> float | None:
+        return chance(self.metric, self.heldout.targets)
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Samples that are in training at once, on one rank."""
+        return -(-self.batch_size // self.ranks.world // self.training.micro_batches)
+
+    def losses(self, model: nn.Module, batch: Batch) -> Iterator[Tensor]:
+        """Those of the micro-batches, each weighed by its part of the batch."""
+        targets, ranks = batch[1], self.ranks
+        whole = own = self._weight(targets)
+        if ranks.world > 1 and isinstance(own, Tensor):  # of the tokens that count one may have more than another
+            whole = ranks.mean(own).clamp(min=torch.finfo(torch.float32).tiny)
+        for micro_inputs, micro_targets in self._micro_batches(batch):
+            with self.autocast():
+                loss = self.loss(outputs_of(model, micro_inputs), micro_targets).reshape(())
+            if len(micro_targets) < len(targets) or whole is not own:
+                loss = loss * (self._weight(micro_targets) / whole)
+            yield loss
+
+    def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
+        if self.training.micro_batches == 1:
+            yield batch
+            return
+        samples, size = Samples(*batch), self.micro_batch_size
+        for start in range(0, len(samples), size):
+            micro_batch = samples.take(slice(start, start + size))
+            yield micro_batch.inputs, micro_batch.targets
+
+    def heldout_batches(self) -> Iterator[Batch]:
+        places = self.ranks.share(len(self.heldout))
+        size = evaluation_batch(self.heldout.inputs, self.micro_batch_size, self.device.type)
+        for start in range(places.start, places.stop, size):
+            samples = self.heldout.take(slice(start, min(start + size, places.stop)))
+            yield self.loader.transform(samples.inputs), samples.targets
+
+    def eval_step(self, model: nn.Module, batch: Batch) -> EvalSums:
+        inputs, targets = batch
+        outputs, number = outputs_of(model, inputs), self._weight(targets)
+        loss = self.loss(outputs, targets).reshape(()) * number
+        return EvalSums(loss, number, *(self.measure(outputs, targets) if self.measure else (loss, number)))
+
+    def _weight(self, targets: Tensor) -> int | Tensor:
+        """What the loss of these samples weighs among others."""
+        return (weight_of if self.ranks.world > 1 else number_of)(self.loss, targets)
+
+    def autocast(self) -> torch.autocast:
+        half = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, half, enabled=self.precision in ("bf16", "fp16"))
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        with torch.inference_mode(), self.blamed_on("evaluation failed"), self.autocast():
+            yield
+
+    def blamed_on(self, field: str) -> AbstractContextManager[None]:
+        """It becomes a ConfigError."""
+        return blamed_on(field)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """The model on the device, in its memory format."""
+        layout: dict[str, Any] = {"memory_format": torch.channels_last} if self.channels_last else {}
+        return model.to(self.device, **layout)
+
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        """The model compiled, or with gradients that are the means over all ranks."""
+        if self.training.compile:
+            compiled = torch.compile(model)
+            assert isinstance(compiled, nn.Module)
+            return compiled
+        return self.ranks.wrapped(model)
+
+    @contextmanager
+    def on_device(self) -> Iterator[None]:
+        """Run in the workload's arithmetic, and leave the global generators and settings as they were.
+
+        Raises:
+            OutOfMemoryError: the device ran out of memory.
+            MachineError: a worker that reads the data died or hangs.
+        """
+        current = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+        try:
+            with (
+                kept_generators(self.device),
+                current,
+                arithmetic(self.precision, deterministic=self.deterministic),
+            ):
+                yield
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise OutOfMemoryError(self._out_of_memory()) from error
+        except ConfigError as error:
+            if not self.deterministic or "deterministic implementation" not in str(error):
+                raise
+            raise ConfigError(f"{error}. Run it without --deterministic") from error
+        except RuntimeError as error:
+            if not is_worker_death(error):
+                raise
+            raise MachineError(worker_fault(error)) from error
+
+    def _out_of_memory(self) -> str:
+        itself = "" if self.ranks.world > 1 else " (--on-oom accumulate does it by itself)"
+        return (
+            f"out of memory on {self.device} with data.batch_size = {self.batch_size}, {peak_memory(self.device)}: try "
+            f"training.micro_batches={2 * self.training.micro_batches}, which keeps the batch of a step and the bounds "
+            f"of a model without batch norm{itself}, or data.batch_size={max(1, self.batch_size // 2)}, which moves "
+            "them"
+        )
