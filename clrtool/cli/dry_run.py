@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -14,6 +15,9 @@ from clrtool.cli.run.folder import RunFolder
 from clrtool.cli.run.seed_share import SWEEP, SeedShare
 from clrtool.cli.run.torchrun import check_alone
 from clrtool.errors import ConfigError, MachineError
+
+if TYPE_CHECKING:
+    from clrtool.engine.configured.workload import ConfiguredWorkload
 
 
 def dry_run(folder: RunFolder, share: SeedShare) -> None:

@@ -156,16 +156,12 @@ class RunFolder(Folder):
     def is_to_verify(self, record: RunRecord) -> bool:
         return self.spec.verify and record.plan is not None and record.verification is None
 
-    def build(self, micro_batches: int | None, known: RunRecord | None) -> Workload:
-        """The workload. Raises ConfigError if it is not that of a finished run."""
-        if self.ranks is not None:
-            self.ranks.begin(micro_batches)
-        workload = self.spec.build(micro_batches=micro_batches, ranks=self.ranks)
+    def check_known(self, known: RunRecord | None, workload: Workload) -> None:
+        """Raise ConfigError if a finished run is not one of this workload."""
         if known is not None:
             self.check_data(known, workload.data_sha256)
             if known.sources and known.sources != workload.sources:
                 raise ConfigError(f"{self.path} was measured with other code or weights: --fresh runs it anew")
-        return workload
 
     def journal(self, workload: Workload, name: str) -> Journal:
         """Where the segments of the sweep or of the short runs are kept, with what other processes have measured."""

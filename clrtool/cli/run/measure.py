@@ -42,7 +42,10 @@ def measure(folder: RunFolder) -> RunRecord:
                 from clrtool.engine.rangetest.pipeline import range_test
 
                 known = None if folder.fresh else folder.open()  # after an attempt the sweep may be finished
-                tried.workload = folder.build(tried.micro_batches, known)
+                if folder.ranks is not None:
+                    folder.ranks.begin(tried.micro_batches)
+                tried.workload = folder.spec.build(micro_batches=tried.micro_batches, ranks=folder.ranks)
+                folder.check_known(known, tried.workload)
                 with folder.signals.deferred():
                     return range_test(tried.workload, folder.spec.config, FolderObserver(folder), folder.journal, known,
                                       verify=folder.spec.verify)  # fmt: skip
@@ -70,7 +73,7 @@ def measure_share(folder: RunFolder, share: SeedShare, command: Sequence[str]) -
     config, place = folder.spec.config, str(folder.spec.options.folder.absolute())
     for attempt in Attempts(folder, SWEEP):
         with attempt as tried:
-            workload = tried.workload = folder.build(tried.micro_batches, None)
+            workload = tried.workload = folder.spec.build(micro_batches=tried.micro_batches)
             with folder.signals.deferred():
                 journal = folder.journal(workload, "sweep")
                 with contextlib.suppress(LackingError):

@@ -32,9 +32,10 @@ from clrtool.engine.runtime.factories import blamed_on, call, import_factory
 from clrtool.engine.runtime.hardware import memory_of
 from clrtool.engine.runtime.rng import generator_states
 from clrtool.engine.training.evaluation_budget import evaluation_budget
+from clrtool.engine.training.lr_response import response_warnings
 from clrtool.engine.training.optimizers import describe_groups, make_optimizer_recipe
 from clrtool.engine.training.trainer import Trainer
-from clrtool.engine.training.try_out import TINY_LR, fresh_model, try_out, warnings_of
+from clrtool.engine.training.try_out import TINY_LR, fresh_model, try_out
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
 
@@ -250,7 +251,7 @@ def _tried_out(
             evaluations=number,
             heldout=_fewer(workload, size, config.seed),
             groups=describe_groups(trainer.optimizer),
-            warnings=warnings_of(workload),
+            warnings=(*workload.warnings, *response_warnings(workload)),
         )
 
 

@@ -39,9 +39,10 @@ from clrtool.engine.runtime.device import find_device
 from clrtool.engine.runtime.rng import Draws
 from clrtool.engine.training.evaluation_budget import budget, flops_of
 from clrtool.engine.training.losses import IGNORED, chance
+from clrtool.engine.training.lr_response import response_warnings
 from clrtool.engine.training.optimizers import describe_groups
 from clrtool.engine.training.trainer import Trainer
-from clrtool.engine.training.try_out import try_out, warnings_of
+from clrtool.engine.training.try_out import try_out
 from clrtool.errors import ConfigError
 
 # Batches on which a step is tried out.
@@ -121,7 +122,7 @@ def _tried_out(
             heldout_samples=max(1, round(counted.number if trial.metric.is_share else counted.samples)),
             chance=_chance(trial),
             groups=groups,
-            warnings=warnings_of(trial),
+            warnings=response_warnings(trial),
         )
 
 

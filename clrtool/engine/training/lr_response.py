@@ -18,7 +18,7 @@ FIRST = [1e-4, 1e-4]
 TOLERANCE = 0.1
 
 
-def response_warning(workload: Workload) -> str | None:
+def response_warnings(workload: Workload) -> tuple[str, ...]:
     """What to say of an optimizer whose step at four times the learning rate is not four times as long.
 
     Rprop and ASGD are such: the learning rate is the first step alone of the one, and of the other that of the step
@@ -26,15 +26,16 @@ def response_warning(workload: Workload) -> str | None:
     """
     low, high = (_step(workload, lr) for lr in (LOW, HIGH))
     if not low or not high or not torch.tensor([low, high]).isfinite().all():
-        return None
+        return ()
     ratio = high / low
     if abs(ratio / (HIGH / LOW) - 1) <= TOLERANCE:
-        return None
+        return ()
     name = workload.make_optimizer.name
-    return (
+    warning = (
         f"optimizer: a step of {name} at {HIGH / LOW:g} times the learning rate is {ratio:.3g} times as long: "
         "it does not follow the learning rate, so the bounds mean little. Try SGD, Adam or AdamW: optimizer.name=AdamW"
     )
+    return (warning,)
 
 
 def _step(workload: Workload, lr: float) -> float:

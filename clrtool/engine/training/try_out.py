@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from clrtool.engine.training.lr_response import response_warning
 from clrtool.engine.training.trainer import Trainer
-from clrtool.engine.training.workload import EvalSums, Workload
+from clrtool.engine.training.workload import EvalSums
 from clrtool.errors import ConfigError
 
 # So small that no weight leaves its place, whatever the model.
@@ -42,9 +41,3 @@ def try_out(trainer: Trainer, model: str) -> EvalSums:
     if not math.isfinite(sums.means[1]):
         raise ConfigError(f"metric: is not finite for {model}: {sums.means[1]}")
     return sums
-
-
-def warnings_of(workload: Workload) -> tuple[str, ...]:
-    """Those of the workload, with what a few steps of it show."""
-    warning = response_warning(workload)
-    return (*workload.warnings, *((warning,) if warning else ()))

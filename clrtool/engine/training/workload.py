@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,6 @@ from clrtool.core.results.record import Group
 from clrtool.engine.models.pretrained import keep_frozen_statistics
 from clrtool.engine.runtime.distributed import ALONE, Ranks
 from clrtool.engine.runtime.rng import seed_everything
-
-if TYPE_CHECKING:
-    from clrtool.engine.training.trainer import Trainer
 
 
 class Loader(Protocol):
@@ -56,6 +53,15 @@ class OptimizerFactory(Protocol):
     def __call__(self, model: nn.Module, **options: Any) -> Optimizer:
         """Args: ``options``, which make a step faster, not different."""
         ...
+
+
+class InTraining(Protocol):
+    """What a step changes: a model, which it calls as ``forward``, and its optimizer; ``scaler`` is for fp16."""
+
+    model: nn.Module
+    forward: nn.Module
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
 
 
 class EvalSums(NamedTuple):
@@ -179,7 +185,7 @@ class Workload(ABC):
         model.train()
         keep_frozen_statistics(model)
 
-    def train_step(self, trainer: Trainer, batch: Any) -> Tensor:
+    def train_step(self, trainer: InTraining, batch: Any) -> Tensor:
         """One optimizer step, and the loss of its batch before it, a scalar for which nobody waits yet.
 
         In fp16 a step that overflows is taken again at half the scale, until it succeeds.
@@ -201,7 +207,7 @@ class Workload(ABC):
             if scale <= 1 or not math.isfinite(self.ranks.mean(loss).item()):  # it is not the scale that overflows
                 return torch.full_like(loss, math.inf)
 
-    def gradients(self, trainer: Trainer, batch: Any) -> Tensor:
+    def gradients(self, trainer: InTraining, batch: Any) -> Tensor:
         """Gradients of a batch, in place of those before, and its loss."""
         trainer.optimizer.zero_grad()
         total: Tensor | None = None
