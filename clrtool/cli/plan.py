@@ -6,7 +6,7 @@ Never imports torch.
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -17,6 +17,7 @@ from clrtool.cli.console import Plain, show
 from clrtool.cli.plan_curve import with_bounds
 from clrtool.cli.plan_source import Asked, lint, make
 from clrtool.errors import ConfigError, as_config_error
+from clrtool.report.programs.formats import FORMATS, write_plan
 from clrtool.report.text.progress import say
 from clrtool.words import nearest
 
@@ -26,46 +27,17 @@ if TYPE_CHECKING:
 
 FOUND = 1
 POLICY_HELP = "triangular, exp_range, one_cycle, cosine ...; a wrong name lists all.  [default: triangular2]"
+FORMS = ("table", *FORMATS)
 FROM_HELP = "Read a schedule of torch, keras, optax, transformers, tfa, deepspeed, caffe; a wrong name lists all."
 
 
-class Format(StrEnum):
-    """What a plan is printed as."""
-
-    table = "table"
-    json = "json"
-    csv = "csv"
-    yaml = "yaml"
-    torch = "torch"
-    lightning = "lightning"
-    transformers = "transformers"
-    keras = "keras"
-    optax = "optax"
-    deepspeed = "deepspeed"
-    caffe = "caffe"
+def _read_format(word: str) -> str:
+    if word not in FORMS:
+        raise typer.BadParameter(f"unknown format {word!r}; {nearest(word, FORMS)}")
+    return word
 
 
-def _read_format(word: str) -> Format:
-    if word not in list(Format):
-        raise typer.BadParameter(f"unknown format {word!r}; {nearest(word, map(str, Format))}")
-    return Format(word)
-
-
-Form = Annotated[
-    Format,
-    typer.Option("--format", parser=_read_format, metavar="FORMAT", help=f"{', '.join(Format)}."),
-]
-# The formats that a file may hold by its ending; the first is the one that the ending alone means.
-ENDINGS = {
-    ".json": (Format.json, Format.deepspeed),
-    ".csv": (Format.csv,),
-    ".yaml": (Format.yaml,),
-    ".yml": (Format.yaml,),
-    ".py": (Format.torch, Format.lightning, Format.transformers, Format.keras, Format.optax),
-    ".prototxt": (Format.caffe,),
-}
-
-
+Form = Annotated[str, typer.Option("--format", parser=_read_format, metavar="FORMAT", help=f"{', '.join(FORMS)}.")]
 Words = Annotated[
     list[str] | None,
     typer.Argument(
@@ -103,7 +75,7 @@ def plan(
     csv: Annotated[Path | None, typer.Option(help="With --lint: learning rates, one for each iteration.")] = None,
     stepped: Annotated[str, typer.Option(help="With --lint: scheduler.step() per iteration or epoch.")] = "iteration",
     optimizer: Optimizer = None,
-    form: Form = Format.table,
+    form: Form = "table",
     output: Annotated[Path | None, typer.Option("-o", help="Write to this file, not to stdout.")] = None,
     plain: Plain = False,
 ) -> None:
@@ -134,7 +106,7 @@ def plan(
     _show(make(asked), asked.title, form, output, plain=plain)
 
 
-def _lint(asked: Asked, form: Format, output: Path | None, *, plain: bool) -> NoReturn:
+def _lint(asked: Asked, form: str, output: Path | None, *, plain: bool) -> NoReturn:
     if output is not None:
         raise ConfigError("--lint prints what it finds: leave out -o")
     findings = lint(asked)
@@ -142,12 +114,12 @@ def _lint(asked: Asked, form: Format, output: Path | None, *, plain: bool) -> No
     raise typer.Exit(0 if all(finding.note for finding in findings) else FOUND)
 
 
-def _show_findings(findings: tuple[Finding, ...], title: str, form: Format, *, plain: bool) -> None:
-    if form is Format.json:
+def _show_findings(findings: tuple[Finding, ...], title: str, form: str, *, plain: bool) -> None:
+    if form == "json":
         import json
 
         sys.stdout.write(json.dumps({"findings": [vars(finding) for finding in findings]}, indent=2) + "\n")
-    elif form is not Format.table:
+    elif form != "table":
         raise ConfigError(f"--lint prints a table or json, not {form}")
     elif findings:
         from clrtool.report.text.tables import lint_table
@@ -157,17 +129,15 @@ def _show_findings(findings: tuple[Finding, ...], title: str, form: Format, *, p
         say(f"{title}: nothing found")
 
 
-def _show(made: Plan, title: str, form: Format, output: Path | None, *, plain: bool) -> None:
+def _show(made: Plan, title: str, form: str, output: Path | None, *, plain: bool) -> None:
     if output is not None:
         form = _form_of(output, form)
-    if form is Format.table:
+    if form == "table":
         from clrtool.report.text.tables import plan_table
 
         show(plan_table(made, title), plain=plain)
         return
-    from clrtool.report.programs.formats import FORMATS
-
-    blocks = FORMATS[form](made)
+    blocks = write_plan(made, form)
     if output is None:
         with as_config_error():
             sys.stdout.writelines(blocks)
@@ -178,13 +148,19 @@ def _show(made: Plan, title: str, form: Format, output: Path | None, *, plain: b
     say(f"{output}: written")
 
 
-def _form_of(output: Path, form: Format) -> Format:
+def _form_of(output: Path, form: str) -> str:
     """A file is for programs: its ending says which format, and an option may not contradict it."""
-    allowed = ENDINGS.get(output.suffix.lower(), ())
-    if form is Format.table and len(allowed) > 0 and output.suffix.lower() != ".py":
+    ending = output.suffix.lower()
+    allowed = _formats_in(ending)
+    if form == "table" and allowed and ending != ".py":
         return allowed[0]
     if form not in allowed:
-        option = "" if form is Format.table else f" and --format {form}"
-        valid = "; ".join(f"{ending} for {', '.join(forms)}" for ending, forms in ENDINGS.items())
+        option = "" if form == "table" else f" and --format {form}"
+        endings = dict.fromkeys(chain(*FORMATS.values()))
+        valid = "; ".join(f"{ending} for {', '.join(_formats_in(ending))}" for ending in endings)
         raise ConfigError(f"-o {output}{option}: the ending and --format must agree: {valid}")
     return form
+
+
+def _formats_in(ending: str) -> list[str]:
+    return [name for name, endings in FORMATS.items() if ending in endings]

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clrtool.cli.plan import Format
 from clrtool.config.file import load_config
 from clrtool.report.programs.formats import FORMATS
+from clrtool.report.programs.program import FRAMEWORKS
 from tests.conftest import QUICK
 
 NUMBERS = ["--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "47"]
@@ -127,8 +127,8 @@ def test_plan_of_numbers_defaults_to_30_epochs_of_triangular2(cli):
     assert "2 of 1,410 iterations are left over" in out
 
 
-def test_the_formats_of_the_command_line_are_those_that_can_be_written():
-    assert {form.value for form in Format} == {"table", *FORMATS}
+def test_every_framework_that_a_program_is_known_for_is_a_format():
+    assert {"json", "csv", "yaml", *FRAMEWORKS} == set(FORMATS)
 
 
 def test_plot_draws_a_plan_file_beside_it_and_refuses_what_is_no_run(cli, tmp_path):

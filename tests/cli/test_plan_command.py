@@ -11,7 +11,7 @@ import pytest
 
 from clrtool.core.planning.plan import make_plan
 from clrtool.core.sources import schedule_from
-from clrtool.report.programs.formats import FORMATS
+from clrtool.report.programs.formats import FORMATS, write_plan
 from clrtool.report.records.plan_file import read_plan
 
 NUMBERS = ["--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "47"]
@@ -24,9 +24,8 @@ def test_every_format_is_printed_and_is_that_of_the_plan(cli, form):
     words = ["--cycles", "1", "--stepsize-epochs", "3", "--policy", "triangular", "--format", form]
     printed = cli("plan", *NUMBERS, *words)
     assert printed.code == 0, printed.err
-    assert printed.out == "".join(
-        FORMATS[form](make_plan(1e-3, 1e-2, 47, cycles=1, stepsize_epochs=3, policy="triangular"))
-    )
+    plan = make_plan(1e-3, 1e-2, 47, cycles=1, stepsize_epochs=3, policy="triangular")
+    assert printed.out == "".join(write_plan(plan, form))
 
 
 def test_a_schedule_of_another_system_becomes_a_csv_of_its_learning_rates_and_momenta(cli):

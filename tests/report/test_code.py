@@ -15,6 +15,7 @@ import torch
 from clrtool.core.planning.plan import make_plan, plan_from, plan_stages
 from clrtool.core.planning.policies import POLICIES
 from clrtool.errors import ConfigError
+from clrtool.report.programs.formula import functions
 from clrtool.report.programs.program import FRAMEWORKS, to_code
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -293,6 +294,29 @@ def test_a_program_is_short_formatted_and_without_a_name_that_is_not_used():
             ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "E,F,I,W", "--ignore", "E501", "-"]
             checked = subprocess.run(ruff, input=text, capture_output=True, text=True, check=False)
             assert checked.returncode == 0, checked.stdout + text
+
+
+@pytest.mark.parametrize("per", ["cycle", "iteration"])
+@pytest.mark.parametrize(
+    "scale",
+    [
+        "1 - (x - (3 - x)) % 2 / 4",
+        "0.5 * ((x + 1) // 3 % 2 / 2)",
+        "0.5 * ((x + 2.9) % 5 * 0.1)",
+        "0.25 + 0.75 * (-0.25) ** (x % 2)",
+        "0.9 ** -(-x // 2)",
+        "2 ** -x ** 0.5",
+        "(0.9 ** 2) ** x - 0 * x",
+        "max(0, min(1, 1 - -x / -200))",
+        "abs(cos(-x * pi)) / (1 + sqrt(x))",
+        "1",
+    ],
+)
+def test_a_scale_is_written_down_with_the_brackets_that_it_needs(scale, per):
+    plan = make_plan(0.001, 0.006, 5, policy="cyclical", scale=scale, per=per)
+    names = {"np": np}
+    exec(functions(plan, "np"), names)  # noqa: S102 (it is our own program)
+    agree(plan, [names["lr"](step) for step in range(plan.iterations)])
 
 
 def test_a_python_function_cannot_be_written_down():

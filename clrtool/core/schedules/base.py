@@ -62,7 +62,11 @@ class Schedule(ABC):
 
     @abstractmethod
     def lr_at(self, t: IntArray) -> FloatArray:
-        """The learning rate at iterations that were checked, (n,) -> (n,)."""
+        """The learning rate at iterations that were checked, (n,) -> (n,).
+
+        A program is printed by running this on a ``Term`` of ``clrtool.report.programs.formula``: it is made of numpy's
+        functions and those of ``operations`` alone.
+        """
 
     def momentum_at(self, t: IntArray) -> FloatArray:
         """The momentum at iterations that were checked, (n,) -> (n,)."""

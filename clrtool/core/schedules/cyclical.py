@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import singledispatch
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from clrtool.core.schedules.base import (
     is_number,
 )
 from clrtool.core.schedules.expression import Expression
+from clrtool.core.schedules.operations import between, named, remainder
 
 Scale = Callable[[FloatArray], FloatArray]
 Per = Literal["cycle", "iteration"]
@@ -44,7 +46,7 @@ class Geometric:
             raise ValueError(f"gamma, the ratio of the scale, must be above 0 and at most 1, got {self.ratio!r}")
 
     def __call__(self, x: FloatArray) -> FloatArray:
-        return np.asarray(self.ratio ** (x - self.first), dtype=np.float64)
+        return np.asarray(self.ratio ** (x - self.first))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,39 +126,37 @@ class Cyclical(Schedule):
 
     def lr_at(self, t: IntArray) -> FloatArray:
         height, scale = self._wave(t)
-        if scale is not None and not self.decay_base:
-            height *= scale
-        # Both ends are exact in this form, base + (max - base) is not; the clip takes off the last rounding.
-        lr = self.max_lr * height
-        lr += self.base_lr * (1 - height)
-        np.clip(lr, self.base_lr, self.max_lr, out=lr)
-        return lr * scale if scale is not None and self.decay_base else lr
+        if self.decay_base:
+            return scale * between(height, self.base_lr, self.max_lr)
+        height *= scale
+        return between(height, self.base_lr, self.max_lr)
 
     def momentum_at(self, t: IntArray) -> FloatArray:
         assert self.momentum_bounds is not None
         low, high = self.momentum_bounds
         height, scale = self._wave(t)
-        if scale is not None:
-            height *= scale
-        return np.clip(high * (1 - height) + low * height, low, high)
+        height *= scale
+        return between(height, high, low)
 
-    def _wave(self, t: IntArray) -> tuple[FloatArray, FloatArray | None]:
+    def _wave(self, t: IntArray) -> tuple[FloatArray, FloatArray | float]:
         """The height of the triangle, 0 to 1, and what scales it."""
         up, down = self.stepsize, self.stepsize_down or self.stepsize
-        cycle = t // self.period  # from 0; a remainder would take twice the time of this and the line below
-        phase = t - cycle * self.period
+        phase = named(remainder(t, self.period), "phase")
         left = self.period - phase
-        height = np.minimum(phase, left) / up if up == down else np.minimum(phase / up, left / down)
+        height = named(np.minimum(phase, left) / up if up == down else np.minimum(phase / up, left / down), "height")
         if self.scale is None:
-            return height, None
-        if self.per == "iteration":
-            return height, _check_scale(self.scale(t.astype(np.float64)))
-        first, last = int(cycle.min()), int(cycle.max())
-        if last - first > len(cycle):
-            return height, _check_scale(self.scale(np.asarray(cycle + 1.0, dtype=np.float64)))
-        # A cycle is long: its one scale is computed once and looked up.
-        table = _check_scale(self.scale(np.arange(first + 1, last + 2, dtype=np.float64)))
-        return height, np.take(table, cycle - first)
+            return height, 1.0
+        return height, scaled(named(1 + t // self.period, "cycle") if self.per == "cycle" else t, self.scale)
+
+
+@singledispatch
+def scaled(x: Any, scale: Scale) -> FloatArray:
+    """``scale`` of x, checked; where x takes few values, as in long cycles, each is computed once and looked up."""
+    first, last = int(x.min()), int(x.max())
+    if last - first >= len(x) - 1:
+        return _check_scale(scale(x.astype(np.float64)))
+    table = _check_scale(scale(np.arange(first, last + 1, dtype=np.float64)))
+    return np.asarray(table[x - first])
 
 
 def triangular(

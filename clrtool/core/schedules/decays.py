@@ -22,6 +22,7 @@ from clrtool.core.schedules.base import (
     is_number,
 )
 from clrtool.core.schedules.cyclical import MomentumBounds, check_momentum
+from clrtool.core.schedules.operations import ceil_divide, named, pieces, restarts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class Piecewise(Schedule):
         return sorted(t for b in self.boundaries for t in (b - 1, b) if 0 <= t <= until)[:MARKED]
 
     def lr_at(self, t: IntArray) -> FloatArray:
-        return np.asarray(self.values)[np.searchsorted(np.asarray(self.boundaries), t, side="right")]
+        return pieces(t, self.boundaries, lambda k, _: self.values[k])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,8 @@ class Exponential(Schedule):
 
     def lr_at(self, t: IntArray) -> FloatArray:
         exponent = t // self.every if self.staircase else t / self.every
-        return np.maximum(self.max_lr * self.gamma**exponent, self.base_lr)
+        lr = self.max_lr * self.gamma**exponent
+        return np.asarray(np.maximum(lr, self.base_lr) if self.base_lr else lr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +129,9 @@ class Polynomial(Schedule):
         return [t for end in self.cycle_ends(until) for t in (end, end + 1) if t <= until][:MARKED]
 
     def lr_at(self, t: IntArray) -> FloatArray:
-        length = self.iterations * (np.maximum(np.ceil(t / self.iterations), 1) if self.cycle else 1)
-        left = 1 - np.minimum(t / length, 1)
+        n = self.iterations
+        length = named(n * np.maximum(ceil_divide(t, n), 1), "length") if self.cycle else n
+        left = 1 - np.minimum(t, length) / length
         return np.asarray(self.base_lr + (self.max_lr - self.base_lr) * left**self.power)
 
 
@@ -157,7 +160,7 @@ class Inverse(Schedule):
 
     def lr_at(self, t: IntArray) -> FloatArray:
         decays = t // self.every if self.staircase else t / self.every
-        return np.asarray(self.max_lr * (1 + self.rate * decays) ** -self.power)
+        return np.asarray(self.max_lr * (1 + self.rate * decays) ** -float(self.power))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,24 +273,23 @@ class CosineRestarts(Schedule):
         return [t for end in self.cycle_ends(until) for t in (end - 1, end)][:MARKED]
 
     def lr_at(self, t: IntArray) -> FloatArray:
-        return np.asarray(self.base_lr + (self.max_lr - self.base_lr) * self._height(t))
+        return self._fall(t, self.max_lr, self.base_lr)
 
     def momentum_at(self, t: IntArray) -> FloatArray:
         assert self.momentum_bounds is not None
         low, high = self.momentum_bounds
-        return np.asarray(high - (high - low) * self._height(t))
+        return self._fall(t, low, high)
 
-    def _height(self, t: IntArray) -> FloatArray:
+    def _fall(self, t: IntArray, start: float, end: float) -> FloatArray:
         if self.t_mul == 1:
-            cycle = np.asarray(self.falls * t // self.period, dtype=np.float64)
-            done = self.falls * t % self.period / self.period
+            cycle = named(self.falls * t // self.period, "cycle")
+            done = named(self.falls * t % self.period / self.period, "done")
         else:
-            begins = np.array(self.begins(int(t.max())))
-            index = np.searchsorted(begins, t, side="right") - 1
-            cycle = index.astype(np.float64)
-            done = (t - begins[index]) / (self.period * self.t_mul**cycle)
-        height = np.asarray(self.m_mul**cycle * (1 + np.cos(np.pi * done)) / 2)
-        return height if self.num_cycles is None else np.where(cycle < self.num_cycles, height, 0.0)
+            cycle, since = restarts(t, self.begins)
+            done = named(since / (self.period * float(self.t_mul) ** cycle), "done")
+        height = float(self.m_mul) ** cycle * (1 + np.cos(np.pi * done)) / 2
+        value = end + (start - end) * height
+        return value if self.num_cycles is None else np.where(cycle < self.num_cycles, value, end)
 
     def _begin(self, cycle: int) -> float:
         if self.t_mul == 1:

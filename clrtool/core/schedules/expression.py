@@ -60,40 +60,10 @@ class Expression:
 
     def __call__(self, x: FloatArray) -> FloatArray:
         with np.errstate(all="ignore"):  # what is not a number is refused by the caller, which knows the rule
-            return np.broadcast_to(np.asarray(self._function(x), dtype=np.float64), x.shape)
-
-    def source(self, x: str, library: str) -> str:
-        """The expression as Python source with ``x`` for its variable and ``library`` in front of its functions.
-
-        >>> Expression("lambda n: 0.5 * (1 + sin(n * math.pi / 2.))").source("cycle", "np")
-        '0.5 * (1.0 + np.sin(cycle * 3.141592653589793 / 2.0))'
-        """
-        tree, variable = _parse(self.text)
-        return ast.unparse(_Rename(variable, x, library).visit(tree))
+            return np.broadcast_to(np.asarray(self._function(x)), x.shape)
 
     def __reduce__(self) -> tuple[type[Expression], tuple[str]]:
         return Expression, (self.text,)
-
-
-class _Rename(ast.NodeTransformer):
-    """Puts other names for the variable, the constants and the functions of a tree that was read before."""
-
-    def __init__(self, variable: str, x: str, library: str) -> None:
-        self._variable, self._x, self._library = variable, ast.parse(x, mode="eval").body, library
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        name = {"max": "maximum", "min": "minimum", "pow": "power"}.get(_name(node.func), _name(node.func))
-        function = ast.Attribute(ast.Name(self._library), name)
-        return ast.Call(function, [self.visit(part) for part in node.args], [])
-
-    def visit_Constant(self, node: ast.Constant) -> ast.AST:
-        return ast.Constant(float(node.value))  # type: ignore[arg-type]  # the reader takes numbers alone
-
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        return self._x if node.id == self._variable else ast.Constant(_CONSTANTS[node.id])
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        return ast.Constant(_CONSTANTS[node.attr])
 
 
 def _read(text: str) -> Callable[[FloatArray], Any]:

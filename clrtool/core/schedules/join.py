@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule, check_lr, check_rising, check_whole
 from clrtool.core.schedules.cyclical import MomentumBounds, triangular, triangular2
+from clrtool.core.schedules.operations import pieces
 from clrtool.core.schedules.phases import Phases
 
 
@@ -51,25 +50,16 @@ class Join(Schedule):
         return self._marks("corners", until)
 
     def lr_at(self, t: IntArray) -> FloatArray:
-        return self._pick("lr_at", t)
+        return pieces(t, self.begins[1:], lambda k, t: self.parts[k].lr_at(t - self.begins[k]))
 
     def momentum_at(self, t: IntArray) -> FloatArray:
-        return self._pick("momentum_at", t)
+        return pieces(t, self.begins[1:], lambda k, t: self.parts[k].momentum_at(t - self.begins[k]))
 
     def _marks(self, what: str, until: int) -> list[int]:
         marks: list[int] = []
         for part, begin, end in zip(self.parts, self.begins, (*self.begins[1:], until), strict=True):
             marks += [begin + mark for mark in getattr(part, what)(min(end, until) - begin)]
         return marks[:MARKED]
-
-    def _pick(self, what: str, t: IntArray) -> FloatArray:
-        result = np.empty(len(t))
-        which = np.searchsorted(np.asarray(self.begins), t, side="right") - 1
-        for k, (part, begin) in enumerate(zip(self.parts, self.begins, strict=True)):
-            inside = which == k
-            if inside.any():
-                result[inside] = getattr(part, what)(t[inside] - begin)
-        return result
 
 
 def _flat(part: Schedule, begin: int) -> list[tuple[Schedule, int]]:

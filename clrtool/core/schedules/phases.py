@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from clrtool.core.schedules.base import (
     check_whole,
 )
 from clrtool.core.schedules.cyclical import MomentumBounds, check_momentum
+from clrtool.core.schedules.operations import between, pieces
 
 Shape = Literal["linear", "cosine", "1-sqrt"]
 Anneal = Literal["linear", "cosine"]
@@ -90,15 +91,16 @@ class Phases(Schedule):
         return self._interpolate(t, self.momenta)
 
     def _interpolate(self, t: IntArray, values: tuple[float, ...]) -> FloatArray:
-        result = np.where(t < self.knots[0], values[0], values[-1])
-        for k, shape in enumerate(self.shapes):
-            begin, end = self.knots[k : k + 2]
-            inside = (t >= begin) & (t <= end)
-            if inside.any():
-                done = _shaped(np.asarray((t[inside] - begin) / (end - begin), dtype=np.float64), shape)
-                low, high = sorted(values[k : k + 2])
-                result[inside] = np.clip(values[k] * (1 - done) + values[k + 1] * done, low, high)
-        return result
+        ends = (values[0], *values, values[-1])
+
+        def phase(k: int, t: IntArray) -> FloatArray | float:
+            start, end = ends[k : k + 2]
+            if start == end:  # as before the first knot and after the last
+                return start
+            begin, until = self.knots[k - 1 : k + 1]
+            return between(_shaped((t - begin) / (until - begin), self.shapes[k - 1]), start, end)
+
+        return pieces(t, self.knots, phase)
 
 
 def linear(base_lr: float, max_lr: float, iterations: int) -> Phases:
@@ -232,7 +234,7 @@ def _reached(
     return knots
 
 
-def _shaped(done: FloatArray, shape: Shape) -> FloatArray:
+def _shaped(done: Any, shape: Shape) -> Any:
     if shape == "cosine":
-        return np.asarray((1 - np.cos(np.pi * done)) / 2)
-    return np.sqrt(done) if shape == "1-sqrt" else done
+        return (1 - np.cos(np.pi * done)) / 2
+    return np.sqrt(np.maximum(done, 0)) if shape == "1-sqrt" else done

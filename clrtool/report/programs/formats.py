@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from clrtool.core.planning.plan import Plan
-from clrtool.report.programs.program import FRAMEWORKS, to_code
-from clrtool.report.records.plan_file import plan_to_json, plan_to_yaml
+if TYPE_CHECKING:
+    from clrtool.core.planning.plan import Plan
 
+# The formats, each with the endings of a file that may hold it; the first format of an ending is what it means alone.
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    "json": (".json",), "csv": (".csv",), "yaml": (".yaml", ".yml"), "torch": (".py",), "lightning": (".py",),
+    "transformers": (".py",), "keras": (".py",), "optax": (".py",), "deepspeed": (".json",), "caffe": (".prototxt",),
+}  # fmt: skip
 # Rows of a CSV that are computed at a time.
 CSV_BLOCK = 100_000
 
@@ -27,13 +31,17 @@ def to_csv(plan: Plan) -> Iterator[str]:
         yield "".join(f"{t},{','.join(map(repr, row))}\n" for t, *row in zip(iterations, *columns, strict=True))
 
 
-def _blocks(write: Callable[[Plan], str], plan: Plan) -> list[str]:
-    return [write(plan)]
+def write_plan(plan: Plan, form: str) -> Iterable[str]:
+    """The plan in one of ``FORMATS``.
 
+    Raises:
+        ConfigError: a framework has no such schedule.
+    """
+    # They bring in numpy, for which the help of a command does not wait.
+    from clrtool.report.programs.program import to_code  # noqa: PLC0415
+    from clrtool.report.records.plan_file import plan_to_json, plan_to_yaml  # noqa: PLC0415
 
-FORMATS: Mapping[str, Callable[[Plan], Iterable[str]]] = {
-    "json": partial(_blocks, plan_to_json),
-    "yaml": partial(_blocks, plan_to_yaml),
-    "csv": to_csv,
-    **{name: partial(_blocks, partial(to_code, framework=name)) for name in FRAMEWORKS},
-}
+    if form == "csv":
+        return to_csv(plan)
+    files = {"json": plan_to_json, "yaml": plan_to_yaml}
+    return [files[form](plan) if form in files else to_code(plan, form)]

@@ -1,34 +1,33 @@
-"""A schedule as the source of a small Python function of the step, for any library with numpy's function names."""
+"""A schedule as the source of a small Python function of the step, for any library with numpy's function names.
+
+The formula is the schedule's own: its numpy code is run on a term, which writes down what is done to it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from functools import singledispatch
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from clrtool.core.planning.plan import Plan
-from clrtool.core.schedules import (
-    Cosine,
-    CosineRestarts,
-    Cyclical,
-    Exponential,
-    Expression,
-    Geometric,
-    Inverse,
-    Join,
-    Phases,
-    Piecewise,
-    Polynomial,
-    Schedule,
-    Sigmoid,
-)
-from clrtool.core.schedules.phases import Shape
+from clrtool.core.schedules import Expression, Geometric, Join, Schedule
+from clrtool.core.schedules.cyclical import Scale, scaled
+from clrtool.core.schedules.operations import between, ceil_divide, named, pieces, remainder, restarts
 from clrtool.errors import ConfigError
 
 What = Literal["lr", "momentum"]
-# In the templates below the array library is ``xp``: np, jnp or ops.
-Lines = list[str]
+# For each operator: how closely it binds, how closely what stands on its left and on its right must bind to need no
+# brackets, and the number on its right that changes nothing.
+_OPERATORS: Mapping[np.ufunc, tuple[str, int, int, int, int | None]] = {
+    np.less: ("<", 0, 1, 1, None), np.greater_equal: (">=", 0, 1, 1, None), np.add: ("+", 1, 1, 1, 0),
+    np.subtract: ("-", 1, 1, 2, 0), np.floor_divide: ("//", 2, 2, 4, None), np.remainder: ("%", 2, 2, 4, None),
+    np.multiply: ("*", 3, 2, 3, 1), np.divide: ("/", 3, 2, 4, 1), np.power: ("**", 4, 5, 4, 1),
+}  # fmt: skip
+_SIGN, _ATOM = 4, 5
 
 
 def functions(plan: Plan, xp: str, what: What = "lr") -> str:
@@ -47,7 +46,10 @@ def functions(plan: Plan, xp: str, what: What = "lr") -> str:
 def _define(schedule: Schedule, name: str, what: What, until: int, *first: str) -> str:
     """A function with its ``first`` lines, after those that it calls."""
     if not isinstance(schedule, Join):
-        return _function(name, [*first, *_body(schedule, what, until)])
+        lines = list(first)
+        step: Any = Term("step", lines, until)
+        value = schedule.lr_at(step) if what == "lr" else schedule.momentum_at(step)
+        return _function(name, [*lines, f"return {_source(value)}"])
     parts = [_define(part, f"{name}_{number}", what, until) for number, part in enumerate(schedule.parts, 1)]
     choice = f"{name}_{len(schedule.parts)}(xp.maximum(step - {schedule.begins[-1]}, 0))"
     for number in range(len(schedule.parts) - 1, 0, -1):
@@ -61,160 +63,109 @@ def _function(name: str, lines: Iterable[str]) -> str:
     return "\n".join((f"def {name}(step):", *(f"    {line}" for line in lines)))
 
 
-@singledispatch
-def _body(schedule: Schedule, what: What, until: int) -> Lines:
-    """The lines of a function of ``step``, which is never asked for more than ``until``."""
-    raise ConfigError(f"{type(schedule).__name__} has no formula")
+@dataclass(frozen=True, eq=False)
+class Term(NDArrayOperatorsMixin):
+    """A value in a program: its source, with ``xp`` for the array library. What numpy makes of a term is a term.
+
+    Args:
+        lines: those of the program before it, to which a name adds one.
+        until: the greatest step that is asked for.
+        binds: how closely the loosest operator of the source binds that stands in no brackets.
+    """
+
+    source: str
+    lines: list[str]
+    until: int
+    binds: int = _ATOM
+    shape: ClassVar[tuple[()]] = ()
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **_: Any) -> Any:
+        if ufunc in _OPERATORS:
+            return self._operation(ufunc, *inputs)
+        if ufunc is np.negative:
+            return replace(self, source=f"-{_source(self, _SIGN)}", binds=_SIGN)
+        if ufunc is np.minimum and self.source == "step" and self.until <= _number(inputs[1]):
+            return self
+        return self._call(ufunc.__name__, inputs)
+
+    def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Term:
+        return self._call(function.__name__, args)
+
+    def _call(self, name: str, args: Iterable[Any]) -> Term:
+        return replace(self, source=f"xp.{name}({', '.join(map(_source, args))})", binds=_ATOM)
+
+    def _operation(self, ufunc: np.ufunc, left: Any, right: Any) -> Any:
+        symbol, binds, on_left, on_right, nothing = _OPERATORS[ufunc]
+        if _number(right) == nothing or (symbol == "**" and _number(left) == 1):
+            return left
+        if symbol in ("+", "*") and _number(left) == nothing:
+            return right
+        if symbol == "**" and _number(left) > 0 and "step" in right.source:
+            # Of a number to the power of many steps float32 keeps few digits.
+            return np.exp(math.log(left) * right)
+        first, second = _source(left, on_left), _source(right, on_right)
+        if symbol in ("+", "-") and second.startswith("-") and getattr(right, "binds", _ATOM) > 2:
+            symbol, second = "-" if symbol == "+" else "+", second[1:]
+        outside = getattr(left, "binds", _ATOM)
+        binds = min(binds, outside) if outside >= on_left else binds
+        return replace(self, source=f"{first} {symbol} {second}", binds=binds)
 
 
-@_body.register
-def _(schedule: Cyclical, what: What, until: int) -> Lines:
-    up, period = schedule.stepsize, schedule.period
-    base, top = _bounds(schedule, what)
-    scale = _scale(schedule)
-    lines = [f"cycle = step // {period}  # from 0"] if "cycle" in scale else []
-    lines += [
-        f"phase = step % {period}",
-        f"height = xp.minimum(phase / {up}, ({period} - phase) / {period - up})",
-    ]
-    if schedule.decay_base and what == "lr":
-        return [*lines, f"return {scale} * ({_line(base, top - base, 'height')})"]
-    return [*lines, f"return {_line(base, top - base, f'height * {scale}' if scale else 'height')}"]
+@named.register
+def _(value: Term, name: str) -> Term:
+    value.lines.append(f"{name} = {value.source}")
+    return replace(value, source=name, binds=_ATOM)
 
 
-@_body.register
-def _(schedule: Phases, what: What, until: int) -> Lines:
-    values = schedule.values if what == "lr" else schedule.momenta or ()
-    lines = [f"value = {_n(values[0])} + 0.0 * step"]
-    for k, shape in enumerate(schedule.shapes):
-        begin, end = schedule.knots[k : k + 2]
-        phase = _line(values[k], values[k + 1] - values[k], _share(begin, end, shape))
-        if k == 0 and begin <= 0:
-            lines = [f"value = {phase}"]
-        else:
-            lines.append(f"value = xp.where(step >= {_n(begin)}, {phase}, value)")
-    return [*lines, f"return xp.where(step >= {_n(schedule.knots[-1])}, {_n(values[-1])}, value)"]
+@between.register
+def _(share: Term, start: float, end: float) -> Any:
+    return start + (end - start) * share
 
 
-@_body.register
-def _(schedule: Piecewise, what: What, until: int) -> Lines:
-    lines = [f"value = {_n(schedule.values[0])} + 0.0 * step"]
-    for boundary, value in zip(schedule.boundaries, schedule.values[1:], strict=True):
-        lines.append(f"value = xp.where(step >= {boundary}, {_n(value)}, value)")
-    return [*lines, "return value"]
+@ceil_divide.register
+def _(t: Term, n: float) -> Any:
+    return -(-t // n)  # XLA computes t / n as t * (1 / n), which may lie above a whole number
 
 
-@_body.register
-def _(schedule: Exponential, what: What, until: int) -> Lines:
-    # A power of gamma itself would lose its digits in float32.
-    exponent = _line(0, math.log(schedule.gamma), _decays(schedule.every, staircase=schedule.staircase))
-    lr = f"{_n(schedule.max_lr)} * xp.exp({exponent})"
-    return [f"return xp.maximum({lr}, {_n(schedule.base_lr)})" if schedule.base_lr else f"return {lr}"]
+@remainder.register
+def _(t: Term, n: int) -> Any:
+    return t % n
 
 
-@_body.register
-def _(schedule: Polynomial, what: What, until: int) -> Lines:
-    n = _n(schedule.iterations)
-    lines = [f"length = {n} * xp.maximum(-(-step // {n}), 1)"] if schedule.cycle else []
-    left = "(1 - step / length)" if schedule.cycle else f"(1 - {_at_most(schedule.iterations, until)} / {n})"
-    power = f"{left} ** {_n(schedule.power)}" if schedule.power != 1 else left
-    return [*lines, f"return {_line(schedule.base_lr, schedule.max_lr - schedule.base_lr, power)}"]
+@pieces.register
+def _(t: Term, begins: Sequence[float], piece: Callable[[int, Any], Any]) -> Any:
+    value = piece(0, t)
+    for k, begin in enumerate(begins, 1):
+        value = piece(k, t) if begin <= 0 else np.where(t >= begin, piece(k, t), value)
+        value = named(value, "value") if k < len(begins) else value
+    return value if isinstance(value, Term) else value + 0.0 * t
 
 
-@_body.register
-def _(schedule: Inverse, what: What, until: int) -> Lines:
-    decays = _line(1, schedule.rate, _decays(schedule.every, staircase=schedule.staircase))
-    return [f"return {_n(schedule.max_lr)} * ({decays}) ** -{_n(schedule.power)}"]
+@restarts.register
+def _(t: Term, begins: Callable[[int], list[float]]) -> Any:
+    t.lines.append(f"begins = xp.array([{', '.join(map(_source, begins(t.until)))}])")
+    t.lines.append("cycle = xp.sum(step >= begins) - 1  # from 0")
+    return replace(t, source="cycle"), t - replace(t, source="xp.take(begins, cycle)")
 
 
-@_body.register
-def _(schedule: Sigmoid, what: What, until: int) -> Lines:
-    exponent = f"{_n(-schedule.gamma)} * (step - {_n(schedule.center)})"
-    return [f"return {_n(schedule.max_lr)} / (1 + xp.exp({exponent}))"]
+@scaled.register
+def _(x: Term, scale: Scale) -> Any:
+    if not isinstance(scale, Geometric | Expression):
+        raise ConfigError("the scale is a Python function, which cannot be written down: give it as an expression in x")
+    step: Any = x
+    return scale(step).item()
 
 
-@_body.register
-def _(schedule: Cosine, what: What, until: int) -> Lines:
-    n = schedule.iterations
-    done = f"(step % {_n(2 * n)})" if schedule.wave else _at_most(n, until)
-    share = f"(1 + xp.cos({_n(math.pi / n)} * {done})) / 2"
-    power = f"({share}) ** {_n(schedule.exponent)}" if schedule.exponent != 1 else share
-    return [f"return {_line(schedule.base_lr, schedule.max_lr - schedule.base_lr, power)}"]
+def _number(value: Any) -> float:
+    """A number as it is; NaN, which equals and exceeds none, of a term."""
+    return math.nan if isinstance(value, Term) else value
 
 
-@_body.register
-def _(schedule: CosineRestarts, what: What, until: int) -> Lines:
-    period = _n(schedule.period)
-    t = f"{schedule.falls} * step" if schedule.falls > 1 else "step"
-    lines = [f"cycle = {t} // {period}", f"done = {t} % {period} / {period}"]
-    if schedule.t_mul != 1:
-        begins = ", ".join(map(_n, map(float, schedule.begins(until))))
-        lines = [
-            f"begins = xp.array([{begins}])",
-            "cycle = xp.sum(step >= begins) - 1  # from 0",
-            f"done = (step - xp.take(begins, cycle)) / ({period} * {_n(float(schedule.t_mul))} ** cycle)",
-        ]
-    share = f"(1 + xp.cos({math.pi!r} * done)) / 2"
-    height = f"{_n(schedule.m_mul)} ** cycle * {share}" if schedule.m_mul != 1 else share
-    base, top = _bounds(schedule, what)
-    value = _line(base, top - base, height)
-    if schedule.num_cycles is not None:
-        value = f"xp.where(cycle < {schedule.num_cycles}, {value}, {_n(base)})"
-    return [*lines, f"return {value}"]
-
-
-def _bounds(schedule: Cyclical | CosineRestarts, what: What) -> tuple[float, float]:
-    """The values at height 0 and at height 1: the momentum moves against the learning rate."""
-    if what == "lr":
-        return schedule.base_lr, schedule.max_lr
-    low, high = schedule.momentum_bounds or (0.0, 0.0)
-    return high, low
-
-
-def _share(begin: float, end: float, shape: Shape) -> str:
-    """The share of a phase that is done."""
-    since = f"(step - {_n(begin)})" if begin > 0 else f"(step + {_n(-begin)})" if begin < 0 else "step"
-    if shape == "cosine":
-        return f"(1 - xp.cos({_n(math.pi / (end - begin))} * {since})) / 2"
-    done = f"{since} / {_n(end - begin)}"
-    return f"xp.sqrt(xp.maximum({done}, 0))" if shape == "1-sqrt" else done
-
-
-def _at_most(length: float, until: int) -> str:
-    """The step, held at ``length`` where it goes beyond."""
-    return "step" if until <= length else f"xp.minimum(step, {_n(length)})"
-
-
-def _decays(every: float, *, staircase: bool) -> str:
-    if staircase:
-        return f"(step // {_n(every)})"
-    return f"step / {_n(every)}" if every != 1 else "step"
-
-
-def _scale(schedule: Cyclical) -> str:
-    """The scale in terms of ``cycle`` (from 0) or ``step``; nothing for 1."""
-    scale, x = schedule.scale, "cycle" if schedule.per == "cycle" else "step"
-    if scale is None or (isinstance(scale, Geometric) and scale.ratio == 1):
-        return ""
-    if isinstance(scale, Geometric):
-        shift = scale.first - (schedule.per == "cycle")
-        power = f"({x} - {shift})" if shift else x
-        return f"{_n(scale.ratio)}**{power}" if x == "cycle" else f"xp.exp({_line(0, math.log(scale.ratio), power)})"
-    if isinstance(scale, Expression):
-        return f"({scale.source('(cycle + 1)' if x == 'cycle' else x, 'xp')})"
-    raise ConfigError("the scale is a Python function, which cannot be written down: give it as an expression in x")
-
-
-def _line(start: float, slope: float, x: str) -> str:
-    """``start + slope * x``, without a sign after a sign or a sum with 0."""
-    rise = f"{_n(abs(slope))} * {x}"
-    if not slope:
-        return f"{_n(start)} + 0.0 * step"
-    if not start:
-        return f"-{rise}" if slope < 0 else rise
-    return f"{_n(start)} {'-' if slope < 0 else '+'} {rise}"
-
-
-def _n(number: float) -> str:
-    """A number as it is written: 0.1, where arithmetic left 0.09999999999999998."""
-    return repr(number if isinstance(number, int) else float(f"{number:.15g}"))
+def _source(value: Any, binds: int = 0) -> str:
+    """A term, in brackets if it binds less; a number as it is written: 0.1, where arithmetic left 0.09999999999999."""
+    if isinstance(value, np.ndarray):
+        value = value.item()
+    if isinstance(value, Term):
+        return f"({value.source})" if value.binds < binds else value.source
+    number = repr(value if isinstance(value, int) else float(f"{value:.15g}"))
+    return f"({number})" if number.startswith("-") and binds == _ATOM else number

@@ -1,0 +1,60 @@
+"""What schedules need and numpy has no word for, on arrays; the printer of programs adds how a program writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+
+from clrtool.core.schedules.base import FloatArray, IntArray
+
+
+@singledispatch
+def named(value: Any, name: str) -> Any:  # noqa: ARG001
+    """``value``, which a program computes in a line of its own under this ``name``."""
+    return value
+
+
+@singledispatch
+def between(share: Any, start: float, end: float) -> FloatArray:
+    """From ``start`` to ``end`` as the share goes from 0 to 1, both exactly, and never beyond."""
+    # start + (end - start) * share would miss the end; the clip takes off the last rounding.
+    value = end * share
+    value += start * (1 - share)
+    return np.clip(value, *sorted((start, end)), out=value)
+
+
+@singledispatch
+def ceil_divide(t: Any, n: float) -> FloatArray:
+    """``t / n``, rounded up to a whole number."""
+    return np.asarray(np.ceil(t / n))
+
+
+@singledispatch
+def remainder(t: Any, n: int) -> IntArray:
+    """``t % n``, in half the time."""
+    whole: IntArray = t // n
+    whole *= n
+    np.subtract(t, whole, out=whole)
+    return whole
+
+
+@singledispatch
+def pieces(t: Any, begins: Sequence[float], piece: Callable[[int, IntArray], FloatArray | float]) -> FloatArray:
+    """``piece(k, t)`` where t has reached k of the rising ``begins``, each computed for its own iterations alone."""
+    result, reached = np.empty(len(t)), np.searchsorted(np.asarray(begins), t, side="right")
+    for k in range(int(reached.min()), int(reached.max()) + 1):
+        inside = reached == k
+        if inside.any():
+            result[inside] = piece(k, t[inside])
+    return result
+
+
+@singledispatch
+def restarts(t: Any, begins: Callable[[int], list[float]]) -> tuple[IntArray, FloatArray]:
+    """The last of the ``begins`` up to t: which, from 0, and the iterations since."""
+    known = np.array(begins(int(t.max())))
+    cycle = np.searchsorted(known, t, side="right") - 1
+    return cycle, t - known[cycle]
