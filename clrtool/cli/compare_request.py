@@ -119,7 +119,7 @@ def _policy(word: str) -> Plan | float | None:
     if _is_place(word):
         place = find_run(word)
         return read_plan(place / "result.json" if place.is_dir() else place)
-    if word not in (names := set(POLICIES) - {"journal"}):  # whose bounds are its own: a plan file can hold it
+    if word not in (names := set(POLICIES) - {"stages"}):  # whose bounds are its own: a plan file can hold it
         raise ConfigError(
             f"--policies: {shown(word)} is no policy; {nearest(word, names, show=len(names))}; or fixed:RATE, a plan "
             "file, a run folder"

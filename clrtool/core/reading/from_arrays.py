@@ -8,9 +8,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
+from clrtool.core.reading import bounds
 from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
-from clrtool.core.reading.fit import bounds
 from clrtool.core.reading.metric import ACCURACY, METRICS, Metric
 from clrtool.core.schedules import FloatArray
 from clrtool.words import nearest
