@@ -1,6 +1,7 @@
 """LR range test and schedule planner for PyTorch: two bounds from an accuracy curve, and a plan in whole cycles.
 
-The public names load on first use, so that ``import clrtool`` brings in neither torch nor matplotlib.
+The public names load on first use, so that ``import clrtool`` brings in neither torch nor matplotlib. How it is built,
+and where to add what: DESIGN.md beside this file.
 """
 
 from __future__ import annotations

@@ -165,9 +165,8 @@ def range_test(
             gives for a mapping with ``labels``, as those of transformers do.
         step: (model, batch) -> mean loss of the batch, in place of ``loss``; it uses the model that it is given.
         measure: (model, batch) -> (sum, number), the metric of one's own, called in evaluation mode.
-        metric: accuracy, top5, token_accuracy, loss; ``auto`` for the accuracy where there is one, and for the held-out
-            loss with a ``step``, beside which the others are measured of what ``model(inputs)`` gives. With ``measure``
-            any name, and then ``higher_is_better`` has to be said.
+        metric: accuracy, top5, token_accuracy, loss; ``auto``: the accuracy if there is one, else the held-out loss.
+            With ``step`` all but the loss are of ``model(inputs)``; a ``measure`` of any name needs higher_is_better.
         progress, on_point: a line on stderr, and what is called with (seed, point) as soon as one is measured.
         options: seeds, ranges and lengths, see :class:`clrtool.engine.inprocess.options.Options`.
 
@@ -180,13 +179,13 @@ def range_test(
         from clrtool.engine.inprocess.build import borrow
         from clrtool.engine.inprocess.options import Settings
         from clrtool.engine.inprocess.steps import make_steps
-        from clrtool.engine.rangetest.pipeline import range_test as run_range_test
+        from clrtool.engine.rangetest import pipeline
 
         settings, looks = Settings.of(options), metric == "auto" and measure is None
         steps = make_steps(loss, step, measure, metric, higher_is_better)
         workload = borrow(model, optimizer, train_loader, heldout_loader, steps, settings, find_metric=looks)
-        record = run_range_test(workload, settings, ProgressObserver(on_point, quiet=not progress))
-    return RangeTest(_with_doubt(record), title)
+        record = pipeline.range_test(workload, settings, ProgressObserver(on_point, quiet=not progress))
+        return RangeTest(_with_doubt(record), title)
 
 
 class ProgressObserver(Observer):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks import structure
+
 PACKAGE = Path(__file__).parent.parent / "clrtool"
 FLOOR_0 = {"errors", "words", "files"}
 CORE = {"core.schedules", "core.sources", "core.planning", "core.reading", "core.results"}
@@ -118,22 +120,14 @@ def test_rooms_are_imported_by_higher_ones_alone():
 
 
 def test_no_file_imports_itself_through_others():
-    graph = {name_of(file).removesuffix(".__init__"): set() for file in FILES}
-    for file in FILES:
-        for name in imported(file):
-            inside = name.removeprefix("clrtool.")
-            if name.startswith("clrtool.") and inside in graph:
-                graph[name_of(file).removesuffix(".__init__")].add(inside)
-    for start in graph:
-        paths = [[start]]
-        seen = set()
-        while paths:
-            path = paths.pop()
-            for name in graph[path[-1]]:
-                assert name != start or path == [start], " -> ".join([*path, start])
-                if name not in seen:
-                    seen.add(name)
-                    paths.append([*path, name])
+    assert structure.circles(structure.imports(structure.sources(PACKAGE))) == []
+
+
+def test_at_most_eight_frames_lie_between_the_command_line_and_a_training_step():
+    main, *between, step = structure.run(PACKAGE.parent).stack
+    assert main.endswith(" main")
+    assert "step" in step
+    assert len(between) <= 8, between
 
 
 @pytest.mark.parametrize(

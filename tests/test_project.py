@@ -203,3 +203,10 @@ def test_the_bounds_that_are_committed_are_those_of_the_config_beside_them(cli, 
     kept, words = ROOT / "configs" / f"{name}.bounds.json", ["--allow-import", "custom_factories:*"]
     done = cli("rangetest", ROOT / "configs" / f"{name}.yaml", "-q", *words, "-o", tmp_path / name, "--check", kept)
     assert done.code == 0, done.err
+
+
+def test_every_file_that_the_design_page_names_is_there():
+    page = (ROOT / "clrtool" / "DESIGN.md").read_text()
+    named = set(re.findall(r"[a-z_]+(?:/[a-z_]+)*\.py", page))
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / name).exists() and not (ROOT / "clrtool" / name).exists()] == []
