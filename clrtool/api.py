@@ -161,8 +161,7 @@ def range_test(
         optimizer: over its parameters, with rates whose ratios are kept; or a function of the model that makes one.
         train_loader, heldout_loader: DataLoaders, lists, or whatever gives batches each time it is iterated over.
             Batches are (inputs, ..., targets) or mappings with ``labels``; for any others give ``step``.
-        loss: (outputs, targets) -> mean over the batch; None for cross entropy, or for the loss that a model itself
-            gives for a mapping with ``labels``, as those of transformers do.
+        loss: (outputs, targets) -> mean; None for cross entropy, or for a mapping with ``labels`` the model's own loss.
         step: (model, batch) -> mean loss of the batch, in place of ``loss``; it uses the model that it is given.
         measure: (model, batch) -> (sum, number), the metric of one's own, called in evaluation mode.
         metric: accuracy, top5, token_accuracy, loss; ``auto``: the accuracy if there is one, else the held-out loss.
