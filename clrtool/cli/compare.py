@@ -84,7 +84,7 @@ def compare(
     quiet: Quiet = False,
     plain: Plain = False,
 ) -> None:
-    """Train the same workload under several policies, as long and from the same seeds, and say which won.
+    """Train the same problem under several policies, as long and from the same seeds, and say which won.
 
     The bounds come from a finished range test of the same config; if there is none, one is run first. A policy wins
     only if it is better by more than noise. Writes config.yaml, runs.csv, compare.json and compare.png; the same
