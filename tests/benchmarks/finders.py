@@ -94,15 +94,15 @@ class Case:
         model, optimizer = self.parts()
         return (Autocast(model, self) if self.precision == "bf16" else model), optimizer
 
-    def problem(self, *, channels_last: bool) -> Workload:
+    def workload(self, *, channels_last: bool) -> Workload:
         device = torch.device(self.device)
         images, labels = self.data()
-        preparation = Transform(
+        transform = Transform(
             torch.zeros((), device=device), torch.ones((), device=device), AugmentConfig(), channels_last
         )
-        samples = Samples(preparation.lay_out(images), labels)
+        samples = Samples(transform.lay_out(images), labels)
         return ConfiguredWorkload(
-            loader=ResidentLoader(samples, preparation, self.batch_size),
+            loader=ResidentLoader(samples, transform, self.batch_size),
             heldout=samples.take(slice(0, 100)),
             make_model=MODELS[self.model],
             make_optimizer=OptimizerRecipe(torch.optim.SGD, OptimizerConfig(args={"momentum": 0.9})),
@@ -177,10 +177,10 @@ def bare(case: Case, layout: torch.memory_format = torch.contiguous_format) -> W
 
 def ours(case: Case, *, channels_last: bool) -> Work:
     """The sweep's training, losses read and checked; on CUDA as a graph that is captured beforehand."""
-    problem = case.problem(channels_last=channels_last)
+    workload = case.workload(channels_last=channels_last)
     if case.device == "cpu":
-        return lambda: Trainer(problem, 0).train(0, case.lrs)
-    return _captured(problem, case, seeds=1)
+        return lambda: Trainer(workload, 0).train(0, case.lrs)
+    return _captured(workload, case, seeds=1)
 
 
 def sample_loader(case: Case) -> DataLoader[tuple[Tensor, ...]]:
@@ -192,10 +192,10 @@ def borrowed(case: Case, load: Callable[[Case], DataLoader[Any]]) -> Work:
     """The training of ``clrtool.range_test``, on copies of a model, an optimizer and a DataLoader."""
     model, optimizer = case.parts()
     batches = load(case)
-    problem = borrow(
+    workload = borrow(
         model, optimizer, batches, [case.data()], UsualSteps(None, LOSS), Settings.of({"evaluations": 2}), find_metric=False
     )  # fmt: skip
-    return lambda: Trainer(problem, 0).train(0, case.lrs)
+    return lambda: Trainer(workload, 0).train(0, case.lrs)
 
 
 def over_a_loader(case: Case, load: Callable[[Case], DataLoader[Any]]) -> Work:
@@ -215,14 +215,14 @@ def over_a_loader(case: Case, load: Callable[[Case], DataLoader[Any]]) -> Work:
 
 
 def three_seeds(case: Case) -> Work:
-    return _captured(case.problem(channels_last=case.precision != "fp32"), case, seeds=3)
+    return _captured(case.workload(channels_last=case.precision != "fp32"), case, seeds=3)
 
 
-def _captured(problem: Workload, case: Case, seeds: int) -> Work:
-    with problem.on_device():
-        team = CapturedEnsemble(problem, range(seeds), case.lrs)
-        assert team.is_true()
-    return lambda: team.train(0, case.iterations)
+def _captured(workload: Workload, case: Case, seeds: int) -> Work:
+    with workload.on_device():
+        ensemble = CapturedEnsemble(workload, range(seeds), case.lrs)
+        assert ensemble.is_true()
+    return lambda: ensemble.train(0, case.iterations)
 
 
 def hand_captured(case: Case) -> Work:

@@ -155,10 +155,10 @@ def checkpoints() -> list[str]:
         "sweep": {"start_lr": 1e-3, "end_lr": 0.1, "epochs": 25, "seeds": 1},
     }  # fmt: skip
     config = RangeTestConfig.model_validate(values)
-    problem = build_workload(config, device="cpu")
+    workload = build_workload(config, device="cpu")
 
-    def sweep(stages: Journal) -> None:
-        run_sweep(problem, config.sweep, journal=stages)
+    def sweep(journal: Journal) -> None:
+        run_sweep(workload, config.sweep, journal=journal)
 
     def saving() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -242,9 +242,9 @@ def whole_test() -> str:
     }  # fmt: skip
     config = RangeTestConfig.model_validate(values)
     begin = time.perf_counter()
-    problem = build_workload(config)
+    workload = build_workload(config)
     ready = time.perf_counter()
-    record = run_sweep(problem, config.sweep)
+    record = run_sweep(workload, config.sweep)
     path.unlink()
     return (
         f"A whole range test of ResNet-20, bf16, 50,000 images, 4 epochs, 3 seeds, {record.engine}: "

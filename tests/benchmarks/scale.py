@@ -36,23 +36,23 @@ config = RangeTestConfig.model_validate({
     "optimizer": {"name": optimizer}, "metric": "token_accuracy", "sweep": {"evaluations": 20}})
 seat = [int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))]
 ranks = join(*seat) if seat[1] > 1 else ALONE
-problem = build_workload(config, device="cpu", **({} if ranks is ALONE else {"ranks": ranks}))
-with problem.on_device():
-    learner = Trainer(problem, 0)
-    learner.train(0, [1e-4] * 2)
+workload = build_workload(config, device="cpu", **({} if ranks is ALONE else {"ranks": ranks}))
+with workload.on_device():
+    trainer = Trainer(workload, 0)
+    trainer.train(0, [1e-4] * 2)
     times = []
     for start in range(2, 10):
         begin = time.perf_counter()
-        learner.train(start, [1e-4])
+        trainer.train(start, [1e-4])
         times.append(time.perf_counter() - begin)
     saved = io.BytesIO()
-    torch.save(learner.state(), saved)
+    torch.save(trainer.state(), saved)
 if seat[0] == 0:
     print(json.dumps({
-        "parameters": sum(each.numel() for each in learner.model.parameters()), "seconds": sorted(times)[4],
+        "parameters": sum(each.numel() for each in trainer.model.parameters()), "seconds": sorted(times)[4],
         "memory": resident("VmHWM") - before, "checkpoint": saved.tell()}))
 if ranks is not ALONE:
-    del learner
+    del trainer
     ranks.end()
 """
 
@@ -63,9 +63,9 @@ from clrtool.engine.rangetest.sweep import run_sweep
 
 path, before = find_config("custom"), resident("VmRSS")
 config = load_config(path, [f"data.args.samples={sys.argv[1]}", f"sweep.seeds={sys.argv[2]}"])
-problem = build_workload(config, device="cpu", folder=path.parent, allow_import=["custom_factories:*"])
+workload = build_workload(config, device="cpu", folder=path.parent, allow_import=["custom_factories:*"])
 begin = time.perf_counter()
-record = run_sweep(problem, config.sweep, config.seed)
+record = run_sweep(workload, config.sweep, config.seed)
 print(json.dumps({
     "iterations": record.iterations, "train": record.train_seconds, "evaluation": record.evaluation_seconds,
     "seconds": time.perf_counter() - begin, "memory": resident("VmHWM") - before}))

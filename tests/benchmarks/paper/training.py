@@ -142,15 +142,15 @@ def train(run: Run, seeds: Sequence[int]) -> None:
     seeds = [seed for seed in seeds if known(run, seed) is None]
     if not seeds:
         return
-    problem = build_workload(run.settings, folder=find_config(run.config).parent, allow_import=[FACTORIES])
+    workload = build_workload(run.settings, folder=find_config(run.config).parent, allow_import=[FACTORIES])
     place = WORK / f"{run.name}-{'-'.join(map(str, seeds))}-checkpoint"
     folder = CheckpointFolder(place)
-    stages, _ = open_journal(folder, problem, run.sha256, NoRequests(), EVERY)
-    (found,) = compare(problem, {run.name: run.plan}, run.iterations, seeds, journal=stages)
+    journal, _ = open_journal(folder, workload, run.sha256, NoRequests(), EVERY)
+    (found,) = compare(workload, {run.name: run.plan}, run.iterations, seeds, journal=journal)
     for training in found.trainings:
         points = [(point.iteration, point.metric) for point in training.points]
         values = {"request": run.sha256, "points": points, "seconds": training.seconds, "engine": found.engine}
-        values |= {"threads": torch.get_num_threads(), "device": str(problem.device)}
+        values |= {"threads": torch.get_num_threads(), "device": str(workload.device)}
         write_whole(run.file(training.seed), json.dumps(values, indent=1))
     for file in place.glob("*"):
         file.unlink()
