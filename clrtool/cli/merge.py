@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -26,16 +25,12 @@ from clrtool.cli.rangetest import (
     display_of,
     show_run,
 )
-from clrtool.cli.run.executor import Executor
 from clrtool.cli.run.folder import RunFolder
 from clrtool.cli.run.measure import measure
 from clrtool.cli.run.seed_share import SHARDS
-from clrtool.cli.run.spec import RunSpec, read_spec
-from clrtool.core.results.shard import Shard
+from clrtool.cli.run.shards import ShardArray
+from clrtool.cli.run.spec import read_spec
 from clrtool.errors import ConfigError
-
-if TYPE_CHECKING:
-    from clrtool.engine.resume.sharding import FinishedShard
 
 
 def merge(
@@ -75,26 +70,6 @@ def merge(
     record = measure(RunFolder(spec, context.obj, ShardArray(spec, found)))
     show_run(record, spec)
     check_conclusive(record)
-
-
-class ShardArray(Executor):
-    """The seeds were trained by shards; what none of them could know of is trained here."""
-
-    def __init__(self, spec: RunSpec, found: Sequence[FinishedShard]) -> None:
-        super().__init__(spec)
-        self._found = found
-
-    def results(self) -> Sequence[Path]:
-        return [*(each.folder for each in self._found), *super().results()]
-
-    def assigned(self, seeds: Sequence[int]) -> Sequence[int]:
-        """All that lack; but those of a shard that is missing are its own business: raises ConfigError."""
-        first = self._found[0]
-        of, given = first.shard.of, {each.shard.number for each in self._found}
-        if numbers := sorted({(seed - self._spec.config.seed) % of + 1 for seed in seeds} - given):
-            commands = [shlex.join(["clrtool", *first.command, "--seed-shard", str(Shard(k, of))]) for k in numbers]
-            raise ConfigError(f"shard {', '.join(f'{k}/{of}' for k in numbers)} is missing", *commands)
-        return seeds
 
 
 def _folders(given: Sequence[Path]) -> list[Path]:

@@ -18,12 +18,13 @@ from clrtool.cli.complete import configs
 from clrtool.cli.console import Plain, draw, show
 from clrtool.cli.drift import DriftCheck
 from clrtool.cli.dry_run import dry_run
-from clrtool.cli.run.executor import Executor, ShardWorker
+from clrtool.cli.run.executor import Executor
 from clrtool.cli.run.executors import OURS, choose_executor, command_of, most_seeds
 from clrtool.cli.run.folder import RunFolder
 from clrtool.cli.run.many import configs_in, run_configs
 from clrtool.cli.run.measure import measure, measure_share
 from clrtool.cli.run.seed_share import SeedShare, read_shard, worker_of_parent
+from clrtool.cli.run.shards import ShardWorker
 from clrtool.cli.run.spec import BuildOptions, Display, RunSpec, read_spec
 from clrtool.cli.run.torchrun import check_alone, leading
 from clrtool.errors import ConfigError

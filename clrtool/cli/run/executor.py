@@ -1,13 +1,15 @@
-"""Where the seeds of a range test are trained: here, or by other processes whose results are then read as one."""
+"""Where the seeds of a range test are trained: here, or by other processes whose results are then read as one.
+
+Other executors: :mod:`local_processes`, :mod:`ray_tasks` and :mod:`shards`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clrtool.cli.run.seed_share import SeedShare, worker_folders
+from clrtool.cli.run.seed_share import worker_folders
 from clrtool.cli.run.signals import Signals
 from clrtool.cli.run.spec import RunSpec
 from clrtool.core.results.shard import LackingError
@@ -46,23 +48,6 @@ class Executor:
         from clrtool.engine.resume.sharding import AssignedBy, union
 
         return union(self.results(), about), AssignedBy(self.assigned)
-
-
-class ShardWorker(Executor):
-    """A share of the seeds is trained in this process: a shard of an array, a worker of ``--jobs``, or both."""
-
-    def __init__(self, spec: RunSpec, share: SeedShare) -> None:
-        super().__init__(spec)
-        self.share = share
-
-    def shared(self, about: Mapping[str, Any]) -> tuple[Elsewhere, Assignment]:
-        from clrtool.engine.resume.sharding import AgreedScout, ShardAssignment, known_to, union
-
-        agreed = AgreedScout(self.share.common, about)
-        known = known_to(self.share.siblings(), about, agreed)
-        elsewhere = union(self.results(), about)
-        elsewhere = replace(elsewhere, finished={**known.finished, **elsewhere.finished})
-        return elsewhere, ShardAssignment(self.share.shards, self._spec.config.seed, agreed)
 
 
 def never_here(seeds: Sequence[int]) -> Sequence[int]:
