@@ -10,17 +10,15 @@ from typing import Any
 from clrtool.core.planning.plan import Plan
 from clrtool.core.results.record import PLAN_VERSION
 from clrtool.errors import ConfigError, as_config_error
-from clrtool.report.records.record_file import DAMAGED, YAML_ENDINGS, damaged, load
+from clrtool.report.records.record_file import YAML_ENDINGS, intact, load
 
 
 def read_plan(file: Path | str) -> Plan:
     """The plan in a JSON or YAML file: a result, a bounds file or a plan. Raises ConfigError if there is none."""
     file = Path(file)
     values = load(file)
-    try:
+    with intact(file):
         plan = to_plan(values["plan"])
-    except DAMAGED as error:
-        raise damaged(file, error) from error
     if plan is None:
         raise ConfigError(f"{file}: holds no plan, because its range test was inconclusive")
     return plan
