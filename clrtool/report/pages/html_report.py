@@ -11,7 +11,7 @@ from itertools import islice
 from clrtool.core.planning.plan import Plan
 from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.curve import Point
-from clrtool.core.results.comparison import BoundsFrom, Candidate, Comparison
+from clrtool.core.results.comparison import Candidate, Comparison
 from clrtool.core.results.record import RunRecord
 from clrtool.report.pages.html_page import bullets, code, details, page, paragraph, picture, section, table
 from clrtool.report.plots import plot_comparison, plot_range_test, plot_schedules
@@ -56,7 +56,7 @@ def comparison_report(record: Comparison, title: str, source: str) -> str:
         f"{title}: comparison of {len(record.candidates)} policies",
         paragraph(judgement.verdict.value, "decision"),
         paragraph(judgement.reason),
-        section("Policies", _policies(record), paragraph(_made_of(record.bounds)), bullets(record.warnings)),
+        _policies(record),
         section("Picture", picture(partial(plot_comparison, record, title))),
         *([] if best is None else [_plan(best.plan, best.name), _next(best.plan, f"{source}/compare.json")]),
         section("Measured points", _measured(runs, ("policy", "seed"), record.metric.name)),
@@ -94,13 +94,13 @@ def _bounds_table(bounds: Bounds) -> str:
 
 
 def _policies(record: Comparison) -> str:
+    """What each policy reached, and what all were made of."""
+    bounds = record.bounds
     header = ("policy", "learning rates", f"final {record.metric.label}", "standard deviation", "each seed")
     caption = f"{count(len(record.seeds), 'seed')} of {record.epochs:.4g} epochs each"
-    return table(caption, [_policy(each) for each in record.candidates], header)
-
-
-def _made_of(bounds: BoundsFrom) -> str:
-    return f"The bounds of all, {bounds.base_lr:.3g} to {bounds.max_lr:.3g}, are from {bounds.source}."
+    made_of = f"The bounds of all, {bounds.base_lr:.3g} to {bounds.max_lr:.3g}, are from {bounds.source}."
+    return section("Policies", table(caption, map(_policy, record.candidates), header), paragraph(made_of),
+                   bullets(record.warnings))  # fmt: skip
 
 
 def _policy(candidate: Candidate) -> tuple[str, ...]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from clrtool.config.file import load_config
 from clrtool.config.schema import RangeTestConfig
@@ -77,47 +77,39 @@ def _hash(saved: Path) -> str:
         raise ConfigError(*error.faults, f"{saved.parent}: to replace this run, add --fresh") from error
 
 
-class CurveLog:
-    """The beginning of a run: ``config.yaml``, and ``curve.csv`` in which a row is as soon as it is measured.
+@contextmanager
+def curve_log(folder: Path, config: RangeTestConfig) -> Iterator[Callable[[int, Point], None]]:
+    """Begin a run: ``config.yaml``, and ``curve.csv``, to which what it gives adds a row as soon as it is measured.
 
     What an earlier run left in the folder goes only now, when the new one is about to be trained; its result first,
     so that it is never taken for that of the new config. A row that was torn when a run was killed goes too: the rows
     of a run that goes on are written anew from its checkpoint.
     """
+    for name in FILES[2:]:
+        (folder / name).unlink(missing_ok=True)
+    write_whole(folder / CONFIG, HEADER + config.to_yaml())
+    path = folder / "curve.csv"
+    write_whole(path, csv_text([columns(KEYS, config.metric.metric.name)]))
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
 
-    def __init__(self, folder: Path, config: RangeTestConfig) -> None:
-        self.path, self._config = folder / "curve.csv", config
-
-    def __enter__(self) -> Self:
-        for name in FILES[2:]:
-            self.path.with_name(name).unlink(missing_ok=True)
-        write_whole(self.path.with_name(CONFIG), HEADER + self._config.to_yaml())
-        write_whole(self.path, csv_text([columns(KEYS, self._config.metric.metric.name)]))
-        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
-        return self
-
-    def append(self, seed: int, point: Point) -> None:
+    def append(seed: int, point: Point) -> None:
         row = csv_text([(seed, *point)]).encode()
         try:
-            if os.write(self._file, row) < len(row):
+            if os.write(file, row) < len(row):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            raise MachineError(f"{self.path}: cannot append {len(row)} bytes: {error.strerror}") from error
+            raise MachineError(f"{path}: cannot append {len(row)} bytes: {error.strerror}") from error
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        os.close(self._file)
+    try:
+        yield append
+    finally:
+        os.close(file)
 
 
 def has_pictures(folder: Path, record: RunRecord) -> bool:
     """Whether the pictures of a run are there: they are drawn after the result is safe."""
     wanted = PICTURES if record.plan is not None else PICTURES[:2]
     return all((folder / name).exists() for name in wanted)
-
-
-def remove_pictures(folder: Path) -> None:
-    """Remove pictures of what is about to change."""
-    for name in PICTURES:
-        (folder / name).unlink(missing_ok=True)
 
 
 def remove_checkpoint(folder: Path) -> None:
@@ -129,6 +121,8 @@ def remove_checkpoint(folder: Path) -> None:
 
 def write_run(folder: Path, record: RunRecord) -> None:
     """Write ``curve.csv`` and then ``result.json``, whose presence says that the run is finished."""
+    for name in PICTURES:  # of what is about to change
+        (folder / name).unlink(missing_ok=True)
     write_whole(folder / "curve.csv", _curves_text(record.sweep))
     write_whole(folder / "result.json", to_json(record))
 

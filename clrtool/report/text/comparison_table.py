@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from statistics import fmean
 
 from rich.console import Group
 from rich.table import Table
@@ -29,7 +29,7 @@ def _cells(candidate: Candidate, record: Comparison) -> tuple[str, ...]:
     plan = candidate.plan
     lr = f"{plan.max_lr:.3g}" if plan.policy == "fixed" else f"{plan.base_lr:.3g} to {plan.max_lr:.3g}"
     seconds = [each.seconds for each in candidate.trainings if each.seconds is not None]
-    whole = f"{_mean(seconds):.2g} s" if seconds else f"{count(record.iterations, 'iteration')}"
+    whole = f"{fmean(seconds):.2g} s" if seconds else f"{count(record.iterations, 'iteration')}"
     return candidate.name, lr, _reached(candidate), _to_target(candidate, record), whole
 
 
@@ -52,12 +52,8 @@ def _to_target(candidate: Candidate, record: Comparison) -> str:
         return "not reached"
     who = "" if len(known) == len(reached) else f"; {len(known)} of {count(len(reached), 'seed')}"
     seconds = [each for each in (training.seconds_to(iterations) for training, iterations in known) if each is not None]
-    steps = f"{round(_mean([iterations for _, iterations in known])):,} iterations{who}"
-    return f"{steps}\n{_mean(seconds):.2g} s" if seconds else steps
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    steps = f"{round(fmean([iterations for _, iterations in known])):,} iterations{who}"
+    return f"{steps}\n{fmean(seconds):.2g} s" if seconds else steps
 
 
 def _notes(record: Comparison) -> Table:
