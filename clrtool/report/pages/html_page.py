@@ -7,9 +7,8 @@ import html
 from collections.abc import Callable, Iterable, Sequence
 from string import Template
 
-from matplotlib.figure import Figure
-
 from clrtool import __version__
+from clrtool.report.plots import Figure
 from clrtool.report.plots.style import DARK, LIGHT, Palette, alt_of, dark, drawn, title_of
 from clrtool.words import printable
 

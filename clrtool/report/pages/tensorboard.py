@@ -31,7 +31,7 @@ from clrtool.errors import ConfigError, MachineError
 from clrtool.files import sweep_orphans, write_whole
 from clrtool.report.records.run import read_run
 from clrtool.report.text.facts import sampled
-from clrtool.report.text.spoken import spoken
+from clrtool.report.text.grid import spoken
 from clrtool.report.text.tables import result_table
 from clrtool.words import printable
 

@@ -47,8 +47,7 @@ def plot_range_test(record: RunRecord, title: str) -> Figure:
         _draw_reading(top, sweep)
         for axes in (top, bottom):
             _shade(axes, record.bounds)
-            _hatch(axes, sweep)
-        _label_stop(top, sweep)
+        _hatch(top, bottom, sweep)
         _label_bounds(top, record.bounds)
         top.set_ylabel(label)
         bottom.set(xlabel=f"learning rate ({plain(sweep.spacing)} sweep)", ylabel="loss")
@@ -133,18 +132,15 @@ def _shade(axes: Axes, bounds: Bounds) -> None:
         axes.axvline(lr, color=green, linestyle=line, linewidth=1.4)
 
 
-def _hatch(axes: Axes, sweep: SweepRecord) -> None:
-    """What comes after the first stop, which not every seed saw."""
-    if sweep.stopped_at:
+def _hatch(top: Axes, bottom: Axes, sweep: SweepRecord) -> None:
+    """Hatch what comes after the first stop, which not every seed saw, and say so along its outer edge."""
+    if not sweep.stopped_at:
+        return
+    for axes in (top, bottom):
         axes.axvspan(min(sweep.stopped_at.values()), axes.get_xlim()[1], facecolor="none", hatch="//", linewidth=0,
                      edgecolor=(palette().grey, 0.45), zorder=0)  # fmt: skip
-
-
-def _label_stop(axes: Axes, sweep: SweepRecord) -> None:
-    """Say in the hatched part what it is, along its outer edge."""
-    if sweep.stopped_at:
-        axes.text(0.99, 0.97, stopped(sweep), transform=axes.transAxes, rotation=90, ha="right", va="top", fontsize=8.5,
-                  bbox=_behind())  # fmt: skip
+    top.text(0.99, 0.97, stopped(sweep), transform=top.transAxes, rotation=90, ha="right", va="top", fontsize=8.5,
+             bbox=_behind())  # fmt: skip
 
 
 def _label_bounds(axes: Axes, bounds: Bounds) -> None:

@@ -109,22 +109,13 @@ def save_figure(figure: Figure, path: Path) -> None:
     Raises:
         ConfigError: the ending is another, or the place of the words is taken by a file of somebody else.
     """
-    ending, words = path.suffix.lower(), alt_path(path)
+    ending, words = path.suffix.lower(), path.with_suffix(".alt.txt")
     if ending not in FORMATS:
         raise ConfigError(f"{path}: a picture ends in {', '.join(FORMATS)}")
     if words.exists() and not _is_ours(words):
         raise ConfigError(f"{words}: clrtool did not write it, and the words of {path.name} belong there: move it away")
     write_whole(words, f"{ALT_HEADER}{alt_of(figure)}\n")
     write_whole(path, drawn(figure, ending))
-
-
-def alt_path(path: Path) -> Path:
-    """The file with the words of a picture.
-
-    >>> alt_path(Path("runs/digits.svg")).name
-    'digits.alt.txt'
-    """
-    return path.with_suffix(".alt.txt")
 
 
 def _is_ours(words: Path) -> bool:

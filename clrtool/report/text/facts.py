@@ -20,21 +20,12 @@ if TYPE_CHECKING:
     from clrtool.core.results.comparison import Candidate, Comparison
 
 
-class Bound(NamedTuple):
-    """One bound: its name, and of what was read off the curves what concerns it."""
-
-    name: str
-    lr: float | None
-    interval: Interval | None
-    reason: str
-
-
-def both(bounds: Bounds) -> tuple[Bound, Bound]:
-    """The lower bound and the upper one."""
-    return (
-        Bound("base_lr", bounds.base_lr, bounds.base_lr_interval, bounds.base_reason),
-        Bound("max_lr", bounds.max_lr, bounds.max_lr_interval, bounds.max_reason),
-    )
+def both(bounds: Bounds) -> list[tuple[str, float | None, Interval | None, str]]:
+    """The lower bound and the upper one: name, learning rate, interval and reason."""
+    return [
+        ("base_lr", bounds.base_lr, bounds.base_lr_interval, bounds.base_reason),
+        ("max_lr", bounds.max_lr, bounds.max_lr_interval, bounds.max_reason),
+    ]
 
 
 def across(interval: Interval | None) -> str:

@@ -1,11 +1,12 @@
-"""The rich table of which all others are made."""
+"""Rows as a rich table, of which all others are made, and a table in sentences. Nothing is printed here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -25,6 +26,49 @@ def grid(rows: Iterable[Sequence[str]], title: str = "", header: Sequence[str] =
     for row in (first, *rest):
         table.add_row(*map(_text, row))
     return table
+
+
+def spoken(shown: RenderableType) -> str:
+    """A table as it is read aloud: the title, and a line a row: its first cell, a colon, and what the others say.
+
+    >>> table = Table("policy", "accuracy", title="two policies")
+    >>> table.add_row("fixed", "0.98")
+    >>> table.add_row("cosine", "0.97")
+    >>> print(spoken(table))
+    two policies
+    fixed: accuracy 0.98.
+    cosine: accuracy 0.97.
+    """
+    if isinstance(shown, Group):
+        return "\n".join(map(spoken, shown.renderables))
+    if isinstance(shown, Table):
+        return "\n".join([*([_words(shown.title)] if shown.title else []), *_lines(shown)])
+    return _words(shown)
+
+
+def _lines(table: Table) -> Iterator[str]:
+    headers = [_words(column.header) for column in table.columns]
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        first, *others = map(_words, cells)
+        if table.show_header:
+            others = [f"{header} {cell}" for header, cell in zip(headers[1:], others, strict=True) if cell]
+        said = _sentences(others)
+        yield f"{first}: {said}" if first and said else first or said
+
+
+def _sentences(parts: Iterable[str]) -> str:
+    """What begins with a capital is a sentence of its own; the rest goes on."""
+    said = ""
+    for part in filter(None, parts):
+        pause = " " if said.endswith((".", ":")) else ". " if part[0].isupper() else ", "
+        said += pause + part if said else part
+    return said if not said or said.endswith((".", ":")) else f"{said}."
+
+
+def _words(cell: RenderableType | None) -> str:
+    """What a cell says in one line; what it has in lines of its own is set off by commas."""
+    text = cell.plain if isinstance(cell, Text) else str(cell or "")
+    return ", ".join(line for line in text.splitlines() if line)
 
 
 def _text(text: str) -> Text:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -125,12 +124,11 @@ def _outcomes(sweep: SweepRecord) -> str:
     """How the sweeps ended and at which learning rate, with the number of seeds where they differ."""
     groups: dict[SweepOutcome, list[str]] = {}
     for curve in sweep.curves:
-        stopped = sweep.stopped_at.get(str(curve.seed))
-        groups.setdefault(curve.outcome, []).extend([] if stopped is None else [f"{stopped:.2g}"])
-    counts = Counter(curve.outcome for curve in sweep.curves)
+        groups.setdefault(curve.outcome, []).append(str(curve.seed))
     parts = []
-    for outcome, rates in groups.items():
-        who = f"{counts[outcome]} of {len(sweep.curves)} seeds: " if len(counts) > 1 else ""
-        at = f", at {', '.join(dict.fromkeys(rates))}" if rates else ""
+    for outcome, seeds in groups.items():
+        who = f"{len(seeds)} of {len(sweep.curves)} seeds: " if len(groups) > 1 else ""
+        rates = dict.fromkeys(f"{sweep.stopped_at[seed]:.2g}" for seed in seeds if seed in sweep.stopped_at)
+        at = f", at {', '.join(rates)}" if rates else ""
         parts.append(f"{who}{outcome.value.removesuffix('.')}{at}.")
     return " ".join(parts)
