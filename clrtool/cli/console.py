@@ -29,7 +29,7 @@ def show(table: RenderableType, *, plain: bool) -> None:
     if plain:
         from rich.text import Text
 
-        from clrtool.report.text.spoken import spoken
+        from clrtool.report.text.grid import spoken
 
         console().print(Text(spoken(table)), soft_wrap=True)
     else:

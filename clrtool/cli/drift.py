@@ -50,7 +50,7 @@ class DriftCheck:
         if not self._check.is_file():
             self._fail([f"{self._check}: there is no such file yet"])
         from clrtool.core.results.recommendation import RULE_VERSION
-        from clrtool.report.records.bounds_file import read_bounds
+        from clrtool.report.records.plan_file import read_bounds
 
         kept = read_bounds(self._check)
         stale, settings = self._changed_settings(kept, RULE_VERSION), self._spec.config
@@ -92,7 +92,7 @@ class DriftCheck:
 
     def _keep(self, file: Path, new: Recommendation) -> None:
         """Write what has changed; inside the tolerance the old bytes stay, so that git shows no difference."""
-        from clrtool.report.records.bounds_file import read_bounds, write_bounds
+        from clrtool.report.records.plan_file import read_bounds, write_bounds
 
         old = read_bounds(file) if file.is_file() else None
         tolerance = (old or new).tolerance if self._tolerance is None else self._tolerance
@@ -105,7 +105,7 @@ class DriftCheck:
         say(f"{file}: written")
 
     def _hold(self, file: Path, new: Recommendation) -> None:
-        from clrtool.report.records.bounds_file import read_bounds
+        from clrtool.report.records.plan_file import read_bounds
 
         old = read_bounds(file)
         if stale := self._stale(old, new):

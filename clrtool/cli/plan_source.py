@@ -105,7 +105,7 @@ def lint(asked: Asked) -> tuple[Finding, ...]:
         if asked.csv is not None:
             if asked.source is not None or asked.schedule is not None or asked.stages:
                 raise ConfigError("--csv holds the schedule that is checked: leave out every other source")
-            from clrtool.report.records.rates import read_rates
+            from clrtool.report.records.curve_file import read_rates
 
             return lint_values(read_rates(asked.csv), use)
         if asked.schedule is not None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from clrtool.report.records.bounds_file import read_bounds
+from clrtool.report.records.plan_file import read_bounds
 from tests.conftest import QUICK
 
 WORDS = ["rangetest", "digits", *QUICK]

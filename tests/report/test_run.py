@@ -15,7 +15,7 @@ from clrtool.core.planning.plan import make_plan
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import write_whole
 from clrtool.report.records.plan_file import plan_to_json, read_plan
-from clrtool.report.records.run import CurveLog, find_run, open_run, read_run, to_json, write_run
+from clrtool.report.records.run import curve_log, find_run, open_run, read_run, to_json, write_run
 from tests.conftest import as_version_1
 
 
@@ -107,9 +107,9 @@ def test_a_number_of_the_result_replaced_by_nonsense_is_refused(copy, section):
 
 def test_rows_are_in_the_file_as_soon_as_they_are_measured(tmp_path, digits_run):
     curve = read_run(digits_run).sweep.curves[0]
-    with CurveLog(tmp_path, load_config(digits_run / "config.yaml")) as log:
+    with curve_log(tmp_path, load_config(digits_run / "config.yaml")) as append:
         for number, point in enumerate(curve.points(), 1):
-            log.append(curve.seed, point)
+            append(curve.seed, point)
             assert len((tmp_path / "curve.csv").read_text().splitlines()) == number + 1
     whole = (digits_run / "curve.csv").read_text().splitlines()
     assert (tmp_path / "curve.csv").read_text().splitlines() == whole[: number + 1]

@@ -26,7 +26,7 @@ from clrtool.report.pages.tensorboard import write_events
 from clrtool.report.records.comparison_file import RESULT
 from clrtool.report.records.record_file import sha256_of
 from clrtool.report.records.run import read_run, write_run
-from clrtool.report.text.spoken import spoken
+from clrtool.report.text.grid import spoken
 from clrtool.report.text.tables import result_table
 
 

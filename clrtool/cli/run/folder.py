@@ -182,19 +182,18 @@ class RunFolder(Folder):
         self.say("checking config and data")
         from clrtool.engine.rangetest.pipeline import check_plan
         from clrtool.engine.runtime.device import free_memory
-        from clrtool.report.records.run import CurveLog
+        from clrtool.report.records.run import curve_log
 
         check_plan(self.spec.build(), self.spec.config.plan)
         free_memory()
         self.replace_old()
-        with CurveLog(self.path, self.spec.config):
+        with curve_log(self.path, self.spec.config):
             pass
 
     def write(self, record: RunRecord) -> None:
         """Write a result, draw its pictures, and remove the checkpoints that it came from."""
-        from clrtool.report.records.run import remove_pictures, write_run
+        from clrtool.report.records.run import write_run
 
-        remove_pictures(self.path)
         write_run(self.path, record)
         self.finish(record)
 

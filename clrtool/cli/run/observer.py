@@ -12,7 +12,7 @@ from clrtool.core.results.record import RunRecord, Trial
 from clrtool.core.results.verification import FIRST, SECOND
 from clrtool.engine.rangetest.observer import Observer
 from clrtool.engine.training.workload import Workload
-from clrtool.report.records.run import CurveLog
+from clrtool.report.records.run import curve_log
 from clrtool.report.text.progress import Progress
 
 
@@ -26,11 +26,11 @@ class FolderObserver(Observer):
     def sweeping(self, seeds: int, epochs: float, metric: str) -> Iterator[None]:
         spec, display = self._folder.spec, self._folder.spec.display
         shown = Progress(seeds, epochs, metric, quiet=display.quiet, plain=display.plain)
-        with CurveLog(self._folder.path, spec.config) as self._log, shown as self._progress:
+        with curve_log(self._folder.path, spec.config) as self._append, shown as self._progress:
             yield
 
     def on_point(self, seed: int, point: Point) -> None:
-        self._log.append(seed, point)
+        self._append(seed, point)
         self._progress.update(seed, point)
 
     def verifying(self, workload: Workload, record: RunRecord) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from string import Template
 
-from clrtool.report.plots.style import DARK, LIGHT, Drawing, Palette
+from clrtool import __version__
+from clrtool.report.plots import Figure
+from clrtool.report.plots.style import DARK, LIGHT, Palette, alt_of, dark, drawn, title_of
 from clrtool.words import printable
 
 # The page may apply its own style and show the pictures that it holds, and nothing else.
@@ -74,9 +76,9 @@ $body
 """)
 
 
-def page(title: str, parts: Iterable[str], version: str) -> str:
+def page(title: str, *parts: str) -> str:
     """The whole page from its title, a text, and its parts, HTML."""
-    return PAGE.substitute(title=text(title), body="\n".join(parts), policy=POLICY, version=text(version),
+    return PAGE.substitute(title=text(title), body="\n".join(parts), policy=POLICY, version=text(__version__),
                            light=_variables(LIGHT), dark=_variables(DARK))  # fmt: skip
 
 
@@ -113,23 +115,21 @@ def table(caption: str, rows: Iterable[Sequence[object]], header: Sequence[str] 
     Args:
         last: the kind of its last column: ``prose`` or ``hash``, which have more than one line.
     """
-    head = f"<thead><tr>{''.join(_names(header, last))}</tr></thead>\n" if header else ""
-    body = "\n".join(f"<tr>{''.join(_cells(row, last))}</tr>" for row in rows)
+    head = f"<thead><tr>{_names(header, last)}</tr></thead>\n" if header else ""
+    body = "\n".join(f"<tr>{_cells(row, last)}</tr>" for row in rows)
     whole = f"<table>\n<caption>{text(caption)}</caption>\n{head}<tbody>\n{body}\n</tbody>\n</table>"
     return _wide(caption, whole)
 
 
-def _names(header: Sequence[str], last: str) -> Iterator[str]:
-    *others, end = header
-    yield from (f'<th scope="col">{text(each)}</th>' for each in others)
-    yield f'<th scope="col"{_class(last)}>{text(end)}</th>'
+def _names(header: Sequence[str], last: str) -> str:
+    *others, end = (text(each) for each in header)
+    return "".join([f'<th scope="col">{each}</th>' for each in others]) + f'<th scope="col"{_class(last)}>{end}</th>'
 
 
-def _cells(row: Sequence[object], last: str) -> Iterator[str]:
-    first, *others, end = row
-    yield f'<th scope="row">{text(first)}</th>'
-    yield from (f"<td>{text(each)}</td>" for each in others)
-    yield f"<td{_class(last)}>{text(end)}</td>"
+def _cells(row: Sequence[object], last: str) -> str:
+    first, *others, end = map(text, row)
+    between = "".join(f"<td>{each}</td>" for each in others)
+    return f'<th scope="row">{first}</th>{between}<td{_class(last)}>{end}</td>'
 
 
 def code(label: str, lines: str) -> str:
@@ -142,12 +142,15 @@ def details(summary: str, inside: str) -> str:
     return f"<details>\n<summary>{text(summary)}</summary>\n{inside}\n</details>"
 
 
-def picture(drawing: Drawing) -> str:
-    """A picture in both schemes; what is printed is the light one."""
-    width, height = (round(96 * inches) for inches in drawing.inches)
-    image = f'<img src="{_data(drawing.light)}" width="{width}" height="{height}" alt="{text(drawing.alt)}">'
-    source = f'<source media="screen and (prefers-color-scheme: dark)" srcset="{_data(drawing.dark)}">'
-    return f"<figure>{_wide(drawing.title, f'<picture>{source}{image}</picture>')}</figure>"
+def picture(draw: Callable[[], Figure]) -> str:
+    """What ``draw`` draws, in both schemes; what is printed is the light one."""
+    with dark():
+        night = _data(draw())
+    figure = draw()
+    width, height = (round(96 * inches) for inches in figure.get_size_inches())
+    image = f'<img src="{_data(figure)}" width="{width}" height="{height}" alt="{text(alt_of(figure))}">'
+    source = f'<source media="screen and (prefers-color-scheme: dark)" srcset="{night}">'
+    return f"<figure>{_wide(title_of(figure), f'<picture>{source}{image}</picture>')}</figure>"
 
 
 def _wide(label: str, inside: str) -> str:
@@ -155,8 +158,8 @@ def _wide(label: str, inside: str) -> str:
     return f'<div class="wide" role="region" aria-label="{text(label)}" tabindex="0">\n{inside}\n</div>'
 
 
-def _data(svg: bytes) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+def _data(figure: Figure) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(drawn(figure, '.svg')).decode()}"
 
 
 def _class(kind: str) -> str:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
-from clrtool import __version__
 from clrtool.core.planning.plan import Plan
-from clrtool.core.reading.bounds import Bounds, Interval
+from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.curve import Point
-from clrtool.core.results.comparison import BoundsFrom, Candidate, Comparison
+from clrtool.core.results.comparison import Candidate, Comparison
 from clrtool.core.results.record import RunRecord
 from clrtool.report.pages.html_page import bullets, code, details, page, paragraph, picture, section, table
 from clrtool.report.plots import plot_comparison, plot_range_test, plot_schedules
-from clrtool.report.plots.style import in_both_schemes
 from clrtool.report.programs.program import to_code
-from clrtool.report.text.cycles import cycles
+from clrtool.report.records.evaluations import columns
+from clrtool.report.text.facts import across, both, cycles, finals, in_epochs, lengths, own_params
 from clrtool.words import count
 
 # Cycles that are listed; of more, the rest is counted.
@@ -31,23 +31,20 @@ def range_test_report(record: RunRecord, title: str, source: str) -> str:
         source: the run folder, as commands are to name it.
     """
     sweep, bounds, plan = record.sweep, record.bounds, record.plan
-    pictures = [picture(in_both_schemes(lambda: plot_range_test(record, title)))]
-    if plan is not None:
-        pictures.append(picture(in_both_schemes(lambda: plot_schedules({title: plan}))))
-    verdict = f"Verdict {bounds.verdict.word}: {bounds.verdict.value}"
+    schedule = "" if plan is None else picture(partial(plot_schedules, {title: plan}))
     verified = [] if record.verification is None else [f"Verified: {record.verification.reason}"]
-    parts = [
+    runs = [((f"{curve.seed}",), curve.points()) for curve in sweep.curves]
+    return page(
+        f"{title}: LR range test",
         paragraph(_decided(record), "decision"),
-        paragraph(verdict),
+        paragraph(f"Verdict {bounds.verdict.word}: {bounds.verdict.value}"),
         section("Bounds", _bounds_table(bounds),
                 bullets([*(each.value for each in bounds.advice), *verified, *sweep.warnings])),
-        section("Pictures", *pictures),
+        section("Pictures", picture(partial(plot_range_test, record, title)), schedule),
         *([] if plan is None else [_plan(plan), _next(plan, source)]),
-        section("Measured points", _measured([((f"{curve.seed}",), curve.points()) for curve in sweep.curves],
-                                             ("seed",), sweep.metric.name)),
+        section("Measured points", _measured(runs, ("seed",), sweep.metric.name)),
         _origin(record),
-    ]  # fmt: skip
-    return page(f"{title}: LR range test", parts, __version__)
+    )  # fmt: skip
 
 
 def comparison_report(record: Comparison, title: str, source: str) -> str:
@@ -55,23 +52,22 @@ def comparison_report(record: Comparison, title: str, source: str) -> str:
     judgement = record.judgement
     best = next((each for each in record.candidates if each.name == judgement.best), None)
     runs = [((each.name, f"{run.seed}"), run.points) for each in record.candidates for run in each.trainings]
-    parts = [
+    return page(
+        f"{title}: comparison of {len(record.candidates)} policies",
         paragraph(judgement.verdict.value, "decision"),
         paragraph(judgement.reason),
-        section("Policies", _policies(record), paragraph(_made_of(record.bounds)), bullets(record.warnings)),
-        section("Picture", picture(in_both_schemes(lambda: plot_comparison(record, title)))),
+        _policies(record),
+        section("Picture", picture(partial(plot_comparison, record, title))),
         *([] if best is None else [_plan(best.plan, best.name), _next(best.plan, f"{source}/compare.json")]),
         section("Measured points", _measured(runs, ("policy", "seed"), record.metric.name)),
         _origin(record),
-    ]
-    return page(f"{title}: comparison of {len(record.candidates)} policies", parts, __version__)
+    )
 
 
 def plan_report(plan: Plan, title: str, source: str) -> str:
     """The page of a plan; ``source`` is its file, as commands are to name it."""
-    drawing = section("Picture", picture(in_both_schemes(lambda: plot_schedules({title: plan}))))
-    parts = [paragraph(_follow(plan), "decision"), drawing, _plan(plan), _next(plan, source)]
-    return page(f"{title}: schedule", parts, __version__)
+    drawing = section("Picture", picture(partial(plot_schedules, {title: plan})))
+    return page(f"{title}: schedule", paragraph(_follow(plan), "decision"), drawing, _plan(plan), _next(plan, source))
 
 
 def _decided(record: RunRecord) -> str:
@@ -82,49 +78,46 @@ def _decided(record: RunRecord) -> str:
 
 def _follow(plan: Plan) -> str:
     """What to train with, in a sentence."""
-    length = count(plan.iterations, "iteration") + _epochs(plan.iterations, plan)
+    length = _length(plan.iterations, plan)
     between = f"Train with {plan.policy}, base_lr {plan.base_lr:.3g} and max_lr {plan.max_lr:.3g}"
     if plan.stepsize is None or plan.num_cycles is None:
         return f"{between}, for {length}."
-    stepsize = f"stepsize {count(plan.stepsize, 'iteration')}{_epochs(plan.stepsize, plan)}"
-    return f"{between}, {stepsize}: {count(plan.num_cycles, 'cycle')} in {length}."
+    return f"{between}, stepsize {_length(plan.stepsize, plan)}: {count(plan.num_cycles, 'cycle')} in {length}."
 
 
 def _bounds_table(bounds: Bounds) -> str:
     rows = [
-        ("base_lr", _rate(bounds.base_lr), _interval(bounds.base_lr_interval), bounds.base_reason),
-        ("max_lr", _rate(bounds.max_lr), _interval(bounds.max_lr_interval), bounds.max_reason),
+        (name, "none" if lr is None else f"{lr:.4g}", across(interval), reason)
+        for name, lr, interval, reason in both(bounds)
     ]
     return table("The bounds of the cycle", rows, ("bound", "value", "95 % interval", "why"), "prose")
 
 
 def _policies(record: Comparison) -> str:
+    """What each policy reached, and what all were made of."""
+    bounds = record.bounds
     header = ("policy", "learning rates", f"final {record.metric.label}", "standard deviation", "each seed")
     caption = f"{count(len(record.seeds), 'seed')} of {record.epochs:.4g} epochs each"
-    return table(caption, [_policy(each) for each in record.candidates], header)
-
-
-def _made_of(bounds: BoundsFrom) -> str:
-    return f"The bounds of all, {bounds.base_lr:.3g} to {bounds.max_lr:.3g}, are from {bounds.source}."
+    made_of = f"The bounds of all, {bounds.base_lr:.3g} to {bounds.max_lr:.3g}, are from {bounds.source}."
+    return section("Policies", table(caption, map(_policy, record.candidates), header), paragraph(made_of),
+                   bullets(record.warnings))  # fmt: skip
 
 
 def _policy(candidate: Candidate) -> tuple[str, ...]:
     plan, deviation = candidate.plan, candidate.deviation
     mean = "not finite" if candidate.mean is None else f"{candidate.mean:.4f}"
-    finals = " ".join("-" if math.isnan(final) else f"{final:.4f}" for final in candidate.finals)
     rates = f"{plan.base_lr:.3g} to {plan.max_lr:.3g}" if plan.base_lr < plan.max_lr else f"{plan.max_lr:.3g}"
-    return candidate.name, rates, mean, "" if deviation is None else f"{deviation:.4f}", finals
+    return candidate.name, rates, mean, "" if deviation is None else f"{deviation:.4f}", finals(candidate)
 
 
 def _plan(plan: Plan, name: str = "") -> str:
     """The numbers of a plan, its cycles, and why they are so."""
-    lengths = (("warm-up", plan.warmup or None), ("stepsize", plan.stepsize), ("length", plan.iterations))
     rows = [
         ("policy", plan.policy),
         ("base_lr", f"{plan.base_lr:.6g}"),
         ("max_lr", f"{plan.max_lr:.6g}"),
-        *((key, _value(value)) for key, value in plan.params.items() if key not in ("base_lr", "max_lr")),
-        *((key, count(value, "iteration") + _epochs(value, plan)) for key, value in lengths if value is not None),
+        *((key, _value(value)) for key, value in own_params(plan).items()),
+        *((key, _length(value, plan)) for key, value in lengths(plan).items()),
     ]
     title = f"Plan of {name}" if name else "Plan"
     return section(title, table("The numbers of the plan", rows), _cycles(plan), bullets(plan.reasons))
@@ -154,9 +147,8 @@ def _next(plan: Plan, source: str) -> str:
 def _measured(runs: Iterable[tuple[tuple[str, ...], Sequence[Point]]], keys: Sequence[str], metric: str) -> str:
     """Every evaluation, folded away."""
     rows = [(*of, *_numbers(point)) for of, points in runs for point in points]
-    caption = f"{count(len(rows), 'evaluation')}, as measured"
-    header = (*keys, *Point._fields[:-1], metric)
-    return details(f"{count(len(rows), 'evaluation')} as a table", table(caption, rows, header))
+    evaluations = count(len(rows), "evaluation")
+    return details(f"{evaluations} as a table", table(f"{evaluations}, as measured", rows, columns(keys, metric)))
 
 
 def _numbers(point: Point) -> Iterator[str]:
@@ -166,22 +158,14 @@ def _numbers(point: Point) -> Iterator[str]:
 
 
 def _origin(record: RunRecord | Comparison) -> str:
-    environment = [(name, value) for name, value in record.environment.items()]
     hashes = [("config", record.config_sha256), ("data", record.data_sha256), *record.sources.items()]
-    return section("Environment and hashes", table("Where it was measured", environment),
+    return section("Environment and hashes", table("Where it was measured", record.environment.items()),
                    table("SHA-256 of what went in", hashes, last="hash"))  # fmt: skip
 
 
-def _rate(lr: float | None) -> str:
-    return "none" if lr is None else f"{lr:.4g}"
-
-
-def _interval(span: Interval | None) -> str:
-    return "" if span is None else f"{span[0]:.2g} to {span[1]:.2g}"
-
-
-def _epochs(iterations: int, plan: Plan) -> str:
-    return "" if plan.iterations_per_epoch is None else f" ({iterations / plan.iterations_per_epoch:.4g} epochs)"
+def _length(iterations: int, plan: Plan) -> str:
+    epochs = in_epochs(iterations, plan)
+    return count(iterations, "iteration") + (f" ({epochs})" if epochs else "")
 
 
 def _value(value: object) -> str:

@@ -30,7 +30,8 @@ from clrtool.core.results.record import RunRecord
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import sweep_orphans, write_whole
 from clrtool.report.records.run import read_run
-from clrtool.report.text.spoken import spoken
+from clrtool.report.text.facts import sampled
+from clrtool.report.text.grid import spoken
 from clrtool.report.text.tables import result_table
 from clrtool.words import printable
 
@@ -130,8 +131,7 @@ def _overview(record: RunRecord, name: str) -> Iterator[tuple[int, Any]]:
 
 
 def _plan(plan: Plan) -> Iterator[tuple[int, Any]]:
-    even = np.linspace(0, plan.last, POINTS).astype(np.int64)
-    where = np.union1d(even, np.array(plan.schedule.corners(plan.last), dtype=np.int64))
+    where = sampled(plan.schedule, plan.last, POINTS)
     for step, lr in zip(where.tolist(), plan.lr(where).tolist(), strict=True):
         yield step, _scalars({"plan/lr": lr})
 

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from clrtool.core.results.comparison import Candidate, Comparison
-from clrtool.report.plots.style import STYLE, fitting, palette, plain, readable
+from clrtool.report.plots.style import STYLE, add_title, palette, plain, readable
 from clrtool.report.text.alt_text import comparison_alt
+from clrtool.report.text.facts import heldout, reached, sampled
 from clrtool.words import count, printable, shortened
 
 # Rates are drawn at so many iterations, and at the corners of each plan.
@@ -40,7 +41,7 @@ def plot_comparison(record: Comparison, title: str) -> Figure:
         _draw_target(top, record)
         _label_ends(top, record)
         seeds = len(record.seeds)
-        top.set_ylabel(plain(f"held-out {record.metric.label.removeprefix('held-out ')}"))
+        top.set_ylabel(plain(heldout(record.metric)))
         band = f" (above: means, and from the lowest to the highest of {seeds} seeds)" if seeds > 1 else ""
         bottom.set(xlabel=f"iteration{band}", ylabel="learning rate", xlim=(0, record.iterations))
         peaks = [candidate.plan.max_lr for candidate in record.candidates]
@@ -52,8 +53,7 @@ def plot_comparison(record: Comparison, title: str) -> Figure:
         bottom.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         _add_epochs(top, record.iterations_per_epoch)
         seeds_text = f"{count(seeds, 'seed')} × {record.epochs:.4g} epochs"
-        headline = f"{plain(title)}: {len(record.candidates)} policies, {seeds_text}"
-        figure.suptitle(headline, fontsize=fitting(figure, headline, 12))
+        add_title(figure, f"{plain(title)}: {len(record.candidates)} policies, {seeds_text}")
         verdict = printable(f"{record.judgement.verdict.value} {record.judgement.reason}").replace("$", r"\$")
         figure.supxlabel(textwrap.fill(verdict, WIDTH), fontsize=9)
     return figure
@@ -70,9 +70,7 @@ def _draw_metric(axes: Axes, candidate: Candidate, color: str) -> None:
 
 
 def _draw_rates(axes: Axes, candidate: Candidate, iterations: int, color: str) -> None:
-    last = iterations - 1
-    corners = [corner for corner in candidate.plan.schedule.corners(last) if corner <= last]
-    where = np.union1d(np.array(corners, dtype=np.int64), np.linspace(0, last, POINTS).astype(np.int64))
+    where = sampled(candidate.plan.schedule, iterations - 1, POINTS)
     axes.plot(where, candidate.plan.lr(where), color=color, linewidth=1.4)
 
 
@@ -102,10 +100,9 @@ def _label_ends(axes: Axes, record: Comparison) -> None:
     low, high = axes.get_ylim()
     places = [0.0 if each.mean is None else (each.mean - low) / (high - low) for each in record.candidates]
     for candidate, color, place in zip(record.candidates, palette().curves, _apart(places), strict=False):
-        reached = "not finite" if candidate.mean is None else f"{candidate.mean:.4g}"
         name = plain(shortened(candidate.name, LETTERS))
-        axes.annotate(f"{name} {reached}", (1, place), xycoords="axes fraction", color=readable(color), fontsize=9,
-                      xytext=(6, 0), textcoords="offset points", va="center")  # fmt: skip
+        axes.annotate(f"{name} {reached(candidate)}", (1, place), xycoords="axes fraction", color=readable(color),
+                      fontsize=9, xytext=(6, 0), textcoords="offset points", va="center")  # fmt: skip
 
 
 def _apart(places: Sequence[float]) -> list[float]:

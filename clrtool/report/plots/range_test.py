@@ -17,8 +17,9 @@ from clrtool.core.reading.curve import Curve
 from clrtool.core.reading.fit import BREAKING
 from clrtool.core.results.record import RunRecord, SweepRecord
 from clrtool.core.schedules import FloatArray
-from clrtool.report.plots.style import STYLE, fitting, palette, plain, readable
+from clrtool.report.plots.style import STYLE, add_title, fitting, palette, plain, readable
 from clrtool.report.text.alt_text import decision, range_test_alt, stopped
+from clrtool.report.text.facts import across, both, common, heldout
 from clrtool.words import count
 
 # A loss that diverged would flatten all the rest: the axis ends at this many times the first held-out loss.
@@ -38,7 +39,7 @@ def plot_range_test(record: RunRecord, title: str) -> Figure:
         figure = Figure(figsize=(8, 6.4), layout="constrained", label=range_test_alt(record, title))
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         sweep, colors = record.sweep, palette()
-        label = plain(f"held-out {sweep.metric.label.removeprefix('held-out ')}")
+        label = plain(heldout(sweep.metric))
         _draw_seeds(top, sweep.curves, "metric", colors.blue, label)
         _draw_seeds(bottom, sweep.curves, "heldout_loss", colors.orange, "held-out loss")
         _draw_seeds(bottom, sweep.curves, "train_loss", colors.grey, "training loss")
@@ -46,15 +47,13 @@ def plot_range_test(record: RunRecord, title: str) -> Figure:
         _draw_reading(top, sweep)
         for axes in (top, bottom):
             _shade(axes, record.bounds)
-            _hatch(axes, sweep)
-        _label_stop(top, sweep)
+        _hatch(top, bottom, sweep)
         _label_bounds(top, record.bounds)
         top.set_ylabel(label)
         bottom.set(xlabel=f"learning rate ({plain(sweep.spacing)} sweep)", ylabel="loss")
         _add_legend(figure, top, bottom)
         seeds = count(len(sweep.curves), "seed")
-        headline = f"{plain(title)}: LR range test, {seeds} × {sweep.epochs:.3g} epochs"
-        figure.suptitle(headline, fontsize=fitting(figure, headline, 12))
+        add_title(figure, f"{plain(title)}: LR range test, {seeds} × {sweep.epochs:.3g} epochs")
         figure.supxlabel(decision(record), fontsize=fitting(figure, decision(record), 9))
     return figure
 
@@ -62,7 +61,7 @@ def plot_range_test(record: RunRecord, title: str) -> Figure:
 def _draw_seeds(axes: Axes, curves: tuple[Curve, ...], column: str, color: str, label: str) -> None:
     for curve in curves:
         axes.plot(curve.lr, getattr(curve, column), color=color, alpha=0.35, linewidth=0.8)
-    lr, values = _common(curves, column)
+    lr, values = common(curves, column)
     if len(curves) > 1:
         band = f" and range of {len(curves)} seeds" if column == "metric" else ""
         axes.fill_between(lr, values.min(0), values.max(0), color=color, alpha=0.12, linewidth=0)
@@ -79,12 +78,6 @@ def _draw_reading(axes: Axes, sweep: SweepRecord) -> None:
     if reading.broken:
         level = sweep.metric.value(reading.level(float(BREAKING.mean())))
         axes.plot(reading.breaks, level, "v", color=ink, markersize=7, label=f"breaks: {reading.breaks:.2g}")
-
-
-def _common(curves: tuple[Curve, ...], column: str) -> tuple[FloatArray, FloatArray]:
-    """The learning rates that every seed reached, and the values there, (seeds, n)."""
-    length = min(len(curve.lr) for curve in curves)
-    return curves[0].lr[:length], np.stack([getattr(curve, column)[:length] for curve in curves])
 
 
 def _scale_axes(top: Axes, bottom: Axes, sweep: SweepRecord) -> None:
@@ -139,34 +132,28 @@ def _shade(axes: Axes, bounds: Bounds) -> None:
         axes.axvline(lr, color=green, linestyle=line, linewidth=1.4)
 
 
-def _hatch(axes: Axes, sweep: SweepRecord) -> None:
-    """What comes after the first stop, which not every seed saw."""
-    if sweep.stopped_at:
+def _hatch(top: Axes, bottom: Axes, sweep: SweepRecord) -> None:
+    """Hatch what comes after the first stop, which not every seed saw, and say so along its outer edge."""
+    if not sweep.stopped_at:
+        return
+    for axes in (top, bottom):
         axes.axvspan(min(sweep.stopped_at.values()), axes.get_xlim()[1], facecolor="none", hatch="//", linewidth=0,
                      edgecolor=(palette().grey, 0.45), zorder=0)  # fmt: skip
-
-
-def _label_stop(axes: Axes, sweep: SweepRecord) -> None:
-    """Say in the hatched part what it is, along its outer edge."""
-    if sweep.stopped_at:
-        axes.text(0.99, 0.97, stopped(sweep), transform=axes.transAxes, rotation=90, ha="right", va="top", fontsize=8.5,
-                  bbox=_behind())  # fmt: skip
+    top.text(0.99, 0.97, stopped(sweep), transform=top.transAxes, rotation=90, ha="right", va="top", fontsize=8.5,
+             bbox=_behind())  # fmt: skip
 
 
 def _label_bounds(axes: Axes, bounds: Bounds) -> None:
     """Name both bounds above the panel, each on a line of its own, so that close bounds do not collide."""
-    for name, lr, interval, row in (
-        ("max_lr", bounds.max_lr, bounds.max_lr_interval, 0),
-        ("base_lr", bounds.base_lr, bounds.base_lr_interval, 1),
-    ):
+    for row, (name, lr, interval, _) in enumerate(reversed(both(bounds))):
         if lr is None:
             continue
-        across = f"  ({interval[0]:.2g} to {interval[1]:.2g})" if interval else ""
+        span = f"  ({across(interval)})" if interval else ""
         inside = max(lr, axes.get_xlim()[0])  # a rule of thumb can put base_lr below the sweep
         arrow = "← " if inside > lr else ""
         place = axes.transAxes.inverted().transform(axes.transData.transform((inside, 0)))[0]
         side = "left" if place < 0.25 else "right" if place > 0.75 else "center"
-        axes.annotate(f"{arrow}{name} {lr:.3g}{across}", (inside, 1), xycoords=("data", "axes fraction"),
+        axes.annotate(f"{arrow}{name} {lr:.3g}{span}", (inside, 1), xycoords=("data", "axes fraction"),
                       color=readable(palette().green), xytext=(0, 4 + 13 * row), textcoords="offset points", ha=side,
                       fontsize=9)  # fmt: skip
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from clrtool.core.planning.plan import Plan
 from clrtool.errors import ConfigError
-from clrtool.report.plots.style import MOST_CURVES, STYLE, fitting, palette, plain, readable
+from clrtool.report.plots.style import MOST_CURVES, STYLE, add_title, palette, plain, readable
 from clrtool.report.text.alt_text import schedules_alt
+from clrtool.report.text.facts import sampled
 from clrtool.words import count
 
 POINTS = 2001
@@ -65,7 +66,7 @@ def plot_schedules(plans: Mapping[str, Plan]) -> Figure:
             note = " (dots: ends of cycles)" if marked else ""
         panels[-1].set_xlabel(unit.name + note)
         unit.second_axis(top)
-        figure.suptitle(_headline(plans), fontsize=fitting(figure, _headline(plans), 12))
+        add_title(figure, _headline(plans))
     return figure
 
 
@@ -103,9 +104,7 @@ class _Unit:
 
 
 def _draw(top: Axes, below: Axes | None, plan: Plan, unit: _Unit, color: str, title: str) -> None:
-    # The corners belong to the samples, or the peaks would be cut.
-    corners = plan.schedule.corners(plan.last)
-    iterations = np.union1d(np.array(corners, dtype=np.int64), np.linspace(0, plan.last, POINTS).astype(np.int64))
+    iterations = sampled(plan.schedule, plan.last, POINTS)
     where = unit(plan, iterations)
     top.plot(where, plan.lr(iterations), color=color, linewidth=1.8, label=plain(title))
     momentum = plan.momentum(iterations)

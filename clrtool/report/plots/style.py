@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,26 +26,21 @@ class Palette(NamedTuple):
     paper: str
     ink: str
     grey: str
-    curves: tuple[str, ...]
+    blue: str
+    orange: str
+    green: str
+    others: tuple[str, ...]
 
     @property
-    def blue(self) -> str:
-        return self.curves[0]
-
-    @property
-    def orange(self) -> str:
-        return self.curves[1]
-
-    @property
-    def green(self) -> str:
-        return self.curves[2]
+    def curves(self) -> tuple[str, ...]:
+        return self.blue, self.orange, self.green, *self.others
 
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart; on dark paper the dark ones are lighter.
-LIGHT = Palette("#FFFFFF", "#000000", "#666666",
-                ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442"))  # fmt: skip
-DARK = Palette("#16191D", "#ECECEC", "#A3A8AE",
-               ("#3D9BE0", "#F0762B", "#1FBF8F", "#DD92BC", "#9AD6F7", "#E69F00", "#ECECEC", "#F0E442"))  # fmt: skip
+LIGHT = Palette("#FFFFFF", "#000000", "#666666", "#0072B2", "#D55E00", "#009E73",
+                ("#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442"))  # fmt: skip
+DARK = Palette("#16191D", "#ECECEC", "#A3A8AE", "#3D9BE0", "#F0762B", "#1FBF8F",
+               ("#DD92BC", "#9AD6F7", "#E69F00", "#ECECEC", "#F0E442"))  # fmt: skip
 MOST_CURVES = len(LIGHT.curves)
 FORMATS = (".png", ".svg", ".pdf")
 # More would leave no room for the curves.
@@ -114,22 +109,13 @@ def save_figure(figure: Figure, path: Path) -> None:
     Raises:
         ConfigError: the ending is another, or the place of the words is taken by a file of somebody else.
     """
-    ending, words = path.suffix.lower(), alt_path(path)
+    ending, words = path.suffix.lower(), path.with_suffix(".alt.txt")
     if ending not in FORMATS:
         raise ConfigError(f"{path}: a picture ends in {', '.join(FORMATS)}")
     if words.exists() and not _is_ours(words):
         raise ConfigError(f"{words}: clrtool did not write it, and the words of {path.name} belong there: move it away")
     write_whole(words, f"{ALT_HEADER}{alt_of(figure)}\n")
     write_whole(path, drawn(figure, ending))
-
-
-def alt_path(path: Path) -> Path:
-    """The file with the words of a picture.
-
-    >>> alt_path(Path("runs/digits.svg")).name
-    'digits.alt.txt'
-    """
-    return path.with_suffix(".alt.txt")
 
 
 def _is_ours(words: Path) -> bool:
@@ -163,23 +149,9 @@ def drawn(figure: Figure, ending: str) -> bytes:
     return content.getvalue()
 
 
-class Drawing(NamedTuple):
-    """A picture as SVG on light and on dark paper, with its title, what it shows in words, and its width and height."""
-
-    title: str
-    alt: str
-    light: bytes
-    dark: bytes
-    inches: tuple[float, float]
-
-
-def in_both_schemes(draw: Callable[[], Figure]) -> Drawing:
-    """What ``draw`` draws, in both schemes."""
-    figure = draw()
-    with dark():
-        night = drawn(draw(), ".svg")
-    size = figure.get_figwidth(), figure.get_figheight()
-    return Drawing(title_of(figure), alt_of(figure), drawn(figure, ".svg"), night, size)
+def add_title(figure: Figure, words: str) -> None:
+    """A title in one line, smaller where it is long."""
+    figure.suptitle(words, fontsize=fitting(figure, words, 12))
 
 
 def fitting(figure: Figure, words: str, size: float) -> float:

@@ -8,11 +8,9 @@ words; ``range_test/``, a run of its own, where the bounds had to be found first
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +20,12 @@ from clrtool.core.reading.metric import Metric
 from clrtool.core.results.comparison import COMPARISON_VERSION, BoundsFrom, Candidate, Comparison, Training
 from clrtool.errors import ConfigError
 from clrtool.files import check_writable, read_text, write_whole
+from clrtool.report.records.evaluations import columns, csv_text, text_sha256, to_point
 from clrtool.report.records.plan_file import to_plan
-from clrtool.report.records.record_file import DAMAGED, damaged, load, sha256_of
+from clrtool.report.records.record_file import CONFIG, intact, load, own_files, reading, sealed
 
-COLUMNS = ("policy", "seed", *Point._fields[:-1])  # and the name of the metric
-CONFIG, RUNS, RESULT, PICTURE, WORDS = FILES = (
-    "config.yaml", "runs.csv", "compare.json", "compare.png", "compare.alt.txt"
-)  # fmt: skip
+KEYS = ("policy", "seed")
+_, RUNS, RESULT, PICTURE, WORDS = FILES = (CONFIG, "runs.csv", "compare.json", "compare.png", "compare.alt.txt")
 # The run that the bounds were found by, in the folder of the comparison.
 RANGE_TEST = "range_test"
 # By its first line a folder is known as that of a comparison, whose files may be replaced.
@@ -47,12 +44,7 @@ def open_comparison(folder: Path, request_sha256: str | None, *, fresh: bool = F
         ConfigError: it holds another comparison and ``fresh`` is not set, or files of somebody else.
         MachineError: the folder cannot be written.
     """
-    saved, found = folder / CONFIG, [name for name in FILES if (folder / name).exists()]
-    if found and not (saved.is_file() and saved.read_bytes().startswith(HEADER.encode())):
-        raise ConfigError(
-            f"{folder} holds a {', '.join(found)} that clrtool compare did not write: give another folder with -o DIR"
-        )
-    if RESULT in found and not fresh:
+    if RESULT in own_files(folder, FILES, HEADER, "clrtool compare") and not fresh:
         record = read_comparison(folder)
         if record.request_sha256 != request_sha256:
             raise ConfigError(f"{folder} holds a comparison of {ANOTHER}: {FRESH}")
@@ -77,27 +69,25 @@ def write_comparison(folder: Path, record: Comparison) -> None:
 
 def comparison_to_json(record: Comparison) -> str:
     """The content of ``compare.json``."""
-    values = _to_dict(record)
-    return json.dumps(values | {"sha256": sha256_of(values)}, indent=2, allow_nan=False) + "\n"
+    return sealed(_to_dict(record))
 
 
 def read_comparison(folder: Path) -> Comparison:
     """Read a finished comparison. Raises ConfigError for a folder or a file that is not one."""
     file = folder / RESULT
-    try:
-        values = load(file)
-        points = _read_runs(folder / RUNS, values)
-        return Comparison(
-            candidates=tuple(_to_candidate(each, points) for each in values["policies"]),
-            bounds=BoundsFrom(**values["bounds"]),
-            metric=Metric.from_dict(values["metric"]),
-            warnings=tuple(values["warnings"]),
-            **{name: values[name] for name in _KEPT},
-        )
-    except ConfigError as error:
-        raise ConfigError(*error.faults, f"{folder}: to replace this comparison, add --fresh") from error
-    except DAMAGED as error:
-        raise damaged(file, error) from error
+    with intact(file):
+        try:
+            values = load(file)
+            points = _read_runs(folder / RUNS, values)
+            return Comparison(
+                candidates=tuple(_to_candidate(each, points) for each in values["policies"]),
+                bounds=BoundsFrom(**values["bounds"]),
+                metric=Metric.from_dict(values["metric"]),
+                warnings=tuple(values["warnings"]),
+                **{name: values[name] for name in _KEPT},
+            )
+        except ConfigError as error:
+            raise ConfigError(*error.faults, f"{folder}: to replace this comparison, add --fresh") from error
 
 
 # What compare.json holds by the names of the record.
@@ -127,7 +117,7 @@ def _to_dict(record: Comparison) -> dict[str, Any]:
         "bounds": record.bounds._asdict(),
         "metric": vars(record.metric),
         "warnings": list(record.warnings),
-        "runs_sha256": _text_sha256(_runs_text(record)),
+        "runs_sha256": text_sha256(_runs_text(record)),
         **{name: getattr(record, name) for name in _KEPT},
     }
 
@@ -164,40 +154,24 @@ def _to_candidate(values: Mapping[str, Any], points: Mapping[tuple[str, int], li
 
 
 def _runs_text(record: Comparison) -> str:
-    """The content of ``runs.csv``; a float as the shortest text that reads back to it, NaN as nothing."""
-    stream = io.StringIO()
-    rows = csv.writer(stream, lineterminator="\n")
-    rows.writerow((*COLUMNS, record.metric.name))
+    """The content of ``runs.csv``."""
+    return csv_text((columns(KEYS, record.metric.name), *_rows(record)))
+
+
+def _rows(record: Comparison) -> Iterator[tuple[Any, ...]]:
     for candidate in record.candidates:
         for training in candidate.trainings:
-            for point in training.points:
-                numbers = ("" if math.isnan(value) else value for value in point)
-                rows.writerow((candidate.name, training.seed, *numbers))
-    return stream.getvalue()
-
-
-def _text_sha256(text: str) -> str:
-    """Hash of a text, however its lines end."""
-    return hashlib.sha256("\n".join(text.splitlines()).encode()).hexdigest()
+            yield from ((candidate.name, training.seed, *point) for point in training.points)
 
 
 def _read_runs(file: Path, values: Mapping[str, Any]) -> dict[tuple[str, int], list[Point]]:
     """The evaluations by policy and seed."""
-    try:
+    points: dict[tuple[str, int], list[Point]] = {}
+    with reading(file):
         text = read_text(file)
-        if values["runs_sha256"] != _text_sha256(text):
+        if values["runs_sha256"] != text_sha256(text):
             raise ConfigError(f"{file}: was changed since clrtool wrote it, for its sha256 is another")
         _, *rows = csv.reader(io.StringIO(text, newline=""))
-        points: dict[tuple[str, int], list[Point]] = {}
         for policy, seed, *numbers in rows:
-            points.setdefault((policy, int(seed)), []).append(_to_point(numbers))
-    except ConfigError:
-        raise
-    except (OSError, csv.Error, *DAMAGED) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
+            points.setdefault((policy, int(seed)), []).append(to_point(numbers))
     return points
-
-
-def _to_point(numbers: Sequence[str]) -> Point:
-    iteration, *rest = numbers
-    return Point(int(iteration), *(float(text) if text else math.nan for text in rest))

@@ -1,11 +1,11 @@
-"""Curves that others measured: a CSV file with a learning rate and a metric in each row, read for its bounds."""
+"""CSV files of others: curves that they measured, read for their bounds, and learning rates that they computed."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +13,10 @@ import numpy as np
 
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.core.reading.metric import ACCURACY, LOSS, Metric
+from clrtool.core.schedules import FloatArray
 from clrtool.errors import ConfigError
 from clrtool.files import read_text
+from clrtool.report.records.record_file import reading
 from clrtool.words import shortened, shown
 
 # The names by which a column is known, capitals aside; the first that there is counts.
@@ -44,12 +46,9 @@ def read_curves(file: Path) -> CurveFile:
     Raises:
         ConfigError: the file cannot be read, a column is missing, or a cell is no number.
     """
-    try:
-        rows = csv.reader(io.StringIO(read_text(file).removeprefix("\ufeff"), newline=""))
-        columns = _columns([name.strip().lower() for name in next(rows, [])], file)
-        values = list(_numbers(rows, columns, file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
+    header, *rows = _rows(file) or [[]]
+    columns = _columns(_names(header), file)
+    values = list(_numbers(rows, columns, file))
     if len(values) < 3:
         raise ConfigError(f"{file}: a curve needs at least 3 rows, it has {len(values)}")
     metric = ACCURACY if "accuracy" in columns else LOSS
@@ -70,6 +69,45 @@ def read_curves(file: Path) -> CurveFile:
     return CurveFile(tuple(curves), metric, "iteration" in columns)
 
 
+def read_rates(file: Path) -> FloatArray:
+    """The column ``lr`` of a CSV file with a header, or the last column of one without.
+
+    Raises:
+        ConfigError: the file cannot be read, holds no rows, or a value is no number; the message gives the line.
+    """
+    rows = [(number, row) for number, row in enumerate(_rows(file), 1) if row]
+    column, names = -1, _names(rows[0][1]) if rows else []
+    if names and not _is_number(names[-1]):
+        column = names.index("lr") if "lr" in names else -1
+        rows = rows[1:]
+    if not rows:
+        raise ConfigError(f"{file}: holds no learning rates")
+    rates = []
+    for number, row in rows:
+        try:
+            rates.append(float(row[column]))
+        except (IndexError, ValueError) as error:
+            raise ConfigError(f"{file}:{number}: no learning rate: {shown(','.join(row))}") from error
+    return np.array(rates)
+
+
+def _rows(file: Path) -> list[list[str]]:
+    with reading(file):
+        return list(csv.reader(io.StringIO(read_text(file).removeprefix("\ufeff"), newline="")))
+
+
+def _names(row: Sequence[str]) -> list[str]:
+    return [name.strip().lower() for name in row]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _columns(header: Sequence[str], file: Path) -> Mapping[str, int]:
     """The place of each column that is known."""
     known = {"lr": LR, "accuracy": HIGHER, "loss": LOWER, "iteration": ITERATION, "seed": SEED}
@@ -79,7 +117,7 @@ def _columns(header: Sequence[str], file: Path) -> Mapping[str, int]:
     return places
 
 
-def _numbers(rows: Iterator[list[str]], columns: Mapping[str, int], file: Path) -> Iterator[dict[str, float]]:
+def _numbers(rows: Iterable[list[str]], columns: Mapping[str, int], file: Path) -> Iterator[dict[str, float]]:
     for number, row in enumerate(rows, 2):
         if not row:
             continue

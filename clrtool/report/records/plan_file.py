@@ -1,4 +1,4 @@
-"""A plan in a file of its own, JSON or YAML, written and read."""
+"""Files outside of a run folder: a plan, JSON or YAML, and the bounds and the plan that a repository keeps."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from clrtool.core.planning.plan import Plan
-from clrtool.core.results.record import PLAN_VERSION
+from clrtool.core.reading.bounds import Bounds
+from clrtool.core.results.recommendation import Recommendation
+from clrtool.core.results.record import PLAN_VERSION, SCHEMA_VERSION
 from clrtool.errors import ConfigError, as_config_error
-from clrtool.report.records.record_file import DAMAGED, YAML_ENDINGS, damaged, load
+from clrtool.files import write_whole
+from clrtool.report.records.record_file import YAML_ENDINGS, intact, load, sealed
 
 
 def read_plan(file: Path | str) -> Plan:
     """The plan in a JSON or YAML file: a result, a bounds file or a plan. Raises ConfigError if there is none."""
     file = Path(file)
     values = load(file)
-    try:
+    with intact(file):
         plan = to_plan(values["plan"])
-    except DAMAGED as error:
-        raise damaged(file, error) from error
     if plan is None:
         raise ConfigError(f"{file}: holds no plan, because its range test was inconclusive")
     return plan
@@ -63,6 +64,42 @@ def plan_to_yaml(plan: Plan) -> str:
     return stream.getvalue()
 
 
+def write_bounds(file: Path, kept: Recommendation) -> None:
+    """Write the file that a repository commits. Raises MachineError if it cannot be written.
+
+    JSON with sorted keys, without times and host names, so that a difference in git is a difference in what is
+    recommended. ``clrtool plan`` and ``clrtool plot`` read it as they read a run.
+    """
+    values = vars(kept) | {
+        "schema_version": SCHEMA_VERSION,
+        "bounds": kept.bounds.to_dict(),
+        "plan": kept.plan.to_dict() if kept.plan else None,
+        "seeds": {str(seed): pair and {"base_lr": pair[0], "max_lr": pair[1]} for seed, pair in kept.seeds.items()},
+    }
+    write_whole(file, sealed(values, sort_keys=True))
+
+
+def read_bounds(file: Path) -> Recommendation:
+    """Read the file of :func:`write_bounds` again. Raises ConfigError if it is none, or was changed since."""
+    values = load(file)
+    if "seeds" not in values or "rule" not in values:
+        raise ConfigError(f"{file}: is no file that clrtool rangetest --write has made")
+    with intact(file):
+        return Recommendation(
+            seed=int(values["seed"]),
+            seeds={int(seed): _pair(pair) for seed, pair in values["seeds"].items()},
+            bounds=Bounds.from_dict(values["bounds"]),
+            plan=to_plan(values["plan"]),
+            tolerance=float(values["tolerance"]),
+            rule=int(values["rule"]),
+            **{name: values[name] for name in ("config", "data_sha256", "sources", "environment")},
+        )
+
+
 def _plan_file(plan: Plan) -> dict[str, Any]:
     with as_config_error():
         return {"schema_version": PLAN_VERSION, "plan": plan.to_dict()}
+
+
+def _pair(values: Any) -> tuple[float, float] | None:
+    return None if values is None else (float(values["base_lr"]), float(values["max_lr"]))

@@ -6,9 +6,11 @@ measured. A file with a plan alone has none: it is meant to be edited.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,21 +21,19 @@ from clrtool.errors import ConfigError
 from clrtool.files import read_text
 
 YAML_ENDINGS = (".yaml", ".yml")
+CONFIG = "config.yaml"
 # What reading a file that was changed by hand or by a bad disk can raise.
 DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def load(file: Path) -> dict[str, Any]:
     """The values of a file, by its ending. Raises ConfigError if it cannot be read or is of another version."""
-    try:
-        text = read_text(file)
+    with reading(file):
+        try:
+            text = read_text(file)
+        except FileNotFoundError as error:
+            raise ConfigError(_missing(file)) from error
         values = _from_yaml(text, file) if file.suffix.lower() in YAML_ENDINGS else _from_json(text)
-    except ConfigError:
-        raise
-    except FileNotFoundError as error:
-        raise ConfigError(_missing(file)) from error
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: must hold one JSON object")
     version = values.get("schema_version")
@@ -51,6 +51,21 @@ def _missing(file: Path) -> str:
     return f"{file.parent} is not a finished run" + ("; the command that began it goes on with it" if begun else "")
 
 
+def own_files(folder: Path, names: Sequence[str], header: str, writer: str) -> list[str]:
+    """Which of the files are in a folder. Raises ConfigError if they are not ours, by the first line of its config."""
+    saved, found = folder / CONFIG, [name for name in names if (folder / name).exists()]
+    if found and not (saved.is_file() and saved.read_bytes().startswith(header.encode())):
+        held = ", ".join(found)
+        raise ConfigError(f"{folder} holds a {held} that {writer} did not write: give another folder with -o DIR")
+    return found
+
+
+def sealed(values: Mapping[str, Any], *, sort_keys: bool = False) -> str:
+    """The text of a result, with the hash of itself."""
+    whole = {**values, "sha256": sha256_of(values)}
+    return json.dumps(whole, indent=2, sort_keys=sort_keys, allow_nan=False) + "\n"
+
+
 def sha256_of(values: Mapping[str, Any]) -> str:
     """Hash of a result: of all its values but the hash itself, whatever the file looks like."""
     rest = {name: value for name, value in values.items() if name != "sha256"}
@@ -65,15 +80,30 @@ def changed(file: Path) -> ConfigError:
     )
 
 
-def damaged(file: Path, error: Exception) -> ConfigError:
-    """The message for a file whose values break a rule."""
-    if isinstance(error, ConfigError):
-        return error
-    if isinstance(error, ValidationError):
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Turn what can be wrong with a file, and with the texts in it, into a ConfigError that names it."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (OSError, csv.Error, RecursionError, *DAMAGED) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
+
+
+@contextmanager
+def intact(file: Path) -> Iterator[None]:
+    """Turn a rule that the values of a file break into a ConfigError that names it."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValidationError as error:
         first = error.errors()[0]
-        return ConfigError(f"{file}: {'.'.join(('plan', *map(str, first['loc'])))}: {first['msg']}")
-    what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-    return ConfigError(f"{file}: is damaged or no result of clrtool: {what}")
+        raise ConfigError(f"{file}: {'.'.join(('plan', *map(str, first['loc'])))}: {first['msg']}") from error
+    except DAMAGED as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise ConfigError(f"{file}: is damaged or no result of clrtool: {what}") from error
 
 
 def _from_json(text: str) -> Any:

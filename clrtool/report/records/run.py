@@ -8,15 +8,12 @@ bounds, plan, cost and environment; ``range_test.png`` and ``schedule.png``, dra
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
-import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from clrtool.config.file import load_config
 from clrtool.config.schema import RangeTestConfig
@@ -26,18 +23,20 @@ from clrtool.core.reading.metric import ACCURACY, Metric
 from clrtool.core.results.record import SCHEMA_VERSION, Group, RunRecord, SweepRecord, Verification
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import check_writable, read_text, write_whole
+from clrtool.report.records.evaluations import columns, csv_text, text_sha256, to_point
 from clrtool.report.records.plan_file import is_plan, to_plan
-from clrtool.report.records.record_file import DAMAGED, changed, damaged, load, sha256_of
+from clrtool.report.records.record_file import CONFIG, DAMAGED, changed, intact, load, own_files, reading, sealed
 from clrtool.words import nearest
 
-COLUMNS = ("seed", *Point._fields[:-1])  # and the name of the metric
+KEYS = ("seed",)
 FILES = (
-    "config.yaml", "curve.csv", "result.json", "range_test.png", "range_test.alt.txt", "schedule.png",
+    CONFIG, "curve.csv", "result.json", "range_test.png", "range_test.alt.txt", "schedule.png",
     "schedule.alt.txt",
 )  # fmt: skip
 MEASURED, PICTURES = FILES[1:3], FILES[3:]
 # In result.json for its readers; they follow from the rest.
-DERIVED = ("seeds", "outcome", "stopped_at", "cost_epochs", "evaluation_share", "standard_error")
+COMPUTED = ("stopped_at", "cost_epochs", "evaluation_share", "standard_error")
+DERIVED = ("seeds", "outcome", *COMPUTED)
 # By its first line a folder is known as a run, whose files may be replaced.
 HEADER = "# The resolved config of a range test, written by clrtool.\n"
 
@@ -60,23 +59,15 @@ def open_run(folder: Path, config: RangeTestConfig, *, fresh: bool = False) -> R
 
 def finished_run(folder: Path, config: RangeTestConfig, *, fresh: bool = False) -> RunRecord | None:
     """The same look into a folder, which changes nothing, and does not tell whether it can be written."""
-    saved, measured = folder / "config.yaml", [name for name in MEASURED if (folder / name).exists()]
-    if (found := [name for name in FILES if (folder / name).exists()]) and not _is_ours(saved):
-        names = ", ".join(found)
-        raise ConfigError(f"{folder} holds a {names} that clrtool did not write: give another folder with -o DIR")
-    if measured and not fresh:
-        if _hash(saved) != config.sha256():
-            raise ConfigError(
-                f"{folder} holds a run of another config: give this one another folder with -o DIR, "
-                "or replace the old run with --fresh"
-            )
-        if "result.json" in measured:
-            return read_run(folder)
-    return None
-
-
-def _is_ours(saved: Path) -> bool:
-    return saved.is_file() and saved.read_bytes().startswith(HEADER.encode())
+    found = own_files(folder, FILES, HEADER, "clrtool")
+    if fresh or not {*MEASURED} & {*found}:
+        return None
+    if _hash(folder / CONFIG) != config.sha256():
+        raise ConfigError(
+            f"{folder} holds a run of another config: give this one another folder with -o DIR, "
+            "or replace the old run with --fresh"
+        )
+    return read_run(folder) if "result.json" in found else None
 
 
 def _hash(saved: Path) -> str:
@@ -86,47 +77,39 @@ def _hash(saved: Path) -> str:
         raise ConfigError(*error.faults, f"{saved.parent}: to replace this run, add --fresh") from error
 
 
-class CurveLog:
-    """The beginning of a run: ``config.yaml``, and ``curve.csv`` in which a row is as soon as it is measured.
+@contextmanager
+def curve_log(folder: Path, config: RangeTestConfig) -> Iterator[Callable[[int, Point], None]]:
+    """Begin a run: ``config.yaml``, and ``curve.csv``, to which what it gives adds a row as soon as it is measured.
 
     What an earlier run left in the folder goes only now, when the new one is about to be trained; its result first,
     so that it is never taken for that of the new config. A row that was torn when a run was killed goes too: the rows
     of a run that goes on are written anew from its checkpoint.
     """
+    for name in FILES[2:]:
+        (folder / name).unlink(missing_ok=True)
+    write_whole(folder / CONFIG, HEADER + config.to_yaml())
+    path = folder / "curve.csv"
+    write_whole(path, csv_text([columns(KEYS, config.metric.metric.name)]))
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
 
-    def __init__(self, folder: Path, config: RangeTestConfig) -> None:
-        self.path, self._config = folder / "curve.csv", config
-
-    def __enter__(self) -> Self:
-        for name in FILES[2:]:
-            self.path.with_name(name).unlink(missing_ok=True)
-        write_whole(self.path.with_name("config.yaml"), HEADER + self._config.to_yaml())
-        write_whole(self.path, _row((*COLUMNS, self._config.metric.metric.name)))
-        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
-        return self
-
-    def append(self, seed: int, point: Point) -> None:
-        row = _row((seed, *point)).encode()
+    def append(seed: int, point: Point) -> None:
+        row = csv_text([(seed, *point)]).encode()
         try:
-            if os.write(self._file, row) < len(row):
+            if os.write(file, row) < len(row):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            raise MachineError(f"{self.path}: cannot append {len(row)} bytes: {error.strerror}") from error
+            raise MachineError(f"{path}: cannot append {len(row)} bytes: {error.strerror}") from error
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        os.close(self._file)
+    try:
+        yield append
+    finally:
+        os.close(file)
 
 
 def has_pictures(folder: Path, record: RunRecord) -> bool:
     """Whether the pictures of a run are there: they are drawn after the result is safe."""
     wanted = PICTURES if record.plan is not None else PICTURES[:2]
     return all((folder / name).exists() for name in wanted)
-
-
-def remove_pictures(folder: Path) -> None:
-    """Remove pictures of what is about to change."""
-    for name in PICTURES:
-        (folder / name).unlink(missing_ok=True)
 
 
 def remove_checkpoint(folder: Path) -> None:
@@ -138,14 +121,15 @@ def remove_checkpoint(folder: Path) -> None:
 
 def write_run(folder: Path, record: RunRecord) -> None:
     """Write ``curve.csv`` and then ``result.json``, whose presence says that the run is finished."""
+    for name in PICTURES:  # of what is about to change
+        (folder / name).unlink(missing_ok=True)
     write_whole(folder / "curve.csv", _curves_text(record.sweep))
     write_whole(folder / "result.json", to_json(record))
 
 
 def to_json(record: RunRecord) -> str:
     """The content of ``result.json``."""
-    values = _to_dict(record)
-    return json.dumps(values | {"sha256": sha256_of(values)}, indent=2, allow_nan=False) + "\n"
+    return sealed(_to_dict(record))
 
 
 def read_run(folder: Path | str) -> RunRecord:
@@ -153,7 +137,7 @@ def read_run(folder: Path | str) -> RunRecord:
     folder = Path(folder)
     result, curve_file = folder / "result.json", folder / "curve.csv"
     values = load(result)
-    try:
+    with intact(result):
         sweep = dict(values["sweep"])
         outcomes = {int(seed): SweepOutcome[word.upper()] for seed, word in sweep.pop("outcomes").items()}
         for derived in DERIVED:
@@ -168,11 +152,9 @@ def read_run(folder: Path | str) -> RunRecord:
             environment=values["environment"],
             config_sha256=values["config_sha256"],
             data_sha256=values["data_sha256"],
-            verification=_to_verification(values.get("verification")),
+            verification=None if (runs := values.get("verification")) is None else Verification.from_dict(runs),
             sources=values.get("sources", {}),
         )
-    except DAMAGED as error:
-        raise damaged(result, error) from error
 
 
 def find_run(source: str) -> Path:
@@ -199,10 +181,7 @@ def _to_dict(record: RunRecord) -> dict[str, Any]:
         "sweep": measured
         | {
             "seeds": [curve.seed for curve in sweep.curves],
-            **{
-                name: getattr(sweep, name)
-                for name in ("stopped_at", "cost_epochs", "evaluation_share", "standard_error")
-            },
+            **{name: getattr(sweep, name) for name in COMPUTED},
             "metric": vars(sweep.metric),
             "groups": [vars(group) for group in sweep.groups],
             "warnings": list(sweep.warnings),
@@ -213,47 +192,31 @@ def _to_dict(record: RunRecord) -> dict[str, Any]:
         "config_sha256": record.config_sha256,
         "data_sha256": record.data_sha256,
         "sources": dict(record.sources),
-        "curve_sha256": _text_sha256(_curves_text(sweep)),
+        "curve_sha256": text_sha256(_curves_text(sweep)),
     }
-
-
-def _to_verification(values: Mapping[str, Any] | None) -> Verification | None:
-    return None if values is None else Verification.from_dict(values)
-
-
-def _row(values: tuple[Any, ...]) -> str:
-    """One CSV row; a float as the shortest text that reads back to it, NaN as nothing."""
-    return ",".join("" if isinstance(value, float) and math.isnan(value) else str(value) for value in values) + "\n"
 
 
 def _curves_text(sweep: SweepRecord) -> str:
     """The content of ``curve.csv``: a row an evaluation, seed after seed."""
     rows = ((curve.seed, *point) for curve in sweep.curves for point in curve.points())
-    return "".join(map(_row, ((*COLUMNS, sweep.metric.name), *rows)))
-
-
-def _text_sha256(text: str) -> str:
-    """Hash of a text, however its lines end."""
-    return hashlib.sha256("\n".join(text.splitlines()).encode()).hexdigest()
+    return csv_text((columns(KEYS, sweep.metric.name), *rows))
 
 
 def _read_curves(
     file: Path, values: Mapping[str, Any], outcomes: Mapping[int, SweepOutcome], metric: str
 ) -> tuple[Curve, ...]:
-    try:
+    with reading(file):
         text = read_text(file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
-    if values.get("curve_sha256", _text_sha256(text)) != _text_sha256(text):  # version 1 had none
+    if values.get("curve_sha256", text_sha256(text)) != text_sha256(text):  # version 1 had none
         raise changed(file)
     header, *rows = [line.split(",") for line in text.splitlines()] or [[]]
-    if tuple(header) != (*COLUMNS, metric):
-        raise ConfigError(f"{file}:1: the columns must be {','.join(COLUMNS)},{metric}")
+    if tuple(header) != columns(KEYS, metric):
+        raise ConfigError(f"{file}:1: the columns must be {','.join(columns(KEYS, metric))}")
     points: dict[int, list[Point]] = {seed: [] for seed in outcomes}
     for number, row in enumerate(rows, 2):
         try:
-            seed, iteration, *numbers = row
-            points[int(seed)].append(Point(int(iteration), *(float(text) if text else math.nan for text in numbers)))
+            seed, *numbers = row
+            points[int(seed)].append(to_point(numbers))
         except DAMAGED as error:
             raise ConfigError(f"{file}:{number}: not a row of this run: {','.join(row)[:80]!r}") from error
     if lost := [seed for seed, found in points.items() if not found]:

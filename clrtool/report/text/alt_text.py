@@ -7,9 +7,9 @@ from itertools import islice
 
 from clrtool.core.planning.plan import Plan
 from clrtool.core.reading.bounds import reading_of
-from clrtool.core.results.comparison import Candidate, Comparison
+from clrtool.core.results.comparison import Comparison
 from clrtool.core.results.record import RunRecord, SweepRecord
-from clrtool.report.text.cycles import cycles
+from clrtool.report.text.facts import both, cycles, heldout, ranked, reached
 from clrtool.words import count, printable, shortened
 
 # Peaks that are told one by one; of more, the first and the last.
@@ -18,16 +18,15 @@ TOLD = 4
 
 def range_test_alt(record: RunRecord, title: str) -> str:
     """A range test: how the metric goes, where the sweep was stopped, and what was decided."""
-    sweep, metric = record.sweep, record.sweep.metric
-    seeds = count(len(sweep.curves), "seed")
-    shown = f"{_name(title)}: {_heldout(metric.label)} of {seeds} above and the losses below, against the learning rate"
+    sweep, what = record.sweep, f"{heldout(record.sweep.metric)} of {count(len(record.sweep.curves), 'seed')}"
+    shown = f"{_name(title)}: {what} above and the losses below, against the learning rate"
     return f"{shown}. {_course(sweep)}. {decision(record)}"
 
 
 def decision(record: RunRecord) -> str:
     """What a range test came to, in one line: bounds, stepsize and verdict."""
     bounds, plan = record.bounds, record.plan
-    numbers = [f"{name} {lr:.3g}" for name, lr in (("base_lr", bounds.base_lr), ("max_lr", bounds.max_lr)) if lr]
+    numbers = [f"{name} {lr:.3g}" for name, lr, *_ in both(bounds) if lr]
     if plan is not None and plan.stepsize is not None:
         numbers.append(f"stepsize {plan.stepsize:,} ({plan.stepsize_epochs:.3g} epochs)")
     verdict = f"verdict {bounds.verdict.word}: {bounds.verdict.value.removeprefix('The curve ')}"
@@ -48,13 +47,10 @@ def schedules_alt(plans: Mapping[str, Plan]) -> str:
 
 def comparison_alt(record: Comparison, title: str) -> str:
     """What each policy reached, the best first, and who won."""
-    better = -record.metric.value(1)
-    ranked = sorted(record.candidates, key=lambda each: (each.mean is None, better * (each.mean or 0)))
-    seeds, metric = count(len(record.seeds), "seed"), _heldout(record.metric.label)
-    shown = f"{metric} of {len(ranked)} policies above"
-    rates = f"their learning rates below, against iterations; {seeds}"
-    reached = ", ".join(f"{_name(each.name)} {_reached(each)}" for each in ranked)
-    return f"{_name(title)}: {shown} and {rates}. At the end: {reached}. {record.judgement.verdict.value}"
+    shown = f"{heldout(record.metric)} of {len(record.candidates)} policies above"
+    rates = f"their learning rates below, against iterations; {count(len(record.seeds), 'seed')}"
+    ends = ", ".join(f"{_name(each.name)} {reached(each)}" for each in ranked(record))
+    return f"{_name(title)}: {shown} and {rates}. At the end: {ends}. {record.judgement.verdict.value}"
 
 
 def _course(sweep: SweepRecord) -> str:
@@ -95,14 +91,6 @@ def _peaks(plan: Plan) -> str:
         return f", each cycle with its peak at {found[0]}"
     more = ", ..." if len(found) > TOLD else ""
     return f", the peaks at {', '.join(found[:TOLD])}{more}"
-
-
-def _reached(candidate: Candidate) -> str:
-    return "not finite" if candidate.mean is None else f"{candidate.mean:.4g}"
-
-
-def _heldout(label: str) -> str:
-    return f"held-out {label.removeprefix('held-out ')}"
 
 
 def _name(text: str) -> str:

@@ -14,6 +14,7 @@ from clrtool.core.results.record import RunRecord
 from clrtool.core.schedules import FloatArray
 from clrtool.errors import ConfigError
 from clrtool.report.text.canvas import Axis, Canvas, spanning
+from clrtool.report.text.facts import both, common, sampled
 from clrtool.words import count, printable, shortened
 
 # Rows of the chart of a sweep as it goes.
@@ -33,13 +34,12 @@ def range_test_chart(record: RunRecord, width: int = 80, *, ascii_only: bool = F
         ascii_only: stars in place of Braille dots.
     """
     sweep, bounds = record.sweep, record.bounds
-    length = min(len(curve.lr) for curve in sweep.curves)
-    lr, metric = sweep.curves[0].lr[:length], np.mean([curve.metric[:length] for curve in sweep.curves], axis=0)
+    lr, metrics = common(sweep.curves, "metric")
+    metric = metrics.mean(0)
     axis = Axis(sweep.start_lr, sweep.end_lr, sweep.spacing == "exponential")
     canvas = Canvas(axis, spanning([metric]), width, ascii_only=ascii_only)
     canvas.line(lr, metric)
-    marks = {"base_lr": bounds.base_lr, "max_lr": bounds.max_lr}
-    pointers = {f"{name} {value:.3g}": value for name, value in marks.items() if value is not None}
+    pointers = {f"{name} {lr:.3g}": lr for name, lr, *_ in both(bounds) if lr is not None}
     several = f", mean of {len(sweep.curves)} seeds" if len(sweep.curves) > 1 else ""
     return canvas.framed(f"{sweep.metric.label}{several}", "learning rate", pointers)
 
@@ -86,8 +86,7 @@ def schedules_chart(plans: Mapping[str, Plan], width: int = 80, *, ascii_only: b
 
 def _schedule(plan: Plan) -> tuple[FloatArray, FloatArray]:
     """Iterations and rates, with every corner of the schedule among them."""
-    corners = np.array(plan.schedule.corners(plan.last), dtype=np.int64)
-    where = np.union1d(corners, np.linspace(0, plan.last, POINTS).astype(np.int64))
+    where = sampled(plan.schedule, plan.last, POINTS)
     return where.astype(np.float64), plan.lr(where)
 
 
@@ -95,11 +94,9 @@ def _lettered(canvas: Canvas, curves: Mapping[str, tuple[FloatArray, FloatArray]
     """Each curve in a letter, and what the letters stand for."""
     if len(curves) > len(ascii_lowercase):
         raise ConfigError(f"a chart has letters for {len(ascii_lowercase)} schedules, not {len(curves)}")
-    letters = dict(zip(ascii_lowercase, curves, strict=False))
-    for letter, name in letters.items():
-        canvas.letters(*curves[name], letter)
-    ends = {
-        letter: float(curves[name][1][-1]) if len(curves[name][1]) else math.nan for letter, name in letters.items()
-    }
-    legend = (f"{each} = {shortened(printable(letters[each]), 40)}, ends at {end:.4g}" for each, end in ends.items())
+    legend = []
+    for letter, (name, (x, y)) in zip(ascii_lowercase, curves.items(), strict=False):
+        canvas.letters(x, y, letter)
+        end = y[-1] if len(y) else math.nan
+        legend.append(f"{letter} = {shortened(printable(name), 40)}, ends at {end:.4g}")
     return "\n".join([canvas.framed(title, "iteration"), *legend, "* = where they meet"])

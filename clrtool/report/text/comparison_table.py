@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from statistics import fmean
 
-from rich import box
 from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
 from clrtool.core.results.comparison import Candidate, Comparison
-from clrtool.words import count, printable
+from clrtool.report.text.facts import finals, ranked
+from clrtool.report.text.grid import grid
+from clrtool.words import count
 
 # Seeds whose results stand in the table one by one; of more, mean and deviation tell enough.
 SHOWN_SEEDS = 5
@@ -21,40 +20,28 @@ def comparison_table(record: Comparison, title: str) -> Group:
     """A row a policy, the highest mean first: what it reached, how fast, and how long that took; then who won."""
     seeds, metric = count(len(record.seeds), "seed"), record.metric
     headline = f"{title}: {len(record.candidates)} policies, {seeds} x {record.epochs:.4g} epochs"
-    table = Table(title=_text(headline), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     to_target = "reaches the target in" if record.target is None else f"reaches {record.target:.3g} in"
-    for header in ("policy", "lr", metric.label, to_target, "a seed takes"):
-        table.add_column(_text(header), overflow="fold")
-    for candidate in sorted(record.candidates, key=lambda each: _rank(each, record)):
-        table.add_row(*map(_text, _cells(candidate, record)))
-    return Group(table, _notes(record))
-
-
-def _rank(candidate: Candidate, record: Comparison) -> tuple[bool, float]:
-    """The best first, what broke last."""
-    return candidate.mean is None, -record.metric.value(candidate.mean or 0.0)
+    header = ("policy", "lr", metric.label, to_target, "a seed takes")
+    return Group(grid([_cells(each, record) for each in ranked(record)], headline, header), _notes(record))
 
 
 def _cells(candidate: Candidate, record: Comparison) -> tuple[str, ...]:
     plan = candidate.plan
     lr = f"{plan.max_lr:.3g}" if plan.policy == "fixed" else f"{plan.base_lr:.3g} to {plan.max_lr:.3g}"
     seconds = [each.seconds for each in candidate.trainings if each.seconds is not None]
-    whole = f"{_mean(seconds):.2g} s" if seconds else f"{count(record.iterations, 'iteration')}"
+    whole = f"{fmean(seconds):.2g} s" if seconds else f"{count(record.iterations, 'iteration')}"
     return candidate.name, lr, _reached(candidate), _to_target(candidate, record), whole
 
 
 def _reached(candidate: Candidate) -> str:
     """Mean and standard deviation, and below each seed; or where it broke."""
-    finals = candidate.finals
     if candidate.mean is None:
         broken = [training.points[-1] for training in candidate.trainings if not training.is_finite]
         rates = " and ".join(dict.fromkeys(f"{point.lr:.3g}" for point in broken))
-        reached = f"not finite in {len(broken)} of {len(finals)}, from a rate of {rates} on"
+        reached = f"not finite in {len(broken)} of {len(candidate.finals)}, from a rate of {rates} on"
     else:
         reached = f"{candidate.mean:.4f}" + ("" if candidate.deviation is None else f" ± {candidate.deviation:.4f}")
-    if not 1 < len(finals) <= SHOWN_SEEDS:
-        return reached
-    return f"{reached}\n{' '.join('-' if math.isnan(final) else f'{final:.4f}' for final in finals)}"
+    return f"{reached}\n{finals(candidate)}" if 1 < len(candidate.finals) <= SHOWN_SEEDS else reached
 
 
 def _to_target(candidate: Candidate, record: Comparison) -> str:
@@ -65,45 +52,29 @@ def _to_target(candidate: Candidate, record: Comparison) -> str:
         return "not reached"
     who = "" if len(known) == len(reached) else f"; {len(known)} of {count(len(reached), 'seed')}"
     seconds = [each for each in (training.seconds_to(iterations) for training, iterations in known) if each is not None]
-    steps = f"{round(_mean([iterations for _, iterations in known])):,} iterations{who}"
-    return f"{steps}\n{_mean(seconds):.2g} s" if seconds else steps
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    steps = f"{round(fmean([iterations for _, iterations in known])):,} iterations{who}"
+    return f"{steps}\n{fmean(seconds):.2g} s" if seconds else steps
 
 
 def _notes(record: Comparison) -> Table:
     judgement, bounds = record.judgement, record.bounds
-    notes = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 1))
-    notes.add_column(overflow="fold")
-    notes.add_column(overflow="fold")
     cost = "" if bounds.cost_epochs is None else f", which cost {bounds.cost_epochs:.3g} epochs"
     error = record.standard_error
     sure = "" if error is None else f" One {record.metric.label} is sure to {100 * error:.1f} points."
+    length = f"{count(record.iterations, 'iteration')} for every training"
     rows = [
         ("verdict", f"{judgement.verdict.value} {judgement.reason}"),
         ("bounds", f"{bounds.base_lr:.3g} to {bounds.max_lr:.3g}, from {bounds.source}{cost}."),
-        (
-            "budget",
-            f"{count(record.iterations, 'iteration')} for every training, {record.cost_epochs:.4g} epochs in all.",
-        ),
+        ("budget", f"{length}, {record.cost_epochs:.4g} epochs in all."),
         ("held out", f"{count(record.heldout_samples, record.metric.unit)}.{sure}"),
         *(("held", _held(each, record.held(each))) for each in record.candidates if record.held(each)),
         *(("steps", f"{each.name}: {each.engine}") for each in record.candidates if each.engine != "eager"),
         *(("warning", warning) for warning in record.warnings),
     ]
-    for row in rows:
-        notes.add_row(*map(_text, row))
-    return notes
+    return grid(rows, box=None, padding=(0, 3, 0, 1))
 
 
 def _held(candidate: Candidate, iterations: int) -> str:
     cycles = candidate.plan.num_cycles
     ends = "ends" if cycles is None else f"of {count(cycles, 'whole cycle')} ends"
     return f"{candidate.name}: its plan {ends} {count(iterations, 'iteration')} sooner, and holds its last rate."
-
-
-def _text(text: str) -> Text:
-    """A text in which neither rich markup nor a control character has a meaning."""
-    return Text(printable(text))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich import box
 from rich.table import Table
-from rich.text import Text
 
-from clrtool.words import count, printable
+from clrtool.report.text.grid import grid
+from clrtool.words import count
 
 Row = tuple[str, str]
 
@@ -17,13 +16,9 @@ Row = tuple[str, str]
 def doctor_table(report: Mapping[str, Any]) -> Table:
     """The report of ``clrtool doctor``: versions, machine, environment, the config if one was given, and the faults."""
     faults = report["machine"]["faults"]
-    title = f"doctor: {count(len(faults), 'fault')}" if faults else "doctor: this machine can run a range test"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
-    for _ in range(2):
-        table.add_column(overflow="fold")
-    for row in _rows(report):
-        # a name or an error of somebody else's may hold anything
-        table.add_row(*(Text(printable(cell)) for cell in row))
+    table = grid(_rows(report))
+    # without a name of somebody else's in it, it may have the style that rich has for titles
+    table.title = f"doctor: {count(len(faults), 'fault')}" if faults else "doctor: this machine can run a range test"
     return table
 
 

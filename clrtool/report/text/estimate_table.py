@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from clrtool.core.results.estimate import Estimate
-from clrtool.words import count, duration, printable
+from clrtool.report.text.grid import grid
+from clrtool.words import count, duration
 
 
 def estimate_table(found: Estimate, title: str, folder: str) -> Table:
@@ -18,15 +17,7 @@ def estimate_table(found: Estimate, title: str, folder: str) -> Table:
     Args:
         folder: the run folder, and what would become of it.
     """
-    table = Table(
-        title=Text(printable(f"{title}: what a range test takes; nothing was written")), title_justify="left",
-        box=box.SIMPLE_HEAD, show_header=False, pad_edge=False,
-    )  # fmt: skip
-    for _ in range(2):
-        table.add_column(overflow="fold")
-    for name, text in _rows(found, folder):
-        table.add_row(name, Text(printable(text)))
-    return table
+    return grid(_rows(found, folder), f"{title}: what a range test takes; nothing was written")
 
 
 def _rows(found: Estimate, folder: str) -> Iterator[tuple[str, str]]:

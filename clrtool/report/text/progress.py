@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 from clrtool.words import printable
 
 if TYPE_CHECKING:  # rich takes a third of the time in which --help is there
     from rich.console import Console
-    from rich.status import Status as Spinner
     from rich.text import Text
 
     from clrtool.core.reading.curve import Point
@@ -56,28 +54,58 @@ def lacks_letters(stream: TextIO) -> bool:
     return False
 
 
-class Progress:
-    """A live line and chart on a terminal; one plain line every 10 seconds elsewhere, and where that is wanted."""
+class InPlace:
+    """A line in place on a terminal; a plain one every 10 seconds elsewhere, and where that is wanted.
 
-    def __init__(self, seeds: int, epochs: float, metric: str, *, quiet: bool, plain: bool) -> None:
-        self._seeds, self._epochs, self._metric, self._quiet = seeds, epochs, metric, quiet
-        self._begin = self._last = time.monotonic()
-        self._known = 0.0
-        self._curves: dict[int, tuple[list[float], list[float]]] = {}
-        self._at_once = False  # whether seeds take turns, as they do where a GPU trains them together
+    Args:
+        spinner: what turns beside the line, by rich's name.
+    """
+
+    def __init__(self, spinner: str, style: str | None = None, *, quiet: bool, plain: bool) -> None:
         from rich.live import Live
         from rich.spinner import Spinner
 
+        self._quiet, self._last = quiet, time.monotonic()
         terminal = console(stderr=True)
         lives = terminal.is_terminal and not terminal.is_dumb_terminal and not quiet and not plain
-        self._ascii = lacks_letters(sys.stderr)  # a live display puts another stream in its place
-        self._spinner = Spinner("line" if self._ascii else "dots", "starting")
+        self._spinner = Spinner(spinner, "starting", style=style)
         self._live = Live(self._spinner, console=terminal, refresh_per_second=8, transient=True) if lives else None
 
     def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
         return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def _put(self, line: str) -> bool:
+        """Show a line, if it is time for one. Gives whether it was shown."""
+        if self._live is not None:
+            from rich.text import Text
+
+            text = Text(line)
+            text.truncate(self._live.console.width - 2, overflow="ellipsis")  # beside the spinner
+            self._spinner.update(text=text)
+        elif time.monotonic() - self._last >= PLAIN_LINE_SECONDS:
+            self._last = time.monotonic()
+            say(line, quiet=self._quiet)
+        else:
+            return False
+        return True
+
+
+class Progress(InPlace):
+    """How far a sweep is and how long it will take, and on a terminal a chart of it."""
+
+    def __init__(self, seeds: int, epochs: float, metric: str, *, quiet: bool, plain: bool) -> None:
+        self._seeds, self._epochs, self._metric = seeds, epochs, metric
+        self._begin, self._known = time.monotonic(), 0.0
+        self._curves: dict[int, tuple[list[float], list[float]]] = {}
+        self._at_once = False  # whether seeds take turns, as they do where a GPU trains them together
+        self._ascii = lacks_letters(sys.stderr)  # a live display puts another stream in its place
+        super().__init__("line" if self._ascii else "dots", quiet=quiet, plain=plain)
 
     def update(self, seed: int, point: Point) -> None:
         self._at_once |= seed in list(self._curves)[:-1]
@@ -101,17 +129,11 @@ class Progress:
             self._begin, self._known = time.monotonic(), done
         gained = done - self._known
         line = f"{what}  {f'{elapsed * (1 - done) / gained:.0f} s left' if gained > 0.02 else 'starting'}"
+        self._put(line)
         if self._live is not None:
             from rich.console import Group
-            from rich.text import Text
 
-            text = Text(line)
-            text.truncate(self._live.console.width - 2, overflow="ellipsis")  # beside the spinner
-            self._spinner.update(text=text)
             self._live.update(Group(self._spinner, *self._chart(self._live.console)))
-        elif time.monotonic() - self._last >= PLAIN_LINE_SECONDS:
-            self._last = time.monotonic()
-            say(line, quiet=self._quiet)
 
     def _chart(self, terminal: Console) -> list[Text]:
         """The curves so far, where the terminal has room for them; none for what is counted otherwise."""
@@ -124,47 +146,23 @@ class Progress:
         chart = sweep_chart(list(self._curves.values()), self._metric, terminal.width, ascii_only=self._ascii)
         return [Text(chart, no_wrap=True, overflow="crop")]
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._live is not None:
-            self._live.stop()
 
-
-class Status:
-    """What goes on, in place on a terminal; a plain line every 10 seconds elsewhere, and where that is wanted."""
+class Status(InPlace):
+    """What goes on."""
 
     def __init__(self, *, quiet: bool, plain: bool) -> None:
-        self._quiet, self._shown, self._last = quiet, "", time.monotonic()
-        terminal = console(stderr=True)
-        lives = terminal.is_terminal and not terminal.is_dumb_terminal and not quiet and not plain
-        self._spinner: Spinner | None = terminal.status("starting", spinner="line") if lives else None
-
-    def __enter__(self) -> Self:
-        if self._spinner is not None:
-            self._spinner.start()
-        return self
+        super().__init__("line", "status.spinner", quiet=quiet, plain=plain)
+        self._shown = ""
 
     def show(self, line: str) -> None:
         """What goes on now."""
-        if line == self._shown:
-            return
-        if self._spinner is not None:
-            from rich.text import Text
-
-            self._shown, text = line, Text(line)
-            text.truncate(console(stderr=True).width - 2, overflow="ellipsis")  # beside the spinner
-            self._spinner.update(text)
-        elif time.monotonic() - self._last >= PLAIN_LINE_SECONDS:
-            self._shown, self._last = line, time.monotonic()
-            say(line, quiet=self._quiet)
+        if line != self._shown and self._put(line):
+            self._shown = line
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        if self._spinner is not None:
-            self._spinner.stop()
+        if self._live is not None:
+            self._live.stop()
         say(line, quiet=self._quiet)
-        if self._spinner is not None:
-            self._spinner.start()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._spinner is not None:
-            self._spinner.stop()
+        if self._live is not None:
+            self._live.start()

@@ -1,0 +1,108 @@
+"""What tables, pages, pictures and their words tell alike, for each to tell in its own form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from clrtool.core.schedules import FloatArray, Schedule
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from clrtool.core.planning.plan import Plan
+    from clrtool.core.reading.bounds import Bounds, Interval
+    from clrtool.core.reading.curve import Curve
+    from clrtool.core.reading.metric import Metric
+    from clrtool.core.results.comparison import Candidate, Comparison
+
+
+def both(bounds: Bounds) -> list[tuple[str, float | None, Interval | None, str]]:
+    """The lower bound and the upper one: name, learning rate, interval and reason."""
+    return [
+        ("base_lr", bounds.base_lr, bounds.base_lr_interval, bounds.base_reason),
+        ("max_lr", bounds.max_lr, bounds.max_lr_interval, bounds.max_reason),
+    ]
+
+
+def across(interval: Interval | None) -> str:
+    """An interval; nothing for none."""
+    return "" if interval is None else f"{interval[0]:.2g} to {interval[1]:.2g}"
+
+
+def common(curves: Sequence[Curve], column: str) -> tuple[FloatArray, FloatArray]:
+    """The learning rates that every seed reached, (n,), and the values there, (seeds, n)."""
+    length = min(len(curve.lr) for curve in curves)
+    return curves[0].lr[:length], np.stack([getattr(curve, column)[:length] for curve in curves])
+
+
+def heldout(metric: Metric) -> str:
+    """What was measured, and that it was on the held-out set."""
+    return f"held-out {metric.label.removeprefix('held-out ')}"
+
+
+def ranked(record: Comparison) -> list[Candidate]:
+    """The policies, the best first, what broke last."""
+    return sorted(record.candidates, key=lambda each: (each.mean is None, -record.metric.value(each.mean or 0.0)))
+
+
+def reached(candidate: Candidate) -> str:
+    """What a policy came to at the end."""
+    return "not finite" if candidate.mean is None else f"{candidate.mean:.4g}"
+
+
+def finals(candidate: Candidate) -> str:
+    """What each seed of a policy came to."""
+    return " ".join("-" if math.isnan(final) else f"{final:.4f}" for final in candidate.finals)
+
+
+def in_epochs(iterations: int, plan: Plan) -> str:
+    """A length in epochs; nothing where those of the plan are not known."""
+    return "" if plan.iterations_per_epoch is None else f"{iterations / plan.iterations_per_epoch:.4g} epochs"
+
+
+def lengths(plan: Plan) -> dict[str, int]:
+    """What of a plan is counted in iterations."""
+    found = {"warm-up": plan.warmup or None, "stepsize": plan.stepsize, "length": plan.iterations}
+    return {name: iterations for name, iterations in found.items() if iterations is not None}
+
+
+def own_params(plan: Plan) -> dict[str, Any]:
+    """The arguments of a policy, without another system's words for the bounds."""
+    return {name: value for name, value in plan.params.items() if name not in ("base_lr", "max_lr")}
+
+
+def sampled(schedule: Schedule, last: int, points: int) -> NDArray[np.int64]:
+    """Iterations up to the last, evenly and with every corner of the schedule, or its peaks would be cut."""
+    corners = np.array(schedule.corners(last), dtype=np.int64)
+    return np.union1d(corners, np.linspace(0, last, points).astype(np.int64))
+
+
+class Cycle(NamedTuple):
+    """One cycle: its iterations, the last not among them, and its highest learning rate and where that is."""
+
+    number: int
+    begin: int
+    end: int
+    peak: float
+    peak_at: int
+
+
+def cycles(plan: Plan) -> Iterator[Cycle]:
+    """The cycles of a plan to its end; none of a plan that has no cycles.
+
+    >>> from clrtool.core.planning.plan import make_plan
+    >>> next(cycles(make_plan(0.1, 0.4, 10, epochs=8, cycles=2)))
+    Cycle(number=1, begin=0, end=40, peak=0.4, peak_at=20)
+    """
+    begin = plan.warmup
+    for number, end in enumerate(plan.schedule.cycle_ends(plan.iterations), 1):
+        corners = [corner for corner in plan.schedule.corners(end) if begin <= corner < end]
+        inside = np.array([*corners, *np.linspace(begin, end - 1, 1001).astype(np.int64)])
+        rates = plan.schedule(inside)
+        highest = int(rates.argmax())
+        yield Cycle(number, begin, end, float(rates[highest]), int(inside[highest]))
+        begin = end
