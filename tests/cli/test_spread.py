@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from clrtool.cli.run.sharding import JOBS, Share, read_shard
 
+from clrtool.cli.run.seed_share import JOBS, SeedShare, read_shard
 from clrtool.core.results.shard import Shard
 from clrtool.engine.resume.sharding import AgreedScout
 from clrtool.errors import ConfigError
@@ -275,7 +275,7 @@ def test_what_is_no_shard_is_refused(text, monkeypatch):
 @pytest.mark.parametrize(("shards", "jobs"), [(1, 1), (2, 3), (5, 2), (8, 8)])
 def test_every_seed_is_in_one_job_of_one_shard(tmp_path, shards, jobs):
     shares = [
-        Share(tmp_path, Shard(k, shards), Shard(j, jobs)) for k in range(1, shards + 1) for j in range(1, jobs + 1)
+        SeedShare(tmp_path, Shard(k, shards), Shard(j, jobs)) for k in range(1, shards + 1) for j in range(1, jobs + 1)
     ]
     assert sum(share.count(16) for share in shares) == 16
     assert len({share.folder for share in shares}) == len(shares)
