@@ -130,8 +130,8 @@ def _policy(word: str) -> Plan | float | None:
             raise ConfigError(f"--policies {word}: must be a number after fixed:, such as fixed:0.01") from error
     if _is_place(word):
         return plan_of(word)
-    if word not in POLICIES:
-        valid = nearest(word, POLICIES, show=len(POLICIES))
+    if word not in (names := set(POLICIES) - {"stages"}):  # whose bounds are its own: a plan file can hold it
+        valid = nearest(word, names, show=len(names))
         raise ConfigError(f"--policies: {shown(word)} is no policy; {valid}; or fixed:RATE, a plan file, a run folder")
     return None
 
