@@ -94,12 +94,10 @@ def compare(  # an option that is not named below is read from the context, by i
                      fresh=fresh)  # fmt: skip
     folder = ComparisonFolder(spec, context.obj)
     try:
-        request = read_request(spec, context.params)
-        record = folder.finished(request) or _compare(folder, request)
+        record = _compare(folder, read_request(spec, context.params))
     except InconclusiveError as error:
-        message = {"status": "inconclusive", "code": INCONCLUSIVE, "message": str(error)}
         if as_json:
-            typer.echo(json.dumps(message))
+            typer.echo(json.dumps({"status": "inconclusive", "code": INCONCLUSIVE, "message": str(error)}))
         else:
             say(str(error))
         raise typer.Exit(INCONCLUSIVE) from error
@@ -142,6 +140,8 @@ def _compare(folder: ComparisonFolder, request: Request) -> Comparison:
     """
     from clrtool.report.records.comparison_file import open_comparison, write_comparison
 
+    if (finished := folder.finished(request)) is not None:
+        return finished
     with folder.held():
         bounds = request.given or _measured_bounds(folder)
         record = open_comparison(folder.path, request.sha256(folder.spec, bounds), fresh=folder.fresh)

@@ -108,10 +108,9 @@ def plan(  # an option that is not named below is read from the context, by its 
 
     clrtool plan --from torch:OneCycleLR max_lr=0.1 total_steps=30 --iterations 1410 --iterations-per-epoch 47 --lint
     """
-    from clrtool.cli.plan_source import NUMBERS, WISHES, Asked, make
+    from clrtool.cli.plan_source import Asked, make
 
-    options = {name: context.params[name] for name in (*NUMBERS, *WISHES)}
-    asked = Asked(words=words or (), options=options, schedule=schedule, iterations=iterations,
+    asked = Asked(words=words or (), options=context.params, schedule=schedule, iterations=iterations,
                   stages=stage or (), csv=csv, stepped=stepped, optimizer=optimizer)  # fmt: skip
     if not check and (csv is not None or optimizer is not None or stepped != "iteration"):
         raise ConfigError("--csv, --optimizer and --stepped need --lint: they say what is to be checked")

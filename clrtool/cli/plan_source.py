@@ -24,7 +24,7 @@ _STAGE = re.compile(rf"{_NUMBER}-{_NUMBER}/([0-9]{{1,12}}):([0-9]{{1,12}})")
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """The command line of ``clrtool plan``; see its options. Those of ``NUMBERS`` and ``WISHES`` are by name."""
+    """The command line of ``clrtool plan``; of its ``options`` those in ``NUMBERS`` and ``WISHES`` count."""
 
     words: Sequence[str] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Asked:
 
     def given(self) -> dict[str, Any]:
         """The options that were used."""
-        return {name: value for name, value in self.options.items() if value is not None}
+        return {name: self.options[name] for name in (*NUMBERS, *WISHES) if self.options.get(name) is not None}
 
     def refuse(self, what: str, *names: str) -> None:
         """Raise ConfigError if options were used that have no meaning with ``what``."""

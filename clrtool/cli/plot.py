@@ -74,14 +74,9 @@ def plot(
             raise ConfigError("--tensorboard writes its own files: leave out -o and --term")
         _write_events(folder, tensorboard)
         return
-    if term and output is not None:
-        raise ConfigError("--term draws here, into no file: leave out -o")
-    if folder is None:
-        found: Found = _titled({name: _plan(name, params, iterations, iterations_per_epoch) for name in names})
-    else:
-        found = _finished(folder)
+    found: Found = _finished(folder) if folder else _plans(names, params, iterations, iterations_per_epoch)
     if term:
-        _draw_here(found)
+        _draw_here(found, output)
         return
     for path in _write(place, found, output):
         say(f"{path}: written")
@@ -106,11 +101,13 @@ def _write_events(folder: Path | None, logdir: Path) -> None:
     say(f"{write_events(folder, logdir)}: written")
 
 
-def _draw_here(found: Found) -> None:
+def _draw_here(found: Found, output: Path | None) -> None:
     """As text on stdout."""
     from clrtool.core.results.record import RunRecord
     from clrtool.report.text import chart
 
+    if output is not None:
+        raise ConfigError("--term draws here, into no file: leave out -o")
     if isinstance(found, dict):
         draw(partial(chart.schedules_chart, found))
     elif isinstance(found, RunRecord):
@@ -182,7 +179,10 @@ def _is_schedule(name: str) -> bool:
     return True
 
 
-def _titled(plans: dict[str, Plan]) -> dict[str, Plan]:
+def _plans(
+    names: list[str], params: list[str], iterations: int | None, iterations_per_epoch: int | None
+) -> dict[str, Plan]:
     """The plans by the stems of their files, or by their whole names where two stems are the same."""
+    plans = {name: _plan(name, params, iterations, iterations_per_epoch) for name in names}
     short = [name if _is_schedule(name) else Path(name).resolve().stem for name in plans]
     return plans if len(set(short)) < len(short) else dict(zip(short, plans.values(), strict=True))
