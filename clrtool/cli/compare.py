@@ -7,19 +7,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clrtool.cli.compare_request import (
-    InconclusiveError,
-    Request,
-    bounds_of,
-    check_epochs,
-    check_target,
-    known_bounds,
-    read_policies,
-)
 from clrtool.cli.complete import runs
 from clrtool.cli.console import Plain, show
 from clrtool.cli.rangetest import (
@@ -45,6 +36,7 @@ from clrtool.cli.run.spec import RunSpec, read_spec
 from clrtool.report.text.progress import Progress, say
 
 if TYPE_CHECKING:
+    from clrtool.cli.compare_request import Request
     from clrtool.core.reading.curve import Point
     from clrtool.core.results.comparison import BoundsFrom, Comparison
     from clrtool.engine.training.workload import Workload
@@ -60,7 +52,7 @@ TargetAccuracy = Annotated[
 Output = Annotated[Path | None, typer.Option("-o", help="The folder.  [default: runs/<config name>-compare]")]
 
 
-def compare(
+def compare(  # an option that is not named below is read from the context, by its name
     context: typer.Context,
     config: Config,
     overrides: Overrides = None,
@@ -92,6 +84,7 @@ def compare(
 
     Example: clrtool compare digits --policies fixed,triangular2,one_cycle,cosine --seeds 5
     """
+    from clrtool.cli.compare_request import InconclusiveError, read_request
     from clrtool.config.file import find_config, run_name
 
     path = find_config(config)
@@ -101,15 +94,13 @@ def compare(
                      fresh=fresh)  # fmt: skip
     folder = ComparisonFolder(spec, context.obj)
     try:
-        length = check_epochs(spec.config.plan.epochs if epochs is None else epochs)
-        request = Request(read_policies(policies), seeds, length, check_target(spec, target_accuracy),
-                          known_bounds(spec, bounds, run, path.stem))  # fmt: skip
-        record = folder.finished(request)
-        if record is None:
-            with folder.held():
-                record = _compare(folder, request)
+        record = _compare(folder, read_request(spec, context.params))
     except InconclusiveError as error:
-        _show_inconclusive(str(error), as_json=as_json)
+        if as_json:
+            typer.echo(json.dumps({"status": "inconclusive", "code": INCONCLUSIVE, "message": str(error)}))
+        else:
+            say(str(error))
+        raise typer.Exit(INCONCLUSIVE) from error
     _show(record, spec)
 
 
@@ -149,19 +140,23 @@ def _compare(folder: ComparisonFolder, request: Request) -> Comparison:
     """
     from clrtool.report.records.comparison_file import open_comparison, write_comparison
 
-    bounds = request.given or _measured_bounds(folder)
-    record = open_comparison(folder.path, request.sha256(folder.spec, bounds), fresh=folder.fresh)
-    if record is None:
-        record = _trained(folder, request, bounds)
-    elif record.asked_target != request.target:
-        record = replace(record, asked_target=request.target)
-        write_comparison(folder.path, record)
-    folder.finish(record)
-    return record
+    if (finished := folder.finished(request)) is not None:
+        return finished
+    with folder.held():
+        bounds = request.given or _measured_bounds(folder)
+        record = open_comparison(folder.path, request.sha256(folder.spec, bounds), fresh=folder.fresh)
+        if record is None:
+            record = _trained(folder, request, bounds)
+        elif record.asked_target != request.target:
+            record = replace(record, asked_target=request.target)
+            write_comparison(folder.path, record)
+        folder.finish(record)
+        return record
 
 
 def _measured_bounds(folder: ComparisonFolder) -> BoundsFrom:
     """The bounds of a range test in the folder of the comparison, which goes on if it was interrupted."""
+    from clrtool.cli.compare_request import bounds_of
     from clrtool.report.records.comparison_file import RANGE_TEST
 
     own = replace(folder.spec, folder=folder.path / RANGE_TEST, fresh=folder.fresh)
@@ -245,16 +240,8 @@ class ComparisonProgress(Progress):
         )
 
 
-def _show_inconclusive(message: str, *, as_json: bool) -> NoReturn:
-    if as_json:
-        typer.echo(json.dumps({"status": "inconclusive", "code": INCONCLUSIVE, "message": message}))
-    else:
-        say(message)
-    raise typer.Exit(INCONCLUSIVE)
-
-
 def _show(record: Comparison, spec: RunSpec) -> None:
-    from clrtool.report.records.comparison_file import FILES, comparison_to_json
+    from clrtool.report.records.comparison_file import FILES, RESULT, comparison_to_json
     from clrtool.report.text.comparison_table import comparison_table
 
     if spec.display.as_json:
@@ -262,8 +249,5 @@ def _show(record: Comparison, spec: RunSpec) -> None:
         return
     show(comparison_table(record, spec.folder.resolve().name), plain=spec.display.plain)
     say(f"in {spec.folder}/: {', '.join(FILES[1:])}", quiet=spec.display.quiet)
-    if record.judgement.best is not None:
-        say(
-            f"next: clrtool plan {spec.folder}/{FILES[2]}, the plan of {record.judgement.best}",
-            quiet=spec.display.quiet,
-        )
+    if (best := record.judgement.best) is not None:
+        say(f"next: clrtool plan {spec.folder}/{RESULT}, the plan of {best}", quiet=spec.display.quiet)

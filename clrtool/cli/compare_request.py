@@ -7,18 +7,25 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from clrtool.cli.plan_source import plan_of, two_numbers
 from clrtool.cli.run.spec import RunSpec
+from clrtool.config.schema import PlanConfig
+from clrtool.core.planning.budget import MAX_EPOCHS
+from clrtool.core.planning.plan import Plan
+from clrtool.core.planning.policies import POLICIES
+from clrtool.core.reading.metric import Metric
+from clrtool.core.results.comparison import BoundsFrom, candidate_plan, fixed_plan
+from clrtool.core.results.record import RunRecord
+from clrtool.core.results.verification import read_again
+from clrtool.core.schedules.base import check_positive
 from clrtool.errors import ConfigError, as_config_error
+from clrtool.report.records.comparison_file import RANGE_TEST, RESULT, read_comparison
+from clrtool.report.records.record_file import sha256_of
+from clrtool.report.records.run import find_run, read_run
 from clrtool.report.text.progress import say
 from clrtool.words import nearest, shown
-
-if TYPE_CHECKING:
-    from clrtool.config.schema import PlanConfig
-    from clrtool.core.planning.plan import Plan
-    from clrtool.core.results.comparison import BoundsFrom
-    from clrtool.core.results.record import RunRecord
 
 # As many as a picture has colours for.
 MOST = 8
@@ -44,8 +51,6 @@ class Request:
 
     def sha256(self, spec: RunSpec, bounds: BoundsFrom) -> str:
         """Hash of all that the trainings follow from."""
-        from clrtool.report.records.record_file import sha256_of
-
         policies = [
             (name, each if each is None or isinstance(each, float) else each.to_dict())
             for name, each in self.policies.items()
@@ -59,8 +64,6 @@ class Request:
         Raises:
             ConfigError: one cannot be followed for so many iterations.
         """
-        from clrtool.core.results.comparison import candidate_plan, fixed_plan
-
         made, ends = {}, (bounds.base_lr, bounds.max_lr, iterations_per_epoch)
         stepsize = None if settings.stepsize_epochs == "auto" else settings.stepsize_epochs
         with as_config_error():
@@ -78,7 +81,22 @@ class InconclusiveError(Exception):
     """The range test does not show both bounds, so there is nothing to compare."""
 
 
-def read_policies(text: str) -> dict[str, Plan | float | None]:
+def read_request(spec: RunSpec, options: Mapping[str, Any]) -> Request:
+    """What the options of the command ask for.
+
+    Raises:
+        ConfigError: one of them breaks its rule.
+        InconclusiveError: a run was given for the bounds, and has none.
+    """
+    epochs = spec.config.plan.epochs if options["epochs"] is None else options["epochs"]
+    with as_config_error():
+        check_positive("epochs", epochs, at_most=MAX_EPOCHS)
+    policies, target = _read_policies(options["policies"]), options["target_accuracy"]
+    _check_target(target, spec.config.metric.metric)
+    return Request(policies, options["seeds"], epochs, target, _known_bounds(spec, options["bounds"], options["run"]))
+
+
+def _read_policies(text: str) -> dict[str, Plan | float | None]:
     """The policies by name. Raises ConfigError for one that is unknown, and for names that are given twice."""
     words = [word.strip() for word in text.split(",")]
     found = {_name(word, words): _policy(word) for word in words}
@@ -97,8 +115,6 @@ def _name(word: str, words: list[str]) -> str:
 
 def _is_place(word: str) -> bool:
     """Whether a word is the path of a plan, or the name of a run in ``runs/``."""
-    from clrtool.core.planning.policies import POLICIES
-
     if word in POLICIES or word.startswith("fixed:") or not word:
         return False
     with contextlib.suppress(OSError):  # too long for a file
@@ -107,48 +123,27 @@ def _is_place(word: str) -> bool:
 
 
 def _policy(word: str) -> Plan | float | None:
-    from clrtool.core.planning.policies import POLICIES
-    from clrtool.report.records.plan_file import read_plan
-    from clrtool.report.records.run import find_run
-
     if word.startswith("fixed:"):
         try:
             return float(word.removeprefix("fixed:"))
         except ValueError as error:
             raise ConfigError(f"--policies {word}: must be a number after fixed:, such as fixed:0.01") from error
     if _is_place(word):
-        place = find_run(word)
-        return read_plan(place / "result.json" if place.is_dir() else place)
+        return plan_of(word)
     if word not in (names := set(POLICIES) - {"stages"}):  # whose bounds are its own: a plan file can hold it
-        raise ConfigError(
-            f"--policies: {shown(word)} is no policy; {nearest(word, names, show=len(names))}; or fixed:RATE, a plan "
-            "file, a run folder"
-        )
+        valid = nearest(word, names, show=len(names))
+        raise ConfigError(f"--policies: {shown(word)} is no policy; {valid}; or fixed:RATE, a plan file, a run folder")
     return None
 
 
-def check_target(spec: RunSpec, target: float | None) -> float | None:
-    metric = spec.config.metric.metric
+def _check_target(target: float | None, metric: Metric) -> None:
     if target is not None and not (math.isfinite(target) and (not metric.is_share or 0 < target <= 1)):
         rule = "above 0 and at most 1" if metric.is_share else "finite"
         raise ConfigError(f"--target-accuracy {target}: must be {rule}, for the metric is {metric.label}")
-    return target
 
 
-def check_epochs(epochs: float) -> float:
-    from clrtool.core.planning.budget import MAX_EPOCHS
-    from clrtool.core.schedules.base import check_positive
-
-    with as_config_error():
-        check_positive("epochs", epochs, at_most=MAX_EPOCHS)
-    return epochs
-
-
-def known_bounds(spec: RunSpec, bounds: str | None, run: str | None, name: str) -> BoundsFrom | None:
+def _known_bounds(spec: RunSpec, bounds: str | None, run: str | None) -> BoundsFrom | None:
     """Bounds that need no training: given, of a given run, or of a finished run of the same config."""
-    from clrtool.report.records.comparison_file import RANGE_TEST
-    from clrtool.report.records.run import find_run, read_run
-
     if bounds is not None and run is not None:
         raise ConfigError("--bounds and --run: give the one or the other")
     if bounds is not None:
@@ -161,7 +156,7 @@ def known_bounds(spec: RunSpec, bounds: str | None, run: str | None, name: str) 
             say(f"{place}: {other}", quiet=spec.display.quiet)
         return bounds_of(record, place)
     own = {} if spec.fresh else {spec.folder / RANGE_TEST: RANGE_TEST}
-    for place, source in (own | {Path("runs") / name: ""}).items():
+    for place, source in (own | {Path("runs") / spec.path.stem: ""}).items():
         if (place / "result.json").is_file():
             record = read_run(place)
             if record.config_sha256 == spec.config.sha256():
@@ -171,8 +166,6 @@ def known_bounds(spec: RunSpec, bounds: str | None, run: str | None, name: str) 
 
 def _bounds_before(spec: RunSpec) -> BoundsFrom | None:
     """Those of the comparison that the folder holds, whose range test is gone."""
-    from clrtool.report.records.comparison_file import RESULT, read_comparison
-
     if not (spec.folder / RESULT).is_file():
         return None
     record = read_comparison(spec.folder)
@@ -180,12 +173,7 @@ def _bounds_before(spec: RunSpec) -> BoundsFrom | None:
 
 
 def _given_bounds(text: str) -> BoundsFrom:
-    from clrtool.core.results.comparison import BoundsFrom
-
-    try:
-        base_lr, max_lr = map(float, text.split(","))
-    except ValueError as error:
-        raise ConfigError(f"--bounds {text}: must be two numbers, BASE,MAX, such as 0.01,0.1") from error
+    base_lr, max_lr = two_numbers(text, f"--bounds {text}", "BASE,MAX, such as 0.01,0.1")
     if not 0 < base_lr < max_lr < math.inf:
         raise ConfigError(f"--bounds {text}: must be above 0, finite, and the second above the first")
     return BoundsFrom(base_lr, max_lr, "--bounds")
@@ -193,9 +181,6 @@ def _given_bounds(text: str) -> BoundsFrom:
 
 def bounds_of(record: RunRecord, place: Path, source: str = "") -> BoundsFrom:
     """The bounds that this version reads off the curves of a run. Raises InconclusiveError if there are none."""
-    from clrtool.core.results.comparison import BoundsFrom
-    from clrtool.core.results.verification import read_again
-
     bounds, verification = read_again(record), record.verification
     if bounds.base_lr is None or bounds.max_lr is None:
         raise InconclusiveError(f"{place} is inconclusive: {bounds.advice[0].value} Or give --bounds BASE,MAX")

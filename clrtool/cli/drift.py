@@ -49,11 +49,10 @@ class DriftCheck:
             return
         if not self._check.is_file():
             self._fail([f"{self._check}: there is no such file yet"])
-        from clrtool.core.results.recommendation import RULE_VERSION
         from clrtool.report.records.plan_file import read_bounds
 
         kept = read_bounds(self._check)
-        stale, settings = self._changed_settings(kept, RULE_VERSION), self._spec.config
+        stale, settings = self._changed_settings(kept), self._spec.config
         if not stale and settings.data.factory is None and settings.seed == kept.seed:
             stale = self._changed_data(kept)
         if stale:
@@ -71,12 +70,12 @@ class DriftCheck:
         elif self._check is not None:
             self._hold(self._check, new)
 
-    def _changed_settings(self, kept: Recommendation, rule: int) -> list[str]:
-        from clrtool.core.results.recommendation import changed_inputs
+    def _changed_settings(self, kept: Recommendation) -> list[str]:
+        from clrtool.core.results.recommendation import RULE_VERSION, changed_inputs
 
-        now = self._spec.config.model_dump(mode="json")
-        changed = list(changed_inputs(kept.config, {name: value for name, value in now.items() if name != "seed"}))
-        return changed + ([] if kept.rule == rule else [f"the rule that reads bounds: version {kept.rule} -> {rule}"])
+        changed = list(changed_inputs(kept.config, self._spec.config.model_dump(mode="json", exclude={"seed"})))
+        other_rule = f"the rule that reads bounds: version {kept.rule} -> {RULE_VERSION}"
+        return changed if kept.rule == RULE_VERSION else [*changed, other_rule]
 
     def _changed_data(self, kept: Recommendation) -> list[str]:
         from clrtool.engine.configured.build import data_sha256
@@ -105,6 +104,7 @@ class DriftCheck:
         say(f"{file}: written")
 
     def _hold(self, file: Path, new: Recommendation) -> None:
+        from clrtool.core.results.recommendation import changes
         from clrtool.report.records.plan_file import read_bounds
 
         old = read_bounds(file)
@@ -113,13 +113,13 @@ class DriftCheck:
         if drifted := _drifted(old, new):
             self._fail([f"{file}: what is recommended has drifted", *drifted])
         say(f"{file}: holds, for both bounds are within noise or a tolerance of {old.tolerance:.0%}")
-        _summarise(f"`{file}` holds", [_told(each) for each in _changes(old, new)])
+        _summarise(f"`{file}` holds", [_told(each) for each in changes(old, new)])
 
     def _stale(self, old: Recommendation, new: Recommendation) -> list[str]:
         """All inputs that have changed, those too that only a run shows."""
         names = sorted({*old.sources, *new.sources})
         return [
-            *self._changed_settings(old, new.rule),
+            *self._changed_settings(old),
             *self._other_data(old, new.data_sha256),
             *(f"{name}: its hash is another" for name in names if old.sources.get(name) != new.sources.get(name)),
         ]
@@ -136,14 +136,10 @@ class DriftCheck:
         raise typer.Exit(DRIFTED)
 
 
-def _changes(old: Recommendation, new: Recommendation) -> list[Change]:
+def _drifted(old: Recommendation, new: Recommendation) -> list[str]:
     from clrtool.core.results.recommendation import changes
 
-    return changes(old, new)
-
-
-def _drifted(old: Recommendation, new: Recommendation) -> list[str]:
-    return [_told(each) for each in _changes(old, new) if each.has_drifted]
+    return [_told(each) for each in changes(old, new) if each.has_drifted]
 
 
 def _told(change: Change) -> str:

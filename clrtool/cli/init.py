@@ -12,6 +12,7 @@ import typer
 from clrtool.cli.complete import configs
 from clrtool.config.shipped import shipped_configs
 from clrtool.errors import ConfigError
+from clrtool.files import write_whole
 from clrtool.report.text.progress import say
 from clrtool.words import nearest
 
@@ -38,8 +39,6 @@ def init(
     if model is not None or data is not None:
         _write_starter(model, data, Path(name or "mine.yaml"))
         return
-    from clrtool.files import write_whole
-
     shipped = shipped_configs()
     if name is None:
         for known, path in shipped.items():
@@ -78,7 +77,6 @@ def _code(config: Path, target: Path, modules: list[str]) -> dict[Path, Path]:
 
 def _write_starter(model: str | None, data: str | None, target: Path) -> None:
     from clrtool.config.file import load_config
-    from clrtool.files import write_whole
     from clrtool.report.programs.starter import factories, starter
 
     if model is None or data is None:
@@ -101,7 +99,6 @@ def _write_starter(model: str | None, data: str | None, target: Path) -> None:
 def _help_editors(config: Path) -> None:
     """Put the schema beside a config, whose comment names it; one that is there already stays."""
     from clrtool.config.json_schema import SCHEMA_FILE
-    from clrtool.files import write_whole
 
     beside = config.with_name(SCHEMA_FILE)
     if not beside.exists():

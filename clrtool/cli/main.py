@@ -29,7 +29,6 @@ SIGNALLED = 128
 
 app = typer.Typer(
     name="clrtool",
-    help="LR range test and schedule planner for PyTorch: two bounds from an accuracy curve, a plan in whole cycles.",
     epilog="Example: clrtool rangetest digits, then clrtool plan digits, then clrtool plot digits.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -105,6 +104,5 @@ def _fail(error: BaseException, code: int, words: Sequence[str]) -> NoReturn:
     if "--json" in words:
         typer.echo(json.dumps({"status": "error", "code": code, "message": message}))
     else:
-        lines = message.split("\n")
-        say("\n".join(("error: " if number == 0 else "       ") + line for number, line in enumerate(lines)))
+        say("error: " + message.replace("\n", "\n       "))
     sys.exit(code)

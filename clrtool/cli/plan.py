@@ -5,6 +5,7 @@ Never imports torch.
 
 from __future__ import annotations
 
+import json
 import sys
 from itertools import chain
 from pathlib import Path
@@ -14,15 +15,14 @@ import typer
 
 from clrtool.cli.complete import runs
 from clrtool.cli.console import Plain, show
-from clrtool.cli.plan_curve import with_bounds
-from clrtool.cli.plan_source import Asked, lint, make
 from clrtool.errors import ConfigError, as_config_error
+from clrtool.files import write_whole
 from clrtool.report.programs.formats import FORMATS, write_plan
 from clrtool.report.text.progress import say
 from clrtool.words import nearest
 
 if TYPE_CHECKING:
-    from clrtool.core.planning.finding import Finding
+    from clrtool.cli.plan_source import Asked
     from clrtool.core.planning.plan import Plan
 
 FOUND = 1
@@ -56,7 +56,8 @@ Source = Annotated[str | None, typer.Option("--from", metavar="SYSTEM:NAME", hel
 Optimizer = Annotated[str | None, typer.Option(metavar="NAME[:MOMENTUM]", help="With --lint: SGD, SGD:0.9, AdamW ...")]
 
 
-def plan(
+def plan(  # an option that is not named below is read from the context, by its name
+    context: typer.Context,
     words: Words = None,
     base_lr: Annotated[float | None, typer.Option(help="Lower bound, in place of a source.")] = None,
     max_lr: Annotated[float | None, typer.Option(help="Upper bound, in place of a source.")] = None,
@@ -92,14 +93,15 @@ def plan(
 
     clrtool plan --from torch:OneCycleLR max_lr=0.1 total_steps=30 --iterations 1410 --iterations-per-epoch 47 --lint
     """
-    numbers = {"base_lr": base_lr, "max_lr": max_lr, "iterations_per_epoch": iterations_per_epoch}
-    wishes = {"policy": policy, "epochs": epochs, "stepsize_epochs": stepsize_epochs, "cycles": cycles}
-    wishes |= {"warmup_epochs": warmup_epochs, "momentum": momentum}
-    asked = Asked(words=words or (), numbers=numbers, wishes=wishes, schedule=schedule, iterations=iterations,
+    from clrtool.cli.plan_source import Asked, make
+
+    asked = Asked(words=words or (), options=context.params, schedule=schedule, iterations=iterations,
                   stages=stage or (), csv=csv, stepped=stepped, optimizer=optimizer)  # fmt: skip
     if not check and (csv is not None or optimizer is not None or stepped != "iteration"):
         raise ConfigError("--csv, --optimizer and --stepped need --lint: they say what is to be checked")
     if curve is not None:
+        from clrtool.cli.plan_curve import with_bounds
+
         asked = with_bounds(asked, curve, form, to_file=output is not None, linted=check, plain=plain)
     if check:
         _lint(asked, form, output, plain=plain)
@@ -107,26 +109,22 @@ def plan(
 
 
 def _lint(asked: Asked, form: str, output: Path | None, *, plain: bool) -> NoReturn:
+    from clrtool.cli.plan_source import lint
+
     if output is not None:
         raise ConfigError("--lint prints what it finds: leave out -o")
     findings = lint(asked)
-    _show_findings(findings, asked.title, form, plain=plain)
-    raise typer.Exit(0 if all(finding.note for finding in findings) else FOUND)
-
-
-def _show_findings(findings: tuple[Finding, ...], title: str, form: str, *, plain: bool) -> None:
     if form == "json":
-        import json
-
         sys.stdout.write(json.dumps({"findings": [vars(finding) for finding in findings]}, indent=2) + "\n")
     elif form != "table":
         raise ConfigError(f"--lint prints a table or json, not {form}")
     elif findings:
         from clrtool.report.text.tables import lint_table
 
-        show(lint_table(findings, title), plain=plain)
+        show(lint_table(findings, asked.title), plain=plain)
     else:
-        say(f"{title}: nothing found")
+        say(f"{asked.title}: nothing found")
+    raise typer.Exit(0 if all(finding.note for finding in findings) else FOUND)
 
 
 def _show(made: Plan, title: str, form: str, output: Path | None, *, plain: bool) -> None:
@@ -142,8 +140,6 @@ def _show(made: Plan, title: str, form: str, output: Path | None, *, plain: bool
         with as_config_error():
             sys.stdout.writelines(blocks)
         return
-    from clrtool.files import write_whole
-
     write_whole(output, blocks)
     say(f"{output}: written")
 

@@ -6,18 +6,17 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from clrtool.cli.console import show
 from clrtool.cli.plan_source import Asked
 from clrtool.cli.rangetest import INCONCLUSIVE
-from clrtool.errors import ConfigError
+from clrtool.core.reading.bounds import find_bounds
+from clrtool.errors import ConfigError, as_config_error
+from clrtool.report.records.curve_file import read_curves
 from clrtool.report.text.progress import say
-
-if TYPE_CHECKING:
-    from clrtool.core.reading.bounds import Bounds
+from clrtool.report.text.tables import bounds_table
 
 
 def with_bounds(asked: Asked, file: Path, form: str, *, to_file: bool, linted: bool, plain: bool) -> Asked:
@@ -33,10 +32,10 @@ def with_bounds(asked: Asked, file: Path, form: str, *, to_file: bool, linted: b
     for_plan = asked.given() or asked.params() or asked.iterations or linted or to_file
     if alone and (for_plan or form not in ("table", "json")):
         raise ConfigError("a plan from --curve needs --iterations-per-epoch")
-    bounds = _read(file)
+    found = read_curves(file)
+    with as_config_error(f"{file}: "):
+        bounds = find_bounds(found.curves, metric=found.metric, timed=found.timed)
     if form == "table" and not to_file:
-        from clrtool.report.text.tables import bounds_table
-
         show(bounds_table(bounds, file.name), plain=plain)
     elif alone:
         sys.stdout.write(json.dumps({"bounds": bounds.to_dict()}, indent=2) + "\n")
@@ -47,15 +46,4 @@ def with_bounds(asked: Asked, file: Path, form: str, *, to_file: bool, linted: b
     if alone:
         say("next: add --iterations-per-epoch N for a plan")
         raise typer.Exit
-    return replace(asked, numbers={**asked.numbers, "base_lr": bounds.base_lr, "max_lr": bounds.max_lr})
-
-
-def _read(file: Path) -> Bounds:
-    from clrtool.core.reading.bounds import find_bounds
-    from clrtool.report.records.curve_file import read_curves
-
-    found = read_curves(file)
-    try:
-        return find_bounds(found.curves, metric=found.metric, timed=found.timed)
-    except ValueError as error:
-        raise ConfigError(f"{file}: {error}") from error
+    return replace(asked, options={**asked.options, "base_lr": bounds.base_lr, "max_lr": bounds.max_lr})

@@ -6,26 +6,28 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from clrtool.core.planning.finding import OPTIMIZERS, Finding, Use
+from clrtool.core.planning.plan import Plan, make_plan, plan_from, plan_stages
+from clrtool.core.planning.policies import POLICIES, find_policy
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.report.text.progress import say
+from clrtool.words import nearest
 
-if TYPE_CHECKING:
-    from clrtool.core.planning.finding import Finding, Use
-    from clrtool.core.planning.plan import Plan
-
+# The options that a plan is made of, and those that say what it is to be like.
+NUMBERS = ("base_lr", "max_lr", "iterations_per_epoch")
+WISHES = ("policy", "epochs", "stepsize_epochs", "cycles", "warmup_epochs", "momentum")
 _NUMBER = r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)"
 _STAGE = re.compile(rf"{_NUMBER}-{_NUMBER}/([0-9]{{1,12}}):([0-9]{{1,12}})")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """The command line of ``clrtool plan``; see its options."""
+    """The command line of ``clrtool plan``; of its ``options`` those in ``NUMBERS`` and ``WISHES`` count."""
 
     words: Sequence[str] = ()
-    numbers: Mapping[str, float | int | None] = field(default_factory=dict)
-    wishes: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     schedule: str | None = None
     iterations: int | None = None
     stages: Sequence[str] = ()
@@ -49,14 +51,14 @@ class Asked:
 
     @property
     def iterations_per_epoch(self) -> int | None:
-        return self.numbers.get("iterations_per_epoch")  # type: ignore[return-value]  # the one whole number of them
+        return self.options.get("iterations_per_epoch")
 
     def params(self) -> dict[str, Any]:
         """The KEY=VALUE words, typed by YAML; a text that is no YAML value, such as a lambda, stays a text."""
         pairs = [word.split("=", 1) for word in self.words if word != self.source]
         for key, _ in pairs:
             option = "stage" if key == "stages" else key
-            if self.schedule is None and option in {*self.numbers, *self.wishes, "stage"}:
+            if self.schedule is None and option in (*NUMBERS, *WISHES, "stage"):
                 raise ConfigError(f"{key}=...: give it as --{option.replace('_', '-')}")
             if sum(key == other for other, _ in pairs) > 1:
                 raise ConfigError(f"{key}=... is given twice")
@@ -64,7 +66,7 @@ class Asked:
 
     def given(self) -> dict[str, Any]:
         """The options that were used."""
-        return {name: value for name, value in {**self.numbers, **self.wishes}.items() if value is not None}
+        return {name: self.options[name] for name in (*NUMBERS, *WISHES) if self.options.get(name) is not None}
 
     def refuse(self, what: str, *names: str) -> None:
         """Raise ConfigError if options were used that have no meaning with ``what``."""
@@ -83,12 +85,31 @@ def is_pair(word: str) -> bool:
         return True
 
 
+def plan_of(source: str) -> Plan:
+    """The plan of a run or a file, as it was made. Raises ConfigError if there is none."""
+    from clrtool.report.records.plan_file import read_plan
+    from clrtool.report.records.run import find_run
+
+    place = find_run(source)
+    return read_plan(place / "result.json" if place.is_dir() else place)
+
+
+def two_numbers(text: str, told: str, form: str) -> tuple[float, float]:
+    """The numbers of an option LOW,HIGH; ``told`` is how a message names it."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"{told}: must be two numbers, {form}") from error
+    return low, high
+
+
 def make(asked: Asked) -> Plan:
     """The plan that was asked for. Raises ConfigError."""
     with as_config_error():
         if asked.schedule is not None:
             asked.refuse(f"--from {asked.schedule} but with --lint: its own are NAME=VALUE", "base_lr", "max_lr")
-            return _from_schedule(asked)
+            name, params, iterations, iterations_per_epoch = _schedule(asked)
+            return plan_from(name, params, iterations=iterations, iterations_per_epoch=iterations_per_epoch)
         if asked.iterations is not None:
             raise ConfigError("--iterations is for --from; the length of a plan is --epochs")
         if asked.stages and asked.source is not None:
@@ -117,23 +138,14 @@ def _schedule(asked: Asked) -> tuple[str, dict[str, Any], int | None, int | None
     """Another system's schedule: its name, its parameters, the length of training and of an epoch."""
     assert asked.schedule is not None
     what = f"--from {asked.schedule}"
-    asked.refuse(what, "policy", "epochs", "stepsize_epochs", "cycles", "warmup_epochs", "momentum")
+    asked.refuse(what, *WISHES)
     if asked.source is not None or asked.stages:
         raise ConfigError(f"a plan comes from {asked.source or '--stage'} or from {what}, not from both")
     return asked.schedule, asked.params(), asked.iterations, asked.iterations_per_epoch
 
 
-def _from_schedule(asked: Asked) -> Plan:
-    from clrtool.core.planning.plan import plan_from
-
-    name, params, iterations, iterations_per_epoch = _schedule(asked)
-    return plan_from(name, params, iterations=iterations, iterations_per_epoch=iterations_per_epoch)
-
-
 def _from_stages(asked: Asked) -> Plan:
-    from clrtool.core.planning.plan import plan_stages
-
-    asked.refuse("--stage", "base_lr", "max_lr", "policy", "epochs", "stepsize_epochs", "cycles", "warmup_epochs")
+    asked.refuse("--stage", *{*NUMBERS, *WISHES} - {"iterations_per_epoch", "momentum"})
     stages = []
     for text in asked.stages:
         found = _STAGE.fullmatch(text.replace(",", ""))
@@ -145,13 +157,11 @@ def _from_stages(asked: Asked) -> Plan:
 
 
 def _from_bounds(asked: Asked) -> Plan:
-    from clrtool.core.planning.plan import make_plan
-
     before, known = _find_plan(asked) if asked.source is not None else (None, {})
     given = asked.given() | _momentum(asked) | asked.params()
     if before is not None and not given:
         return before
-    if missing := [f"--{name.replace('_', '-')}" for name in asked.numbers if name not in known | given]:
+    if missing := [f"--{name.replace('_', '-')}" for name in NUMBERS if name not in known | given]:
         what = (
             "a run, a plan file, or three numbers" if asked.source is None else f"bounds, and {asked.source} has none"
         )
@@ -185,9 +195,7 @@ def _find_plan(asked: Asked) -> tuple[Plan | None, dict[str, Any]]:
 
 def _known(before: Plan, asked: Asked) -> tuple[Plan, dict[str, Any]]:
     """What a new plan keeps of one before: its bounds and what was asked of it, as far as the new policy has that."""
-    from clrtool.core.planning.policies import POLICIES, find_policy
-
-    policy = asked.wishes["policy"] or before.policy
+    policy = asked.options["policy"] or before.policy
     if policy not in POLICIES and policy != before.policy:
         find_policy(policy)
     if (asked.given() or asked.params()) and (policy not in POLICIES or policy == "stages"):
@@ -196,27 +204,20 @@ def _known(before: Plan, asked: Asked) -> tuple[Plan, dict[str, Any]]:
     known |= {"iterations_per_epoch": before.iterations_per_epoch} | before.asked
     if policy != before.policy:
         # a gamma is fitted to its own policy, and the others have no cycles
-        kept = {*asked.numbers, "policy", "epochs", "warmup_epochs", *POLICIES[policy].takes()} - {"gamma"}
+        kept = {*NUMBERS, "policy", "epochs", "warmup_epochs", *POLICIES[policy].takes()} - {"gamma"}
         kept |= {"stepsize_epochs", "cycles"} if POLICIES[policy].in_cycles else set()
         known = {name: value for name, value in known.items() if name in kept}
     return before, {name: value for name, value in known.items() if value is not None}
 
 
 def _momentum(asked: Asked) -> dict[str, Any]:
-    text = asked.wishes["momentum"]
+    text = asked.options["momentum"]
     if text is None:
         return {}
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError as error:
-        raise ConfigError(f"--momentum {text!r}: must be two numbers, LOW,HIGH, such as 0.85,0.95") from error
-    return {"momentum": (low, high)}
+    return {"momentum": two_numbers(text, f"--momentum {text!r}", "LOW,HIGH, such as 0.85,0.95")}
 
 
 def _use(asked: Asked) -> Use:
-    from clrtool.core.planning.finding import OPTIMIZERS, Use
-    from clrtool.words import nearest
-
     if asked.stepped not in ("iteration", "epoch"):
         raise ConfigError(f"--stepped {asked.stepped!r}: must be iteration or epoch")
     name, _, momentum = (asked.optimizer or "").partition(":")
@@ -229,11 +230,11 @@ def _use(asked: Asked) -> Use:
         raise ConfigError(f"--optimizer {asked.optimizer!r}: must look like SGD or SGD:0.9") from error
     # of a plan of clrtool's own the bounds are what it is made of, and nothing to hold it against
     foreign = asked.csv is not None or asked.schedule is not None
-    bounds = {name: asked.numbers[name] for name in ("base_lr", "max_lr") if foreign}
-    if None not in bounds.values() and bounds and bounds["base_lr"] > bounds["max_lr"]:  # type: ignore[operator]
-        raise ConfigError(f"--max-lr {bounds['max_lr']} must exceed --base-lr {bounds['base_lr']}")
+    low, high = (asked.options[name] if foreign else None for name in ("base_lr", "max_lr"))
+    if low is not None and high is not None and low > high:
+        raise ConfigError(f"--max-lr {high} must exceed --base-lr {low}")
     stepped: Any = asked.stepped
-    return Use(stepped=stepped, optimizer=known.get(name.lower()), momentum=value, **bounds)
+    return Use(stepped=stepped, optimizer=known.get(name.lower()), momentum=value, base_lr=low, max_lr=high)
 
 
 def _value(key: str, text: str) -> Any:

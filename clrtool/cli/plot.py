@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clrtool.cli.console import draw
-from clrtool.cli.plan_source import Asked, is_pair, make
 from clrtool.errors import ConfigError
+from clrtool.files import write_whole
 from clrtool.report.text.progress import say
 
 if TYPE_CHECKING:
     from clrtool.core.planning.plan import Plan
+    from clrtool.core.results.comparison import Comparison
+    from clrtool.core.results.record import RunRecord
 
+    # What is drawn: plans by their titles, or what is finished in a folder.
+    Found = dict[str, Plan] | RunRecord | Comparison
 
 Sources = Annotated[
     list[str] | None,
@@ -54,6 +58,7 @@ def plot(
 
     clrtool plot --from torch:OneCycleLR max_lr=0.1 total_steps=1410 --iterations-per-epoch 47 -o one_cycle.png
     """
+    from clrtool.cli.plan_source import is_pair
     from clrtool.report.records.run import find_run
 
     params = list(filter(is_pair, sources or ()))
@@ -69,43 +74,20 @@ def plot(
             raise ConfigError("--tensorboard writes its own files: leave out -o and --term")
         _write_events(folder, tensorboard)
         return
-    several = {} if folder else dict.fromkeys(names)
-    plans = _titled({name: _plan(name, params, iterations, iterations_per_epoch) for name in several})
+    found: Found = _finished(folder) if folder else _plans(names, params, iterations, iterations_per_epoch)
     if term:
-        _draw_here(folder, plans, output)
+        _draw_here(found, output)
         return
-    for path in _write(place, plans, output):
+    for path in _write(place, found, output):
         say(f"{path}: written")
 
 
-def _write(place: Path | None, plans: dict[str, Plan], output: Path | None) -> list[Path]:
-    """A report, or pictures: of what is in a folder, or of schedules."""
-    if output is not None and output.suffix.lower() == ".html":
-        return _write_report(place, plans, output)
-    if place is not None and place.is_dir():
-        return _draw_run(place, output)
-    return _draw_plans(plans, output, place)
-
-
-def _write_report(place: Path | None, plans: dict[str, Plan], output: Path) -> list[Path]:
-    """The page of a run, a comparison or a plan file."""
-    from clrtool.files import write_whole
-    from clrtool.report.pages.html_report import comparison_report, plan_report, range_test_report
+def _finished(folder: Path) -> RunRecord | Comparison:
+    """The range test or the comparison in a folder."""
     from clrtool.report.records.comparison_file import RESULT, read_comparison
     from clrtool.report.records.run import read_run
 
-    if place is None:
-        raise ConfigError(f"{output}: a report is of one run, comparison or plan file; -o FILE.svg draws any schedules")
-    title, source = place.resolve().name, str(place)
-    if not place.is_dir():
-        ((title, plan),) = plans.items()
-        report = plan_report(plan, title, source)
-    elif (place / RESULT).is_file():
-        report = comparison_report(read_comparison(place), title, source)
-    else:
-        report = range_test_report(read_run(place), title, source)
-    write_whole(output, report)
-    return [output]
+    return read_comparison(folder) if (folder / RESULT).is_file() else read_run(folder)
 
 
 def _write_events(folder: Path | None, logdir: Path) -> None:
@@ -119,61 +101,69 @@ def _write_events(folder: Path | None, logdir: Path) -> None:
     say(f"{write_events(folder, logdir)}: written")
 
 
-def _draw_here(folder: Path | None, plans: dict[str, Plan], output: Path | None) -> None:
-    """A run, a comparison or schedules, as text on stdout."""
-    from clrtool.report.records.comparison_file import RESULT, read_comparison
-    from clrtool.report.records.run import read_run
+def _draw_here(found: Found, output: Path | None) -> None:
+    """As text on stdout."""
+    from clrtool.core.results.record import RunRecord
     from clrtool.report.text import chart
 
     if output is not None:
         raise ConfigError("--term draws here, into no file: leave out -o")
-    if folder is None:
-        draw(partial(chart.schedules_chart, plans))
-    elif (folder / RESULT).is_file():
-        draw(partial(chart.comparison_chart, read_comparison(folder)))
+    if isinstance(found, dict):
+        draw(partial(chart.schedules_chart, found))
+    elif isinstance(found, RunRecord):
+        draw(partial(chart.range_test_chart, found))
     else:
-        draw(partial(chart.range_test_chart, read_run(folder)))
+        draw(partial(chart.comparison_chart, found))
 
 
-def _draw_plans(plans: dict[str, Plan], output: Path | None, place: Path | None) -> list[Path]:
-    """One picture of all schedules, beside the plan file if it has no name of its own."""
-    from clrtool.report.plots import plot_schedules, save_figure
+def _write(place: Path | None, found: Found, output: Path | None) -> list[Path]:
+    """A report or a picture; without a name for it the pictures in a folder, or one beside a plan file."""
+    from clrtool.core.results.record import RunRecord
+    from clrtool.report import plots
 
-    if output is None and place is None:
-        raise ConfigError("this picture needs a name: -o FILE.png")
-    target = output or place.with_suffix(".png")  # type: ignore[union-attr]
-    save_figure(plot_schedules(plans), target)
-    return [target]
-
-
-def _draw_run(place: Path, output: Path | None) -> list[Path]:
-    """The pictures of a folder: those of a range test, or that of a comparison."""
-    from clrtool.report.plots import draw_comparison, draw_run, plot_comparison, plot_range_test, save_figure
-    from clrtool.report.records.comparison_file import RESULT, read_comparison
-    from clrtool.report.records.run import read_run
-
-    if (place / RESULT).is_file():
-        comparison = read_comparison(place)
-        if output is None:
-            return [draw_comparison(place, comparison)]
-        save_figure(plot_comparison(comparison, place.resolve().name), output)
+    if output is not None and output.suffix.lower() == ".html":
+        write_whole(output, _report(place, found, output))
         return [output]
-    record = read_run(place)
+    if isinstance(found, dict):
+        target = output or (place and place.with_suffix(".png"))
+        if target is None:
+            raise ConfigError("this picture needs a name: -o FILE.png")
+        plots.save_figure(plots.plot_schedules(found), target)
+        return [target]
+    assert place is not None
+    title = place.resolve().name
     if output is None:
-        return draw_run(place, record)
-    save_figure(plot_range_test(record, place.resolve().name), output)
+        return plots.draw_run(place, found) if isinstance(found, RunRecord) else [plots.draw_comparison(place, found)]
+    if isinstance(found, RunRecord):
+        plots.save_figure(plots.plot_range_test(found, title), output)
+    else:
+        plots.save_figure(plots.plot_comparison(found, title), output)
     return [output]
 
 
-def _plan(name: str, params: list[str], iterations: int | None, iterations_per_epoch: int | None) -> Plan:
-    from clrtool.report.records.plan_file import read_plan
-    from clrtool.report.records.run import find_run
+def _report(place: Path | None, found: Found, output: Path) -> str:
+    """The page of a run, a comparison or a plan file."""
+    from clrtool.core.results.record import RunRecord
+    from clrtool.report.pages.html_report import comparison_report, plan_report, range_test_report
 
-    if _is_schedule(name):
-        return make(Asked(schedule=name, words=params, iterations=iterations,
-                          numbers={"iterations_per_epoch": iterations_per_epoch}))  # fmt: skip
-    place = find_run(name)
-    return read_plan(place / "result.json" if place.is_dir() else place)
+    if place is None:
+        raise ConfigError(f"{output}: a report is of one run, comparison or plan file; -o FILE.svg draws any schedules")
+    title, source = place.resolve().name, str(place)
+    if isinstance(found, RunRecord):
+        return range_test_report(found, title, source)
+    if isinstance(found, dict):
+        ((title, plan),) = found.items()
+        return plan_report(plan, title, source)
+    return comparison_report(found, title, source)
+
+
+def _plan(name: str, params: list[str], iterations: int | None, iterations_per_epoch: int | None) -> Plan:
+    from clrtool.cli.plan_source import Asked, make, plan_of
+
+    if not _is_schedule(name):
+        return plan_of(name)
+    options = {"iterations_per_epoch": iterations_per_epoch}
+    return make(Asked(schedule=name, words=params, iterations=iterations, options=options))
 
 
 def _is_schedule(name: str) -> bool:
@@ -189,7 +179,10 @@ def _is_schedule(name: str) -> bool:
     return True
 
 
-def _titled(plans: dict[str, Plan]) -> dict[str, Plan]:
+def _plans(
+    names: list[str], params: list[str], iterations: int | None, iterations_per_epoch: int | None
+) -> dict[str, Plan]:
     """The plans by the stems of their files, or by their whole names where two stems are the same."""
+    plans = {name: _plan(name, params, iterations, iterations_per_epoch) for name in names}
     short = [name if _is_schedule(name) else Path(name).resolve().stem for name in plans]
     return plans if len(set(short)) < len(short) else dict(zip(short, plans.values(), strict=True))

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import math
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -28,24 +28,22 @@ from ruamel.yaml import YAML
 
 from clrtool.config.strict_yaml import quoted
 from clrtool.core.planning.budget import MAX_EPOCHS
+from clrtool.core.planning.policies import POLICIES
 from clrtool.core.reading.metric import METRICS, Metric
 from clrtool.words import nearest
 
 Auto = Literal["auto"]
 LearningRate = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
 Epochs = Annotated[float, Field(gt=0, le=MAX_EPOCHS, allow_inf_nan=False)]
+Given = TypeVar("Given")
 # Unions are tried left to right, so that the message of the more general type comes first.
-AutoLearningRate = Annotated[LearningRate | Auto, Field(union_mode="left_to_right")]
-AutoEpochs = Annotated[Epochs | Auto, Field(union_mode="left_to_right")]
+OrAuto = Annotated[Given | Auto, Field(union_mode="left_to_right")]
 FactoryName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$", max_length=200)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
 # Patterns of parameter names, as the shell matches file names: '*.bias', 'layer1.*'.
 Patterns = Annotated[list[Name], Field(max_length=200)]
 Clip = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
-
-AutoEvaluations = Annotated[Annotated[int, Field(ge=2, le=100_000)] | Auto, Field(union_mode="left_to_right")]
-AutoSeeds = Annotated[Annotated[int, Field(ge=1, le=1000)] | Auto, Field(union_mode="left_to_right")]
 
 # A sweep over less has nothing to tell apart.
 SHORTEST_SWEEP = 1.5
@@ -132,13 +130,13 @@ class DataConfig(Component):
     """
 
     batch_size: Annotated[int, Field(ge=1, le=10**7)] = 128
-    heldout: Annotated[Annotated[int, Field(ge=1, le=10**9)] | Auto, Field(union_mode="left_to_right")] = "auto"
+    heldout: OrAuto[Annotated[int, Field(ge=1, le=10**9)]] = "auto"
     batch: FactoryName | None = None
     normalize: Literal["auto", "mean_image"] = "auto"
     shuffle: bool = True
     augment: AugmentConfig = AugmentConfig()
     placement: Literal["auto", "device", "loader"] = "auto"
-    workers: Annotated[Annotated[int, Field(ge=0, le=64)] | Auto, Field(union_mode="left_to_right")] = "auto"
+    workers: OrAuto[Annotated[int, Field(ge=0, le=64)]] = "auto"
     samples_per_epoch: Annotated[int, Field(ge=1, le=10**12)] | None = None
 
 
@@ -260,12 +258,12 @@ class SweepConfig(_Tree):
         seeds: sweeps from other weights and batches; auto is 2 or 3.
     """
 
-    start_lr: AutoLearningRate = "auto"
-    end_lr: AutoLearningRate = "auto"
+    start_lr: OrAuto[LearningRate] = "auto"
+    end_lr: OrAuto[LearningRate] = "auto"
     spacing: Literal["auto", "linear", "exponential"] = "auto"
-    epochs: AutoEpochs = "auto"
-    evaluations: AutoEvaluations = "auto"
-    seeds: AutoSeeds = "auto"
+    epochs: OrAuto[Epochs] = "auto"
+    evaluations: OrAuto[Annotated[int, Field(ge=2, le=100_000)]] = "auto"
+    seeds: OrAuto[Annotated[int, Field(ge=1, le=1000)]] = "auto"
 
     @field_validator("end_lr")
     @classmethod
@@ -277,29 +275,10 @@ class SweepConfig(_Tree):
         return end_lr
 
 
-PolicyName = Literal[
-    "triangular",
-    "triangular2",
-    "exp_range",
-    "cyclical",
-    "decay",
-    "cosine_restarts",
-    "one_cycle",
-    "one_cycle_smith",
-    "fixed",
-    "linear",
-    "cosine",
-    "polynomial",
-    "exponential",
-    "step",
-    "multistep",
-    "piecewise",
-    "inverse_time",
-    "inverse_sqrt",
-    "inv",
-    "sigmoid",
-    "warmup_stable_decay",
-]
+if TYPE_CHECKING:
+    PolicyName = str
+else:  # every policy but stages, which have bounds of their own
+    PolicyName = Literal[tuple(name for name in POLICIES if name != "stages")]
 
 
 class PlanConfig(_Tree):
@@ -313,17 +292,15 @@ class PlanConfig(_Tree):
 
     policy: PolicyName = "triangular2"
     epochs: Epochs = 30
-    stepsize_epochs: AutoEpochs = "auto"
+    stepsize_epochs: OrAuto[Epochs] = "auto"
 
     @field_validator("stepsize_epochs")
     @classmethod
     def _one_cycle_fits(cls, stepsize_epochs: float | Auto, before: ValidationInfo) -> float | Auto:
         epochs = before.data.get("epochs", math.inf)
         if stepsize_epochs != "auto" and 2 * stepsize_epochs > epochs:
-            rule = {"epochs": epochs}
-            raise PydanticCustomError(
-                "rule", "must be at most half of plan.epochs = {epochs}: one cycle has to fit", rule
-            )
+            message = "must be at most half of plan.epochs = {epochs}: one cycle has to fit"
+            raise PydanticCustomError("rule", message, {"epochs": epochs})
         return stepsize_epochs
 
 
