@@ -265,7 +265,7 @@ def test_a_state_that_cannot_be_saved_is_named_and_its_seed_begins_anew():
     found, stops = interrupted(lambda journal: run_sweep(workload, GIVEN, 0, journal=journal), [20, 70])
     assert stops == 2
     assert any(
-        "An interrupted seed begins anew: state.ensemble.optimizer.state.0.odd is of type object" in each
+        "An interrupted seed begins anew: state.team.optimizer.state.0.odd is of type object" in each
         for each in found.warnings
     )
     for one, other in zip(found.curves, whole.curves, strict=True):
