@@ -137,7 +137,7 @@ def check_target(spec: RunSpec, target: float | None) -> float | None:
 
 def check_epochs(epochs: float) -> float:
     from clrtool.core.planning.budget import MAX_EPOCHS
-    from clrtool.core.schedules.base import check_positive
+    from clrtool.core.schedules.checks import check_positive
 
     with as_config_error():
         check_positive("epochs", epochs, at_most=MAX_EPOCHS)

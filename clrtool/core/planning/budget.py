@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from clrtool.core.schedules.base import check_positive, check_whole
+from clrtool.core.schedules.checks import check_positive, check_whole
 from clrtool.words import count
 
 # Section 3.2 of arXiv 1506.01186 v6: a stepsize of 2-10 epochs; at least 3 cycles train most of the way, 4 are better.

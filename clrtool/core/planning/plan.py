@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 from clrtool.core.planning.budget import MAX_ITERATIONS, Budget
 from clrtool.core.planning.policies import FROM_PLAN, POLICIES, Policy, Room, find_policy
 from clrtool.core.schedules import FloatArray, Schedule, with_warmup
-from clrtool.core.schedules.base import check_bounds, check_positive, check_whole, in_blocks
+from clrtool.core.schedules.base import in_blocks
+from clrtool.core.schedules.checks import check_bounds, check_positive, check_whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,16 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from clrtool.core.schedules.base import (
-    MARKED,
-    FloatArray,
-    IntArray,
-    Schedule,
-    check_bounds,
-    check_lr,
-    check_whole,
-    is_number,
-)
+from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule
+from clrtool.core.schedules.checks import check_bounds, check_lr, check_whole, is_number
 from clrtool.core.schedules.expression import Expression
 from clrtool.core.schedules.operations import between, named, remainder
 

@@ -9,18 +9,8 @@ from itertools import count, takewhile
 
 import numpy as np
 
-from clrtool.core.schedules.base import (
-    MARKED,
-    FloatArray,
-    IntArray,
-    Schedule,
-    check_bounds,
-    check_lr,
-    check_positive,
-    check_rising,
-    check_whole,
-    is_number,
-)
+from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule
+from clrtool.core.schedules.checks import check_bounds, check_lr, check_positive, check_rising, check_whole, is_number
 from clrtool.core.schedules.cyclical import MomentumBounds, check_momentum
 from clrtool.core.schedules.operations import ceil_divide, named, pieces, restarts
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule, check_lr, check_rising, check_whole
+from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule
+from clrtool.core.schedules.checks import check_lr, check_rising, check_whole
 from clrtool.core.schedules.cyclical import MomentumBounds, triangular, triangular2
 from clrtool.core.schedules.operations import pieces
 from clrtool.core.schedules.phases import Phases

@@ -7,17 +7,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from clrtool.core.schedules.base import (
-    MARKED,
-    FloatArray,
-    IntArray,
-    Schedule,
-    check_bounds,
-    check_lr,
-    check_positive,
-    check_rising,
-    check_whole,
-)
+from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule
+from clrtool.core.schedules.checks import check_bounds, check_lr, check_positive, check_rising, check_whole
 from clrtool.core.schedules.cyclical import MomentumBounds, check_momentum
 from clrtool.core.schedules.operations import between, pieces
 

@@ -15,7 +15,7 @@ from clrtool.core.schedules import (
     Schedule,
     with_warmup,
 )
-from clrtool.core.schedules.base import check_rising, check_whole
+from clrtool.core.schedules.checks import check_rising, check_whole
 from clrtool.core.schedules.cyclical import Scale
 from clrtool.core.sources.from_torch import cyclic_lr
 from clrtool.core.sources.registry import source

@@ -15,7 +15,7 @@ from clrtool.core.schedules import (
     fixed,
     with_warmup,
 )
-from clrtool.core.schedules.base import check_bounds, check_positive, check_whole
+from clrtool.core.schedules.checks import check_bounds, check_positive, check_whole
 from clrtool.core.schedules.phases import Anneal
 from clrtool.core.sources.registry import source
 

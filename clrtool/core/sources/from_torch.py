@@ -19,7 +19,7 @@ from clrtool.core.schedules import (
     piecewise,
     step,
 )
-from clrtool.core.schedules.base import check_lr, check_positive, check_whole
+from clrtool.core.schedules.checks import check_lr, check_positive, check_whole
 from clrtool.core.schedules.cyclical import Per, Scale
 from clrtool.core.sources.registry import source
 

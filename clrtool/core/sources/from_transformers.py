@@ -15,7 +15,7 @@ from clrtool.core.schedules import (
     linear,
     with_warmup,
 )
-from clrtool.core.schedules.base import check_positive, check_whole
+from clrtool.core.schedules.checks import check_positive, check_whole
 from clrtool.core.schedules.phases import Shape
 from clrtool.core.sources.registry import source
 
