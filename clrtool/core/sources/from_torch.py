@@ -11,12 +11,14 @@ from clrtool.core.schedules import (
     Exponential,
     Phases,
     Piecewise,
-    Polynomial,
     Schedule,
+    cosine_restarts,
     cyclical,
+    exponential,
     fixed,
     one_cycle,
     piecewise,
+    polynomial,
     step,
 )
 from clrtool.core.schedules.checks import check_lr, check_positive, check_whole
@@ -77,8 +79,8 @@ def one_cycle_lr(
             raise ValueError("OneCycleLR needs total_steps, or epochs and steps_per_epoch")
         total_steps = epochs * steps_per_epoch
     check_whole("total_steps", total_steps, at_least=2)
-    for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
-        check_positive(name, value)
+    check_positive("div_factor", div_factor)
+    check_positive("final_div_factor", final_div_factor)
     return one_cycle(
         max_lr / div_factor,
         max_lr,
@@ -101,7 +103,7 @@ def cosine_annealing_warm_restarts(
     check_whole("T_0", T_0)
     check_whole("T_mult", T_mult)
     check_lr("base_lr", base_lr, at_least=eta_min)
-    return CosineRestarts(base_lr=eta_min, max_lr=base_lr, period=T_0, t_mul=T_mult)
+    return cosine_restarts(eta_min, base_lr, T_0, T_mult)
 
 
 @source(_PREFIX + "CosineAnnealingLR")
@@ -131,15 +133,13 @@ def multi_step_lr(milestones: Sequence[int], gamma: float = 0.1, base_lr: float 
 
 @source(_PREFIX + "ExponentialLR")
 def exponential_lr(gamma: float, base_lr: float = 1e-3) -> Exponential:
-    return Exponential(max_lr=base_lr, gamma=gamma)
+    return exponential(base_lr, gamma)
 
 
 @source(_PREFIX + "PolynomialLR")
 def polynomial_lr(total_iters: int = 5, power: float = 1.0, base_lr: float = 1e-3) -> Schedule:
     check_whole("total_iters", total_iters)
-    if power == 0:
-        return fixed(base_lr)
-    return Polynomial(base_lr=0.0, max_lr=base_lr, iterations=total_iters, power=power)
+    return fixed(base_lr) if power == 0 else polynomial(0.0, base_lr, total_iters, power)
 
 
 @source(_PREFIX + "LinearLR")
@@ -156,4 +156,4 @@ def linear_lr(
 def constant_lr(factor: float = 1 / 3, total_iters: int = 5, base_lr: float = 1e-3) -> Piecewise:
     check_positive("factor", factor, at_most=1)
     check_whole("total_iters", total_iters)
-    return Piecewise(boundaries=(total_iters,), values=(base_lr * factor, base_lr))
+    return piecewise([total_iters], [base_lr * factor, base_lr])
