@@ -108,11 +108,7 @@ POLICIES: dict[str, Policy] = {
         fit=lambda room: {"scale": "log(2) ** (x - 1)"},  # noqa: ARG005
     ),
     "decay": Policy(schedules.decay, "It falls to base_lr over one stepsize and stays there.", in_cycles=True),
-    "cosine_restarts": Policy(
-        _whole_restarts,
-        "Each cycle is one fall along half a cosine.",
-        in_cycles=True,
-    ),
+    "cosine_restarts": Policy(_whole_restarts, "Each cycle is one fall along half a cosine.", in_cycles=True),
     "one_cycle": Policy(schedules.one_cycle, "One cycle over the whole budget, as torch's OneCycleLR."),
     "one_cycle_smith": Policy(
         schedules.one_cycle_smith,
