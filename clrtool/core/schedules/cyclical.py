@@ -159,8 +159,7 @@ def triangular(
     momentum: MomentumBounds | None = None,
 ) -> Cyclical:
     """The triangle wave of constant height: ``scale = 1`` (section 3.1)."""
-    return Cyclical(base_lr=base_lr, max_lr=max_lr, stepsize=stepsize, stepsize_down=stepsize_down,
-                    momentum_bounds=momentum)  # fmt: skip
+    return cyclical(base_lr, max_lr, stepsize, scale=1, stepsize_down=stepsize_down, momentum=momentum)
 
 
 def triangular2(
@@ -175,8 +174,7 @@ def triangular2(
     >>> triangular2(0.0, 0.8, stepsize=2)([2, 6, 10])
     array([0.8, 0.4, 0.2])
     """
-    return Cyclical(base_lr=base_lr, max_lr=max_lr, stepsize=stepsize, stepsize_down=stepsize_down,
-                    scale=Geometric(0.5, first=1), momentum_bounds=momentum)  # fmt: skip
+    return cyclical(base_lr, max_lr, stepsize, scale=0.5, stepsize_down=stepsize_down, momentum=momentum)
 
 
 def exp_range(
