@@ -215,11 +215,11 @@ def candidate_plan(
     >>> candidate_plan("fixed", 0.01, 0.04, 100, epochs=2).max_lr
     0.02
     """
-    if policy == "fixed":
-        plan = make_plan(base_lr, max_lr, iterations_per_epoch, epochs=epochs, policy=policy)
-        return fixed_plan(math.sqrt(base_lr * max_lr), plan, "The geometric mean of base_lr and max_lr, throughout.")
     stepsize = stepsize_epochs if find_policy(policy).in_cycles else None
-    return make_plan(base_lr, max_lr, iterations_per_epoch, epochs=epochs, policy=policy, stepsize_epochs=stepsize)
+    plan = make_plan(base_lr, max_lr, iterations_per_epoch, epochs=epochs, policy=policy, stepsize_epochs=stepsize)
+    if policy == "fixed":
+        return fixed_plan(math.sqrt(base_lr * max_lr), plan, "The geometric mean of base_lr and max_lr, throughout.")
+    return plan
 
 
 def fixed_plan(rate: float, like: Plan, reason: str = "The rate was given.") -> Plan:
