@@ -52,10 +52,6 @@ class Metric:
     def rises(self) -> str:
         return "rises" if self.higher_is_better else "falls"
 
-    @property
-    def falls(self) -> str:
-        return "falls" if self.higher_is_better else "rises"
-
 
 ACCURACY = Metric("accuracy", "accuracy", is_share=True)
 TOP5 = Metric("top5", "top-5 accuracy", is_share=True)
