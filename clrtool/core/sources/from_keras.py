@@ -123,6 +123,5 @@ def exponential_cyclical(
     gamma: float = 1.0,
 ) -> Cyclical:
     """x is the iteration by default; the example in its own docstring passes the cycle, another curve."""
-    return cyclical_learning_rate(
-        initial_learning_rate, maximal_learning_rate, step_size, f"{gamma!r} ** x", scale_mode
-    )
+    scale = f"{gamma!r} ** x"
+    return cyclical_learning_rate(initial_learning_rate, maximal_learning_rate, step_size, scale, scale_mode)

@@ -23,6 +23,7 @@ from clrtool.core.schedules import (
 )
 from clrtool.core.schedules.checks import check_lr, check_positive, check_whole
 from clrtool.core.schedules.cyclical import Per, Scale
+from clrtool.core.schedules.phases import Anneal
 from clrtool.core.sources.registry import source
 
 _PREFIX = "torch.optim.lr_scheduler."
@@ -81,16 +82,10 @@ def one_cycle_lr(
     check_whole("total_steps", total_steps, at_least=2)
     check_positive("div_factor", div_factor)
     check_positive("final_div_factor", final_div_factor)
-    return one_cycle(
-        max_lr / div_factor,
-        max_lr,
-        total_steps,
-        end_lr=max_lr / div_factor / final_div_factor,
-        pct_start=pct_start,
-        anneal="cosine" if anneal_strategy == "cos" else "linear",
-        three_phase=three_phase,
-        momentum=(base_momentum, max_momentum) if cycle_momentum else None,
-    )
+    base_lr = max_lr / div_factor
+    anneal: Anneal = "cosine" if anneal_strategy == "cos" else "linear"
+    momentum = (base_momentum, max_momentum) if cycle_momentum else None
+    return one_cycle(base_lr, max_lr, total_steps, base_lr / final_div_factor, pct_start, anneal, three_phase, momentum)
 
 
 @source(_PREFIX + "CosineAnnealingWarmRestarts")
