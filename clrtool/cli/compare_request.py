@@ -19,7 +19,7 @@ from clrtool.core.reading.metric import Metric
 from clrtool.core.results.comparison import BoundsFrom, candidate_plan, fixed_plan
 from clrtool.core.results.record import RunRecord
 from clrtool.core.results.verification import read_again
-from clrtool.core.schedules.base import check_positive
+from clrtool.core.schedules.checks import check_positive
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.report.records.comparison_file import RANGE_TEST, RESULT, read_comparison
 from clrtool.report.records.record_file import sha256_of

@@ -10,7 +10,7 @@ from scipy import stats
 
 from clrtool.core.planning.plan import make_plan
 from clrtool.core.reading.curve import Point
-from clrtool.core.reading.metric import ACCURACY, LOSS
+from clrtool.core.reading.metric import ACCURACY, LOSS, share_error
 from clrtool.core.results.comparison import (
     BoundsFrom,
     Candidate,
@@ -19,7 +19,7 @@ from clrtool.core.results.comparison import (
     candidate_plan,
     fixed_plan,
 )
-from clrtool.core.results.judgement import ComparisonVerdict, heldout_error, judge, sure
+from clrtool.core.results.judgement import ComparisonVerdict, judge, sure
 
 MANY = 10**9  # held-out samples, so that they add no noise
 PLAN = make_plan(0.01, 0.1, 10, epochs=10)
@@ -66,7 +66,7 @@ def test_a_winner_is_better_than_every_other_by_a_paired_test_and_the_error_of_t
         name
         for name, each in finals.items()
         if name != found.best
-        and means[found.best] - means[name] > heldout_error(means[found.best], 400)
+        and means[found.best] - means[name] > share_error(means[found.best], 400)
         and stats.ttest_rel(finals[found.best], each).pvalue < 2 * stats.norm.sf(2) * 0.98
     }
     assert told_apart <= set(finals) - {found.best} - set(found.within)

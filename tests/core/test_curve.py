@@ -48,7 +48,7 @@ def test_points_make_a_curve_and_come_back():
     points = [Point(0, 0.0, 0.1, math.nan, 2.3, 0.1), Point(5, 0.5, 0.2, 2.2, math.inf, math.nan)]
     made = Curve.from_points(3, SweepOutcome.NOT_FINITE, points)
     assert repr(made.points()) == repr(points)
-    assert made.measured.tolist() == [True, False]
+    assert made.finite.tolist() == [True, False]
     assert len(Curve.from_points(3, SweepOutcome.COMPLETED, []).lr) == 0
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from clrtool.core.schedules.base import check_positive, check_whole
+from clrtool.core.schedules.checks import check_positive, check_whole
 from clrtool.words import count
 
 # Section 3.2 of arXiv 1506.01186 v6: a stepsize of 2-10 epochs; at least 3 cycles train most of the way, 4 are better.
@@ -62,19 +62,20 @@ class Budget:
             check_whole("cycles", self.cycles)
         if self.stepsize_down is not None:
             check_whole("stepsize_down", self.stepsize_down)
-        if self.epochs is None:
-            object.__setattr__(self, "epochs", self._default_epochs())
         check_positive("epochs", self.asked, at_most=MAX_EPOCHS)
 
     @property
     def asked(self) -> float:
-        """The budget in epochs."""
-        assert self.epochs is not None
-        return self.epochs
+        """The budget in epochs; where none was given, what the stepsize and the cycles add up to, or the default."""
+        if self.epochs is not None:
+            return self.epochs
+        if self.stepsize_epochs is None or self.cycles is None:
+            return DEFAULT_EPOCHS
+        return sum(self._halves()) * self.cycles / self.iterations_per_epoch + self.warmup_epochs
 
     def asked_for(self) -> dict[str, float | int]:
         """What was given, and the length in epochs, as arguments of ``make_plan``."""
-        given = {"epochs": self.epochs, "stepsize_epochs": self.stepsize_epochs, "warmup_epochs": self.warmup_epochs}
+        given = {"epochs": self.asked, "stepsize_epochs": self.stepsize_epochs, "warmup_epochs": self.warmup_epochs}
         in_epochs = {name: float(value) for name, value in given.items() if value}
         return in_epochs | ({} if self.cycles is None else {"cycles": self.cycles})
 
@@ -100,8 +101,8 @@ class Budget:
         total, warmup = self._iterations()
         room = total - warmup
         if self.stepsize_epochs is not None:
-            stepsize = self._stepsize()
-            period = stepsize + (self.stepsize_down or stepsize)
+            stepsize, down = self._halves()
+            period = stepsize + down
             num_cycles = self.cycles or room // period
             reason = "The stepsize was given, and with it as many whole cycles as fit." if self.cycles is None else (
                 "The stepsize and the number of cycles were given."
@@ -149,24 +150,21 @@ class Budget:
             )
         return total, warmup
 
-    def _stepsize(self) -> int:
+    def _halves(self) -> tuple[int, int]:
+        """Iterations of the rising and of the falling half of a cycle whose stepsize was given."""
         assert self.stepsize_epochs is not None
-        return max(1, round(self.stepsize_epochs * self.iterations_per_epoch))
-
-    def _default_epochs(self) -> float:
-        if self.stepsize_epochs is None or self.cycles is None:
-            return DEFAULT_EPOCHS
-        period = self._stepsize() + (self.stepsize_down or self._stepsize())
-        return period * self.cycles / self.iterations_per_epoch + self.warmup_epochs
+        stepsize = max(1, round(self.stepsize_epochs * self.iterations_per_epoch))
+        return stepsize, self.stepsize_down or stepsize
 
     def _rounding(self, total: int) -> tuple[str, ...]:
         """What was rounded to whole iterations."""
-        per_epoch, asked = self.iterations_per_epoch, {"epochs": self.asked, "stepsize_epochs": self.stepsize_epochs}
-        made = {"epochs": total, "stepsize_epochs": self._stepsize() if self.stepsize_epochs else None}
+        per_epoch, rounded = self.iterations_per_epoch, [("epochs", self.asked, total)]
+        if self.stepsize_epochs is not None:
+            rounded.append(("stepsize_epochs", self.stepsize_epochs, self._halves()[0]))
         return tuple(
-            f"{name} = {value:g} is {value * per_epoch:,.6g} iterations, rounded to {made[name]:,}."
-            for name, value in asked.items()
-            if value is not None and abs(value * per_epoch - (made[name] or 0)) > 1e-6 * max(1.0, value * per_epoch)
+            f"{name} = {value:g} is {value * per_epoch:,.6g} iterations, rounded to {whole:,}."
+            for name, value, whole in rounded
+            if abs(value * per_epoch - whole) > 1e-6 * max(1.0, value * per_epoch)
         )
 
     def _outside(self, fit: Fit) -> tuple[str, ...]:

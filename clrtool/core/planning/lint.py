@@ -11,7 +11,7 @@ from clrtool.core.planning.finding import PLAIN, WITHOUT_MOMENTUM, Finding, Use
 from clrtool.core.planning.lint_steps import Stepping, lint_steps
 from clrtool.core.planning.plan import Plan, plan_from
 from clrtool.core.schedules import FloatArray, Phases
-from clrtool.core.schedules.base import is_number
+from clrtool.core.schedules.checks import is_number
 from clrtool.core.sources import bind, find_source
 
 _ONE_CYCLE, _CYCLIC = "torch.optim.lr_scheduler.OneCycleLR", "torch.optim.lr_scheduler.CyclicLR"

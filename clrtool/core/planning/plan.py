@@ -13,7 +13,9 @@ from numpy.typing import ArrayLike
 from clrtool.core.planning.budget import MAX_ITERATIONS, Budget
 from clrtool.core.planning.policies import FROM_PLAN, POLICIES, Policy, Room, find_policy
 from clrtool.core.schedules import FloatArray, Schedule, with_warmup
-from clrtool.core.schedules.base import check_bounds, check_positive, check_whole, in_blocks
+from clrtool.core.schedules.base import in_blocks
+from clrtool.core.schedules.checks import check_bounds, check_positive, check_whole
+from clrtool.core.schedules.join import check_stages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +98,8 @@ class Plan:
             from clrtool.core.sources import schedule_from  # noqa: PLC0415 (most plans need none of these)
 
             return with_warmup(schedule_from(self.policy, self.params), self.warmup)
-        numbers = {name: getattr(self, name) for name in FROM_PLAN} | {"iterations": self.iterations - self.warmup}
-        numbers = {name: value for name, value in numbers.items() if value is not None}
+        numbers = {name: value for name in FROM_PLAN if (value := getattr(self, name)) is not None}
+        numbers["iterations"] -= self.warmup
         return with_warmup(POLICIES[self.policy].build(numbers, self.params), self.warmup)
 
     @property
@@ -216,7 +218,8 @@ def plan_from(
     full = find_source(source)
     schedule = schedule_from(full, params)
     length = schedule.preview if iterations is None else iterations
-    _check_length(length)
+    check_whole("iterations", length)
+    check_positive("iterations", length, at_most=MAX_ITERATIONS)
     sample = np.linspace(0, length - 1, min(length, 10**6)).astype(np.int64)
     lrs = schedule(np.append(sample, np.array(schedule.corners(length - 1), dtype=np.int64)))
     return Plan(
@@ -239,8 +242,7 @@ def plan_stages(stages: Sequence[Sequence[float]], iterations_per_epoch: int | N
     >>> plan_stages([(1e-3, 5e-3, 2000, 16_000), (1e-4, 5e-4, 1000, 22_000)], iterations_per_epoch=500).epochs
     44.0
     """
-    if not stages or any(len(stage) != 4 for stage in stages):
-        raise ValueError("a stage is four numbers: base_lr, max_lr, stepsize and the iteration at which it ends")
+    check_stages(stages)
     begin: float = 0
     cycles = []
     for base_lr, max_lr, stepsize, until in stages:
@@ -276,11 +278,6 @@ def _fitted(policy: Policy, room: Room) -> dict[str, Any]:
     except ArithmeticError as error:
         bounds = f"max_lr = {room.max_lr} to base_lr = {room.base_lr}"
         raise ValueError(f"no schedule leads from {bounds}: {error}") from error
-
-
-def _check_length(iterations: int) -> None:
-    check_whole("iterations", iterations)
-    check_positive("iterations", iterations, at_most=MAX_ITERATIONS)
 
 
 def _plain(value: Any) -> Any:

@@ -51,15 +51,15 @@ class Policy:
         """The names of the family's arguments."""
         return list(inspect.signature(self.family).parameters)
 
-    def build(self, plan: dict[str, Any], params: dict[str, Any]) -> Schedule:
+    def build(self, numbers: dict[str, Any], params: dict[str, Any]) -> Schedule:
         """The schedule, from the numbers of a plan and the fitted rest. Raises ValueError for an unknown param."""
         names = self.takes()
-        valid = [name for name in names if name not in plan]
+        valid = [name for name in names if name not in numbers]
         for given in params:
             if given not in valid:
                 raise ValueError(f"{self.family.__name__} has no parameter {given!r}; {nearest(given, valid)}")
-        numbers = {name: value for name, value in plan.items() if name in names}
-        return build(self.family, numbers | params, self.family.__name__)
+        taken = {name: value for name, value in numbers.items() if name in names}
+        return build(self.family, taken | params, self.family.__name__)
 
 
 def _whole_restarts(
@@ -108,11 +108,7 @@ POLICIES: dict[str, Policy] = {
         fit=lambda room: {"scale": "log(2) ** (x - 1)"},  # noqa: ARG005
     ),
     "decay": Policy(schedules.decay, "It falls to base_lr over one stepsize and stays there.", in_cycles=True),
-    "cosine_restarts": Policy(
-        _whole_restarts,
-        "Each cycle is one fall along half a cosine.",
-        in_cycles=True,
-    ),
+    "cosine_restarts": Policy(_whole_restarts, "Each cycle is one fall along half a cosine.", in_cycles=True),
     "one_cycle": Policy(schedules.one_cycle, "One cycle over the whole budget, as torch's OneCycleLR."),
     "one_cycle_smith": Policy(
         schedules.one_cycle_smith,

@@ -10,7 +10,7 @@ EPOCHS, ITERATIONS = 4, 300
 # Three sweeps show how far seeds agree. Where three of full length do not fit, two long ones show more; a third follows
 # if they broke early enough to leave room for it.
 SEEDS, FEWER = 3, 2
-# A scout takes this part of a training run, within these iterations.
+# A scout takes this share of a training run, within these iterations.
 SCOUT_SHARE, SCOUT = 0.25, (40, 100)
 # Shorter sweeps show nothing, whatever they may cost.
 SHORTEST = 40

@@ -14,23 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from clrtool.core.reading import fit
 from clrtool.core.reading.curve import Curve, SweepOutcome
-from clrtool.core.reading.fit import (
-    CLOSE,
-    FALLBACK,
-    FLAT,
-    LOWEST,
-    RISEN,
-    SAFETY,
-    UNBROKEN,
-    Axis,
-    Reading,
-    interval,
-    read,
-    resample,
-    running_median,
-)
-from clrtool.core.reading.metric import ACCURACY, Metric
+from clrtool.core.reading.fit import Axis, Reading, interval, read
+from clrtool.core.reading.metric import ACCURACY, Metric, share_error
 from clrtool.core.schedules import FloatArray
 from clrtool.words import Sentence
 
@@ -115,12 +102,8 @@ class Bounds:
 
     def to_dict(self) -> dict[str, Any]:
         """The bounds in plain types, for JSON."""
-        intervals = {
-            name: list(value) if (value := getattr(self, name)) else None
-            for name in ("base_lr_interval", "max_lr_interval")
-        }
-        words = {"verdict": self.verdict.word, "advice": [each.value for each in self.advice]}
-        return vars(self) | intervals | words
+        values = vars(self) | {"verdict": self.verdict.word, "advice": [each.value for each in self.advice]}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Bounds:
@@ -175,16 +158,15 @@ def find_bounds(
 
 def _bounds(curves: Sequence[Curve], axis: Axis, scores: FloatArray, reading: Reading, metric: Metric) -> Bounds:
     """What a reading says, with intervals and verdict."""
-    found = reading.estimate()
-    others = resample(axis, scores) or [found]
-    base = interval(axis, [each.base_lr for each in others], found.base_lr, len(curves))
-    top = interval(axis, [each.max_lr for each in others], found.max_lr, len(curves))
+    others = fit.resample(axis, scores) or [reading]
+    base = interval(axis, [each.base_lr for each in others], reading.base_lr, len(curves))
+    top = interval(axis, [each.max_lr for each in others], reading.max_lr, len(curves))
     if not reading.broken:  # nothing measured bounds it from above
         top = top[0], max(top[1], axis.end)
     advice = _advice(reading, curves, top)
     return Bounds(
-        base_lr=found.base_lr,
-        max_lr=found.max_lr,
+        base_lr=reading.base_lr,
+        max_lr=reading.max_lr,
         base_lr_interval=base,
         max_lr_interval=top,
         base_reason=_base_reason(reading, metric),
@@ -216,7 +198,7 @@ def _align(curves: Sequence[Curve], metric: Metric, *, timed: bool) -> tuple[Axi
     longest = _longest(curves)
     scores = np.empty((len(curves), len(longest.lr)))
     for row, curve in zip(scores, curves, strict=True):
-        known = metric.score(np.where(curve.measured, curve.metric, curve.metric[0]))
+        known = metric.score(np.where(curve.finite, curve.metric, curve.metric[0]))
         row[: len(known)] = known
         row[len(known) :] = known[-1] if curve.outcome is SweepOutcome.COMPLETED else known[0]
     return Axis.of(longest.lr, longest.iteration if timed else None), scores
@@ -237,10 +219,11 @@ def _learned(
 def _noise(reading: Reading, scores: FloatArray, heldout_samples: int | None, metric: Metric) -> float:
     """Standard error of the mean metric at the best; of a share that of one error in the held-out set at the least."""
     if metric.is_share and heldout_samples is not None:
-        share = reading.best
-        return math.sqrt(max(share * (1 - share), 1 / heldout_samples) / heldout_samples / len(scores))
-    scatter = float(np.median(np.abs(scores - running_median(scores))[:, : reading.peak + 1]))
-    return max(scatter, ROUNDING * float(np.abs(scores).max())) / math.sqrt(len(scores))
+        error = share_error(reading.best, heldout_samples)
+    else:
+        scatter = float(np.median(np.abs(scores - fit.running_median(scores))[:, : reading.peak + 1]))
+        error = max(scatter, ROUNDING * float(np.abs(scores).max()))
+    return error / math.sqrt(len(scores))
 
 
 def _nothing(curves: Sequence[Curve], reading: Reading, metric: Metric) -> Bounds:
@@ -252,13 +235,13 @@ def _nothing(curves: Sequence[Curve], reading: Reading, metric: Metric) -> Bound
 
 
 def _advice(reading: Reading, curves: Sequence[Curve], max_interval: Interval) -> tuple[Advice, ...]:
-    top = int(np.argmax(reading.fit >= reading.level(FLAT)))
+    top = int(np.argmax(reading.fit >= reading.level(fit.FLAT)))
     still_rising = not reading.broken and top >= len(reading.lr) - max(2, round(EDGE * len(reading.lr)))
     low, high = reading.flat
     found = {
         Advice.STILL_RISING: still_rising,
         Advice.UNBROKEN: not reading.broken and not still_rising,
-        Advice.ALREADY_RISEN: reading.fit[1] >= reading.level(RISEN) and reading.base_lr == reading.rises,
+        Advice.ALREADY_RISEN: reading.fit[1] >= reading.level(fit.RISEN) and reading.base_lr == reading.rises,
         Advice.ONE_SEED: len(curves) == 1,
         Advice.SEEDS_DISAGREE: max_interval[1] > SPREAD * max_interval[0],
         Advice.INSENSITIVE: high > WIDE * low,
@@ -275,27 +258,31 @@ def _verdict(advice: tuple[Advice, ...]) -> Verdict:
 
 
 def _base_reason(reading: Reading, metric: Metric) -> str:
-    level, side = reading.level(RISEN), "above" if metric.higher_is_better else "below"
+    level, side = reading.level(fit.RISEN), "above" if metric.higher_is_better else "below"
     reason = (
         f"{_start(metric)} starts to {metric.rises[:-1]}: from {reading.rises:.2g} on it is {side} "
-        f"{metric.value(level):.3f}, {RISEN:.0%} of the way from {metric.value(reading.floor):.3f} "
+        f"{metric.value(level):.3f}, {fit.RISEN:.0%} of the way from {metric.value(reading.floor):.3f} "
         f"to its best of {metric.value(reading.best):.3f}"
     )
     if reading.too_close:
-        return f"{reason}. That is within a factor of {CLOSE:g} of max_lr: base_lr is max_lr / {1 / FALLBACK:g}."
+        return (
+            f"{reason}. That is within a factor of {fit.CLOSE:g} of max_lr: base_lr is max_lr / {1 / fit.FALLBACK:g}."
+        )
     lowest = reading.base_lr > reading.rises
-    return f"{reason}; base_lr is not below max_lr / {1 / LOWEST:g}." if lowest else f"{reason}."
+    return f"{reason}; base_lr is not below max_lr / {1 / fit.LOWEST:g}." if lowest else f"{reason}."
 
 
 def _max_reason(reading: Reading, metric: Metric) -> str:
     """Where the curve breaks or ends, and the range over which it is as good as its best."""
     label, breaks = _start(metric), f"{reading.breaks:.2g}"
     if reading.broken:
-        reason = f"{label} breaks above {breaks}, where it loses a third of its gain; max_lr is {SAFETY:g} of that"
+        reason = f"{label} breaks above {breaks}, where it loses a third of its gain; max_lr is {fit.SAFETY:g} of that"
     elif reading.fades is None:
-        reason = f"{label} does not break before {breaks}, where the sweep ends; max_lr is {UNBROKEN:g} of that"
+        reason = f"{label} does not break before {breaks}, where the sweep ends; max_lr is {fit.UNBROKEN:g} of that"
     else:
-        reason = f"{label} fades above {breaks} and keeps most of its gain to the end; max_lr is {UNBROKEN:g} of that"
+        reason = (
+            f"{label} fades above {breaks} and keeps most of its gain to the end; max_lr is {fit.UNBROKEN:g} of that"
+        )
     low, high = reading.flat
     return f"{reason}. Its best of {metric.value(reading.best):.3f} holds to a tenth from {low:.2g} to {high:.2g}."
 

@@ -92,7 +92,7 @@ class Curve:
         return [Point(*row) for row in zip(*columns, strict=True)]
 
     @property
-    def measured(self) -> NDArray[np.bool_]:
+    def finite(self) -> NDArray[np.bool_]:
         """Where the metric and the held-out loss are finite: the only points that bounds may be read from."""
         return np.isfinite(self.metric) & np.isfinite(self.heldout_loss)
 

@@ -71,13 +71,6 @@ class Axis(NamedTuple):
         return float(self.broke[after] / self.broke[after - 1])
 
 
-class Estimate(NamedTuple):
-    """Both bounds."""
-
-    base_lr: float
-    max_lr: float
-
-
 @dataclass(frozen=True, eq=False)
 class Reading:
     """One reading of one curve.
@@ -146,9 +139,6 @@ class Reading:
     @property
     def base_lr(self) -> float:
         return self.max_lr * FALLBACK if self.too_close else max(self.rises, self.max_lr * LOWEST)
-
-    def estimate(self) -> Estimate:
-        return Estimate(self.base_lr, self.max_lr)
 
 
 def read(axis: Axis, scores: FloatArray) -> Reading:
@@ -223,8 +213,8 @@ def medians(scores: FloatArray, width: int) -> FloatArray:
     return np.where(np.isnan(largest), largest, middle)
 
 
-def resample(axis: Axis, scores: FloatArray) -> list[Estimate]:
-    """Estimates from curves that could as well have been measured, by bootstrap.
+def resample(axis: Axis, scores: FloatArray) -> list[Reading]:
+    """Readings of curves that could as well have been measured, by bootstrap.
 
     Each of ``RESAMPLES`` draws as many seeds as there are, with replacement, and gives each running median the
     residuals of all seeds anew, in random order: the noise of evaluations and of training. Curves that show no rise
@@ -235,8 +225,7 @@ def resample(axis: Axis, scores: FloatArray) -> list[Estimate]:
     below = np.repeat([seeds, scores.size], [seeds, scores.size])
     drawn = np.random.default_rng(0).integers(below, size=(RESAMPLES, len(below)))
     noise = residuals[drawn[:, seeds:]].reshape(-1, *scores.shape)
-    readings = _read_all(axis, middle[drawn[:, :seeds]] + noise)
-    return [reading.estimate() for reading in readings if reading.rise > 0]
+    return [reading for reading in _read_all(axis, middle[drawn[:, :seeds]] + noise) if reading.rise > 0]
 
 
 def interval(axis: Axis, values: list[float], value: float, seeds: int) -> tuple[float, float]:

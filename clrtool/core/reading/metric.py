@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -52,18 +52,18 @@ class Metric:
     def rises(self) -> str:
         return "rises" if self.higher_is_better else "falls"
 
-    @property
-    def falls(self) -> str:
-        return "falls" if self.higher_is_better else "rises"
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Metric:
-        """The metric of ``vars``. Raises TypeError or ValueError for anything else."""
-        return cls(**values)
-
 
 ACCURACY = Metric("accuracy", "accuracy", is_share=True)
 TOP5 = Metric("top5", "top-5 accuracy", is_share=True)
 TOKEN_ACCURACY = Metric("token_accuracy", "token accuracy", is_share=True, unit="token")
 LOSS = Metric("loss", "held-out loss", higher_is_better=False)
 METRICS = {metric.name: metric for metric in (ACCURACY, TOP5, TOKEN_ACCURACY, LOSS)}
+
+
+def share_error(share: float, samples: int) -> float:
+    """Standard error of a share of right answers; of one wrong answer at the least.
+
+    >>> round(share_error(0.9, 900), 3)
+    0.01
+    """
+    return math.sqrt(max(share * (1 - share), 1 / samples) / samples)

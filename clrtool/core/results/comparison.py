@@ -16,8 +16,8 @@ import numpy as np
 from clrtool.core.planning.plan import Plan, make_plan
 from clrtool.core.planning.policies import find_policy
 from clrtool.core.reading.curve import Point
-from clrtool.core.reading.metric import ACCURACY, Metric
-from clrtool.core.results.judgement import Judgement, heldout_error, judge
+from clrtool.core.reading.metric import ACCURACY, Metric, share_error
+from clrtool.core.results.judgement import Judgement, judge
 from clrtool.core.schedules import FloatArray
 
 # The format of compare.json.
@@ -183,7 +183,7 @@ class Comparison:
     def standard_error(self) -> float | None:
         """Of the best mean by the size of the held-out set alone; None of a metric that is no share."""
         best = max((each.mean for each in self.candidates if each.mean is not None), default=0.5)
-        return heldout_error(best, self.heldout_samples) if self.metric.is_share else None
+        return share_error(best, self.heldout_samples) if self.metric.is_share else None
 
     def held(self, candidate: Candidate) -> int:
         """Iterations that a policy goes on at the last rate of a plan which ends sooner."""
@@ -215,11 +215,11 @@ def candidate_plan(
     >>> candidate_plan("fixed", 0.01, 0.04, 100, epochs=2).max_lr
     0.02
     """
-    if policy == "fixed":
-        plan = make_plan(base_lr, max_lr, iterations_per_epoch, epochs=epochs, policy=policy)
-        return fixed_plan(math.sqrt(base_lr * max_lr), plan, "The geometric mean of base_lr and max_lr, throughout.")
     stepsize = stepsize_epochs if find_policy(policy).in_cycles else None
-    return make_plan(base_lr, max_lr, iterations_per_epoch, epochs=epochs, policy=policy, stepsize_epochs=stepsize)
+    plan = make_plan(base_lr, max_lr, iterations_per_epoch, epochs=epochs, policy=policy, stepsize_epochs=stepsize)
+    if policy == "fixed":
+        return fixed_plan(math.sqrt(base_lr * max_lr), plan, "The geometric mean of base_lr and max_lr, throughout.")
+    return plan
 
 
 def fixed_plan(rate: float, like: Plan, reason: str = "The rate was given.") -> Plan:

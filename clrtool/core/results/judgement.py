@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clrtool.core.reading.bounds import ROUNDING
-from clrtool.core.reading.metric import Metric
+from clrtool.core.reading.metric import Metric, share_error
 from clrtool.core.schedules import FloatArray
 from clrtool.words import Sentence
 
@@ -70,21 +70,21 @@ def judge(finals: Mapping[str, Sequence[float]], metric: Metric, heldout_samples
     finite = {name: np.asarray(each, dtype=np.float64) for name, each in finals.items() if np.isfinite(each).all()}
     if not finite:
         return Judgement(ComparisonVerdict.NOT_FINITE, None, None, (), None, "Lower the bounds.")
-    order = sorted(finite, key=lambda name: -metric.value(float(finite[name].mean())))
-    best = order[0]
-    mean = float(finite[best].mean())
+    means = {name: float(each.mean()) for name, each in finite.items()}
+    best, *others = sorted(means, key=lambda name: -metric.value(means[name]))
+    mean = means[best]
     if len(finite[best]) == 1:
         reason = f"{best} reached the best {metric.label}, {mean:.4g}: by how much noise, --seeds 3 tells."
-        return Judgement(ComparisonVerdict.ONE_SEED, best, None, tuple(order[1:]), None, reason)
-    floor = heldout_error(mean, heldout_samples) if metric.is_share else ROUNDING * abs(mean)
-    ahead = {name: metric.value(1) * (finite[best] - finite[name]) for name in order[1:]}
+        return Judgement(ComparisonVerdict.ONE_SEED, best, None, tuple(others), None, reason)
+    floor = share_error(mean, heldout_samples) if metric.is_share else ROUNDING * abs(mean)
+    ahead = {name: metric.value(1) * (finite[best] - finite[name]) for name in others}
     noise = {name: max(_noise(each), floor) for name, each in ahead.items()}
     within = tuple(name for name, each in ahead.items() if each.mean() <= noise[name])
     if within:
-        return _no_difference(best, within, finite, noise, metric)
+        return _no_difference(best, within, means, noise, metric)
     if not ahead:
         return Judgement(ComparisonVerdict.WON, best, best, (), None, f"{best} alone kept its loss finite.")
-    second = order[1]
+    second = others[0]
     reason = (
         f"{best} wins with a mean {metric.label} of {mean:.4g}, {ahead[second].mean():.2g} better than {second}, the "
         f"next; a difference below {noise[second]:.2g} is noise."
@@ -93,19 +93,15 @@ def judge(finals: Mapping[str, Sequence[float]], metric: Metric, heldout_samples
 
 
 def _no_difference(
-    best: str,
-    within: tuple[str, ...],
-    finite: Mapping[str, FloatArray],
-    noise: Mapping[str, float],
-    metric: Metric,
+    best: str, within: tuple[str, ...], means: Mapping[str, float], noise: Mapping[str, float], metric: Metric
 ) -> Judgement:
-    means = ", ".join(f"{name} {float(finite[name].mean()):.4g}" for name in (best, *within))
+    reached = ", ".join(f"{name} {means[name]:.4g}" for name in (best, *within))
     most = max(noise[name] for name in within)
-    worse = [name for name in finite if name not in (best, *within)]
+    worse = [name for name in means if name not in (best, *within)]
     rest = f" Worse by more than noise: {', '.join(worse)}." if worse else ""
     reason = (
-        f"In {metric.label}, {means}: differences of up to {most:.2g} are noise.{rest} Any of them will do; more seeds "
-        "tell finer."
+        f"In {metric.label}, {reached}: differences of up to {most:.2g} are noise.{rest} Any of them will do; more "
+        "seeds tell finer."
     )
     return Judgement(ComparisonVerdict.NO_DIFFERENCE, best, None, within, most, reason)
 
@@ -124,15 +120,6 @@ def sure(seeds: int) -> float:
         return _SURE_OF_FEW[freedom]
     terms = (2.5, 3.0625, 2.859375, 1.844293)  # at 2
     return SURE + float(sum(term / freedom**power for power, term in enumerate(terms, 1)))
-
-
-def heldout_error(share: float, samples: int) -> float:
-    """Standard error of a share of right answers; of one wrong answer at the least.
-
-    >>> round(heldout_error(0.9, 900), 3)
-    0.01
-    """
-    return math.sqrt(max(share * (1 - share), 1 / samples) / samples)
 
 
 def _noise(differences: FloatArray) -> float:

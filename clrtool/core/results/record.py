@@ -99,7 +99,7 @@ class SweepRecord:
 
     @property
     def evaluation_share(self) -> float | None:
-        """Part of the time that went into evaluations, 0 to 1."""
+        """Share of the time that went into evaluations, 0 to 1."""
         if self.seconds is None or self.evaluation_seconds is None:
             return None
         return self.evaluation_seconds / self.seconds if self.seconds else 0.0

@@ -10,16 +10,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from clrtool.core.reading.bounds import Advice, Bounds, find_bounds
-from clrtool.core.reading.metric import Metric
+from clrtool.core.reading.bounds import Advice, Bounds, Interval, find_bounds
+from clrtool.core.reading.metric import Metric, share_error
+from clrtool.core.results.judgement import SURE
 from clrtool.core.results.record import RunRecord, SweepRecord, Trial, Verification
 
 # Peaks that are tried against the pick, and fixed rates: the mean of a cycle lies near a half of its peak.
 CYCLES, FIXED = (0.25, 0.5, 1.0, 2.0), (0.25, 0.5)
 # Runs of the first round and of the second, for which the candidates are halved; each round costs half of the budget.
 FIRST, SECOND = len(CYCLES) + len(FIXED), 3
-# Standard errors of a difference that another pick has to be better by.
-SURE = 2.0
 
 
 def candidates(max_lr: float) -> tuple[tuple[str, float], ...]:
@@ -85,16 +84,20 @@ def verified(bounds: Bounds, verification: Verification) -> Bounds:
         return bounds
     assert bounds.base_lr is not None
     base_lr, max_lr = bounds.base_lr * factor, bounds.max_lr * factor
-    assert bounds.base_lr_interval is not None
-    assert bounds.max_lr_interval is not None
     return replace(
         bounds,
         base_lr=base_lr,
         max_lr=max_lr,
-        base_lr_interval=(min(base_lr, bounds.base_lr_interval[0]), max(base_lr, bounds.base_lr_interval[1])),
-        max_lr_interval=(min(max_lr, bounds.max_lr_interval[0]), max(max_lr, bounds.max_lr_interval[1])),
+        base_lr_interval=_around(base_lr, bounds.base_lr_interval),
+        max_lr_interval=_around(max_lr, bounds.max_lr_interval),
         max_reason=f"{bounds.max_reason} Short runs moved it from {verification.read_lr:.2g} to {max_lr:.2g}.",
     )
+
+
+def _around(lr: float, span: Interval | None) -> Interval:
+    """An interval, and as much more as a learning rate outside it takes."""
+    assert span is not None
+    return min(lr, span[0]), max(lr, span[1])
 
 
 def _noise(pick: Trial, sweep: SweepRecord) -> float:
@@ -103,12 +106,12 @@ def _noise(pick: Trial, sweep: SweepRecord) -> float:
     reached = first if pick.score is None else pick.score
     if not sweep.metric.is_share:
         return abs(reached - first) / 50
-    return math.sqrt(max(reached * (1 - reached), 1 / sweep.heldout_samples) / sweep.heldout_samples)
+    return share_error(reached, sweep.heldout_samples)
 
 
 def _score(trial: Trial, metric: Metric) -> float:
     """Higher is better; a run that broke is worse than any."""
-    return -math.inf if trial.score is None else trial.score * (1 if metric.higher_is_better else -1)
+    return -math.inf if trial.score is None else metric.value(trial.score)
 
 
 def _shown(trial: Trial) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from clrtool.core.schedules.checks import LAST
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -18,10 +18,6 @@ IntArray = NDArray[np.int64]
 BLOCK = 32_768
 # Cycles and corners that are named; those after them would be one grey field in any picture.
 MARKED = 200
-# Twice as many do not fit into 64 bits.
-LAST = 2**62
-# No arithmetic on a learning rate below this overflows.
-MAX_LR = 1e100
 
 
 class Schedule(ABC):
@@ -98,48 +94,9 @@ def _whole(t: NDArray[Any]) -> IntArray:
     return t.astype(np.int64, copy=False)
 
 
-def check_lr(name: str, value: float, at_least: float = 0.0) -> None:
-    """Raise ValueError unless ``value`` is a finite number of at least ``at_least``."""
-    if not (is_number(value) and value >= at_least):
-        raise ValueError(f"{name} must be finite and at least {at_least!r}, got {value!r}")
-    if float(value) > MAX_LR:
-        raise ValueError(f"{name} must be at most {MAX_LR:g}, got {value!r}")
-
-
-def check_bounds(base_lr: float, max_lr: float) -> None:
-    """Raise ValueError unless 0 <= base_lr <= max_lr, both finite."""
-    check_lr("base_lr", base_lr)
-    check_lr("max_lr", max_lr, at_least=base_lr)
-
-
-def check_positive(name: str, value: float, at_most: float = math.inf) -> None:
-    """Raise ValueError unless ``value`` is finite, above 0 and not above ``at_most``."""
-    if not (is_number(value) and value > 0):
-        raise ValueError(f"{name} must be finite and above 0, got {value!r}")
-    if value > at_most:
-        raise ValueError(f"{name} must be at most {at_most:g}, got {value!r}")
-
-
-def check_whole(name: str, value: float, at_least: int = 1) -> None:
-    """Raise ValueError unless ``value`` is a whole number of at least ``at_least``."""
-    if not (is_number(value) and value == int(value) and at_least <= value <= LAST):
-        raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value!r}")
-
-
-def check_rising(name: str, values: tuple[float, ...]) -> None:
-    """Raise ValueError unless the values are finite and each is above the one before."""
-    if not all(map(is_number, values)) or any(b <= a for a, b in pairwise(values)):
-        raise ValueError(f"{name} must be finite and rise from each to the next, got {list(values)!r}")
-
-
 def build(family: Callable[..., Schedule], arguments: Mapping[str, Any], name: str) -> Schedule:
     """A schedule of ``family``; an argument of the wrong kind, which only shows when it is used, is a ValueError."""
     try:
         return family(**arguments)
     except (ArithmeticError, AttributeError, TypeError) as error:
         raise ValueError(f"{name}: {error}") from error
-
-
-def is_number(value: object) -> bool:
-    """Whether ``value`` is a finite number; True and False are none."""
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)

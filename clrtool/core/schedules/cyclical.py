@@ -9,16 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from clrtool.core.schedules.base import (
-    MARKED,
-    FloatArray,
-    IntArray,
-    Schedule,
-    check_bounds,
-    check_lr,
-    check_whole,
-    is_number,
-)
+from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule
+from clrtool.core.schedules.checks import check_bounds, check_lr, check_whole, is_number
 from clrtool.core.schedules.expression import Expression
 from clrtool.core.schedules.operations import between, named, remainder
 
@@ -167,8 +159,7 @@ def triangular(
     momentum: MomentumBounds | None = None,
 ) -> Cyclical:
     """The triangle wave of constant height: ``scale = 1`` (section 3.1)."""
-    return Cyclical(base_lr=base_lr, max_lr=max_lr, stepsize=stepsize, stepsize_down=stepsize_down,
-                    momentum_bounds=momentum)  # fmt: skip
+    return cyclical(base_lr, max_lr, stepsize, scale=1, stepsize_down=stepsize_down, momentum=momentum)
 
 
 def triangular2(
@@ -183,8 +174,7 @@ def triangular2(
     >>> triangular2(0.0, 0.8, stepsize=2)([2, 6, 10])
     array([0.8, 0.4, 0.2])
     """
-    return Cyclical(base_lr=base_lr, max_lr=max_lr, stepsize=stepsize, stepsize_down=stepsize_down,
-                    scale=Geometric(0.5, first=1), momentum_bounds=momentum)  # fmt: skip
+    return cyclical(base_lr, max_lr, stepsize, scale=0.5, stepsize_down=stepsize_down, momentum=momentum)
 
 
 def exp_range(

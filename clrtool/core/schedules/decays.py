@@ -9,18 +9,8 @@ from itertools import count, takewhile
 
 import numpy as np
 
-from clrtool.core.schedules.base import (
-    MARKED,
-    FloatArray,
-    IntArray,
-    Schedule,
-    check_bounds,
-    check_lr,
-    check_positive,
-    check_rising,
-    check_whole,
-    is_number,
-)
+from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule
+from clrtool.core.schedules.checks import check_bounds, check_lr, check_positive, check_rising, check_whole, is_number
 from clrtool.core.schedules.cyclical import MomentumBounds, check_momentum
 from clrtool.core.schedules.operations import ceil_divide, named, pieces, restarts
 
@@ -210,8 +200,8 @@ class Cosine(Schedule):
     def lr_at(self, t: IntArray) -> FloatArray:
         # A whole wave is 2 n: without the remainder pi * t / n loses its digits at large t.
         done = np.mod(t, 2 * self.iterations) if self.wave else np.minimum(t, self.iterations)
-        share = (1 + np.cos(np.pi * done / self.iterations)) / 2
-        return np.asarray(self.base_lr + (self.max_lr - self.base_lr) * share**self.exponent)
+        height = (1 + np.cos(np.pi * done / self.iterations)) / 2
+        return np.asarray(self.base_lr + (self.max_lr - self.base_lr) * height**self.exponent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,8 +256,7 @@ class CosineRestarts(Schedule):
 
     def cycle_ends(self, until: int) -> list[int]:
         last = min(MARKED, self.num_cycles or MARKED)
-        ends = takewhile(lambda end: end <= until, map(self._begin, range(1, last + 1)))
-        return [math.ceil(end) for end in ends if math.ceil(end) <= until]
+        return [math.ceil(end) for end in takewhile(lambda end: end <= until, map(self._begin, range(1, last + 1)))]
 
     def corners(self, until: int) -> list[int]:
         return [t for end in self.cycle_ends(until) for t in (end - 1, end)][:MARKED]

@@ -42,7 +42,7 @@ class Expression:
     ``numpy.`` in front. Every number is a float, so no power can take forever.
 
     Raises:
-        ValueError: the text is not such an expression; the message names the part that is not.
+        ValueError: the text is not such an expression; the message names what is not allowed.
 
     >>> Expression("lambda n: 1 / 2. ** (n - 1)")(np.array([1.0, 2.0, 3.0]))
     array([1.  , 0.5 , 0.25])
@@ -91,7 +91,7 @@ def _parse(text: str) -> tuple[ast.expr, str]:
 
 
 class _NotAllowed(Exception):  # noqa: N818 (it never leaves this file)
-    """A part of the text that is none of the known operations."""
+    """Something in the text that is none of the known operations."""
 
 
 def _translate(node: ast.AST, variable: str, depth: int) -> Callable[[FloatArray], Any]:
@@ -104,19 +104,19 @@ def _translate(node: ast.AST, variable: str, depth: int) -> Callable[[FloatArray
             return lambda x: np.float64(value)  # noqa: ARG005
         case ast.Name(id=name) if name == variable:
             return lambda x: x
-        case ast.UnaryOp(op=op, operand=part):
-            function, parts = _OPERATORS.get(type(op)), [part]
+        case ast.UnaryOp(op=op, operand=operand):
+            function, operands = _OPERATORS.get(type(op)), [operand]
         case ast.BinOp(left=left, op=op, right=right):
-            function, parts = _OPERATORS.get(type(op)), [left, right]
-        case ast.Call(func=called, args=parts, keywords=[]) if len(parts) == _ARGUMENTS.get(_name(called), 1):
+            function, operands = _OPERATORS.get(type(op)), [left, right]
+        case ast.Call(func=called, args=operands, keywords=[]) if len(operands) == _ARGUMENTS.get(_name(called), 1):
             function = _FUNCTIONS.get(_name(called))
         case _:
             constant = _CONSTANTS.get(_name(node))
-            function, parts = (None if constant is None else lambda: constant), []
+            function, operands = (None if constant is None else lambda: constant), []
     if function is None:
         raise _NotAllowed(ast.unparse(node))
-    inner = [_translate(part, variable, depth + 1) for part in parts]
-    return lambda x: function(*(part(x) for part in inner))
+    inner = [_translate(operand, variable, depth + 1) for operand in operands]
+    return lambda x: function(*(each(x) for each in inner))
 
 
 def _name(node: ast.AST) -> str:

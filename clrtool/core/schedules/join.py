@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule, check_lr, check_rising, check_whole
+from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule
+from clrtool.core.schedules.checks import check_lr, check_rising, check_whole
 from clrtool.core.schedules.cyclical import MomentumBounds, triangular, triangular2
 from clrtool.core.schedules.operations import pieces
 from clrtool.core.schedules.phases import Phases
@@ -107,11 +108,16 @@ def stages(
     policies = {"triangular": triangular, "triangular2": triangular2}
     if shape not in policies:
         raise ValueError(f"shape must be one of {', '.join(policies)}, got {shape!r}")
-    if not stages or any(len(stage) != 4 for stage in stages):
-        raise ValueError("a stage is four numbers: base_lr, max_lr, stepsize and the iteration at which it ends")
+    check_stages(stages)
     check_rising("the ends of the stages", (0, *(until for *_, until in stages)))
     parts = []
     for base_lr, max_lr, stepsize, _ in stages:
         check_whole("stepsize", stepsize)
         parts.append(policies[shape](base_lr, max_lr, int(stepsize), momentum=momentum))
     return Join(tuple(parts), (0, *(int(until) for *_, until in stages[:-1])))
+
+
+def check_stages(stages: Sequence[Sequence[float]]) -> None:
+    """Raise ValueError unless there are stages, four numbers each."""
+    if not stages or any(len(stage) != 4 for stage in stages):
+        raise ValueError("a stage is four numbers: base_lr, max_lr, stepsize and the iteration at which it ends")

@@ -7,22 +7,14 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from clrtool.core.schedules.base import (
-    MARKED,
-    FloatArray,
-    IntArray,
-    Schedule,
-    check_bounds,
-    check_lr,
-    check_positive,
-    check_rising,
-    check_whole,
-)
+from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule
+from clrtool.core.schedules.checks import check_bounds, check_lr, check_positive, check_rising, check_whole
 from clrtool.core.schedules.cyclical import MomentumBounds, check_momentum
 from clrtool.core.schedules.operations import between, pieces
 
 Shape = Literal["linear", "cosine", "1-sqrt"]
 Anneal = Literal["linear", "cosine"]
+_Knot = tuple[float, float, float]  # iteration, learning rate, momentum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,9 +152,8 @@ def one_cycle(
     ends = [(rise, max_lr, low), (iterations - 1, last, high)]
     if three_phase:
         ends.insert(1, (2 * rise, base_lr, high))
-    knots, values, momenta = zip(*_reached((0.0, base_lr, high), ends, iterations - 1), strict=True)
-    return Phases(knots=knots, values=values, shapes=(anneal,) * (len(knots) - 1),
-                  momenta=momenta if momentum else None, iterations=iterations)  # fmt: skip
+    knots = _reached((0.0, base_lr, high), ends, iterations - 1)
+    return _through(knots, anneal, iterations, moves_momentum=momentum is not None)
 
 
 def one_cycle_smith(
@@ -188,10 +179,8 @@ def one_cycle_smith(
         (meets, tail, high - (high - low) * (cycle - meets) / stepsize),
     ]
     knots += [(cycle, tail, high), (min(end, 2 * cycle), tail, high - (high - low) * min(1, (end - cycle) / cycle))]
-    t, values, momenta = zip(*(knot for knot in knots if knot[0] != meets or meets < cycle), strict=True)
-    line: Shape = "linear"
-    return Phases(knots=t, values=values, shapes=(line,) * (len(t) - 1),
-                  momenta=momenta if momentum else None, iterations=iterations)  # fmt: skip
+    knots = [knot for knot in knots if knot[0] != meets or meets < cycle]
+    return _through(knots, "linear", iterations, moves_momentum=momentum is not None)
 
 
 def warmup_stable_decay(
@@ -209,19 +198,28 @@ def warmup_stable_decay(
     array([0.  , 0.5 , 1.  , 1.  , 1.  , 1.  , 1.  , 0.75, 0.5 , 0.25, 0.  ])
     """
     check_bounds(base_lr, max_lr)
-    for name, value in (("warmup", warmup), ("decay", decay)):
-        check_whole(name, value)
+    check_whole("warmup", warmup)
+    check_whole("decay", decay)
     check_whole("iterations", iterations, at_least=warmup + decay)
-    knots, values = [0, warmup], [start_lr, max_lr]
-    shapes: list[Shape] = ["linear"]
-    if iterations - decay > warmup:
-        knots, values, shapes = [*knots, iterations - decay], [*values, max_lr], [*shapes, "linear"]
-    return Phases(knots=(*knots, iterations), values=(*values, base_lr), shapes=(*shapes, shape))
+    # where nothing is left between rise and fall, the second and the third knot are one
+    values = {0: start_lr, warmup: max_lr, iterations - decay: max_lr, iterations: base_lr}
+    line: Shape = "linear"
+    lines = (line,) * (len(values) - 2)
+    return Phases(knots=tuple(values), values=tuple(values.values()), shapes=(*lines, shape))
 
 
-def _reached(
-    start: tuple[float, float, float], ends: list[tuple[float, float, float]], last: int
-) -> list[tuple[float, float, float]]:
+def _through(knots: list[_Knot], shape: Shape, iterations: int, *, moves_momentum: bool) -> Phases:
+    t, values, momenta = zip(*knots, strict=True)
+    return Phases(
+        knots=t,
+        values=values,
+        shapes=(shape,) * (len(t) - 1),
+        momenta=momenta if moves_momentum else None,
+        iterations=iterations,
+    )
+
+
+def _reached(start: _Knot, ends: list[_Knot], last: int) -> list[_Knot]:
     """The knots of phases that come one after another, without those that end before the first or after the last."""
     knots = [start]
     for end in ends:

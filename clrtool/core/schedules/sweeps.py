@@ -40,8 +40,8 @@ class ExponentialSweep(Schedule):
         return self.num_iterations
 
     def lr_at(self, t: IntArray) -> FloatArray:
-        fraction = t / (self.num_iterations - 1)
-        return np.asarray(self.start_lr ** (1 - fraction) * self.end_lr**fraction)
+        done = t / (self.num_iterations - 1)
+        return np.asarray(self.start_lr ** (1 - done) * self.end_lr**done)
 
 
 def linear_sweep(start_lr: float, end_lr: float, num_iterations: int) -> Cyclical:

@@ -9,12 +9,7 @@ from clrtool.core.schedules import Schedule
 from clrtool.core.schedules.base import build
 
 # importing them enters their readers into SOURCES
-from clrtool.core.sources import from_caffe as from_caffe
-from clrtool.core.sources import from_deepspeed as from_deepspeed
-from clrtool.core.sources import from_keras as from_keras
-from clrtool.core.sources import from_optax as from_optax
-from clrtool.core.sources import from_torch as from_torch
-from clrtool.core.sources import from_transformers as from_transformers
+from clrtool.core.sources import from_caffe, from_deepspeed, from_keras, from_optax, from_torch, from_transformers  # noqa: F401
 from clrtool.core.sources.registry import SOURCES as SOURCES
 from clrtool.core.sources.registry import bind as bind
 from clrtool.core.sources.registry import find_source as find_source

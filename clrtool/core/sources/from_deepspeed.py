@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clrtool.core.schedules import Cyclical, Join, Phases, Schedule, fixed, triangular, with_warmup
-from clrtool.core.schedules.base import check_whole
+from clrtool.core.schedules.checks import check_whole
 from clrtool.core.schedules.decays import Inverse
 from clrtool.core.sources.registry import source
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clrtool.core.schedules import (
-    Cosine,
     CosineRestarts,
     Cyclical,
     Exponential,
@@ -13,9 +12,13 @@ from clrtool.core.schedules import (
     Piecewise,
     Polynomial,
     Schedule,
+    cosine,
+    cosine_restarts,
+    exponential,
+    inverse_time,
     with_warmup,
 )
-from clrtool.core.schedules.base import check_rising, check_whole
+from clrtool.core.schedules.checks import check_rising, check_whole
 from clrtool.core.schedules.cyclical import Scale
 from clrtool.core.sources.from_torch import cyclic_lr
 from clrtool.core.sources.registry import source
@@ -33,7 +36,7 @@ def cosine_decay(
 ) -> Schedule:
     """``alpha`` is a share of the peak; the fall takes ``decay_steps`` after the warm-up."""
     peak = initial_learning_rate if warmup_target is None else warmup_target
-    fall = Cosine(base_lr=alpha * peak, max_lr=peak, iterations=decay_steps)
+    fall = cosine(alpha * peak, peak, decay_steps)
     return fall if warmup_target is None else with_warmup(fall, warmup_steps, initial_learning_rate)
 
 
@@ -46,20 +49,14 @@ def cosine_decay_restarts(
     alpha: float = 0.0,
 ) -> CosineRestarts:
     """``alpha`` is a share of the first peak, and ``m_mul`` does not lower it."""
-    return CosineRestarts(
-        base_lr=alpha * initial_learning_rate,
-        max_lr=initial_learning_rate,
-        period=first_decay_steps,
-        t_mul=t_mul,
-        m_mul=m_mul,
-    )
+    return cosine_restarts(alpha * initial_learning_rate, initial_learning_rate, first_decay_steps, t_mul, m_mul)
 
 
 @source(_PREFIX + "ExponentialDecay")
 def exponential_decay(
     initial_learning_rate: float, decay_steps: int, decay_rate: float, staircase: bool = False
 ) -> Exponential:
-    return Exponential(max_lr=initial_learning_rate, gamma=decay_rate, every=decay_steps, staircase=staircase)
+    return exponential(initial_learning_rate, decay_rate, decay_steps, staircase)
 
 
 @source(_PREFIX + "PolynomialDecay")
@@ -79,7 +76,7 @@ def polynomial_decay(
 def inverse_time_decay(
     initial_learning_rate: float, decay_steps: int, decay_rate: float, staircase: bool = False
 ) -> Inverse:
-    return Inverse(max_lr=initial_learning_rate, rate=decay_rate, every=decay_steps, staircase=staircase)
+    return inverse_time(initial_learning_rate, decay_rate, decay_steps, staircase)
 
 
 @source(_PREFIX + "PiecewiseConstantDecay")
@@ -99,14 +96,8 @@ def cyclical_learning_rate(
     scale_fn: str | Scale,
     scale_mode: str = "cycle",
 ) -> Cyclical:
-    return cyclic_lr(
-        initial_learning_rate,
-        maximal_learning_rate,
-        step_size,
-        scale_fn=scale_fn,
-        scale_mode=scale_mode,
-        cycle_momentum=False,
-    )
+    low, high = initial_learning_rate, maximal_learning_rate
+    return cyclic_lr(low, high, step_size, scale_fn=scale_fn, scale_mode=scale_mode, cycle_momentum=False)
 
 
 @source("tfa.optimizers.TriangularCyclicalLearningRate")
@@ -132,6 +123,5 @@ def exponential_cyclical(
     gamma: float = 1.0,
 ) -> Cyclical:
     """x is the iteration by default; the example in its own docstring passes the cycle, another curve."""
-    return cyclical_learning_rate(
-        initial_learning_rate, maximal_learning_rate, step_size, f"{gamma!r} ** x", scale_mode
-    )
+    scale = f"{gamma!r} ** x"
+    return cyclical_learning_rate(initial_learning_rate, maximal_learning_rate, step_size, scale, scale_mode)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
+from itertools import accumulate
 
 from clrtool.core.schedules import (
     Cosine,
@@ -10,12 +12,13 @@ from clrtool.core.schedules import (
     Join,
     Phases,
     Piecewise,
-    Polynomial,
     Schedule,
     fixed,
+    piecewise,
+    polynomial,
     with_warmup,
 )
-from clrtool.core.schedules.base import check_bounds, check_positive, check_whole
+from clrtool.core.schedules.checks import check_bounds, check_positive, check_whole
 from clrtool.core.schedules.phases import Anneal
 from clrtool.core.sources.registry import source
 
@@ -40,8 +43,7 @@ def polynomial_schedule(
     init_value: float, end_value: float, power: float, transition_steps: int, transition_begin: int = 0
 ) -> Schedule:
     """It may only fall."""
-    fall = Polynomial(base_lr=end_value, max_lr=init_value, iterations=transition_steps, power=power)
-    return _after(fall, transition_begin)
+    return _after(polynomial(end_value, init_value, transition_steps, power), transition_begin)
 
 
 @source("optax.piecewise_constant_schedule")
@@ -49,8 +51,7 @@ def piecewise_constant_schedule(
     init_value: float, boundaries_and_scales: Mapping[int, float] | None = None
 ) -> Piecewise:
     """Each boundary multiplies what came before it."""
-    boundaries, values = _accumulated(init_value, boundaries_and_scales or {})
-    return Piecewise(boundaries=tuple(boundaries), values=tuple(values))
+    return piecewise(*_accumulated(init_value, boundaries_and_scales or {}))
 
 
 @source("optax.exponential_decay")
@@ -161,12 +162,10 @@ def warmup_exponential_decay_schedule(
 def _accumulated(init_value: float, scales: Mapping[int, float]) -> tuple[list[int], list[float]]:
     # JSON and YAML may hold the boundaries as texts
     steps = sorted((float(boundary), scale) for boundary, scale in scales.items())
-    values = [init_value]
-    for _, scale in steps:
-        values.append(values[-1] * scale)
+    values = accumulate((init_value, *(scale for _, scale in steps)), operator.mul)
     for boundary, _ in steps:
         check_whole("a boundary", boundary, at_least=0)
-    return [int(boundary) for boundary, _ in steps], values
+    return [int(boundary) for boundary, _ in steps], list(values)
 
 
 def _after(schedule: Schedule, begin: int) -> Schedule:
@@ -176,7 +175,7 @@ def _after(schedule: Schedule, begin: int) -> Schedule:
 
 def _check_one_cycle(transition_steps: int, pct_start: float, div_factor: float, final_div_factor: float) -> None:
     check_whole("transition_steps", transition_steps)
-    for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
-        check_positive(name, value)
+    check_positive("div_factor", div_factor)
+    check_positive("final_div_factor", final_div_factor)
     if not 0 <= pct_start <= 1:
         raise ValueError(f"pct_start must be from 0 to 1, got {pct_start!r}")

@@ -11,16 +11,19 @@ from clrtool.core.schedules import (
     Exponential,
     Phases,
     Piecewise,
-    Polynomial,
     Schedule,
+    cosine_restarts,
     cyclical,
+    exponential,
     fixed,
     one_cycle,
     piecewise,
+    polynomial,
     step,
 )
-from clrtool.core.schedules.base import check_lr, check_positive, check_whole
+from clrtool.core.schedules.checks import check_lr, check_positive, check_whole
 from clrtool.core.schedules.cyclical import Per, Scale
+from clrtool.core.schedules.phases import Anneal
 from clrtool.core.sources.registry import source
 
 _PREFIX = "torch.optim.lr_scheduler."
@@ -77,18 +80,12 @@ def one_cycle_lr(
             raise ValueError("OneCycleLR needs total_steps, or epochs and steps_per_epoch")
         total_steps = epochs * steps_per_epoch
     check_whole("total_steps", total_steps, at_least=2)
-    for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
-        check_positive(name, value)
-    return one_cycle(
-        max_lr / div_factor,
-        max_lr,
-        total_steps,
-        end_lr=max_lr / div_factor / final_div_factor,
-        pct_start=pct_start,
-        anneal="cosine" if anneal_strategy == "cos" else "linear",
-        three_phase=three_phase,
-        momentum=(base_momentum, max_momentum) if cycle_momentum else None,
-    )
+    check_positive("div_factor", div_factor)
+    check_positive("final_div_factor", final_div_factor)
+    base_lr = max_lr / div_factor
+    anneal: Anneal = "cosine" if anneal_strategy == "cos" else "linear"
+    momentum = (base_momentum, max_momentum) if cycle_momentum else None
+    return one_cycle(base_lr, max_lr, total_steps, base_lr / final_div_factor, pct_start, anneal, three_phase, momentum)
 
 
 @source(_PREFIX + "CosineAnnealingWarmRestarts")
@@ -101,7 +98,7 @@ def cosine_annealing_warm_restarts(
     check_whole("T_0", T_0)
     check_whole("T_mult", T_mult)
     check_lr("base_lr", base_lr, at_least=eta_min)
-    return CosineRestarts(base_lr=eta_min, max_lr=base_lr, period=T_0, t_mul=T_mult)
+    return cosine_restarts(eta_min, base_lr, T_0, T_mult)
 
 
 @source(_PREFIX + "CosineAnnealingLR")
@@ -131,15 +128,13 @@ def multi_step_lr(milestones: Sequence[int], gamma: float = 0.1, base_lr: float 
 
 @source(_PREFIX + "ExponentialLR")
 def exponential_lr(gamma: float, base_lr: float = 1e-3) -> Exponential:
-    return Exponential(max_lr=base_lr, gamma=gamma)
+    return exponential(base_lr, gamma)
 
 
 @source(_PREFIX + "PolynomialLR")
 def polynomial_lr(total_iters: int = 5, power: float = 1.0, base_lr: float = 1e-3) -> Schedule:
     check_whole("total_iters", total_iters)
-    if power == 0:
-        return fixed(base_lr)
-    return Polynomial(base_lr=0.0, max_lr=base_lr, iterations=total_iters, power=power)
+    return fixed(base_lr) if power == 0 else polynomial(0.0, base_lr, total_iters, power)
 
 
 @source(_PREFIX + "LinearLR")
@@ -156,4 +151,4 @@ def linear_lr(
 def constant_lr(factor: float = 1 / 3, total_iters: int = 5, base_lr: float = 1e-3) -> Piecewise:
     check_positive("factor", factor, at_most=1)
     check_whole("total_iters", total_iters)
-    return Piecewise(boundaries=(total_iters,), values=(base_lr * factor, base_lr))
+    return piecewise([total_iters], [base_lr * factor, base_lr])

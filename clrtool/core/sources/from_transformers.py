@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from clrtool.core.schedules import (
     Cosine,
     CosineRestarts,
     Join,
     Phases,
     Piecewise,
-    Polynomial,
     Schedule,
     fixed,
     inverse_sqrt,
     linear,
+    polynomial,
     with_warmup,
 )
-from clrtool.core.schedules.base import check_positive, check_whole
+from clrtool.core.schedules.checks import check_positive, check_whole
 from clrtool.core.schedules.phases import Shape
 from clrtool.core.sources.registry import source
 
@@ -43,8 +45,7 @@ def cosine_with_warmup(
     base_lr: float, num_warmup_steps: int, num_training_steps: int, num_cycles: float = 0.5
 ) -> Schedule:
     """``num_cycles`` counts whole waves; after its end the learning rate goes up again."""
-    half = _fall(num_warmup_steps, num_training_steps, 2 * num_cycles)
-    return with_warmup(Cosine(base_lr=0.0, max_lr=base_lr, iterations=half, wave=True), num_warmup_steps)
+    return cosine_with_min_lr(base_lr, num_warmup_steps, num_training_steps, num_cycles, min_lr=0.0)
 
 
 @source(_PREFIX + "cosine_with_min_lr")
@@ -79,8 +80,7 @@ def polynomial_with_warmup(
     base_lr: float, num_warmup_steps: int, num_training_steps: int, lr_end: float = 1e-7, power: float = 1.0
 ) -> Schedule:
     length = _fall(num_warmup_steps, num_training_steps)
-    fall = Polynomial(base_lr=lr_end, max_lr=base_lr, iterations=length, power=power)
-    return with_warmup(fall, num_warmup_steps)
+    return with_warmup(polynomial(lr_end, base_lr, length, power), num_warmup_steps)
 
 
 @source(_PREFIX + "inverse_sqrt")
@@ -117,19 +117,14 @@ def warmup_stable_decay(
     )
     fall = Phases(knots=(0, num_decay_steps), values=(base_lr, low), shapes=(decay_type,)) if num_decay_steps else None
     parts = [(rise, num_warmup_steps), (fixed(base_lr), num_stable_steps), (fall or fixed(low), 1)]
-    return _one_after_another([(part, length) for part, length in parts if part is not None and length])
+    taken = [(part, length) for part, length in parts if part is not None and length]
+    begins = accumulate((length for _, length in taken[:-1]), initial=0)
+    return Join(tuple(part for part, _ in taken), tuple(begins))
 
 
-def _one_after_another(parts: list[tuple[Schedule, int]]) -> Schedule:
-    begins = [0]
-    for _, length in parts[:-1]:
-        begins.append(begins[-1] + length)
-    return Join(tuple(part for part, _ in parts), tuple(begins))
-
-
-def _fall(num_warmup_steps: int, num_training_steps: int, parts: float = 1) -> float:
-    """What the warm-up leaves, in so many parts."""
+def _fall(num_warmup_steps: int, num_training_steps: int, falls: float = 1) -> float:
+    """What the warm-up leaves, for so many falls."""
     check_whole("num_warmup_steps", num_warmup_steps, at_least=0)
     check_whole("num_training_steps", num_training_steps, at_least=num_warmup_steps + 1)
-    check_positive("num_cycles", parts)
-    return (num_training_steps - num_warmup_steps) / parts
+    check_positive("num_cycles", falls)
+    return (num_training_steps - num_warmup_steps) / falls

@@ -33,7 +33,7 @@ def find_source(name: str) -> str:
     """
     if name in SOURCES:
         return name
-    words = re.split(r"[.:]", name)
+    words = _words(name)
     # transformers.get_scheduler:cosine is one of many of that function, so its last word names it.
     found = [full for full in SOURCES if _words(full)[-1] == words[-1]]
     found = [full for full in found if len(words) == 1 or _words(full)[0] == words[0]]
@@ -47,17 +47,14 @@ def find_source(name: str) -> str:
 
 def bind(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a source with its defaults filled in. Raises ValueError for an unknown or missing one."""
-    signature = inspect.signature(SOURCES[name])
+    parameters = inspect.signature(SOURCES[name]).parameters
     for given in params:
-        if given not in signature.parameters:
-            raise ValueError(f"{name} has no parameter {given!r}; {nearest(given, signature.parameters)}")
-    empty = inspect.Parameter.empty
-    missing = [word for word, p in signature.parameters.items() if p.default is empty and word not in params]
-    if missing:
+        if given not in parameters:
+            raise ValueError(f"{name} has no parameter {given!r}; {nearest(given, parameters)}")
+    values = {word: params.get(word, parameter.default) for word, parameter in parameters.items()}
+    if missing := [word for word, value in values.items() if value is inspect.Parameter.empty]:
         raise ValueError(f"{name} needs {', '.join(missing)}; give each as NAME=VALUE")
-    bound = signature.bind(**params)
-    bound.apply_defaults()
-    return dict(bound.arguments)
+    return values
 
 
 def _words(full: str) -> list[str]:

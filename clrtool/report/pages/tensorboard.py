@@ -183,7 +183,7 @@ def _hparams(record: RunRecord, config: RangeTestConfig | None) -> Iterator[tupl
 
 def _best(curves: Iterable[Curve], column: str, best_of: Callable[[Any], Any]) -> float:
     """The mean over the seeds of the best of each; NaN where a seed measured nothing."""
-    found = [getattr(curve, column)[curve.measured] for curve in curves]
+    found = [getattr(curve, column)[curve.finite] for curve in curves]
     return float(np.mean([best_of(values) for values in found])) if all(map(len, found)) else math.nan
 
 

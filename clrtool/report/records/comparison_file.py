@@ -82,7 +82,7 @@ def read_comparison(folder: Path) -> Comparison:
             return Comparison(
                 candidates=tuple(_to_candidate(each, points) for each in values["policies"]),
                 bounds=BoundsFrom(**values["bounds"]),
-                metric=Metric.from_dict(values["metric"]),
+                metric=Metric(**values["metric"]),
                 warnings=tuple(values["warnings"]),
                 **{name: values[name] for name in _KEPT},
             )

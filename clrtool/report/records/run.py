@@ -142,7 +142,7 @@ def read_run(folder: Path | str) -> RunRecord:
         outcomes = {int(seed): SweepOutcome[word.upper()] for seed, word in sweep.pop("outcomes").items()}
         for derived in DERIVED:
             sweep.pop(derived, None)
-        sweep["metric"] = Metric.from_dict(sweep.get("metric") or vars(ACCURACY))
+        sweep["metric"] = Metric(**(sweep.get("metric") or vars(ACCURACY)))
         sweep["groups"] = tuple(Group(**group) for group in sweep.get("groups", ()))
         sweep["warnings"] = tuple(sweep.get("warnings", ()))
         return RunRecord(
