@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clrtool.core.results.comparison import Comparison
     from clrtool.core.results.record import RunRecord
     from clrtool.engine.resume.journal import Journal
-    from clrtool.engine.runtime.distributed import Group
+    from clrtool.engine.runtime.distributed import ProcessGroup
     from clrtool.engine.training.workload import Workload
 
 # Folders of checkpoints, there only while something is unfinished: of the sweep or the comparison, of --verify, of the
@@ -128,7 +128,7 @@ class RunFolder(Folder):
     """
 
     def __init__(
-        self, spec: RunSpec, signals: Signals, executor: Executor | None = None, ranks: Group | None = None
+        self, spec: RunSpec, signals: Signals, executor: Executor | None = None, ranks: ProcessGroup | None = None
     ) -> None:
         super().__init__(spec, signals)
         self.executor, self.ranks = executor or Executor(spec), ranks

@@ -17,7 +17,7 @@ from clrtool.engine.models.forward import outputs_of
 from clrtool.engine.runtime.device import arithmetic
 from clrtool.engine.runtime.factories import blamed_on, is_worker_death
 from clrtool.engine.runtime.hardware import peak_memory
-from clrtool.engine.runtime.rng import kept_generators
+from clrtool.engine.runtime.rng import fork_rng
 from clrtool.engine.training.evaluation_budget import evaluation_batch
 from clrtool.engine.training.losses import IGNORED, Loss, Measure, chance, count_right
 from clrtool.engine.training.workload import EvalSums, Workload
@@ -78,10 +78,10 @@ class ConfiguredWorkload(Workload):
             yield micro_batch.inputs, micro_batch.targets
 
     def heldout_batches(self) -> Iterator[Batch]:
-        places = self.ranks.share(len(self.heldout))
+        indices = self.ranks.shard(len(self.heldout))
         size = evaluation_batch(self.heldout.inputs, self.micro_batch_size, self.device.type)
-        for start in range(places.start, places.stop, size):
-            samples = self.heldout.take(slice(start, min(start + size, places.stop)))
+        for start in range(indices.start, indices.stop, size):
+            samples = self.heldout.take(slice(start, min(start + size, indices.stop)))
             yield self.loader.transform(samples.inputs), samples.targets
 
     def eval_step(self, model: nn.Module, batch: Batch) -> EvalSums:
@@ -112,13 +112,13 @@ class ConfiguredWorkload(Workload):
         layout: dict[str, Any] = {"memory_format": torch.channels_last} if self.channels_last else {}
         return model.to(self.device, **layout)
 
-    def wrapped(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module) -> nn.Module:
         """The model compiled, or with gradients that are the means over all ranks."""
         if self.training.compile:
             compiled = torch.compile(model)
             assert isinstance(compiled, nn.Module)
             return compiled
-        return self.ranks.wrapped(model)
+        return self.ranks.data_parallel(model)
 
     @contextmanager
     def on_device(self) -> Iterator[None]:
@@ -131,7 +131,7 @@ class ConfiguredWorkload(Workload):
         current = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
         try:
             with (
-                kept_generators(self.device),
+                fork_rng(self.device),
                 current,
                 arithmetic(self.precision, deterministic=self.deterministic),
             ):

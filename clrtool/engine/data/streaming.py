@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, Subset
 
-from clrtool.engine.data.collate import Collate, Fault, raised
+from clrtool.engine.data.collate import Collate, Fault, samples_or_raise
 from clrtool.engine.data.tensors import Samples, check_heldout, choose, concatenate
 from clrtool.engine.runtime.factories import describe
-from clrtool.engine.runtime.rng import Draws
+from clrtool.engine.runtime.rng import RngStream
 from clrtool.errors import ConfigError
 
 # Samples that are read at once into memory.
@@ -25,7 +25,7 @@ CHUNK = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Lazy:
+class MapDataset:
     """A dataset with a length, whose items become samples when they are asked for.
 
     Args:
@@ -43,18 +43,18 @@ class Lazy:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def subset(self, index: NDArray[np.int64]) -> Lazy:
+    def subset(self, index: NDArray[np.int64]) -> MapDataset:
         labels = None if self.labels is None else tuple(self.labels[place] for place in index.tolist())
         return replace(self, dataset=Subset(self.dataset, index.tolist()), labels=labels)
 
-    def limited(self, limit: int | None, seed: int) -> Lazy:
+    def limited(self, limit: int | None, seed: int) -> MapDataset:
         """At most ``limit`` samples, every class in its proportion."""
         if limit is None or limit >= len(self):
             return self
         return self.subset(choose(self.labels, len(self), limit, seed))
 
-    def split(self, heldout: int, seed: int) -> tuple[Lazy, Lazy]:
-        """A fixed held-out part, every class in its proportion if labels are known, and the rest."""
+    def split(self, heldout: int, seed: int) -> tuple[MapDataset, MapDataset]:
+        """A fixed held-out split, every class in its proportion if labels are known, and the rest."""
         check_heldout(heldout, len(self))
         held = choose(self.labels, len(self), heldout, seed)
         return self.subset(np.setdiff1d(np.arange(len(self)), held)), self.subset(held)
@@ -62,38 +62,38 @@ class Lazy:
     def read(self, index: Iterable[int]) -> Samples:
         """The samples of some items as tensors."""
         guarded = Guarded(self.dataset)
-        places = list(index)
-        chunks = [places[start : start + CHUNK] for start in range(0, len(places), CHUNK)]
+        indices = list(index)
+        chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
         if not chunks:
             raise ConfigError("data: the dataset is empty")
 
-        def chunk(places: list[int]) -> Samples:
-            return raised(self.collate([guarded[place] for place in places]))
+        def chunk(indices: list[int]) -> Samples:
+            return samples_or_raise(self.collate([guarded[place] for place in indices]))
 
         if self.threads == 1:
-            return joined([chunk(places) for places in chunks])
+            return joined([chunk(indices) for indices in chunks])
         with ThreadPoolExecutor(self.threads) as pool:
             return joined(list(pool.map(chunk, chunks)))
 
-    def highest_label(self, places: Sequence[int], seen: Tensor) -> int:
-        """The highest of all labels, if those at ``places`` are the targets that were ``seen`` there; else -1.
+    def highest_label(self, indices: Sequence[int], seen: Tensor) -> int:
+        """The highest of all labels, if those at ``indices`` are the targets that were ``seen`` there; else -1.
 
         A dataset may hold the labels from before its own transform of them.
         """
-        if not self.labels or [self.labels[place] for place in places] != seen.tolist():
+        if not self.labels or [self.labels[place] for place in indices] != seen.tolist():
             return -1
         return max(self.labels)
 
     def is_random(self) -> bool:
         """Whether an item comes out differently when it is read again, as one does that is augmented."""
-        places = list(range(min(4, len(self))))
+        indices = list(range(min(4, len(self))))
         with torch.random.fork_rng(devices=[]):
-            once, again = self.read(places), self.read(places)
+            once, again = self.read(indices), self.read(indices)
         return not all(map(torch.equal, once.tensors, again.tensors))
 
 
 @dataclass(frozen=True, eq=False)
-class Stream:
+class IterableStream:
     """Items that can only be iterated over, from the beginning each time."""
 
     items: Iterable[Any]
@@ -104,7 +104,7 @@ class Stream:
         items = iter(GuardedStream(self.items))
         parts = []
         while chunk := list(islice(items, min(CHUNK, count))):
-            parts.append(raised(self.collate(chunk)))
+            parts.append(samples_or_raise(self.collate(chunk)))
             count -= len(chunk)
         if not parts:
             raise ConfigError("data: the iterable is empty")
@@ -135,16 +135,16 @@ class Whole:
     So what a dataset draws at random depends neither on the workers nor on where training was interrupted.
     """
 
-    def __init__(self, part: Lazy) -> None:
-        self._items, self._collate = Guarded(part.dataset), part.collate
+    def __init__(self, split: MapDataset) -> None:
+        self._items, self._collate = Guarded(split.dataset), split.collate
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __getitems__(self, batch: tuple[tuple[int, ...], list[int]]) -> Samples | Fault:
-        seeds, places = batch
-        with Draws(*seeds).entered():
-            return self._collate([self._items[place] for place in places])
+        seeds, indices = batch
+        with RngStream(*seeds).active():
+            return self._collate([self._items[place] for place in indices])
 
     @staticmethod
     def as_it_is(batch: Any) -> Any:
@@ -176,7 +176,7 @@ class GuardedStream(IterableDataset[Any]):
 
 def joined(parts: list[Samples]) -> Samples:
     """Parts of one kind in one; ConfigError if they differ in shape."""
-    shapes = {tuple(tensor.shape[1:] for tensor in part.tensors) for part in parts}
+    shapes = {tuple(tensor.shape[1:] for tensor in split.tensors) for split in parts}
     if len(shapes) > 1:
         first, second = sorted(map(str, shapes))[:2]
         raise ConfigError(f"data: samples differ in shape, such as {first} and {second}; set data.args.size")

@@ -56,11 +56,11 @@ class Samples:
         return self.map(Tensor.pin_memory)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Samples:
-        return Samples(map_inputs(function, self.inputs), function(self.targets))
+        return Samples(map_tensors(function, self.inputs), function(self.targets))
 
     @property
     def tensors(self) -> list[Tensor]:
-        return [*parts_of(self.inputs), self.targets]
+        return [*tensors_of(self.inputs), self.targets]
 
     @property
     def task(self) -> Task:
@@ -69,14 +69,14 @@ class Samples:
         return Task.CLASSES if self.targets.ndim == 1 else Task.TOKENS
 
 
-def map_inputs(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
+def map_tensors(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
     """The same structure with ``function`` of every tensor."""
     if isinstance(inputs, dict):
         return {name: function(tensor) for name, tensor in inputs.items()}
     return tuple(map(function, inputs)) if isinstance(inputs, tuple) else function(inputs)
 
 
-def parts_of(inputs: Inputs) -> list[Tensor]:
+def tensors_of(inputs: Inputs) -> list[Tensor]:
     """Every tensor of a structure."""
     if isinstance(inputs, dict):
         return list(inputs.values())
@@ -172,7 +172,7 @@ def as_classes(samples: Samples) -> Samples:
 
 def check_samples(samples: Samples, name: str) -> None:
     """Raise ConfigError for samples that cannot be trained on or evaluated."""
-    targets, inputs = samples.targets, parts_of(samples.inputs)
+    targets, inputs = samples.targets, tensors_of(samples.inputs)
     if targets.ndim == 0:
         raise ConfigError(f"data: the {name} set needs one label a sample, the labels are one number")
     if len(samples) == 0 or any(part.ndim < 1 or len(part) != len(samples) for part in inputs):
@@ -196,9 +196,9 @@ def check_pair(train: Samples, heldout: Samples) -> int:
 
     For streamed data ``train`` is its first batch.
     """
-    kinds = [[(part.shape[1:], part.dtype) for part in parts_of(each.inputs)] for each in (train, heldout)]
+    kinds = [[(part.shape[1:], part.dtype) for part in tensors_of(each.inputs)] for each in (train, heldout)]
     if kinds[0] != kinds[1]:
-        shown = [", ".join(map(_kind, parts_of(each.inputs))) for each in (train, heldout)]
+        shown = [", ".join(map(_kind, tensors_of(each.inputs))) for each in (train, heldout)]
         raise ConfigError(f"data: training inputs {shown[0]} and held-out inputs {shown[1]} must be of one kind")
     if train.task is not heldout.task:
         raise ConfigError(f"data: training targets are {train.task.value}, held-out targets {heldout.task.value}")
@@ -207,7 +207,7 @@ def check_pair(train: Samples, heldout: Samples) -> int:
     highest = int(max(train.targets.max(), heldout.targets.max()))
     if train.task is Task.TOKENS:
         _check_shifted(train)
-        tokens = [part for each in (train, heldout) for part in parts_of(each.inputs) if not part.is_floating_point()]
+        tokens = [part for each in (train, heldout) for part in tensors_of(each.inputs) if not part.is_floating_point()]
         highest = max([highest, *(int(part.max()) for part in tokens)])
     return highest + 1
 
@@ -215,7 +215,7 @@ def check_pair(train: Samples, heldout: Samples) -> int:
 def _check_shifted(samples: Samples) -> None:
     """Raise ConfigError for tokens that are to tell themselves, as where a model is meant to shift them inside."""
     targets = samples.targets
-    for part in parts_of(samples.inputs):
+    for part in tensors_of(samples.inputs):
         if part.shape == targets.shape and bool(((part == targets) | (targets < 0)).all()):
             raise ConfigError(
                 "data: the labels are the tokens themselves, which a model would learn to copy: clrtool takes the loss "

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clrtool.config.schema import AugmentConfig
-from clrtool.engine.data.tensors import Inputs, map_inputs
+from clrtool.engine.data.tensors import Inputs, map_tensors
 from clrtool.errors import ConfigError
 
 # Columns of the draws: offsets of the crop, whether to flip, centre of the cutout.
@@ -46,7 +46,7 @@ class Transform:
         inputs = self.normalize(inputs)
         if draws is not None and isinstance(inputs, Tensor):
             inputs = self._change(inputs, draws)
-        return map_inputs(self.lay_out, inputs)
+        return map_tensors(self.lay_out, inputs)
 
     def lay_out(self, inputs: Tensor) -> Tensor:
         """The same values, as channels_last if images are wanted so. No copy where they lie so already."""

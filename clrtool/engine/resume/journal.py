@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from clrtool.core.reading.curve import Point
-from clrtool.engine.runtime.distributed import ALONE, Ranks
+from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks
 from clrtool.engine.training.ensemble import Ensemble
 from clrtool.errors import ConfigError, Interrupted
 
@@ -113,7 +113,7 @@ class Segment:
                 self.losses[member] += new
                 self.broken[member] = bool(new) and not math.isfinite(new[-1])
 
-    def measured(self) -> None:
+    def reset_losses(self) -> None:
         """Count the losses from here on."""
         self.start, self.losses = self.iteration, [[] for _ in self.losses]
 
@@ -158,7 +158,7 @@ class Journal:
         every: float = EVERY,
         about: Mapping[str, Any] | None = None,
         saved: Mapping[str, Any] | None = None,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
         elsewhere: Elsewhere | None = None,
         assignment: Assignment | None = None,
     ) -> None:
@@ -251,7 +251,7 @@ class Journal:
             return
         self._requests.save = False
         self._save(segment)
-        if (stop := self._ranks.highest(self._requests.stop)) is not None:
+        if (stop := self._ranks.max(self._requests.stop)) is not None:
             raise Interrupted(stop)
 
     @contextmanager

@@ -53,7 +53,7 @@ def open_journal(
         )
         said += [_resumed(values)]
     text = f"{folder.folder}: {'; '.join(said)}" if said else ""
-    saved, ranks = workload.ranks.from_first(values), workload.ranks
+    saved, ranks = workload.ranks.broadcast(values), workload.ranks
     return Journal(folder, requests, every, about, saved, ranks=ranks, elsewhere=elsewhere, assignment=assignment), text
 
 
@@ -80,7 +80,7 @@ class _NoStore:
 
 def follow_journal(workload: Workload, requests: Requests) -> Journal:
     """The journal of a range test on every rank but the first, as that has found them."""
-    return Journal(_NoStore(), requests, math.inf, saved=workload.ranks.from_first(None), ranks=workload.ranks)
+    return Journal(_NoStore(), requests, math.inf, saved=workload.ranks.broadcast(None), ranks=workload.ranks)
 
 
 def saved_micro_batches(folder: CheckpointFolder) -> int | None:
