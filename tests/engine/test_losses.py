@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from clrtool.engine.models.builtin.forward import logits
 from torch import nn
 
 from clrtool.config.schema import Component, RangeTestConfig, SweepConfig
@@ -14,6 +13,7 @@ from clrtool.core.reading.metric import ACCURACY, LOSS, TOKEN_ACCURACY, TOP5
 from clrtool.engine.configured.build import build_workload
 from clrtool.engine.configured.losses import make_loss
 from clrtool.engine.data.tensors import Samples, Task, check_pair
+from clrtool.engine.models.forward import logits
 from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.training.losses import chance, count_in_top5, count_right, count_tokens
 from clrtool.engine.training.trainer import Trainer

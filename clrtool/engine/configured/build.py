@@ -20,8 +20,9 @@ from clrtool.engine.configured.losses import Criterion, make_loss, make_measure
 from clrtool.engine.configured.workload import ConfiguredWorkload
 from clrtool.engine.data.load import Data, load_data
 from clrtool.engine.data.loader import ResidentLoader, StreamedLoader
+from clrtool.engine.data.nested import map_nested, tensors_of
 from clrtool.engine.data.streaming import IterableStream
-from clrtool.engine.data.tensors import Samples, Task, map_tensors, take, tensors_of
+from clrtool.engine.data.tensors import Samples, Task, limited
 from clrtool.engine.models.batch_norm import seen_by_batch_norm, synced
 from clrtool.engine.models.builtin import MODELS
 from clrtool.engine.models.forward import outputs_of
@@ -257,10 +258,8 @@ def _tried_out(
 
 def _fewer(workload: ConfiguredWorkload, size: int, seed: int) -> Samples:
     """At most ``size`` of the held-out samples, every class in its proportion, laid out as they were."""
-    if size >= len(workload.heldout):
-        return workload.heldout
-    taken = take(workload.heldout, size, seed)
-    return Samples(map_tensors(workload.loader.transform.lay_out, taken.inputs), taken.targets)
+    heldout = limited(workload.heldout, size, seed)
+    return Samples(map_nested(workload.loader.transform.lay_out, heldout.inputs), heldout.targets)
 
 
 def _try_step(workload: ConfiguredWorkload, trainer: Trainer, batch: Samples, micro_batch: Samples) -> None:

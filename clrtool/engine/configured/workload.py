@@ -56,7 +56,7 @@ class ConfiguredWorkload(Workload):
         return -(-self.batch_size // self.ranks.world // self.training.micro_batches)
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Tensor]:
-        """Those of the micro-batches, each weighed by its part of the batch."""
+        """Those of the micro-batches, each weighed by its share of the batch."""
         targets, ranks = batch[1], self.ranks
         whole = own = self._weight(targets)
         if ranks.world > 1 and isinstance(own, Tensor):  # of the tokens that count one may have more than another

@@ -124,8 +124,3 @@ def samples_or_raise(made: Samples | Fault) -> Samples:
     if isinstance(made, Fault):
         raise ConfigError(made.message)
     return made
-
-
-def nbytes(samples: Samples) -> int:
-    """Bytes of all its tensors."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in samples.tensors)

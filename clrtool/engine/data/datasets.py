@@ -24,7 +24,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 from clrtool.config.schema import FilePath
 from clrtool.engine.data.collate import Collate, Unpack
 from clrtool.engine.data.streaming import IterableStream, MapDataset
-from clrtool.engine.data.tensors import Samples, as_targets, check_samples, from_arrays, take
+from clrtool.engine.data.tensors import Samples, as_targets, check_samples, from_arrays, limited
 from clrtool.engine.runtime.factories import blamed_on
 from clrtool.engine.runtime.hardware import total_memory
 from clrtool.errors import ConfigError, MachineError
@@ -67,9 +67,9 @@ def npz(seed: int, path: FilePath, limit: Count | None = None) -> Splits:
         raise ConfigError(f"data.args.path: {path} is not an .npz file of plain arrays") from error
     if {"x_train", "y_train", "x_test", "y_test"} <= set(found):
         train = from_arrays(found["x_train"], found["y_train"])
-        return take(train, limit, seed), from_arrays(found["x_test"], found["y_test"])
+        return limited(train, limit, seed), from_arrays(found["x_test"], found["y_test"])
     if {"x", "y"} <= set(found):
-        return take(from_arrays(found["x"], found["y"]), limit, seed), None
+        return limited(from_arrays(found["x"], found["y"]), limit, seed), None
     names = ", ".join(sorted(found)) or "no array"
     raise ConfigError(f"data.args.path: {path} needs x_train, y_train, x_test, y_test or x, y; it has {names}")
 
@@ -116,7 +116,7 @@ def image_folder(
         odd = sorted(set(folders[0].classes) ^ set(folders[-1].classes))
         raise ConfigError(f"data.args.root: {train} and {heldout} differ in their classes: {', '.join(odd[:10])}")
     splits = [MapDataset(folder, Collate(size=size), tuple(folder.targets), threads=8) for folder in folders]
-    return splits[0].limited(limit, seed), splits[1] if heldout else None
+    return limited(splits[0], limit, seed), splits[1] if heldout else None
 
 
 def read_image(path: str) -> Any:
@@ -164,7 +164,7 @@ def torchvision_dataset(
         hint = "" if download else " (to fetch it, add --download)"
         raise MachineError(f"data: torchvision.{name} in {root!r}: {why}{hint}") from error
     train, heldout = (MapDataset(each, Collate(size=size), _labels(each)) for each in sets)
-    return train.limited(limit, seed), heldout
+    return limited(train, limit, seed), heldout
 
 
 def unpickles(kind: type) -> bool:

@@ -1,4 +1,4 @@
-"""Data for a workload: load what the config names, hold a part out, and decide whether the rest lies on the device."""
+"""Data for a workload: load what the config names, split off a held-out set, and decide where the rest lies."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch.utils.data import TensorDataset
 from clrtool.config.schema import AugmentConfig, DataConfig, RangeTestConfig
 from clrtool.core.reading.metric import ACCURACY, TOP5
 from clrtool.engine.data import datasets
-from clrtool.engine.data.collate import Collate, nbytes
+from clrtool.engine.data.collate import Collate
 from clrtool.engine.data.datasets import Split, Splits
 from clrtool.engine.data.loader import ResidentLoader, StreamedLoader, default_workers
+from clrtool.engine.data.nested import map_nested, nbytes
 from clrtool.engine.data.streaming import IterableStream, MapDataset
 from clrtool.engine.data.tensors import (
     Samples,
@@ -24,10 +25,9 @@ from clrtool.engine.data.tensors import (
     check_pair,
     check_samples,
     choose,
-    map_tensors,
+    limited,
     sha256,
     split,
-    take,
     takes_values,
 )
 from clrtool.engine.data.transforms import STATISTICS, Transform
@@ -71,8 +71,8 @@ class Data:
 
     def sha256(self) -> str:
         """Hash of both sets; of a set that is streamed, of some of it, which is said in front."""
-        part = "" if isinstance(self.train, Samples) else SOME
-        return part + sha256(self.first, self.heldout)
+        prefix = "" if isinstance(self.train, Samples) else SOME
+        return prefix + sha256(self.first, self.heldout)
 
     def loader(
         self, config: DataConfig, device: torch.device, *, channels_last: bool
@@ -98,7 +98,7 @@ def preprocessed(samples: Samples, transform: Transform) -> Samples:
     if isinstance(inputs, Tensor) and device.type == "cpu" and 4 * inputs.numel() <= FLOAT_BYTES:
         inputs = transform.normalize(inputs)
     if not transform.is_random:
-        inputs = map_tensors(transform.lay_out, inputs)
+        inputs = map_nested(transform.lay_out, inputs)
     return Samples(inputs, samples.targets)
 
 
@@ -159,22 +159,22 @@ def _load(data: DataConfig, seed: int, download: bool, factory: FactoryImport) -
 
 
 def _split_off_heldout(train: Split, heldout: Split | None, wished: int | str, seed: int) -> tuple[Split, Samples]:
-    """The training part, and a held-out set in memory: drawn from the one that was source, or split off."""
-    if heldout is None:
-        if isinstance(train, IterableStream):
-            raise ConfigError("data.factory: an iterable cannot be split; return (train, heldout)")
-        size = wished if isinstance(wished, int) else min(ENOUGH_HELDOUT, max(1, len(train) // LARGEST_SHARE))
-        if isinstance(train, Samples):
-            return split(train, size, seed)
-        train, rest = train.split(size, seed)
-        return train, rest.read(range(len(rest)))
+    """The training split, and a held-out set in memory: drawn from the one that was given, or split off."""
     size = wished if isinstance(wished, int) else ENOUGH_HELDOUT
-    if isinstance(heldout, Samples):
-        return train, take(heldout, size, seed)
     if isinstance(heldout, IterableStream):
         return train, heldout.first(size)
-    heldout = heldout.limited(size, seed)
-    return train, heldout.read(range(len(heldout)))
+    if heldout is not None:
+        return train, _read(limited(heldout, size, seed))
+    if isinstance(train, IterableStream):
+        raise ConfigError("data.factory: an iterable cannot be split; return (train, heldout)")
+    if not isinstance(wished, int):
+        size = min(size, max(1, len(train) // LARGEST_SHARE))
+    train, heldout = split(train, size, seed)
+    return train, _read(heldout)
+
+
+def _read(split: Samples | MapDataset) -> Samples:
+    return split if isinstance(split, Samples) else split.read()
 
 
 def _in_memory(train: Split, config: DataConfig, device: torch.device) -> Split:
@@ -189,16 +189,16 @@ def _in_memory(train: Split, config: DataConfig, device: torch.device) -> Split:
         if not isinstance(train.inputs, Tensor):
             raise ConfigError("data.placement: loader needs a dataset; this data is in memory already")
         return MapDataset(TensorDataset(train.inputs, train.targets), Collate())
-    return train if isinstance(train, Samples) else train.read(range(len(train)))
+    return _read(train)
 
 
 def _fits(train: Samples | MapDataset, device: torch.device) -> bool:
     room = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else RESIDENT_BYTES
     if isinstance(train, Samples):
-        return device.type == "cpu" or nbytes(train) <= room  # it is in memory, whatever its size
+        return device.type == "cpu" or nbytes(train.tensors) <= room  # it is in memory, whatever its size
     if train.collate.collate_fn is not None or len(train) == 0:
         return len(train) == 0  # a loader's own way to collate may pad each batch to another length
-    return nbytes(train.read([0])) * len(train) <= min(room, RESIDENT_BYTES) and not train.is_random()
+    return nbytes(train.read([0]).tensors) * len(train) <= min(room, RESIDENT_BYTES) and not train.is_random()
 
 
 def _first_samples(source: Split, train: Split, number: int, seed: int) -> tuple[Sequence[int] | None, Samples]:

@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from clrtool.engine.data.collate import Fault, samples_or_raise
-from clrtool.engine.data.streaming import GuardedStream, IterableStream, MapDataset, Whole
-from clrtool.engine.data.tensors import Inputs, Samples, map_tensors, tensors_of
+from clrtool.engine.data.nested import map_nested, tensors_of
+from clrtool.engine.data.streaming import FaultTolerantStream, IterableStream, MapDataset
+from clrtool.engine.data.tensors import Inputs, Samples
 from clrtool.engine.data.transforms import Transform
 from clrtool.engine.runtime.rng import RngStream
 from clrtool.errors import ConfigError
@@ -84,7 +85,7 @@ class ResidentLoader:
 
     def gather(self, indices: Tensor, draws: Tensor | None) -> Batch:
         """The samples at some indices, prepared. Made of operations on the device alone, of fixed shape."""
-        inputs = map_tensors(lambda rows: select_rows(rows, indices), self.samples.inputs)
+        inputs = map_nested(lambda rows: select_rows(rows, indices), self.samples.inputs)
         return self.transform(inputs, draws), self.samples.targets.index_select(0, indices)
 
 
@@ -146,19 +147,27 @@ class StreamedLoader:
         return samples
 
     def _in_order(self, seed: int, start: int) -> Iterator[Samples | Fault]:
-        assert isinstance(self.split, MapDataset)
-        whole = Whole(self.split)
-        return iter(
-            self._loader(seed, whole, batch_sampler=_BatchSampler(self, seed, start), collate_fn=whole.as_it_is)
-        )
+        return iter(self._loader(seed, self.split, batch_sampler=self._batches(seed, start), collate_fn=_unchanged))
+
+    def _batches(self, seed: int, start: int) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+        """Each batch from iteration ``start`` on, without end, as the seeds of its random numbers and its indices."""
+        rank = (self.rank,) if self.rank else ()  # what a dataset draws differs from rank to rank
+        epoch, position = divmod(start, self.iterations_per_epoch)
+        while True:
+            order = _order(self, epoch, np.random.default_rng([seed, epoch]))
+            for batch in range(position, self.iterations_per_epoch):
+                begin, end = batch * self.batch_size, (batch + 1) * self.batch_size
+                iteration = epoch * self.iterations_per_epoch + batch
+                yield (seed, iteration, *rank), order[begin + self.rank : end : self.world].tolist()
+            epoch, position = epoch + 1, 0
 
     def _as_they_come(self, seed: int, start: int) -> Iterator[Samples | Fault]:
         assert isinstance(self.split, IterableStream)
-        items, skipped = GuardedStream(self.split.items), start
+        items, skipped = FaultTolerantStream(self.split.items), start
         for epoch in count():
-            passed, first, draws = 0, None, RngStream(seed, epoch)
+            passed, first, rng = 0, None, RngStream(seed, epoch)
             loader = self._loader(seed + EPOCH_SEEDS * epoch, items, batch_size=self.batch_size, drop_last=True)
-            for made in _with_rng(draws, loader):
+            for made in _with_rng(rng, loader):
                 passed += 1
                 if self.workers > 1 and passed <= 2:
                     first = _different_from(first, samples_or_raise(made))
@@ -190,12 +199,12 @@ class StreamedLoader:
         return None if draws is None else array_to_device(draws[self.rank :: self.world], self.device)
 
 
-def _with_rng(draws: RngStream, loader: DataLoader[Any]) -> Iterator[Any]:
+def _with_rng(rng: RngStream, loader: DataLoader[Any]) -> Iterator[Any]:
     """The batches of a loader, read with random numbers of their own: what is drawn in training does not matter."""
-    with draws.active():
+    with rng.active():
         items = iter(loader)
     while True:
-        with draws.active():
+        with rng.active():
             made = next(items, None)
         if made is None:
             return
@@ -219,23 +228,9 @@ def _different_from(first: Samples | None, second: Samples) -> Samples:
     return second
 
 
-class _BatchSampler:
-    """Each batch from iteration ``start`` on as its seeds and its indices: a sampler without an end."""
-
-    def __init__(self, loader: StreamedLoader, seed: int, start: int) -> None:
-        self.loader, self.seed, self.start = loader, seed, start
-
-    def __iter__(self) -> Iterator[tuple[tuple[int, ...], list[int]]]:
-        rank = (self.loader.rank,) if self.loader.rank else ()  # what a dataset draws differs from rank to rank
-        epoch, position = divmod(self.start, self.loader.iterations_per_epoch)
-        while True:
-            order = _order(self.loader, epoch, np.random.default_rng([self.seed, epoch]))
-            for batch in range(position, self.loader.iterations_per_epoch):
-                begin, end = batch * self.loader.batch_size, (batch + 1) * self.loader.batch_size
-                indices = order[begin + self.loader.rank : end : self.loader.world]
-                iteration = epoch * self.loader.iterations_per_epoch + batch
-                yield (self.seed, iteration, *rank), indices.tolist()
-            epoch, position = epoch + 1, 0
+def _unchanged(batch: Any) -> Any:
+    """The collate function of a DataLoader whose dataset gives whole batches."""
+    return batch
 
 
 def default_workers(split: MapDataset | IterableStream) -> int:

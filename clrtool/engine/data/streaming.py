@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, Subset
 
 from clrtool.engine.data.collate import Collate, Fault, samples_or_raise
-from clrtool.engine.data.tensors import Samples, check_heldout, choose, concatenate
+from clrtool.engine.data.tensors import Samples, concatenate
 from clrtool.engine.runtime.factories import describe
 from clrtool.engine.runtime.rng import RngStream
 from clrtool.errors import ConfigError
@@ -43,37 +43,42 @@ class MapDataset:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def subset(self, index: NDArray[np.int64]) -> MapDataset:
-        labels = None if self.labels is None else tuple(self.labels[place] for place in index.tolist())
-        return replace(self, dataset=Subset(self.dataset, index.tolist()), labels=labels)
+    def subset(self, indices: NDArray[np.int64]) -> MapDataset:
+        labels = None if self.labels is None else tuple(self.labels[index] for index in indices.tolist())
+        return replace(self, dataset=Subset(self.dataset, indices.tolist()), labels=labels)
 
-    def limited(self, limit: int | None, seed: int) -> MapDataset:
-        """At most ``limit`` samples, every class in its proportion."""
-        if limit is None or limit >= len(self):
-            return self
-        return self.subset(choose(self.labels, len(self), limit, seed))
+    def __getitems__(self, batch: tuple[tuple[int, ...], list[int]]) -> Samples | Fault:
+        """A whole batch, for a DataLoader: (seeds, indices) -> samples.
 
-    def split(self, heldout: int, seed: int) -> tuple[MapDataset, MapDataset]:
-        """A fixed held-out split, every class in its proportion if labels are known, and the rest."""
-        check_heldout(heldout, len(self))
-        held = choose(self.labels, len(self), heldout, seed)
-        return self.subset(np.setdiff1d(np.arange(len(self)), held)), self.subset(held)
+        What a dataset draws at random follows from the seeds, and depends neither on the workers nor on where training
+        was interrupted.
+        """
+        seeds, indices = batch
+        with RngStream(*seeds).active():
+            return self._batch(indices)
 
-    def read(self, index: Iterable[int]) -> Samples:
-        """The samples of some items as tensors."""
-        guarded = Guarded(self.dataset)
-        indices = list(index)
+    def _batch(self, indices: Sequence[int]) -> Samples | Fault:
+        return self.collate([self._item(index) for index in indices])
+
+    def _item(self, index: int) -> Any:
+        """An item, or what went wrong: an exception in a worker would lose the user's own lines."""
+        try:
+            return self.dataset[index]
+        except MemoryError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever a user's code raises)
+            return _fault(self.dataset, index, error)
+
+    def read(self, indices: Sequence[int] | None = None) -> Samples:
+        """The samples of some items as tensors, or of all."""
+        indices = range(len(self)) if indices is None else indices
         chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
         if not chunks:
             raise ConfigError("data: the dataset is empty")
-
-        def chunk(indices: list[int]) -> Samples:
-            return samples_or_raise(self.collate([guarded[place] for place in indices]))
-
         if self.threads == 1:
-            return joined([chunk(indices) for indices in chunks])
+            return concatenate([samples_or_raise(self._batch(chunk)) for chunk in chunks])
         with ThreadPoolExecutor(self.threads) as pool:
-            return joined(list(pool.map(chunk, chunks)))
+            return concatenate([samples_or_raise(batch) for batch in pool.map(self._batch, chunks)])
 
     def highest_label(self, indices: Sequence[int], seen: Tensor) -> int:
         """The highest of all labels, if those at ``indices`` are the targets that were ``seen`` there; else -1.
@@ -101,55 +106,14 @@ class IterableStream:
 
     def first(self, count: int) -> Samples:
         """At most ``count`` samples from its beginning."""
-        items = iter(GuardedStream(self.items))
-        parts = []
-        while chunk := list(islice(items, min(CHUNK, count))):
-            parts.append(samples_or_raise(self.collate(chunk)))
-            count -= len(chunk)
-        if not parts:
+        stream = iter(FaultTolerantStream(self.items))
+        chunks = []
+        while items := list(islice(stream, min(CHUNK, count))):
+            chunks.append(samples_or_raise(self.collate(items)))
+            count -= len(items)
+        if not chunks:
             raise ConfigError("data: the iterable is empty")
-        return joined(parts)
-
-
-class Guarded:
-    """A dataset whose faults come back as items, for an exception in a worker would lose the user's own lines."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        try:
-            return self.dataset[index]
-        except MemoryError:
-            raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever a user's code raises)
-            return _fault(self.dataset, index, error)
-
-
-class Whole:
-    """A dataset that gives whole batches, each read with random numbers that follow from its seeds.
-
-    So what a dataset draws at random depends neither on the workers nor on where training was interrupted.
-    """
-
-    def __init__(self, split: MapDataset) -> None:
-        self._items, self._collate = Guarded(split.dataset), split.collate
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitems__(self, batch: tuple[tuple[int, ...], list[int]]) -> Samples | Fault:
-        seeds, indices = batch
-        with RngStream(*seeds).active():
-            return self._collate([self._items[place] for place in indices])
-
-    @staticmethod
-    def as_it_is(batch: Any) -> Any:
-        """The collate function of a loader whose batches are made already."""
-        return batch
+        return concatenate(chunks)
 
 
 def _fault(dataset: Any, place: int, error: BaseException) -> Fault:
@@ -161,8 +125,8 @@ def _fault(dataset: Any, place: int, error: BaseException) -> Fault:
     return Fault(f"data: sample {place}: {describe(error)}")
 
 
-class GuardedStream(IterableDataset[Any]):
-    """The same for a stream."""
+class FaultTolerantStream(IterableDataset[Any]):
+    """Items, and what went wrong as the last of them."""
 
     def __init__(self, items: Iterable[Any]) -> None:
         self.items = items
@@ -172,12 +136,3 @@ class GuardedStream(IterableDataset[Any]):
             yield from self.items
         except (Exception, SystemExit) as error:  # noqa: BLE001
             yield Fault(f"data: the iterable: {describe(error)}")
-
-
-def joined(parts: list[Samples]) -> Samples:
-    """Parts of one kind in one; ConfigError if they differ in shape."""
-    shapes = {tuple(tensor.shape[1:] for tensor in split.tensors) for split in parts}
-    if len(shapes) > 1:
-        first, second = sorted(map(str, shapes))[:2]
-        raise ConfigError(f"data: samples differ in shape, such as {first} and {second}; set data.args.size")
-    return concatenate(parts)

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from clrtool.engine.data.loader import EPOCH_SEEDS
+from clrtool.engine.data.nested import map_nested, nbytes, tensors_of
 from clrtool.engine.runtime.rng import fork_rng, restore_rng_state, rng_state
 from clrtool.errors import ConfigError
 
@@ -117,7 +118,7 @@ class HeldoutBatches:
         size, found = 0, []
         for batch in self._read():
             found.append(batch)
-            size += sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(batch))
+            size += nbytes(batch)
             if size > CACHE_BYTES:
                 return
         if not found:
@@ -289,35 +290,21 @@ def _reseed(generator: Any, seed: int) -> None:
         generator.seed(seed)
 
 
-def to_device(value: Any, device: torch.device, *, fresh: bool) -> Any:
+def to_device(batch: Any, device: torch.device, *, fresh: bool) -> Any:
     """A batch on the device, in containers of its own, whatever it is made of.
 
     Args:
         fresh: whether nobody else has its tensors; else they are copied, so that a step may change them in place.
     """
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True, copy=not fresh)
-    if isinstance(value, Mapping):
-        return {name: to_device(each, device, fresh=fresh) for name, each in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(to_device(each, device, fresh=fresh) for each in value))
-    if type(value) in (list, tuple):
-        return type(value)(to_device(each, device, fresh=fresh) for each in value)
-    if callable(getattr(value, "to", None)):  # a batch of a class of its own
-        return (value if fresh else copy.copy(value)).to(device)
-    return value
 
+    def moved(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return leaf.to(device, non_blocking=True, copy=not fresh)
+        if callable(getattr(leaf, "to", None)):  # a batch of a class of its own
+            return (leaf if fresh else copy.copy(leaf)).to(device)
+        return leaf
 
-def tensors_of(value: Any) -> Iterator[Tensor]:
-    """Every tensor of a batch."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from tensors_of(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from tensors_of(each)
+    return map_nested(moved, batch)
 
 
 def batch_size_of(batch: Any) -> int:

@@ -1,7 +1,7 @@
 """Journal: the stretches of training of a range test, each of which can be interrupted anywhere and gone on with.
 
 A range test is a function of what it measures: which ends it sweeps, where a seed stops and whether one more follows
-is decided from measured numbers alone. So what has to be kept is small: the results of the journal that are finished,
+is decided from measured numbers alone. So what has to be kept is small: the results of the segments that are finished,
 which are given back where they are asked for again, and the state of the one that runs.
 """
 
@@ -54,7 +54,7 @@ class Elsewhere:
     """What other processes have measured of the same test.
 
     Args:
-        finished: results of journal, by their names.
+        finished: results of segments, by their names.
         seconds: what they took, by where; empty where they do not count.
         warnings: what they have to say.
         environment: where they ran; None if there are no others.

@@ -1,4 +1,4 @@
-"""Ranks: the processes of one range test, each of which trains on its part of every batch.
+"""Ranks: the processes of one range test, each of which trains on its shard of every batch.
 
 What a test decides it decides from numbers that were summed over all ranks, so all decide alike; what comes from
 outside, a signal or the clock, is asked of all of them. Only tensors go over the network: nothing that is read from
@@ -65,7 +65,7 @@ class Ranks:
         return "eager"
 
     def shard(self, size: int) -> range:
-        """This rank's part of so many places."""
+        """The indices of this rank, of so many."""
         return range(self.rank * size // self.world, (self.rank + 1) * size // self.world)
 
     def data_parallel(self, model: nn.Module) -> nn.Module:
@@ -175,10 +175,10 @@ class ProcessGroup(Ranks):
         size = self.max(len(mine)) or 0
         padded = torch.zeros(size, dtype=torch.uint8)
         padded[: len(mine)] = mine
-        parts = [torch.empty_like(padded) for _ in range(self.world)]
+        gathered = [torch.empty_like(padded) for _ in range(self.world)]
         with _no_rank_lost():
-            dist.all_gather(parts, padded)
-        return [_from_bytes(part) for part in parts]
+            dist.all_gather(gathered, padded)
+        return [_from_bytes(content) for content in gathered]
 
     def broadcast(self, values: Any) -> Any:
         content = _to_bytes(values) if self.rank == 0 else torch.empty(0, dtype=torch.uint8)
@@ -202,9 +202,9 @@ class ProcessGroup(Ranks):
         if not self.local_rank:
             self.store.set(key, "")
 
-    def begin(self, parts: int | None) -> None:
+    def begin(self, micro_batches: int | None) -> None:
         """Let the others train, a batch in so many micro-batches; None for those of the config."""
-        self.store.set(BEGIN, str(parts or 0))
+        self.store.set(BEGIN, str(micro_batches or 0))
 
     def told_to_begin(self) -> tuple[bool, int | None]:
         """Wait for the first: whether there is anything to train, and in how many micro-batches."""

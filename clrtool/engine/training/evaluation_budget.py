@@ -14,7 +14,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from clrtool.config.schema import SweepConfig
-from clrtool.engine.data.tensors import Inputs, tensors_of
+from clrtool.engine.data.nested import tensors_of
+from clrtool.engine.data.tensors import Inputs
 from clrtool.engine.models.forward import call_model
 
 # Samples per forward pass of an evaluation, and numbers that they hold, at most. On a CPU larger passes fall out of

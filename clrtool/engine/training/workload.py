@@ -150,7 +150,7 @@ class Workload(ABC):
 
     @abstractmethod
     def heldout_batches(self) -> Iterable[Any]:
-        """This rank's part of the held-out set, on the device."""
+        """This rank's shard of the held-out set, on the device."""
 
     @abstractmethod
     def eval_step(self, model: nn.Module, batch: Any) -> EvalSums:
