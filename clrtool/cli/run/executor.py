@@ -43,9 +43,10 @@ class Executor:
 
     def shared(self, about: Mapping[str, Any]) -> tuple[Elsewhere, Assignment]:
         """What others have measured of a test, and which seeds of it are trained here."""
-        from clrtool.engine.resume.sharding import AssignedBy, union
+        from clrtool.engine.resume.journal import Assignment
+        from clrtool.engine.resume.sharding import union
 
-        return union(self.results(), about), AssignedBy(self.assigned)
+        return union(self.results(), about), Assignment(self.assigned)
 
 
 class ShardWorker(Executor):
@@ -56,13 +57,13 @@ class ShardWorker(Executor):
         self.share = share
 
     def shared(self, about: Mapping[str, Any]) -> tuple[Elsewhere, Assignment]:
-        from clrtool.engine.resume.sharding import AgreedScout, ShardAssignment, known_to, union
+        from clrtool.engine.resume.sharding import AgreedScout, known_to, shard_assignment, union
 
         agreed = AgreedScout(self.share.common, about)
         known = known_to(self.share.siblings(), about, agreed)
         elsewhere = union(self.results(), about)
         elsewhere = replace(elsewhere, finished={**known.finished, **elsewhere.finished})
-        return elsewhere, ShardAssignment(self.share.shards, self._spec.config.seed, agreed)
+        return elsewhere, shard_assignment(self.share.shards, self._spec.config.seed, agreed)
 
 
 def never_here(seeds: Sequence[int]) -> Sequence[int]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks
 from clrtool.engine.training.ensemble import Ensemble
 from clrtool.errors import ConfigError, Interrupted
 
+T = TypeVar("T")
 # Seconds between checkpoints, and the share of the time that they may take where they are large.
 EVERY, SHARE = 15.0, 0.05
 # The format of a checkpoint.
@@ -70,16 +71,21 @@ class Elsewhere:
     device: str | None = None
 
 
+def _as_it_is(value: T) -> T:
+    return value
+
+
+@dataclass(frozen=True)
 class Assignment:
-    """Which seeds of a test this process trains: here, all of them."""
+    """Which seeds of a test this process trains: all of them, if nothing else is said.
 
-    def mine(self, seeds: Sequence[int]) -> Sequence[int]:
-        """Those of the seeds still to be trained that are trained here."""
-        return seeds
+    Args:
+        mine: those of the seeds still to be trained, of which there is one, that are trained here.
+        agree: the range that all processes sweep, where this one found another scout.
+    """
 
-    def agree(self, scout: tuple[float, ...]) -> tuple[float, ...]:
-        """The range that all processes sweep, where this one found ``scout``."""
-        return scout
+    mine: Callable[[Sequence[int]], Sequence[int]] = _as_it_is
+    agree: Callable[[tuple[float, ...]], tuple[float, ...]] = _as_it_is
 
 
 class Segment:
@@ -122,10 +128,10 @@ class Segment:
         engine, seeds = self.ensemble.engine, [member.seed for member in self.ensemble.members]
         points = [[tuple(point) for point in mine] for mine in self.points]
         values = {"name": self.name, "engine": engine, "seeds": seeds, "start": self.start, "broken": self.broken}
-        made: dict[str, Any] = plain(
+        state: dict[str, Any] = plain(
             values | {"losses": self.losses, "points": points, "team": self.ensemble.state()}, "state"
         )
-        return made
+        return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state, by exactly the numbers of a training that was never interrupted."""
@@ -190,7 +196,7 @@ class Journal:
         Raises:
             ConfigError: the others were trained on another kind of device.
         """
-        mine, elsewhere = self._assignment.mine(seeds), self._elsewhere
+        mine, elsewhere = self._assignment.mine(seeds) if seeds else seeds, self._elsewhere
         if mine and elsewhere.device is not None:
             raise ConfigError(
                 f"seed {mine[0]} is to be trained on {elsewhere.device}, as the others were: go on where there is one"

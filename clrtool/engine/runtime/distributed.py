@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import io
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from clrtool.engine.runtime.rng import seed_everything
+from clrtool.engine.runtime.serialize import from_bytes, to_bytes
 from clrtool.errors import MachineError
 
 if TYPE_CHECKING:
@@ -171,22 +171,22 @@ class ProcessGroup(Ranks):
                 dist.broadcast(buffer, 0)
 
     def all_gather(self, state: Mapping[str, Any]) -> Any:
-        mine = _to_bytes(state)
+        mine = _to_tensor(state)
         size = self.max(len(mine)) or 0
         padded = torch.zeros(size, dtype=torch.uint8)
         padded[: len(mine)] = mine
         gathered = [torch.empty_like(padded) for _ in range(self.world)]
         with _no_rank_lost():
             dist.all_gather(gathered, padded)
-        return [_from_bytes(content) for content in gathered]
+        return [_from_tensor(content) for content in gathered]
 
     def broadcast(self, values: Any) -> Any:
-        content = _to_bytes(values) if self.rank == 0 else torch.empty(0, dtype=torch.uint8)
+        content = _to_tensor(values) if self.rank == 0 else torch.empty(0, dtype=torch.uint8)
         if (size := self.max(len(content)) or 0) > len(content):
             content = torch.empty(size, dtype=torch.uint8)
         with _no_rank_lost():
             dist.broadcast(content, 0)
-        return values if self.rank == 0 else _from_bytes(content)
+        return values if self.rank == 0 else _from_tensor(content)
 
     def differing(self, hashes: Mapping[str, str]) -> list[str]:
         mine = torch.tensor([_as_int(text) for text in hashes.values()])
@@ -323,15 +323,13 @@ def _no_rank_lost() -> Iterator[None]:
         raise MachineError(LOST) from error
 
 
-def _to_bytes(values: Any) -> Tensor:
+def _to_tensor(values: Any) -> Tensor:
     """Plain values and tensors as they go over the network."""
-    content = io.BytesIO()
-    torch.save(values, content)
-    return torch.frombuffer(bytearray(content.getbuffer()), dtype=torch.uint8)
+    return torch.frombuffer(bytearray(to_bytes(values)), dtype=torch.uint8)
 
 
-def _from_bytes(content: Tensor) -> Any:
-    return torch.load(io.BytesIO(content.numpy().tobytes()), map_location="cpu", weights_only=True)
+def _from_tensor(content: Tensor) -> Any:
+    return from_bytes(content.numpy().tobytes())
 
 
 def _as_int(text: str) -> int:

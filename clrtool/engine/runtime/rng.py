@@ -14,6 +14,12 @@ import torch
 def seed_everything(seed: int) -> None:
     """Seed every global generator that a user's model or data may draw from."""
     torch.manual_seed(seed)
+    seed_host(seed)
+
+
+def seed_host(seed: int) -> None:
+    """The same, but for those of GPUs."""
+    torch.default_generator.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
 
@@ -78,9 +84,7 @@ class RngStream:
     def active(self) -> Iterator[None]:
         with fork_rng(self._device):
             if self._states is None:
-                torch.default_generator.manual_seed(self._seed)  # not that of a GPU, from which no data is drawn
-                random.seed(self._seed)
-                np.random.seed(self._seed)  # noqa: NPY002
+                seed_host(self._seed)  # no data is drawn on a GPU
             else:
                 restore_rng_state(self._states, self._device)
             try:
