@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from clrtool.config.schema import SweepConfig
 from clrtool.core.reading.metric import LOSS
@@ -22,7 +23,6 @@ from clrtool.engine.inprocess.clone import (
     preserved,
 )
 from clrtool.engine.inprocess.loaders import (
-    Batches,
     HeldoutBatches,
     InProcessLoader,
     batch_size_of,
@@ -107,8 +107,9 @@ def _tried_out(
     workload: InProcessWorkload, tried: Sequence[Any], sweep: SweepConfig, *, find_metric: bool
 ) -> InProcessWorkload:
     """Take a step and evaluate once, so that pieces that do not fit are a message now, and count what that costs."""
-    loader = Batches(tried, workload.iterations_per_epoch, workload.batch_size, workload.device)
-    trial = replace(workload, loader=loader)
+    dataset: Any = tried
+    again = DataLoader(dataset, batch_size=None, collate_fn=lambda batch: batch, generator=torch.Generator())
+    trial = replace(workload, loader=replace(workload.loader, loader=again, accumulate=1))
     with workload.on_device():
         trainer = Trainer(trial, 0)
         trainer.workload = trial = _with_metric(trial, trainer, tried[0], find_metric=find_metric)
@@ -169,7 +170,7 @@ def _with_heldout(workload: InProcessWorkload, trainer: Trainer, batch: Any, swe
     else:
         number = sweep.evaluations
     if batches is not None:
-        heldout = replace(heldout, limit=size, _cached=[])
+        heldout = replace(heldout, limit=size)
         heldout.cache()
     return replace(workload, heldout=heldout, evaluations=number)
 

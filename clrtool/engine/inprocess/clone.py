@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -95,8 +93,8 @@ class OptimizerCloner:
             )
         if isinstance(optimizer, torch.optim.LBFGS):
             raise ConfigError("optimizer: LBFGS searches along a line, so its steps do not follow the learning rate")
-        own = set(map(id, model.parameters()))
-        if foreign := sum(id(each) not in own for group in optimizer.param_groups for each in group["params"]):
+        parameters = set(map(id, model.parameters()))
+        if foreign := sum(id(each) not in parameters for group in optimizer.param_groups for each in group["params"]):
             raise ConfigError(
                 f"optimizer: holds {foreign} parameters that are not the model's: give the module that has them all, "
                 "or functions, model=lambda: ... and optimizer=lambda model: ..."
@@ -133,15 +131,6 @@ class OptimizerCloner:
                 "optimizer=lambda model: ..."
             ) from error
         return copied
-
-
-def seed_in_use(seed: int, device: torch.device) -> None:
-    """Seed the generators of the host and of CUDA, where it is in use."""
-    torch.default_generator.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    if device.type == "cuda":
-        torch.cuda.manual_seed_all(seed)
 
 
 @contextmanager

@@ -83,23 +83,6 @@ class InProcessLoader:
 
 
 @dataclass(frozen=True, eq=False)
-class Batches:
-    """Batches of a list, in place of a loader."""
-
-    items: Sequence[Any]
-    iterations_per_epoch: int
-    batch_size: int
-    device: torch.device
-
-    def batches(self, seed: int, start: int) -> Iterator[tuple[Any, ...]]:  # noqa: ARG002 (the order is the list's)
-        for place in count(start):
-            yield (to_device(self.items[place % len(self.items)], self.device, fresh=False),)
-
-    def close(self) -> None:
-        """There is nothing to end."""
-
-
-@dataclass(frozen=True, eq=False)
 class HeldoutBatches:
     """The held-out batches, at most ``limit`` samples of them where they can be chosen; cached where they fit.
 
@@ -108,7 +91,7 @@ class HeldoutBatches:
 
     loader: Iterable[Any]
     limit: int | None = None
-    _cached: list[Any] = field(default_factory=list)
+    _cached: list[Any] = field(default_factory=list, init=False)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._cached) if self._cached else self._read()

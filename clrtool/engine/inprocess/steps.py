@@ -68,8 +68,8 @@ class SupervisedSteps:
         loss = checked_loss(mean, "loss") * number
         if self.measure is not None:
             return EvalSums(loss, number, *self.measure(model, batch))
-        own = MEASURES[self.metric]
-        return EvalSums(loss, number, *((loss, number) if own is None else own(logits(outputs), targets)))
+        measure = MEASURES[self.metric]
+        return EvalSums(loss, number, *(measure(logits(outputs), targets) if measure else (loss, number)))
 
     def metric_sums(self, model: nn.Module, batch: Any) -> tuple[Any, Any]:
         """The metric alone."""

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clrtool.engine.inprocess.clone import ModelCloner, OptimizerCloner, preserved, seed_in_use
-from clrtool.engine.inprocess.loaders import Batches, HeldoutBatches, InProcessLoader, to_device
+from clrtool.engine.inprocess.clone import ModelCloner, OptimizerCloner, preserved
+from clrtool.engine.inprocess.loaders import HeldoutBatches, InProcessLoader, to_device
 from clrtool.engine.inprocess.steps import CustomSteps, SupervisedSteps, scalar
 from clrtool.engine.runtime.device import arithmetic
-from clrtool.engine.runtime.rng import RngStream
+from clrtool.engine.runtime.rng import RngStream, seed_host
 from clrtool.engine.training.workload import EvalSums, Workload
 
 
@@ -34,7 +34,7 @@ class InProcessWorkload(Workload):
 
     make_model: ModelCloner
     make_optimizer: OptimizerCloner
-    loader: InProcessLoader | Batches
+    loader: InProcessLoader
     steps: CustomSteps | SupervisedSteps
     heldout: HeldoutBatches
     heldout_samples: int = 1
@@ -61,7 +61,9 @@ class InProcessWorkload(Workload):
 
     def seed(self, seed: int) -> None:
         """Seed the generators that are put back: torch's own way would reach devices that are in no use here."""
-        seed_in_use(seed, self.device)
+        seed_host(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed_all(seed)
 
     def set_train_mode(self, model: nn.Module) -> None:
         """Into the modes in which the model was given, if it was in training; else all of it into training mode."""
