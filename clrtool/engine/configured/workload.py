@@ -58,14 +58,14 @@ class ConfiguredWorkload(Workload):
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Tensor]:
         """Those of the micro-batches, each weighed by its share of the batch."""
         targets, ranks = batch[1], self.ranks
-        whole = own = self._weight(targets)
-        if ranks.world > 1 and isinstance(own, Tensor):  # of the tokens that count one may have more than another
-            whole = ranks.mean(own).clamp(min=torch.finfo(torch.float32).tiny)
+        weight = local = self._weight(targets)
+        if ranks.world > 1 and isinstance(local, Tensor):  # of the tokens that count one may have more than another
+            weight = ranks.mean(local).clamp(min=torch.finfo(torch.float32).tiny)
         for micro_inputs, micro_targets in self._micro_batches(batch):
             with self.autocast():
                 loss = self.loss(outputs_of(model, micro_inputs), micro_targets).reshape(())
-            if len(micro_targets) < len(targets) or whole is not own:
-                loss = loss * (self._weight(micro_targets) / whole)
+            if len(micro_targets) < len(targets) or weight is not local:
+                loss = loss * (self._weight(micro_targets) / weight)
             yield loss
 
     def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
@@ -78,10 +78,10 @@ class ConfiguredWorkload(Workload):
             yield micro_batch.inputs, micro_batch.targets
 
     def heldout_batches(self) -> Iterator[Batch]:
-        indices = self.ranks.shard(len(self.heldout))
+        shard = self.ranks.shard(len(self.heldout))
         size = evaluation_batch(self.heldout.inputs, self.micro_batch_size, self.device.type)
-        for start in range(indices.start, indices.stop, size):
-            samples = self.heldout.take(slice(start, min(start + size, indices.stop)))
+        for start in range(shard.start, shard.stop, size):
+            samples = self.heldout.take(slice(start, min(start + size, shard.stop)))
             yield self.loader.transform(samples.inputs), samples.targets
 
     def eval_step(self, model: nn.Module, batch: Batch) -> EvalSums:

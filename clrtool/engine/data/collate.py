@@ -119,8 +119,8 @@ def _as_tensor(value: Any, name: object) -> Tensor:
     return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
-def samples_or_raise(made: Samples | Fault) -> Samples:
+def samples_or_raise(batch: Samples | Fault) -> Samples:
     """Samples, or the fault that came in their place as a ConfigError."""
-    if isinstance(made, Fault):
-        raise ConfigError(made.message)
-    return made
+    if isinstance(batch, Fault):
+        raise ConfigError(batch.message)
+    return batch

@@ -136,8 +136,8 @@ class StreamedLoader:
     def batches(self, seed: int, start: int) -> Iterator[Batch]:
         """Every batch from iteration ``start`` on, without end."""
         read = self._in_order(seed, start) if isinstance(self.split, MapDataset) else self._as_they_come(seed, start)
-        for iteration, made in enumerate(read, start):
-            samples = self._checked(self.convert(samples_or_raise(made))).to(self.device)
+        for iteration, batch in enumerate(read, start):
+            samples = self._checked(self.convert(samples_or_raise(batch))).to(self.device)
             yield self.transform(samples.inputs, self._draws(seed, iteration, samples)), samples.targets
 
     def _checked(self, samples: Samples) -> Samples:
@@ -167,12 +167,12 @@ class StreamedLoader:
         for epoch in count():
             passed, first, rng = 0, None, RngStream(seed, epoch)
             loader = self._loader(seed + EPOCH_SEEDS * epoch, items, batch_size=self.batch_size, drop_last=True)
-            for made in _with_rng(rng, loader):
+            for batch in _with_rng(rng, loader):
                 passed += 1
                 if self.workers > 1 and passed <= 2:
-                    first = _different_from(first, samples_or_raise(made))
+                    first = _different_from(first, samples_or_raise(batch))
                 if passed > skipped:
-                    yield made
+                    yield batch
             if passed < self.iterations_per_epoch:
                 raise ConfigError(
                     f"data.samples_per_epoch = {self.size}, but the iterable ended after {passed} batches of "
@@ -202,13 +202,13 @@ class StreamedLoader:
 def _with_rng(rng: RngStream, loader: DataLoader[Any]) -> Iterator[Any]:
     """The batches of a loader, read with random numbers of their own: what is drawn in training does not matter."""
     with rng.active():
-        items = iter(loader)
+        batches = iter(loader)
     while True:
         with rng.active():
-            made = next(items, None)
-        if made is None:
+            batch = next(batches, None)
+        if batch is None:
             return
-        yield made
+        yield batch
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:  # noqa: ARG001

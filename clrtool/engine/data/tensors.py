@@ -154,9 +154,9 @@ def from_arrays(inputs: NDArray[Any], targets: NDArray[Any]) -> Samples:
     return Samples(torch.from_numpy(np.ascontiguousarray(inputs)), as_targets(targets))
 
 
-def as_targets(given: Tensor | NDArray[Any]) -> Tensor:
+def as_targets(values: Tensor | NDArray[Any]) -> Tensor:
     """Targets as int64, or as float32 where they are real numbers."""
-    targets = torch.as_tensor(given).detach().cpu()
+    targets = torch.as_tensor(values).detach().cpu()
     if targets.is_complex():
         raise ConfigError("data: labels must be numbers, they are complex")
     return targets.float() if targets.is_floating_point() else targets.long()

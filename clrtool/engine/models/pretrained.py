@@ -75,11 +75,11 @@ def _from_safetensors(path: Path) -> Weights:
 
 def load(model: nn.Module, weights: Weights, fresh: Iterable[str], source: str) -> None:
     """Copy weights into a model, all but the ``fresh``. Raises ConfigError for a name or a shape that does not fit."""
-    own = model.state_dict()
-    anew = {name for pattern in fresh for name in matching(pattern, own, "model.fresh")}
-    wanted = {name: tensor for name, tensor in own.items() if name not in anew}
+    state = model.state_dict()
+    drawn = {name for pattern in fresh for name in matching(pattern, state, "model.fresh")}
+    wanted = {name: tensor for name, tensor in state.items() if name not in drawn}
     faults = [f"has no {name}" for name in wanted if name not in weights]
-    faults += [f"has {name}, which the model lacks" for name in weights if name not in own]
+    faults += [f"has {name}, which the model lacks" for name in weights if name not in state]
     faults += [
         f"has {name} as {tuple(weights[name].shape)}, the model as {tuple(tensor.shape)}"
         for name, tensor in wanted.items()

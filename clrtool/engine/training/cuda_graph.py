@@ -32,6 +32,8 @@ WARM_UP = 3
 CHECKED = (0.01, 0.04)
 # How far the checked step may be from the reference's: kernels may add in another order.
 TOLERANCE = 0.05
+# Arguments by which an optimizer of torch is told how to compute its step.
+WAYS = {"fused", "foreach", "capturable"}
 # Seeds that run at once; a GPU has no room for more small kernels than these.
 STREAMS = 8
 
@@ -42,7 +44,7 @@ def why_not_captured(workload: Workload) -> str | None:
     if not isinstance(optimizer, OptimizerRecipe):
         return f"{optimizer.name} is not made from a config"
     config = optimizer.config
-    given = [config.args, *(rule.args for rule in config.groups)]
+    arguments = [config.args, *(rule.args for rule in config.groups)]
     reasons = {
         "training.fast is off": not workload.training.fast,
         "the data is streamed": not isinstance(workload.loader, ResidentLoader),
@@ -51,8 +53,8 @@ def why_not_captured(workload: Workload) -> str | None:
         "the optimizer comes from a factory": config.factory is not None,
         f"{config.name} begins from a state of its own": config.name in ("ASGD", "Rprop"),
         f"{optimizer.name} cannot take its learning rate from the device": not _options(workload),
-        "the optimizer's way to step is set in its args": any({"fused", "foreach", "capturable"} & {*a} for a in given),
-        "dampening makes the first step another one": any(args.get("dampening") for args in given),
+        "the optimizer's way to step is set in its args": any(WAYS & {*args} for args in arguments),
+        "dampening makes the first step another one": any(args.get("dampening") for args in arguments),
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
 

@@ -81,13 +81,13 @@ def make_ensembles(
         return
     if not seeds:
         return
-    made = _captured(workload, lrs, seeds)
-    if isinstance(made, CapturedEnsemble):
-        yield made
+    captured = _captured(workload, lrs, seeds)
+    if isinstance(captured, CapturedEnsemble):
+        yield captured
         return
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
-    yield from (EagerEnsemble(workload, seed, lrs, f"eager: {made}") for seed in seeds)
+    yield from (EagerEnsemble(workload, seed, lrs, f"eager: {captured}") for seed in seeds)
 
 
 def _captured(workload: Workload, lrs: Sequence[float], seeds: Sequence[int]) -> CapturedEnsemble | str:
