@@ -13,7 +13,7 @@ from clrtool.cli.run.spec import RunSpec
 from clrtool.core.results.shard import LackingError
 
 if TYPE_CHECKING:
-    from clrtool.engine.resume.journal import Assignment, Elsewhere
+    from clrtool.engine.resume.journal import Assignment, RemoteResults
 
 
 class Executor:
@@ -41,7 +41,7 @@ class Executor:
         """Those of the seeds which lack that are trained here. Raises LackingError to have them trained elsewhere."""
         return seeds
 
-    def shared(self, about: Mapping[str, Any]) -> tuple[Elsewhere, Assignment]:
+    def shared(self, about: Mapping[str, Any]) -> tuple[RemoteResults, Assignment]:
         """What others have measured of a test, and which seeds of it are trained here."""
         from clrtool.engine.resume.journal import Assignment
         from clrtool.engine.resume.sharding import union
@@ -56,14 +56,14 @@ class ShardWorker(Executor):
         super().__init__(spec)
         self.share = share
 
-    def shared(self, about: Mapping[str, Any]) -> tuple[Elsewhere, Assignment]:
+    def shared(self, about: Mapping[str, Any]) -> tuple[RemoteResults, Assignment]:
         from clrtool.engine.resume.sharding import AgreedScout, known_to, shard_assignment, union
 
         agreed = AgreedScout(self.share.common, about)
         known = known_to(self.share.siblings(), about, agreed)
-        elsewhere = union(self.results(), about)
-        elsewhere = replace(elsewhere, finished={**known.finished, **elsewhere.finished})
-        return elsewhere, shard_assignment(self.share.shards, self._spec.config.seed, agreed)
+        remote = union(self.results(), about)
+        remote = replace(remote, finished={**known.finished, **remote.finished})
+        return remote, shard_assignment(self.share.shards, self._spec.config.seed, agreed)
 
 
 def never_here(seeds: Sequence[int]) -> Sequence[int]:

@@ -171,8 +171,8 @@ class RunFolder(Folder):
         from clrtool.engine.resume.open import about_test
 
         self.replace_old()
-        elsewhere, assignment = self.executor.shared(about_test(workload, sha256))
-        return self.opened_journal(workload, SWEEP, sha256, elsewhere=elsewhere, assignment=assignment)
+        remote, assignment = self.executor.shared(about_test(workload, sha256))
+        return self.opened_journal(workload, SWEEP, sha256, remote=remote, assignment=assignment)
 
     def begin_elsewhere(self) -> None:
         """Make it known as the folder of a run whose seeds are trained by others; a result of before goes.

@@ -85,9 +85,8 @@ class Data:
             samples = preprocessed(self.train.to(device), transform)
             return ResidentLoader(samples, transform, config.batch_size, config.shuffle), heldout
         workers = default_workers(self.train) if config.workers == "auto" else config.workers
-        size = config.batch_size
         loader = StreamedLoader(
-            self.train, self.convert, transform, size, self.size, workers, device, shuffle=config.shuffle
+            self.train, self.convert, transform, config.batch_size, self.size, workers, device, shuffle=config.shuffle
         )
         return loader, heldout
 

@@ -29,7 +29,6 @@ from clrtool.engine.inprocess.loaders import (
     check_loader,
     clone_loader,
     indices_of,
-    length_of,
     to_device,
 )
 from clrtool.engine.inprocess.options import Settings
@@ -78,12 +77,12 @@ def build_inprocess_workload(
         loader = InProcessLoader(train_loader, 1, 1, device)
         tried = [batch for (batch,) in islice(loader.batches(0, 0), TRIED)]
         loader.close()
-    length = settings.iterations_per_epoch or _length(train_loader, settings.accumulate)
+    iterations = settings.iterations_per_epoch or _iterations_per_epoch(train_loader, settings.accumulate)
     size = batch_size_of(tried[0]) * settings.accumulate
     workload = InProcessWorkload(
         make_model=make_model,
         make_optimizer=OptimizerCloner(optimizer, model),
-        loader=replace(loader, iterations_per_epoch=length, batch_size=size, accumulate=settings.accumulate),
+        loader=replace(loader, iterations_per_epoch=iterations, batch_size=size, accumulate=settings.accumulate),
         steps=steps,
         heldout=HeldoutBatches(heldout_loader),
         device=device,
@@ -96,8 +95,11 @@ def build_inprocess_workload(
     return _tried_out(workload, tried, settings.sweep, find_metric=find_metric)
 
 
-def _length(loader: Any, accumulate: int) -> int:
-    batches = length_of(loader)
+def _iterations_per_epoch(loader: Any, accumulate: int) -> int:
+    try:
+        batches = len(loader)
+    except (TypeError, NotImplementedError):
+        batches = 0
     if not batches:
         raise ConfigError("train_loader: has no length: give iterations_per_epoch=N, the optimizer steps of one pass")
     return -(-batches // accumulate)

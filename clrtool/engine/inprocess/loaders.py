@@ -141,14 +141,6 @@ def check_loader(loader: Any, name: str) -> None:
         )
 
 
-def length_of(loader: Any) -> int | None:
-    """Batches in one pass, None where that is not known."""
-    try:
-        return len(loader)
-    except (TypeError, NotImplementedError):
-        return None
-
-
 def _all_epochs(loader: Iterable[Any], seed: int, begin: Callable[[], object]) -> Generator[Any]:
     """Every batch of one pass after the other, in other orders for other seeds; ``begin`` is called before each."""
     clone = clone_loader(loader, seed)

@@ -15,7 +15,7 @@ from clrtool.config.schema import RangeTestConfig
 from clrtool.core.results.shard import LackingError
 from clrtool.engine.configured.build import build_workload
 from clrtool.engine.rangetest.pipeline import range_test
-from clrtool.engine.resume.journal import Assignment, Elsewhere, Journal
+from clrtool.engine.resume.journal import Assignment, Journal, RemoteResults
 from clrtool.engine.resume.open import about_test
 from clrtool.engine.runtime.device import computing_with
 from clrtool.engine.runtime.serialize import from_bytes, to_bytes
@@ -63,7 +63,7 @@ def _sweep(
     journal = Journal(
         kept,
         about=about_test(workload, config.sha256()),
-        elsewhere=Elsewhere(known),
+        remote=RemoteResults(known),
         assignment=Assignment(lambda wanted: [seed for seed in wanted if seed in seeds]),
     )
     try:

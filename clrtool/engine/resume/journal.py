@@ -51,7 +51,7 @@ class NoRequests:
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class RemoteResults:
     """What other processes have measured of the same test.
 
     Args:
@@ -153,7 +153,7 @@ class Journal:
         about: what a checkpoint belongs to, saved with it.
         saved: the values of a checkpoint to go on from.
         ranks: the processes that have to agree on when to save and to stop.
-        elsewhere: what other processes have measured.
+        remote: what other processes have measured.
         assignment: which seeds are trained here.
     """
 
@@ -165,18 +165,18 @@ class Journal:
         about: Mapping[str, Any] | None = None,
         saved: Mapping[str, Any] | None = None,
         ranks: Ranks = SINGLE_PROCESS,
-        elsewhere: Elsewhere | None = None,
+        remote: RemoteResults | None = None,
         assignment: Assignment | None = None,
     ) -> None:
         self._ranks = ranks
         self._store, self._requests = store, requests or NoRequests()
         self._every, self._about = every, plain(about or {}, "about")
-        saved, self._elsewhere, self._assignment = saved or {}, elsewhere or Elsewhere(), assignment or Assignment()
-        self._finished: dict[str, Any] = {**self._elsewhere.finished, **saved.get("finished", {})}
+        saved, self._remote, self._assignment = saved or {}, remote or RemoteResults(), assignment or Assignment()
+        self._finished: dict[str, Any] = {**self._remote.finished, **saved.get("finished", {})}
         self.running: Mapping[str, Any] | None = saved.get("running")
         self.seconds: dict[str, float] = dict(saved.get("seconds", {"train": 0.0, "evaluation": 0.0}))
-        self._seconds_elsewhere = {**saved.get("elsewhere", {}), **self._elsewhere.seconds}
-        self.warnings: tuple[str, ...] = tuple(dict.fromkeys((*saved.get("warnings", ()), *self._elsewhere.warnings)))
+        self._remote_seconds = {**saved.get("elsewhere", {}), **self._remote.seconds}
+        self.warnings: tuple[str, ...] = tuple(dict.fromkeys((*saved.get("warnings", ()), *self._remote.warnings)))
         self._due = time.monotonic() + every
 
     @property
@@ -186,8 +186,8 @@ class Journal:
 
     @property
     def all_seconds(self) -> dict[str, float]:
-        """Seconds of this process and of those elsewhere."""
-        others = self._seconds_elsewhere.values()
+        """Seconds of this process and of the others."""
+        others = self._remote_seconds.values()
         return {name: here + sum(each[name] for each in others) for name, here in self.seconds.items()}
 
     def assigned(self, seeds: Sequence[int]) -> Sequence[int]:
@@ -196,13 +196,13 @@ class Journal:
         Raises:
             ConfigError: the others were trained on another kind of device.
         """
-        mine, elsewhere = self._assignment.mine(seeds) if seeds else seeds, self._elsewhere
-        if mine and elsewhere.device is not None:
+        mine, remote = self._assignment.mine(seeds) if seeds else seeds, self._remote
+        if mine and remote.device is not None:
             raise ConfigError(
-                f"seed {mine[0]} is to be trained on {elsewhere.device}, as the others were: go on where there is one"
+                f"seed {mine[0]} is to be trained on {remote.device}, as the others were: go on where there is one"
             )
         if mine:
-            self.warnings = tuple(dict.fromkeys((*self.warnings, *elsewhere.moved)))
+            self.warnings = tuple(dict.fromkeys((*self.warnings, *remote.moved)))
         return mine
 
     def agree(self, scout: tuple[float, ...]) -> tuple[float, ...]:
@@ -282,7 +282,7 @@ class Journal:
                 "finished": self._finished,
                 "running": None if segment is None else self._state(segment),
                 "seconds": self.seconds,
-                "elsewhere": self._seconds_elsewhere,
+                "elsewhere": self._remote_seconds,
                 "warnings": self.warnings,
             }
         )

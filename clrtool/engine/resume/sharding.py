@@ -13,7 +13,7 @@ from typing import Any
 
 from clrtool.core.results.shard import Shard, have
 from clrtool.engine.resume.checkpoint import CheckpointFolder
-from clrtool.engine.resume.journal import Assignment, Elsewhere
+from clrtool.engine.resume.journal import Assignment, RemoteResults
 from clrtool.engine.resume.open import differences, moved
 from clrtool.errors import ConfigError
 from clrtool.files import read_text, write_whole
@@ -98,7 +98,7 @@ def find_shards(folders: Sequence[Path]) -> list[FinishedShard]:
     return found
 
 
-def known_to(folders: Sequence[Path], about: Mapping[str, Any], agreed: AgreedScout) -> Elsewhere:
+def known_to(folders: Sequence[Path], about: Mapping[str, Any], agreed: AgreedScout) -> RemoteResults:
     """What a shard can know of the others: results that fit it, which take no time of its own."""
     finished: dict[str, Any] = {}
     for _, values in _checkpoints(folders):
@@ -106,10 +106,10 @@ def known_to(folders: Sequence[Path], about: Mapping[str, Any], agreed: AgreedSc
             finished = results(values) | finished
     if (scout := agreed.get()) is not None:
         finished["scout"] = scout
-    return Elsewhere(finished)
+    return RemoteResults(finished)
 
 
-def union(folders: Sequence[Path], about: Mapping[str, Any]) -> Elsewhere:
+def union(folders: Sequence[Path], about: Mapping[str, Any]) -> RemoteResults:
     """All that was measured in the folders.
 
     Raises:
@@ -117,7 +117,7 @@ def union(folders: Sequence[Path], about: Mapping[str, Any]) -> Elsewhere:
     """
     found = list(_checkpoints(folders))
     if not found:
-        return Elsewhere()
+        return RemoteResults()
     (place, first), finished, seconds, warnings = found[0], dict[str, Any](), {}, list[str]()
     for folder, values in found:
         _check(folder, values, {name: about[name] for name in COMMON}, "this test")
@@ -133,7 +133,7 @@ def union(folders: Sequence[Path], about: Mapping[str, Any]) -> Elsewhere:
         seconds[folder.name] = {name: sum(each[name] for each in taken) for name in values["seconds"]}
         what = f"The seeds of {folder.name} were measured"
         warnings += [*values["warnings"], *moved(first["environment"], values["environment"], what)]
-    return Elsewhere(
+    return RemoteResults(
         finished, seconds, tuple(dict.fromkeys(warnings)), first["environment"],
         tuple(moved(first["environment"], about["environment"], "The last seeds were measured")),
         first["device"] if first["device"] != about["device"] else None,
