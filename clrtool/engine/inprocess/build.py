@@ -110,6 +110,7 @@ def _tried_out(
 ) -> InProcessWorkload:
     """Take a step and evaluate once, so that pieces that do not fit are a message now, and count what that costs."""
     dataset: Any = tried
+    # one batch after the other as they are, with a generator of its own: it draws a seed from the global one otherwise
     again = DataLoader(dataset, batch_size=None, collate_fn=lambda batch: batch, generator=torch.Generator())
     trial = replace(workload, loader=replace(workload.loader, loader=again, accumulate=1))
     with workload.on_device():
