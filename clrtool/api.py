@@ -172,17 +172,17 @@ def range_test(
     Raises:
         ConfigError: an option breaks its rule, or the pieces do not fit together. Other errors are the program's own.
     """
-    from clrtool.engine.inprocess.clone import untouched
+    from clrtool.engine.inprocess.clone import preserved
 
-    with untouched(model):  # from here on, for an import may draw random numbers too
-        from clrtool.engine.inprocess.build import borrow
+    with preserved(model):  # from here on, for an import may draw random numbers too
+        from clrtool.engine.inprocess.build import build_workload
         from clrtool.engine.inprocess.options import Settings
         from clrtool.engine.inprocess.steps import make_steps
         from clrtool.engine.rangetest import pipeline
 
         settings, looks = Settings.of(options), metric == "auto" and measure is None
         steps = make_steps(loss, step, measure, metric, higher_is_better)
-        workload = borrow(model, optimizer, train_loader, heldout_loader, steps, settings, find_metric=looks)
+        workload = build_workload(model, optimizer, train_loader, heldout_loader, steps, settings, find_metric=looks)
         record = pipeline.range_test(workload, settings, ProgressObserver(on_point, quiet=not progress))
         return RangeTest(_with_doubt(record), title)
 

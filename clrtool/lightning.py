@@ -188,7 +188,7 @@ class _Steps:
         """A measure: what ``validation_step`` logs by a name, the mean over the samples."""
 
         def measure(module: LightningModule, batch: Any) -> tuple[float, int]:
-            from clrtool.engine.inprocess.loaders import samples_in  # noqa: PLC0415
+            from clrtool.engine.inprocess.loaders import batch_size_of  # noqa: PLC0415
 
             self._logged.clear()
             self._call(module, "validation_step", batch)
@@ -196,7 +196,7 @@ class _Steps:
                 logged = ", ".join(self._logged) or "nothing"
                 raise ConfigError(f"monitor: validation_step does not log {name!r}; it logs {logged}")
             value = self._logged[name]
-            number = samples_in(batch)
+            number = batch_size_of(batch)
             return float(value.compute() if hasattr(value, "compute") else value) * number, number
 
         return measure

@@ -31,9 +31,9 @@ from clrtool.engine.configured.workload import ConfiguredWorkload
 from clrtool.engine.data.loader import ResidentLoader
 from clrtool.engine.data.tensors import Samples
 from clrtool.engine.data.transforms import Transform
-from clrtool.engine.inprocess.build import borrow
+from clrtool.engine.inprocess.build import build_workload
 from clrtool.engine.inprocess.options import Settings
-from clrtool.engine.inprocess.steps import UsualSteps
+from clrtool.engine.inprocess.steps import SupervisedSteps
 from clrtool.engine.models.builtin import convnet, mlp
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.optimizers import OptimizerRecipe
@@ -192,8 +192,8 @@ def borrowed(case: Case, load: Callable[[Case], DataLoader[Any]]) -> Work:
     """The training of ``clrtool.range_test``, on copies of a model, an optimizer and a DataLoader."""
     model, optimizer = case.parts()
     batches = load(case)
-    workload = borrow(
-        model, optimizer, batches, [case.data()], UsualSteps(None, LOSS), Settings.of({"evaluations": 2}), find_metric=False
+    workload = build_workload(
+        model, optimizer, batches, [case.data()], SupervisedSteps(None, LOSS), Settings.of({"evaluations": 2}), find_metric=False
     )  # fmt: skip
     return lambda: Trainer(workload, 0).train(0, case.lrs)
 
@@ -221,7 +221,7 @@ def three_seeds(case: Case) -> Work:
 def _captured(workload: Workload, case: Case, seeds: int) -> Work:
     with workload.on_device():
         ensemble = CapturedEnsemble(workload, range(seeds), case.lrs)
-        assert ensemble.is_true()
+        assert ensemble.matches_reference()
     return lambda: ensemble.train(0, case.iterations)
 
 

@@ -26,7 +26,7 @@ import io, os
 import torch
 from clrtool.config.schema import RangeTestConfig
 from clrtool.engine.training.trainer import Trainer
-from clrtool.engine.runtime.distributed import ALONE, join
+from clrtool.engine.runtime.distributed import SINGLE_PROCESS, join
 
 depth, width, heads, batch, length, optimizer = *map(int, sys.argv[1:6]), sys.argv[6]
 before = resident("VmRSS")
@@ -35,8 +35,8 @@ config = RangeTestConfig.model_validate({
     "data": {"name": "text", "args": {"path": "README.md", "length": length}, "batch_size": batch},
     "optimizer": {"name": optimizer}, "metric": "token_accuracy", "sweep": {"evaluations": 20}})
 seat = [int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))]
-ranks = join(*seat) if seat[1] > 1 else ALONE
-workload = build_workload(config, device="cpu", **({} if ranks is ALONE else {"ranks": ranks}))
+ranks = join(*seat) if seat[1] > 1 else SINGLE_PROCESS
+workload = build_workload(config, device="cpu", **({} if ranks is SINGLE_PROCESS else {"ranks": ranks}))
 with workload.on_device():
     trainer = Trainer(workload, 0)
     trainer.train(0, [1e-4] * 2)
@@ -51,7 +51,7 @@ if seat[0] == 0:
     print(json.dumps({
         "parameters": sum(each.numel() for each in trainer.model.parameters()), "seconds": sorted(times)[4],
         "memory": resident("VmHWM") - before, "checkpoint": saved.tell()}))
-if ranks is not ALONE:
+if ranks is not SINGLE_PROCESS:
     del trainer
     ranks.end()
 """

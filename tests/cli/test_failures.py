@@ -132,7 +132,7 @@ def test_memory_that_a_cpu_does_not_have_is_named(tmp_path):
 
 @FORKS
 def test_a_worker_that_hangs_ends_in_a_message(cli, folder, monkeypatch):
-    monkeypatch.setattr("clrtool.engine.data.loader.STALLED", 1.0)
+    monkeypatch.setattr("clrtool.engine.data.loader.WORKER_TIMEOUT", 1.0)
     data = "data={factory: 'machine_factories:stuck', batch_size: 16, workers: 1, placement: loader}"
     result = cli(*of("line", data, "-o", "run"))
     assert result.code == 4

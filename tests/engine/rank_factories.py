@@ -8,7 +8,7 @@ from torch import nn
 
 from clrtool.config.schema import RangeTestConfig
 from clrtool.engine.configured.build import build_workload
-from clrtool.engine.runtime.distributed import ALONE, join
+from clrtool.engine.runtime.distributed import SINGLE_PROCESS, join
 from clrtool.engine.training.losses import IGNORED
 from clrtool.engine.training.trainer import Trainer
 
@@ -61,7 +61,7 @@ class Lame(nn.Module):
         return nn.functional.dropout(self.used(inputs.double()), 0.2, self.training)
 
 
-def build(data, model, ranks=ALONE, micro_batches=1, loss=None):
+def build(data, model, ranks=SINGLE_PROCESS, micro_batches=1, loss=None):
     name = "tests.engine.rank_factories:"
     config = RangeTestConfig.model_validate(
         {
@@ -90,15 +90,15 @@ def main(rank):
     both["weighted"] = trained(build("values", "dense", ranks, loss="weighted"))
     both["parts"] = trained(build("values", "dense", ranks, micro_batches=3))
     lame = build("values", "Lame", ranks)
-    states = ranks.gathered({"rank": rank, "pair": (rank, [0.5 * rank])})
+    states = ranks.all_gather({"rank": rank, "pair": (rank, [0.5 * rank])})
     facts = {
         "lame": trained(lame)["losses"],
         "matters": [lame.ranks.matters, build("values", "dense", ranks).ranks.matters],
         "states": states,
-        "own": ranks.own(states),
-        "first": ranks.from_first({"of": torch.tensor(rank)} if rank == 0 else None)["of"].item(),
+        "own": ranks.of_this_rank(states),
+        "first": ranks.broadcast({"of": torch.tensor(rank)} if rank == 0 else None)["of"].item(),
         "any": [ranks.any(rank == 1), ranks.any(False)],
-        "highest": [ranks.highest(15 if rank else None), ranks.highest(None)],
+        "highest": [ranks.max(15 if rank else None), ranks.max(None)],
         "differing": ranks.differing({"same": "a", "other": str(rank)}),
     }
     ranks.end()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from clrtool.engine.inprocess.build import borrow
+from clrtool.engine.inprocess.build import build_workload
 from clrtool.engine.inprocess.loaders import InProcessLoader
 from clrtool.engine.inprocess.options import Settings
 from clrtool.engine.inprocess.steps import make_steps
@@ -37,7 +37,9 @@ def of_a_program(optimizer, train=None):
     # its order is drawn from the global generator, from which dropout draws too
     train = DataLoader(data, 50, shuffle=True) if train is None else train
     steps, settings = make_steps(None, None, None, "auto", None), Settings.of({"evaluations": 5, "accumulate": 2})
-    return borrow(model, OPTIMIZERS[optimizer](model), train, DataLoader(data, 100), steps, settings, find_metric=True)
+    return build_workload(
+        model, OPTIMIZERS[optimizer](model), train, DataLoader(data, 100), steps, settings, find_metric=True
+    )
 
 
 def tensors(trainer):

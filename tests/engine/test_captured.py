@@ -8,9 +8,9 @@ import torch
 
 from clrtool.config.schema import SweepConfig
 from clrtool.engine.rangetest.sweep import run_sweep
-from clrtool.engine.training.cuda_graph import CapturedEnsemble, _Part, why_not
+from clrtool.engine.training.cuda_graph import CapturedEnsemble, _SeedSlot, why_not_captured
 from clrtool.engine.training.ensemble import make_ensembles
-from clrtool.engine.training.trainer import READ_EVERY, Trainer, until_broken
+from clrtool.engine.training.trainer import READ_EVERY, Trainer, until_nonfinite
 from tests.engine.workloads import digits
 
 LRS = np.geomspace(1e-3, 0.2, 100).tolist()
@@ -63,7 +63,7 @@ def test_the_check_of_the_captured_step_accepts_what_follows_the_learning_rate_a
     workload = digits(model=CONVNET)
     with workload.on_device():
         ensemble = CapturedEnsemble(workload, [0, 1], LRS, graph=False)
-        assert ensemble.is_true()
+        assert ensemble.matches_reference()
         np.testing.assert_allclose(ensemble.train(0, 100), references(workload, [0, 1]), rtol=2e-3, atol=1e-3)
 
 
@@ -74,17 +74,17 @@ def test_the_check_refuses_a_learning_rate_that_was_frozen_at_capture(monkeypatc
         step(part)
         part.table = table
 
-    workload, step = digits(model={"name": "mlp", "args": {"dropout": dropout}}), _Part.step
-    monkeypatch.setattr(_Part, "step", frozen)
+    workload, step = digits(model={"name": "mlp", "args": {"dropout": dropout}}), _SeedSlot.step
+    monkeypatch.setattr(_SeedSlot, "step", frozen)
     with workload.on_device():
-        assert not CapturedEnsemble(workload, [0], LRS, graph=False).is_true()
+        assert not CapturedEnsemble(workload, [0], LRS, graph=False).matches_reference()
 
 
 @pytest.mark.parametrize("dropout", [0.2, 0.8])
 def test_the_check_bears_dropout_whose_masks_differ(dropout):
     workload = digits(model={"name": "mlp", "args": {"dropout": dropout}})
     with workload.on_device():
-        assert CapturedEnsemble(workload, [0, 1], LRS, graph=False).is_true()
+        assert CapturedEnsemble(workload, [0, 1], LRS, graph=False).matches_reference()
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "Adagrad", "NAdam", "RAdam", "RMSprop"])
@@ -100,7 +100,7 @@ def test_a_team_that_was_warmed_up_and_reset_begins_as_if_it_were_new(name):
 def test_short_sweeps_and_short_epochs_can_be_checked():
     workload = digits(data={"batch_size": 1000})
     with workload.on_device():
-        assert CapturedEnsemble(workload, [0], LRS[:2], graph=False).is_true()
+        assert CapturedEnsemble(workload, [0], LRS[:2], graph=False).matches_reference()
 
 
 def test_a_team_ends_when_every_member_is_broken_and_not_before():
@@ -114,8 +114,8 @@ def test_a_team_ends_when_every_member_is_broken_and_not_before():
 
 
 def test_losses_end_with_the_first_that_is_not_finite():
-    assert until_broken([1.0] * 60 + [math.nan] + [1.0] * 60) == pytest.approx([1.0] * 60 + [math.nan], nan_ok=True)
-    assert until_broken([1.0] * 7) == [1.0] * 7
+    assert until_nonfinite([1.0] * 60 + [math.nan] + [1.0] * 60) == pytest.approx([1.0] * 60 + [math.nan], nan_ok=True)
+    assert until_nonfinite([1.0] * 7) == [1.0] * 7
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_losses_end_with_the_first_that_is_not_finite():
     ],
 )
 def test_what_cannot_be_captured_says_why(changes, reason):
-    found = why_not(digits(**changes))
+    found = why_not_captured(digits(**changes))
     assert found is None if reason is None else reason in found
 
 

@@ -17,7 +17,7 @@ from clrtool.engine.models.batch_norm import seen_by_batch_norm, synced
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import NoRequests
 from clrtool.engine.resume.open import open_journal
-from clrtool.engine.runtime.distributed import ALONE, Group, device_of
+from clrtool.engine.runtime.distributed import SINGLE_PROCESS, ProcessGroup, device_of_rank
 from clrtool.engine.runtime.rng import seed_everything
 from clrtool.errors import ConfigError, MachineError
 from tests.engine.rank_factories import build, trained
@@ -37,7 +37,7 @@ def pair():
 
 def lone(world=2, rank=0):
     """A group of which the others never come."""
-    return Group(rank=rank, world=world, local_rank=rank, store=dist.HashStore())
+    return ProcessGroup(rank=rank, world=world, local_rank=rank, store=dist.HashStore())
 
 
 ALONE_AS = {
@@ -100,15 +100,15 @@ def test_the_parts_of_a_batch_are_that_batch_in_turns():
 
 @pytest.mark.parametrize("size", [1, 2, 7, 100])
 def test_shares_are_all_there_is_without_overlap(size):
-    shares = [place for rank in range(3) for place in lone(3, rank).share(size)]
-    assert shares == list(range(size)) == list(ALONE.share(size))
+    shares = [place for rank in range(3) for place in lone(3, rank).shard(size)]
+    assert shares == list(range(size)) == list(SINGLE_PROCESS.shard(size))
 
 
 def test_other_ranks_draw_other_random_numbers_and_the_first_those_of_a_single_process():
     drawn = []
-    for ranks in (ALONE, lone(3, 0), lone(3, 1), lone(3, 2)):
+    for ranks in (SINGLE_PROCESS, lone(3, 0), lone(3, 1), lone(3, 2)):
         seed_everything(5)
-        ranks.seed_apart(5)
+        ranks.seed_rank(5)
         drawn.append((torch.rand(()).item(), random.random()))  # noqa: S311
     assert drawn[0] == drawn[1]
     assert len(set(drawn)) == 3
@@ -144,7 +144,7 @@ def test_synchronised_batch_norm_is_refused_on_a_cpu_and_changes_no_hash_where_i
 
 
 def test_ranks_that_read_other_data_are_refused():
-    class Other(Group):
+    class Other(ProcessGroup):
         def differing(self, hashes):
             assert {"config", "data", "code or weights"} <= set(hashes)
             return ["data"]
@@ -156,16 +156,16 @@ def test_ranks_that_read_other_data_are_refused():
 def test_each_rank_has_a_gpu_of_its_own_or_is_told_that_there_is_none(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [device_of(name, 1) for name in ("auto", "cuda", "cpu")] == ["cuda:1", "cuda:1", "cpu"]
+    assert [device_of_rank(name, 1) for name in ("auto", "cuda", "cpu")] == ["cuda:1", "cuda:1", "cpu"]
     with pytest.raises(MachineError, match="rank 2 of this machine finds 2 CUDA devices"):
-        device_of("auto", 2)
+        device_of_rank("auto", 2)
 
 
 def test_a_run_that_goes_on_with_another_number_of_ranks_says_so(tmp_path):
     """Without batch norm or dropout it is the same test, up to rounding."""
 
-    class First(Group):
-        def from_first(self, values):
+    class First(ProcessGroup):
+        def broadcast(self, values):
             return values
 
     folder = CheckpointFolder(tmp_path)

@@ -179,7 +179,7 @@ def test_a_range_test_leaves_torchs_generator_and_settings_as_they_were():
 
 def test_each_epoch_uses_a_sample_once_and_each_epoch_has_its_own_order():
     resident = digits().loader
-    epochs = [resident.order(0, epoch).places for epoch in range(2)]
+    epochs = [resident.order(0, epoch).indices for epoch in range(2)]
     for order in epochs:
         assert order.sort().values.equal(torch.arange(1500))
     assert not epochs[0].equal(epochs[1])

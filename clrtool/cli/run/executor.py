@@ -15,7 +15,7 @@ from clrtool.cli.run.spec import RunSpec
 from clrtool.core.results.shard import LackingError
 
 if TYPE_CHECKING:
-    from clrtool.engine.resume.journal import Assignment, Elsewhere
+    from clrtool.engine.resume.journal import Assignment, RemoteResults
 
 
 class Executor:
@@ -43,11 +43,12 @@ class Executor:
         """Those of the seeds which lack that are trained here. Raises LackingError to have them trained elsewhere."""
         return seeds
 
-    def shared(self, about: Mapping[str, Any]) -> tuple[Elsewhere, Assignment]:
+    def shared(self, about: Mapping[str, Any]) -> tuple[RemoteResults, Assignment]:
         """What others have measured of a test, and which seeds of it are trained here."""
-        from clrtool.engine.resume.sharding import AssignedBy, union
+        from clrtool.engine.resume.journal import Assignment
+        from clrtool.engine.resume.sharding import union
 
-        return union(self.results(), about), AssignedBy(self.assigned)
+        return union(self.results(), about), Assignment(self.assigned)
 
 
 def never_here(seeds: Sequence[int]) -> Sequence[int]:

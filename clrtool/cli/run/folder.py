@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clrtool.core.results.comparison import Comparison
     from clrtool.core.results.record import RunRecord
     from clrtool.engine.resume.journal import Journal
-    from clrtool.engine.runtime.distributed import Group
+    from clrtool.engine.runtime.distributed import ProcessGroup
     from clrtool.engine.training.workload import Workload
 
 # Folders of checkpoints, there only while something is unfinished: of the sweep or the comparison, of --verify, of the
@@ -128,7 +128,7 @@ class RunFolder(Folder):
     """
 
     def __init__(
-        self, spec: RunSpec, signals: Signals, executor: Executor | None = None, ranks: Group | None = None
+        self, spec: RunSpec, signals: Signals, executor: Executor | None = None, ranks: ProcessGroup | None = None
     ) -> None:
         super().__init__(spec, signals)
         self.executor, self.ranks = executor or Executor(spec), ranks
@@ -171,8 +171,8 @@ class RunFolder(Folder):
         from clrtool.engine.resume.open import about_test
 
         self.replace_old()
-        elsewhere, assignment = self.executor.shared(about_test(workload, sha256))
-        return self.opened_journal(workload, SWEEP, sha256, elsewhere=elsewhere, assignment=assignment)
+        remote, assignment = self.executor.shared(about_test(workload, sha256))
+        return self.opened_journal(workload, SWEEP, sha256, remote=remote, assignment=assignment)
 
     def begin_elsewhere(self) -> None:
         """Make it known as the folder of a run whose seeds are trained by others; a result of before goes.

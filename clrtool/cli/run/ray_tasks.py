@@ -90,8 +90,9 @@ class RayTasks(Executor):
 
     def _known(self) -> bytes:
         """The results of earlier tasks, those of a driver that was interrupted among them."""
-        from clrtool.engine.resume.checkpoint import CheckpointFolder, to_bytes
+        from clrtool.engine.resume.checkpoint import CheckpointFolder
         from clrtool.engine.resume.sharding import results
+        from clrtool.engine.runtime.serialize import to_bytes
 
         known: dict[str, Any] = {}
         for folder in [self._spec.folder, *self.results()]:
@@ -101,7 +102,8 @@ class RayTasks(Executor):
 
     def _keep(self, result: dict[str, Any]) -> list[int]:
         """Keep what a task has measured; the seeds that it lacks."""
-        from clrtool.engine.resume.checkpoint import CheckpointFolder, from_bytes
+        from clrtool.engine.resume.checkpoint import CheckpointFolder
+        from clrtool.engine.runtime.serialize import from_bytes
 
         if "error" in result:
             raise (ConfigError if result["kind"] == "config" else MachineError)(result["error"])

@@ -50,9 +50,9 @@ class SeedShare:
         """The spec on the device of this worker: the GPUs of the machine take turns."""
         if self.worker is None:
             return spec
-        from clrtool.engine.runtime.device import device_of
+        from clrtool.engine.runtime.device import device_of_job
 
-        device = device_of(spec.options.device, self.worker.number)
+        device = device_of_job(spec.options.device, self.worker.number)
         return replace(spec, options=replace(spec.options, device=device))
 
     def siblings(self) -> list[Path]:

@@ -15,7 +15,7 @@ from clrtool.core.results.shard import Shard
 from clrtool.errors import ConfigError
 
 if TYPE_CHECKING:
-    from clrtool.engine.resume.journal import Assignment, Elsewhere
+    from clrtool.engine.resume.journal import Assignment, RemoteResults
     from clrtool.engine.resume.sharding import FinishedShard
 
 
@@ -26,14 +26,14 @@ class ShardWorker(Executor):
         super().__init__(spec)
         self.share = share
 
-    def shared(self, about: Mapping[str, Any]) -> tuple[Elsewhere, Assignment]:
-        from clrtool.engine.resume.sharding import AgreedScout, ShardAssignment, known_to, union
+    def shared(self, about: Mapping[str, Any]) -> tuple[RemoteResults, Assignment]:
+        from clrtool.engine.resume.sharding import AgreedScout, known_to, shard_assignment, union
 
         agreed = AgreedScout(self.share.common, about)
         known = known_to(self.share.siblings(), about, agreed)
-        elsewhere = union(self.results(), about)
-        elsewhere = replace(elsewhere, finished={**known.finished, **elsewhere.finished})
-        return elsewhere, ShardAssignment(self.share.shards, self._spec.config.seed, agreed)
+        remote = union(self.results(), about)
+        remote = replace(remote, finished={**known.finished, **remote.finished})
+        return remote, shard_assignment(self.share.shards, self._spec.config.seed, agreed)
 
 
 class ShardArray(Executor):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from clrtool.config.schema import RangeTestConfig
     from clrtool.engine.configured.workload import ConfiguredWorkload
-    from clrtool.engine.runtime.distributed import Group
+    from clrtool.engine.runtime.distributed import ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,16 @@ class RunSpec:
     threads: int | None = None
 
     def build(
-        self, *, micro_batches: int | None = None, epochs: float | None = None, ranks: Group | None = None
+        self, *, micro_batches: int | None = None, epochs: float | None = None, ranks: ProcessGroup | None = None
     ) -> ConfiguredWorkload:
         """The workload, ready to be trained."""
         from clrtool.engine.configured.build import build_workload
-        from clrtool.engine.runtime.distributed import ALONE
+        from clrtool.engine.runtime.distributed import SINGLE_PROCESS
 
         given = vars(self.options)
-        return build_workload(self.config, **given, micro_batches=micro_batches, epochs=epochs, ranks=ranks or ALONE)
+        return build_workload(
+            self.config, **given, micro_batches=micro_batches, epochs=epochs, ranks=ranks or SINGLE_PROCESS
+        )
 
     def located(self) -> AbstractContextManager[None]:
         """Have an error about a value name the place where that stands."""

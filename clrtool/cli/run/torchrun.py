@@ -20,7 +20,7 @@ from clrtool.cli.run.spec import RunSpec
 from clrtool.errors import ConfigError, exit_code
 
 if TYPE_CHECKING:
-    from clrtool.engine.runtime.distributed import Group
+    from clrtool.engine.runtime.distributed import ProcessGroup
 
 # What torchrun tells each process that it starts.
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
@@ -44,7 +44,7 @@ class Rank(NamedTuple):
     """
 
     spec: RunSpec
-    ranks: Group | None
+    ranks: ProcessGroup | None
     leads: bool
 
 
@@ -116,13 +116,13 @@ def _joined(spec: RunSpec, seat: Seat) -> Iterator[Rank]:
     """Meet the other ranks, on the device of this one."""
     if spec.options.deterministic:  # torch warns on every rank of what this asks for, and reads it when it is loaded
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from clrtool.engine.runtime.distributed import device_of, join
+    from clrtool.engine.runtime.distributed import device_of_rank, join
 
     ranks = join(*seat)
     if seat.rank:
         hush()
     try:
-        device = device_of(spec.options.device, seat.local_rank)
+        device = device_of_rank(spec.options.device, seat.local_rank)
         yield Rank(replace(spec, options=replace(spec.options, device=device)), ranks, leads=not seat.rank)
     except typer.Exit:
         ranks.end()

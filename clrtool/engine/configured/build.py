@@ -20,17 +20,18 @@ from clrtool.engine.configured.losses import Criterion, make_loss, make_measure
 from clrtool.engine.configured.workload import ConfiguredWorkload
 from clrtool.engine.data.load import Data, load_data
 from clrtool.engine.data.loader import ResidentLoader, StreamedLoader
-from clrtool.engine.data.streaming import Stream
-from clrtool.engine.data.tensors import Samples, Task, map_inputs, parts_of, take
+from clrtool.engine.data.nested import map_nested, tensors_of
+from clrtool.engine.data.streaming import IterableStream
+from clrtool.engine.data.tensors import Samples, Task, limited
 from clrtool.engine.models.batch_norm import seen_by_batch_norm, synced
 from clrtool.engine.models.builtin import MODELS
 from clrtool.engine.models.forward import outputs_of
 from clrtool.engine.models.pretrained import with_weights
 from clrtool.engine.runtime.device import environment, find_device
-from clrtool.engine.runtime.distributed import ALONE, Group, Ranks
+from clrtool.engine.runtime.distributed import SINGLE_PROCESS, ProcessGroup, Ranks
 from clrtool.engine.runtime.factories import blamed_on, call, import_factory
 from clrtool.engine.runtime.hardware import memory_of
-from clrtool.engine.runtime.rng import generator_states
+from clrtool.engine.runtime.rng import rng_state
 from clrtool.engine.training.evaluation_budget import evaluation_budget
 from clrtool.engine.training.lr_response import response_warnings
 from clrtool.engine.training.optimizers import describe_groups, make_optimizer_recipe
@@ -53,7 +54,7 @@ def build_workload(  # noqa: PLR0913 (all but the config by keyword)
     deterministic: bool = False,
     micro_batches: int | None = None,
     epochs: float | None = None,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> ConfiguredWorkload:
     """Load the data and prepare the recipes that a config names.
 
@@ -126,7 +127,7 @@ def _check_ranks(workload: ConfiguredWorkload, config: RangeTestConfig) -> None:
     ranks = workload.ranks
     if ranks.world == 1:
         return
-    if isinstance(workload.loader, StreamedLoader) and isinstance(workload.loader.part, Stream):
+    if isinstance(workload.loader, StreamedLoader) and isinstance(workload.loader.split, IterableStream):
         raise ConfigError(
             f"data: an iterable cannot be shared out over {ranks.world} ranks: give a dataset with a length, or run in "
             "one process"
@@ -142,12 +143,12 @@ def _check_ranks(workload: ConfiguredWorkload, config: RangeTestConfig) -> None:
 def _with_facts(workload: ConfiguredWorkload, model: nn.Module, micro_batch: Samples) -> ConfiguredWorkload:
     """A workload whose ranks know what a step of the model means for them."""
     ranks = workload.ranks
-    if not isinstance(ranks, Group):
+    if not isinstance(ranks, ProcessGroup):
         return workload
-    before = generator_states(workload.device)
+    before = rng_state(workload.device)
     with blamed_on("loss"), workload.autocast():
         torch.autograd.backward(workload.loss(outputs_of(model, micro_batch.inputs), micro_batch.targets))
-    after = generator_states(workload.device)
+    after = rng_state(workload.device)
     draws = any(before[name] is not None and not torch.equal(before[name], after[name]) for name in ("torch", "cuda"))
     unused = any(each.requires_grad and each.grad is None for each in model.parameters())
     seen = seen_by_batch_norm(model, workload.micro_batch_size, ranks.world)
@@ -257,10 +258,8 @@ def _tried_out(
 
 def _fewer(workload: ConfiguredWorkload, size: int, seed: int) -> Samples:
     """At most ``size`` of the held-out samples, every class in its proportion, laid out as they were."""
-    if size >= len(workload.heldout):
-        return workload.heldout
-    taken = take(workload.heldout, size, seed)
-    return Samples(map_inputs(workload.loader.transform.lay_out, taken.inputs), taken.targets)
+    heldout = limited(workload.heldout, size, seed)
+    return Samples(map_nested(workload.loader.transform.lay_out, heldout.inputs), heldout.targets)
 
 
 def _try_step(workload: ConfiguredWorkload, trainer: Trainer, batch: Samples, micro_batch: Samples) -> None:
@@ -284,7 +283,7 @@ def _checked(workload: ConfiguredWorkload, model: nn.Module, batch: Samples, num
     Raises:
         ConfigError: the outputs do not fit the targets.
     """
-    shapes = ", ".join(f"{tuple(part.shape)}, {part.dtype}" for part in parts_of(batch.inputs))
+    shapes = ", ".join(f"{tuple(tensor.shape)}, {tensor.dtype}" for tensor in tensors_of(batch.inputs))
     with blamed_on(f"model: a batch of shape {shapes}"):
         outputs = outputs_of(model, batch.inputs)
     leading = batch.targets.ndim if batch.task is not Task.VALUES else 1

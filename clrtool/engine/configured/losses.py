@@ -42,9 +42,9 @@ class Criterion:
 def make_loss(loss: Component, task: Task, factory: FactoryImport, device: torch.device) -> Criterion:
     """The loss that a config names: a class of ``torch.nn``, or what a factory returns."""
     if loss.factory is not None:
-        made = call(factory(loss.factory, "loss.factory"), "loss.args", loss.args)
+        criterion = call(factory(loss.factory, "loss.factory"), "loss.args", loss.args)
         # the weights of classes, say
-        return Criterion(made.to(device) if isinstance(made, nn.Module) else made, task)
+        return Criterion(criterion.to(device) if isinstance(criterion, nn.Module) else criterion, task)
     known = {name: kind for name, kind in vars(nn).items() if name.endswith("Loss") and isinstance(kind, type)}
     name = SHORT.get(str(loss.name), str(loss.name))
     if name not in known:

@@ -17,7 +17,7 @@ from clrtool.engine.models.forward import outputs_of
 from clrtool.engine.runtime.device import arithmetic
 from clrtool.engine.runtime.factories import blamed_on, is_worker_death
 from clrtool.engine.runtime.hardware import peak_memory
-from clrtool.engine.runtime.rng import kept_generators
+from clrtool.engine.runtime.rng import fork_rng
 from clrtool.engine.training.evaluation_budget import evaluation_batch
 from clrtool.engine.training.losses import IGNORED, Loss, Measure, chance, count_right
 from clrtool.engine.training.workload import EvalSums, Workload
@@ -56,16 +56,16 @@ class ConfiguredWorkload(Workload):
         return -(-self.batch_size // self.ranks.world // self.training.micro_batches)
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Tensor]:
-        """Those of the micro-batches, each weighed by its part of the batch."""
+        """Those of the micro-batches, each weighed by its share of the batch."""
         targets, ranks = batch[1], self.ranks
-        whole = own = self._weight(targets)
-        if ranks.world > 1 and isinstance(own, Tensor):  # of the tokens that count one may have more than another
-            whole = ranks.mean(own).clamp(min=torch.finfo(torch.float32).tiny)
+        weight = local = self._weight(targets)
+        if ranks.world > 1 and isinstance(local, Tensor):  # of the tokens that count one may have more than another
+            weight = ranks.mean(local).clamp(min=torch.finfo(torch.float32).tiny)
         for micro_inputs, micro_targets in self._micro_batches(batch):
             with self.autocast():
                 loss = self.loss(outputs_of(model, micro_inputs), micro_targets).reshape(())
-            if len(micro_targets) < len(targets) or whole is not own:
-                loss = loss * (self._weight(micro_targets) / whole)
+            if len(micro_targets) < len(targets) or weight is not local:
+                loss = loss * (self._weight(micro_targets) / weight)
             yield loss
 
     def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
@@ -78,10 +78,10 @@ class ConfiguredWorkload(Workload):
             yield micro_batch.inputs, micro_batch.targets
 
     def heldout_batches(self) -> Iterator[Batch]:
-        places = self.ranks.share(len(self.heldout))
+        shard = self.ranks.shard(len(self.heldout))
         size = evaluation_batch(self.heldout.inputs, self.micro_batch_size, self.device.type)
-        for start in range(places.start, places.stop, size):
-            samples = self.heldout.take(slice(start, min(start + size, places.stop)))
+        for start in range(shard.start, shard.stop, size):
+            samples = self.heldout.take(slice(start, min(start + size, shard.stop)))
             yield self.loader.transform(samples.inputs), samples.targets
 
     def eval_step(self, model: nn.Module, batch: Batch) -> EvalSums:
@@ -112,13 +112,13 @@ class ConfiguredWorkload(Workload):
         layout: dict[str, Any] = {"memory_format": torch.channels_last} if self.channels_last else {}
         return model.to(self.device, **layout)
 
-    def wrapped(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module) -> nn.Module:
         """The model compiled, or with gradients that are the means over all ranks."""
         if self.training.compile:
             compiled = torch.compile(model)
             assert isinstance(compiled, nn.Module)
             return compiled
-        return self.ranks.wrapped(model)
+        return self.ranks.data_parallel(model)
 
     @contextmanager
     def on_device(self) -> Iterator[None]:
@@ -131,7 +131,7 @@ class ConfiguredWorkload(Workload):
         current = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
         try:
             with (
-                kept_generators(self.device),
+                fork_rng(self.device),
                 current,
                 arithmetic(self.precision, deterministic=self.deterministic),
             ):

@@ -37,12 +37,12 @@ class Collate:
 
     Args:
         unpack: takes a batch apart; None for pairs and for mappings with one of ``TARGET_NAMES``.
-        joined: how items become a batch; None for torch's ``default_collate``.
+        collate_fn: how items become a batch; None for torch's ``default_collate``.
         size: pixels a side that images are resized to.
     """
 
     unpack: Unpack | None = None
-    joined: Callable[[list[Any]], Any] | None = None
+    collate_fn: Callable[[list[Any]], Any] | None = None
     size: int | None = None
 
     def __call__(self, items: list[Any]) -> Samples | Fault:
@@ -62,11 +62,11 @@ class Collate:
         return samples
 
     def _to_samples(self, items: list[Any]) -> Samples:
-        batch = self.joined(items) if self.joined else default_collate([self._plain(item) for item in items])
-        taken = self.unpack(batch) if self.unpack else default_unpack(batch)
-        if not isinstance(taken, tuple | list) or len(taken) != 2:
-            raise ConfigError(f"data.batch: must return (inputs, targets), it returned {type(taken).__name__}")
-        inputs, targets = taken
+        batch = self.collate_fn(items) if self.collate_fn else default_collate([self._plain(item) for item in items])
+        pair = self.unpack(batch) if self.unpack else default_unpack(batch)
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise ConfigError(f"data.batch: must return (inputs, targets), it returned {type(pair).__name__}")
+        inputs, targets = pair
         return Samples(_as_inputs(inputs), as_targets(_as_tensor(targets, "targets")))
 
     @property
@@ -119,13 +119,8 @@ def _as_tensor(value: Any, name: object) -> Tensor:
     return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
-def raised(made: Samples | Fault) -> Samples:
+def samples_or_raise(batch: Samples | Fault) -> Samples:
     """Samples, or the fault that came in their place as a ConfigError."""
-    if isinstance(made, Fault):
-        raise ConfigError(made.message)
-    return made
-
-
-def nbytes(samples: Samples) -> int:
-    """Bytes of all its tensors."""
-    return sum(part.numel() * part.element_size() for part in samples.tensors)
+    if isinstance(batch, Fault):
+        raise ConfigError(batch.message)
+    return batch

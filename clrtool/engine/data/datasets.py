@@ -1,7 +1,7 @@
 """Datasets that a config names: ``digits``, ``image_folder``, ``npz``, ``text`` and ``torchvision.*``, or a factory's.
 
-Every loader returns (train, heldout), where heldout is None if it is to be split off. A part is in memory as Samples,
-or it is Lazy and read when it is needed. Images stay uint8, (N, C, H, W), until a batch of them is used.
+Every loader returns (train, heldout), where heldout is None if it is to be split off. A split is in memory as Samples,
+or it is read when it is needed. Images stay uint8, (N, C, H, W), until a batch of them is used.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 
 from clrtool.config.schema import FilePath
 from clrtool.engine.data.collate import Collate, Unpack
-from clrtool.engine.data.streaming import Lazy, Stream
-from clrtool.engine.data.tensors import Samples, as_targets, check_samples, from_arrays, take
+from clrtool.engine.data.streaming import IterableStream, MapDataset
+from clrtool.engine.data.tensors import Samples, as_targets, check_samples, from_arrays, limited
 from clrtool.engine.runtime.factories import blamed_on
 from clrtool.engine.runtime.hardware import total_memory
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import read_bytes
 from clrtool.words import nearest, shown
 
-Part = Samples | Lazy | Stream
-Split = tuple[Part, Part | None]
+Split = Samples | MapDataset | IterableStream
+Splits = tuple[Split, Split | None]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 # Of an image before it is resized.
@@ -43,13 +43,13 @@ _UNPICKLES = re.compile(r"pickle\.(load|loads|Unpickler)\b|torch\.load\((?![^\n]
 VERIFIED = frozenset({"CIFAR10", "CIFAR100"})
 
 
-def digits(seed: int) -> Split:  # noqa: ARG001 (every loader takes the seed)
+def digits(seed: int) -> Splits:  # noqa: ARG001 (every loader takes the seed)
     """The 1,797 handwritten digits (1, 8, 8) of the UCI repository, shipped with clrtool; pixels 0..16."""
     with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as arrays:
         return from_arrays(arrays["images"], arrays["labels"]), None
 
 
-def npz(seed: int, path: FilePath, limit: Count | None = None) -> Split:
+def npz(seed: int, path: FilePath, limit: Count | None = None) -> Splits:
     """Arrays of one ``.npz`` file: ``x_train, y_train, x_test, y_test``, or ``x, y`` to be split.
 
     uint8 images may be (N, H, W) or (N, H, W, C); whole numbers with a sequence of labels each are tokens; anything
@@ -67,14 +67,14 @@ def npz(seed: int, path: FilePath, limit: Count | None = None) -> Split:
         raise ConfigError(f"data.args.path: {path} is not an .npz file of plain arrays") from error
     if {"x_train", "y_train", "x_test", "y_test"} <= set(found):
         train = from_arrays(found["x_train"], found["y_train"])
-        return take(train, limit, seed), from_arrays(found["x_test"], found["y_test"])
+        return limited(train, limit, seed), from_arrays(found["x_test"], found["y_test"])
     if {"x", "y"} <= set(found):
-        return take(from_arrays(found["x"], found["y"]), limit, seed), None
+        return limited(from_arrays(found["x"], found["y"]), limit, seed), None
     names = ", ".join(sorted(found)) or "no array"
     raise ConfigError(f"data.args.path: {path} needs x_train, y_train, x_test, y_test or x, y; it has {names}")
 
 
-def text(seed: int, path: FilePath, length: Count = 64) -> Split:  # noqa: ARG001
+def text(seed: int, path: FilePath, length: Count = 64) -> Splits:  # noqa: ARG001
     """A text file as bytes, in windows of ``length`` that do not overlap; each byte is to tell the next.
 
     The last tenth of the file is held out, so that no window of it was seen in training.
@@ -100,7 +100,7 @@ def image_folder(
     heldout: FilePath | None = "test",
     limit: Count | None = None,
     size: Pixels | None = None,
-) -> Split:
+) -> Splits:
     """Images in ``root/train/<class>/`` and ``root/test/<class>/``, resized to ``size`` pixels a side if given.
 
     With ``heldout: null`` there is one folder, which is split.
@@ -115,8 +115,8 @@ def image_folder(
     if folders[0].classes != folders[-1].classes:
         odd = sorted(set(folders[0].classes) ^ set(folders[-1].classes))
         raise ConfigError(f"data.args.root: {train} and {heldout} differ in their classes: {', '.join(odd[:10])}")
-    parts = [Lazy(folder, Collate(size=size), tuple(folder.targets), threads=8) for folder in folders]
-    return parts[0].limited(limit, seed), parts[1] if heldout else None
+    splits = [MapDataset(folder, Collate(size=size), tuple(folder.targets), threads=8) for folder in folders]
+    return limited(splits[0], limit, seed), splits[1] if heldout else None
 
 
 def read_image(path: str) -> Any:
@@ -140,8 +140,8 @@ def torchvision_dataset(
     limit: Count | None = None,
     size: Pixels | None = None,
     **args: Any,
-) -> Split:
-    """Any image classification set of ``torchvision.datasets`` that has a training and a test part."""
+) -> Splits:
+    """Any image classification set of ``torchvision.datasets`` that has a training and a test split."""
     from torchvision import datasets
 
     kind = getattr(datasets, name, None)
@@ -155,16 +155,16 @@ def torchvision_dataset(
     offered = set(parameters) - {"self", "root", "train", "split", "download"}
     if unknown := set(args) - offered:
         raise ConfigError(f"data.args: unknown argument {shown(min(unknown))}; {nearest(min(unknown), offered)}")
-    halves = ({"train": True}, {"train": False}) if "train" in parameters else ({"split": "train"}, {"split": "test"})
+    splits = ({"train": True}, {"train": False}) if "train" in parameters else ({"split": "train"}, {"split": "test"})
     extra = args | ({"download": download} if "download" in parameters else {})
     try:
-        sets = [kind(root, **half, **extra) for half in halves]
+        sets = [kind(root, **split, **extra) for split in splits]
     except (OSError, RuntimeError) as error:
         why = str(error).partition(" You can use download")[0]
         hint = "" if download else " (to fetch it, add --download)"
         raise MachineError(f"data: torchvision.{name} in {root!r}: {why}{hint}") from error
-    train, heldout = (Lazy(each, Collate(size=size), _labels(each)) for each in sets)
-    return train.limited(limit, seed), heldout
+    train, heldout = (MapDataset(each, Collate(size=size), _labels(each)) for each in sets)
+    return limited(train, limit, seed), heldout
 
 
 def unpickles(kind: type) -> bool:
@@ -173,23 +173,23 @@ def unpickles(kind: type) -> bool:
     return any(_UNPICKLES.search(inspect.getsource(sys.modules[module])) for module in sources)
 
 
-DATASETS: dict[str, Callable[..., Split]] = {"digits": digits, "image_folder": image_folder, "npz": npz, "text": text}
+DATASETS: dict[str, Callable[..., Splits]] = {"digits": digits, "image_folder": image_folder, "npz": npz, "text": text}
 
 
-def from_factory(made: Any, unpack: Unpack | None) -> Split:
+def from_factory(returned: Any, unpack: Unpack | None) -> Splits:
     """What a user's factory returned: (train, heldout), or one set to be split.
 
     A set is a pair of tensors or arrays, a dataset with a length, a DataLoader, or an iterable that can be repeated.
     """
-    if isinstance(made, tuple | list) and len(made) == 2 and not _is_array(made[0]):
-        train, heldout = (_part(part, unpack, name) for part, name in zip(made, ("train", "heldout"), strict=True))
-        return train, heldout
-    return _part(made, unpack, "train"), None
+    if isinstance(returned, tuple | list) and len(returned) == 2 and not _is_array(returned[0]):
+        train, heldout = returned
+        return _as_split(train, unpack, "train"), _as_split(heldout, unpack, "heldout")
+    return _as_split(returned, unpack, "train"), None
 
 
-def _part(part: Any, unpack: Unpack | None, name: str) -> Part:
-    if isinstance(part, tuple | list) and len(part) == 2 and all(map(_is_array, part)):
-        inputs, targets = part
+def _as_split(data: Any, unpack: Unpack | None, name: str) -> Split:
+    if isinstance(data, tuple | list) and len(data) == 2 and all(map(_is_array, data)):
+        inputs, targets = data
         with blamed_on(f"data.factory: {name}"):
             # A copy in plain memory, so that whatever tensor it was, what follows can rely on it.
             copy = torch.as_tensor(inputs).detach().cpu().contiguous().clone()
@@ -197,30 +197,30 @@ def _part(part: Any, unpack: Unpack | None, name: str) -> Part:
             samples = Samples(copy.float() if copy.dtype == torch.float64 else copy, as_targets(targets))
             check_samples(samples, name)
             return samples
-    if isinstance(part, DataLoader):
-        return _unwrap(part, unpack, name)
-    plain = not isinstance(part, str | bytes | dict | tuple | type)
-    if plain and hasattr(part, "__len__") and hasattr(part, "__getitem__") and not isinstance(part, IterableDataset):
-        return Lazy(part, Collate(unpack), _labels(part))
-    if plain and hasattr(part, "__iter__"):
-        if iter(part) is part:
+    if isinstance(data, DataLoader):
+        return _from_data_loader(data, unpack, name)
+    plain = not isinstance(data, str | bytes | dict | tuple | type)
+    if plain and hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, IterableDataset):
+        return MapDataset(data, Collate(unpack), _labels(data))
+    if plain and hasattr(data, "__iter__"):
+        if iter(data) is data:
             raise ConfigError(
                 f"data.factory: {name} can be read only once, and every seed reads it anew: return an object whose "
                 "__iter__ begins again, such as an IterableDataset"
             )
-        return Stream(part, Collate(unpack))
+        return IterableStream(data, Collate(unpack))
     raise ConfigError(
         f"data.factory must return (train, heldout), each a pair of tensors, a dataset with a length or an iterable; "
-        f"{name} is {type(part).__name__}"
+        f"{name} is {type(data).__name__}"
     )
 
 
-def _unwrap(loader: DataLoader[Any], unpack: Unpack | None, name: str) -> Part:
+def _from_data_loader(loader: DataLoader[Any], unpack: Unpack | None, name: str) -> Split:
     """The dataset of a loader with its way to collate; batch size, order and workers are the config's to say."""
-    collate = Collate(unpack, joined=loader.collate_fn)
+    collate = Collate(unpack, collate_fn=loader.collate_fn)
     dataset: Any = loader.dataset
     if not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
-        return Stream(dataset, collate)
+        return IterableStream(dataset, collate)
     sampler: Any = loader.sampler if type(loader.batch_sampler) in (BatchSampler, type(None)) else loader.batch_sampler
     every_one: bool = not getattr(sampler, "replacement", False) and len(sampler) == len(dataset)
     if not isinstance(sampler, RandomSampler | SequentialSampler) or not every_one:
@@ -228,7 +228,7 @@ def _unwrap(loader: DataLoader[Any], unpack: Unpack | None, name: str) -> Part:
             f"data.factory: {name} is a DataLoader with a {type(sampler).__name__} of its own: batches are drawn by "
             "clrtool, so return the dataset, with its samples repeated or left out as the sampler would"
         )
-    return Lazy(dataset, collate, _labels(dataset))
+    return MapDataset(dataset, collate, _labels(dataset))
 
 
 def _labels(dataset: Any) -> tuple[int, ...] | None:

@@ -1,4 +1,4 @@
-"""Data for a workload: load what the config names, hold a part out, and decide whether the rest lies on the device."""
+"""Data for a workload: load what the config names, split off a held-out set, and decide where the rest lies."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from torch.utils.data import TensorDataset
 from clrtool.config.schema import AugmentConfig, DataConfig, RangeTestConfig
 from clrtool.core.reading.metric import ACCURACY, TOP5
 from clrtool.engine.data import datasets
-from clrtool.engine.data.collate import Collate, nbytes
-from clrtool.engine.data.datasets import Part, Split
-from clrtool.engine.data.loader import ResidentLoader, StreamedLoader, usual_workers
-from clrtool.engine.data.streaming import Lazy, Stream
+from clrtool.engine.data.collate import Collate
+from clrtool.engine.data.datasets import Split, Splits
+from clrtool.engine.data.loader import ResidentLoader, StreamedLoader, default_workers
+from clrtool.engine.data.nested import map_nested, nbytes
+from clrtool.engine.data.streaming import IterableStream, MapDataset
 from clrtool.engine.data.tensors import (
     Samples,
     as_classes,
@@ -24,10 +25,9 @@ from clrtool.engine.data.tensors import (
     check_pair,
     check_samples,
     choose,
-    map_inputs,
+    limited,
     sha256,
     split,
-    take,
     takes_values,
 )
 from clrtool.engine.data.transforms import STATISTICS, Transform
@@ -62,7 +62,7 @@ class Data:
         convert: targets as they are read -> of the type that metric and loss take.
     """
 
-    train: Part
+    train: Split
     first: Samples
     heldout: Samples
     size: int
@@ -71,8 +71,8 @@ class Data:
 
     def sha256(self) -> str:
         """Hash of both sets; of a set that is streamed, of some of it, which is said in front."""
-        part = "" if isinstance(self.train, Samples) else SOME
-        return part + sha256(self.first, self.heldout)
+        prefix = "" if isinstance(self.train, Samples) else SOME
+        return prefix + sha256(self.first, self.heldout)
 
     def loader(
         self, config: DataConfig, device: torch.device, *, channels_last: bool
@@ -80,47 +80,46 @@ class Data:
         """The training set as batches on the device, and the held-out set as a model takes it."""
         mean, std = STATISTICS[config.normalize](self.first.inputs)
         transform = Transform(mean.to(device), std.to(device), config.augment, channels_last)
-        heldout = settled(self.heldout.to(device), replace(transform, augment=AugmentConfig()))
+        heldout = preprocessed(self.heldout.to(device), replace(transform, augment=AugmentConfig()))
         if isinstance(self.train, Samples):
-            samples = settled(self.train.to(device), transform)
+            samples = preprocessed(self.train.to(device), transform)
             return ResidentLoader(samples, transform, config.batch_size, config.shuffle), heldout
-        workers = usual_workers(self.train) if config.workers == "auto" else config.workers
-        size = config.batch_size
+        workers = default_workers(self.train) if config.workers == "auto" else config.workers
         loader = StreamedLoader(
-            self.train, self.convert, transform, size, self.size, workers, device, shuffle=config.shuffle
+            self.train, self.convert, transform, config.batch_size, self.size, workers, device, shuffle=config.shuffle
         )
         return loader, heldout
 
 
-def settled(samples: Samples, transform: Transform) -> Samples:
+def preprocessed(samples: Samples, transform: Transform) -> Samples:
     """Samples with all done that can be done once: on a CPU normalised, and laid out unless they are changed first."""
     device, inputs = samples.targets.device, samples.inputs
     if isinstance(inputs, Tensor) and device.type == "cpu" and 4 * inputs.numel() <= FLOAT_BYTES:
         inputs = transform.normalize(inputs)
     if not transform.is_random:
-        inputs = map_inputs(transform.lay_out, inputs)
+        inputs = map_nested(transform.lay_out, inputs)
     return Samples(inputs, samples.targets)
 
 
 @memory_of("data")
 def load_data(config: RangeTestConfig, device: torch.device, *, download: bool, factory: FactoryImport) -> Data:
-    """Both sets of a config, the held-out one split off if it is not given.
+    """Both sets of a config, the held-out one split off if it is not source.
 
     Raises:
         ConfigError: the data is not what can be trained on.
         MachineError: it is not there.
     """
     data, seed = config.data, config.seed
-    given, heldout = _hold_out(*_load(data, seed, download, factory), data.heldout, seed)
-    train = _in_memory(given, data, device)
-    places, first = (None, given) if isinstance(given, Samples) else _some(given, train, data.batch_size, seed)
+    source, heldout = _split_off_heldout(*_load(data, seed, download, factory), data.heldout, seed)
+    train = _in_memory(source, data, device)
+    indices, first = _first_samples(source, train, max(SEEN, data.batch_size), seed)
     convert = partial(_with_targets, config)
     first, heldout = convert(first), convert(heldout)
     for samples, name in ((first, "training"), (heldout, "held-out")):
         check_samples(samples, name)
     size, num_outputs = _size(train, data), check_pair(first, heldout)
-    if isinstance(train, Lazy) and places is not None:
-        num_outputs = max(num_outputs, train.highest_label(places, first.targets) + 1)
+    if isinstance(train, MapDataset) and indices is not None:
+        num_outputs = max(num_outputs, train.highest_label(indices, first.targets) + 1)
     if data.batch_size > size:
         raise ConfigError(f"data.batch_size = {data.batch_size} must be at most the {size} training samples")
     if isinstance(train, Samples):
@@ -142,7 +141,7 @@ def _with_targets(config: RangeTestConfig, samples: Samples) -> Samples:
     return samples
 
 
-def _load(data: DataConfig, seed: int, download: bool, factory: FactoryImport) -> Split:
+def _load(data: DataConfig, seed: int, download: bool, factory: FactoryImport) -> Splits:
     if data.factory is not None:
         unpack = None if data.batch is None else factory(data.batch, "data.batch")
         return datasets.from_factory(call(factory(data.factory, "data.factory"), "data.args", data.args), unpack)
@@ -158,28 +157,28 @@ def _load(data: DataConfig, seed: int, download: bool, factory: FactoryImport) -
     return call(partial(datasets.DATASETS[data.name], seed), "data.args", data.args)
 
 
-def _hold_out(train: Part, heldout: Part | None, wished: int | str, seed: int) -> tuple[Part, Samples]:
-    """The training part, and a held-out set in memory: drawn from the one that was given, or split off."""
-    if heldout is None:
-        if isinstance(train, Stream):
-            raise ConfigError("data.factory: an iterable cannot be split; return (train, heldout)")
-        size = wished if isinstance(wished, int) else min(ENOUGH_HELDOUT, max(1, len(train) // LARGEST_SHARE))
-        if isinstance(train, Samples):
-            return split(train, size, seed)
-        train, rest = train.split(size, seed)
-        return train, rest.read(range(len(rest)))
+def _split_off_heldout(train: Split, heldout: Split | None, wished: int | str, seed: int) -> tuple[Split, Samples]:
+    """The training split, and a held-out set in memory: drawn from the one that was given, or split off."""
     size = wished if isinstance(wished, int) else ENOUGH_HELDOUT
-    if isinstance(heldout, Samples):
-        return train, take(heldout, size, seed)
-    if isinstance(heldout, Stream):
+    if isinstance(heldout, IterableStream):
         return train, heldout.first(size)
-    heldout = heldout.limited(size, seed)
-    return train, heldout.read(range(len(heldout)))
+    if heldout is not None:
+        return train, _read(limited(heldout, size, seed))
+    if isinstance(train, IterableStream):
+        raise ConfigError("data.factory: an iterable cannot be split; return (train, heldout)")
+    if not isinstance(wished, int):
+        size = min(size, max(1, len(train) // LARGEST_SHARE))
+    train, heldout = split(train, size, seed)
+    return train, _read(heldout)
 
 
-def _in_memory(train: Part, config: DataConfig, device: torch.device) -> Part:
+def _read(split: Samples | MapDataset) -> Samples:
+    return split if isinstance(split, Samples) else split.read()
+
+
+def _in_memory(train: Split, config: DataConfig, device: torch.device) -> Split:
     """Samples if the set fits and comes out the same each time it is read, else what it is read from."""
-    if isinstance(train, Stream):
+    if isinstance(train, IterableStream):
         if config.placement == "device":
             raise ConfigError("data.placement: an iterable has no end to hold on the device; leave it auto")
         return train
@@ -188,33 +187,34 @@ def _in_memory(train: Part, config: DataConfig, device: torch.device) -> Part:
             return train
         if not isinstance(train.inputs, Tensor):
             raise ConfigError("data.placement: loader needs a dataset; this data is in memory already")
-        return Lazy(TensorDataset(train.inputs, train.targets), Collate())
-    return train if isinstance(train, Samples) else train.read(range(len(train)))
+        return MapDataset(TensorDataset(train.inputs, train.targets), Collate())
+    return _read(train)
 
 
-def _fits(train: Samples | Lazy, device: torch.device) -> bool:
+def _fits(train: Samples | MapDataset, device: torch.device) -> bool:
     room = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else RESIDENT_BYTES
     if isinstance(train, Samples):
-        return device.type == "cpu" or nbytes(train) <= room  # it is in memory, whatever its size
-    if train.collate.joined is not None or len(train) == 0:
+        return device.type == "cpu" or nbytes(train.tensors) <= room  # it is in memory, whatever its size
+    if train.collate.collate_fn is not None or len(train) == 0:
         return len(train) == 0  # a loader's own way to collate may pad each batch to another length
-    return nbytes(train.read([0])) * len(train) <= min(room, RESIDENT_BYTES) and not train.is_random()
+    return nbytes(train.read([0]).tensors) * len(train) <= min(room, RESIDENT_BYTES) and not train.is_random()
 
 
-def _some(given: Lazy | Stream, train: Part, batch_size: int, seed: int) -> tuple[Sequence[int] | None, Samples]:
-    """Samples of a set for its shapes and statistics, with their places: all that are in memory, or some."""
+def _first_samples(source: Split, train: Split, number: int, seed: int) -> tuple[Sequence[int] | None, Samples]:
+    """Samples of a set for its shapes and statistics: all that are in memory; else ``number``, with their indices."""
+    if isinstance(source, Samples):
+        return None, source
     if isinstance(train, Samples):
         return None, train
-    number = max(SEEN, batch_size)
-    if isinstance(given, Stream):
-        return None, given.first(number)
-    places = choose(given.labels, len(given), number, seed).tolist()
-    return places, given.read(places)
+    if isinstance(source, IterableStream):
+        return None, source.first(number)
+    indices = choose(source.labels, len(source), number, seed).tolist()
+    return indices, source.read(indices)
 
 
-def _size(train: Part, config: DataConfig) -> int:
+def _size(train: Split, config: DataConfig) -> int:
     """Samples in an epoch: all of them, or of an iterable those that are stated."""
-    if not isinstance(train, Stream):
+    if not isinstance(train, IterableStream):
         if config.samples_per_epoch is not None:
             raise ConfigError("data.samples_per_epoch is for an iterable; this data has a length of its own")
         return len(train)

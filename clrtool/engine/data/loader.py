@@ -20,26 +20,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from clrtool.engine.data.collate import Fault, raised
-from clrtool.engine.data.streaming import GuardedStream, Lazy, Stream, Whole
-from clrtool.engine.data.tensors import Inputs, Samples, map_inputs, parts_of
+from clrtool.engine.data.collate import Fault, samples_or_raise
+from clrtool.engine.data.nested import map_nested, tensors_of
+from clrtool.engine.data.streaming import FaultTolerantStream, IterableStream, MapDataset
+from clrtool.engine.data.tensors import Inputs, Samples
 from clrtool.engine.data.transforms import Transform
-from clrtool.engine.runtime.rng import Draws
+from clrtool.engine.runtime.rng import RngStream
 from clrtool.errors import ConfigError
 
 Batch = tuple[Inputs, Tensor]
 # More workers than this wait for each other on any disk.
 MOST_WORKERS = 8
 # Seconds without a batch after which a worker is taken to hang. Reading a batch may be slow, but not like this.
-STALLED = 600.0
+WORKER_TIMEOUT = 600.0
 # Between the seeds of an iterable's passes, so that no two draw the same random numbers.
-TURN = 1_000_003
+EPOCH_SEEDS = 1_000_003
 
 
 class Order(NamedTuple):
-    """One epoch: the places of its samples (N,), and the random numbers of their augmentation (N, DRAWS) if any."""
+    """One epoch: the indices of its samples (N,), and the random numbers of their augmentation (N, DRAWS) if any."""
 
-    places: Tensor
+    indices: Tensor
     draws: Tensor | None
 
 
@@ -68,52 +69,52 @@ class ResidentLoader:
     def order(self, seed: int, epoch: int) -> Order:
         generator = np.random.default_rng([seed, epoch])
         size, device = len(self.samples), self.samples.targets.device
-        places = send(_order(self, epoch, generator), device)
-        draws = self.transform.draw(generator, size, parts_of(self.samples.inputs)[0].shape)
-        return Order(places, None if draws is None else send(draws, device))
+        indices = array_to_device(_order(self, epoch, generator), device)
+        draws = self.transform.draw(generator, size, tensors_of(self.samples.inputs)[0].shape)
+        return Order(indices, None if draws is None else array_to_device(draws, device))
 
     def batches(self, seed: int, start: int) -> Iterator[Batch]:
         """Every batch from iteration ``start`` on, without end."""
         while True:
             epoch, position = divmod(start, self.iterations_per_epoch)
-            places, draws = self.order(seed, epoch)
-            for begin in range(position * self.batch_size, len(places) - self.batch_size + 1, self.batch_size):
+            indices, draws = self.order(seed, epoch)
+            for begin in range(position * self.batch_size, len(indices) - self.batch_size + 1, self.batch_size):
                 rows = slice(begin + self.rank, begin + self.batch_size, self.world)
-                yield self.gather(places[rows], None if draws is None else draws[rows])
+                yield self.gather(indices[rows], None if draws is None else draws[rows])
             start = (epoch + 1) * self.iterations_per_epoch
 
-    def gather(self, places: Tensor, draws: Tensor | None) -> Batch:
-        """The samples of some places, prepared. Made of operations on the device alone, of fixed shape."""
-        inputs = map_inputs(lambda rows: select(rows, places), self.samples.inputs)
-        return self.transform(inputs, draws), self.samples.targets.index_select(0, places)
+    def gather(self, indices: Tensor, draws: Tensor | None) -> Batch:
+        """The samples at some indices, prepared. Made of operations on the device alone, of fixed shape."""
+        inputs = map_nested(lambda rows: select_rows(rows, indices), self.samples.inputs)
+        return self.transform(inputs, draws), self.samples.targets.index_select(0, indices)
 
 
 def _order(loader: ResidentLoader | StreamedLoader, epoch: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """All places, shuffled or in the order of the data, from where the batches of the epochs before ended."""
+    """All indices, shuffled or in the order of the data, from where the batches of the epochs before ended."""
     if loader.shuffle:
         return generator.permutation(len(loader))
     start = epoch * loader.iterations_per_epoch * loader.batch_size
     return (start + np.arange(len(loader))) % len(loader)
 
 
-def send(array: NDArray[Any], device: torch.device) -> Tensor:
+def array_to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     """An array on the device, without waiting for what the device is doing."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def select(rows: Tensor, places: Tensor) -> Tensor:
-    """``rows[places]`` in the memory format of ``rows``, by ``index_select``, which is faster than an index."""
+def select_rows(rows: Tensor, indices: Tensor) -> Tensor:
+    """``rows[indices]`` in the memory format of ``rows``, by ``index_select``, which is faster than an index."""
     if rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last):
-        return rows.permute(0, 2, 3, 1).index_select(0, places).permute(0, 3, 1, 2)
-    return rows.index_select(0, places)
+        return rows.permute(0, 2, 3, 1).index_select(0, indices).permute(0, 3, 1, 2)
+    return rows.index_select(0, indices)
 
 
 @dataclass(frozen=True, eq=False)
 class StreamedLoader:
-    """Samples read by a DataLoader, in the order of the resident loader if they have places, else as they come."""
+    """Samples read by a DataLoader, in the order of the resident loader if it has a length, else as they come."""
 
-    part: Lazy | Stream
+    split: MapDataset | IterableStream
     convert: Callable[[Samples], Samples]  # of targets, to the type that metric and loss take
     transform: Transform
     batch_size: int
@@ -134,9 +135,9 @@ class StreamedLoader:
 
     def batches(self, seed: int, start: int) -> Iterator[Batch]:
         """Every batch from iteration ``start`` on, without end."""
-        read = self._in_order(seed, start) if isinstance(self.part, Lazy) else self._as_they_come(seed, start)
-        for iteration, made in enumerate(read, start):
-            samples = self._checked(self.convert(raised(made))).to(self.device)
+        read = self._in_order(seed, start) if isinstance(self.split, MapDataset) else self._as_they_come(seed, start)
+        for iteration, batch in enumerate(read, start):
+            samples = self._checked(self.convert(samples_or_raise(batch))).to(self.device)
             yield self.transform(samples.inputs, self._draws(seed, iteration, samples)), samples.targets
 
     def _checked(self, samples: Samples) -> Samples:
@@ -146,22 +147,32 @@ class StreamedLoader:
         return samples
 
     def _in_order(self, seed: int, start: int) -> Iterator[Samples | Fault]:
-        assert isinstance(self.part, Lazy)
-        whole = Whole(self.part)
-        return iter(self._loader(seed, whole, batch_sampler=_Places(self, seed, start), collate_fn=whole.as_it_is))
+        return iter(self._loader(seed, self.split, batch_sampler=self._batches(seed, start), collate_fn=_unchanged))
+
+    def _batches(self, seed: int, start: int) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+        """Each batch from iteration ``start`` on, without end, as the seeds of its random numbers and its indices."""
+        rank = (self.rank,) if self.rank else ()  # what a dataset draws differs from rank to rank
+        epoch, position = divmod(start, self.iterations_per_epoch)
+        while True:
+            order = _order(self, epoch, np.random.default_rng([seed, epoch]))
+            for batch in range(position, self.iterations_per_epoch):
+                begin, end = batch * self.batch_size, (batch + 1) * self.batch_size
+                iteration = epoch * self.iterations_per_epoch + batch
+                yield (seed, iteration, *rank), order[begin + self.rank : end : self.world].tolist()
+            epoch, position = epoch + 1, 0
 
     def _as_they_come(self, seed: int, start: int) -> Iterator[Samples | Fault]:
-        assert isinstance(self.part, Stream)
-        items, skipped = GuardedStream(self.part.items), start
-        for turn in count():
-            passed, first, draws = 0, None, Draws(seed, turn)
-            loader = self._loader(seed + TURN * turn, items, batch_size=self.batch_size, drop_last=True)
-            for made in _with_own(draws, loader):
+        assert isinstance(self.split, IterableStream)
+        items, skipped = FaultTolerantStream(self.split.items), start
+        for epoch in count():
+            passed, first, rng = 0, None, RngStream(seed, epoch)
+            loader = self._loader(seed + EPOCH_SEEDS * epoch, items, batch_size=self.batch_size, drop_last=True)
+            for batch in _with_rng(rng, loader):
                 passed += 1
                 if self.workers > 1 and passed <= 2:
-                    first = _other(first, raised(made))
+                    first = _different_from(first, samples_or_raise(batch))
                 if passed > skipped:
-                    yield made
+                    yield batch
             if passed < self.iterations_per_epoch:
                 raise ConfigError(
                     f"data.samples_per_epoch = {self.size}, but the iterable ended after {passed} batches of "
@@ -170,12 +181,12 @@ class StreamedLoader:
             skipped = max(0, skipped - passed)
 
     def _loader(self, seed: int, dataset: Any, **batching: Any) -> DataLoader[Any]:
-        options: dict[str, Any] = {"collate_fn": self.part.collate, "num_workers": self.workers} | batching
+        options: dict[str, Any] = {"collate_fn": self.split.collate, "num_workers": self.workers} | batching
         return DataLoader(
             dataset,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator().manual_seed(seed),  # of the workers' own random numbers
-            timeout=STALLED if self.workers else 0,
+            timeout=WORKER_TIMEOUT if self.workers else 0,
             worker_init_fn=_leave_signals_to_the_parent,
             **options,
         )
@@ -184,20 +195,20 @@ class StreamedLoader:
         if not self.transform.is_random:
             return None
         generator = np.random.default_rng([seed, iteration, 1])
-        draws = self.transform.draw(generator, len(samples) * self.world, parts_of(samples.inputs)[0].shape)
-        return None if draws is None else send(draws[self.rank :: self.world], self.device)
+        draws = self.transform.draw(generator, len(samples) * self.world, tensors_of(samples.inputs)[0].shape)
+        return None if draws is None else array_to_device(draws[self.rank :: self.world], self.device)
 
 
-def _with_own(draws: Draws, loader: DataLoader[Any]) -> Iterator[Any]:
+def _with_rng(rng: RngStream, loader: DataLoader[Any]) -> Iterator[Any]:
     """The batches of a loader, read with random numbers of their own: what is drawn in training does not matter."""
-    with draws.entered():
-        items = iter(loader)
+    with rng.active():
+        batches = iter(loader)
     while True:
-        with draws.entered():
-            made = next(items, None)
-        if made is None:
+        with rng.active():
+            batch = next(batches, None)
+        if batch is None:
             return
-        yield made
+        yield batch
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:  # noqa: ARG001
@@ -207,7 +218,7 @@ def _leave_signals_to_the_parent(worker: int) -> None:  # noqa: ARG001
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _other(first: Samples | None, second: Samples) -> Samples:
+def _different_from(first: Samples | None, second: Samples) -> Samples:
     """The second batch. Raises ConfigError if two workers gave the same samples."""
     if first is not None and all(map(torch.equal, first.tensors, second.tensors)):
         raise ConfigError(
@@ -217,36 +228,22 @@ def _other(first: Samples | None, second: Samples) -> Samples:
     return second
 
 
-class _Places:
-    """Each batch from iteration ``start`` on as its seeds and its places: a sampler without an end."""
-
-    def __init__(self, loader: StreamedLoader, seed: int, start: int) -> None:
-        self.loader, self.seed, self.start = loader, seed, start
-
-    def __iter__(self) -> Iterator[tuple[tuple[int, ...], list[int]]]:
-        rank = (self.loader.rank,) if self.loader.rank else ()  # what a dataset draws differs from rank to rank
-        epoch, position = divmod(self.start, self.loader.iterations_per_epoch)
-        while True:
-            order = _order(self.loader, epoch, np.random.default_rng([self.seed, epoch]))
-            for batch in range(position, self.loader.iterations_per_epoch):
-                begin, end = batch * self.loader.batch_size, (batch + 1) * self.loader.batch_size
-                places = order[begin + self.loader.rank : end : self.loader.world]
-                iteration = epoch * self.loader.iterations_per_epoch + batch
-                yield (self.seed, iteration, *rank), places.tolist()
-            epoch, position = epoch + 1, 0
+def _unchanged(batch: Any) -> Any:
+    """The collate function of a DataLoader whose dataset gives whole batches."""
+    return batch
 
 
-def usual_workers(part: Lazy | Stream) -> int:
+def default_workers(split: MapDataset | IterableStream) -> int:
     """One core is left for training. A stream has one reader, for each more would give the same samples again."""
-    return min(1 if isinstance(part, Stream) else MOST_WORKERS, (os.cpu_count() or 1) - 1)
+    return min(1 if isinstance(split, IterableStream) else MOST_WORKERS, (os.cpu_count() or 1) - 1)
 
 
 def worker_fault(error: RuntimeError) -> str:
     """What to say of a DataLoader's worker that gives no more batches."""
     if "timed out" in str(error):
         return (
-            f"data.workers: no batch came for {STALLED:g} s, so a worker hangs: data.workers=0 reads in this process "
-            "and shows where"
+            f"data.workers: no batch came for {WORKER_TIMEOUT:g} s, so a worker hangs: data.workers=0 reads in this "
+            "process and shows where"
         )
     return (
         f"data.workers: a worker was killed, most often for want of memory or of /dev/shm: {error} "

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, Subset
 
-from clrtool.engine.data.collate import Collate, Fault, raised
-from clrtool.engine.data.tensors import Samples, check_heldout, choose, concatenate
+from clrtool.engine.data.collate import Collate, Fault, samples_or_raise
+from clrtool.engine.data.tensors import Samples, concatenate
 from clrtool.engine.runtime.factories import describe
-from clrtool.engine.runtime.rng import Draws
+from clrtool.engine.runtime.rng import RngStream
 from clrtool.errors import ConfigError
 
 # Samples that are read at once into memory.
@@ -25,7 +25,7 @@ CHUNK = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Lazy:
+class MapDataset:
     """A dataset with a length, whose items become samples when they are asked for.
 
     Args:
@@ -43,84 +43,25 @@ class Lazy:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def subset(self, index: NDArray[np.int64]) -> Lazy:
-        labels = None if self.labels is None else tuple(self.labels[place] for place in index.tolist())
-        return replace(self, dataset=Subset(self.dataset, index.tolist()), labels=labels)
+    def subset(self, indices: NDArray[np.int64]) -> MapDataset:
+        labels = None if self.labels is None else tuple(self.labels[index] for index in indices.tolist())
+        return replace(self, dataset=Subset(self.dataset, indices.tolist()), labels=labels)
 
-    def limited(self, limit: int | None, seed: int) -> Lazy:
-        """At most ``limit`` samples, every class in its proportion."""
-        if limit is None or limit >= len(self):
-            return self
-        return self.subset(choose(self.labels, len(self), limit, seed))
+    def __getitems__(self, batch: tuple[tuple[int, ...], list[int]]) -> Samples | Fault:
+        """A whole batch, for a DataLoader: (seeds, indices) -> samples.
 
-    def split(self, heldout: int, seed: int) -> tuple[Lazy, Lazy]:
-        """A fixed held-out part, every class in its proportion if labels are known, and the rest."""
-        check_heldout(heldout, len(self))
-        held = choose(self.labels, len(self), heldout, seed)
-        return self.subset(np.setdiff1d(np.arange(len(self)), held)), self.subset(held)
-
-    def read(self, index: Iterable[int]) -> Samples:
-        """The samples of some items as tensors."""
-        guarded = Guarded(self.dataset)
-        places = list(index)
-        chunks = [places[start : start + CHUNK] for start in range(0, len(places), CHUNK)]
-        if not chunks:
-            raise ConfigError("data: the dataset is empty")
-
-        def chunk(places: list[int]) -> Samples:
-            return raised(self.collate([guarded[place] for place in places]))
-
-        if self.threads == 1:
-            return joined([chunk(places) for places in chunks])
-        with ThreadPoolExecutor(self.threads) as pool:
-            return joined(list(pool.map(chunk, chunks)))
-
-    def highest_label(self, places: Sequence[int], seen: Tensor) -> int:
-        """The highest of all labels, if those at ``places`` are the targets that were ``seen`` there; else -1.
-
-        A dataset may hold the labels from before its own transform of them.
+        What a dataset draws at random follows from the seeds, and depends neither on the workers nor on where training
+        was interrupted.
         """
-        if not self.labels or [self.labels[place] for place in places] != seen.tolist():
-            return -1
-        return max(self.labels)
+        seeds, indices = batch
+        with RngStream(*seeds).active():
+            return self._batch(indices)
 
-    def is_random(self) -> bool:
-        """Whether an item comes out differently when it is read again, as one does that is augmented."""
-        places = list(range(min(4, len(self))))
-        with torch.random.fork_rng(devices=[]):
-            once, again = self.read(places), self.read(places)
-        return not all(map(torch.equal, once.tensors, again.tensors))
+    def _batch(self, indices: Sequence[int]) -> Samples | Fault:
+        return self.collate([self._item(index) for index in indices])
 
-
-@dataclass(frozen=True, eq=False)
-class Stream:
-    """Items that can only be iterated over, from the beginning each time."""
-
-    items: Iterable[Any]
-    collate: Collate
-
-    def first(self, count: int) -> Samples:
-        """At most ``count`` samples from its beginning."""
-        items = iter(GuardedStream(self.items))
-        parts = []
-        while chunk := list(islice(items, min(CHUNK, count))):
-            parts.append(raised(self.collate(chunk)))
-            count -= len(chunk)
-        if not parts:
-            raise ConfigError("data: the iterable is empty")
-        return joined(parts)
-
-
-class Guarded:
-    """A dataset whose faults come back as items, for an exception in a worker would lose the user's own lines."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
+    def _item(self, index: int) -> Any:
+        """An item, or what went wrong: an exception in a worker would lose the user's own lines."""
         try:
             return self.dataset[index]
         except MemoryError:
@@ -128,28 +69,51 @@ class Guarded:
         except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever a user's code raises)
             return _fault(self.dataset, index, error)
 
+    def read(self, indices: Sequence[int] | None = None) -> Samples:
+        """The samples of some items as tensors, or of all."""
+        indices = range(len(self)) if indices is None else indices
+        chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
+        if not chunks:
+            raise ConfigError("data: the dataset is empty")
+        if self.threads == 1:
+            return concatenate([samples_or_raise(self._batch(chunk)) for chunk in chunks])
+        with ThreadPoolExecutor(self.threads) as pool:
+            return concatenate([samples_or_raise(batch) for batch in pool.map(self._batch, chunks)])
 
-class Whole:
-    """A dataset that gives whole batches, each read with random numbers that follow from its seeds.
+    def highest_label(self, indices: Sequence[int], seen: Tensor) -> int:
+        """The highest of all labels, if those at ``indices`` are the targets that were ``seen`` there; else -1.
 
-    So what a dataset draws at random depends neither on the workers nor on where training was interrupted.
-    """
+        A dataset may hold the labels from before its own transform of them.
+        """
+        if not self.labels or [self.labels[place] for place in indices] != seen.tolist():
+            return -1
+        return max(self.labels)
 
-    def __init__(self, part: Lazy) -> None:
-        self._items, self._collate = Guarded(part.dataset), part.collate
+    def is_random(self) -> bool:
+        """Whether an item comes out differently when it is read again, as one does that is augmented."""
+        indices = list(range(min(4, len(self))))
+        with torch.random.fork_rng(devices=[]):
+            once, again = self.read(indices), self.read(indices)
+        return not all(map(torch.equal, once.tensors, again.tensors))
 
-    def __len__(self) -> int:
-        return len(self._items)
 
-    def __getitems__(self, batch: tuple[tuple[int, ...], list[int]]) -> Samples | Fault:
-        seeds, places = batch
-        with Draws(*seeds).entered():
-            return self._collate([self._items[place] for place in places])
+@dataclass(frozen=True, eq=False)
+class IterableStream:
+    """Items that can only be iterated over, from the beginning each time."""
 
-    @staticmethod
-    def as_it_is(batch: Any) -> Any:
-        """The collate function of a loader whose batches are made already."""
-        return batch
+    items: Iterable[Any]
+    collate: Collate
+
+    def first(self, count: int) -> Samples:
+        """At most ``count`` samples from its beginning."""
+        stream = iter(FaultTolerantStream(self.items))
+        chunks = []
+        while items := list(islice(stream, min(CHUNK, count))):
+            chunks.append(samples_or_raise(self.collate(items)))
+            count -= len(items)
+        if not chunks:
+            raise ConfigError("data: the iterable is empty")
+        return concatenate(chunks)
 
 
 def _fault(dataset: Any, place: int, error: BaseException) -> Fault:
@@ -161,8 +125,8 @@ def _fault(dataset: Any, place: int, error: BaseException) -> Fault:
     return Fault(f"data: sample {place}: {describe(error)}")
 
 
-class GuardedStream(IterableDataset[Any]):
-    """The same for a stream."""
+class FaultTolerantStream(IterableDataset[Any]):
+    """Items, and what went wrong as the last of them."""
 
     def __init__(self, items: Iterable[Any]) -> None:
         self.items = items
@@ -172,12 +136,3 @@ class GuardedStream(IterableDataset[Any]):
             yield from self.items
         except (Exception, SystemExit) as error:  # noqa: BLE001
             yield Fault(f"data: the iterable: {describe(error)}")
-
-
-def joined(parts: list[Samples]) -> Samples:
-    """Parts of one kind in one; ConfigError if they differ in shape."""
-    shapes = {tuple(tensor.shape[1:] for tensor in part.tensors) for part in parts}
-    if len(shapes) > 1:
-        first, second = sorted(map(str, shapes))[:2]
-        raise ConfigError(f"data: samples differ in shape, such as {first} and {second}; set data.args.size")
-    return concatenate(parts)

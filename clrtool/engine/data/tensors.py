@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clrtool.engine.data.nested import map_nested, tensors_of
 from clrtool.errors import ConfigError
 
 # What a model takes: one tensor, several by position, or several by keyword.
@@ -51,16 +52,24 @@ class Samples:
     def take(self, index: Tensor | slice) -> Samples:
         return self.map(lambda tensor: tensor[index])
 
+    def subset(self, indices: NDArray[np.int64]) -> Samples:
+        return self.take(torch.from_numpy(indices))
+
     def pin_memory(self) -> Samples:
         """For the DataLoader, which calls it by this name where a GPU copies from pinned memory."""
         return self.map(Tensor.pin_memory)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Samples:
-        return Samples(map_inputs(function, self.inputs), function(self.targets))
+        return Samples(map_nested(function, self.inputs), function(self.targets))
 
     @property
     def tensors(self) -> list[Tensor]:
-        return [*parts_of(self.inputs), self.targets]
+        return [*tensors_of(self.inputs), self.targets]
+
+    @property
+    def labels(self) -> list[int] | None:
+        """Class numbers, where there is one a sample."""
+        return self.targets.tolist() if self.task is Task.CLASSES else None
 
     @property
     def task(self) -> Task:
@@ -69,50 +78,45 @@ class Samples:
         return Task.CLASSES if self.targets.ndim == 1 else Task.TOKENS
 
 
-def map_inputs(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
-    """The same structure with ``function`` of every tensor."""
-    if isinstance(inputs, dict):
-        return {name: function(tensor) for name, tensor in inputs.items()}
-    return tuple(map(function, inputs)) if isinstance(inputs, tuple) else function(inputs)
+class Drawable(Protocol):
+    """Data with a length, of which some can be drawn: Samples, or what they are read from."""
+
+    @property
+    def labels(self) -> Sequence[int] | None:
+        """Class numbers, where they are known."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def subset(self, indices: NDArray[np.int64]) -> Self: ...
 
 
-def parts_of(inputs: Inputs) -> list[Tensor]:
-    """Every tensor of a structure."""
-    if isinstance(inputs, dict):
-        return list(inputs.values())
-    return list(inputs) if isinstance(inputs, tuple) else [inputs]
+D = TypeVar("D", bound=Drawable)
 
 
-def concatenate(parts: Sequence[Samples]) -> Samples:
-    """Samples of one structure, one after the other."""
-    tensors = [torch.cat(column) for column in zip(*(part.tensors for part in parts), strict=True)]
-    *inputs, targets = tensors
-    first = parts[0].inputs
-    if isinstance(first, dict):
-        return Samples(dict(zip(first, inputs, strict=True)), targets)
-    return Samples(tuple(inputs) if isinstance(first, tuple) else inputs[0], targets)
+def concatenate(chunks: Sequence[Samples]) -> Samples:
+    """Samples of one structure, one after the other. Raises ConfigError if they differ in shape."""
+    shapes = {tuple(tensor.shape[1:] for tensor in chunk.tensors) for chunk in chunks}
+    if len(shapes) > 1:
+        first, second = sorted(map(str, shapes))[:2]
+        raise ConfigError(f"data: samples differ in shape, such as {first} and {second}; set data.args.size")
+    columns = map(torch.cat, zip(*(chunk.tensors for chunk in chunks), strict=True))
+    return chunks[0].map(lambda _: next(columns))
 
 
-def split(samples: Samples, heldout: int, seed: int) -> tuple[Samples, Samples]:
-    """A fixed held-out set with every class in its proportion, and the rest for training."""
-    check_heldout(heldout, len(samples))
-    held = choose(labels_of(samples), len(samples), heldout, seed)
-    rest = np.setdiff1d(np.arange(len(samples)), held)
-    return samples.take(torch.from_numpy(rest)), samples.take(torch.from_numpy(held))
+def split(data: D, heldout: int, seed: int) -> tuple[D, D]:
+    """The rest for training, and a fixed held-out set with every class in its proportion if labels are known."""
+    if not 0 < heldout < len(data):
+        raise ConfigError(f"data.heldout = {heldout} must be above 0 and below the {len(data)} samples")
+    held_out = choose(data.labels, len(data), heldout, seed)
+    return data.subset(np.setdiff1d(np.arange(len(data)), held_out)), data.subset(held_out)
 
 
-def check_heldout(heldout: int, size: int) -> None:
-    if not 0 < heldout < size:
-        raise ConfigError(f"data.heldout = {heldout} must be above 0 and below the {size} samples")
-
-
-def take(samples: Samples, limit: int | None, seed: int) -> Samples:
-    """At most ``limit`` samples, every class in its proportion."""
-    return samples.take(torch.from_numpy(choose(labels_of(samples), len(samples), limit, seed)))
-
-
-def labels_of(samples: Samples) -> list[int] | None:
-    return samples.targets.tolist() if samples.task is Task.CLASSES else None
+def limited(data: D, limit: int | None, seed: int) -> D:
+    """At most ``limit`` samples, every class in its proportion if labels are known."""
+    if limit is None or limit >= len(data):
+        return data
+    return data.subset(choose(data.labels, len(data), limit, seed))
 
 
 def choose(labels: Sequence[int] | None, size: int, limit: int | None, seed: int) -> NDArray[np.int64]:
@@ -150,9 +154,9 @@ def from_arrays(inputs: NDArray[Any], targets: NDArray[Any]) -> Samples:
     return Samples(torch.from_numpy(np.ascontiguousarray(inputs)), as_targets(targets))
 
 
-def as_targets(given: Tensor | NDArray[Any]) -> Tensor:
+def as_targets(values: Tensor | NDArray[Any]) -> Tensor:
     """Targets as int64, or as float32 where they are real numbers."""
-    targets = torch.as_tensor(given).detach().cpu()
+    targets = torch.as_tensor(values).detach().cpu()
     if targets.is_complex():
         raise ConfigError("data: labels must be numbers, they are complex")
     return targets.float() if targets.is_floating_point() else targets.long()
@@ -172,18 +176,20 @@ def as_classes(samples: Samples) -> Samples:
 
 def check_samples(samples: Samples, name: str) -> None:
     """Raise ConfigError for samples that cannot be trained on or evaluated."""
-    targets, inputs = samples.targets, parts_of(samples.inputs)
+    targets, inputs = samples.targets, tensors_of(samples.inputs)
     if targets.ndim == 0:
         raise ConfigError(f"data: the {name} set needs one label a sample, the labels are one number")
-    if len(samples) == 0 or any(part.ndim < 1 or len(part) != len(samples) for part in inputs):
-        sizes = ", ".join(str(len(part)) if part.ndim else "no" for part in inputs)
+    if len(samples) == 0 or any(tensor.ndim < 1 or len(tensor) != len(samples) for tensor in inputs):
+        sizes = ", ".join(str(len(tensor)) if tensor.ndim else "no" for tensor in inputs)
         raise ConfigError(f"data: the {name} set has {sizes} inputs and {len(samples)} labels")
     if samples.task is not Task.VALUES and int(targets.min()) < (-100 if samples.task is Task.TOKENS else 0):
         raise ConfigError(f"data: the {name} labels must be class numbers from 0, one a sample")
-    for part in inputs:
-        if part.ndim < 2 or part.numel() == 0 or part.is_complex():
-            raise ConfigError(f"data: the {name} inputs must be (samples, ...) of real numbers, they are {_kind(part)}")
-    if not all(is_finite(part) for part in samples.tensors):
+    for tensor in inputs:
+        if tensor.ndim < 2 or tensor.numel() == 0 or tensor.is_complex():
+            raise ConfigError(
+                f"data: the {name} inputs must be (samples, ...) of real numbers, they are {_kind(tensor)}"
+            )
+    if not all(is_finite(tensor) for tensor in samples.tensors):
         raise ConfigError(f"data: the {name} set holds NaN or infinite values")
 
 
@@ -196,9 +202,9 @@ def check_pair(train: Samples, heldout: Samples) -> int:
 
     For streamed data ``train`` is its first batch.
     """
-    kinds = [[(part.shape[1:], part.dtype) for part in parts_of(each.inputs)] for each in (train, heldout)]
+    kinds = [[(tensor.shape[1:], tensor.dtype) for tensor in tensors_of(each.inputs)] for each in (train, heldout)]
     if kinds[0] != kinds[1]:
-        shown = [", ".join(map(_kind, parts_of(each.inputs))) for each in (train, heldout)]
+        shown = [", ".join(map(_kind, tensors_of(each.inputs))) for each in (train, heldout)]
         raise ConfigError(f"data: training inputs {shown[0]} and held-out inputs {shown[1]} must be of one kind")
     if train.task is not heldout.task:
         raise ConfigError(f"data: training targets are {train.task.value}, held-out targets {heldout.task.value}")
@@ -207,16 +213,16 @@ def check_pair(train: Samples, heldout: Samples) -> int:
     highest = int(max(train.targets.max(), heldout.targets.max()))
     if train.task is Task.TOKENS:
         _check_shifted(train)
-        tokens = [part for each in (train, heldout) for part in parts_of(each.inputs) if not part.is_floating_point()]
-        highest = max([highest, *(int(part.max()) for part in tokens)])
+        inputs = [*tensors_of(train.inputs), *tensors_of(heldout.inputs)]
+        highest = max([highest, *(int(tensor.max()) for tensor in inputs if not tensor.is_floating_point())])
     return highest + 1
 
 
 def _check_shifted(samples: Samples) -> None:
     """Raise ConfigError for tokens that are to tell themselves, as where a model is meant to shift them inside."""
     targets = samples.targets
-    for part in parts_of(samples.inputs):
-        if part.shape == targets.shape and bool(((part == targets) | (targets < 0)).all()):
+    for tensor in tensors_of(samples.inputs):
+        if tensor.shape == targets.shape and bool(((tensor == targets) | (targets < 0)).all()):
             raise ConfigError(
                 "data: the labels are the tokens themselves, which a model would learn to copy: clrtool takes the loss "
                 "of outputs against labels as they are. Shift them: inputs tokens[:, :-1], labels tokens[:, 1:]"
@@ -233,14 +239,14 @@ def check_classes(train: Samples, num_classes: int) -> None:
         raise ConfigError(f"data: a label of {num_classes - 1} is no class number for {len(train)} training samples")
 
 
-def _kind(part: Tensor) -> str:
-    return f"{tuple(part.shape)} {part.dtype}"
+def _kind(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {tensor.dtype}"
 
 
-def sha256(*parts: Samples) -> str:
-    """Hash of data as it is trained on: values, shapes and types of every part."""
+def sha256(*sets: Samples) -> str:
+    """Hash of data as it is trained on: values, shapes and types of every tensor."""
     digest = hashlib.sha256()
-    for tensor in (tensor for part in parts for tensor in part.tensors):
+    for tensor in (tensor for samples in sets for tensor in samples.tensors):
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
         values: NDArray[np.uint8] = tensor.contiguous().view(torch.uint8).numpy()
         digest.update(values.data)

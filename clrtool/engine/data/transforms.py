@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clrtool.config.schema import AugmentConfig
-from clrtool.engine.data.tensors import Inputs, map_inputs
+from clrtool.engine.data.nested import map_nested
+from clrtool.engine.data.tensors import Inputs
 from clrtool.errors import ConfigError
 
 # Columns of the draws: offsets of the crop, whether to flip, centre of the cutout.
@@ -46,7 +47,8 @@ class Transform:
         inputs = self.normalize(inputs)
         if draws is not None and isinstance(inputs, Tensor):
             inputs = self._change(inputs, draws)
-        return map_inputs(self.lay_out, inputs)
+        laid_out: Inputs = map_nested(self.lay_out, inputs)
+        return laid_out
 
     def lay_out(self, inputs: Tensor) -> Tensor:
         """The same values, as channels_last if images are wanted so. No copy where they lie so already."""
@@ -93,9 +95,9 @@ def channel_statistics(inputs: Inputs) -> tuple[Tensor, Tensor]:
     # From a count of each value, 256 a channel: exact, and no float copy of the images.
     values = torch.arange(256, dtype=torch.float64)
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in inputs.transpose(0, 1)])
-    share = counts.double() / counts.sum(1, keepdim=True)
-    mean = share @ values
-    std = (share @ values.square() - mean.square()).clamp(min=0).sqrt()
+    frequencies = counts.double() / counts.sum(1, keepdim=True)
+    mean = frequencies @ values
+    std = (frequencies @ values.square() - mean.square()).clamp(min=0).sqrt()
     std[std == 0] = 1  # a channel of one value carries nothing, and 0 / 0 would
     return mean.float()[:, None, None], std.float()[:, None, None]
 
@@ -107,9 +109,9 @@ def mean_image(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """
     if not isinstance(inputs, Tensor) or inputs.dtype != torch.uint8 or inputs.ndim != 4:
         raise ConfigError("data.normalize = mean_image needs uint8 images (channels, height, width); set it to auto")
-    # In whole numbers, so exact, and in parts, for torch widens all that it adds up at once.
-    parts = [inputs[start : start + 1000].sum(0, dtype=torch.int64) for start in range(0, len(inputs), 1000)]
-    return (torch.stack(parts).sum(0).double() / len(inputs)).float(), torch.ones(())
+    # In whole numbers, so exact, and in chunks, for torch widens all that it adds up at once.
+    sums = [inputs[start : start + 1000].sum(0, dtype=torch.int64) for start in range(0, len(inputs), 1000)]
+    return (torch.stack(sums).sum(0).double() / len(inputs)).float(), torch.ones(())
 
 
 STATISTICS = {"auto": channel_statistics, "mean_image": mean_image}

@@ -10,33 +10,32 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from clrtool.config.schema import SweepConfig
 from clrtool.core.reading.metric import LOSS
 from clrtool.engine.inprocess.clone import (
-    CopiedModel,
-    CopiedOptimizer,
+    ModelCloner,
     ModelSource,
+    OptimizerCloner,
     OptimizerSource,
     check_model,
-    untouched,
+    preserved,
 )
 from clrtool.engine.inprocess.loaders import (
-    Batches,
-    Heldout,
+    HeldoutBatches,
     InProcessLoader,
-    batches_of,
+    batch_size_of,
     check_loader,
-    length_of,
-    samples_in,
+    clone_loader,
+    indices_of,
     to_device,
-    twin_of,
 )
 from clrtool.engine.inprocess.options import Settings
-from clrtool.engine.inprocess.steps import OwnSteps, UsualSteps, checked
+from clrtool.engine.inprocess.steps import CustomSteps, SupervisedSteps, checked_loss
 from clrtool.engine.inprocess.workload import InProcessWorkload
 from clrtool.engine.runtime.device import find_device
-from clrtool.engine.runtime.rng import Draws
+from clrtool.engine.runtime.rng import RngStream
 from clrtool.engine.training.evaluation_budget import budget, flops_of
 from clrtool.engine.training.losses import IGNORED, chance
 from clrtool.engine.training.lr_response import response_warnings
@@ -49,12 +48,12 @@ from clrtool.errors import ConfigError
 TRIED = 3
 
 
-def borrow(
+def build_workload(
     model: ModelSource,
     optimizer: OptimizerSource,
     train_loader: Any,
     heldout_loader: Any,
-    steps: OwnSteps | UsualSteps,
+    steps: CustomSteps | SupervisedSteps,
     settings: Settings,
     *,
     find_metric: bool,
@@ -70,22 +69,22 @@ def borrow(
     check_loader(train_loader, "train_loader")
     check_loader(heldout_loader, "heldout_loader")
     check_model(model)
-    if isinstance(steps, UsualSteps) and isinstance(steps.loss, nn.Module):
+    if isinstance(steps, SupervisedSteps) and isinstance(steps.loss, nn.Module):
         steps = replace(steps, loss=copy.deepcopy(steps.loss))
-    make_model = CopiedModel(model)
-    with untouched(model), Draws(0).entered():
+    make_model = ModelCloner(model)
+    with preserved(model), RngStream(0).active():
         device = make_model.device() if settings.device is None else find_device(settings.device)
         loader = InProcessLoader(train_loader, 1, 1, device)
         tried = [batch for (batch,) in islice(loader.batches(0, 0), TRIED)]
         loader.close()
-    length = settings.iterations_per_epoch or _length(train_loader, settings.accumulate)
-    size = samples_in(tried[0]) * settings.accumulate
+    iterations = settings.iterations_per_epoch or _iterations_per_epoch(train_loader, settings.accumulate)
+    size = batch_size_of(tried[0]) * settings.accumulate
     workload = InProcessWorkload(
         make_model=make_model,
-        make_optimizer=CopiedOptimizer(optimizer, model),
-        loader=replace(loader, iterations_per_epoch=length, batch_size=size, accumulate=settings.accumulate),
+        make_optimizer=OptimizerCloner(optimizer, model),
+        loader=replace(loader, iterations_per_epoch=iterations, batch_size=size, accumulate=settings.accumulate),
         steps=steps,
-        heldout=Heldout(heldout_loader),
+        heldout=HeldoutBatches(heldout_loader),
         device=device,
         precision="as set",
         training=settings.training,
@@ -96,8 +95,11 @@ def borrow(
     return _tried_out(workload, tried, settings.sweep, find_metric=find_metric)
 
 
-def _length(loader: Any, accumulate: int) -> int:
-    batches = length_of(loader)
+def _iterations_per_epoch(loader: Any, accumulate: int) -> int:
+    try:
+        batches = len(loader)
+    except (TypeError, NotImplementedError):
+        batches = 0
     if not batches:
         raise ConfigError("train_loader: has no length: give iterations_per_epoch=N, the optimizer steps of one pass")
     return -(-batches // accumulate)
@@ -107,8 +109,10 @@ def _tried_out(
     workload: InProcessWorkload, tried: Sequence[Any], sweep: SweepConfig, *, find_metric: bool
 ) -> InProcessWorkload:
     """Take a step and evaluate once, so that pieces that do not fit are a message now, and count what that costs."""
-    loader = Batches(tried, workload.iterations_per_epoch, workload.batch_size, workload.device)
-    trial = replace(workload, loader=loader)
+    dataset: Any = tried
+    # one batch after the other as they are, with a generator of its own: it draws a seed from the global one otherwise
+    again = DataLoader(dataset, batch_size=None, collate_fn=lambda batch: batch, generator=torch.Generator())
+    trial = replace(workload, loader=replace(workload.loader, loader=again, accumulate=1))
     with workload.on_device():
         trainer = Trainer(trial, 0)
         trainer.workload = trial = _with_metric(trial, trainer, tried[0], find_metric=find_metric)
@@ -131,10 +135,10 @@ def _with_metric(workload: InProcessWorkload, trainer: Trainer, batch: Any, *, f
     steps = workload.steps
     with torch.no_grad():
         trainer.model.eval()
-        if isinstance(steps, UsualSteps) and find_metric:
+        if isinstance(steps, SupervisedSteps) and find_metric:
             steps = replace(steps, metric=steps.found_metric(trainer.model, batch))
         else:
-            asked = steps if isinstance(steps, UsualSteps) else steps.forward
+            asked = steps if isinstance(steps, SupervisedSteps) else steps.forward
             if asked is not None:
                 asked.check_metric(trainer.model, batch)
     return replace(workload, steps=steps, metric=steps.metric)
@@ -143,7 +147,7 @@ def _with_metric(workload: InProcessWorkload, trainer: Trainer, batch: Any, *, f
 def _check_step(workload: InProcessWorkload, trainer: Trainer, batch: Any) -> None:
     """Raise ConfigError for a loss that has nothing to do with the model that a step is given."""
     workload.set_train_mode(trainer.model)
-    loss = checked(workload.steps.step(trainer.model, to_device(batch, workload.device, fresh=False)), "step")
+    loss = checked_loss(workload.steps.step(trainer.model, to_device(batch, workload.device, fresh=False)), "step")
     if loss.requires_grad:
         torch.autograd.backward(loss)
     if not any(each.grad is not None for each in trainer.model.parameters()):
@@ -156,33 +160,33 @@ def _check_step(workload: InProcessWorkload, trainer: Trainer, batch: Any) -> No
 def _with_heldout(workload: InProcessWorkload, trainer: Trainer, batch: Any, sweep: SweepConfig) -> InProcessWorkload:
     """The workload that knows how often is evaluated, and on what, so that training keeps most of the time."""
     trainer.model.eval()
-    flops = flops_of(lambda: workload.steps.evaluate(trainer.model, batch)) / samples_in(batch)
-    heldout, batches = workload.heldout, batches_of(twin_of(workload.heldout.loader, 0))
+    flops = flops_of(lambda: workload.steps.evaluate(trainer.model, batch)) / batch_size_of(batch)
+    heldout, batches = workload.heldout, indices_of(clone_loader(workload.heldout.loader, 0))
     if batches is None:
-        heldout.keep()
-    number = size = sum(map(len, batches)) if batches is not None else sum(map(samples_in, heldout))
+        heldout.cache()
+    number = size = sum(map(len, batches)) if batches is not None else sum(map(batch_size_of, heldout))
     if not size:
         raise ConfigError("heldout_loader: gave no batch")
     if sweep.evaluations == "auto":
         iterations = workload.sweep_size(sweep).iterations
-        number, size = budget(flops, samples_in(batch), iterations, size, workload.batch_size)
+        number, size = budget(flops, batch_size_of(batch), iterations, size, workload.batch_size)
     else:
         number = sweep.evaluations
     if batches is not None:
-        heldout = replace(heldout, limit=size, _kept=[])
-        heldout.keep()
+        heldout = replace(heldout, limit=size)
+        heldout.cache()
     return replace(workload, heldout=heldout, evaluations=number)
 
 
 def metric_of(model: Any, heldout_loader: Any) -> str:
     """The name of what there is to measure of what the forward of a model gives; the loss where that cannot be told."""
     check_loader(heldout_loader, "heldout_loader")
-    with untouched(model), Draws(0).entered(), torch.no_grad():
-        copied = CopiedModel(model)().eval()
-        batch = next(iter(twin_of(heldout_loader, 0)), None)
+    with preserved(model), RngStream(0).active(), torch.no_grad():
+        copied = ModelCloner(model)().eval()
+        batch = next(iter(clone_loader(heldout_loader, 0)), None)
         try:
-            moved = to_device(batch, CopiedModel(copied).device(), fresh=False)
-            return UsualSteps(None, LOSS).found_metric(copied, moved).name
+            moved = to_device(batch, ModelCloner(copied).device(), fresh=False)
+            return SupervisedSteps(None, LOSS).found_metric(copied, moved).name
         except Exception:  # noqa: BLE001 (a model need not have a forward that can be called so)
             return LOSS.name
 
@@ -191,7 +195,7 @@ def _chance(workload: InProcessWorkload) -> float | None:
     """The share of the commonest class among the held-out targets, where they are known."""
     if not workload.metric.is_share:
         return None
-    with Draws(0).entered():
+    with RngStream(0).active():
         targets = [workload.steps.targets(batch) for batch in workload.heldout]
     known = [each.detach().cpu().flatten() for each in targets if each is not None and not each.is_floating_point()]
     if len(known) < len(targets) or not any((each != IGNORED).any() for each in known):

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from clrtool.engine.runtime.rng import generator_states, restore_generators
+from clrtool.engine.runtime.rng import restore_rng_state, rng_state
 from clrtool.engine.training.try_out import check_trains, fresh_model
 from clrtool.errors import ConfigError
 
@@ -34,7 +32,7 @@ def check_model(model: Any) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class CopiedModel:
+class ModelCloner:
     """Copies of a model as it is, or fresh ones of a function that makes them."""
 
     source: ModelSource
@@ -66,14 +64,14 @@ class CopiedModel:
 
     @property
     def modes(self) -> list[bool] | None:
-        """Training or evaluation mode of every module, of a model that is given in training mode."""
+        """Training or evaluation mode of every module, of a model that is source in training mode."""
         if isinstance(self.source, nn.Module) and self.source.training:
             return [module.training for module in self.source.modules()]
         return None
 
 
 @dataclass(frozen=True, eq=False)
-class CopiedOptimizer:
+class OptimizerCloner:
     """Copies of an optimizer with its state, over the parameters of a copied model, or fresh ones of a function.
 
     Every group holds ``lr_ratio``, its learning rate over that of the first group, as :class:`PlanScheduler` has it.
@@ -95,10 +93,10 @@ class CopiedOptimizer:
             )
         if isinstance(optimizer, torch.optim.LBFGS):
             raise ConfigError("optimizer: LBFGS searches along a line, so its steps do not follow the learning rate")
-        own = set(map(id, model.parameters()))
-        if strangers := sum(id(each) not in own for group in optimizer.param_groups for each in group["params"]):
+        parameters = set(map(id, model.parameters()))
+        if foreign := sum(id(each) not in parameters for group in optimizer.param_groups for each in group["params"]):
             raise ConfigError(
-                f"optimizer: holds {strangers} parameters that are not the model's: give the module that has them all, "
+                f"optimizer: holds {foreign} parameters that are not the model's: give the module that has them all, "
                 "or functions, model=lambda: ... and optimizer=lambda model: ..."
             )
         rates = [float(group.get("initial_lr", group.get("lr", 1.0))) for group in optimizer.param_groups]
@@ -111,8 +109,8 @@ class CopiedOptimizer:
         return optimizer
 
     def _copy(self, model: nn.Module) -> Optimizer:
-        given = self.source
-        assert isinstance(given, Optimizer)
+        source = self.source
+        assert isinstance(source, Optimizer)
         if not isinstance(self.model, nn.Module):
             raise ConfigError(
                 "optimizer: a model that a function makes needs a function too: optimizer=lambda model: ..."
@@ -121,8 +119,8 @@ class CopiedOptimizer:
             id(old): new for old, new in zip(self.model.parameters(), model.parameters(), strict=True)
         }
         try:
-            copied = copy.deepcopy(given, memo)
-            for name, value in vars(given).items():  # torch copies what is its own
+            copied = copy.deepcopy(source, memo)
+            for name, value in vars(source).items():  # torch copies what is its own
                 if name not in vars(copied) and not callable(value):
                     setattr(copied, name, copy.deepcopy(value, memo))
             if any(old.device != memo[id(old)].device for old in self.model.parameters()):
@@ -135,19 +133,10 @@ class CopiedOptimizer:
         return copied
 
 
-def seed_used(seed: int, device: torch.device) -> None:
-    """Seed the generators of the host and of CUDA, where it is in use."""
-    torch.default_generator.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    if device.type == "cuda":
-        torch.cuda.manual_seed_all(seed)
-
-
 @contextmanager
-def untouched(model: ModelSource) -> Iterator[None]:
+def preserved(model: ModelSource) -> Iterator[None]:
     """Put back the generators of all devices, and the gradients of a model, which a step may reach by mistake."""
-    host = generator_states()
+    host = rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     gradients = [parameter.grad for parameter in parameters]
@@ -159,6 +148,6 @@ def untouched(model: ModelSource) -> Iterator[None]:
     finally:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        restore_generators(host)
+        restore_rng_state(host)
         if cuda:
             torch.cuda.set_rng_state_all(cuda)

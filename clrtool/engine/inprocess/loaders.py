@@ -1,6 +1,6 @@
-"""Loaders of a program's own, read without a trace: every pass goes over a twin that shares the data and nothing else.
+"""Loaders of a program's own, read without a trace: every pass goes over a clone that shares the data and nothing else.
 
-A DataLoader's twin has the same dataset, workers and way to collate, and copies of its samplers and generators; any
+A DataLoader's clone has the same dataset, workers and way to collate, and copies of its samplers and generators; any
 other iterable is copied one level deep, where it may count its passes or shuffle a list.
 """
 
@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
-from clrtool.engine.data.loader import TURN
-from clrtool.engine.runtime.rng import generator_states, kept_generators, restore_generators
+from clrtool.engine.data.loader import EPOCH_SEEDS
+from clrtool.engine.data.nested import map_nested, nbytes, tensors_of
+from clrtool.engine.runtime.rng import fork_rng, restore_rng_state, rng_state
 from clrtool.errors import ConfigError
 
-# Bytes of held-out batches that are kept in memory; more are read again for each evaluation.
-KEPT = 2**30
+# Bytes of held-out batches that are cached; more are read again for each evaluation.
+CACHE_BYTES = 2**30
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
@@ -47,100 +48,86 @@ class InProcessLoader:
         A loader has no middle to begin at, so it is read on to there, from generators in the states that its passes
         began with: a sampler may draw its order from the global ones.
         """
-        passes = self._passes(seed, start)
+        batches = self._batches(seed, start)
         # what a list or a dataset of whole batches holds is the program's own, and is copied
         fresh = isinstance(self.loader, DataLoader) and self.loader.batch_sampler is not None
         while True:
-            batches = tuple(islice(passes, self.accumulate))
-            yield tuple(to_device(batch, self.device, fresh=fresh) for batch in batches)
+            yield tuple(to_device(batch, self.device, fresh=fresh) for batch in islice(batches, self.accumulate))
 
-    def _passes(self, seed: int, start: int) -> Iterator[Any]:
+    def _batches(self, seed: int, start: int) -> Iterator[Any]:
         """Batches from iteration ``start`` on."""
         known = [*self._begun.get(seed, ())] if start else []
         begun: list[Mapping[str, Any]] = []
 
         def begin() -> None:
             if known:
-                restore_generators(known.pop(0))
+                restore_rng_state(known.pop(0))
             elif start == 0 and not isinstance(self.loader, Sequence):  # whose order follows from the seed
-                begun.append(generator_states())
+                begun.append(rng_state())
 
-        passes = _passes(self.loader, seed, begin)
-        self._open.add(passes)
+        batches = _all_epochs(self.loader, seed, begin)
+        self._open.add(batches)
         if start == 0:
             self._begun.clear()
             self._begun[seed] = begun
         else:
-            with kept_generators():
-                deque(islice(passes, start * self.accumulate), maxlen=0)
+            with fork_rng():
+                deque(islice(batches, start * self.accumulate), maxlen=0)
             known.clear()
-        return passes
+        return batches
 
     def close(self) -> None:
         """End the workers of the passes that are open."""
-        for passes in [*self._open]:
-            passes.close()
+        for batches in [*self._open]:
+            batches.close()
 
 
 @dataclass(frozen=True, eq=False)
-class Batches:
-    """Batches of a list, in place of a loader."""
+class HeldoutBatches:
+    """The held-out batches, at most ``limit`` samples of them where they can be chosen; cached where they fit.
 
-    items: Sequence[Any]
-    iterations_per_epoch: int
-    batch_size: int
-    device: torch.device
-
-    def batches(self, seed: int, start: int) -> Iterator[tuple[Any, ...]]:  # noqa: ARG002 (the order is the list's)
-        for place in count(start):
-            yield (to_device(self.items[place % len(self.items)], self.device, fresh=False),)
-
-    def close(self) -> None:
-        """There is nothing to end."""
-
-
-@dataclass(frozen=True, eq=False)
-class Heldout:
-    """The held-out batches, at most ``limit`` samples of them where they can be chosen; kept where they fit.
-
-    A DataLoader over a dataset with a length is read at evenly spaced places of its order.
+    A DataLoader over a dataset with a length is read at evenly spaced indices of its order.
     """
 
     loader: Iterable[Any]
     limit: int | None = None
-    _kept: list[Any] = field(default_factory=list)
+    _cached: list[Any] = field(default_factory=list, init=False)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._kept) if self._kept else self._read()
+        return iter(self._cached) if self._cached else self._read()
 
-    def keep(self) -> None:
+    def cache(self) -> None:
         """Read the batches once and for all, if they fit."""
         size, found = 0, []
         for batch in self._read():
             found.append(batch)
-            size += sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(batch))
-            if size > KEPT:
+            size += nbytes(batch)
+            if size > CACHE_BYTES:
                 return
         if not found:
             raise ConfigError("heldout_loader: gave no batch")
-        self._kept.extend(found)
+        self._cached.extend(found)
 
     def _read(self) -> Iterator[Any]:
-        twin = twin_of(self.loader, 0)
-        batches = None if self.limit is None else batches_of(twin)
+        clone = clone_loader(self.loader, 0)
+        batches = None if self.limit is None else indices_of(clone)
         if batches is not None and self.limit is not None:
-            places = list(chain.from_iterable(batches))
-            number, size = min(self.limit, len(places)), max(map(len, batches))
-            chosen = [places[place] for place in np.linspace(0, len(places) - 1, number).round().astype(int)]
-            twin.__dict__["batch_sampler"] = [chosen[start : start + size] for start in range(0, number, size)]
-        yield from twin
+            indices = list(chain.from_iterable(batches))
+            number, size = min(self.limit, len(indices)), max(map(len, batches))
+            chosen = [indices[place] for place in np.linspace(0, len(indices) - 1, number).round().astype(int)]
+            clone.__dict__["batch_sampler"] = [chosen[start : start + size] for start in range(0, number, size)]
+        yield from clone
 
 
-def batches_of(twin: Any) -> list[list[Any]] | None:
-    """The places in its dataset that a twin reads in one pass, batch by batch; None for what has none."""
-    if not isinstance(twin, DataLoader) or isinstance(twin.dataset, IterableDataset) or twin.batch_sampler is None:
+def indices_of(loader: Any) -> list[list[Any]] | None:
+    """The indices that a loader reads of its dataset in one pass, batch by batch; None for what has none."""
+    if (
+        not isinstance(loader, DataLoader)
+        or isinstance(loader.dataset, IterableDataset)
+        or loader.batch_sampler is None
+    ):
         return None
-    return [list(batch) for batch in twin.batch_sampler]
+    return [list(batch) for batch in loader.batch_sampler]
 
 
 def check_loader(loader: Any, name: str) -> None:
@@ -154,53 +141,45 @@ def check_loader(loader: Any, name: str) -> None:
         )
 
 
-def length_of(loader: Any) -> int | None:
-    """Batches in one pass, None where that is not known."""
-    try:
-        return len(loader)
-    except (TypeError, NotImplementedError):
-        return None
-
-
-def _passes(loader: Iterable[Any], seed: int, begin: Callable[[], object]) -> Generator[Any]:
+def _all_epochs(loader: Iterable[Any], seed: int, begin: Callable[[], object]) -> Generator[Any]:
     """Every batch of one pass after the other, in other orders for other seeds; ``begin`` is called before each."""
-    twin = twin_of(loader, seed)
+    clone = clone_loader(loader, seed)
     try:
-        for turn in count():
+        for epoch in count():
             begin()
-            _set_epoch(twin, TURN * seed + turn)
+            _set_epoch(clone, EPOCH_SEEDS * seed + epoch)
             empty = True
-            for batch in _in_order(twin, seed, turn):
+            for batch in _one_epoch(clone, seed, epoch):
                 empty = False
                 yield batch
             if empty:
-                raise ConfigError(f"train_loader: gave no batch in pass {turn + 1}: it has to begin anew each time")
+                raise ConfigError(f"train_loader: gave no batch in pass {epoch + 1}: it has to begin anew each time")
     finally:
-        _end_workers(twin)
+        _end_workers(clone)
 
 
-def _in_order(twin: Iterable[Any], seed: int, turn: int) -> Iterable[Any]:
+def _one_epoch(loader: Iterable[Any], seed: int, epoch: int) -> Iterable[Any]:
     """One pass; of a list, which is the same each time, in another order, so that seeds differ."""
-    if not isinstance(twin, Sequence):
-        return twin
-    return [twin[place] for place in np.random.default_rng([seed, turn, 2]).permutation(len(twin))]
+    if not isinstance(loader, Sequence):
+        return loader
+    return [loader[index] for index in np.random.default_rng([seed, epoch, 2]).permutation(len(loader))]
 
 
-def _end_workers(twin: Any) -> None:
+def _end_workers(loader: Any) -> None:
     """End them now: an exception keeps what it came through, and with it the workers, for as long as it is known."""
-    end = getattr(getattr(twin, "_iterator", None), "_shutdown_workers", None)
+    end = getattr(getattr(loader, "_iterator", None), "_shutdown_workers", None)
     if callable(end):
         end()
 
 
 def _set_epoch(loader: Any, epoch: int) -> None:
     """Tell a sampler that asks for it which pass begins, as DistributedSampler does."""
-    for part in (getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
-        if callable(set_epoch := getattr(part, "set_epoch", None)):
+    for sampler in (getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
+        if callable(set_epoch := getattr(sampler, "set_epoch", None)):
             set_epoch(epoch % 2**31)
 
 
-def twin_of(loader: Any, seed: int) -> Any:
+def clone_loader(loader: Any, seed: int) -> Any:
     """What gives the same batches and leaves the loader as it is; its generators are seeded anew.
 
     Raises:
@@ -208,30 +187,30 @@ def twin_of(loader: Any, seed: int) -> Any:
     """
     if not isinstance(loader, DataLoader):
         return _shallow_copy(loader)
-    dataset = _own_dataset(loader.dataset)
+    dataset = _clone_dataset(loader.dataset)
     inner: Any = loader.dataset
     memo = {id(inner): dataset}
     while (inner := getattr(inner, "dataset", None)) is not None and id(inner) not in memo:
         memo[id(inner)] = inner
     try:
-        parts = copy.deepcopy((loader.batch_sampler, loader.sampler, loader.generator), memo)
+        copied = copy.deepcopy((loader.batch_sampler, loader.sampler, loader.generator), memo)
     except Exception as error:
         raise ConfigError(
             f"train_loader: its sampler cannot be copied ({type(error).__name__}: {error}): give a loader whose "
             "sampler can be, or a list of batches"
         ) from error
-    for place, generator in enumerate(_generators(parts)):
+    for place, generator in enumerate(_generators(copied)):
         _reseed(generator, int(np.random.SeedSequence([seed, place]).generate_state(1)[0]))
-    batch_sampler, sampler, generator = parts
-    twin = copy.copy(loader)
-    twin.__dict__.update(  # a loader refuses to be changed by the usual way
+    batch_sampler, sampler, generator = copied
+    clone = copy.copy(loader)
+    clone.__dict__.update(  # a loader refuses to be changed by the usual way
         dataset=dataset, batch_sampler=batch_sampler, sampler=sampler, generator=generator, _iterator=None,
         persistent_workers=loader.num_workers > 0,
     )  # fmt: skip
-    return twin
+    return clone
 
 
-def _own_dataset(dataset: Any) -> Any:
+def _clone_dataset(dataset: Any) -> Any:
     """A dataset that may be read in this process: one that draws from a generator of its own gets a copy of that."""
     stateful = isinstance(dataset, IterableDataset) or any(
         isinstance(value, _GENERATORS) for value in getattr(dataset, "__dict__", {}).values()
@@ -286,38 +265,24 @@ def _reseed(generator: Any, seed: int) -> None:
         generator.seed(seed)
 
 
-def to_device(value: Any, device: torch.device, *, fresh: bool) -> Any:
+def to_device(batch: Any, device: torch.device, *, fresh: bool) -> Any:
     """A batch on the device, in containers of its own, whatever it is made of.
 
     Args:
         fresh: whether nobody else has its tensors; else they are copied, so that a step may change them in place.
     """
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True, copy=not fresh)
-    if isinstance(value, Mapping):
-        return {name: to_device(each, device, fresh=fresh) for name, each in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(to_device(each, device, fresh=fresh) for each in value))
-    if type(value) in (list, tuple):
-        return type(value)(to_device(each, device, fresh=fresh) for each in value)
-    if callable(getattr(value, "to", None)):  # a batch of a class of its own
-        return (value if fresh else copy.copy(value)).to(device)
-    return value
+
+    def moved(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return leaf.to(device, non_blocking=True, copy=not fresh)
+        if callable(getattr(leaf, "to", None)):  # a batch of a class of its own
+            return (leaf if fresh else copy.copy(leaf)).to(device)
+        return leaf
+
+    return map_nested(moved, batch)
 
 
-def tensors_of(value: Any) -> Iterator[Tensor]:
-    """Every tensor of a batch."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from tensors_of(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from tensors_of(each)
-
-
-def samples_in(batch: Any) -> int:
+def batch_size_of(batch: Any) -> int:
     """Samples of a batch: the first dimension of its first tensor; 1 where there is none."""
     return next((len(tensor) for tensor in tensors_of(batch) if tensor.ndim), 1)
 

@@ -64,22 +64,22 @@ class Settings:
     device: str | None = None
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Settings:
+    def of(cls, options: Mapping[str, Any]) -> Settings:
         """Raises ConfigError for an option that is unknown or breaks its rule, with all of its section."""
-        if unknown := [name for name in given if name not in Options.__annotations__]:
+        if unknown := [name for name in options if name not in Options.__annotations__]:
             raise ConfigError(
                 *(f"unknown option {shown(name)}; {nearest(name, Options.__annotations__)}" for name in unknown)
             )
-        rest = {name: value for name, value in given.items() if name in cls.__annotations__}
+        rest = {name: value for name, value in options.items() if name in cls.__annotations__}
         for name, least in (("seed", 0), ("accumulate", 1), ("iterations_per_epoch", 1)):
             value = rest.get(name)
             if value is not None and not (isinstance(value, int) and least <= value < 2**31):
                 raise ConfigError(f"{name} = {shown(value)} must be a whole number of at least {least}")
         sweep = {"start_lr", "end_lr", "spacing", "sweep_epochs", "evaluations", "seeds"}
         return cls(
-            sweep=_section(SweepConfig, given, sweep),
-            plan=_section(PlanConfig, given, {"policy", "epochs", "stepsize_epochs"}),
-            training=_section(TrainingConfig, given, {"clip_norm", "clip_value"}),
+            sweep=_section(SweepConfig, options, sweep),
+            plan=_section(PlanConfig, options, {"policy", "epochs", "stepsize_epochs"}),
+            training=_section(TrainingConfig, options, {"clip_norm", "clip_value"}),
             **rest,
         )
 
@@ -89,15 +89,15 @@ class Settings:
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
 
 
-def _section(tree: type[Tree], given: Mapping[str, Any], names: set[str]) -> Tree:
+def _section(tree: type[Tree], options: Mapping[str, Any], names: set[str]) -> Tree:
     """A section of a config, whose ``epochs`` may be called ``sweep_epochs`` here."""
     known = {name.removeprefix("sweep_"): name for name in names}
     try:
-        return tree(**{field: given[name] for field, name in known.items() if name in given})
+        return tree(**{field: options[name] for field, name in known.items() if name in options})
     except ValidationError as error:
         faults: dict[str, list[str]] = {}
         for each in error.errors(include_url=False):
             faults.setdefault(known[str(each["loc"][0])], []).append(rule(each))
         raise ConfigError(
-            *(f"{name} = {shown(given[name])} {' or '.join(dict.fromkeys(rules))}" for name, rules in faults.items())
+            *(f"{name} = {shown(options[name])} {' or '.join(dict.fromkeys(rules))}" for name, rules in faults.items())
         ) from None

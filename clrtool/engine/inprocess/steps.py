@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from clrtool.core.reading.metric import ACCURACY, LOSS, METRICS, TOKEN_ACCURACY, TOP5, Metric
 from clrtool.engine.data.collate import TARGET_NAMES, default_unpack
-from clrtool.engine.inprocess.loaders import samples_in
+from clrtool.engine.inprocess.loaders import batch_size_of
 from clrtool.engine.models.forward import call_model, logits
 from clrtool.engine.training.losses import MEASURES, counted, token_cross_entropy
 from clrtool.engine.training.workload import EvalSums
@@ -20,11 +20,11 @@ from clrtool.words import nearest, shown
 
 Step = Callable[[nn.Module, Any], Tensor]
 # (model, batch) -> (sum over what was measured, number of it)
-OwnMeasure = Callable[[nn.Module, Any], tuple[Any, Any]]
+CustomMeasure = Callable[[nn.Module, Any], tuple[Any, Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class OwnSteps:
+class CustomSteps:
     """A ``step`` of the program's own, with its ``measure``, or with a metric of what the model's forward gives.
 
     Args:
@@ -32,13 +32,13 @@ class OwnSteps:
     """
 
     step: Step
-    measure: OwnMeasure | None
+    measure: CustomMeasure | None
     metric: Metric
-    forward: UsualSteps | None = None
+    forward: SupervisedSteps | None = None
 
     def evaluate(self, model: nn.Module, batch: Any) -> EvalSums:
-        number = samples_in(batch)
-        loss = checked(self.step(model, batch), "step") * number
+        number = batch_size_of(batch)
+        loss = checked_loss(self.step(model, batch), "step") * number
         return EvalSums(loss, number, *((loss, number) if self.measure is None else self.measure(model, batch)))
 
     def targets(self, batch: Any) -> Tensor | None:
@@ -46,7 +46,7 @@ class OwnSteps:
 
 
 @dataclass(frozen=True, eq=False)
-class UsualSteps:
+class SupervisedSteps:
     """Batches that say what their targets are: (inputs, ..., targets), or mappings with ``labels``.
 
     Args:
@@ -57,19 +57,19 @@ class UsualSteps:
 
     loss: Callable[..., Tensor] | None
     metric: Metric
-    measure: OwnMeasure | None = None
+    measure: CustomMeasure | None = None
 
     def step(self, model: nn.Module, batch: Any) -> Tensor:
-        return checked(self._run(model, batch)[0], "loss")
+        return checked_loss(self._run(model, batch)[0], "loss")
 
     def evaluate(self, model: nn.Module, batch: Any) -> EvalSums:
         mean, outputs, targets = self._run(model, batch)
         number = _counted(self.loss, targets)
-        loss = checked(mean, "loss") * number
+        loss = checked_loss(mean, "loss") * number
         if self.measure is not None:
             return EvalSums(loss, number, *self.measure(model, batch))
-        own = MEASURES[self.metric]
-        return EvalSums(loss, number, *((loss, number) if own is None else own(logits(outputs), targets)))
+        measure = MEASURES[self.metric]
+        return EvalSums(loss, number, *(measure(logits(outputs), targets) if measure else (loss, number)))
 
     def metric_sums(self, model: nn.Module, batch: Any) -> tuple[Any, Any]:
         """The metric alone."""
@@ -140,7 +140,7 @@ def cross_entropy(outputs: Any, targets: Any) -> Tensor:
     return F.cross_entropy(outputs, targets)
 
 
-def checked(loss: Any, name: str) -> Tensor:
+def checked_loss(loss: Any, name: str) -> Tensor:
     """A loss as one number. Raises ConfigError for anything else."""
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         shape = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else shown(loss)
@@ -163,10 +163,10 @@ def _counted(loss: Any, targets: Any) -> Any:
 def make_steps(
     loss: Callable[..., Tensor] | None,
     step: Step | None,
-    measure: OwnMeasure | None,
+    measure: CustomMeasure | None,
     metric: str,
     higher_is_better: bool | None,
-) -> OwnSteps | UsualSteps:
+) -> CustomSteps | SupervisedSteps:
     """What was asked for, with the metric of batches that are to be looked at as ``ACCURACY``.
 
     Raises:
@@ -176,17 +176,17 @@ def make_steps(
         raise ConfigError("loss: step gives the loss; leave out one of the two")
     if measure is not None:
         named = _named(metric, higher_is_better)
-        return UsualSteps(loss, named, measure) if step is None else OwnSteps(step, measure, named)
+        return SupervisedSteps(loss, named, measure) if step is None else CustomSteps(step, measure, named)
     if higher_is_better is not None:
         raise ConfigError("higher_is_better: goes with measure= alone; a metric that has a name states it itself")
     if metric != "auto" and metric not in METRICS:
         raise ConfigError(f"metric: {shown(metric)} is no metric; {nearest(str(metric), ['auto', *METRICS])}")
     if step is None:
-        return UsualSteps(loss, ACCURACY if metric == "auto" else METRICS[metric])
+        return SupervisedSteps(loss, ACCURACY if metric == "auto" else METRICS[metric])
     if metric in ("auto", "loss"):
-        return OwnSteps(step, None, LOSS)
-    forward = UsualSteps(None, METRICS[metric])
-    return OwnSteps(step, forward.metric_sums, METRICS[metric], forward)
+        return CustomSteps(step, None, LOSS)
+    forward = SupervisedSteps(None, METRICS[metric])
+    return CustomSteps(step, forward.metric_sums, METRICS[metric], forward)
 
 
 def _named(metric: str, higher_is_better: bool | None) -> Metric:

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clrtool.engine.inprocess.clone import CopiedModel, CopiedOptimizer, seed_used, untouched
-from clrtool.engine.inprocess.loaders import Batches, Heldout, InProcessLoader, to_device
-from clrtool.engine.inprocess.steps import OwnSteps, UsualSteps, scalar
+from clrtool.engine.inprocess.clone import ModelCloner, OptimizerCloner, preserved
+from clrtool.engine.inprocess.loaders import HeldoutBatches, InProcessLoader, to_device
+from clrtool.engine.inprocess.steps import CustomSteps, SupervisedSteps, scalar
 from clrtool.engine.runtime.device import arithmetic
-from clrtool.engine.runtime.rng import Draws
+from clrtool.engine.runtime.rng import RngStream, seed_host
 from clrtool.engine.training.workload import EvalSums, Workload
 
 
@@ -32,11 +32,11 @@ class InProcessWorkload(Workload):
         heldout_samples, chance: what was counted in them, and the share of their commonest class.
     """
 
-    make_model: CopiedModel
-    make_optimizer: CopiedOptimizer
-    loader: InProcessLoader | Batches
-    steps: OwnSteps | UsualSteps
-    heldout: Heldout
+    make_model: ModelCloner
+    make_optimizer: OptimizerCloner
+    loader: InProcessLoader
+    steps: CustomSteps | SupervisedSteps
+    heldout: HeldoutBatches
     heldout_samples: int = 1
     chance: float | None = None
 
@@ -56,12 +56,14 @@ class InProcessWorkload(Workload):
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """What is drawn at random does not change the training."""
-        with torch.no_grad(), Draws(0).entered():
+        with torch.no_grad(), RngStream(0).active():
             yield
 
     def seed(self, seed: int) -> None:
         """Seed the generators that are put back: torch's own way would reach devices that are in no use here."""
-        seed_used(seed, self.device)
+        seed_host(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed_all(seed)
 
     def set_train_mode(self, model: nn.Module) -> None:
         """Into the modes in which the model was given, if it was in training; else all of it into training mode."""
@@ -74,7 +76,7 @@ class InProcessWorkload(Workload):
     def on_device(self) -> Iterator[None]:
         """Leave everything as it was: generators, settings, and the gradients of what was given."""
         try:
-            with untouched(self.make_model.source), arithmetic(None, deterministic=self.deterministic):
+            with preserved(self.make_model.source), arithmetic(None, deterministic=self.deterministic):
                 yield
         finally:
             self.loader.close()

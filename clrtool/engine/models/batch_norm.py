@@ -20,8 +20,8 @@ def synced(make_model: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
             if isinstance(module, _BATCH_NORMS) and type(module) not in _BATCH_NORMS:
                 kind = type(module).__name__
                 raise ConfigError(f"training.sync_batch_norm: {name} is a {kind}, which does more than torch's own")
-        made: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return made
+        synchronized: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return synchronized
 
     return make
 

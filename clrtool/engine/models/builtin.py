@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import nn
 
 from clrtool.engine.models.resnet import resnet
-from clrtool.engine.models.shapes import Shape, Sizes, image_shape
+from clrtool.engine.models.shapes import Rate, Shape, Sizes, image_shape
 from clrtool.engine.models.transformer import gpt, vit
 from clrtool.engine.runtime.hardware import total_memory
 from clrtool.errors import ConfigError, MachineError
@@ -29,7 +28,7 @@ def mlp(
     num_classes: int,
     hidden: Sizes = (64,),
     activation: Activation = "relu",
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    dropout: Rate = 0.0,
 ) -> nn.Module:
     """Fully connected layers of ``hidden`` widths over the flattened input (N, ...) -> (N, num_classes)."""
     layers: list[nn.Module] = [nn.Flatten()]

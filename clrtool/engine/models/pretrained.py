@@ -6,6 +6,7 @@ import pickle  # nosec B403 # only its error class, which torch.load raises
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,12 @@ def read_weights(path: Path) -> Weights:
     if not path.is_file():
         raise ConfigError(f"model.weights: {path} is no file; give a .safetensors or .pt file")
     try:
-        found = _from_safetensors(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            found: Any = load_file(path)
+        else:
+            found = torch.load(path, "cpu", weights_only=True)
     except ModuleNotFoundError as error:
         raise MachineError("model.weights: reading .safetensors needs: pip install safetensors") from error
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
@@ -66,20 +72,13 @@ def read_weights(path: Path) -> Weights:
     return {name.removeprefix("module.").removeprefix("_orig_mod."): tensor for name, tensor in found.items()}
 
 
-def _from_safetensors(path: Path) -> Weights:
-    from safetensors.torch import load_file
-
-    tensors: Weights = load_file(path)
-    return tensors
-
-
 def load(model: nn.Module, weights: Weights, fresh: Iterable[str], source: str) -> None:
     """Copy weights into a model, all but the ``fresh``. Raises ConfigError for a name or a shape that does not fit."""
-    own = model.state_dict()
-    anew = {name for pattern in fresh for name in matching(pattern, own, "model.fresh")}
-    wanted = {name: tensor for name, tensor in own.items() if name not in anew}
+    state = model.state_dict()
+    drawn = {name for pattern in fresh for name in matching(pattern, state, "model.fresh")}
+    wanted = {name: tensor for name, tensor in state.items() if name not in drawn}
     faults = [f"has no {name}" for name in wanted if name not in weights]
-    faults += [f"has {name}, which the model lacks" for name in weights if name not in own]
+    faults += [f"has {name}, which the model lacks" for name in weights if name not in state]
     faults += [
         f"has {name} as {tuple(weights[name].shape)}, the model as {tuple(tensor.shape)}"
         for name, tensor in wanted.items()

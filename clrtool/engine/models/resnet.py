@@ -11,7 +11,7 @@ from clrtool.errors import ConfigError
 
 
 def resnet(input_shape: Shape, num_classes: int, depth: Depth = 20, width: Size = 16) -> nn.Module:
-    """The CIFAR residual network: ``depth = 6n + 2`` layers in three journal of ``width``, 2x and 4x channels.
+    """The CIFAR residual network: ``depth = 6n + 2`` layers in three stages of ``width``, 2x and 4x channels.
 
     Source: He et al., arXiv 1512.03385, section 4.2, with its parameter-free shortcuts (option A).
     """

@@ -13,6 +13,7 @@ Shape = tuple[int, ...]
 Size = Annotated[int, Field(ge=1, le=100_000)]
 # The deepest network of the papers has 1,202 layers.
 Depth = Annotated[int, Field(ge=1, le=2000)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
 Sizes = Annotated[Sequence[Size], Field(max_length=2000)]
 
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clrtool.engine.models.shapes import Depth, Shape, Size, image_shape
+from clrtool.engine.models.shapes import Depth, Rate, Shape, Size, image_shape
 from clrtool.errors import ConfigError
-
-Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 def vit(

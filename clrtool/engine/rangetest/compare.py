@@ -127,7 +127,7 @@ class _Runs:
                 with self._journal.timed("evaluation"):
                     points.append(_measure(member, segment.start + len(losses), losses, lrs))
                 self._on_point(name, member.seed, points[-1])
-            segment.measured()
+            segment.reset_losses()
             if all(segment.broken):
                 break
         seconds = (self._journal.seconds["train"] - self._spent) / len(tracks)

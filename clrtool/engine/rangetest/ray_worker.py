@@ -15,11 +15,10 @@ from clrtool.config.schema import RangeTestConfig
 from clrtool.core.results.shard import LackingError
 from clrtool.engine.configured.build import build_workload
 from clrtool.engine.rangetest.pipeline import range_test
-from clrtool.engine.resume.checkpoint import from_bytes, to_bytes
-from clrtool.engine.resume.journal import Elsewhere, Journal
+from clrtool.engine.resume.journal import Assignment, Journal, RemoteResults
 from clrtool.engine.resume.open import about_test
-from clrtool.engine.resume.sharding import AssignedBy
 from clrtool.engine.runtime.device import computing_with
+from clrtool.engine.runtime.serialize import from_bytes, to_bytes
 from clrtool.errors import ConfigError, MachineError
 
 
@@ -64,8 +63,8 @@ def _sweep(
     journal = Journal(
         kept,
         about=about_test(workload, config.sha256()),
-        elsewhere=Elsewhere(known),
-        assignment=AssignedBy(lambda wanted: [seed for seed in wanted if seed in seeds]),
+        remote=RemoteResults(known),
+        assignment=Assignment(lambda wanted: [seed for seed in wanted if seed in seeds]),
     )
     try:
         range_test(workload, config, journals=lambda *_: journal)

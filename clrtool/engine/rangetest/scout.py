@@ -11,7 +11,7 @@ from clrtool.core.reading.curve import has_diverged
 from clrtool.core.reading.fit import medians
 from clrtool.core.schedules import ExponentialSweep, FloatArray
 from clrtool.engine.resume.journal import Journal
-from clrtool.engine.training.ensemble import Single
+from clrtool.engine.training.ensemble import EagerEnsemble
 from clrtool.engine.training.workload import Workload
 
 # Below 1e-6 no float32 network moves in a few epochs; above 30 none of the optimizers here still learns.
@@ -46,7 +46,7 @@ def scout(workload: Workload, seed: int, iterations: int, journal: Journal) -> S
     if (found := journal.result("scout")) is not None:
         return Scout(*found)
     lrs = ExponentialSweep(LOWEST_LR, HIGHEST_LR, iterations)(np.arange(iterations))
-    segment, means = journal.begin("scout", Single(workload, seed, lrs.tolist(), "eager")), list[float]()
+    segment, means = journal.begin("scout", EagerEnsemble(workload, seed, lrs.tolist(), "eager")), list[float]()
     for start in range(0, iterations, CHUNK):  # up to the first loss that is not finite, or until it has diverged
         journal.advance(segment, min(start + CHUNK, iterations))
         losses = segment.losses[0][start : start + CHUNK]

@@ -203,4 +203,4 @@ def _evaluate(tracks: Sequence[_Track], segment: Segment, journal: Journal, on_p
                 points.append(track.measure(segment.start + len(losses), losses))
             track.add(points[-1])
             on_point(track.trainer.seed, points[-1])
-    segment.measured()
+    segment.reset_losses()

@@ -13,7 +13,7 @@ from clrtool.core.results.record import RunRecord, Trial, Verification
 from clrtool.core.results.verification import FIRST, SECOND, candidates, decide, survivors
 from clrtool.core.schedules import FloatArray
 from clrtool.engine.resume.journal import Journal
-from clrtool.engine.training.ensemble import Single
+from clrtool.engine.training.ensemble import EagerEnsemble
 from clrtool.engine.training.workload import Workload
 
 OnTrial = Callable[[Trial], object]
@@ -60,7 +60,7 @@ def _score(workload: Workload, plan: Plan, seed: int, trial: Trial, journal: Jou
     name = f"trial {trial.round} {trial.kind} {trial.max_lr!r}"
     if (known := journal.result(name)) is None:
         iterations = round(trial.epochs * workload.iterations_per_epoch)
-        segment = journal.begin(name, Single(workload, seed, _rates(plan, trial, iterations).tolist(), "eager"))
+        segment = journal.begin(name, EagerEnsemble(workload, seed, _rates(plan, trial, iterations).tolist(), "eager"))
         journal.advance(segment, iterations)
         found = (math.nan, math.nan) if segment.broken[0] else segment.ensemble.members[0].evaluate()
         known = (found[1] if all(map(math.isfinite, found)) else None,)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from clrtool.engine.runtime.hardware import peak_memory
+from clrtool.engine.runtime.serialize import from_bytes, to_bytes
 from clrtool.errors import MachineError
 from clrtool.files import read_bytes, write_whole
 
@@ -47,7 +45,7 @@ class CheckpointFolder:
 
     def save(self, values: Mapping[str, Any]) -> None:
         """Write one more generation, and remove the oldest. Raises MachineError if the disk is full."""
-        content = to_bytes(values)
+        content = to_bytes(dict(values))
         files = self._files()
         number = int(files[0].name[:8]) + 1 if files else 1
         name = f"{number:08d}-{hashlib.sha256(content).hexdigest()}.pt"
@@ -71,18 +69,6 @@ class CheckpointFolder:
         """The checkpoints, newest first."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
         return sorted((file for file in found if _NAME.fullmatch(file.name)), reverse=True)
-
-
-def to_bytes(values: Mapping[str, Any]) -> bytes:
-    """The content of a checkpoint."""
-    content = io.BytesIO()
-    torch.save(dict(values), content)
-    return content.getvalue()
-
-
-def from_bytes(content: bytes) -> Any:
-    """What :func:`to_bytes` was given, on the CPU; no code is run for it."""
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def _values(file: Path) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """Journal: the stretches of training of a range test, each of which can be interrupted anywhere and gone on with.
 
 A range test is a function of what it measures: which ends it sweeps, where a seed stops and whether one more follows
-is decided from measured numbers alone. So what has to be kept is small: the results of the journal that are finished,
+is decided from measured numbers alone. So what has to be kept is small: the results of the segments that are finished,
 which are given back where they are asked for again, and the state of the one that runs.
 """
 
@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from clrtool.core.reading.curve import Point
-from clrtool.engine.runtime.distributed import ALONE, Ranks
+from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks
 from clrtool.engine.training.ensemble import Ensemble
 from clrtool.errors import ConfigError, Interrupted
 
+T = TypeVar("T")
 # Seconds between checkpoints, and the share of the time that they may take where they are large.
 EVERY, SHARE = 15.0, 0.05
 # The format of a checkpoint.
@@ -50,11 +51,11 @@ class NoRequests:
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class RemoteResults:
     """What other processes have measured of the same test.
 
     Args:
-        finished: results of journal, by their names.
+        finished: results of segments, by their names.
         seconds: what they took, by where; empty where they do not count.
         warnings: what they have to say.
         environment: where they ran; None if there are no others.
@@ -70,16 +71,21 @@ class Elsewhere:
     device: str | None = None
 
 
+def _as_it_is(value: T) -> T:
+    return value
+
+
+@dataclass(frozen=True)
 class Assignment:
-    """Which seeds of a test this process trains: here, all of them."""
+    """Which seeds of a test this process trains: all of them, if nothing else is said.
 
-    def mine(self, seeds: Sequence[int]) -> Sequence[int]:
-        """Those of the seeds still to be trained that are trained here."""
-        return seeds
+    Args:
+        mine: those of the seeds still to be trained, of which there is one, that are trained here.
+        agree: the range that all processes sweep, where this one found another scout.
+    """
 
-    def agree(self, scout: tuple[float, ...]) -> tuple[float, ...]:
-        """The range that all processes sweep, where this one found ``scout``."""
-        return scout
+    mine: Callable[[Sequence[int]], Sequence[int]] = _as_it_is
+    agree: Callable[[tuple[float, ...]], tuple[float, ...]] = _as_it_is
 
 
 class Segment:
@@ -113,7 +119,7 @@ class Segment:
                 self.losses[member] += new
                 self.broken[member] = bool(new) and not math.isfinite(new[-1])
 
-    def measured(self) -> None:
+    def reset_losses(self) -> None:
         """Count the losses from here on."""
         self.start, self.losses = self.iteration, [[] for _ in self.losses]
 
@@ -122,10 +128,10 @@ class Segment:
         engine, seeds = self.ensemble.engine, [member.seed for member in self.ensemble.members]
         points = [[tuple(point) for point in mine] for mine in self.points]
         values = {"name": self.name, "engine": engine, "seeds": seeds, "start": self.start, "broken": self.broken}
-        made: dict[str, Any] = plain(
+        state: dict[str, Any] = plain(
             values | {"losses": self.losses, "points": points, "team": self.ensemble.state()}, "state"
         )
-        return made
+        return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state, by exactly the numbers of a training that was never interrupted."""
@@ -147,7 +153,7 @@ class Journal:
         about: what a checkpoint belongs to, saved with it.
         saved: the values of a checkpoint to go on from.
         ranks: the processes that have to agree on when to save and to stop.
-        elsewhere: what other processes have measured.
+        remote: what other processes have measured.
         assignment: which seeds are trained here.
     """
 
@@ -158,19 +164,19 @@ class Journal:
         every: float = EVERY,
         about: Mapping[str, Any] | None = None,
         saved: Mapping[str, Any] | None = None,
-        ranks: Ranks = ALONE,
-        elsewhere: Elsewhere | None = None,
+        ranks: Ranks = SINGLE_PROCESS,
+        remote: RemoteResults | None = None,
         assignment: Assignment | None = None,
     ) -> None:
         self._ranks = ranks
         self._store, self._requests = store, requests or NoRequests()
         self._every, self._about = every, plain(about or {}, "about")
-        saved, self._elsewhere, self._assignment = saved or {}, elsewhere or Elsewhere(), assignment or Assignment()
-        self._finished: dict[str, Any] = {**self._elsewhere.finished, **saved.get("finished", {})}
+        saved, self._remote, self._assignment = saved or {}, remote or RemoteResults(), assignment or Assignment()
+        self._finished: dict[str, Any] = {**self._remote.finished, **saved.get("finished", {})}
         self.running: Mapping[str, Any] | None = saved.get("running")
         self.seconds: dict[str, float] = dict(saved.get("seconds", {"train": 0.0, "evaluation": 0.0}))
-        self._seconds_elsewhere = {**saved.get("elsewhere", {}), **self._elsewhere.seconds}
-        self.warnings: tuple[str, ...] = tuple(dict.fromkeys((*saved.get("warnings", ()), *self._elsewhere.warnings)))
+        self._remote_seconds = {**saved.get("elsewhere", {}), **self._remote.seconds}
+        self.warnings: tuple[str, ...] = tuple(dict.fromkeys((*saved.get("warnings", ()), *self._remote.warnings)))
         self._due = time.monotonic() + every
 
     @property
@@ -180,8 +186,8 @@ class Journal:
 
     @property
     def all_seconds(self) -> dict[str, float]:
-        """Seconds of this process and of those elsewhere."""
-        others = self._seconds_elsewhere.values()
+        """Seconds of this process and of the others."""
+        others = self._remote_seconds.values()
         return {name: here + sum(each[name] for each in others) for name, here in self.seconds.items()}
 
     def assigned(self, seeds: Sequence[int]) -> Sequence[int]:
@@ -190,13 +196,13 @@ class Journal:
         Raises:
             ConfigError: the others were trained on another kind of device.
         """
-        mine, elsewhere = self._assignment.mine(seeds), self._elsewhere
-        if mine and elsewhere.device is not None:
+        mine, remote = self._assignment.mine(seeds) if seeds else seeds, self._remote
+        if mine and remote.device is not None:
             raise ConfigError(
-                f"seed {mine[0]} is to be trained on {elsewhere.device}, as the others were: go on where there is one"
+                f"seed {mine[0]} is to be trained on {remote.device}, as the others were: go on where there is one"
             )
         if mine:
-            self.warnings = tuple(dict.fromkeys((*self.warnings, *elsewhere.moved)))
+            self.warnings = tuple(dict.fromkeys((*self.warnings, *remote.moved)))
         return mine
 
     def agree(self, scout: tuple[float, ...]) -> tuple[float, ...]:
@@ -251,7 +257,7 @@ class Journal:
             return
         self._requests.save = False
         self._save(segment)
-        if (stop := self._ranks.highest(self._requests.stop)) is not None:
+        if (stop := self._ranks.max(self._requests.stop)) is not None:
             raise Interrupted(stop)
 
     @contextmanager
@@ -276,7 +282,7 @@ class Journal:
                 "finished": self._finished,
                 "running": None if segment is None else self._state(segment),
                 "seconds": self.seconds,
-                "elsewhere": self._seconds_elsewhere,
+                "elsewhere": self._remote_seconds,
                 "warnings": self.warnings,
             }
         )

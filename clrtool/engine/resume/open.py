@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clrtool.engine.resume.checkpoint import CheckpointFolder
-from clrtool.engine.resume.journal import FORMAT, Assignment, Elsewhere, Journal, Requests
+from clrtool.engine.resume.journal import FORMAT, Assignment, Journal, RemoteResults, Requests
 from clrtool.engine.runtime.device import environment
 from clrtool.engine.training.workload import Workload
 from clrtool.errors import ConfigError
@@ -24,7 +24,7 @@ def open_journal(
     requests: Requests,
     every: float,
     what: str = "another config",
-    elsewhere: Elsewhere | None = None,
+    remote: RemoteResults | None = None,
     assignment: Assignment | None = None,
 ) -> tuple[Journal, str]:
     """The journal of a range test, those of the checkpoint if the folder holds one; and what to say of that.
@@ -33,14 +33,14 @@ def open_journal(
         requests: what signals ask for.
         every: seconds between two checkpoints.
         what: another hash stands for, in words.
-        elsewhere, assignment: what other processes have measured, and which seeds are trained here.
+        remote, assignment: what other processes have measured, and which seeds are trained here.
 
     Raises:
         ConfigError: the checkpoint is of another run than this one would be.
     """
     about = about_test(workload, config_sha256)
-    if elsewhere is not None and elsewhere.environment is not None:  # what was measured, and nothing here may be
-        about |= {"environment": dict(elsewhere.environment), "device": elsewhere.device or about["device"]}
+    if remote is not None and remote.environment is not None:  # what was measured, and nothing here may be
+        about |= {"environment": dict(remote.environment), "device": remote.device or about["device"]}
     values, damaged = folder.load()
     said = [f"{file.name[:8]} is damaged" for file in damaged]
     if values is None:
@@ -53,8 +53,8 @@ def open_journal(
         )
         said += [_resumed(values)]
     text = f"{folder.folder}: {'; '.join(said)}" if said else ""
-    saved, ranks = workload.ranks.from_first(values), workload.ranks
-    return Journal(folder, requests, every, about, saved, ranks=ranks, elsewhere=elsewhere, assignment=assignment), text
+    saved, ranks = workload.ranks.broadcast(values), workload.ranks
+    return Journal(folder, requests, every, about, saved, ranks=ranks, remote=remote, assignment=assignment), text
 
 
 def about_test(workload: Workload, config_sha256: str) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class _NoStore:
 
 def follow_journal(workload: Workload, requests: Requests) -> Journal:
     """The journal of a range test on every rank but the first, as that has found them."""
-    return Journal(_NoStore(), requests, math.inf, saved=workload.ranks.from_first(None), ranks=workload.ranks)
+    return Journal(_NoStore(), requests, math.inf, saved=workload.ranks.broadcast(None), ranks=workload.ranks)
 
 
 def saved_micro_batches(folder: CheckpointFolder) -> int | None:

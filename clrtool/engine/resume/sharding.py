@@ -6,14 +6,14 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clrtool.core.results.shard import Shard, have
 from clrtool.engine.resume.checkpoint import CheckpointFolder
-from clrtool.engine.resume.journal import Assignment, Elsewhere
+from clrtool.engine.resume.journal import Assignment, RemoteResults
 from clrtool.engine.resume.open import differences, moved
 from clrtool.errors import ConfigError
 from clrtool.files import read_text, write_whole
@@ -22,32 +22,14 @@ from clrtool.files import read_text, write_whole
 COMMON = ("format", "config_sha256", "data_sha256", "sources", "deterministic", "micro_batches")
 
 
-class ShardAssignment(Assignment):
+def shard_assignment(shards: Sequence[Shard], first: int, agreed: AgreedScout) -> Assignment:
     """The seeds of a shard, or of a shard of a shard.
 
     Args:
         first: the first seed of the test.
         agreed: the file in which the first scout that is finished becomes that of all.
     """
-
-    def __init__(self, shards: Sequence[Shard], first: int, agreed: AgreedScout) -> None:
-        self._shards, self._first, self._agreed = shards, first, agreed
-
-    def mine(self, seeds: Sequence[int]) -> Sequence[int]:
-        return [seed for seed in seeds if have(self._shards, seed - self._first)]
-
-    def agree(self, scout: tuple[float, ...]) -> tuple[float, ...]:
-        return self._agreed.put(scout)
-
-
-class AssignedBy(Assignment):
-    """Whoever reads the results of others as one; ``collect`` says which of the seeds that lack are trained here."""
-
-    def __init__(self, collect: Callable[[Sequence[int]], Sequence[int]]) -> None:
-        self._collect = collect
-
-    def mine(self, seeds: Sequence[int]) -> Sequence[int]:
-        return self._collect(seeds) if seeds else seeds
+    return Assignment(lambda seeds: [seed for seed in seeds if have(shards, seed - first)], agreed.put)
 
 
 class AgreedScout:
@@ -104,11 +86,11 @@ def find_shards(folders: Sequence[Path]) -> list[FinishedShard]:
         values = CheckpointFolder(folder / "checkpoint").load().values
         if values is None:
             raise ConfigError(f"{folder}: is no shard of a range test; clrtool rangetest --seed-shard K/N makes one")
-        share = values["finished"].get("share")
-        if share is None:
+        result = values["finished"].get("share")
+        if result is None:
             raise ConfigError(f"{folder}: is not finished; the command that began it goes on with it")
-        shard = Shard.parse(share["shard"])
-        found.append(FinishedShard(folder, shard, tuple(share["command"]), share["folder"], values["deterministic"]))
+        shard = Shard.parse(result["shard"])
+        found.append(FinishedShard(folder, shard, tuple(result["command"]), result["folder"], values["deterministic"]))
         if shard.of != found[0].shard.of:
             raise ConfigError(
                 f"{folder} is shard {shard}, and {found[0].folder} is {found[0].shard}: shards of one test"
@@ -116,7 +98,7 @@ def find_shards(folders: Sequence[Path]) -> list[FinishedShard]:
     return found
 
 
-def known_to(folders: Sequence[Path], about: Mapping[str, Any], agreed: AgreedScout) -> Elsewhere:
+def known_to(folders: Sequence[Path], about: Mapping[str, Any], agreed: AgreedScout) -> RemoteResults:
     """What a shard can know of the others: results that fit it, which take no time of its own."""
     finished: dict[str, Any] = {}
     for _, values in _checkpoints(folders):
@@ -124,10 +106,10 @@ def known_to(folders: Sequence[Path], about: Mapping[str, Any], agreed: AgreedSc
             finished = results(values) | finished
     if (scout := agreed.get()) is not None:
         finished["scout"] = scout
-    return Elsewhere(finished)
+    return RemoteResults(finished)
 
 
-def union(folders: Sequence[Path], about: Mapping[str, Any]) -> Elsewhere:
+def union(folders: Sequence[Path], about: Mapping[str, Any]) -> RemoteResults:
     """All that was measured in the folders.
 
     Raises:
@@ -135,7 +117,7 @@ def union(folders: Sequence[Path], about: Mapping[str, Any]) -> Elsewhere:
     """
     found = list(_checkpoints(folders))
     if not found:
-        return Elsewhere()
+        return RemoteResults()
     (place, first), finished, seconds, warnings = found[0], dict[str, Any](), {}, list[str]()
     for folder, values in found:
         _check(folder, values, {name: about[name] for name in COMMON}, "this test")
@@ -149,16 +131,13 @@ def union(folders: Sequence[Path], about: Mapping[str, Any]) -> Elsewhere:
         finished = mine | finished
         taken = [values["seconds"], *values.get("elsewhere", {}).values()]
         seconds[folder.name] = {name: sum(each[name] for each in taken) for name in values["seconds"]}
-        warnings += [*values["warnings"], *moved(first["environment"], values["environment"], _elsewhere(folder))]
-    return Elsewhere(
+        what = f"The seeds of {folder.name} were measured"
+        warnings += [*values["warnings"], *moved(first["environment"], values["environment"], what)]
+    return RemoteResults(
         finished, seconds, tuple(dict.fromkeys(warnings)), first["environment"],
         tuple(moved(first["environment"], about["environment"], "The last seeds were measured")),
         first["device"] if first["device"] != about["device"] else None,
     )  # fmt: skip
-
-
-def _elsewhere(folder: Path) -> str:
-    return f"The seeds of {folder.name} were measured"
 
 
 def _check(folder: Path, values: Mapping[str, Any], wanted: Mapping[str, Any], other: str) -> None:

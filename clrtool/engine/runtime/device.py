@@ -33,7 +33,7 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def device_of(name: str, number: int) -> str:
+def device_of_job(name: str, number: int) -> str:
     """The device of a job, counted from 1: the GPUs in turn, where none is named."""
     gpus = torch.cuda.device_count() if name in ("auto", "cuda") else 0
     return f"cuda:{(number - 1) % gpus}" if gpus else name

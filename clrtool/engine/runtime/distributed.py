@@ -1,4 +1,4 @@
-"""Ranks: the processes of one range test, each of which trains on its part of every batch.
+"""Ranks: the processes of one range test, each of which trains on its shard of every batch.
 
 What a test decides it decides from numbers that were summed over all ranks, so all decide alike; what comes from
 outside, a signal or the clock, is asked of all of them. Only tensors go over the network: nothing that is read from
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import io
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -24,15 +23,16 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from clrtool.engine.runtime.rng import seed_everything
+from clrtool.engine.runtime.serialize import from_bytes, to_bytes
 from clrtool.errors import MachineError
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
 # Seconds without a word after which a rank is taken to hang. One may read data for long, but not like this.
-STALLED = 600.0
+RANK_TIMEOUT = 600.0
 # Seconds between two looks for what another rank has left in the store.
-LOOK = 0.02
+POLL_INTERVAL = 0.02
 # Keys of the store.
 BEGIN, END, FAILED = "begin", "end", "failed"
 LOST = (
@@ -64,15 +64,15 @@ class Ranks:
         """How the steps are run, for the record."""
         return "eager"
 
-    def share(self, size: int) -> range:
-        """This rank's part of so many places."""
+    def shard(self, size: int) -> range:
+        """The indices of this rank, of so many."""
         return range(self.rank * size // self.world, (self.rank + 1) * size // self.world)
 
-    def wrapped(self, model: nn.Module) -> nn.Module:
+    def data_parallel(self, model: nn.Module) -> nn.Module:
         """The model as it is trained, with gradients that are the means over all ranks."""
         return model
 
-    def seed_apart(self, seed: int) -> None:
+    def seed_rank(self, seed: int) -> None:
         """Let every rank but the first draw numbers of its own from here on: dropout, say."""
 
     def sum(self, values: Tensor) -> Tensor:
@@ -84,22 +84,22 @@ class Ranks:
     def any(self, flag: bool) -> bool:
         return flag
 
-    def highest(self, number: int | None) -> int | None:
+    def max(self, number: int | None) -> int | None:
         return number
 
-    def level(self, model: nn.Module) -> None:
+    def broadcast_buffers(self, model: nn.Module) -> None:
         """Give every rank the buffers of the first: the averages of batch norm, for an evaluation."""
 
-    def gathered(self, state: Mapping[str, Any]) -> Any:
+    def all_gather(self, state: Mapping[str, Any]) -> Any:
         """The states of all ranks, for a checkpoint."""
         return state
 
-    def own(self, states: Any) -> Any:
-        """The state of this rank in :meth:`gathered`; None if there were fewer ranks."""
+    def of_this_rank(self, states: Any) -> Any:
+        """The state of this rank in :meth:`all_gather`; None if there were fewer ranks."""
         states = states if isinstance(states, list) else [states]
         return states[self.rank] if self.rank < len(states) else None
 
-    def from_first(self, values: Any) -> Any:
+    def broadcast(self, values: Any) -> Any:
         """The values that the first rank has."""
         return values
 
@@ -113,11 +113,11 @@ class Ranks:
         yield
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Group(Ranks):
+class ProcessGroup(Ranks):
     """Several processes.
 
     Args:
@@ -143,54 +143,54 @@ class Group(Ranks):
     def engine(self) -> str:
         return f"eager, {self.world} ranks" + (f", batch norm sees {self.batch_norm}" if self.batch_norm else "")
 
-    def wrapped(self, model: nn.Module) -> nn.Module:
+    def data_parallel(self, model: nn.Module) -> nn.Module:
         with _no_rank_lost():
             return nn.parallel.DistributedDataParallel(model, find_unused_parameters=self.finds_unused)
 
-    def seed_apart(self, seed: int) -> None:
+    def seed_rank(self, seed: int) -> None:
         if self.rank:
             seed_everything(int(np.random.SeedSequence([seed, self.rank]).generate_state(1)[0]))
 
     def sum(self, values: Tensor) -> Tensor:
-        return self._reduced(values, dist.ReduceOp.SUM)
+        return self._all_reduce(values, dist.ReduceOp.SUM)
 
     def mean(self, values: Tensor) -> Tensor:
         # in float64 the order, which depends on how many values there are, does not matter
         return self.sum(values.to(torch.float64, copy=True)) / self.world
 
     def any(self, flag: bool) -> bool:
-        return bool(self._reduced(torch.tensor(int(flag)), dist.ReduceOp.MAX))
+        return bool(self._all_reduce(torch.tensor(int(flag)), dist.ReduceOp.MAX))
 
-    def highest(self, number: int | None) -> int | None:
-        found = int(self._reduced(torch.tensor(-1 if number is None else number), dist.ReduceOp.MAX))
+    def max(self, number: int | None) -> int | None:
+        found = int(self._all_reduce(torch.tensor(-1 if number is None else number), dist.ReduceOp.MAX))
         return None if found < 0 else found
 
-    def level(self, model: nn.Module) -> None:
+    def broadcast_buffers(self, model: nn.Module) -> None:
         with _no_rank_lost():
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
 
-    def gathered(self, state: Mapping[str, Any]) -> Any:
-        mine = _to_bytes(state)
-        size = self.highest(len(mine)) or 0
+    def all_gather(self, state: Mapping[str, Any]) -> Any:
+        mine = _to_tensor(state)
+        size = self.max(len(mine)) or 0
         padded = torch.zeros(size, dtype=torch.uint8)
         padded[: len(mine)] = mine
-        parts = [torch.empty_like(padded) for _ in range(self.world)]
+        gathered = [torch.empty_like(padded) for _ in range(self.world)]
         with _no_rank_lost():
-            dist.all_gather(parts, padded)
-        return [_from_bytes(part) for part in parts]
+            dist.all_gather(gathered, padded)
+        return [_from_tensor(content) for content in gathered]
 
-    def from_first(self, values: Any) -> Any:
-        content = _to_bytes(values) if self.rank == 0 else torch.empty(0, dtype=torch.uint8)
-        if (size := self.highest(len(content)) or 0) > len(content):
+    def broadcast(self, values: Any) -> Any:
+        content = _to_tensor(values) if self.rank == 0 else torch.empty(0, dtype=torch.uint8)
+        if (size := self.max(len(content)) or 0) > len(content):
             content = torch.empty(size, dtype=torch.uint8)
         with _no_rank_lost():
             dist.broadcast(content, 0)
-        return values if self.rank == 0 else _from_bytes(content)
+        return values if self.rank == 0 else _from_tensor(content)
 
     def differing(self, hashes: Mapping[str, str]) -> list[str]:
-        mine = torch.tensor([_number(text) for text in hashes.values()])
-        most, least = (self._reduced(mine.clone(), op) for op in (dist.ReduceOp.MAX, dist.ReduceOp.MIN))
+        mine = torch.tensor([_as_int(text) for text in hashes.values()])
+        most, least = (self._all_reduce(mine.clone(), op) for op in (dist.ReduceOp.MAX, dist.ReduceOp.MIN))
         return [name for name, same in zip(hashes, (most == least).tolist(), strict=True) if not same]
 
     @contextmanager
@@ -202,9 +202,9 @@ class Group(Ranks):
         if not self.local_rank:
             self.store.set(key, "")
 
-    def begin(self, parts: int | None) -> None:
+    def begin(self, micro_batches: int | None) -> None:
         """Let the others train, a batch in so many micro-batches; None for those of the config."""
-        self.store.set(BEGIN, str(parts or 0))
+        self.store.set(BEGIN, str(micro_batches or 0))
 
     def told_to_begin(self) -> tuple[bool, int | None]:
         """Wait for the first: whether there is anything to train, and in how many micro-batches."""
@@ -243,15 +243,15 @@ class Group(Ranks):
                         return key
                 if self.store.check([FAILED]):
                     raise MachineError(LOST)
-            time.sleep(LOOK)
+            time.sleep(POLL_INTERVAL)
 
-    def _reduced(self, values: Tensor, op: Any) -> Tensor:
+    def _all_reduce(self, values: Tensor, op: Any) -> Tensor:
         with _no_rank_lost():
             dist.all_reduce(values, op)
         return values
 
 
-def join(rank: int, world: int, local_rank: int) -> Group:
+def join(rank: int, world: int, local_rank: int) -> ProcessGroup:
     """Meet the other ranks where the environment says (MASTER_ADDR, MASTER_PORT): gloo on CPUs, NCCL on CUDA.
 
     Raises:
@@ -260,7 +260,7 @@ def join(rank: int, world: int, local_rank: int) -> Group:
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    wait = timedelta(seconds=STALLED)
+    wait = timedelta(seconds=RANK_TIMEOUT)
     try:
         store, _, _ = next(iter(rendezvous("env://", rank, world, timeout=wait)))
         store = PrefixStore(_meet(store, rank, world), store)
@@ -271,7 +271,7 @@ def join(rank: int, world: int, local_rank: int) -> Group:
         raise
     except (RuntimeError, ValueError) as error:
         raise MachineError(f"the {world} ranks do not find each other: {error}") from error
-    return Group(rank=rank, world=world, local_rank=local_rank, store=PrefixStore("clrtool", store))
+    return ProcessGroup(rank=rank, world=world, local_rank=local_rank, store=PrefixStore("clrtool", store))
 
 
 def _meet(store: Store, rank: int, world: int) -> str:
@@ -280,18 +280,18 @@ def _meet(store: Store, rank: int, world: int) -> str:
     Each leaves a number of its own; they have met when all have seen the same numbers.
     """
     store.set(f"hello {rank}", secrets.token_hex(8))
-    keys, seen, end = [f"hello {each}" for each in range(world)], set[str](), time.monotonic() + STALLED
+    keys, seen, end = [f"hello {each}" for each in range(world)], set[str](), time.monotonic() + RANK_TIMEOUT
     while time.monotonic() < end:
         if store.check(keys):
             name = hashlib.sha256(b" ".join(store.get(key) for key in keys)).hexdigest()
             if store.add(name, int(name not in seen)) == world:
                 return name
             seen.add(name)
-        time.sleep(LOOK)
-    raise MachineError(f"not all of the {world} ranks came within {STALLED:g} s")
+        time.sleep(POLL_INTERVAL)
+    raise MachineError(f"not all of the {world} ranks came within {RANK_TIMEOUT:g} s")
 
 
-def device_of(name: str, local_rank: int) -> str:
+def device_of_rank(name: str, local_rank: int) -> str:
     """The device of a rank: its own GPU of its machine, or the CPU.
 
     Raises:
@@ -323,17 +323,15 @@ def _no_rank_lost() -> Iterator[None]:
         raise MachineError(LOST) from error
 
 
-def _to_bytes(values: Any) -> Tensor:
+def _to_tensor(values: Any) -> Tensor:
     """Plain values and tensors as they go over the network."""
-    content = io.BytesIO()
-    torch.save(values, content)
-    return torch.frombuffer(bytearray(content.getbuffer()), dtype=torch.uint8)
+    return torch.frombuffer(bytearray(to_bytes(values)), dtype=torch.uint8)
 
 
-def _from_bytes(content: Tensor) -> Any:
-    return torch.load(io.BytesIO(content.numpy().tobytes()), map_location="cpu", weights_only=True)
+def _from_tensor(content: Tensor) -> Any:
+    return from_bytes(content.numpy().tobytes())
 
 
-def _number(text: str) -> int:
+def _as_int(text: str) -> int:
     """A hash as a number of 63 bits."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -14,11 +14,17 @@ import torch
 def seed_everything(seed: int) -> None:
     """Seed every global generator that a user's model or data may draw from."""
     torch.manual_seed(seed)
+    seed_host(seed)
+
+
+def seed_host(seed: int) -> None:
+    """The same, but for those of GPUs."""
+    torch.default_generator.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
 
 
-def generator_states(device: torch.device | None = None) -> dict[str, Any]:
+def rng_state(device: torch.device | None = None) -> dict[str, Any]:
     """The states of all global generators on the host, and of that of a CUDA device, in plain types and tensors."""
     name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 (a user's code may draw from it)
     return {
@@ -35,8 +41,8 @@ def generator_states(device: torch.device | None = None) -> dict[str, Any]:
     }
 
 
-def restore_generators(states: Mapping[str, Any], device: torch.device | None = None) -> None:
-    """Put the generators back to :func:`generator_states`."""
+def restore_rng_state(states: Mapping[str, Any], device: torch.device | None = None) -> None:
+    """Put the generators back to :func:`rng_state`."""
     torch.set_rng_state(states["torch"])
     random.setstate(states["python"])
     name, keys, *rest = states["numpy"]
@@ -46,19 +52,19 @@ def restore_generators(states: Mapping[str, Any], device: torch.device | None = 
 
 
 @contextmanager
-def kept_generators(device: torch.device | None = None) -> Iterator[None]:
+def fork_rng(device: torch.device | None = None) -> Iterator[None]:
     """Put the generators back to where they were."""
-    before = generator_states(device)
+    before = rng_state(device)
     try:
         yield
     finally:
-        restore_generators(before, device)
+        restore_rng_state(before, device)
 
 
-class Draws:
+class RngStream:
     """Random numbers of their own for code that draws from the global generators of the host.
 
-    Inside :meth:`entered` the generators go on from where they were left the last time, at first from ``seed``;
+    Inside :meth:`active` the generators go on from where they were left the last time, at first from ``seed``;
     outside, nothing was drawn.
     """
 
@@ -68,22 +74,20 @@ class Draws:
         self._device: torch.device | None = None
 
     @classmethod
-    def from_here(cls, device: torch.device) -> Draws:
+    def from_here(cls, device: torch.device) -> RngStream:
         """Those that come next, of the host and of a CUDA device."""
         draws = cls()
-        draws._states, draws._device = generator_states(device), device
+        draws._states, draws._device = rng_state(device), device
         return draws
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
-        with kept_generators(self._device):
+    def active(self) -> Iterator[None]:
+        with fork_rng(self._device):
             if self._states is None:
-                torch.default_generator.manual_seed(self._seed)  # not that of a GPU, from which no data is drawn
-                random.seed(self._seed)
-                np.random.seed(self._seed)  # noqa: NPY002
+                seed_host(self._seed)  # no data is drawn on a GPU
             else:
-                restore_generators(self._states, self._device)
+                restore_rng_state(self._states, self._device)
             try:
                 yield
             finally:
-                self._states = generator_states(self._device)
+                self._states = rng_state(self._device)

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from clrtool.engine.data.loader import ResidentLoader
-from clrtool.engine.runtime.rng import generator_states, restore_generators, seed_everything
-from clrtool.engine.training.lr_response import length
+from clrtool.engine.runtime.rng import restore_rng_state, rng_state, seed_everything
+from clrtool.engine.training.lr_response import difference, global_norm, update_of, weights_of
 from clrtool.engine.training.optimizers import OptimizerRecipe
-from clrtool.engine.training.trainer import READ_EVERY, Pause, Trainer, copy_tensors, never, until_broken
+from clrtool.engine.training.trainer import READ_EVERY, Pause, Trainer, copy_tensors, never, until_nonfinite
 from clrtool.engine.training.workload import Workload
 
 # Steps before capture: kernels choose their algorithms, and the optimizer makes its state, which a graph has to find.
@@ -32,17 +32,19 @@ WARM_UP = 3
 CHECKED = (0.01, 0.04)
 # How far the checked step may be from the reference's: kernels may add in another order.
 TOLERANCE = 0.05
+# Arguments by which an optimizer of torch is told how to compute its step.
+WAYS = {"fused", "foreach", "capturable"}
 # Seeds that run at once; a GPU has no room for more small kernels than these.
 STREAMS = 8
 
 
-def why_not(workload: Workload) -> str | None:
+def why_not_captured(workload: Workload) -> str | None:
     """What keeps a workload from being captured; None if nothing does."""
     optimizer = workload.make_optimizer
     if not isinstance(optimizer, OptimizerRecipe):
         return f"{optimizer.name} is not made from a config"
     config = optimizer.config
-    given = [config.args, *(rule.args for rule in config.groups)]
+    arguments = [config.args, *(rule.args for rule in config.groups)]
     reasons = {
         "training.fast is off": not workload.training.fast,
         "the data is streamed": not isinstance(workload.loader, ResidentLoader),
@@ -51,8 +53,8 @@ def why_not(workload: Workload) -> str | None:
         "the optimizer comes from a factory": config.factory is not None,
         f"{config.name} begins from a state of its own": config.name in ("ASGD", "Rprop"),
         f"{optimizer.name} cannot take its learning rate from the device": not _options(workload),
-        "the optimizer's way to step is set in its args": any({"fused", "foreach", "capturable"} & {*a} for a in given),
-        "dampening makes the first step another one": any(args.get("dampening") for args in given),
+        "the optimizer's way to step is set in its args": any(WAYS & {*args} for args in arguments),
+        "dampening makes the first step another one": any(args.get("dampening") for args in arguments),
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
 
@@ -72,8 +74,8 @@ class CapturedEnsemble:
     """
 
     def __init__(self, workload: Workload, seeds: Sequence[int], lrs: Sequence[float], *, graph: bool = True) -> None:
-        self._parts = [_Part(workload, seed, lrs) for seed in seeds]
-        self.members = [part.trainer for part in self._parts]
+        self._slots = [_SeedSlot(workload, seed, lrs) for seed in seeds]
+        self.members = [slot.trainer for slot in self._slots]
         self.engine = f"one CUDA graph for a step of {len(seeds)} seeds" if graph else "uncaptured"
         self._graph = self._capture() if graph else None
         seed_everything(seeds[0])
@@ -84,41 +86,41 @@ class CapturedEnsemble:
         end = start
         while end < stop:
             end = self._steps(end, min(end + READ_EVERY, stop), pause)
-            if pause() or not torch.stack([part.losses[end - 1].isfinite() for part in self._parts]).any():
+            if pause() or not torch.stack([slot.losses[end - 1].isfinite() for slot in self._slots]).any():
                 break
-        return [until_broken(part.losses[start:end].tolist()) for part in self._parts]
+        return [until_nonfinite(slot.losses[start:end].tolist()) for slot in self._slots]
 
     def _steps(self, begin: int, end: int, pause: Pause = never) -> int:
         """Iterations from ``begin`` on, to ``end`` or to a pause; where it stopped."""
         for iteration in range(begin, end):
-            for part in self._parts:
-                part.seek(iteration)
+            for slot in self._slots:
+                slot.seek(iteration)
             if self._graph is not None:
                 self._graph.replay()
             else:
-                for part in self._parts:
-                    part.step()
+                for slot in self._slots:
+                    slot.step()
             if pause():
                 return iteration + 1
         return end
 
     def state(self) -> dict[str, Any]:
-        generators = generator_states(self._parts[0].workload.device)
-        return {"parts": [part.state() for part in self._parts], "generators": generators}
+        generators = rng_state(self._slots[0].workload.device)
+        return {"parts": [slot.state() for slot in self._slots], "generators": generators}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Any]) -> None:
         """Into the memory that the graph knows."""
-        for part, saved in zip(self._parts, state["parts"], strict=True):
-            part.restore(saved)
-        restore_generators(state["generators"], self._parts[0].workload.device)
+        for slot, saved in zip(self._slots, state["parts"], strict=True):
+            slot.restore(saved)
+        restore_rng_state(state["generators"], self._slots[0].workload.device)
 
     def _capture(self) -> torch.cuda.CUDAGraph:
-        streams = [torch.cuda.Stream() for _ in self._parts[:STREAMS]]  # type: ignore[no-untyped-call]
+        streams = [torch.cuda.Stream() for _ in self._slots[:STREAMS]]  # type: ignore[no-untyped-call]
         buffers = _buffers(self.members)
         for turn in range(WARM_UP):
-            for part in self._parts:
-                part.seek(0)
+            for slot in self._slots:
+                slot.seek(0)
             drawn = _host_states()
             # A step that waits for the device cannot be captured: say so here, where the message is of use.
             torch.cuda.set_sync_debug_mode("error" if turn else "default")
@@ -138,42 +140,42 @@ class CapturedEnsemble:
         return graph
 
     def _fork(self, streams: Sequence[torch.cuda.Stream]) -> None:
-        """One step of every part on a stream of its own, so that small kernels of several run at once."""
+        """One step of every slot on a stream of its own, so that small kernels of several run at once."""
         main = torch.cuda.current_stream()
         for stream in streams:
             stream.wait_stream(main)
         try:
-            for part, stream in zip(self._parts, cycle(streams), strict=False):
+            for slot, stream in zip(self._slots, cycle(streams), strict=False):
                 with torch.cuda.stream(stream):
-                    part.step()
+                    slot.step()
         finally:  # a capture that fails with work left on a stream would hide why
             for stream in streams:
                 main.wait_stream(stream)
 
     def _reset(self) -> None:
-        for part in self._parts:
-            part.reset()
+        for slot in self._slots:
+            slot.reset()
 
-    def is_true(self) -> bool:
+    def matches_reference(self) -> bool:
         """Whether the second of two steps, at another learning rate, is that of the reference, for every seed."""
-        tables = [part.table[:2].clone() for part in self._parts]
-        for part in self._parts:
-            part.table[:2] = torch.tensor(CHECKED)
+        tables = [slot.table[:2].clone() for slot in self._slots]
+        for slot in self._slots:
+            slot.table[:2] = torch.tensor(CHECKED)
         self._steps(0, 1)
-        before = [_weights(trainer) for trainer in self.members]
+        before = [weights_of(trainer.model) for trainer in self.members]
         self._steps(1, 2)
-        moved = [_difference(_weights(each), old) for each, old in zip(self.members, before, strict=True)]
-        held = [_float_buffers(trainer) for trainer in self.members]
+        updates = [difference(weights_of(each.model), old) for each, old in zip(self.members, before, strict=True)]
+        statistics = [_float_buffers(trainer) for trainer in self.members]
         self._reset()
-        for part, table in zip(self._parts, tables, strict=True):
-            part.table[:2] = table
-        workload = self._parts[0].workload
-        found = [_is_near(workload, each.seed, *seen) for each, *seen in zip(self.members, moved, held, strict=True)]
+        for slot, table in zip(self._slots, tables, strict=True):
+            slot.table[:2] = table
+        measured = zip(self.members, updates, statistics, strict=True)
+        found = [_is_near(each.workload, each.seed, (update, buffers)) for each, update, buffers in measured]
         seed_everything(self.members[0].seed)
         return all(found)
 
 
-class _Part:
+class _SeedSlot:
     """One seed, with all that its step reads and writes on the device."""
 
     def __init__(self, workload: Workload, seed: int, lrs: Sequence[float]) -> None:
@@ -192,8 +194,8 @@ class _Part:
         self._order = self.loader.order(seed, 0)
         self._epoch, self._next = 0, 0
         model = self.trainer.model
-        self._kept = [(each, each.detach().clone()) for each in (*model.parameters(), *model.buffers())]
-        self._state = [value.clone() for _, value in self._optimizer_tensors()]
+        self._initial = [(each, each.detach().clone()) for each in (*model.parameters(), *model.buffers())]
+        self._initial_optimizer = [value.clone() for _, value in self._optimizer_tensors()]
         workload.set_train_mode(self.trainer.model)
 
     def seek(self, iteration: int) -> None:
@@ -201,9 +203,9 @@ class _Part:
         epoch, position = divmod(iteration, self.loader.iterations_per_epoch)
         if epoch != self._epoch:
             fresh = self.loader.order(self.trainer.seed, epoch)
-            for kept, new in zip(self._order, fresh, strict=True):
-                if kept is not None and new is not None:
-                    kept.copy_(new)
+            for current, new in zip(self._order, fresh, strict=True):
+                if current is not None and new is not None:
+                    current.copy_(new)
         if epoch != self._epoch or iteration != self._next:
             self.iteration.fill_(iteration)
             self.position.fill_(position)
@@ -212,9 +214,9 @@ class _Part:
     def step(self) -> None:
         """One optimizer step, by operations on the device alone."""
         rows = self.position * self.loader.batch_size + self._rows
-        places, draws = (None if each is None else each.index_select(0, rows) for each in self._order)
-        assert places is not None
-        loss = self.workload.gradients(self.trainer, self.loader.gather(places, draws))
+        indices, draws = (None if each is None else each.index_select(0, rows) for each in self._order)
+        assert indices is not None
+        loss = self.workload.gradients(self.trainer, self.loader.gather(indices, draws))
         self.workload.clip(self.trainer.model)
         lr = self.table.index_select(0, self.iteration).squeeze(0)
         for group in self.trainer.optimizer.param_groups:
@@ -227,27 +229,27 @@ class _Part:
     def reset(self) -> None:
         """Weights, statistics and optimizer as they were made, in the memory that the graph knows."""
         with torch.no_grad():
-            for tensor, first in self._kept:
+            for tensor, first in self._initial:
                 tensor.copy_(first)
         for place, (name, value) in enumerate(self._optimizer_tensors()):
             # What was not there before the first step begins at zero, but for NAdam's product of momenta.
-            value.copy_(self._state[place]) if self._state else value.fill_(float(name == "mu_product"))
+            initial = self._initial_optimizer
+            value.copy_(initial[place]) if initial else value.fill_(float(name == "mu_product"))
         self.trainer.optimizer.zero_grad()
         self._next = -1
 
     def state(self) -> dict[str, Any]:
         """Weights, statistics and optimizer as they are."""
         optimizer = [value for _, value in self._optimizer_tensors()]
-        return {"tensors": [tensor for tensor, _ in self._kept], "optimizer": optimizer}
+        return {"tensors": [tensor for tensor, _ in self._initial], "optimizer": optimizer}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         if len(self._optimizer_tensors()) < len(state["optimizer"]):
             self.seek(0)
             with torch.enable_grad():
                 self.step()  # the optimizer makes its state in its first step
-        own = [tensor for tensor, _ in self._kept], [value for _, value in self._optimizer_tensors()]
-        for mine, saved in zip(own, (state["tensors"], state["optimizer"]), strict=True):
-            copy_tensors(dict(enumerate(saved)), dict(enumerate(mine)))
+        for name, tensors in self.state().items():
+            copy_tensors(dict(enumerate(state[name])), dict(enumerate(tensors)))
         self._next = -1
 
     def _optimizer_tensors(self) -> list[tuple[str, Tensor]]:
@@ -255,32 +257,35 @@ class _Part:
         return [(name, value) for state in states for name, value in state.items() if isinstance(value, Tensor)]
 
 
-def _is_near(workload: Workload, seed: int, moved: Sequence[Tensor], held: Sequence[Tensor]) -> bool:
+# The change of every weight in a step, and the buffers after it.
+_Step = tuple[list[Tensor], list[Tensor]]
+
+
+def _is_near(workload: Workload, seed: int, step: _Step) -> bool:
     """Whether a second step is that of the reference, as near as two references are that draw other random numbers.
 
     Masks of dropout turn a step and hardly change its length, so a length that is wrong is never excused by them.
     """
-    step, buffers = _second_step(workload, seed, seed)
-    size, error = length(step), length(_difference(moved, step))
-    near = error <= TOLERANCE * size and length(_difference(held, buffers)) <= TOLERANCE * length(buffers)
-    if near or not 0.5 * size <= length(moved) <= 2 * size:
+    reference = _second_step(workload, seed, seed)
+    errors, allowed = _distances(step, reference), [TOLERANCE * global_norm(each) for each in reference]
+    near = all(error <= most for error, most in zip(errors, allowed, strict=True))
+    size = global_norm(reference[0])
+    if near or not 0.5 * size <= global_norm(step[0]) <= 2 * size:
         return near
-    other_step, other_buffers = _second_step(workload, seed, seed + 1)
-    spread = length(_difference(step, other_step)), length(_difference(buffers, other_buffers))
-    return (
-        error <= TOLERANCE * size + 1.5 * spread[0]
-        and length(_difference(held, buffers)) <= TOLERANCE * length(buffers) + 1.5 * spread[1]
-    )
+    spreads = _distances(reference, _second_step(workload, seed, seed + 1))
+    return all(error <= most + 1.5 * spread for error, most, spread in zip(errors, allowed, spreads, strict=True))
 
 
-def _second_step(workload: Workload, seed: int, draws: int) -> tuple[list[Tensor], list[Tensor]]:
-    """The change of the reference's weights in its second step, and its buffers after it."""
+def _distances(first: _Step, second: _Step) -> list[float]:
+    return [global_norm(difference(one, other)) for one, other in zip(first, second, strict=True)]
+
+
+def _second_step(workload: Workload, seed: int, random_seed: int) -> _Step:
+    """The second step of the reference, which draws its random numbers from a seed of their own."""
     trainer = Trainer(workload, seed)
-    seed_everything(draws)
+    seed_everything(random_seed)
     trainer.train(0, CHECKED[:1])
-    before = _weights(trainer)
-    trainer.train(1, CHECKED[1:])
-    return _difference(_weights(trainer), before), _float_buffers(trainer)
+    return update_of(trainer, 1, CHECKED[1]), _float_buffers(trainer)
 
 
 def _float_buffers(trainer: Trainer) -> list[Tensor]:
@@ -293,13 +298,5 @@ def _buffers(trainers: Sequence[Trainer]) -> list[Tensor]:
 
 def _host_states() -> tuple[object, ...]:
     """The state of every generator whose numbers a graph would freeze."""
-    states = generator_states()
+    states = rng_state()
     return states["torch"].tolist(), states["python"], states["numpy"][1].tolist(), states["numpy"][2:]
-
-
-def _weights(trainer: Trainer) -> list[Tensor]:
-    return [each.detach().clone() for each in trainer.model.parameters()]
-
-
-def _difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
-    return [one - other for one, other in zip(first, second, strict=True)]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from clrtool.engine.runtime.factories import describe
-from clrtool.engine.training.cuda_graph import CapturedEnsemble, why_not
+from clrtool.engine.training.cuda_graph import CapturedEnsemble, why_not_captured
 from clrtool.engine.training.trainer import Pause, Trainer, never
 from clrtool.engine.training.workload import Workload
 
@@ -41,7 +41,7 @@ class Ensemble(Protocol):
         ...
 
 
-class Single:
+class EagerEnsemble:
     """An ensemble of one: the reference."""
 
     def __init__(
@@ -77,26 +77,26 @@ def make_ensembles(
     elif momenta:  # no optimizer of torch's reads it on the device
         engine = "eager: the momentum moves"
     if engine is not None and engine.startswith("eager"):
-        yield from (Single(workload, seed, lrs, engine, momenta) for seed in seeds)
+        yield from (EagerEnsemble(workload, seed, lrs, engine, momenta) for seed in seeds)
         return
     if not seeds:
         return
-    made = _captured(workload, lrs, seeds)
-    if isinstance(made, CapturedEnsemble):
-        yield made
+    captured = _captured(workload, lrs, seeds)
+    if isinstance(captured, CapturedEnsemble):
+        yield captured
         return
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
-    yield from (Single(workload, seed, lrs, f"eager: {made}") for seed in seeds)
+    yield from (EagerEnsemble(workload, seed, lrs, f"eager: {captured}") for seed in seeds)
 
 
 def _captured(workload: Workload, lrs: Sequence[float], seeds: Sequence[int]) -> CapturedEnsemble | str:
     """An ensemble whose step was captured and checked, or why there is none. A fault of a workload shows again."""
-    if reason := why_not(workload):
+    if reason := why_not_captured(workload):
         return reason
     try:
         ensemble = CapturedEnsemble(workload, seeds, lrs)
-        return ensemble if ensemble.is_true() else "the captured step is not that of the reference"
+        return ensemble if ensemble.matches_reference() else "the captured step is not that of the reference"
     except Exception as error:  # noqa: BLE001 (whatever cannot be captured runs in the plain loop)
         cause: BaseException = error
         while cause.__context__ is not None:

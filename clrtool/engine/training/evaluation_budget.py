@@ -14,7 +14,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from clrtool.config.schema import SweepConfig
-from clrtool.engine.data.tensors import Inputs, parts_of
+from clrtool.engine.data.nested import tensors_of
+from clrtool.engine.data.tensors import Inputs
 from clrtool.engine.models.forward import call_model
 
 # Samples per forward pass of an evaluation, and numbers that they hold, at most. On a CPU larger passes fall out of
@@ -35,7 +36,7 @@ SMALLEST_HELDOUT = 100
 def evaluation_batch(inputs: Inputs, batch_size: int, device: str) -> int:
     """Samples per forward pass of an evaluation: few where they are large, but what fits in training fits here."""
     samples, numbers = EVALUATED[device]
-    size = sum(part[0].numel() for part in parts_of(inputs))
+    size = sum(tensor[0].numel() for tensor in tensors_of(inputs))
     return max(batch_size, min(samples, numbers // size))
 
 
@@ -73,7 +74,7 @@ def _cost(flops: float, heldout: int, at_once: int) -> float:
 
 def flops_per_sample(model: nn.Module, inputs: Inputs) -> float:
     """Floating-point operations of matrix products, convolutions and attention in one forward pass, a sample."""
-    return flops_of(lambda: call_model(model, inputs)) / len(parts_of(inputs)[0])
+    return flops_of(lambda: call_model(model, inputs)) / len(tensors_of(inputs)[0])
 
 
 def flops_of(work: Callable[[], object]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clrtool.engine.training.trainer import Trainer
 from clrtool.engine.training.workload import Workload
@@ -24,7 +24,7 @@ def response_warnings(workload: Workload) -> tuple[str, ...]:
     Rprop and ASGD are such: the learning rate is the first step alone of the one, and of the other that of the step
     after. A step that is zero or not finite tells nothing.
     """
-    low, high = (_step(workload, lr) for lr in (LOW, HIGH))
+    low, high = (_step_length(workload, lr) for lr in (LOW, HIGH))
     if not low or not high or not torch.tensor([low, high]).isfinite().all():
         return ()
     ratio = high / low
@@ -38,16 +38,30 @@ def response_warnings(workload: Workload) -> tuple[str, ...]:
     return (warning,)
 
 
-def _step(workload: Workload, lr: float) -> float:
+def _step_length(workload: Workload, lr: float) -> float:
     """Length of the third step of a fresh model, at ``lr``."""
     trainer = Trainer(workload, 0)
     trainer.train(0, FIRST)
-    before = [each.detach().clone() for each in trainer.model.parameters()]
-    trainer.train(len(FIRST), [lr])
-    return length(after - old for after, old in zip(trainer.model.parameters(), before, strict=True))
+    return global_norm(update_of(trainer, len(FIRST), lr))
 
 
-def length(parts: Iterable[Tensor]) -> float:
+def update_of(trainer: Trainer, iteration: int, lr: float) -> list[Tensor]:
+    """Take a step at ``lr``, and tell by how much it changes every weight."""
+    before = weights_of(trainer.model)
+    trainer.train(iteration, [lr])
+    return difference(weights_of(trainer.model), before)
+
+
+def weights_of(model: nn.Module) -> list[Tensor]:
+    """Copies of the parameters."""
+    return [each.detach().clone() for each in model.parameters()]
+
+
+def difference(first: Iterable[Tensor], second: Iterable[Tensor]) -> list[Tensor]:
+    return [one - other for one, other in zip(first, second, strict=True)]
+
+
+def global_norm(tensors: Iterable[Tensor]) -> float:
     """Euclidean norm over all tensors."""
-    squares = [part.detach().double().square().sum() for part in parts]
+    squares = [tensor.detach().double().square().sum() for tensor in tensors]
     return float(torch.stack(squares).sum().sqrt()) if squares else 0.0

@@ -59,13 +59,14 @@ def make_optimizer_recipe(config: OptimizerConfig, factory: FactoryImport) -> Op
         return OptimizerRecipe(factory(config.factory, "optimizer.factory"), config)
     if config.name == "LBFGS":
         raise ConfigError("optimizer.name: LBFGS searches along a line, so its steps do not follow the learning rate")
-    classes = {name: kind for name, kind in vars(torch.optim).items() if isinstance(kind, type)}
-    known = [
-        name for name, kind in classes.items() if issubclass(kind, Optimizer) and name not in ("Optimizer", "LBFGS")
-    ]
+    known = {
+        name: kind
+        for name, kind in vars(torch.optim).items()
+        if isinstance(kind, type) and issubclass(kind, Optimizer) and name not in ("Optimizer", "LBFGS")
+    }
     if config.name not in known:
         raise ConfigError(f"optimizer.name: torch.optim has no {config.name!r}; {nearest(str(config.name), known)}")
-    recipe = OptimizerRecipe(classes[config.name], config)
+    recipe = OptimizerRecipe(known[config.name], config)
     for place, rule in enumerate(config.groups):
         field, valid = f"optimizer.groups.{place}.args", recipe.parameters - {"params", "lr"}
         for name in rule.args:  # torch takes any key of a group, and follows those that it knows
@@ -86,10 +87,10 @@ def group_parameters(model: nn.Module, rules: Sequence[GroupRule]) -> list[Any]:
         return list(trained.values())
     options: dict[str, dict[str, Any]] = {name: {"lr_ratio": 1.0} for name in trained}
     for place, rule in enumerate(rules):
-        given = rule.args | ({"lr_ratio": rule.lr_ratio} if "lr_ratio" in rule.model_fields_set else {})
+        extra = rule.args | ({"lr_ratio": rule.lr_ratio} if "lr_ratio" in rule.model_fields_set else {})
         for pattern in rule.params:
             for name in matching(pattern, trained, f"optimizer.groups.{place}.params"):
-                options[name] |= given
+                options[name] |= extra
     groups: dict[str, dict[str, Any]] = {}
     for name, wanted in options.items():
         groups.setdefault(repr(sorted(wanted.items())), wanted | {"params": []})["params"].append(trained[name])

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clrtool.engine.runtime.rng import Draws, generator_states, restore_generators
+from clrtool.engine.runtime.rng import RngStream, restore_rng_state, rng_state
 from clrtool.engine.training.scheduler import set_momentum
 from clrtool.engine.training.workload import EvalSums, Workload
 
@@ -44,12 +44,12 @@ class Trainer:
         # Weights are drawn on the CPU and moved, so that a seed means the same weights on every device.
         self.model = workload.place(workload.make_model())
         self.optimizer = workload.make_optimizer(self.model, **options)
-        self.forward = workload.wrapped(self.model)
+        self.forward = workload.wrap(self.model)
         self.scaler = torch.amp.GradScaler(workload.device.type, enabled=workload.precision == "fp16")
         self._batches: Iterator[Any] = iter(())
         self._next = -1  # the iteration that they go on with
-        self._draws: Draws | None = None  # random numbers of its own, if it is a branch
-        workload.ranks.seed_apart(seed)
+        self._rng: RngStream | None = None  # random numbers of its own, if it is a branch
+        workload.ranks.seed_rank(seed)
 
     def train(self, iteration: int, lrs: Sequence[float], pause: Pause = never) -> list[float]:
         """Take ``len(lrs)`` optimizer steps from ``iteration`` on, fewer if a loss is not finite or ``pause`` says so.
@@ -62,7 +62,7 @@ class Trainer:
         workload.set_train_mode(self.model)
         done: list[float] = []
         unread: list[Tensor] = []
-        with self._drawing(), workload.blamed_on(f"training failed between iterations {iteration} and {end}"):
+        with self._own_rng(), workload.blamed_on(f"training failed between iterations {iteration} and {end}"):
             if iteration != self._next:
                 self._batches = workload.loader.batches(self.seed, iteration)
             for place, lr in enumerate(lrs, iteration):
@@ -76,7 +76,7 @@ class Trainer:
                     if paused or not all(map(math.isfinite, done[-len(unread) :])):
                         break
                     unread.clear()
-        return until_broken(done)
+        return until_nonfinite(done)
 
     def evaluate(self) -> tuple[float, float]:
         """Mean loss and metric of the whole held-out set, with batch norm and dropout in evaluation mode."""
@@ -86,8 +86,8 @@ class Trainer:
         """The sums of :meth:`evaluate`, over all ranks, as numbers."""
         workload = self.workload
         self.model.eval()
-        workload.ranks.level(self.model)
-        with self._drawing(), workload.evaluating():
+        workload.ranks.broadcast_buffers(self.model)
+        with self._own_rng(), workload.evaluating():
             found = [workload.eval_step(self.model, batch) for batch in workload.heldout_batches()]
             found = found or [EvalSums(0, 0, 0, 0)]  # of fewer samples than ranks
             sums = [
@@ -105,12 +105,12 @@ class Trainer:
             ValueError: a fresh model of the workload does not take the weights of this one.
         """
         workload = self.workload
-        with self._drawing():
-            state, draws = self.state(), Draws.from_here(workload.device)
-            with draws.entered():
+        with self._own_rng():
+            state, rng = self.state(), RngStream.from_here(workload.device)
+            with rng.active():
                 branch = Trainer(workload, self.seed, momenta=self._momenta, **self._options)
                 branch.restore(state)
-        branch._draws = draws
+        branch._rng = rng
         return branch
 
     def state(self) -> dict[str, Any]:
@@ -118,8 +118,8 @@ class Trainer:
 
         It holds the tensors themselves, which the next step changes.
         """
-        with self._drawing():
-            generators = self.workload.ranks.gathered(generator_states(self.workload.device))
+        with self._own_rng():
+            generators = self.workload.ranks.all_gather(rng_state(self.workload.device))
         return {
             "tensors": _tensors(self.model),
             "optimizer": self.optimizer.state_dict(),
@@ -139,14 +139,14 @@ class Trainer:
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        if (own := self.workload.ranks.own(state["generators"])) is not None:
-            with self._drawing():
-                restore_generators(own, self.workload.device)
+        if (generators := self.workload.ranks.of_this_rank(state["generators"])) is not None:
+            with self._own_rng():
+                restore_rng_state(generators, self.workload.device)
         self._next = -1
 
-    def _drawing(self) -> AbstractContextManager[None]:
+    def _own_rng(self) -> AbstractContextManager[None]:
         """Where a branch draws random numbers; any other trainer has the global ones."""
-        return nullcontext() if self._draws is None else self._draws.entered()
+        return nullcontext() if self._rng is None else self._rng.active()
 
     def _set_rate(self, iteration: int, lr: float) -> None:
         for group in self.optimizer.param_groups:
@@ -155,24 +155,24 @@ class Trainer:
                 set_momentum(group, self._momenta[iteration])
 
 
-def until_broken(losses: list[float]) -> list[float]:
+def until_nonfinite(losses: list[float]) -> list[float]:
     """Losses up to the first that is not finite, with it.
 
-    >>> until_broken([2.3, math.inf, 2.2])
+    >>> until_nonfinite([2.3, math.inf, 2.2])
     [2.3, inf]
     """
     broken = (place for place, loss in enumerate(losses, 1) if not math.isfinite(loss))
     return losses[: next(broken, len(losses))]
 
 
-def copy_tensors(saved: Mapping[Any, Tensor], own: Mapping[Any, Tensor]) -> None:
+def copy_tensors(saved: Mapping[Any, Tensor], target: Mapping[Any, Tensor]) -> None:
     """Copy each tensor of one into its place in the other, in the memory where that lies."""
-    if saved.keys() != own.keys():
-        raise ValueError(f"it lacks or has too much: {', '.join(sorted(map(str, saved.keys() ^ own.keys()))[:5])}")
+    if saved.keys() != target.keys():
+        raise ValueError(f"it lacks or has too much: {', '.join(sorted(map(str, saved.keys() ^ target.keys()))[:5])}")
     for name, tensor in saved.items():
-        if tensor.shape != own[name].shape:
-            raise ValueError(f"{name} was {tuple(tensor.shape)} and is {tuple(own[name].shape)}")
-        own[name].copy_(tensor)
+        if tensor.shape != target[name].shape:
+            raise ValueError(f"{name} was {tuple(tensor.shape)} and is {tuple(target[name].shape)}")
+        target[name].copy_(tensor)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from clrtool.core.planning.sweep_size import SweepSize, sweep_size
 from clrtool.core.reading.metric import ACCURACY, Metric
 from clrtool.core.results.record import Group
 from clrtool.engine.models.pretrained import keep_frozen_statistics
-from clrtool.engine.runtime.distributed import ALONE, Ranks
+from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks
 from clrtool.engine.runtime.rng import seed_everything
 
 
@@ -113,7 +113,7 @@ class Workload(ABC):
     deterministic: bool = False
     sources: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    ranks: Ranks = ALONE
+    ranks: Ranks = SINGLE_PROCESS
     # whether ``train_step`` is the one below and a batch is gathered by place, so that it may be a CUDA graph
     may_be_captured: ClassVar[bool] = False
 
@@ -150,7 +150,7 @@ class Workload(ABC):
 
     @abstractmethod
     def heldout_batches(self) -> Iterable[Any]:
-        """This rank's part of the held-out set, on the device."""
+        """This rank's shard of the held-out set, on the device."""
 
     @abstractmethod
     def eval_step(self, model: nn.Module, batch: Any) -> EvalSums:
@@ -176,7 +176,7 @@ class Workload(ABC):
         """The model on the device."""
         return model.to(self.device)
 
-    def wrapped(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module) -> nn.Module:
         """The model as the steps of training call it."""
         return model
 
