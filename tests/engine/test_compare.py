@@ -16,7 +16,7 @@ from clrtool.engine.rangetest.compare import EVALUATIONS, compare
 from clrtool.engine.resume.journal import Journal
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.trainer import Trainer
-from tests.engine.test_stages import Memory, interrupted
+from tests.engine.test_journal import Memory, interrupted
 from tests.engine.workloads import digits
 
 ITERATIONS = 60  # two epochs

@@ -84,7 +84,7 @@ def load(made, unpack=None, metric="accuracy", **changes):
 def floats(data):
     values = {
         "model": {"name": "mlp"},
-        "data": {"factory": "tests.engine.test_feed:float_data", "batch_size": 30} | data,
+        "data": {"factory": "tests.engine.test_loader:float_data", "batch_size": 30} | data,
     }
     return build_workload(RangeTestConfig.model_validate(values), device="cpu", allow_import=["tests.*"])
 
@@ -130,7 +130,7 @@ def test_a_dataset_that_changes_its_samples_is_not_frozen_in_memory():
 def test_random_numbers_of_a_dataset_follow_the_seed_whatever_generator_they_come_from():
     values = {
         "model": {"name": "mlp"},
-        "data": {"factory": "tests.engine.test_feed:random_data", "batch_size": 30, "workers": 0},
+        "data": {"factory": "tests.engine.test_loader:random_data", "batch_size": 30, "workers": 0},
     }
     workload = build_workload(RangeTestConfig.model_validate(values), device="cpu", allow_import=["tests.*"])
     assert isinstance(workload.loader, StreamedLoader)

@@ -168,9 +168,9 @@ def make_net():
 
 
 def noisy(factory, workers):
-    data = {"factory": f"tests.engine.test_stages:{factory}", "batch_size": 16, "workers": workers}
+    data = {"factory": f"tests.engine.test_journal:{factory}", "batch_size": 16, "workers": workers}
     data |= {"samples_per_epoch": 256} if factory == "make_noisy_stream" else {"placement": "loader"}
-    return digits(allow_import=["tests.*"], model={"factory": "tests.engine.test_stages:make_net"}, data=data)
+    return digits(allow_import=["tests.*"], model={"factory": "tests.engine.test_journal:make_net"}, data=data)
 
 
 @FORKS
@@ -260,7 +260,7 @@ def make_odd(parameters):
 
 
 def test_a_state_that_cannot_be_saved_is_named_and_its_seed_begins_anew():
-    workload = digits(allow_import=["tests.*"], optimizer={"factory": "tests.engine.test_stages:make_odd"})
+    workload = digits(allow_import=["tests.*"], optimizer={"factory": "tests.engine.test_journal:make_odd"})
     whole = run_sweep(workload, GIVEN, 0)
     found, stops = interrupted(lambda journal: run_sweep(workload, GIVEN, 0, journal=journal), [20, 70])
     assert stops == 2
