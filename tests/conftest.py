@@ -32,6 +32,15 @@ def as_version_1(values):
     } | {"schema_version": 1}
 
 
+# The files that take longest, in this order: handed out first, so that at the end no process waits for another.
+LONGEST = ("test_kills", "test_executors", "test_hostile_configs", "test_signals", "test_ranks", "test_damaged_checkpoints",
+           "test_full_disks", "test_readme", "test_mutations", "test_drift", "test_commands", "test_compare_command")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     """Start every test in an empty folder: what lies where pytest was started, a demo's runs say, is none of its business."""

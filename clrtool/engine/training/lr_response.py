@@ -24,7 +24,12 @@ def response_warnings(workload: Workload) -> tuple[str, ...]:
     Rprop and ASGD are such: the learning rate is the first step alone of the one, and of the other that of the step
     after. A step that is zero or not finite tells nothing.
     """
-    low, high = (_step_length(workload, lr) for lr in (LOW, HIGH))
+    lengths = []
+    for lr in (LOW, HIGH):  # of the third step of a fresh model
+        trainer = Trainer(workload, 0)
+        trainer.train(0, FIRST)
+        lengths.append(global_norm(update_of(trainer, len(FIRST), lr)))
+    low, high = lengths
     if not low or not high or not torch.tensor([low, high]).isfinite().all():
         return ()
     ratio = high / low
@@ -36,13 +41,6 @@ def response_warnings(workload: Workload) -> tuple[str, ...]:
         "it does not follow the learning rate, so the bounds mean little. Try SGD, Adam or AdamW: optimizer.name=AdamW"
     )
     return (warning,)
-
-
-def _step_length(workload: Workload, lr: float) -> float:
-    """Length of the third step of a fresh model, at ``lr``."""
-    trainer = Trainer(workload, 0)
-    trainer.train(0, FIRST)
-    return global_norm(update_of(trainer, len(FIRST), lr))
 
 
 def update_of(trainer: Trainer, iteration: int, lr: float) -> list[Tensor]:
