@@ -208,3 +208,14 @@ def test_every_public_name_loads():
         assert getattr(clrtool, name) is not None
     with pytest.raises(AttributeError, match="nonsense"):
         _ = clrtool.nonsense
+
+
+@pytest.mark.parametrize("more", [[], ["--jobs", "2"]])
+def test_a_range_test_says_its_first_words_before_torch_is_imported(tmp_path, more):
+    code = (
+        "import sys\nfrom clrtool.cli.main import main\nfrom clrtool.cli.run import folder\n"
+        "def say(*_, **__):\n    print('torch' in sys.modules, file=sys.__stdout__)\n    raise SystemExit\n"
+        f"folder.say = say\nmain(['rangetest', 'digits', *{more}])"
+    )
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout == "False\n"

@@ -30,10 +30,10 @@ class Attempts:
         self.workload: Workload | None = None
 
     def __iter__(self) -> Iterator[AbstractContextManager[Self]]:
-        from clrtool.engine.runtime.device import free_memory
-
         while True:
             yield self._attempt()
+            from clrtool.engine.runtime.device import free_memory  # torch is there by now, and was not at first
+
             free_memory()
 
     @property

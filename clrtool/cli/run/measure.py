@@ -33,11 +33,11 @@ def measure(folder: RunFolder) -> RunRecord:
             folder.finish(known)
             return known
         for attempt in Attempts(folder, SWEEP if known is None else VERIFY):
+            if known is None and folder.executor.is_elsewhere:
+                folder.begin_elsewhere()
+                folder.executor.train(folder.signals)
+            folder.say("loading torch and the data")
             with attempt as tried, contextlib.suppress(LackingError):
-                if known is None and folder.executor.is_elsewhere:
-                    folder.begin_elsewhere()
-                    folder.executor.train(folder.signals)
-                folder.say("loading torch and the data")
                 from clrtool.cli.run.observer import FolderObserver
                 from clrtool.engine.rangetest.pipeline import range_test
 
