@@ -76,7 +76,7 @@ class _Runs:
     """
 
     def __init__(self, workload: Workload, stops: Sequence[int], journal: Journal, on_point: OnPoint) -> None:
-        self._problem, self._stops, self._journal, self._on_point = workload, stops, journal, on_point
+        self._workload, self._stops, self._journal, self._on_point = workload, stops, journal, on_point
         self._spent = 0.0  # seconds of the trainings that are finished
 
     def candidate(self, name: str, plan: Plan, seeds: Sequence[int]) -> Candidate:
@@ -92,7 +92,7 @@ class _Runs:
                 done[seed] = self._training(seed, [Point(*point) for point in points], seconds)
                 self._tell(name, seed, done[seed].points)
         todo = [seed for seed in seeds if seed not in done]
-        for ensemble in make_ensembles(self._problem, lrs, todo, engine, () if momenta is None else momenta.tolist()):
+        for ensemble in make_ensembles(self._workload, lrs, todo, engine, () if momenta is None else momenta.tolist()):
             engine = ensemble.engine
             finished, seconds = self._train(name, ensemble, lrs)
             self._journal.finish(
@@ -103,7 +103,7 @@ class _Runs:
 
     def _training(self, seed: int, points: Sequence[Point], seconds: float) -> Training:
         self._spent += seconds
-        return Training(seed, tuple(points), None if self._problem.deterministic else seconds)
+        return Training(seed, tuple(points), None if self._workload.deterministic else seconds)
 
     def _train(self, name: str, ensemble: Ensemble, lrs: Sequence[float]) -> tuple[dict[int, list[Point]], float]:
         """Train an ensemble from evaluation to evaluation, each member until the end or until it breaks.
