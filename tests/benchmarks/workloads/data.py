@@ -159,9 +159,9 @@ def nodes() -> Data:
 
 @functools.cache
 def heavy_tails() -> Data:
-    """A sum of sines around 100 whose noise has no variance, Student's t with 2 degrees of freedom."""
+    """Values around 100 of deviation 12, whose noise has no variance: Student's t with 2 degrees of freedom."""
     g = torch.Generator().manual_seed(0)
-    x = torch.rand(3200, 4, generator=g) * 2 - 1
-    clean = 10 * torch.sin(3 * x[:, :1]) + 8 * torch.sin(4 * x[:, 1:2] * x[:, 2:3]) + 6 * x[:, 3:] ** 2
+    x = torch.randn(3200, 6, generator=g)
+    clean = 6 * x[:, :1] + 8 * torch.sin(1.5 * x[:, 1:2]) + 5 * x[:, 2:3].abs() + 4 * x[:, 3:4] * (x[:, 4:5] > 0)
     normal, two = torch.randn(3200, 1, generator=g), torch.randn(3200, 2, generator=g)
     return split(x, 100 + clean + normal / (two**2).mean(1, keepdim=True).sqrt(), 2400)

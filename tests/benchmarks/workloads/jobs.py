@@ -112,11 +112,11 @@ WORKLOADS: dict[str, Workload] = {
     "seq2seq-adam": Workload(networks.SequenceToSequence, data.tokens_to_sort, by("Adam"), tokens_loss, 16, 2),
     "gcn-adam": Workload(networks.GraphNetwork, data.nodes, by("Adam"), ce, 48, 30),
     "deep-mlp-rmsprop": Workload(
-        lambda: networks.mlp(4, 40, 40, 40, 40, 1),
+        lambda: networks.mlp(6, 64, 64, 64, 64, 1),
         data.heavy_tails,
         by("RMSprop"),
         smooth,
-        40,
+        32,
         10,
         constant_score=fitted_constant(smooth, data.heavy_tails()[3], torch.full((1,), 100.0)),
     ),

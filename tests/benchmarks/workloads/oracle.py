@@ -19,6 +19,7 @@ from tests.benchmarks.workloads.jobs import WORKLOADS, Workload, constant
 from tests.benchmarks.workloads.score import ORACLE, SCHEDULES, lost, train
 
 LONG = {"long-cnn-sgd"}
+SEEDS = {"long-cnn-sgd": 1, "deep-mlp-rmsprop": 4}  # others have 2
 LOWEST, HIGHEST = -24, 10
 CLEARLY_WORSE = 30.0  # per cent of the gain
 Grid = dict[int, list[float]]
@@ -71,7 +72,7 @@ def entry(name: str) -> dict[str, Any]:
     found: dict[str, Any] = {"constant": constant(w)}
     start = -5 if "sgd" in name else -8
     for schedule in SCHEDULES[:2] if long else SCHEDULES:
-        grid = measured(w, schedule, start, seeds=1 if long else 2, beyond=1 if long else 2)
+        grid = measured(w, schedule, start, seeds=SEEDS.get(name, 2), beyond=1 if long else 2)
         start = best_of(w, grid)
         found[schedule] = summary(w, grid)
         print(name, schedule, {k: [round(v, 4) for v in values] for k, values in grid.items()}, flush=True)
