@@ -159,7 +159,7 @@ def nodes() -> Data:
 
 @functools.cache
 def heavy_tails() -> Data:
-    """Values around 100 of deviation 12, whose noise has no variance: Student's t with 2 degrees of freedom."""
+    """Values around 100 of deviation 9, whose noise has no variance: Student's t with 2 degrees of freedom."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(3200, 6, generator=g)
     clean = 6 * x[:, :1] + 8 * torch.sin(1.5 * x[:, 1:2]) + 5 * x[:, 2:3].abs() + 4 * x[:, 3:4] * (x[:, 4:5] > 0)
