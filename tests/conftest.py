@@ -84,6 +84,16 @@ def digits_run(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def race_run(tmp_path_factory):
+    """The folder of a finished run on the digits with a race, as it is by default; not to be changed."""
+    folder = tmp_path_factory.mktemp("races") / "digits"
+    with pytest.raises(SystemExit) as stop:
+        main(["rangetest", "digits", "-q", "-o", str(folder)])
+    assert not stop.value.code
+    return folder
+
+
 @pytest.fixture
 def shared():
     """The reference data beside the project, where there is any."""

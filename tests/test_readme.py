@@ -47,7 +47,7 @@ def commands():
 def letters(text):
     """The words without numbers, which differ in another torch on another processor; and without what the last digit of
     a loss can turn: how sweeps ended, and whether a fixed rate came out ahead of the cycles of short runs."""
-    text = re.sub(r"^ sweep .*?(?=^ held out)", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"^ sweep .*?(?=^ (?:held out|cost))", "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r":\s+whichever\s+wins\s+can\s+be\s+used\.", ".", text)
     return [word for word in text.split() if word.isalpha()]
 

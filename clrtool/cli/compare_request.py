@@ -181,11 +181,10 @@ def _given_bounds(text: str) -> BoundsFrom:
 
 def bounds_of(record: RunRecord, place: Path, source: str = "") -> BoundsFrom:
     """The bounds that this version reads off the curves of a run. Raises InconclusiveError if there are none."""
-    bounds, verification = read_again(record), record.verification
+    bounds = read_again(record)
     if bounds.base_lr is None or bounds.max_lr is None:
         raise InconclusiveError(f"{place} is inconclusive: {bounds.advice[0].value} Or give --bounds BASE,MAX")
-    cost = record.sweep.cost_epochs + (0 if verification is None else verification.cost_epochs)
-    return BoundsFrom(bounds.base_lr, bounds.max_lr, source or str(place), cost, record.data_sha256)
+    return BoundsFrom(bounds.base_lr, bounds.max_lr, source or str(place), record.cost_epochs, record.data_sha256)
 
 
 def _fitting(plan: Plan, like: Plan) -> Plan:

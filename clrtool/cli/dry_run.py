@@ -34,10 +34,9 @@ def dry_run(folder: RunFolder, share: SeedShare) -> None:
         from clrtool.engine.runtime.device import computing_with
 
         workload = spec.build()
-        plan = check_plan(workload, spec.config.plan)
+        check_plan(workload, spec.config.plan)
         with computing_with(spec.threads):
-            found = estimate(workload, spec.config, spec.folder, plan if spec.verify else None, share.shards,
-                             folder.executor.workers)  # fmt: skip
+            found = estimate(workload, spec.config, spec.folder, share.shards, folder.executor.workers)
         becomes = _becomes(folder, workload)
     if display.as_json:
         totals = {name: getattr(found, name) for name in ("iterations", "epochs", "seconds", "disk_bytes")}

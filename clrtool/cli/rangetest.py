@@ -56,7 +56,7 @@ More = Annotated[
     ),
 ]
 Output = Annotated[Path | None, typer.Option("-o", help="The run folder.  [default: runs/<config name>]")]
-Seeds = Annotated[int | None, typer.Option(help="Sweeps with different seeds; short for sweep.seeds=N.")]
+Seeds = Annotated[int | None, typer.Option(help="Seeds of the sweeps and of the race; short for sweep.seeds=N.")]
 Jobs = Annotated[int, typer.Option(min=1, max=256, help="Processes that share the seeds, or the configs.")]
 Threads = Annotated[
     int | None,
@@ -69,9 +69,11 @@ SeedShard = Annotated[
     ),
 ]
 Ray = Annotated[str | None, typer.Option("--ray", metavar="ADDRESS|local", help="A task of Ray for each seed.")]
-Verify = Annotated[
-    bool, typer.Option("--verify", help="Try other peaks and fixed rates by short runs that cost one training run.")
+Budget = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help="Cost of the test at the most, in planned trainings; short for sweep.budget."),
 ]
+Verify = Annotated[bool, typer.Option("--verify", hidden=True, help="The same as --budget 1.")]
 Dry = Annotated[bool, typer.Option("--dry-run", "-n", help="Tell what it would take, and write nothing.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Replace what the run folder holds.")]
 AllowImport = Annotated[
@@ -101,17 +103,17 @@ Every = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Between tw
 def rangetest(  # an option that is not named below is read from the context, by its name
     context: typer.Context, config: Config, overrides: More = None, output: Output = None, seeds: Seeds = None,
     jobs: Jobs = 1, threads: Threads = None, seed_shard: SeedShard = None, ray: Ray = None, device: Device = "auto",
-    verify: Verify = False, dry: Dry = False, fresh: Fresh = False, download: Download = False,
+    budget: Budget = None, verify: Verify = False, dry: Dry = False, fresh: Fresh = False, download: Download = False,
     allow_import: AllowImport = None, deterministic: Deterministic = False, on_oom: OnOomOption = OnOom.stop,
     checkpoint_every: Every = 15, write: Write = None, check: Check = None, tolerance: Tolerance = None,
     as_json: Json = False, quiet: Quiet = False, plain: Plain = False,
 ) -> None:
     # fmt: on
-    """Sweep the learning rate over a few epochs and read base_lr and max_lr off the held-out accuracy.
+    """Sweep the learning rate, race short runs at the rates that train, and recommend base_lr and max_lr.
 
     Writes config.yaml, curve.csv, result.json and two pictures with their texts into the run folder. The same command
-    goes on where it was interrupted or killed, and shows a finished run again. Exit code 3: the curve does not show
-    both bounds. --seed-shard leaves its seeds in shards/K-of-N of the run folder, for clrtool merge.
+    goes on where it was interrupted or killed, and shows a finished run again. Exit code 3: there are no
+    bounds to recommend. --seed-shard leaves its seeds in shards/K-of-N of the run folder, for clrtool merge.
 
     Examples: clrtool rangetest digits sweep.epochs=2 --seeds 5 -o runs/short
 
@@ -155,11 +157,13 @@ def _asked(context: typer.Context, words: Sequence[str], shard: Shard | None) ->
     from clrtool.config.file import find_config, run_name
 
     path, params = find_config(words[0]), context.params
-    seeds = [] if params["seeds"] is None else [f"sweep.seeds={params['seeds']}"]
+    budget = 1.0 if params["verify"] and params["budget"] is None else params["budget"]
+    given = {"sweep.seeds": params["seeds"], "sweep.budget": budget}
+    overrides = [*words[1:], *(f"{name}={value}" for name, value in given.items() if value is not None)]
     share = SeedShare(params["output"] or Path("runs") / run_name(path), shard, worker_of_parent())
-    spec = read_spec(path, [*words[1:], *seeds], share.folder, build_options(params, path), display_of(params),
+    spec = read_spec(path, overrides, share.folder, build_options(params, path), display_of(params),
                      checkpoint_every=params["checkpoint_every"], accumulate=params["on_oom"] is OnOom.accumulate,
-                     fresh=params["fresh"], verify=params["verify"], threads=params["threads"])  # fmt: skip
+                     fresh=params["fresh"], threads=params["threads"])  # fmt: skip
     return spec, share
 
 
@@ -178,8 +182,8 @@ def display_of(params: Mapping[str, Any]) -> Display:
 def _run_share(context: typer.Context, spec: RunSpec, share: SeedShare, executor: Executor) -> None:
     """Train the seeds of a share, to which other processes have the rest."""
     params = context.params
-    if spec.verify or params["write"] or params["check"]:
-        raise ConfigError("--verify, --write and --check are about the whole test: give them after clrtool merge")
+    if params["write"] or params["check"]:
+        raise ConfigError("--write and --check are about the whole test: give them after clrtool merge")
     folder = RunFolder(share.placed(spec), context.obj, ShardWorker(spec, share))
     if not share.count(most_seeds(spec)):
         folder.say(f"no seed is left for shard {share.shards[-1]}")

@@ -250,20 +250,32 @@ class SweepConfig(_Tree):
     """The LR range test.
 
     Args:
+        method: race tries rates in short runs after a short sweep; paper sweeps for several epochs and reads the curve
+            alone. auto is paper where epochs are given, else race.
+        budget: what a race may cost, the sweep in it, as a share of the training that is planned; 500 iterations at
+            the least.
         start_lr: where the sweep begins; auto finds it by a scout of at most 100 iterations.
         end_lr: where it ends; auto ends where the metric breaks.
         spacing: auto is exponential, and linear within a decade.
-        epochs: of the sweep of one seed; auto is about 4, and all together cost one training at the most.
-        evaluations: of the held-out set; auto is 20 to 60, a fifth of the time.
-        seeds: sweeps from other weights and batches; auto is 2 or 3.
+        epochs: of the sweep of one seed; auto is a fifth of a race's budget, and about 4 by the paper's method, where
+            all together cost one training at the most.
+        evaluations: of the held-out set in a sweep; auto is 12 to 60, so that all take a fifth of the time.
+        seeds: sweeps from other weights and batches; auto is 1 in a race, 2 or 3 by the paper's method.
     """
 
+    method: Literal["auto", "race", "paper"] = "auto"
+    budget: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 0.25
     start_lr: OrAuto[LearningRate] = "auto"
     end_lr: OrAuto[LearningRate] = "auto"
     spacing: Literal["auto", "linear", "exponential"] = "auto"
     epochs: OrAuto[Epochs] = "auto"
     evaluations: OrAuto[Annotated[int, Field(ge=2, le=100_000)]] = "auto"
     seeds: OrAuto[Annotated[int, Field(ge=1, le=1000)]] = "auto"
+
+    @property
+    def races(self) -> bool:
+        """Whether short runs choose max_lr, after the sweep."""
+        return self.method == "race" or (self.method == "auto" and self.epochs == "auto")
 
     @field_validator("end_lr")
     @classmethod

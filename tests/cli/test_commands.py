@@ -252,7 +252,7 @@ def test_a_reader_that_stops_reading_is_no_error(process):
 
 def test_the_options_of_every_command_are_these_and_no_others(process):
     expected = {
-        "rangetest": "-o --seeds --jobs --threads --seed-shard --ray --device --verify -n --fresh --download "
+        "rangetest": "-o --seeds --jobs --threads --seed-shard --ray --device --budget -n --fresh --download "
         "--allow-import --deterministic "
         "--on-oom --checkpoint-every --write --check --tolerance --json -q --plain --help",
         "merge": "-o --device --threads --download --allow-import --on-oom --checkpoint-every --json -q --plain --help",

@@ -25,7 +25,7 @@ def completed(line, folder):
     [
         ("clrtool ra", ["rangetest"]),
         ("clrtool rangetest di", ["digits"]),
-        ("clrtool rangetest digits --ver", ["--verify"]),
+        ("clrtool rangetest digits --bud", ["--budget"]),
         ("clrtool plan my-", ["my-run"]),
         ("clrtool rangetest digits --on-oom a", ["accumulate"]),
     ],

@@ -62,8 +62,8 @@ def test_what_would_become_of_the_folder_is_told(cli, digits_run, tmp_path):
     other = cli("rangetest", "digits", *QUICK, "data.batch_size=64", "-o", digits_run, "-n")
     assert other.code == 0
     assert "refused:" in other.out
-    verified = cli("rangetest", "digits", *QUICK, "-o", digits_run, "-n", "--verify").out
-    assert "would go on to what is left" in " ".join(verified.split())
+    dearer = cli("rangetest", "digits", *QUICK, "-o", digits_run, "-n", "--budget", "0.5").out
+    assert "refused: " in dearer, "the budget is part of the config"
 
 
 def test_a_run_that_was_interrupted_is_told_as_far_as_it_came(cli, tmp_path, monkeypatch):
@@ -112,13 +112,29 @@ def test_a_checkpoint_takes_no_more_than_was_told_and_at_least_half_of_it(tmp_pa
     assert 0.5 * told.checkpoint_bytes <= max(sizes) <= told.checkpoint_bytes
 
 
-def test_the_short_runs_that_verify_are_counted_as_they_are_taken(cli, tmp_path):
-    words = ["rangetest", "digits", "-q", "plan.epochs=8", "-o", tmp_path / "run", "--verify", "--json"]
-    told, plain = (json.loads(cli(*words[:-2], *more, "-n", "--json").out) for more in (["--verify"], []))
-    trials = json.loads(cli(*words).out)["verification"]["trials"]
-    assert told["verify"] == round(sum(trial["epochs"] for trial in trials) * told["iterations_per_epoch"])
-    assert told["verify_evaluations"] == len(trials)
-    assert plain["verify"] == plain["verify_evaluations"] == 0
+@pytest.mark.parametrize("more", [[], ["--budget", "0.5"], ["--seeds", "3"]])
+def test_a_race_and_the_sweeps_before_it_take_no_more_than_was_told(cli, tmp_path, more):
+    words = ["rangetest", "digits", "-q", "-o", tmp_path / "run", *more, "--json"]
+    told, taken = json.loads(cli(*words, "-n").out), json.loads(cli(*words).out)
+    budget = 704 if "--budget" in more else 500
+    assert told["scout"] + told["seeds"] * told["sweep"] + told["race"] == told["iterations"] == budget
+    assert told["seeds"] == len(taken["sweep"]["seeds"])
+    assert taken["sweep"]["iterations"] <= told["scout"] + told["seeds"] * told["sweep"]
+    race = taken["race"]
+    assert told["race"] <= race["budget"] == told["iterations"] - taken["sweep"]["iterations"]
+    assert 0.7 * told["race"] < race["iterations"] <= race["budget"]
+    assert 0.5 * told["race_evaluations"] < len(race["probes"]) < 1.5 * told["race_evaluations"]
+
+
+def test_a_range_test_without_a_race_has_no_part_for_one_and_a_shard_of_its_seeds_leaves_it_to_others(cli, tmp_path):
+    words = ["rangetest", "digits", "-q", "-o", tmp_path / "run", "-n", "--json"]
+    paper = json.loads(cli(*words, "sweep.method=paper").out)
+    assert paper["race"] == paper["race_evaluations"] == 0
+    whole, shard = (json.loads(cli(*words, "--seeds", "2", *more).out) for more in ([], ["--seed-shard", "2/2"]))
+    assert shard["race"] == shard["race_evaluations"] == 0 < whole["race"]
+    assert shard["iterations"] == whole["scout"] + whole["sweep"]
+    assert "short runs" in shown(cli(*words[:-1]))
+    assert "short runs" not in shown(cli(*words[:-1], "sweep.method=paper"))
 
 
 def test_what_cannot_be_planned_and_what_an_optimizer_makes_of_the_rates_is_told(cli):

@@ -61,6 +61,37 @@ def test_two_jobs_leave_the_files_of_a_plain_run_and_nothing_else(process, plain
     assert_same(tmp_path / "digits", whole(plain))
 
 
+def test_two_jobs_that_sweep_before_a_race_leave_the_files_of_a_run_without_jobs(process, tmp_path):
+    words = ["rangetest", "digits", "--seeds", "2", "--budget", "0.4", "--deterministic", "--device", "cpu"]
+    plain = process(*words, "-q", "-o", tmp_path / "plain" / "digits")
+    assert plain.returncode in (0, 3), plain.stderr
+    done = process(*words, "--jobs", "2", "-o", tmp_path / "jobs" / "digits")
+    assert done.returncode in (0, 3), done.stderr
+    assert "2 processes share the seeds" in done.stderr
+    result = json.loads((tmp_path / "jobs" / "digits" / "result.json").read_text())
+    assert {probe["seed"] for probe in result["race"]["probes"]} == {0, 1}
+    assert_same(tmp_path / "jobs" / "digits", contents(tmp_path / "plain" / "digits"))
+
+
+def test_shards_of_a_test_with_a_race_are_merged_to_the_files_of_a_plain_run(cli, tmp_path):
+    words = ["rangetest", "digits", "--seeds", "2", "--verify", "plan.epochs=12", "--deterministic", "-q"]
+    words += ["--device", "cpu"]
+    assert cli(*words, "-o", tmp_path / "plain" / "digits").code in (0, 3)
+    for shard in ("1/2", "2/2"):
+        assert cli(*words, "--seed-shard", shard, "-o", tmp_path / "digits").code == 0
+    assert cli("merge", tmp_path / "digits", "-q").code in (0, 3)
+    shutil.rmtree(tmp_path / "digits" / "shards")
+    assert_same(tmp_path / "digits", contents(tmp_path / "plain" / "digits"))
+
+
+def test_a_race_that_sweeps_one_seed_gives_it_to_no_second_job(cli, tmp_path):
+    done = cli("rangetest", "digits", "--jobs", "2", "--device", "cpu", "-o", tmp_path / "digits")
+    assert done.code in (0, 3), done.err
+    assert "processes share the seeds" not in done.err
+    other = cli("rangetest", "digits", "--seed-shard", "2/2", "-o", tmp_path / "other")
+    assert (other.code, "no seed is left for shard 2/2" in other.err) == (0, True)
+
+
 def test_shards_are_merged_to_the_files_of_a_plain_run_and_stay(cli, plain, shards):
     assert cli("merge", shards, "-q").code in (0, 3)
     left = shards.rename(shards.with_name("elsewhere")) / "shards"
@@ -203,6 +234,8 @@ def test_each_of_several_configs_has_its_run_and_one_that_fails_stops_no_other(p
     assert good.startswith("good.yaml: ")
     assert good.endswith("in all/good/")
     assert (tmp_path / "all" / "good" / "result.json").is_file()
+    dear = process("rangetest", "good.yaml", "bad.yaml", "--budget", "4", "-n", "-q", cwd=tmp_path)
+    assert re.search(r"^good.yaml: 1,320 iterations, ", dear.stdout, re.MULTILINE), "a budget is that of each"
     dry = process("rangetest", "good.yaml", "bad.yaml", "sweep.epochs=1", "-n", "-q", "-o", "dry", cwd=tmp_path)
     assert re.search(r"^good.yaml: [0-9,]+ iterations, [0-9.]+ (ms|s|min) at the most$", dry.stdout, re.MULTILINE)
     assert (dry.returncode, (tmp_path / "dry").exists()) == (2, False)

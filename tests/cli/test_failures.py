@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from clrtool.errors import MachineError
 from tests.conftest import QUICK
 from tests.engine.workloads import FORKS
 
@@ -182,18 +183,29 @@ def test_deterministic_results_hold_no_times_and_are_not_mixed_with_others(cli, 
     assert "was measured without --deterministic: --fresh runs it anew" in mixed.err
 
 
-def test_code_that_changed_between_a_test_and_its_verification_is_noticed(cli, folder):
+def test_code_that_changed_between_a_sweep_and_its_race_is_noticed(cli, folder, monkeypatch):
     most = FACTORIES.replace("most = 40", "most = 400")
     (folder / "machine_factories.py").write_text(most)
-    words = of("hungry", "plan.epochs=2", "sweep.epochs=2", "-o", "run")
+    words = of("hungry", "sweep.method=race", "-o", "run", "--checkpoint-every", "0")
+    with monkeypatch.context() as broken:
+        broken.setattr("clrtool.engine.rangetest.race._Runs.read", broken_off)
+        assert cli(*words).code == 4
+    assert not (folder / "run" / "result.json").exists()
+    (folder / "machine_factories.py").write_text(most + "\n# changed\n")
+    sys.modules.pop("machine_factories")
+    changed = cli(*words)
+    assert changed.code == 2
+    assert "was begun with other code or weights than there are now (machine_factories)" in changed.err
+    (folder / "machine_factories.py").write_text(most)
+    sys.modules.pop("machine_factories")
     assert cli(*words).code in (0, 3)
     result = json.loads((folder / "run" / "result.json").read_text())
     assert len(result["sources"]["machine_factories"]) == 64
-    (folder / "machine_factories.py").write_text(most + "\n# changed\n")
-    sys.modules.pop("machine_factories")
-    changed = cli(*words, "--verify")
-    assert changed.code == 2
-    assert "was measured with other code or weights" in changed.err
+    assert result["race"]["probes"]
+
+
+def broken_off(runs, wanted):
+    raise MachineError("broken off")
 
 
 def test_messages_that_nobody_reads_any_more_do_not_stop_a_test(tmp_path):

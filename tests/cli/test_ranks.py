@@ -62,6 +62,42 @@ def test_two_ranks_measure_what_one_process_measures(cli, tmp_path):
     assert [row.split(",")[-1] for row in one] == [row.split(",")[-1] for row in two]
 
 
+def test_a_race_of_two_ranks_comes_to_the_bounds_of_one_process(cli, tmp_path):
+    words = ["rangetest", "digits", "--device", "cpu", "--deterministic"]
+    codes, printed = ended(start(2, "-m", "clrtool", *words, "--json", "-o", tmp_path / "two"))
+    assert codes == [0, 0], printed
+    assert printed[1] == ("", "")
+    two, one = json.loads(printed[0][0]), json.loads(cli(*words, "--json", "-o", tmp_path / "one").out)
+    assert two["environment"]["ranks"] == 2
+    assert two["bounds"]["max_lr"] == one["bounds"]["max_lr"] is not None
+    assert two["bounds"]["base_lr"] == one["bounds"]["base_lr"]
+    assert two["race"]["constant"] == pytest.approx(one["race"]["constant"])
+    for mine, yours in zip(one["race"]["probes"], two["race"]["probes"], strict=True):
+        assert [mine[name] for name in ("seed", "lr", "iterations")] == [
+            yours[name] for name in ("seed", "lr", "iterations")
+        ]
+        grows = mine["lr"] > one["bounds"]["max_lr"]  # what sums in another order differ by, at rates that are too high
+        assert mine["loss"] == pytest.approx(yours["loss"], rel=0.05 if grows else 1e-3)
+
+
+def test_a_race_of_two_ranks_that_was_interrupted_goes_on_to_the_bytes_of_one_that_was_not(config, tmp_path):
+    words = ["-m", "clrtool", "rangetest", config, "sweep={}", "model.args.channels=[4]", *HOW]
+    codes, printed = ended(start(2, *words, "-o", tmp_path / "whole"))
+    assert codes in ([0, 0], [3, 0]), printed
+    spoken = words[:-1]  # without -q
+    processes, heard = start(2, *spoken, "-o", tmp_path / "run", "--checkpoint-every", "0"), []
+    while not any(line.startswith("  lr ") for line in heard[-1:]):
+        heard.append(processes[0].stderr.readline())
+        assert heard[-1], heard
+    processes[1].send_signal(signal.SIGTERM)
+    stopped, printed = ended(processes)
+    assert stopped == [143, 143], printed
+    codes, printed = ended(start(2, *words, "-o", tmp_path / "run"))
+    assert codes in ([0, 0], [3, 0]), printed
+    for name in ("curve.csv", "result.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_ranks_of_two_machines_measure_what_those_of_one_measure(config, whole, tmp_path):
     codes, printed = ended(start(2, "-m", "clrtool", "rangetest", config, "-o", tmp_path, *HOW, machines=2))
     assert codes in ([0, 0], [3, 0]), printed
@@ -129,7 +165,6 @@ def seated(monkeypatch, rank, world=2):
     [
         (["data.batch_size=33"], "'data.batch_size=33': data.batch_size = 33 is shared out over 2 ranks"),
         (["--dry-run"], "clrtool rangetest --dry-run runs in one process, and torchrun has started 2"),
-        (["--verify"], "--verify runs in one process: clrtool rangetest ... --verify afterwards"),
         (["training.compile=true"], "training.compile does not go with 2 ranks"),
         (["--on-oom", "accumulate"], "with 2 ranks give training.micro_batches=2"),
         (["--device", "cuda:1"], "every rank takes its own"),

@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from clrtool.config.file import find_config, load_config
-from clrtool.core.reading.bounds import Bounds, Verdict, find_bounds
+from clrtool.core.racing.choose import choose
+from clrtool.core.racing.race import Entry, Probe, next_run
+from clrtool.core.racing.result import Race
+from clrtool.core.reading.bounds import Bounds, Verdict
 from clrtool.core.results.recommendation import Recommendation, changed_inputs, changes, recommendation
 from clrtool.core.results.record import RunRecord
 from clrtool.engine.configured.build import build_workload
-from clrtool.engine.rangetest.sweep import run_sweep
+from clrtool.engine.rangetest.pipeline import range_test
 
 
 def bounds(base_lr, max_lr):
@@ -28,10 +31,8 @@ def kept(base_lr, max_lr, seeds, **more):
 
 def measured(*words):
     config = load_config(find_config("digits"), words)
-    sweep = run_sweep(build_workload(config, device="cpu"), config.sweep, config.seed)
-    found = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
-    record = RunRecord(sweep=sweep, bounds=found, plan=None, environment={}, config_sha256="", data_sha256="")
-    return recommendation(record, config.model_dump(mode="json"))
+    record = range_test(build_workload(config, device="cpu"), config)
+    return recommendation(replace(record, environment={}), config.model_dump(mode="json"))
 
 
 @given(st.lists(st.floats(-0.5, 0.5), min_size=2, max_size=6), st.lists(st.floats(-0.5, 0.5), min_size=2, max_size=6))
@@ -88,10 +89,26 @@ def test_what_differs_between_two_configs_is_named_value_by_value():
     ]  # fmt: skip
 
 
-def test_other_seeds_raise_no_alarm_and_another_problem_does():
-    first = measured()
-    others = [changes(first, measured(f"seed={seed}")) for seed in range(1000, 11_000, 1000)]
+@pytest.mark.parametrize("method", ["race", "paper"])
+def test_other_seeds_raise_no_alarm_and_another_problem_does(method):
+    method = f"sweep.method={method}"
+    first = measured(method)
+    others = [changes(first, measured(method, f"seed={seed}")) for seed in range(1000, 11_000, 1000)]
     alarms = sum(any(each.has_drifted for each in found) for found in others)
     assert alarms <= 1  # of 10; of 20 there was none
     for word in ("data.batch_size=256", "model={name: mlp, args: {hidden: [64], activation: sigmoid}}"):
-        assert all(each.has_drifted for each in changes(first, measured(word)))
+        assert all(each.has_drifted for each in changes(first, measured(method, word)))
+
+
+def test_the_bounds_of_a_seed_of_a_race_are_those_that_its_own_runs_prefer():
+    entry = Entry(start=-8, budget=800, seeds=2, training=2000, constant=2.3, first=2.4)
+    probes = []
+    while (run := next_run(entry, probes)) is not None:
+        loss = 0.3 + 0.2 * abs(run.power + 6 + run.seed) + 1.8 * math.exp(-run.iterations / 60)
+        probes.append(Probe(*run, run.iterations, loss, 0.5))
+    race = Race(entry, tuple(probes))
+    record = RunRecord(sweep=None, bounds=choose(race), plan=None, environment={}, config_sha256="", data_sha256="",
+                       race=race)  # fmt: skip
+    found = recommendation(record, {"seed": 7})
+    assert found.seeds == {7: (2**-8, 2**-6), 8: (2**-9, 2**-7)}
+    assert found.bounds.max_lr == pytest.approx(2**-6.5)

@@ -1,15 +1,19 @@
-"""What short runs may move and what they may not."""
+"""What this version reads off a finished run: its race, or its curves as the short runs of earlier versions moved them."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from clrtool.core.racing.choose import choose
+from clrtool.core.racing.race import Entry, Probe, next_run
+from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.core.reading.metric import ACCURACY, LOSS
-from clrtool.core.results.record import SweepRecord, Trial, Verification
-from clrtool.core.results.verification import candidates, decide, survivors, verified
+from clrtool.core.results.record import RunRecord, SweepRecord, Trial, Verification
+from clrtool.core.results.verification import read_again, verified
 
 LRS = np.geomspace(1e-4, 1, 61)
 
@@ -30,56 +34,77 @@ def bounds_of(record):
     return find_bounds(record.curves, record.heldout_samples, record.chance, record.metric)
 
 
-def runs(record, scores, late):
-    """A verification whose first round scored ``scores`` and whose second ``late``: pick, rival, fixed."""
-    bounds = bounds_of(record)
-    first = [
-        Trial(kind, 1, lr, 1.0, score) for (kind, lr), score in zip(candidates(bounds.max_lr), scores, strict=True)
-    ]
-    last = survivors(first, bounds.max_lr, record.metric)
-    return decide([*first, *(Trial(kind, 2, lr, 2.0, score) for (kind, lr), score in zip(last, late, strict=True))],
-                  bounds, record)  # fmt: skip
+def runs(read_lr, factor):
+    """Nine short runs of an earlier version, which moved the pick by a factor."""
+    first = [Trial("cycle", 1, share * read_lr, 1.0, 0.5) for share in (0.25, 0.5, 1.0, 2.0)]
+    first += [Trial("fixed", 1, share * read_lr, 1.0, None) for share in (0.25, 0.5)]
+    late = (("cycle", 1), ("cycle", factor), ("fixed", 0.5))
+    last = [Trial(kind, 2, share * read_lr, 2.0, 0.6) for kind, share in late]
+    return Verification((*first, *last), read_lr, factor * read_lr, "Why it did.")
 
 
-@pytest.mark.parametrize(
-    ("scores", "late", "moved"),
-    [
-        ((0.5, 0.7, 0.6, 0.1, 0.5, 0.5), (0.7, 0.9, 0.6), 0.5),  # beaten from below, twice and by more than noise
-        ((0.5, 0.7, 0.6, 0.1, 0.5, 0.5), (0.85, 0.88, 0.6), 1),  # within the noise of 400 samples
-        ((0.5, 0.6, 0.7, 0.1, 0.5, 0.5), (0.7, 0.9, 0.6), 1),  # beaten once only
-        ((0.5, 0.5, 0.6, 0.8, 0.5, 0.5), (0.6, 0.9, 0.6), 1),  # short runs flatter large rates, and the sweep broke
-        ((0.5, 0.4, None, None, 0.5, 0.5), (None, 0.6, 0.6), 0.25),  # the pick does not even end
-        ((0.9, 0.9, 0.9, 0.9, 0.8, 0.8), (None, 0.9, 0.8), 0.25),  # nor here, though it began no worse
-        ((0.5, 0.4, 0.3, 0.2, 0.5, 0.5), (None, None, 0.6), 1),  # nothing is better than the pick
-    ],
-)
-def test_a_pick_moves_down_when_it_is_beaten_and_never_up_where_the_sweep_broke(scores, late, moved):
-    record = sweep()
-    found = runs(record, scores, late)
-    assert found.max_lr / found.read_lr == pytest.approx(moved)
-    after, before = verified(bounds_of(record), found), bounds_of(record)
-    assert after.max_lr / before.max_lr == pytest.approx(moved)
-    assert after.base_lr / before.base_lr == pytest.approx(moved)
-    assert after.max_lr_interval[0] <= after.max_lr
+def record_of(swept, **more):
+    return RunRecord(sweep=swept, bounds=bounds_of(swept), plan=None, environment={}, config_sha256="", data_sha256="",
+                     **more)  # fmt: skip
 
 
-def test_a_pick_moves_up_where_nothing_broke():
-    found = runs(sweep(fall=5.0), (0.5, 0.5, 0.6, 0.8, 0.5, 0.5), (0.6, 0.9, 0.6))
-    assert found.max_lr == pytest.approx(2 * found.read_lr)
+@pytest.mark.parametrize("metric", [ACCURACY, LOSS])
+@pytest.mark.parametrize("factor", [0.25, 0.5, 1.0, 2.0])
+def test_both_bounds_move_as_the_short_runs_of_an_earlier_version_moved_the_pick(factor, metric):
+    swept = sweep(metric=metric)
+    before = bounds_of(swept)
+    after = read_again(record_of(swept, verification=runs(before.max_lr, factor)))
+    assert after == verified(before, runs(before.max_lr, factor))
+    assert after.max_lr / before.max_lr == pytest.approx(factor)
+    assert after.base_lr / before.base_lr == pytest.approx(factor)
+    for name in ("base_lr", "max_lr"):
+        low, high = getattr(after, f"{name}_interval")
+        assert low <= getattr(after, name) <= high
+        assert low <= getattr(before, f"{name}_interval")[0]
+        assert high >= getattr(before, f"{name}_interval")[1]
+    assert ("Short runs moved it" in after.max_reason) is (factor != 1)
 
 
-def test_a_loss_is_better_when_it_is_lower():
-    found = runs(sweep(metric=LOSS), (0.5, 0.2, 0.4, 0.9, 0.5, 0.5), (0.4, 0.1, 0.5))
-    assert found.max_lr == pytest.approx(found.read_lr / 2)
+def test_short_runs_move_by_a_factor_what_a_later_version_reads_elsewhere():
+    now = bounds_of(sweep())
+    assert verified(now, runs(3 * now.max_lr, 0.5)).max_lr == pytest.approx(now.max_lr / 2)
 
 
-def test_a_fixed_rate_that_wins_is_told():
-    assert "whichever wins can be used" in runs(sweep(), (0.5, 0.6, 0.7, 0.1, 0.5, 0.5), (0.7, 0.7, 0.9)).reason
+def test_where_there_is_no_bound_there_is_none_to_move():
+    flat = sweep(fall=0.0)
+    assert bounds_of(flat).max_lr is None
+    assert read_again(record_of(flat, verification=runs(0.1, 0.5))) == bounds_of(flat)
+
+
+def test_a_run_is_read_off_its_curves_alone_where_there_was_nothing_else():
+    assert read_again(record_of(sweep())) == bounds_of(sweep())
+
+
+def test_a_run_with_a_race_is_read_off_the_race_whatever_its_curves_show():
+    entry = Entry(start=-8, budget=800, seeds=2, training=2000, constant=2.3, first=2.4)
+    probes = []
+    while (run := next_run(entry, probes)) is not None:
+        loss = 0.3 + 0.2 * abs(run.power + 9) + 1.8 * math.exp(-run.iterations / 60)
+        probes.append(Probe(*run, run.iterations, loss, 0.5))
+    race = Race(entry, tuple(probes))
+    found = read_again(record_of(sweep(), race=race))
+    assert found == choose(race)
+    assert found.max_lr == 2**-9
 
 
 def test_a_verification_goes_to_plain_types_and_comes_back():
-    found = runs(sweep(), (0.5, 0.6, 0.7, None, 0.5, 0.5), (0.7, 0.7, 0.6))
+    found = runs(0.1, 0.5)
     assert Verification.from_dict(found.to_dict()) == found
     assert found.cost_epochs == 6 * 1 + 3 * 2
     with pytest.raises(ValueError, match="a trial is"):
         replace(found.trials[0], kind="walk")
+
+
+def test_the_cost_of_a_run_is_that_of_all_that_was_trained():
+    swept = sweep()
+    assert record_of(swept).cost_epochs == swept.cost_epochs == 10
+    assert record_of(swept, verification=runs(0.1, 1.0)).cost_epochs == 10 + 12
+    probes = tuple(Probe(0, -5, iterations, iterations, 1.0, 0.5) for iterations in (20, 40))
+    race = Race(Entry(-5, 100, 1, 1000, 2.3, 2.4), probes)
+    assert record_of(swept, race=race).iterations == 100 + 40, "a run that went on counts once"
+    assert record_of(swept, race=race).cost_epochs == 14

@@ -5,12 +5,14 @@ import torch
 from torch import nn
 
 from clrtool.config.schema import RangeTestConfig, SweepConfig
+from clrtool.core.planning.sweep_size import READINGS, SWEEP_POINTS
 from clrtool.engine.configured.build import build_workload
 from clrtool.engine.models.builtin import convnet, mlp
 from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.training.evaluation_budget import (
     LEAST,
     MOST,
+    PASS,
     SMALLEST_HELDOUT,
     evaluation_batch,
     evaluation_budget,
@@ -37,8 +39,30 @@ def test_operations_are_two_for_each_weight_that_a_sample_meets():
 )
 def test_evaluations_of_a_network_take_a_fifth_of_its_sweep_by_the_count(samples, heldout, expected):
     model, inputs = convnet((3, 32, 32), 10), torch.zeros(128, 3, 32, 32)
-    number, size = evaluation_budget(model, inputs, SweepConfig(), 4 * (samples // 128), heldout, len(inputs))
+    paper = SweepConfig(method="paper")
+    number, size = evaluation_budget(model, inputs, paper, 4 * (samples // 128), heldout, len(inputs))
     assert (number, size) == pytest.approx(expected, abs=3, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("iterations", "heldout", "is_whole"), [(2000, 2500, True), (500, 2500, False), (500, 300, True), (20, 900, False)]
+)
+def test_evaluations_of_a_race_and_of_the_sweep_before_it_take_a_fifth_of_both_by_the_count(
+    iterations, heldout, is_whole
+):
+    model, inputs = convnet((3, 32, 32), 10), torch.zeros(128, 3, 32, 32)
+    number, size = evaluation_budget(model, inputs, SweepConfig(), iterations, heldout, len(inputs))
+    flops = flops_per_sample(model, inputs)
+    training = iterations * (1.5 * PASS + 2 * flops * len(inputs))
+
+    def share(samples):
+        spent = (SWEEP_POINTS + READINGS) * (-(-samples // 500) * PASS + flops * samples)
+        return spent / (spent + training)
+
+    assert number == SWEEP_POINTS
+    assert (size == heldout) is is_whole
+    assert share(size) <= 0.2 or size == SMALLEST_HELDOUT
+    assert is_whole or share(size / 0.89) > 0.2
 
 
 def test_large_samples_are_evaluated_few_at_once_but_never_fewer_than_are_trained_on():

@@ -13,11 +13,8 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 from clrtool.config.schema import SweepConfig
-from clrtool.core.planning.plan import make_plan
 from clrtool.core.reading.bounds import find_bounds
-from clrtool.core.results.record import RunRecord
 from clrtool.engine.rangetest.sweep import run_sweep
-from clrtool.engine.rangetest.verify import run_trials
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import Journal, NoRequests, plain
 from clrtool.engine.resume.open import open_journal
@@ -230,21 +227,6 @@ def test_on_cuda_without_the_switch_an_interrupted_test_has_bounds_within_the_in
     for name in ("base_lr", "max_lr"):
         low, high = getattr(one, f"{name}_interval")
         assert low <= getattr(other, name) <= high
-
-
-def test_short_runs_go_on_where_they_were_interrupted():
-    workload = digits(plan={"epochs": 4.0})
-    sweep = run_sweep(workload, GIVEN, 0)
-    bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance)
-    plan = make_plan(bounds.base_lr, bounds.max_lr, workload.iterations_per_epoch, epochs=4)
-    record = RunRecord(sweep, bounds, plan, {}, "", "")
-
-    def run(journal):
-        return run_trials(workload, record, 5, lambda trial: None, journal)
-
-    found, stops = interrupted(run, [3, 20, 21, 40])
-    assert stops >= 3
-    assert found == run(Journal())
 
 
 class Odd(torch.optim.SGD):

@@ -295,13 +295,27 @@ def staged(breaks):
     return replace(base, heldout=heldout, metric=ACCURACY, measure=measure)
 
 
+OPEN = {"start_lr": 1e-3, "end_lr": "auto", "spacing": "exponential", "epochs": "auto", "evaluations": 60}
+
+
 @pytest.mark.parametrize(("breaks", "outcome"), [(0.5, SweepOutcome.BROKE), (1e9, SweepOutcome.COMPLETED)])
 def test_a_sweep_without_an_end_stops_when_its_metric_broke_and_goes_on_while_it_did_not(breaks, outcome):
-    config = {"start_lr": 1e-3, "end_lr": "auto", "spacing": "exponential", "epochs": "auto", "evaluations": 60}
-    record = sweep_of(staged(breaks), **config)
+    record = sweep_of(staged(breaks), **OPEN, method="paper")
     assert record.curves[0].outcome is outcome
     if outcome is SweepOutcome.BROKE:
         assert record.end_lr < 3 * breaks
     else:
         assert "the sweep went on" in " ".join(record.warnings)
         assert record.curves[0].iteration[-1] > 1500
+
+
+@pytest.mark.parametrize("seeds", ["auto", 1, 2])
+def test_the_sweeps_before_a_race_end_where_they_were_planned_to_and_leave_it_most_of_its_budget(seeds):
+    unbroken, config = staged(1e9), SweepConfig(**OPEN, method="race", budget=0.2, seeds=seeds)
+    record, size = run_sweep(unbroken, config), unbroken.sweep_size(config)
+    assert len(record.curves) == (1 if seeds == "auto" else seeds)
+    assert all(curve.outcome is SweepOutcome.COMPLETED for curve in record.curves)
+    assert {curve.iteration[-1] for curve in record.curves} == {size.iterations}
+    assert size.budget == int(0.2 * unbroken.plan_iterations)
+    assert record.iterations <= 0.2 * size.budget
+    assert record.warnings == ()

@@ -11,7 +11,7 @@ from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.core.reading.metric import LOSS
 from clrtool.report.records.run import read_run
-from clrtool.report.text.alt_text import comparison_alt, range_test_alt, schedules_alt
+from clrtool.report.text.alt_text import comparison_alt, race_alt, range_test_alt, schedules_alt
 from tests.report.test_comparison_file import comparison
 
 HOSTILE = "\x1b[2J<script>\u202e\n::error::" + "x" * 500
@@ -41,6 +41,19 @@ def test_the_words_of_a_range_test_say_how_the_curve_goes(digits_run):
     assert "stopped at 1." in words
 
 
+def test_the_words_of_a_race_say_how_many_rates_ran_and_what_the_best_reached(race_run):
+    record = read_run(race_run)
+    words, probes = race_alt(record, record.race, "digits"), record.race.probes
+    longest = max(probe.iterations for probe in probes)
+    best = min((probe for probe in probes if probe.iterations == longest), key=lambda probe: probe.loss)
+    rates = {probe.lr for probe in probes}
+    assert f"{len(rates)} rates from {min(rates):.2g} to {max(rates):.2g}" in words
+    assert f"after {longest} iterations {best.lr:.2g} is lowest with {best.loss:.3g}" in words
+    assert f"a constant answer has {record.race.entry.constant:.3g}" in words
+    assert f"max_lr {record.bounds.max_lr:.3g}" in words
+    assert f"verdict {record.bounds.verdict.word}: " in words
+
+
 def test_a_loss_falls_and_what_never_learns_stays(digits_run):
     record = read_run(digits_run)
     falling = range_test_alt(made_up(record, [(-3, 2.3), (-2, 0.5), (-1, 0.5), (0, 2.3)], LOSS), "digits")
@@ -66,10 +79,11 @@ def test_the_words_of_a_comparison_rank_what_was_reached():
     assert re.search(r"one_cycle 0\.95\d*, fixed 0\.90\d*, cosine not finite\.", words)
 
 
-def test_the_words_are_few_sentences_in_one_line_whatever_the_names(digits_run):
-    record = read_run(digits_run)
+def test_the_words_are_few_sentences_in_one_line_whatever_the_names(digits_run, race_run):
+    record, raced = read_run(digits_run), read_run(race_run)
     for words in (
         range_test_alt(record, HOSTILE),
+        race_alt(raced, raced.race, HOSTILE),
         schedules_alt({HOSTILE: record.plan}),
         schedules_alt({HOSTILE: record.plan, "b": record.plan}),
         comparison_alt(comparison({"fixed": 0.9, "cosine": 0.8}), HOSTILE),

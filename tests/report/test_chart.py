@@ -11,6 +11,7 @@ from clrtool.report.records.run import read_run
 from clrtool.report.text.canvas import HEIGHT, LABEL, Axis, Canvas
 from clrtool.report.text.chart import comparison_chart, range_test_chart, schedules_chart, sweep_chart
 from tests.core.test_comparison import comparison
+from tests.report.test_plots import RACES, raced
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,22 @@ def test_no_line_is_wider_than_the_terminal_and_both_bounds_are_pointed_at(recor
     bars = {place for line in chart.splitlines()[1 : HEIGHT + 1] for place, letter in enumerate(line) if letter in "│|"}
     assert set(arrows) <= bars
     assert chart.isascii() is ascii_only
+
+
+@pytest.mark.parametrize("name", [name for name in RACES if name != "no run at all"])
+@pytest.mark.parametrize("width", [1, 40, 80])
+@pytest.mark.parametrize("ascii_only", [False, True])
+def test_the_chart_of_a_race_has_a_letter_for_each_horizon_within_the_terminal(record, name, width, ascii_only):
+    race, raced_record = RACES[name], raced(record, RACES[name])
+    chart = range_test_chart(raced_record, width, ascii_only=ascii_only)
+    lines, legend = chart.splitlines(), " ".join(chart.split())
+    assert max(map(len, lines)) <= max(width, 40)
+    for letter, horizon in zip("abcdefgh", sorted({p.iterations for p in race.probes if p.seed == 0}), strict=False):
+        assert f"{letter} {horizon:,}" in legend
+    assert raced_record.bounds.max_lr is None or f"max_lr {raced_record.bounds.max_lr:.3g}" in chart
+    drawn = {letter for line in lines[1 : HEIGHT + 1] for letter in line[9:] if letter.isalpha() or letter == "*"}
+    assert bool(drawn) is any(math.isfinite(probe.loss) for probe in race.probes)
+    assert chart.isascii() or not ascii_only
 
 
 def test_a_line_has_no_gaps_however_steep_it_is(record):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -17,8 +18,12 @@ from matplotlib.text import Text
 from PIL import Image
 
 from clrtool.core.planning.plan import make_plan, plan_from
+from clrtool.core.racing.choose import choose
+from clrtool.core.racing.race import Entry, Probe, next_run
+from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
+from clrtool.core.reading.metric import LOSS
 from clrtool.errors import ConfigError
 from clrtool.report.plots import plot_comparison, plot_range_test, plot_schedules, save_figure
 from clrtool.report.plots.style import ALT_HEADER, DARK, LIGHT, contrast, dark, drawn
@@ -105,7 +110,7 @@ for source in sources:
 """
 
 
-def test_every_picture_and_report_has_the_same_bytes_in_two_processes(digits_run, tmp_path):
+def test_every_picture_and_report_has_the_same_bytes_in_two_processes(digits_run, race_run, tmp_path):
     from tests.report.test_comparison_file import comparison
 
     write_comparison(tmp_path / "compared", comparison({"fixed": 0.9, "one_cycle": 0.95, "cosine": 0.96}))
@@ -113,11 +118,11 @@ def test_every_picture_and_report_has_the_same_bytes_in_two_processes(digits_run
     found = []
     for hash_seed in ("1", "2"):
         out = tmp_path / hash_seed
-        command = [sys.executable, "-c", DRAW, str(out), str(digits_run), "compared", "plan.json"]
+        command = [sys.executable, "-c", DRAW, str(out), str(digits_run), str(race_run), "compared", "plan.json"]
         subprocess.run(command, env={"PYTHONHASHSEED": hash_seed}, cwd=tmp_path, check=True, capture_output=True)
         found.append({file.name: file.read_bytes() for file in out.iterdir()})
     assert Counter(name.rpartition(".")[2] for name in found[0]) == dict.fromkeys(
-        ("png", "svg", "pdf", "html", "txt"), 3
+        ("png", "svg", "pdf", "html", "txt"), 4
     )
     assert found[0] == found[1]
     assert not any(b"CreationDate" in content or b"dc:date" in content for content in found[0].values())
@@ -237,7 +242,53 @@ def eight_policies(_):
 
 LONG_NAMES = [f"{'a very long name of a schedule ' * 3}{number}" for number in range(4)]
 DONE, BROKE, DIVERGED = SweepOutcome.COMPLETED, SweepOutcome.BROKE, SweepOutcome.DIVERGED
+
+
+def race_of(losses, first=2.4, budget=800, seeds=2):
+    """A race over runs whose loss is a function of power and iterations."""
+    entry, probes = Entry(-8, budget, seeds, 5000, 2.3, first), []
+    while (run := next_run(entry, probes)) is not None:
+        loss = losses(run.power, run.iterations)
+        taken = run.iterations if math.isfinite(loss) else 1
+        probes.append(Probe(*run, taken, loss, 0.5 if math.isfinite(loss) else None))
+    return Race(entry, tuple(probes))
+
+
+def bowl(best, above=math.inf):
+    """Losses that fall to a level that rises with the distance from the best rate, infinite from a power on."""
+
+    def loss(power, iterations):
+        falling = 0.3 + 0.2 * abs(power - best) + 1.8 * math.exp(-iterations / 60)
+        return math.inf if power >= above else falling
+
+    return loss
+
+
+def raced(record, race):
+    """The record of a run as it is after a race."""
+    bounds = choose(race)
+    plan = None if bounds.max_lr is None else make_plan(bounds.base_lr, bounds.max_lr, 44)
+    return dataclasses.replace(record, race=race, bounds=bounds, plan=plan)
+
+
+RACES = {
+    "ordinary": race_of(bowl(-6)),
+    "broken above": race_of(bowl(-6, above=-4)),
+    "exploded above": race_of(lambda power, iterations: 1e9 if power > -5 else bowl(-6)(power, iterations)),
+    "best far below": race_of(bowl(-20)),
+    "best far above": race_of(bowl(6)),
+    "long": race_of(bowl(-6), budget=100_000),
+    "one seed": race_of(bowl(-6), seeds=1),
+    "nothing learned": race_of(lambda power, iterations: 2.29),
+    "nothing finite": race_of(lambda power, iterations: math.inf, first=math.inf),
+    "no run at all": race_of(bowl(-6), budget=5),
+}
 PICTURES = {
+    **{f"race, {name}": lambda record, race=race: plot_range_test(raced(record, race), "digits")
+       for name, race in RACES.items()},
+    "race, long title": lambda record: plot_range_test(raced(record, RACES["ordinary"]), "W" * 200),
+    "race, sweep of a loss that stopped": lambda record: plot_range_test(
+        with_outcomes(raced(record, RACES["ordinary"]), BROKE, DIVERGED, metric=LOSS), "digits"),
     "ordinary": lambda record: plot_range_test(record, "digits"),
     "bounds at the ends": lambda record: plot_range_test(with_bounds(record, 1e-3, 1), "digits"),
     "bounds at the left": lambda record: plot_range_test(with_bounds(record, 1e-4, 1.001e-3), "digits"),
@@ -272,6 +323,46 @@ def test_no_two_texts_of_a_picture_overlap_and_none_leaves_it(digits_run, name):
         assert box.x1 <= figure.bbox.x1, text
         assert figure.bbox.y0 <= box.y0, text
         assert box.y1 <= figure.bbox.y1, text
+
+
+def test_the_picture_of_a_race_has_a_line_for_each_horizon_the_constant_answer_and_the_sweep(race_run, digits_run):
+    record = read_run(race_run)
+    race, shown = record.race, plot_range_test(record, "digits")
+    top, below = shown.axes
+    expected = {}
+    for probe in race.probes:
+        if probe.seed == 0 and math.isfinite(probe.loss):
+            expected.setdefault(probe.iterations, {})[probe.lr] = probe.loss
+    drawn = [line for line in top.lines if line.get_marker() == "o"]
+    labels = [f"after {horizon} iterations" for horizon in sorted(expected)]
+    assert [line.get_label() for line in drawn] == labels
+    for line, horizon in zip(drawn, sorted(expected), strict=True):
+        assert dict(zip(*line.get_data(), strict=True)) == expected[horizon]
+        assert list(line.get_xdata()) == sorted(expected[horizon])
+    assert [line.get_alpha() for line in drawn] == sorted(line.get_alpha() for line in drawn), "the longer the darker"
+    (constant,) = (line for line in top.lines if line.get_label() == "constant answer")
+    assert set(constant.get_ydata()) == {race.entry.constant}
+    assert any(np.array_equal(line.get_xdata(), record.sweep.curves[0].lr) for line in below.lines)
+    left, right = top.get_xlim()
+    assert left < min(probe.lr for probe in race.probes)
+    assert right > max(*(probe.lr for probe in race.probes), record.sweep.end_lr)
+    rates = len({probe.power for probe in race.probes})
+    for word in ("base_lr", "max_lr", "held-out loss of short runs", f"race of {rates} rates", record.bounds.verdict.word,
+                 "accuracy", *labels):  # fmt: skip
+        assert word in texts(shown)
+    assert "race" not in texts(plot_range_test(read_run(digits_run), "digits"))
+
+
+def test_losses_that_exploded_flatten_no_other_and_infinite_ones_are_no_dots(digits_run):
+    record = read_run(digits_run)
+    for name in ("exploded above", "broken above"):
+        top = plot_range_test(raced(record, RACES[name]), "digits").axes[0]
+        low, high = top.get_ylim()
+        losses = [probe.loss for probe in RACES[name].probes if probe.loss < 10]
+        assert low < min(losses)
+        assert 2.3 < high < 2.3 + (2.3 - min(losses))
+    dots = [line for line in top.lines if line.get_marker() == "o"]
+    assert max(max(line.get_xdata()) for line in dots) == 2**-5
 
 
 @pytest.mark.parametrize("outcomes", [(DONE, DONE), (DONE, BROKE), (BROKE, DIVERGED)])
@@ -340,7 +431,8 @@ def test_text_has_a_contrast_of_4_5_with_its_paper(palette):
 def test_on_dark_paper_everything_is_drawn_in_colours_that_can_be_seen(digits_run):
     record = read_run(digits_run)
     with dark():
-        figures = plot_range_test(record, "digits"), plot_schedules({"digits": record.plan}), eight_policies(record)
+        figures = [plot_range_test(each, "digits") for each in (record, raced(record, RACES["ordinary"]))]
+        figures += [plot_schedules({"digits": record.plan}), eight_policies(record)]
         for figure in figures:
             for text in drawn_texts(figure):
                 assert contrast(to_hex(text.get_color()), DARK.paper) >= 4.5, text

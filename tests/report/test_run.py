@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from clrtool.config.file import load_config
 from clrtool.core.planning.plan import make_plan
+from clrtool.core.reading.bounds import Advice
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import write_whole
 from clrtool.report.records.plan_file import plan_to_json, read_plan
@@ -38,7 +39,7 @@ def test_a_run_folder_holds_the_files_that_the_design_names(digits_run):
 def test_result_json_has_every_key_of_the_design(digits_run):
     result = json.loads((digits_run / "result.json").read_text())
     assert set(result) == {
-        "schema_version", "status", "bounds", "plan", "verification", "sweep", "environment", "config_sha256",
+        "schema_version", "status", "bounds", "plan", "verification", "race", "sweep", "environment", "config_sha256",
         "data_sha256", "sources", "curve_sha256", "sha256"
     }  # fmt: skip
     assert set(result["bounds"]) >= {
@@ -52,18 +53,41 @@ def test_result_json_has_every_key_of_the_design(digits_run):
     }  # fmt: skip
 
 
+def test_result_json_has_every_key_of_the_design_for_a_race_too(digits_run, race_run):
+    assert json.loads((digits_run / "result.json").read_text())["race"] is None
+    race = json.loads((race_run / "result.json").read_text())["race"]
+    assert set(race) == {"start", "budget", "seeds", "training", "constant", "first", "iterations", "probes"}
+    for probe in race["probes"]:
+        assert set(probe) == {"seed", "power", "lr", "iterations", "taken", "loss", "metric"}
+
+
+def test_advice_in_the_words_of_an_earlier_version_is_read_as_that_of_today(copy):
+    result = json.loads((copy / "result.json").read_text())
+    former = {
+        "One seed cannot show how far seeds agree: run with --seeds 3.": Advice.ONE_SEED,
+        "The interval of max_lr spans more than a factor of 4: raise sweep.epochs or --seeds, or let --verify choose.":
+            Advice.SEEDS_DISAGREE,
+        "Any max_lr will do over more than a factor of 10; --verify trains to choose among them.": Advice.INSENSITIVE,
+    }  # fmt: skip
+    result["bounds"]["advice"] = [*former]
+    (copy / "result.json").write_text(json.dumps(as_version_1(result)))
+    assert read_run(copy).bounds.advice == tuple(former.values())
+
+
 def test_the_curve_file_has_the_columns_of_the_design_and_a_row_for_each_evaluation(digits_run):
     header, *rows = (digits_run / "curve.csv").read_text().splitlines()
     assert header == "seed,iteration,epoch,lr,train_loss,heldout_loss,accuracy"
     assert [row.split(",")[0] for row in rows] == ["0"] * 11 + ["1"] * 11
 
 
-def test_a_run_comes_back_exactly(digits_run, tmp_path):
-    record = read_run(digits_run)
+@pytest.mark.parametrize("run", ["digits_run", "race_run"])
+def test_a_run_comes_back_exactly(request, run, tmp_path):
+    folder = request.getfixturevalue(run)
+    record = read_run(folder)
     write_run(tmp_path, record)
     for name in ("curve.csv", "result.json"):
-        assert (tmp_path / name).read_bytes() == (digits_run / name).read_bytes()
-    assert to_json(record) == (digits_run / "result.json").read_text()
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+    assert to_json(record) == (folder / "result.json").read_text()
 
 
 def test_the_saved_config_loads_to_the_hash_in_the_result(digits_run):

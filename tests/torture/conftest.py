@@ -1,5 +1,6 @@
-"""What the torture shares: a process to fork runs from, and the files of a run that nobody interrupts."""
+"""What the torture shares: a process to fork runs from, and the files of runs that nobody interrupts."""
 
+import json
 import os
 import shutil
 import signal
@@ -9,9 +10,12 @@ import pytest
 
 from tests.torture.runs import FILES, NAME, Zygote, contents, words
 
-# One step of training. A run takes some 980: up to 100 of a scout, then 300 a seed, each evaluated 54 times.
+# One step of training. By the paper's method a run takes some 980: up to 100 of a scout, then 300 a seed, each
+# evaluated 54 times.
 STEP = "clrtool.engine.training.workload:Workload.gradients"
 MIDDLE = [STEP, 560]
+# One step of a race, and of nothing else. It takes some 370, about 220 of them with its first seed, and has 18 readings.
+RACE_STEP = "clrtool.engine.training.average:RunningAverage.update"
 
 
 @pytest.fixture(scope="session")
@@ -25,21 +29,38 @@ def zygote(tmp_path_factory):
 
 
 class Reference:
-    def __init__(self, folder, seconds):
-        self.folder, self.seconds, self.files = folder, seconds, contents(folder)
+    def __init__(self, folder, seconds, method):
+        self.folder, self.seconds, self.method, self.files = folder, seconds, method, contents(folder)
+
+    def words(self, folder, *more, quiet=True):
+        """The command that has to come to the same files in another folder."""
+        return words(folder, *more, quiet=quiet, method=self.method)
+
+
+def _uninterrupted(zygote, tmp_path_factory, method):
+    found = []
+    for name in ("first", "second"):
+        folder, begin = tmp_path_factory.mktemp(f"{name}-{method}") / NAME, time.monotonic()
+        run = zygote.run(words(folder, method=method))
+        assert run.status == 0, run.err
+        assert "resumed" not in run.err
+        found.append(Reference(folder, time.monotonic() - begin, method))
+        assert set(found[-1].files) == FILES
+    assert found[0].files == found[1].files
+    return found[1]
 
 
 @pytest.fixture(scope="session")
 def reference(zygote, tmp_path_factory):
-    """A run that was not interrupted."""
-    for name in ("first", "second"):
-        folder, begin = tmp_path_factory.mktemp(name) / NAME, time.monotonic()
-        run = zygote.run(words(folder))
-        assert run.status == 0, run.err
-        assert "resumed" not in run.err
-        found = Reference(folder, time.monotonic() - begin)
-        assert set(found.files) == FILES
-    assert found.files == contents(tmp_path_factory.getbasetemp() / "first0" / NAME)
+    """A run that was not interrupted, by the paper's method: seed after seed is swept."""
+    return _uninterrupted(zygote, tmp_path_factory, "paper")
+
+
+@pytest.fixture(scope="session")
+def raced(zygote, tmp_path_factory):
+    """The same with a race after a short sweep."""
+    found = _uninterrupted(zygote, tmp_path_factory, "race")
+    found.race = json.loads(found.files["result.json"])["race"]
     return found
 
 

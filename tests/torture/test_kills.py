@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tests.torture.conftest import MIDDLE, STEP, Reference
+from tests.torture.conftest import MIDDLE, RACE_STEP, STEP
 from tests.torture.runs import LONG, NAME, assert_same, assert_whole, words
 
 # One worker a core of the smallest machine that runs this.
@@ -36,8 +36,6 @@ class Toll:
 class Executioner:
     """Starts the same command until it ends by itself, compares its files, and begins anew, until the toll is paid."""
 
-    more = ()
-
     def __init__(self, zygote, reference, place, toll):
         self.zygote, self.reference, self.place, self.toll = zygote, reference, place, toll
         self.history, self.resumed = [], 0
@@ -57,7 +55,7 @@ class Executioner:
     def finish(self, folder):
         status = KILLED
         while status == KILLED:
-            command = words(folder, *self.more, quiet=False)
+            command = self.reference.words(folder, quiet=False)
             run = self.zygote.start(command) if self.toll.paid else self.attempt(command)
             status = run.wait()
             assert "Traceback" not in run.err
@@ -88,18 +86,20 @@ class AtRandomMoments(Executioner):
 class AtRandomSteps(Executioner):
     """Only training is killed, and so nearly every start has something to go on from."""
 
+    step, most = STEP, 600
+
     def __init__(self, zygote, reference, place, toll, seed):
         super().__init__(zygote, reference, place, toll)
         self.random = np.random.default_rng(seed)
 
     def attempt(self, command):
-        step = int(self.random.integers(1, 600))
+        step = int(self.random.integers(1, self.most))
         self.history.append(f"step {step}")
-        return self.zygote.start(command, {"signal_at": [[STEP, step, int(signal.SIGKILL), 1]]})
+        return self.zygote.start(command, {"signal_at": [[self.step, step, int(signal.SIGKILL), 1]]})
 
 
-class AtRandomStepsOfVerify(AtRandomSteps):
-    more = ("--verify",)
+class AtRandomStepsOfTheRace(AtRandomSteps):
+    step, most = RACE_STEP, 250
 
 
 class AtRandomWrites(Executioner):
@@ -127,9 +127,10 @@ def work(executioners):
     return sum(each.resumed for each in executioners)
 
 
-def test_kills_at_any_moment_tear_no_file_and_change_no_result(zygote, reference, tmp_path):
-    toll = Toll(1000 if LONG else 100)
-    kinds = [AtRandomMoments(zygote, reference, tmp_path / str(seed), toll, seed) for seed in range(WORKERS)]
+def test_kills_at_any_moment_tear_no_file_and_change_no_result(zygote, reference, raced, tmp_path):
+    toll, methods = Toll(1000 if LONG else 100), (reference, raced)
+    kinds = [AtRandomMoments(zygote, each, tmp_path / each.method, toll, seed) for seed, each in enumerate(methods)]
+    assert len(kinds) == WORKERS
     assert work(kinds) > toll.wanted / 50, "all begin anew"
 
 
@@ -139,13 +140,10 @@ def test_kills_in_training_lose_little_and_change_no_result(zygote, reference, t
     assert work(kinds) > toll.wanted / 2, "all begin anew"
 
 
-def test_kills_in_short_runs_of_verify_change_no_result(zygote, tmp_path):
-    expected = tmp_path / "expected" / NAME
-    run = zygote.run(words(expected, "--verify"))
-    assert run.status == 0, run.err
-    assert json.loads((expected / "result.json").read_text())["verification"]
-    toll, verified = Toll(100 if LONG else 16), Reference(expected, None)
-    kinds = [AtRandomStepsOfVerify(zygote, verified, tmp_path / str(seed), toll, seed) for seed in range(WORKERS)]
+def test_kills_in_a_race_lose_little_and_change_no_result(zygote, raced, tmp_path):
+    assert raced.race["iterations"] > AtRandomStepsOfTheRace.most
+    toll = Toll(200 if LONG else 40)
+    kinds = [AtRandomStepsOfTheRace(zygote, raced, tmp_path / str(seed), toll, seed) for seed in range(WORKERS)]
     assert work(kinds) > toll.wanted / 2, "all begin anew"
 
 

@@ -84,9 +84,10 @@ class Mutator:
         return data[:place] + bytes([self.random.choice(list(DIGITS))]) + data[place + 1 :]
 
 
-@pytest.fixture(scope="module")
-def finished(reference, tmp_path_factory):
-    return shutil.copytree(reference.folder, tmp_path_factory.mktemp("finished") / NAME)
+@pytest.fixture(scope="module", params=["reference", "raced"])
+def finished(request, tmp_path_factory):
+    run = request.getfixturevalue(request.param)
+    return shutil.copytree(run.folder, tmp_path_factory.mktemp("finished") / NAME)
 
 
 def answer(cli, *command):

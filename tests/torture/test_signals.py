@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.torture.conftest import STEP
+from tests.torture.conftest import RACE_STEP, STEP
 from tests.torture.runs import FILES, NAME, PATIENCE, assert_same, assert_whole, at_once, contents, wait_for, words
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -24,9 +24,17 @@ TRAINING = {
     "while a checkpoint is begun": ("clrtool.engine.resume.checkpoint:CheckpointFolder.save", 2),
     "while a checkpoint is written": ("os:fsync", 8),
 }
+RACING = {
+    "in the first step of the race": (RACE_STEP, 1),
+    "in a step of the race": (RACE_STEP, 100),
+    "in a step of the race of another seed": (RACE_STEP, 300),
+    "before a run of the race begins": ("clrtool.engine.rangetest.race:_Runs.open", 4),
+    "in an evaluation of the race": ("clrtool.engine.training.trainer:Trainer.evaluate_average", 6),
+}
+TRAINING |= RACING
 AFTERWARDS = {
     "while the results are written": ("clrtool.report.records.run:write_run", 1),
-    "while a picture is drawn": ("clrtool.report.plots.range_test:plot_range_test", 1),
+    "while a picture is drawn": ("clrtool.report.plots:plot_range_test", 1),
     "while a picture is written": ("clrtool.report.plots.style:save_figure", 2),
 }
 BEFORE = {"while the data is loaded": ("clrtool.engine.configured.build:build_workload", 1)}
@@ -37,19 +45,27 @@ def at(place, number, times=1):
     return {"signal_at": [[*EVERYWHERE[place], int(number), times]]}
 
 
+@pytest.fixture
+def expected_of(reference, raced):
+    """The run without a signal of which a place is a part."""
+    return lambda place: raced if place in RACING else reference
+
+
 def assert_goes_on(zygote, reference, folder, *, resumed=True):
     assert_whole(folder)
-    run = zygote.run(words(folder, quiet=False))
+    run = zygote.run(reference.words(folder, quiet=False))
     assert run.status == 0, run.err
     assert resumed is None or ("resumed" in run.err) == resumed, run.err
     assert_same(folder, reference.files)
 
 
 @pytest.mark.parametrize("place", TRAINING)
-def test_one_signal_saves_and_stops_the_training_and_the_same_command_goes_on(zygote, reference, tmp_path, place):
+def test_one_signal_saves_and_stops_the_training_and_the_same_command_goes_on(zygote, expected_of, tmp_path, place):
+    expected = expected_of(place)
+
     def check(number):
         folder = tmp_path / number.name / NAME
-        run = zygote.run(words(folder), at(place, number))
+        run = zygote.run(expected.words(folder), at(place, number))
         assert run.status == 128 + number, run.err
         assert f"{number.name}: " in run.err
         assert "saving" in run.err
@@ -58,7 +74,7 @@ def test_one_signal_saves_and_stops_the_training_and_the_same_command_goes_on(zy
         assert run.out == ""
         assert list((folder / "checkpoint").glob("*.pt"))
         assert not list(folder.rglob("*.tmp"))
-        assert_goes_on(zygote, reference, folder)
+        assert_goes_on(zygote, expected, folder)
 
     at_once(check, STOPPING)
 
@@ -81,14 +97,16 @@ def test_one_signal_outside_the_training_stops_and_the_same_command_does_what_is
 
 
 @pytest.mark.parametrize("place", EVERYWHERE)
-def test_two_signals_stop_at_once_and_the_same_command_goes_on(zygote, reference, tmp_path, place):
+def test_two_signals_stop_at_once_and_the_same_command_goes_on(zygote, expected_of, tmp_path, place):
+    expected = expected_of(place)
+
     def check(number):
         folder = tmp_path / number.name / NAME
-        run = zygote.run(words(folder), at(place, number, times=2))
+        run = zygote.run(expected.words(folder), at(place, number, times=2))
         # where nothing has to be saved the first one is enough, and the process is gone before the second
         assert run.status == -number or (place not in TRAINING and run.status == 128 + number), run.err
         assert "Traceback" not in run.err
-        assert_goes_on(zygote, reference, folder, resumed=None)
+        assert_goes_on(zygote, expected, folder, resumed=None)
 
     at_once(check, STOPPING)
 
@@ -115,12 +133,12 @@ def test_the_second_signal_may_come_when_the_interpreter_ends(zygote, reference,
     at_once(check, STOPPING)
 
 
-def test_sigusr1_changes_nothing_but_that_the_state_is_saved(zygote, reference, tmp_path):
+def test_sigusr1_changes_nothing_but_that_the_state_is_saved(zygote, expected_of, tmp_path):
     def check(place):
-        folder = tmp_path / place / NAME
-        run = zygote.run(words(folder), at(place, signal.SIGUSR1, times=3))
+        folder, expected = tmp_path / place / NAME, expected_of(place)
+        run = zygote.run(expected.words(folder), at(place, signal.SIGUSR1, times=3))
         assert run.status == 0, run.err
-        assert_same(folder, reference.files)
+        assert_same(folder, expected.files)
 
     at_once(check, EVERYWHERE)
 
@@ -138,17 +156,40 @@ def test_what_sigusr1_saved_is_gone_on_with(zygote, reference, tmp_path):
     assert_goes_on(zygote, reference, folder)
 
 
-def test_signals_one_after_another_stop_each_start_and_lose_nothing(zygote, reference, tmp_path):
-    folder, starts = tmp_path / NAME, 0
+def saves_in_the_race(zygote, raced, folder, number, *, status):
+    """Stop a race at its 200th step by a signal that saves, and have the same command take only the steps after it."""
+    step, rare = 200, ["--checkpoint-every", "1000"]
+    places = [[RACE_STEP, step, int(number), 1], [RACE_STEP, step + 3, int(signal.SIGKILL), 1]]
+    stopped = zygote.run(raced.words(folder, *rare), {"signal_at": places})
+    assert stopped.status == status, stopped.err
+    assert_whole(folder)
+    one_too_many = [[RACE_STEP, raced.race["iterations"] - step + 1, int(signal.SIGKILL), 1]]
+    run = zygote.run(raced.words(folder, *rare, quiet=False), {"signal_at": one_too_many})
+    assert run.status == 0, run.err
+    assert "resumed" in run.err
+    assert_same(folder, raced.files)
+
+
+def test_what_sigterm_saved_in_a_step_of_the_race_is_not_trained_again(zygote, raced, tmp_path):
+    saves_in_the_race(zygote, raced, tmp_path / NAME, signal.SIGTERM, status=128 + signal.SIGTERM)
+
+
+def test_what_sigusr1_saved_in_a_step_of_the_race_is_not_trained_again(zygote, raced, tmp_path):
+    saves_in_the_race(zygote, raced, tmp_path / NAME, signal.SIGUSR1, status=-signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("fixture", "step"), [("reference", STEP), ("raced", RACE_STEP)], ids=["sweeps", "race"])
+def test_signals_one_after_another_stop_each_start_and_lose_nothing(zygote, request, tmp_path, fixture, step):
+    folder, expected, starts = tmp_path / NAME, request.getfixturevalue(fixture), 0
     while True:
         starts += 1
-        run = zygote.run(words(folder), {"signal_at": [[STEP, 37, int(signal.SIGTERM), 1]]})
+        run = zygote.run(expected.words(folder), {"signal_at": [[step, 37, int(signal.SIGTERM), 1]]})
         if run.status == 0:
             break
         assert run.status == 128 + signal.SIGTERM, run.err
         assert starts < 100, "the steps before a signal are lost"
-    assert starts > 10
-    assert_same(folder, reference.files)
+    assert starts > 8
+    assert_same(folder, expected.files)
 
 
 class Process:

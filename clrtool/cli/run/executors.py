@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # Options that are for the process which starts the others.
 OURS = {
-    "output", "jobs", "threads", "seed_shard", "ray", "verify", "fresh", "write", "check", "tolerance",
-    "as_json", "quiet", "plain",
+    "output", "jobs", "threads", "seed_shard", "ray", "fresh", "write", "check", "tolerance", "as_json", "quiet",
+    "plain",
 }  # fmt: skip
 
 
@@ -42,9 +42,11 @@ def choose_executor(
 
 
 def most_seeds(spec: RunSpec) -> int:
-    """The seeds of the test; where their number is ``auto``, the most that there can be."""
-    seeds = spec.config.sweep.seeds
-    return SEEDS if seeds == "auto" else seeds
+    """The seeds that are swept; where their number is ``auto``, the most that there can be."""
+    sweep = spec.config.sweep
+    if sweep.seeds != "auto":
+        return sweep.seeds
+    return 1 if sweep.races else SEEDS
 
 
 def command_of(context: typer.Context, share: SeedShare, without: set[str]) -> list[str]:

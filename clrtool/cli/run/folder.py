@@ -22,10 +22,8 @@ if TYPE_CHECKING:
     from clrtool.engine.runtime.distributed import ProcessGroup
     from clrtool.engine.training.workload import Workload
 
-# Folders of checkpoints, there only while something is unfinished: of the sweep or the comparison, of --verify, of the
-# processes of --jobs.
-VERIFY = "checkpoint-verify"
-CHECKPOINTS = SWEEP, VERIFY, JOBS
+# Folders of checkpoints, there only while something is unfinished: of this process, and of those of --jobs.
+CHECKPOINTS = SWEEP, JOBS
 
 
 class Folder:
@@ -151,23 +149,11 @@ class RunFolder(Folder):
         from clrtool.report.records.run import has_pictures
 
         self.check_again(record)
-        return has_pictures(self.path, record) and not self.has_leftovers() and not self.is_to_verify(record)
+        return has_pictures(self.path, record) and not self.has_leftovers()
 
-    def is_to_verify(self, record: RunRecord) -> bool:
-        return self.spec.verify and record.plan is not None and record.verification is None
-
-    def check_known(self, known: RunRecord | None, workload: Workload) -> None:
-        """Raise ConfigError if a finished run is not one of this workload."""
-        if known is not None:
-            self.check_data(known, workload.data_sha256)
-            if known.sources and known.sources != workload.sources:
-                raise ConfigError(f"{self.path} was measured with other code or weights: --fresh runs it anew")
-
-    def journal(self, workload: Workload, name: str) -> Journal:
-        """Where the segments of the sweep or of the short runs are kept, with what other processes have measured."""
+    def journal(self, workload: Workload) -> Journal:
+        """Where the segments of the test are kept, with what other processes have measured."""
         sha256 = self.spec.config.sha256()
-        if name == "verify":
-            return self.opened_journal(workload, VERIFY, sha256)
         from clrtool.engine.resume.open import about_test
 
         self.replace_old()
@@ -204,7 +190,7 @@ class RunFolder(Folder):
 
         if not has_pictures(self.path, record):
             draw_run(self.path, record)
-        self.remove(SWEEP, JOBS, *([VERIFY] if record.verification is not None else []))
+        self.remove(*CHECKPOINTS)
 
 
 def is_other_data(one: str, other: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clrtool.cli.run.attempts import Attempts
-from clrtool.cli.run.folder import VERIFY, RunFolder
+from clrtool.cli.run.folder import RunFolder
 from clrtool.cli.run.seed_share import SWEEP, SeedShare
 from clrtool.core.results.shard import LackingError
 
@@ -25,15 +25,15 @@ def measure(folder: RunFolder) -> RunRecord:
     """
     known = folder.open()
     if known is not None and folder.is_complete(known):
-        folder.say(_shown_again(folder, known))
+        folder.say(_shown_again(folder))
         return known
     with folder.held():
         known = folder.open()  # another process may have finished it meanwhile
-        if known is not None and not folder.is_to_verify(known):
+        if known is not None:
             folder.finish(known)
             return known
-        for attempt in Attempts(folder, SWEEP if known is None else VERIFY):
-            if known is None and folder.executor.is_elsewhere:
+        for attempt in Attempts(folder, SWEEP):
+            if folder.executor.is_elsewhere:
                 folder.begin_elsewhere()
                 folder.executor.train(folder.signals)
             folder.say("loading torch and the data")
@@ -41,20 +41,16 @@ def measure(folder: RunFolder) -> RunRecord:
                 from clrtool.cli.run.observer import FolderObserver
                 from clrtool.engine.rangetest.pipeline import range_test
 
-                known = None if folder.fresh else folder.open()  # after an attempt the sweep may be finished
                 if folder.ranks is not None:
                     folder.ranks.begin(tried.micro_batches)
                 tried.workload = folder.spec.build(micro_batches=tried.micro_batches, ranks=folder.ranks)
-                folder.check_known(known, tried.workload)
                 with folder.signals.deferred():
-                    return range_test(tried.workload, folder.spec.config, FolderObserver(folder), folder.journal, known,
-                                      verify=folder.spec.verify)  # fmt: skip
+                    return range_test(tried.workload, folder.spec.config, FolderObserver(folder), folder.journal)
     raise AssertionError("attempts end with a record or an error")
 
 
-def _shown_again(folder: RunFolder, record: RunRecord) -> str:
-    verified = "; there is no bound to verify" if folder.spec.verify and record.plan is None else ""
-    return f"{folder.path}: finished before with this config, shown again; --fresh runs it anew{verified}"
+def _shown_again(folder: RunFolder) -> str:
+    return f"{folder.path}: finished before with this config, shown again; --fresh runs it anew"
 
 
 def measure_share(folder: RunFolder, share: SeedShare, command: Sequence[str]) -> None:
@@ -75,8 +71,8 @@ def measure_share(folder: RunFolder, share: SeedShare, command: Sequence[str]) -
         with attempt as tried:
             workload = tried.workload = folder.spec.build(micro_batches=tried.micro_batches)
             with folder.signals.deferred():
-                journal = folder.journal(workload, "sweep")
+                journal = folder.journal(workload)
                 with contextlib.suppress(LackingError):
-                    range_test(workload, config, ShareObserver(folder, share), lambda *_, known=journal: known)
+                    range_test(workload, config, ShareObserver(folder, share), lambda _, known=journal: known)  # type: ignore[misc]
                 journal.finish(("share", {"shard": str(share.shards[0]), "command": list(command), "folder": place}))
             return

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from clrtool.cli.run.folder import RunFolder
 from clrtool.cli.run.seed_share import SeedShare
+from clrtool.core.racing.race import Probe
 from clrtool.core.reading.curve import Point
-from clrtool.core.results.record import RunRecord, Trial
-from clrtool.core.results.verification import FIRST, SECOND
+from clrtool.core.results.record import RunRecord
 from clrtool.engine.rangetest.observer import Observer
-from clrtool.engine.training.workload import Workload
 from clrtool.report.records.run import curve_log
 from clrtool.report.text.progress import Progress
 
@@ -20,7 +20,7 @@ class FolderObserver(Observer):
     """Writes every result into a run folder as soon as it is there, and shows how far the test is."""
 
     def __init__(self, folder: RunFolder) -> None:
-        self._folder, self._metric = folder, ""
+        self._folder = folder
 
     @contextmanager
     def sweeping(self, seeds: int, epochs: float, metric: str) -> Iterator[None]:
@@ -33,23 +33,14 @@ class FolderObserver(Observer):
         self._append(seed, point)
         self._progress.update(seed, point)
 
-    def verifying(self, workload: Workload, record: RunRecord) -> None:
-        """Say what the short runs will cost, before they begin."""
-        assert record.plan is not None
-        from clrtool.engine.rangetest.verify import trial_iterations
+    @contextmanager
+    def racing(self, iterations: int) -> Iterator[None]:
+        self._folder.say(f"racing: short runs of {iterations:,} iterations together at the most")
+        yield
 
-        self._metric, sweep = workload.metric.label, record.sweep
-        first, second = trial_iterations(workload, record.plan)
-        lengths = (f"{length / workload.iterations_per_epoch:.2g}" for length in (first, second))
-        text = f"verifying: {FIRST} runs of {next(lengths)} epochs and {SECOND} of {next(lengths)}"
-        if sweep.train_seconds is not None:
-            a_step = sweep.train_seconds / (sweep.iterations - sweep.scout_iterations)
-            text += f", about {a_step * (FIRST * first + SECOND * second):.0f} s"
-        self._folder.say(text)
-
-    def on_trial(self, trial: Trial) -> None:
-        reached = "not finite" if trial.score is None else f"{self._metric} {trial.score:.3f}"
-        self._folder.say(f"  {trial.kind} {trial.max_lr:.2e}  {trial.epochs:.2g} epochs  {reached}")
+    def on_probe(self, probe: Probe) -> None:
+        reached = f"held-out loss {probe.loss:.4g}" if math.isfinite(probe.loss) else "not finite"
+        self._folder.say(f"  lr {probe.lr:.2e}  {probe.iterations:,} iterations  {reached}")
 
     def on_record(self, record: RunRecord) -> None:
         self._folder.write(record)

@@ -58,7 +58,6 @@ class RunSpec:
         checkpoint_every: seconds between checkpoints.
         accumulate: whether a batch that does not fit is taken in micro-batches.
         fresh: whether what the folder holds is to be replaced.
-        verify: whether short runs are to try the bounds.
         threads: that torch computes with; None for as many as it takes by itself.
     """
 
@@ -71,7 +70,6 @@ class RunSpec:
     checkpoint_every: float
     accumulate: bool = False
     fresh: bool = False
-    verify: bool = False
     threads: int | None = None
 
     def build(
@@ -103,7 +101,6 @@ def read_spec(
     checkpoint_every: float,
     accumulate: bool,
     fresh: bool = False,
-    verify: bool = False,
     threads: int | None = None,
 ) -> RunSpec:
     """What a command was asked for, with its config read. Raises ConfigError for one that is not valid."""
@@ -113,4 +110,4 @@ def read_spec(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     config = load_config(path, overrides)
     return RunSpec(path, tuple(overrides), config, folder, options, display, checkpoint_every, accumulate, fresh,
-                   verify, threads)  # fmt: skip
+                   threads)  # fmt: skip

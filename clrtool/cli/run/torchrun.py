@@ -75,10 +75,6 @@ def _check(seat: Seat, spec: RunSpec) -> None:
         raise ConfigError(f"--device {device} is one device, and every rank takes its own: give --device cuda")
     if spec.config.training.compile:
         raise ConfigError(f"training.compile does not go with {world} ranks: leave it out, or run in one process")
-    if spec.verify:
-        raise ConfigError(
-            "--verify runs in one process: clrtool rangetest ... --verify afterwards goes on from the finished run"
-        )
     if spec.accumulate:
         raise ConfigError(
             f"--on-oom accumulate runs in one process: with {world} ranks give training.micro_batches=2, or more"

@@ -40,10 +40,10 @@ WIDE = 10.0
 class Verdict(Sentence):
     """How far the bounds can be trusted; the value is the sentence shown."""
 
-    CLEAR = "The curve shows both bounds and the seeds agree."
-    WIDE = "The curve shows both bounds, and hardly changes between them."
-    WEAK = "The curve shows both bounds, but does not settle them."
-    INCONCLUSIVE = "The curve does not show both bounds."
+    CLEAR = "What was measured shows both bounds, and agrees."
+    WIDE = "What was measured shows both bounds, and hardly changes between them."
+    WEAK = "What was measured shows both bounds, but does not settle them."
+    INCONCLUSIVE = "What was measured does not show both bounds."
 
 
 class Advice(Sentence):
@@ -54,14 +54,26 @@ class Advice(Sentence):
     STILL_RISING = "The curve still improves where the sweep ends, so max_lr is at least this: raise sweep.end_lr."
     UNBROKEN = "Nothing broke: a larger max_lr may train as well or better. Raise sweep.end_lr to see."
     ALREADY_RISEN = "The curve improves from the very start, so base_lr is at most this: lower sweep.start_lr."
-    ONE_SEED = "One seed cannot show how far seeds agree: run with --seeds 3."
+    ONE_SEED = "One seed cannot show how far seeds agree: run with more --seeds, or a larger budget."
     SEEDS_DISAGREE = (
         f"The interval of max_lr spans more than a factor of {SPREAD:g}: raise sweep.epochs or --seeds, or let "
-        "--verify choose."
+        "sweep.method=race choose."
     )
-    INSENSITIVE = f"Any max_lr will do over more than a factor of {WIDE:g}; --verify trains to choose among them."
+    INSENSITIVE = f"Any max_lr will do over more than a factor of {WIDE:g}; sweep.method=race chooses among them."
+    NOTHING_LEARNED = "No rate does better than a constant answer: raise the budget, or check data and labels."
+    NOTHING_FINITE = "Every rate gives a loss that is NaN or infinite: mend the model, its loss or its data."
+    LITTLE_LEARNED = "The runs have learned little yet, and longer ones may rank the rates otherwise: raise the budget."
+    CLOSE_RACE = "Seeds prefer different rates, and max_lr lies between them: raise the budget to tell them apart."
 
 
+# The advice of earlier versions that says it in other words now, as it stands in their files.
+FORMER = {
+    "One seed cannot show how far seeds agree: run with --seeds 3.": Advice.ONE_SEED,
+    "The interval of max_lr spans more than a factor of 4: raise sweep.epochs or --seeds, or let --verify choose.": (
+        Advice.SEEDS_DISAGREE
+    ),
+    "Any max_lr will do over more than a factor of 10; --verify trains to choose among them.": Advice.INSENSITIVE,
+}
 WEAKENING = {Advice.ONE_SEED, Advice.SEEDS_DISAGREE, Advice.UNBROKEN}
 
 
@@ -113,7 +125,8 @@ class Bounds:
             for name in ("base_lr_interval", "max_lr_interval")
         }
         verdict = Verdict[values["verdict"].upper()]
-        return cls(**(dict(values) | intervals | {"verdict": verdict, "advice": tuple(map(Advice, values["advice"]))}))
+        advice = tuple(FORMER.get(each) or Advice(each) for each in values["advice"])
+        return cls(**(dict(values) | intervals | {"verdict": verdict, "advice": advice}))
 
 
 def find_bounds(

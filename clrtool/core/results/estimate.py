@@ -23,7 +23,7 @@ class Estimate:
         seeds: how many sweeps there are.
         jobs: processes that share them.
         evaluations: of one seed.
-        verify, verify_evaluations: iterations and evaluations of ``--verify``, 0 without it.
+        race, race_evaluations: iterations and evaluations of the race, 0 without one.
         iteration_seconds, evaluation_seconds: as they were measured.
         timed: iterations that were.
         peak_bytes, memory_bytes: the most memory that these took, and what there is.
@@ -46,8 +46,8 @@ class Estimate:
     seeds: int
     jobs: int
     evaluations: int
-    verify: int
-    verify_evaluations: int
+    race: int
+    race_evaluations: int
     iteration_seconds: float
     evaluation_seconds: float
     timed: int
@@ -61,7 +61,7 @@ class Estimate:
     @property
     def iterations(self) -> int:
         """Optimizer steps of all seeds, the scout and the short runs."""
-        return self.scout + self.seeds * self.sweep + self.verify
+        return self.scout + self.seeds * self.sweep + self.race
 
     @property
     def epochs(self) -> float:
@@ -72,8 +72,8 @@ class Estimate:
     def seconds(self) -> float:
         """Training and evaluations of the longest job, without what it takes to load torch and the data."""
         in_turn = math.ceil(self.seeds / self.jobs)
-        iterations = self.scout + in_turn * self.sweep + self.verify
-        evaluations = in_turn * self.evaluations + self.verify_evaluations
+        iterations = self.scout + in_turn * self.sweep + self.race
+        evaluations = in_turn * self.evaluations + self.race_evaluations
         return iterations * self.iteration_seconds + evaluations * self.evaluation_seconds
 
     @property

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from clrtool.core.planning.plan import Plan
+from clrtool.core.racing.choose import BASE
+from clrtool.core.racing.race import outcome
 from clrtool.core.reading.bounds import Bounds, find_bounds
 from clrtool.core.results.judgement import sure
 from clrtool.core.results.record import RunRecord
@@ -18,7 +20,7 @@ from clrtool.core.results.record import RunRecord
 # seed to seed.
 TOLERANCE = 0.15
 # Of the way in which bounds are read off curves; another way gives other bounds.
-RULE_VERSION = 1
+RULE_VERSION = 2
 
 Pair = tuple[float, float]
 
@@ -82,20 +84,28 @@ def recommendation(record: RunRecord, config: Mapping[str, Any]) -> Recommendati
     Args:
         config: the resolved config of the run in plain types.
     """
-    sweep = record.sweep
-    alone = {
-        curve.seed: find_bounds([curve], sweep.heldout_samples, sweep.chance, sweep.metric) for curve in sweep.curves
-    }
     return Recommendation(
         config={name: value for name, value in config.items() if name != "seed"},
         seed=config["seed"],
         data_sha256=record.data_sha256,
         sources=record.sources,
-        seeds={seed: _pair(bounds) for seed, bounds in alone.items()},
+        seeds=_alone(record, config["seed"]),
         bounds=record.bounds,
         plan=record.plan,
         environment=record.environment,
     )
+
+
+def _alone(record: RunRecord, seed: int) -> dict[int, Pair | None]:
+    """Both bounds as each seed alone shows them: its pick of a race from ``seed`` on, or what its curve says."""
+    sweep = record.sweep
+    if record.race is not None:
+        picks = outcome(record.race.entry, record.race.probes).picks
+        return {seed + place: (BASE * 2.0**power, 2.0**power) for place, power in enumerate(picks)}
+    return {
+        curve.seed: _pair(find_bounds([curve], sweep.heldout_samples, sweep.chance, sweep.metric))
+        for curve in sweep.curves
+    }
 
 
 def changed_inputs(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "") -> Iterator[str]:

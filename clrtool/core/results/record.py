@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 from clrtool.core.planning.plan import Plan
+from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.core.reading.metric import ACCURACY, Metric
@@ -193,5 +194,17 @@ class RunRecord:
     environment: Mapping[str, str | int]
     config_sha256: str
     data_sha256: str
-    verification: Verification | None = None  # None when it was not asked for
+    verification: Verification | None = None  # of runs before there was a race, where it was asked for
+    race: Race | None = None  # None where the curves alone were read
     sources: Mapping[str, str] = field(default_factory=dict)  # hashes of the code and weights that the config names
+
+    @property
+    def iterations(self) -> int:
+        """Optimizer steps of everything: scout, sweeps and race."""
+        return self.sweep.iterations + (0 if self.race is None else self.race.iterations)
+
+    @property
+    def cost_epochs(self) -> float:
+        """The same in passes over the training set, with the short runs of older versions."""
+        verified = 0.0 if self.verification is None else self.verification.cost_epochs
+        return self.iterations / self.sweep.iterations_per_epoch + verified

@@ -241,7 +241,7 @@ def _tried_out(
             trainer.model,
             micro_batch.inputs,
             config.sweep,
-            math.ceil((epochs or 0) * workload.iterations_per_epoch) or workload.sweep_size(config.sweep).iterations,
+            math.ceil((epochs or 0) * workload.iterations_per_epoch) or workload.sweep_size(config.sweep).trained,
             len(workload.heldout),
             workload.batch_size,
         )

@@ -18,6 +18,7 @@ from clrtool.engine.runtime.device import arithmetic
 from clrtool.engine.runtime.factories import blamed_on, is_worker_death
 from clrtool.engine.runtime.hardware import peak_memory
 from clrtool.engine.runtime.rng import fork_rng
+from clrtool.engine.training.constant import Answers
 from clrtool.engine.training.evaluation_budget import evaluation_batch
 from clrtool.engine.training.losses import IGNORED, Loss, Measure, chance, count_right
 from clrtool.engine.training.workload import EvalSums, Workload
@@ -89,6 +90,12 @@ class ConfiguredWorkload(Workload):
         outputs, number = outputs_of(model, inputs), self._weight(targets)
         loss = self.loss(outputs, targets).reshape(()) * number
         return EvalSums(loss, number, *(self.measure(outputs, targets) if self.measure else (loss, number)))
+
+    def answers(self, model: nn.Module) -> Answers | None:
+        few = self.heldout.take(slice(0, self.micro_batch_size))  # the same on every rank
+        outputs = outputs_of(model, self.loader.transform(few.inputs)).float()
+        rest = self.heldout.targets[len(few) :]
+        return Answers(self.loss, outputs, [few.targets, rest] if len(rest) else [few.targets])
 
     def _weight(self, targets: Tensor) -> int | Tensor:
         """What the loss of these samples weighs among others."""

@@ -168,8 +168,8 @@ def _with_heldout(workload: InProcessWorkload, trainer: Trainer, batch: Any, swe
     if not size:
         raise ConfigError("heldout_loader: gave no batch")
     if sweep.evaluations == "auto":
-        iterations = workload.sweep_size(sweep).iterations
-        number, size = budget(flops, batch_size_of(batch), iterations, size, workload.batch_size)
+        length = workload.sweep_size(sweep).trained
+        number, size = budget(flops, batch_size_of(batch), length, size, workload.batch_size, races=sweep.races)
     else:
         number = sweep.evaluations
     if batches is not None:

@@ -23,6 +23,8 @@ class Options(TypedDict, total=False):
 
     Args:
         seed, seeds: of the first sweep, and how many there are.
+        budget: what all of it may cost, as a share of the training that is planned.
+        method: race or paper; ``auto`` is paper where sweep_epochs are given, else race.
         start_lr, end_lr, spacing, sweep_epochs, evaluations: of a sweep, as ``sweep`` in a config.
         epochs, policy, stepsize_epochs: of the training that is planned, as ``plan`` in a config.
         iterations_per_epoch: optimizer steps in one pass, of a train_loader that has no length.
@@ -34,6 +36,8 @@ class Options(TypedDict, total=False):
 
     seed: int
     seeds: int | str
+    budget: float
+    method: str
     start_lr: float | str
     end_lr: float | str
     spacing: str
@@ -75,7 +79,7 @@ class Settings:
             value = rest.get(name)
             if value is not None and not (isinstance(value, int) and least <= value < 2**31):
                 raise ConfigError(f"{name} = {shown(value)} must be a whole number of at least {least}")
-        sweep = {"start_lr", "end_lr", "spacing", "sweep_epochs", "evaluations", "seeds"}
+        sweep = {"budget", "method", "start_lr", "end_lr", "spacing", "sweep_epochs", "evaluations", "seeds"}
         return cls(
             sweep=_section(SweepConfig, options, sweep),
             plan=_section(PlanConfig, options, {"policy", "epochs", "stepsize_epochs"}),

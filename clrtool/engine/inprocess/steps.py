@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from clrtool.core.reading.metric import ACCURACY, LOSS, METRICS, TOKEN_ACCURACY,
 from clrtool.engine.data.collate import TARGET_NAMES, default_unpack
 from clrtool.engine.inprocess.loaders import batch_size_of
 from clrtool.engine.models.forward import call_model, logits
+from clrtool.engine.training.constant import Answers
 from clrtool.engine.training.losses import MEASURES, counted, token_cross_entropy
 from clrtool.engine.training.workload import EvalSums
 from clrtool.errors import ConfigError
@@ -78,6 +79,15 @@ class SupervisedSteps:
     def targets(self, batch: Any) -> Tensor | None:
         found = _unpacked(batch)[1]
         return found if isinstance(found, Tensor) else None
+
+    def answers(self, model: nn.Module, batches: Sequence[Any]) -> Answers | None:
+        """The targets of batches, and the loss of outputs; None of a loss that the model itself gives."""
+        if not batches or self._is_the_models(batches[0]):
+            return None
+        outputs, targets = logits(self._run(model, batches[0])[1]), [_unpacked(batch)[1] for batch in batches]
+        if not all(isinstance(each, Tensor) and each.ndim for each in (outputs, *targets)):
+            return None
+        return Answers(self.loss or cross_entropy, outputs.float(), targets)
 
     def found_metric(self, model: nn.Module, batch: Any) -> Metric:
         """What there is to measure by itself: accuracy of classes or of tokens, else the loss."""

@@ -19,6 +19,7 @@ from clrtool.engine.inprocess.loaders import HeldoutBatches, InProcessLoader, to
 from clrtool.engine.inprocess.steps import CustomSteps, SupervisedSteps, scalar
 from clrtool.engine.runtime.device import arithmetic
 from clrtool.engine.runtime.rng import RngStream, seed_host
+from clrtool.engine.training.constant import Answers
 from clrtool.engine.training.workload import EvalSums, Workload
 
 
@@ -52,6 +53,9 @@ class InProcessWorkload(Workload):
 
     def eval_step(self, model: nn.Module, batch: Any) -> EvalSums:
         return EvalSums(*map(_as_double, self.steps.evaluate(model, batch)))
+
+    def answers(self, model: nn.Module) -> Answers | None:
+        return self.steps.answers(model, [*self.heldout_batches()]) if isinstance(self.steps, SupervisedSteps) else None
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

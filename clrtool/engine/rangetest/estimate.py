@@ -15,13 +15,11 @@ from typing import Any
 import torch
 
 from clrtool.config.schema import RangeTestConfig
-from clrtool.core.planning.plan import Plan
+from clrtool.core.planning.sweep_size import READINGS
 from clrtool.core.results.estimate import Estimate
 from clrtool.core.results.shard import Shard, owned
-from clrtool.core.results.verification import FIRST, SECOND
 from clrtool.engine.configured.workload import ConfiguredWorkload
 from clrtool.engine.rangetest.sweep import longest_sweep
-from clrtool.engine.rangetest.verify import trial_iterations
 from clrtool.engine.resume.journal import plain
 from clrtool.engine.runtime.hardware import memory_use
 from clrtool.engine.training.trainer import Trainer
@@ -39,7 +37,6 @@ def estimate(
     workload: ConfiguredWorkload,
     config: RangeTestConfig,
     folder: Path,
-    plan: Plan | None = None,
     shards: Sequence[Shard] = (),
     jobs: int = 1,
 ) -> Estimate:
@@ -47,7 +44,6 @@ def estimate(
 
     Args:
         folder: of the run, whose disk has to hold its files; it need not be there.
-        plan: what the short runs of ``--verify`` would follow; None without them.
         shards: whose seeds would be trained; of none, all.
         jobs: processes that would share them.
 
@@ -56,8 +52,9 @@ def estimate(
     """
     size, (length, evaluations) = workload.sweep_size(config.sweep), longest_sweep(workload, config.sweep)
     start_lr, end_lr = (None if lr == "auto" else lr for lr in (config.sweep.start_lr, config.sweep.end_lr))
-    trials = (0, 0) if plan is None else trial_iterations(workload, plan)
     seeds = owned(shards, size.seeds)
+    races = size.budget is not None and seeds == size.seeds  # else whoever has the other sweeps
+    race = max(0, (size.budget or 0) - size.scout - size.seeds * length) if races else 0
     # where a step can be captured, that of all seeds is
     at_once = math.ceil(seeds / jobs) if workload.device.type == "cuda" else 1
     found, saved = _tried(workload, config.seed)
@@ -74,8 +71,8 @@ def estimate(
         seeds=seeds,
         jobs=jobs,
         evaluations=evaluations,
-        verify=FIRST * trials[0] + SECOND * trials[1],
-        verify_evaluations=0 if plan is None else FIRST + SECOND,
+        race=race,
+        race_evaluations=READINGS if race else 0,
         at_once=at_once,
         checkpoint_bytes=at_once * saved + NUMBER * math.ceil(seeds / jobs) * (length + POINT * evaluations),
         free_bytes=_free_bytes(folder),

@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # whoever follows a test need not load torch to say so
+    from clrtool.core.racing.race import Probe
     from clrtool.core.reading.curve import Point
-    from clrtool.core.results.record import RunRecord, Trial
-    from clrtool.engine.training.workload import Workload
+    from clrtool.core.results.record import RunRecord
 
 
 class Observer:
@@ -21,11 +21,12 @@ class Observer:
     def on_point(self, seed: int, point: Point) -> None:
         """An evaluation, as soon as it is measured, or was known to be."""
 
-    def verifying(self, workload: Workload, record: RunRecord) -> None:
-        """The short runs of ``--verify`` begin."""
+    def racing(self, iterations: int) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Entered while short runs race, which take so many iterations at the most."""
+        return nullcontext()
 
-    def on_trial(self, trial: Trial) -> None:
-        """A short run, as soon as it is done, or was known to be."""
+    def on_probe(self, probe: Probe) -> None:
+        """A reading of a short run, as soon as it is there, or was known to be."""
 
     def on_record(self, record: RunRecord) -> None:
-        """A result: of the sweep, and then of the short runs."""
+        """The result."""

@@ -1,27 +1,29 @@
-"""The path of every range test: workload -> scout -> sweep -> bounds -> plan -> record, and its verification."""
+"""The path of every range test: workload -> scout -> sweep -> race -> bounds -> plan -> record."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 from clrtool.config.schema import PlanConfig, SweepConfig
 from clrtool.core.planning.plan import Plan, make_plan
-from clrtool.core.reading.bounds import find_bounds
-from clrtool.core.results.record import RunRecord
-from clrtool.core.results.verification import verified
+from clrtool.core.racing.choose import choose
+from clrtool.core.racing.result import Race
+from clrtool.core.reading.bounds import Bounds, find_bounds
+from clrtool.core.results.record import RunRecord, SweepRecord
 from clrtool.engine.rangetest.observer import Observer
+from clrtool.engine.rangetest.race import run_race
 from clrtool.engine.rangetest.sweep import run_sweep
-from clrtool.engine.rangetest.verify import run_trials
 from clrtool.engine.resume.journal import Journal
 from clrtool.engine.runtime.device import environment
 from clrtool.engine.training.workload import Workload
 from clrtool.errors import as_config_error
 
-Phase = Literal["sweep", "verify"]
-# The journal of a workload's sweep, or of its short runs.
-Journals = Callable[[Workload, Phase], Journal]
+# Seeds of a race: one looks for the best rate, and another says whether it agrees.
+RACED = 2
+# The journal of a workload's range test.
+Journals = Callable[[Workload], Journal]
 
 
 class Asked(Protocol):
@@ -36,27 +38,19 @@ class Asked(Protocol):
     def sha256(self) -> str: ...
 
 
-def in_memory(workload: Workload, phase: Phase) -> Journal:  # noqa: ARG001
+def in_memory(workload: Workload) -> Journal:  # noqa: ARG001
     """A journal that lives as long as the process."""
     return Journal()
 
 
 def range_test(
-    workload: Workload,
-    config: Asked,
-    observer: Observer | None = None,
-    journals: Journals = in_memory,
-    known: RunRecord | None = None,
-    *,
-    verify: bool = False,
+    workload: Workload, config: Asked, observer: Observer | None = None, journals: Journals = in_memory
 ) -> RunRecord:
     """Run the LR range test of a workload: every door of clrtool leads here.
 
     Args:
         observer: what is told while it runs.
         journals: where segments are kept, so that an interrupted test goes on.
-        known: what was measured before; only the short runs are missing.
-        verify: whether short runs around the bounds may move them.
 
     Raises:
         ConfigError: there can be no such plan; said before anything is trained.
@@ -65,37 +59,38 @@ def range_test(
         LackingError: the rest is for other processes to train.
     """
     check_plan(workload, config.plan)
-    observer, record = observer or Observer(), known
-    if record is None:
-        journal, size = journals(workload, "sweep"), workload.sweep_size(config.sweep)
-        with observer.sweeping(size.seeds, size.iterations / workload.iterations_per_epoch, workload.metric.label):
-            sweep = run_sweep(workload, config.sweep, config.seed, observer.on_point, journal)
-        bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
-        record = RunRecord(
-            sweep=sweep,
-            bounds=bounds,
-            plan=plan_between(workload, config.plan, bounds.base_lr, bounds.max_lr),
-            environment=(journal.environment or environment(workload.device))
-            | {"deterministic": workload.deterministic},
-            config_sha256=config.sha256(),
-            data_sha256=workload.data_sha256,
-            sources=workload.sources,
-        )
-        observer.on_record(record)
-    if verify and is_unverified(record):
-        observer.verifying(workload, record)
-        seed = config.seed + len(record.sweep.curves)
-        found = run_trials(workload, record, seed, observer.on_trial, journals(workload, "verify"))
-        bounds = verified(record.bounds, found)
-        plan = plan_between(workload, config.plan, bounds.base_lr, bounds.max_lr)
-        record = replace(record, bounds=bounds, plan=plan, verification=found)
-        observer.on_record(record)
+    observer, journal, size = observer or Observer(), journals(workload), workload.sweep_size(config.sweep)
+    with observer.sweeping(size.seeds, size.iterations / workload.iterations_per_epoch, workload.metric.label):
+        sweep = run_sweep(workload, config.sweep, config.seed, observer.on_point, journal)
+    race = None
+    if size.budget is not None:
+        left = max(0, size.budget - sweep.iterations)
+        seeds = range(config.seed, config.seed + (RACED if config.sweep.seeds == "auto" else config.sweep.seeds))
+        with observer.racing(left):
+            race = run_race(workload, seeds, left, observer.on_probe, journal)
+        if sweep.train_seconds is not None:
+            spent = journal.all_seconds
+            sweep = replace(sweep, train_seconds=spent["train"], evaluation_seconds=spent["evaluation"])
+    bounds = _bounds(sweep, race)
+    record = RunRecord(
+        sweep=sweep,
+        bounds=bounds,
+        plan=plan_between(workload, config.plan, bounds.base_lr, bounds.max_lr),
+        environment=(journal.environment or environment(workload.device)) | {"deterministic": workload.deterministic},
+        config_sha256=config.sha256(),
+        data_sha256=workload.data_sha256,
+        sources=workload.sources,
+        race=race,
+    )
+    observer.on_record(record)
     return record
 
 
-def is_unverified(record: RunRecord) -> bool:
-    """Whether there is a plan that short runs have not tried yet."""
-    return record.plan is not None and record.verification is None
+def _bounds(sweep: SweepRecord, race: Race | None) -> Bounds:
+    """The bounds of the race, or those of the curves where there was none."""
+    if race is not None:
+        return choose(race)
+    return find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
 
 
 def check_plan(workload: Workload, wishes: PlanConfig) -> Plan:

@@ -63,6 +63,8 @@ class Rounds:
         if len(done) == 1 and self.config.start_lr == "auto" and self._broke_at_once(last):
             end_lr = LOWER * self.ends.start_lr if self.config.end_lr == "auto" else self.ends.end_lr
             return self._round(Scout(self.ends.start_lr / LOWER, end_lr, 0))
+        if self.size.budget is not None:  # what is left is the race's
+            return None
         left = self.size.run - self.spent(done)
         longest = max(int(curve.iteration[-1]) for curve in last.curves)
         known = last.seeds.stop - self.first

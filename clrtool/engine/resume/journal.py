@@ -248,12 +248,12 @@ class Journal:
         self.keep(segment)
         while segment.iteration < stop and not all(segment.broken):
             with self.timed("train"):
-                segment.add(segment.ensemble.train(segment.iteration, stop, self._is_due))
+                segment.add(segment.ensemble.train(segment.iteration, stop, self.is_due))
             self.keep(segment)
 
     def keep(self, segment: Segment) -> None:
         """Save a segment if it is due or asked for. Raises Interrupted where a signal asked to stop."""
-        if not self._is_due():
+        if not self.is_due():
             return
         self._requests.save = False
         self._save(segment)
@@ -267,7 +267,8 @@ class Journal:
         yield
         self.seconds[what] += time.perf_counter() - begin
 
-    def _is_due(self) -> bool:
+    def is_due(self) -> bool:
+        """Whether something is to be saved now, or a signal asked to stop."""
         wanted = self._requests.stop is not None or self._requests.save
         return self._ranks.any(wanted or (self._store is not None and time.monotonic() >= self._due))
 

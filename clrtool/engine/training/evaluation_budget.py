@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from clrtool.config.schema import SweepConfig
+from clrtool.core.planning.sweep_size import READINGS, SWEEP_POINTS
 from clrtool.engine.data.nested import tensors_of
 from clrtool.engine.data.tensors import Inputs
 from clrtool.engine.models.forward import call_model
@@ -53,11 +54,23 @@ def evaluation_budget(
     """
     if sweep.evaluations != "auto":
         return sweep.evaluations, heldout
-    return budget(flops_per_sample(model, inputs), evaluation_batch(inputs, batch, "cpu"), iterations, heldout, batch)
+    flops, at_once = flops_per_sample(model, inputs), evaluation_batch(inputs, batch, "cpu")
+    return budget(flops, at_once, iterations, heldout, batch, races=sweep.races)
 
 
-def budget(flops: float, at_once: int, iterations: int, heldout: int, batch: int) -> tuple[int, int]:
-    """The same for a model of ``flops`` a sample, evaluated on ``at_once`` samples at a time."""
+def budget(
+    flops: float, at_once: int, iterations: int, heldout: int, batch: int, *, races: bool = False
+) -> tuple[int, int]:
+    """The same for a model of ``flops`` a sample, evaluated on ``at_once`` samples at a time.
+
+    Args:
+        races: whether ``iterations`` are those of a race and its sweep, with as many evaluations as these take.
+    """
+    if races:
+        room = iterations * (BEGINNING * PASS + TRAINING * flops * batch) * SHARE / (1 - SHARE)
+        while (SWEEP_POINTS + READINGS) * _cost(flops, heldout, at_once) > room and heldout > SMALLEST_HELDOUT:
+            heldout = max(SMALLEST_HELDOUT, int(0.9 * heldout))
+        return SWEEP_POINTS, heldout
     training = iterations * (BEGINNING * PASS + TRAINING * flops * batch)
     room = training * SHARE / (1 - SHARE)
     number = int(room / _cost(flops, heldout, at_once))
@@ -79,6 +92,9 @@ def flops_per_sample(model: nn.Module, inputs: Inputs) -> float:
 
 def flops_of(work: Callable[[], object]) -> float:
     """Floating-point operations of matrix products, convolutions and attention in a piece of work."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        work()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            work()
+    except AssertionError:  # the counter's own, of a module that returns a parameter: as if there was nothing to count
+        return 0.0
     return float(counter.get_total_flops())

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from clrtool.engine.runtime.rng import RngStream, restore_rng_state, rng_state
+from clrtool.engine.training.average import RunningAverage, batch_norms, estimating
 from clrtool.engine.training.scheduler import set_momentum
 from clrtool.engine.training.workload import EvalSums, Workload
 
 # Iterations between two looks at the losses, for which the device has to be waited for. After this many at most
 # a loss that is not finite ends the training.
 READ_EVERY = 50
+# Batches from which the statistics of batch norm are estimated for weights that were averaged.
+ESTIMATED = 4
 
 Pause = Callable[[], bool]
 
@@ -49,6 +54,8 @@ class Trainer:
         self._batches: Iterator[Any] = iter(())
         self._next = -1  # the iteration that they go on with
         self._rng: RngStream | None = None  # random numbers of its own, if it is a branch
+        self.average: RunningAverage | None = None  # of the weights, for who asks for it
+        self._estimated: list[Any] = []  # batches that statistics of the average follow from
         workload.ranks.seed_rank(seed)
 
     def train(self, iteration: int, lrs: Sequence[float], pause: Pause = never) -> list[float]:
@@ -68,6 +75,8 @@ class Trainer:
             for place, lr in enumerate(lrs, iteration):
                 self._set_rate(place, lr)
                 loss = workload.train_step(self, next(self._batches))
+                if self.average is not None:
+                    self.average.update()
                 unread.append(loss.clone())  # a step may use its memory again
                 self._next = place + 1
                 paused = pause()
@@ -94,6 +103,25 @@ class Trainer:
                 torch.as_tensor(sum(column), device=workload.device).double() for column in zip(*found, strict=True)
             ]
         return EvalSums(*workload.ranks.sum(torch.stack(sums)).tolist())  # the only wait
+
+    def evaluate_average(self) -> tuple[float, float]:
+        """The same of the running average of the weights, with the statistics of batch norm that belong to it."""
+        assert self.average is not None
+        with self.average.in_place():
+            self._estimate_statistics()
+            return self.evaluate()
+
+    @torch.no_grad()
+    def _estimate_statistics(self) -> None:
+        """Have the statistics of batch norm follow from the weights, over a few batches of the training set."""
+        workload = self.workload
+        workload.set_train_mode(self.model)
+        if not (norms := batch_norms(self.model)):
+            return
+        with RngStream(self.seed).active(), estimating(norms):
+            self._estimated = self._estimated or [*islice(workload.loader.batches(self.seed, 0), ESTIMATED)]
+            for batch in self._estimated:
+                deque(workload.losses(self.model, batch), maxlen=0)
 
     def branch(self) -> Trainer:
         """Another trainer that goes on from here by the same numbers, and does not change this one.

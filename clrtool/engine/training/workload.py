@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clrtool.config.schema import SweepConfig, TrainingConfig
-from clrtool.core.planning.sweep_size import SweepSize, sweep_size
+from clrtool.core.planning.sweep_size import SweepSize, race_size, sweep_size
 from clrtool.core.reading.metric import ACCURACY, Metric
 from clrtool.core.results.record import Group
 from clrtool.engine.models.pretrained import keep_frozen_statistics
 from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks
 from clrtool.engine.runtime.rng import seed_everything
+from clrtool.engine.training.constant import Answers
 
 
 class Loader(Protocol):
@@ -139,7 +140,13 @@ class Workload(ABC):
         """The length of a range test, with every ``auto`` decided."""
         epochs = None if sweep.epochs == "auto" else sweep.epochs
         seeds = None if sweep.seeds == "auto" else sweep.seeds
-        return sweep_size(self.iterations_per_epoch, self.plan_epochs, epochs, seeds)
+        length = self.iterations_per_epoch, self.plan_epochs
+        return race_size(*length, sweep.budget, epochs, seeds) if sweep.races else sweep_size(*length, epochs, seeds)
+
+    @property
+    def plan_iterations(self) -> int:
+        """Optimizer steps of the training that is planned."""
+        return max(1, int(self.plan_epochs * self.iterations_per_epoch))
 
     @abstractmethod
     def losses(self, model: nn.Module, batch: Any) -> Iterable[Tensor]:
@@ -163,6 +170,10 @@ class Workload(ABC):
     @abstractmethod
     def evaluating(self) -> AbstractContextManager[None]:
         """What evaluations run in, beside the model's evaluation mode: without gradients, to begin with."""
+
+    def answers(self, model: nn.Module) -> Answers | None:  # noqa: ARG002
+        """The held-out targets and the loss of outputs of a model; None where a step does not tell them apart."""
+        return None
 
     def blamed_on(self, field: str) -> AbstractContextManager[None]:  # noqa: ARG002
         """What becomes of an error in code that is not ours: it stays what it is."""

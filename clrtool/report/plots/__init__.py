@@ -9,11 +9,19 @@ from matplotlib.figure import Figure as Figure
 from clrtool.core.results.comparison import Comparison
 from clrtool.core.results.record import RunRecord
 from clrtool.report.plots.comparison import plot_comparison as plot_comparison
-from clrtool.report.plots.range_test import plot_range_test as plot_range_test
+from clrtool.report.plots.race import plot_race
+from clrtool.report.plots.range_test import plot_sweep
 from clrtool.report.plots.schedule import plot_schedules as plot_schedules
 from clrtool.report.plots.style import drawn as drawn
 from clrtool.report.plots.style import save_figure as save_figure
 from clrtool.report.records.comparison_file import PICTURE
+
+
+def plot_range_test(record: RunRecord, title: str) -> Figure:
+    """The picture of a range test: of its race and the sweep before it, or of the sweep alone."""
+    if record.race is None or not record.race.probes:
+        return plot_sweep(record, title)
+    return plot_race(record, record.race, title)
 
 
 def draw_run(folder: Path, record: RunRecord) -> list[Path]:

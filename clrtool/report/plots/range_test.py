@@ -1,4 +1,4 @@
-"""The picture of a range test."""
+"""The picture of a range test by the paper's method: the sweeps alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AFTER = 0.06
 BELOW = -36
 
 
-def plot_range_test(record: RunRecord, title: str) -> Figure:
+def plot_sweep(record: RunRecord, title: str) -> Figure:
     """Accuracy and loss against the learning rate: a faint line a seed, their band and mean, the bounds shaded.
 
     What comes after the first seed was stopped is hatched. The line below says what was decided.
@@ -40,25 +40,26 @@ def plot_range_test(record: RunRecord, title: str) -> Figure:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         sweep, colors = record.sweep, palette()
         label = plain(heldout(sweep.metric))
-        _draw_seeds(top, sweep.curves, "metric", colors.blue, label)
-        _draw_seeds(bottom, sweep.curves, "heldout_loss", colors.orange, "held-out loss")
-        _draw_seeds(bottom, sweep.curves, "train_loss", colors.grey, "training loss")
+        draw_seeds(top, sweep.curves, "metric", colors.blue, label)
+        draw_seeds(bottom, sweep.curves, "heldout_loss", colors.orange, "held-out loss")
+        draw_seeds(bottom, sweep.curves, "train_loss", colors.grey, "training loss")
         _scale_axes(top, bottom, sweep)
         _draw_reading(top, sweep)
         for axes in (top, bottom):
-            _shade(axes, record.bounds)
-        _hatch(top, bottom, sweep)
-        _label_bounds(top, record.bounds)
+            shade(axes, record.bounds)
+        hatch((top, bottom), top, sweep)
+        label_bounds(top, record.bounds)
         top.set_ylabel(label)
         bottom.set(xlabel=f"learning rate ({plain(sweep.spacing)} sweep)", ylabel="loss")
-        _add_legend(figure, top, bottom)
+        add_legend(figure, top, bottom)
         seeds = count(len(sweep.curves), "seed")
         add_title(figure, f"{plain(title)}: LR range test, {seeds} × {sweep.epochs:.3g} epochs")
         figure.supxlabel(decision(record), fontsize=fitting(figure, decision(record), 9))
     return figure
 
 
-def _draw_seeds(axes: Axes, curves: tuple[Curve, ...], column: str, color: str, label: str) -> None:
+def draw_seeds(axes: Axes, curves: tuple[Curve, ...], column: str, color: str, label: str) -> None:
+    """A column of every seed, their mean and their range."""
     for curve in curves:
         axes.plot(curve.lr, getattr(curve, column), color=color, alpha=0.35, linewidth=0.8)
     lr, values = common(curves, column)
@@ -120,7 +121,8 @@ def _behind() -> dict[str, object]:
     return {"facecolor": palette().paper, "edgecolor": "none", "alpha": 0.85, "pad": 1}
 
 
-def _shade(axes: Axes, bounds: Bounds) -> None:
+def shade(axes: Axes, bounds: Bounds) -> None:
+    """Shade what lies between the bounds, and their intervals."""
     if bounds.base_lr is None or bounds.max_lr is None:
         return
     green = palette().green
@@ -132,18 +134,18 @@ def _shade(axes: Axes, bounds: Bounds) -> None:
         axes.axvline(lr, color=green, linestyle=line, linewidth=1.4)
 
 
-def _hatch(top: Axes, bottom: Axes, sweep: SweepRecord) -> None:
+def hatch(panels: Sequence[Axes], top: Axes, sweep: SweepRecord) -> None:
     """Hatch what comes after the first stop, which not every seed saw, and say so along its outer edge."""
     if not sweep.stopped_at:
         return
-    for axes in (top, bottom):
+    for axes in panels:
         axes.axvspan(min(sweep.stopped_at.values()), axes.get_xlim()[1], facecolor="none", hatch="//", linewidth=0,
                      edgecolor=(palette().grey, 0.45), zorder=0)  # fmt: skip
     top.text(0.99, 0.97, stopped(sweep), transform=top.transAxes, rotation=90, ha="right", va="top", fontsize=8.5,
              bbox=_behind())  # fmt: skip
 
 
-def _label_bounds(axes: Axes, bounds: Bounds) -> None:
+def label_bounds(axes: Axes, bounds: Bounds) -> None:
     """Name both bounds above the panel, each on a line of its own, so that close bounds do not collide."""
     for row, (name, lr, interval, _) in enumerate(reversed(both(bounds))):
         if lr is None:
@@ -158,7 +160,7 @@ def _label_bounds(axes: Axes, bounds: Bounds) -> None:
                       fontsize=9)  # fmt: skip
 
 
-def _add_legend(figure: Figure, top: Axes, bottom: Axes) -> None:
+def add_legend(figure: Figure, top: Axes, bottom: Axes) -> None:
     """Below the panels and the name of the axis, where it hides no curve."""
     handles, labels = top.get_legend_handles_labels()
     more, others = bottom.get_legend_handles_labels()

@@ -17,6 +17,7 @@ from typing import Any
 
 from clrtool.config.file import load_config
 from clrtool.config.schema import RangeTestConfig
+from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.curve import Curve, Point, SweepOutcome
 from clrtool.core.reading.metric import ACCURACY, Metric
@@ -153,6 +154,7 @@ def read_run(folder: Path | str) -> RunRecord:
             config_sha256=values["config_sha256"],
             data_sha256=values["data_sha256"],
             verification=None if (runs := values.get("verification")) is None else Verification.from_dict(runs),
+            race=None if (race := values.get("race")) is None else Race.from_dict(race),
             sources=values.get("sources", {}),
         )
 
@@ -178,6 +180,7 @@ def _to_dict(record: RunRecord) -> dict[str, Any]:
         "bounds": record.bounds.to_dict(),
         "plan": record.plan.to_dict() if record.plan else None,
         "verification": record.verification.to_dict() if record.verification else None,
+        "race": record.race.to_dict() if record.race else None,
         "sweep": measured
         | {
             "seeds": [curve.seed for curve in sweep.curves],

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from itertools import islice
 
 from clrtool.core.planning.plan import Plan
+from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import reading_of
 from clrtool.core.results.comparison import Comparison
 from clrtool.core.results.record import RunRecord, SweepRecord
@@ -23,13 +24,25 @@ def range_test_alt(record: RunRecord, title: str) -> str:
     return f"{shown}. {_course(sweep)}. {decision(record)}"
 
 
+def race_alt(record: RunRecord, race: Race, title: str) -> str:
+    """A race: how many rates ran for how long, the best of the longest, the constant answer, and what was decided."""
+    rates = {probe.lr for probe in race.probes}
+    longest = max((probe.iterations for probe in race.probes), default=0)
+    best = min((probe for probe in race.probes if probe.iterations == longest), key=lambda probe: probe.loss)
+    shown = f"{_name(title)}: held-out loss of short runs above, {heldout(record.sweep.metric)} of a sweep below"
+    ran = f"{count(len(rates), 'rate')} from {min(rates):.2g} to {max(rates):.2g}"
+    reached = f"after {count(longest, 'iteration')} {best.lr:.2g} is lowest with {best.loss:.3g}"
+    constant = f"a constant answer has {race.entry.constant:.3g}"
+    return f"{shown}, against the learning rate. {ran}; {reached}, {constant}. {decision(record)}"
+
+
 def decision(record: RunRecord) -> str:
     """What a range test came to, in one line: bounds, stepsize and verdict."""
     bounds, plan = record.bounds, record.plan
     numbers = [f"{name} {lr:.3g}" for name, lr, *_ in both(bounds) if lr]
     if plan is not None and plan.stepsize is not None:
         numbers.append(f"stepsize {plan.stepsize:,} ({plan.stepsize_epochs:.3g} epochs)")
-    verdict = f"verdict {bounds.verdict.word}: {bounds.verdict.value.removeprefix('The curve ')}"
+    verdict = f"verdict {bounds.verdict.word}: {bounds.verdict.value.removeprefix('What was measured ')}"
     return f"{', '.join(numbers)}; {verdict}" if numbers else verdict.capitalize()
 
 

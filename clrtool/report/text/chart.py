@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
+from textwrap import wrap
 
 import numpy as np
 
 from clrtool.core.planning.plan import Plan
+from clrtool.core.racing.race import by_horizon
+from clrtool.core.racing.result import Race
+from clrtool.core.reading.bounds import Bounds
 from clrtool.core.results.comparison import Comparison
 from clrtool.core.results.record import RunRecord
 from clrtool.core.schedules import FloatArray
@@ -29,11 +33,15 @@ POINTS = 501
 def range_test_chart(record: RunRecord, width: int = 80, *, ascii_only: bool = False) -> str:
     """Metric against learning rate, the mean over seeds as far as all of them went, and both bounds as lines.
 
+    Of a race it is the held-out loss of its short runs, a letter a horizon.
+
     Args:
         width: letters in a line, 40 at the least.
         ascii_only: stars in place of Braille dots.
     """
     sweep, bounds = record.sweep, record.bounds
+    if record.race is not None and record.race.probes:
+        return _race_chart(record.race, bounds, width, ascii_only=ascii_only)
     lr, metrics = common(sweep.curves, "metric")
     metric = metrics.mean(0)
     axis = Axis(sweep.start_lr, sweep.end_lr, sweep.spacing == "exponential")
@@ -42,6 +50,26 @@ def range_test_chart(record: RunRecord, width: int = 80, *, ascii_only: bool = F
     pointers = {f"{name} {lr:.3g}": lr for name, lr, *_ in both(bounds) if lr is not None}
     several = f", mean of {len(sweep.curves)} seeds" if len(sweep.curves) > 1 else ""
     return canvas.framed(f"{sweep.metric.label}{several}", "learning rate", pointers)
+
+
+def _race_chart(race: Race, bounds: Bounds, width: int, *, ascii_only: bool) -> str:
+    """Held-out loss of the first seed against learning rate, up to that of a constant answer: a letter a horizon."""
+    rates = [probe.lr for probe in race.probes]
+    finite = [probe.loss for probe in race.probes if math.isfinite(probe.loss)]
+    low = min(finite, default=0.0)
+    axis = Axis(min(rates), max(rates) if max(rates) > min(rates) else 2 * max(rates), is_log=True)
+    canvas = Canvas(axis, Axis(low, max(race.entry.constant, low)), width, ascii_only=ascii_only)
+    legend = []
+    for letter, (horizon, losses) in zip(ascii_lowercase, sorted(by_horizon(race.probes).items()), strict=False):
+        powers = [power for power in sorted(losses) if math.isfinite(losses[power])]
+        canvas.letters(
+            np.array([2.0**power for power in powers]), np.array([losses[power] for power in powers]), letter
+        )
+        legend.append(f"{letter} {horizon:,}")
+    pointers = {f"{name} {lr:.3g}": lr for name, lr, *_ in both(bounds) if lr is not None}
+    chart = canvas.framed("held-out loss of short runs, up to that of a constant answer", "learning rate", pointers)
+    said = f"after iterations: {', '.join(legend)}; * = where they meet"
+    return "\n".join([chart, *wrap(said, max(map(len, chart.splitlines())))])
 
 
 def sweep_chart(

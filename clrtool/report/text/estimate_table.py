@@ -28,8 +28,8 @@ def _rows(found: Estimate, folder: str) -> Iterator[tuple[str, str]]:
     yield "sweep", _ends(found)
     shared = f" in {found.jobs} processes" if found.jobs > 1 else ""
     yield "", f"{count(found.seeds, 'seed')}{shared} x {_most(found.sweep, found.evaluations)}"
-    if found.verify:
-        yield "verify", f"short runs of {_most(found.verify, found.verify_evaluations)} together"
+    if found.race:
+        yield "race", f"short runs of {_most(found.race, found.race_evaluations)} together"
     yield "in all", f"{count(found.iterations, 'iteration')} at the most, {found.epochs:.3g} epochs"
     timed = f"{duration(found.iteration_seconds)} an iteration, {duration(found.evaluation_seconds)} an evaluation"
     yield "time", f"{duration(found.seconds)} at the most: {timed}, over {count(found.timed, 'iteration')}"

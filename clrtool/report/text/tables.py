@@ -15,6 +15,7 @@ from clrtool.words import count
 if TYPE_CHECKING:
     from clrtool.core.planning.finding import Finding
     from clrtool.core.planning.plan import Plan
+    from clrtool.core.racing.result import Race
     from clrtool.core.reading.bounds import Bounds
     from clrtool.core.reading.curve import SweepOutcome
     from clrtool.core.results.record import RunRecord, SweepRecord
@@ -32,7 +33,8 @@ def bounds_table(bounds: Bounds, title: str) -> Table:
 def result_table(record: RunRecord, title: str) -> Table:
     """Bounds with interval and reason, the verdict, what to do next, and what the test cost."""
     seeds = count(len(record.sweep.curves), "seed")
-    return grid(_result(record), f"{title}: LR range test, {seeds} x {record.sweep.epochs:.3g} epochs")
+    size = f"{seeds} x {record.sweep.epochs:.3g} epochs" if record.race is None else f"{record.cost_epochs:.3g} epochs"
+    return grid(_result(record), f"{title}: LR range test, {size}")
 
 
 def plan_table(plan: Plan, title: str) -> Table:
@@ -73,12 +75,32 @@ def _result(record: RunRecord) -> Iterator[Row]:
     if verification is not None:
         runs = f"{count(len(verification.trials), 'short run')}\n{verification.cost_epochs:.3g} epochs"
         yield "verified", runs, verification.reason
+    if record.race is not None:
+        yield from _race(record, record.race)
+        yield from (("warning", "", warning) for warning in sweep.warnings)
+        return
     swept = f"From {sweep.start_lr:.2g} to {sweep.end_lr:.2g}, {sweep.spacing}."
     swept += "" if sweep.engine == "eager" else f" Steps: {sweep.engine}."
     seconds = "" if sweep.seconds is None else f"{sweep.seconds:.1f} s\n"
     yield "sweep", f"{seconds}{sweep.cost_epochs:.3g} epochs", f"{swept} {_outcomes(sweep)}"
     yield "held out", count(sweep.heldout_samples, sweep.metric.unit), _evaluations(sweep)
     yield from (("warning", "", warning) for warning in sweep.warnings)
+
+
+def _race(record: RunRecord, race: Race) -> Iterator[Row]:
+    """The race, the sweep before it, and what all of it took."""
+    sweep = record.sweep
+    rates = {probe.lr for probe in race.probes}
+    tried = f"{count(len(rates), 'rate')} from {min(rates):.2g} to {max(rates):.2g}" if rates else "no rate"
+    longest = max((probe.iterations for probe in race.probes), default=0)
+    yield "race", f"{race.iterations:,} iterations", f"{tried}, the best for {count(longest, 'iteration')}."
+    swept = f"From {sweep.start_lr:.2g} to {sweep.end_lr:.2g}. {_outcomes(sweep)}"
+    yield "sweep", f"{sweep.iterations:,} iterations", swept
+    seconds = "" if sweep.seconds is None else f"{sweep.seconds:.1f} s\n"
+    training = race.entry.training
+    share = f"{record.iterations / training:.0%} of the planned training of {training:,} iterations"
+    spent = "" if sweep.evaluation_share is None else f"; {sweep.evaluation_share:.0%} of the time were evaluations"
+    yield "cost", f"{seconds}{record.cost_epochs:.3g} epochs", f"{share}{spent}."
 
 
 def _plan(plan: Plan) -> Iterator[Row]:

@@ -159,7 +159,7 @@ def train(run: Run, seeds: Sequence[int]) -> None:
 
 def range_test(name: str, words: Sequence[str], config: str = "cifar10-full") -> RunRecord:
     """``clrtool rangetest`` as a user types it, into runs/paper; a finished one is read again."""
-    command = [sys.executable, "-m", "clrtool", "rangetest", config, *data_words(), *words, "-q"]
+    command = [sys.executable, "-m", "clrtool", "rangetest", config, *data_words(), "sweep.method=paper", *words, "-q"]
     command += ["--allow-import", FACTORIES, "-o", str(WORK / name)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 3):

@@ -1,0 +1,86 @@
+"""The bounds that follow from a race: the peak that won, a quarter of it, and how far to trust them."""
+
+from __future__ import annotations
+
+import math
+
+from clrtool.core.racing.race import Outcome, best_of, outcome
+from clrtool.core.racing.result import Race
+from clrtool.core.reading.bounds import Advice, Bounds, Verdict
+
+# base_lr against max_lr: Smith's rule of thumb is a third or a quarter (arXiv 1506.01186 v6, section 3.3), and a
+# quarter trains better.
+BASE = 0.25
+# Half the width of an interval, in powers of two.
+WIDTH = 2
+# What a clear race has: a gain of so much of the constant answer's loss, and the same pick of two seeds.
+CLEAR_GAIN = 0.1
+
+
+def choose(race: Race) -> Bounds:
+    """Read both bounds off a race.
+
+    ``max_lr`` is the rate that won, ``base_lr`` a quarter of it. There are none where no rate did better than a
+    constant answer.
+    """
+    found = outcome(race.entry, race.probes)
+    if not found.picks:
+        return _nothing(race, found)
+    power, tried = found.power, {probe.power for probe in race.probes}
+    low = 2.0 ** max(power - WIDTH, min(tried))
+    high = 2.0 ** min(power + WIDTH, max(tried, default=0))
+    max_lr, advice = 2.0**power, _advice(race, found)
+    low, high = min(low, max_lr), max(high, max_lr)
+    return Bounds(
+        base_lr=BASE * max_lr,
+        max_lr=max_lr,
+        base_lr_interval=(BASE * low, BASE * high),
+        max_lr_interval=(low, high),
+        base_reason=f"base_lr is a quarter of max_lr, the rule of thumb of the paper: {BASE * max_lr:.3g}.",
+        max_reason=_reason(race, found),
+        verdict=Verdict.WEAK if advice else Verdict.CLEAR,
+        advice=advice,
+    )
+
+
+def _advice(race: Race, found: Outcome) -> tuple[Advice, ...]:
+    """What keeps a race from being clear."""
+    advice = {
+        Advice.LITTLE_LEARNED: race.entry.gain(min(found.last.values())) < CLEAR_GAIN,
+        Advice.ONE_SEED: len(found.picks) < 2,
+        Advice.CLOSE_RACE: len({*found.picks}) > 1,
+    }
+    return tuple(each for each, applies in advice.items() if applies)
+
+
+def _reason(race: Race, found: Outcome) -> str:
+    """The last round with its losses, what other seeds prefer, and why a pick is not the best where it is not."""
+    reached = ", ".join(f"{2.0**each:.3g} {found.last[each]:.4g}" for each in sorted(found.last))
+    reason = (
+        f"After up to {found.horizon} iterations at one rate the held-out loss is, by rate: {reached}; that of a "
+        f"constant answer is {race.entry.constant:.4g}."
+    )
+    best, (first, *others) = best_of(found.last), found.picks
+    if first != best:
+        reason += f" {2.0**first:.3g} is above the best of them, for a schedule comes down from its peak."
+    if others:
+        reason += f" {'Another seed prefers' if len(others) == 1 else 'Other seeds prefer'} "
+        reason += ", ".join(f"{2.0**each:.3g}" for each in others) + "."
+    if found.refused:
+        reason += f" {2.0**first:.3g} is left out, for there it loses much of its gain."
+    return reason
+
+
+def _nothing(race: Race, found: Outcome) -> Bounds:
+    """No bounds, and the numbers that say why."""
+    entry, best = race.entry, min(found.last.values(), default=math.inf)
+    powers = [probe.power for probe in race.probes]
+    tried = f"from {2.0 ** min(powers):.2g} to {2.0 ** max(powers):.2g}" if powers else "within the budget"
+    if best == math.inf and powers:
+        reason = f"No run of the race has a finite loss, {tried}."
+        return Bounds(None, None, None, None, reason, reason, Verdict.INCONCLUSIVE, (Advice.NOTHING_FINITE,))
+    reason = (
+        f"No rate {tried} does better than a constant answer: the lowest held-out loss is {best:.4g}, that of a "
+        f"constant answer {entry.constant:.4g}, and that before training {entry.first:.4g}."
+    )
+    return Bounds(None, None, None, None, reason, reason, Verdict.INCONCLUSIVE, (Advice.NOTHING_LEARNED,))

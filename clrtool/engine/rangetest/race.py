@@ -1,0 +1,177 @@
+"""The race of a range test: trains the short runs that :mod:`clrtool.core.racing.race` asks for, from one start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from clrtool.core.racing.race import Entry, Probe, Run, contenders, next_run
+from clrtool.core.racing.result import Race
+from clrtool.engine.resume.journal import Journal, Segment
+from clrtool.engine.training.average import RunningAverage
+from clrtool.engine.training.constant import constant_loss
+from clrtool.engine.training.trainer import Pause, Trainer, never
+from clrtool.engine.training.workload import Workload
+
+OnProbe = Callable[[Probe], object]
+# A run begins with so many iterations of linear warm-up, as every schedule of today does.
+WARM_UP = 5
+# Where the race starts, as a power of two: the usual rate of plain gradient descent, and of all that scale it by its
+# size. Where it ends is measured.
+USUAL, USUAL_ADAPTIVE = -5, -10
+PLAIN = ("SGD", "ASGD", "Adagrad", "Adadelta", "Rprop")
+NAME = "race"
+
+
+def run_race(workload: Workload, seeds: Sequence[int], budget: int, on_probe: OnProbe, journal: Journal) -> Race:
+    """Race flat rates against one another, within a budget.
+
+    Args:
+        seeds: of weights and batches, of which the first looks for the best rate.
+        budget: iterations of all runs together.
+        on_probe: called with each reading as soon as it is there, or was known to be.
+
+    Raises:
+        MachineError: the device is out of memory.
+        Interrupted: a signal asked to stop, and everything is saved.
+    """
+    if (known := journal.result(NAME)) is not None:
+        return Race.from_dict(known)
+    with workload.on_device():
+        runs = _Runs(workload, seeds)
+        segment = journal.begin(NAME, runs)
+        entry = runs.entry = runs.entry or _entry(workload, runs.start(0), len(seeds), budget)
+        for probe in runs.probes:
+            on_probe(probe)
+        while (wanted := next_run(entry, runs.probes)) is not None:
+            runs.keep({(wanted.seed, wanted.power)} | contenders(runs.probes))
+            _advance(runs, wanted, segment, journal)
+            with journal.timed("evaluation"):
+                runs.read(wanted)
+            on_probe(runs.probes[-1])
+    race = Race(entry, tuple(runs.probes))
+    journal.finish((NAME, race.to_dict()))
+    return race
+
+
+def _entry(workload: Workload, trainer: Trainer, seeds: int, budget: int) -> Entry:
+    """What the race begins with: the usual rate, and the losses before any training and of a constant answer."""
+    first, _ = trainer.evaluate()
+    with workload.evaluating():
+        answers = workload.answers(trainer.model)
+    constant = constant_loss(answers)
+    if constant is not None:  # to the last digit, for all ranks have to ask for the same runs
+        constant = float(workload.ranks.mean(torch.tensor(constant, device=workload.device)))
+    plain = any(each.__name__ in PLAIN for each in type(trainer.optimizer).__mro__)
+    first = first if math.isfinite(first) else math.inf
+    return Entry(
+        start=USUAL if plain else USUAL_ADAPTIVE,
+        budget=max(0, budget),
+        seeds=seeds,
+        training=workload.plan_iterations,
+        constant=first if constant is None else constant,
+        first=first,
+    )
+
+
+def _advance(runs: _Runs, wanted: Run, segment: Segment, journal: Journal) -> None:
+    """Train a run on, and save all of them on the way where that is due."""
+    run = runs.open(wanted.seed, wanted.power)
+    while run.iteration < wanted.iterations and not run.broken:
+        with journal.timed("train"):
+            run.train(wanted.lr, wanted.iterations, journal.is_due)
+        journal.keep(segment)
+
+
+class _Run:
+    """One rate with one seed."""
+
+    def __init__(self, start: Trainer) -> None:
+        self.trainer = start.branch()
+        self.trainer.average = RunningAverage(self.trainer.model)
+        self.iteration, self.broken = 0, False
+
+    def train(self, lr: float, stop: int, pause: Pause) -> None:
+        if self.broken:
+            return
+        lrs = [lr * min(1.0, (place + 1) / WARM_UP) for place in range(self.iteration, stop)]
+        losses = self.trainer.train(self.iteration, lrs, pause)
+        self.iteration += len(losses)
+        self.broken = not all(map(math.isfinite, losses))
+
+    def read(self) -> tuple[float, float]:
+        return (math.nan, math.nan) if self.broken else self.trainer.evaluate_average()
+
+    def state(self) -> dict[str, Any]:
+        assert self.trainer.average is not None
+        average = self.trainer.average.state()
+        values = {"iteration": self.iteration, "broken": self.broken}
+        return values | {"trainer": self.trainer.state(), "average": average}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        assert self.trainer.average is not None
+        self.trainer.restore(state["trainer"])
+        self.trainer.average.restore(state["average"])
+        self.iteration, self.broken = state["iteration"], state["broken"]
+
+
+class _Runs:
+    """All runs of a race that may be gone on with, and what was read: an ensemble that a segment can hold.
+
+    Args:
+        entry: what the race began with, once that is known.
+        probes: what was read so far.
+    """
+
+    engine = "eager"
+
+    def __init__(self, workload: Workload, seeds: Sequence[int]) -> None:
+        self._workload, self._seeds = workload, seeds
+        self._starts: dict[int, Trainer] = {}
+        self._live: dict[tuple[int, int], _Run] = {}
+        self.members = [self.start(0)]
+        self.entry: Entry | None = None
+        self.probes: list[Probe] = []
+
+    def start(self, seed: int) -> Trainer:
+        """An untrained trainer, of which every run of its seed is a branch."""
+        if seed not in self._starts:
+            self._starts = {seed: Trainer(self._workload, self._seeds[seed])}  # and no longer that of another
+        return self._starts[seed]
+
+    def open(self, seed: int, power: int) -> _Run:
+        """The run of a rate: as it is, or at its beginning."""
+        if (seed, power) not in self._live:
+            self._live[seed, power] = _Run(self.start(seed))
+        return self._live[seed, power]
+
+    def keep(self, runs: set[tuple[int, int]]) -> None:
+        """Drop all runs but some, and their memory."""
+        self._live = {key: run for key, run in self._live.items() if key in runs}
+
+    def read(self, wanted: Run) -> None:
+        """Read a run, infinite where it broke."""
+        run = self._live[wanted.seed, wanted.power]
+        loss, metric = run.read()
+        finite = math.isfinite(loss) and math.isfinite(metric)
+        self.probes.append(Probe(*wanted, run.iteration, loss if finite else math.inf, metric if finite else None))
+
+    def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
+        """A race is advanced run by run."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """All that the rest of the race depends on."""
+        live = [(*key, run.state()) for key, run in self._live.items()]
+        probes = [tuple(vars(probe).values()) for probe in self.probes]
+        return {"entry": None if self.entry is None else dict(vars(self.entry)), "probes": probes, "live": live}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put everything back to :meth:`state`."""
+        self.entry = None if state["entry"] is None else Entry(**state["entry"])
+        self.probes = [Probe(*each) for each in state["probes"]]
+        for seed, power, saved in state["live"]:
+            self.open(seed, power).restore(saved)

@@ -1,0 +1,90 @@
+"""The running average of a model's weights, which stands in for a decayed learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+# Weight of late iterates, by the power of time with which they count.
+GAMMA = 3.0
+
+
+class RunningAverage:
+    """A polynomially weighted average over the iterates of a training.
+
+    After t updates, with w the weights::
+
+        average += (w - average) * min(1, (GAMMA + 1) / (t + GAMMA))
+
+    Shamir and Zhang, arXiv 1212.1824, section 4. Along a constant rate it is about as good as weights whose rate came
+    down (Hägele et al., arXiv 2405.18392), so a run at a flat rate can be read at every length.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self.updates = 0
+        # in half precision the share of a late update would be lost
+        self.weights = {
+            name: weight.detach().to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+            for name, weight in model.named_parameters()
+        }
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights as they are now."""
+        self.updates += 1
+        share = min(1.0, (GAMMA + 1) / (self.updates + GAMMA))
+        means = list(self.weights.values())
+        weights = [weight.detach().to(self.weights[name].dtype) for name, weight in self._model.named_parameters()]
+        torch._foreach_lerp_(means, weights, share)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Have the model hold the average, and afterwards its own weights and buffers again."""
+        tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+        own = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        try:
+            _copy(self.weights, tensors)
+            yield
+        finally:
+            _copy(own, tensors)
+
+    def state(self) -> dict[str, Any]:
+        """All of it, in plain types and tensors."""
+        return {"updates": self.updates, "weights": self.weights}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put back a :meth:`state`."""
+        self.updates = int(state["updates"])
+        _copy(state["weights"], self.weights)
+
+
+@torch.no_grad()
+def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    for name, tensor in source.items():
+        target[name].copy_(tensor)
+
+
+def batch_norms(model: nn.Module) -> list[Any]:
+    """The modules whose statistics belong to the weights, and follow the batches that go through."""
+    found = (module for module in model.modules() if isinstance(module, _BatchNorm))
+    return [module for module in found if module.track_running_stats and module.training]
+
+
+@contextmanager
+def estimating(norms: Sequence[Any]) -> Iterator[None]:
+    """Have statistics be the mean over the batches that go through, from the first on."""
+    momenta = [module.momentum for module in norms]
+    for module in norms:
+        module.reset_running_stats()
+        module.momentum = None
+    try:
+        yield
+    finally:
+        for module, momentum in zip(norms, momenta, strict=True):
+            module.momentum = momentum

@@ -1,0 +1,178 @@
+"""The race for max_lr as a pure function: what it asks for, what that costs, and what it says in the end."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clrtool.core.racing.choose import choose
+from clrtool.core.racing.race import HIGHEST, LOWEST, Entry, Probe, contenders, cost, has_learned, next_run, outcome
+from clrtool.core.racing.result import Race
+from clrtool.core.reading.bounds import Advice, Bounds, Verdict
+
+
+def entry(start=-8, budget=400, seeds=1, training=2000, constant=2.3, first=2.4):
+    return Entry(start, budget, seeds, training, constant, first)
+
+
+def raced(begin, loss):
+    """A race over runs whose loss is a function of (power, iterations), and of the seed where it takes one."""
+    probes = []
+    while (run := next_run(begin, probes)) is not None:
+        value = loss(*run[1:]) if loss.__code__.co_argcount < 3 else loss(*run)
+        taken = run.iterations if math.isfinite(value) else 1
+        probes.append(Probe(*run, taken, value, None if math.isinf(value) else 0.5))
+        assert len(probes) < 200
+    return Race(begin, tuple(probes))
+
+
+def bowl(best, slope=0.2, fast=60):
+    """Losses that fall to a level which rises by ``slope`` with each factor of two away from the best rate."""
+    return lambda power, iterations: 0.3 + slope * abs(power - best) + 1.8 * math.exp(-iterations / fast)
+
+
+def always(value):
+    return lambda power, iterations: value
+
+
+def power_of(race):
+    return math.log2(choose(race).max_lr)
+
+
+@pytest.mark.parametrize("best", range(-12, 3, 2))
+@pytest.mark.parametrize("start", [-10, -5])
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_smooth_bowl_is_found_to_a_factor_of_two_from_wherever_the_race_starts(best, start, seeds):
+    race = raced(entry(start, budget=1000, seeds=seeds), bowl(best))
+    assert abs(power_of(race) - best) <= 1
+
+
+def test_a_cliff_just_above_the_best_rate_is_not_stepped_over():
+    race = raced(entry(), lambda power, iterations: math.inf if power > -6 else bowl(-6)(power, iterations))
+    assert power_of(race) == -6
+
+
+def test_a_rate_that_is_hardly_behind_and_above_the_best_is_taken_in_its_place():
+    level = {-8: 1.3, -7: 1.0, -6: 1.05, -5: 1.5}
+    race = raced(entry(), lambda power, iterations: level.get(power, 1.8))
+    assert power_of(race) == -6
+    assert "0.0156 is above the best of them" in choose(race).max_reason
+
+
+def test_runs_that_saw_most_of_the_training_are_taken_as_they_are():
+    level = {-8: 1.3, -7: 1.0, -6: 1.05, -5: 1.5}
+    race = raced(entry(training=60), lambda power, iterations: level.get(power, 1.8))
+    assert power_of(race) == -7
+
+
+def test_on_a_plateau_rates_wait_until_one_learns_and_the_slow_ones_are_not_taken_for_it():
+    def loss(power, iterations):  # nothing shows before 90 iterations; what never moves looks best until then
+        if power < -10:
+            return 2.31
+        return 0.5 if iterations >= 90 and abs(power + 6) <= 1 else 2.42
+
+    race = raced(entry(-10, budget=500), loss)
+    assert -7 <= power_of(race) <= -5
+
+
+def test_the_mean_of_what_two_seeds_prefer_is_taken_and_is_not_clear():
+    race = raced(entry(budget=800, seeds=2), lambda seed, power, iterations: bowl(-6 - seed)(power, iterations))
+    bounds = choose(race)
+    assert math.log2(bounds.max_lr) == pytest.approx(-6.5)
+    assert bounds.verdict is Verdict.WEAK
+    assert Advice.CLOSE_RACE in bounds.advice
+    assert "Another seed prefers 0.00781." in bounds.max_reason
+
+
+def test_two_seeds_that_agree_are_clear():
+    bounds = choose(raced(entry(budget=800, seeds=2), bowl(-6)))
+    assert bounds.verdict is Verdict.CLEAR
+    assert bounds.advice == ()
+
+
+def test_one_seed_is_never_clear():
+    assert Advice.ONE_SEED in choose(raced(entry(budget=5000), bowl(-6))).advice
+
+
+LOSSES = st.dictionaries(
+    st.integers(LOWEST, HIGHEST), st.floats(0.01, 50) | st.just(math.inf), min_size=1, max_size=HIGHEST - LOWEST
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(LOSSES, st.integers(0, 3000), st.integers(1, 4), st.integers(1, 5000), st.integers(-20, 5), st.floats(0.1, 20))
+def test_no_race_costs_more_than_its_budget_and_none_goes_on_for_ever(known, budget, seeds, training, start, constant):
+    begin = Entry(start, budget, seeds, training, constant, 2 * constant)
+    race = raced(begin, lambda power, iterations: known.get(power, 3.0) * (1 + 10 / iterations))
+    assert cost(race.probes) == race.iterations <= budget
+    bounds = choose(race)
+    if bounds.max_lr is not None:
+        powers = [probe.power for probe in race.probes]
+        assert min(powers) - 1e-9 <= math.log2(bounds.max_lr) <= max(powers) + 1e-9
+        assert has_learned(min(outcome(begin, race.probes).last.values()), begin)
+
+
+@settings(max_examples=100, deadline=None)
+@given(LOSSES, st.integers(100, 3000), st.integers(1, 3))
+def test_what_is_asked_for_next_follows_from_what_was_measured_alone(known, budget, seeds):
+    begin = entry(budget=budget, seeds=seeds)
+    race = raced(begin, lambda power, iterations: known.get(power, 3.0) * (1 + 10 / iterations))
+    for place, probe in enumerate(race.probes):
+        assert next_run(begin, race.probes[:place]) == (probe.seed, probe.power, probe.iterations)
+
+
+@settings(max_examples=100, deadline=None)
+@given(LOSSES, st.integers(100, 3000), st.integers(1, 3))
+def test_runs_that_go_on_are_among_those_that_were_kept(known, budget, seeds):
+    begin, probes, kept = entry(budget=budget, seeds=seeds), [], set()
+    while (run := next_run(begin, probes)) is not None:
+        if any((probe.seed, probe.power) == run[:2] for probe in probes):
+            assert run[:2] in kept
+        kept = {run[:2]} | (kept & contenders(probes)) if probes else {run[:2]}
+        loss = known.get(run.power, 3.0) * (1 + 10 / run.iterations)
+        probes.append(Probe(*run, run.iterations, loss, 0.5))
+
+
+def test_what_never_beats_a_constant_answer_is_never_recommended_and_both_numbers_are_said():
+    bounds = choose(raced(entry(), always(2.29)))
+    assert bounds.verdict is Verdict.INCONCLUSIVE
+    assert bounds.advice == (Advice.NOTHING_LEARNED,)
+    assert "the lowest held-out loss is 2.29, that of a constant answer 2.3," in bounds.max_reason
+
+
+def test_a_collapse_to_the_constant_answer_is_no_gain_however_bad_the_first_loss_was():
+    bounds = choose(raced(entry(constant=1.04, first=101.0), lambda power, iterations: 1.03 if power > -6 else 60.0))
+    assert bounds.max_lr is None
+
+
+def test_losses_that_are_all_infinite_have_a_reason_of_their_own():
+    assert choose(raced(entry(), always(math.inf))).advice == (Advice.NOTHING_FINITE,)
+
+
+def test_a_race_without_a_budget_says_that_nothing_was_learned():
+    race = raced(entry(budget=0), bowl(-6))
+    assert race.probes == ()
+    assert choose(race).verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_race_is_the_same_after_it_was_written_and_read():
+    begin = entry(first=math.inf, seeds=2)
+    race = raced(begin, lambda power, iterations: math.inf if power > -4 else bowl(-6)(power, iterations))
+    again = Race.from_dict(race.to_dict())
+    assert again == race
+    assert Bounds.from_dict(choose(race).to_dict()) == choose(again)
+
+
+def test_the_reason_is_true_of_the_probes():
+    race = raced(entry(seeds=2), bowl(-6))
+    bounds, found = choose(race), outcome(race.entry, race.probes)
+    assert f"After up to {max(probe.iterations for probe in race.probes if probe.seed == 0)}" in bounds.max_reason
+    for power, loss in found.last.items():
+        assert f"{2.0**power:.3g} {loss:.4g}" in bounds.max_reason
+        assert any(probe.power == power and probe.loss == loss for probe in race.probes)
+
+
+def test_a_race_that_is_not_over_has_no_outcome():
+    with pytest.raises(ValueError, match="not over"):
+        outcome(entry(), ())
