@@ -250,17 +250,14 @@ class SweepConfig(_Tree):
     """The LR range test.
 
     Args:
-        method: race tries rates in short runs after a short sweep; paper sweeps for several epochs and reads the curve
-            alone. auto is paper where epochs are given, else race.
-        budget: what a race may cost, the sweep in it, as a share of the training that is planned; 500 iterations at
-            the least.
+        method: race tries rates in short runs, paper reads the sweeps alone; auto is paper where epochs are given.
+        budget: of a race with its sweep, as a share of the training that is planned; 500 iterations at the least.
         start_lr: where the sweep begins; auto finds it by a scout of at most 100 iterations.
         end_lr: where it ends; auto ends where the metric breaks.
         spacing: auto is exponential, and linear within a decade.
-        epochs: of the sweep of one seed; auto is a fifth of a race's budget, and about 4 by the paper's method, where
-            all together cost one training at the most.
-        evaluations: of the held-out set in a sweep; auto is 12 to 60, so that all take a fifth of the time.
-        seeds: sweeps from other weights and batches; auto is 1 in a race, 2 or 3 by the paper's method.
+        epochs: of the sweep of one seed; auto is about 4 for the paper's method, and a part of the budget for a race.
+        evaluations: of the held-out set in a sweep; auto is 12 to 60, a fifth of the time.
+        seeds: other weights and batches; auto is 2 or 3, and for the sweep before a race 1.
     """
 
     method: Literal["auto", "race", "paper"] = "auto"

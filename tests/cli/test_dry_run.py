@@ -133,6 +133,7 @@ def test_a_range_test_without_a_race_has_no_part_for_one_and_a_shard_of_its_seed
     whole, shard = (json.loads(cli(*words, "--seeds", "2", *more).out) for more in ([], ["--seed-shard", "2/2"]))
     assert shard["race"] == shard["race_evaluations"] == 0 < whole["race"]
     assert shard["iterations"] == whole["scout"] + whole["sweep"]
+    assert json.loads(cli(*words, "--seed-shard", "1/2").out)["race"] == 0, "even if it has all seeds"
     assert "short runs" in shown(cli(*words[:-1]))
     assert "short runs" not in shown(cli(*words[:-1], "sweep.method=paper"))
 

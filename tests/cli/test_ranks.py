@@ -85,7 +85,7 @@ def test_a_race_of_two_ranks_that_was_interrupted_goes_on_to_the_bytes_of_one_th
     codes, printed = ended(start(2, *words, "-o", tmp_path / "whole"))
     assert codes in ([0, 0], [3, 0]), printed
     spoken = words[:-1]  # without -q
-    processes, heard = start(2, *spoken, "-o", tmp_path / "run", "--checkpoint-every", "0"), []
+    processes, heard = start(2, *spoken, "-o", tmp_path / "run"), []
     while not any(line.startswith("  lr ") for line in heard[-1:]):
         heard.append(processes[0].stderr.readline())
         assert heard[-1], heard

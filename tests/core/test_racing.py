@@ -176,3 +176,8 @@ def test_the_reason_is_true_of_the_probes():
 def test_a_race_that_is_not_over_has_no_outcome():
     with pytest.raises(ValueError, match="not over"):
         outcome(entry(), ())
+
+
+def test_where_no_loss_is_known_to_gain_from_what_is_finite_is_a_gain():
+    race = raced(entry(constant=math.inf, first=math.inf), bowl(-6))
+    assert abs(power_of(race) + 6) <= 1

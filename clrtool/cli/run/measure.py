@@ -64,7 +64,7 @@ def measure_share(folder: RunFolder, share: SeedShare, command: Sequence[str]) -
     """
     folder.say("loading torch and the data")
     from clrtool.cli.run.observer import ShareObserver
-    from clrtool.engine.rangetest.pipeline import range_test
+    from clrtool.engine.rangetest.pipeline import sweep_seeds
 
     config, place = folder.spec.config, str(folder.spec.options.folder.absolute())
     for attempt in Attempts(folder, SWEEP):
@@ -73,6 +73,6 @@ def measure_share(folder: RunFolder, share: SeedShare, command: Sequence[str]) -
             with folder.signals.deferred():
                 journal = folder.journal(workload)
                 with contextlib.suppress(LackingError):
-                    range_test(workload, config, ShareObserver(folder, share), lambda _, known=journal: known)  # type: ignore[misc]
+                    sweep_seeds(workload, config, ShareObserver(folder, share), journal)
                 journal.finish(("share", {"shard": str(share.shards[0]), "command": list(command), "folder": place}))
             return

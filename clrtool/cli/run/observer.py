@@ -57,6 +57,3 @@ class ShareObserver(FolderObserver):
     def sweeping(self, seeds: int, epochs: float, metric: str) -> Iterator[None]:
         with super().sweeping(self._share.count(seeds), epochs, metric):
             yield
-
-    def on_record(self, record: RunRecord) -> None:
-        """Leave no result beside the checkpoint."""

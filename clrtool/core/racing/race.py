@@ -106,7 +106,9 @@ class Entry:
     first: float
 
     def gain(self, loss: float) -> float:
-        """What a loss has gained over the constant answer, as a share of its loss."""
+        """What a loss has gained over the constant answer, as a share of its loss; all, where there is none."""
+        if math.isinf(self.constant):
+            return 1.0
         return (min(self.constant, self.first) - loss) / (abs(self.constant) or 1.0)
 
 
@@ -191,7 +193,9 @@ def best_of(losses: Mapping[int, float]) -> int:
 
 
 def has_learned(loss: float, entry: Entry) -> bool:
-    """Whether a loss is well below that of the constant answer, and below the first."""
+    """Whether a loss is well below that of the constant answer, and below the first; finite, where neither is."""
+    if math.isinf(entry.constant):
+        return math.isfinite(loss)
     return entry.gain(loss) > 0 and entry.constant - loss > LEARNED * abs(entry.constant)
 
 
@@ -327,7 +331,7 @@ class _Seed:
     def _plateau(self, losses: Mapping[int, float]) -> list[int]:
         """The rates that say about as much as a constant, where none says more: which is best there means nothing."""
         constant = self._entry.constant
-        if not losses or constant - min(losses.values()) > LEFT * abs(constant):
+        if not losses or math.isinf(constant) or constant - min(losses.values()) > LEFT * abs(constant):
             return []
         return sorted(power for power, loss in losses.items() if loss <= constant + LEVEL * abs(constant))
 

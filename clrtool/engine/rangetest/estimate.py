@@ -53,8 +53,8 @@ def estimate(
     size, (length, evaluations) = workload.sweep_size(config.sweep), longest_sweep(workload, config.sweep)
     start_lr, end_lr = (None if lr == "auto" else lr for lr in (config.sweep.start_lr, config.sweep.end_lr))
     seeds = owned(shards, size.seeds)
-    races = size.budget is not None and seeds == size.seeds  # else whoever has the other sweeps
-    race = max(0, (size.budget or 0) - size.scout - size.seeds * length) if races else 0
+    # a shard sweeps, and who merges races
+    race = 0 if size.budget is None or shards else max(0, size.budget - size.scout - size.seeds * length)
     # where a step can be captured, that of all seeds is
     at_once = math.ceil(seeds / jobs) if workload.device.type == "cuda" else 1
     found, saved = _tried(workload, config.seed)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Protocol
 
 from clrtool.config.schema import PlanConfig, SweepConfig
 from clrtool.core.planning.plan import Plan, make_plan
+from clrtool.core.planning.sweep_size import SweepSize
 from clrtool.core.racing.choose import choose
 from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import Bounds, find_bounds
@@ -59,10 +61,9 @@ def range_test(
         LackingError: the rest is for other processes to train.
     """
     check_plan(workload, config.plan)
-    observer, journal, size = observer or Observer(), journals(workload), workload.sweep_size(config.sweep)
-    with observer.sweeping(size.seeds, size.iterations / workload.iterations_per_epoch, workload.metric.label):
+    observer, journal, size, race = observer or Observer(), journals(workload), workload.sweep_size(config.sweep), None
+    with _sweeping(workload, size, observer):
         sweep = run_sweep(workload, config.sweep, config.seed, observer.on_point, journal)
-    race = None
     if size.budget is not None:
         left = max(0, size.budget - sweep.iterations)
         seeds = range(config.seed, config.seed + (RACED if config.sweep.seeds == "auto" else config.sweep.seeds))
@@ -84,6 +85,17 @@ def range_test(
     )
     observer.on_record(record)
     return record
+
+
+def sweep_seeds(workload: Workload, config: Asked, observer: Observer, journal: Journal) -> SweepRecord:
+    """The sweeps alone, as processes run them that have a part of the seeds."""
+    check_plan(workload, config.plan)
+    with _sweeping(workload, workload.sweep_size(config.sweep), observer):
+        return run_sweep(workload, config.sweep, config.seed, observer.on_point, journal)
+
+
+def _sweeping(workload: Workload, size: SweepSize, observer: Observer) -> AbstractContextManager[None]:
+    return observer.sweeping(size.seeds, size.iterations / workload.iterations_per_epoch, workload.metric.label)
 
 
 def _bounds(sweep: SweepRecord, race: Race | None) -> Bounds:

@@ -81,8 +81,10 @@ def _advance(runs: _Runs, wanted: Run, segment: Segment, journal: Journal) -> No
     """Train a run on, and save all of them on the way where that is due."""
     run = runs.open(wanted.seed, wanted.power)
     while run.iteration < wanted.iterations and not run.broken:
+        before = run.iteration
         with journal.timed("train"):
             run.train(wanted.lr, wanted.iterations, journal.is_due)
+        segment.start += run.iteration - before  # of all runs together, for who reads the checkpoint
         journal.keep(segment)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from clrtool.config.schema import RangeTestConfig
 from clrtool.core.results.shard import LackingError
 from clrtool.engine.configured.build import build_workload
-from clrtool.engine.rangetest.pipeline import range_test
+from clrtool.engine.rangetest.observer import Observer
+from clrtool.engine.rangetest.pipeline import sweep_seeds
 from clrtool.engine.resume.journal import Assignment, Journal, RemoteResults
 from clrtool.engine.resume.open import about_test
 from clrtool.engine.runtime.device import computing_with
@@ -67,7 +68,7 @@ def _sweep(
         assignment=Assignment(lambda wanted: [seed for seed in wanted if seed in seeds]),
     )
     try:
-        range_test(workload, config, journals=lambda *_: journal)
+        sweep_seeds(workload, config, Observer(), journal)
     except LackingError as error:
         lacking = error.seeds
     journal.finish()

@@ -39,7 +39,7 @@ def plot_race(record: RunRecord, race: Race, title: str) -> Figure:
         _scale(top, bottom, record, race)
         for axes in (top, bottom):
             shade(axes, record.bounds)
-        hatch((bottom,), bottom, record.sweep)
+        hatch((bottom,), bottom, record.sweep, rotation=0)
         label_bounds(top, record.bounds)
         top.set_ylabel("held-out loss of short runs")
         bottom.set(xlabel="learning rate", ylabel=label)

@@ -134,15 +134,15 @@ def shade(axes: Axes, bounds: Bounds) -> None:
         axes.axvline(lr, color=green, linestyle=line, linewidth=1.4)
 
 
-def hatch(panels: Sequence[Axes], top: Axes, sweep: SweepRecord) -> None:
-    """Hatch what comes after the first stop, which not every seed saw, and say so along its outer edge."""
+def hatch(panels: Sequence[Axes], top: Axes, sweep: SweepRecord, rotation: int = 90) -> None:
+    """Hatch what comes after the first stop, which not every seed saw, and say so along its outer or its upper edge."""
     if not sweep.stopped_at:
         return
     for axes in panels:
         axes.axvspan(min(sweep.stopped_at.values()), axes.get_xlim()[1], facecolor="none", hatch="//", linewidth=0,
                      edgecolor=(palette().grey, 0.45), zorder=0)  # fmt: skip
-    top.text(0.99, 0.97, stopped(sweep), transform=top.transAxes, rotation=90, ha="right", va="top", fontsize=8.5,
-             bbox=_behind())  # fmt: skip
+    top.text(0.99, 0.97, stopped(sweep), transform=top.transAxes, rotation=rotation, ha="right", va="top",
+             fontsize=8.5, bbox=_behind())  # fmt: skip
 
 
 def label_bounds(axes: Axes, bounds: Bounds) -> None:
