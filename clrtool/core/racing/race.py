@@ -225,7 +225,7 @@ def _race(entry: Entry) -> Generator[Run, float, Outcome]:
     picks, left, refused = [first.pick(last)], entry.budget - first.spent, False
     for seed in range(1, entry.seeds):
         other = _Seed(entry, seed, left // (entry.seeds - seed))
-        around = yield from other.confirm(picks[0])
+        around = yield from other.confirm(picks[0], 1 if first.has_near(picks[0]) else STRIDE)
         left -= other.spent
         if len(around) > 1 and has_learned(min(around.values()), entry):
             picks.append(other.pick(around))
@@ -285,9 +285,13 @@ class _Seed:
                 field = yield from self._train(few, horizon)
         return dict(field)
 
-    def confirm(self, power: int) -> Asking:
-        """Train a rate and its neighbours as long as there is budget for all three."""
-        three = [power, power - 1, power + 1]
+    def has_near(self, power: int) -> bool:
+        """Whether a rate near this one was read; not where those that waited on a plateau were far apart to the end."""
+        return any(0 < abs(each - power) <= STRIDE for each in self._taken)
+
+    def confirm(self, power: int, stride: int) -> Asking:
+        """Train a rate and those beside it as long as there is budget for all three."""
+        three = [power, power - stride, power + stride]
         horizon = self._reach(three, self._entry.training)
         return (yield from self._train(three, horizon)) if horizon >= SHORTEST else {}
 
