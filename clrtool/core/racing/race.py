@@ -309,7 +309,7 @@ class _Seed:
             losses = self._rounds[horizon]
             if {power, power + 1} <= losses.keys():
                 gain = min(self._entry.constant, self._entry.first) - min(losses.values())
-                return (losses[power + 1] - losses[power]) / gain if gain > 0 else math.inf
+                return (losses[power + 1] - losses[power]) / gain if 0 < gain < math.inf else math.inf
         return math.inf
 
     def _open(self, horizon: int) -> Asking:
