@@ -154,8 +154,7 @@ def range_test(
     """Run the LR range test on copies of a model and an optimizer, and plan a schedule from its bounds.
 
     What is passed is afterwards as it was, bit for bit, however the test ended, and so are the global generators of
-    random numbers. No file is written. Memory holds a few more models with their optimizers: the short runs that may
-    still be gone on with.
+    random numbers. No file is written. Memory holds a few more models with their optimizers.
 
     Args:
         model: a module, whose weights are the start of every seed; or a function that returns a fresh one.

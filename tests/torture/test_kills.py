@@ -128,7 +128,7 @@ def work(executioners):
 
 
 def test_kills_at_any_moment_tear_no_file_and_change_no_result(zygote, reference, raced, tmp_path):
-    toll, methods = Toll(1000 if LONG else 100), (reference, raced)
+    toll, methods = Toll(1000 if LONG else 60), (reference, raced)
     kinds = [AtRandomMoments(zygote, each, tmp_path / each.method, toll, seed) for seed, each in enumerate(methods)]
     assert len(kinds) == WORKERS
     assert work(kinds) > toll.wanted / 50, "all begin anew"
@@ -142,7 +142,7 @@ def test_kills_in_training_lose_little_and_change_no_result(zygote, reference, t
 
 def test_kills_in_a_race_lose_little_and_change_no_result(zygote, raced, tmp_path):
     assert raced.race["iterations"] > AtRandomStepsOfTheRace.most
-    toll = Toll(200 if LONG else 40)
+    toll = Toll(200 if LONG else 20)
     kinds = [AtRandomStepsOfTheRace(zygote, raced, tmp_path / str(seed), toll, seed) for seed in range(WORKERS)]
     assert work(kinds) > toll.wanted / 2, "all begin anew"
 
