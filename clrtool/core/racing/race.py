@@ -34,12 +34,13 @@ AROUND = 5
 FINALISTS, WORTH = (3, 2, 2), 1.25
 # A finalist must have closed so much of the constant answer's loss; less is noise of a start that learns nothing yet.
 LEARNED = 0.02
-# How many go on, and how often, where none has: as long as the budget lasts.
-STUBBORN = (3, 3, 2, 2, 2, 2, 2, 2)
-# A rate above the best is taken in its place where it lies behind by at most so much of the gain, at the longest of so
-# many horizons that know both: a schedule comes down from its peak and forgives what a flat run cannot. Not where runs
-# saw most of the training: there it is as it is.
-FORGIVEN, RECENT, SEEN = 0.1, 3, 0.7
+# How many go on, and how often, where none has: as long as the budget lasts. Of rates far apart on a plateau the higher
+# ones, which are sooner across: there is no budget left to wait for all.
+STUBBORN, HIGHER = (3, 3, 2, 2, 2, 2, 2, 2), 2
+# A rate above the best is taken in its place where it lies behind by at most so much of the gain and of the loss, at
+# the longest of so many horizons that know both: a schedule comes down from its peak and forgives what a flat run
+# cannot. Not where runs saw most of the training: there it is as it is.
+FORGIVEN, DEARER, RECENT, SEEN = 0.1, 0.3, 3, 0.7
 # A pick at which another seed loses so much of its gain is not taken, whatever the first seed made of it: a cliff.
 REFUSED = 0.3
 # Rates as powers of two beyond which nothing is tried: 1e-8 does not move float32 weights, 1e3 moves all too far.
@@ -219,7 +220,7 @@ def _race(entry: Entry) -> Generator[Run, float, Outcome]:
     last = yield from first.search()
     if last and not has_learned(min(last.values()), entry):  # there is nothing to confirm yet
         first.budget = entry.budget
-        last = yield from first.longer(last, STUBBORN)
+        last = yield from first.longer(first.hopeful(last), STUBBORN)
     if not last or not has_learned(min(last.values()), entry):
         return Outcome((), False, last, first.longest)
     picks, left, refused = [first.pick(last)], entry.budget - first.spent, False
@@ -245,6 +246,7 @@ class _Seed:
         self._entry, self._seed, self.budget = entry, seed, budget
         self._taken: dict[int, int] = {}
         self._rounds: dict[int, dict[int, float]] = {}
+        self._apart = False
 
     @property
     def spent(self) -> int:
@@ -285,6 +287,11 @@ class _Seed:
                 field = yield from self._train(few, horizon)
         return dict(field)
 
+    def hopeful(self, last: Mapping[int, float]) -> dict[int, float]:
+        """Those of a round in which nothing was learned that are worth the rest of the budget."""
+        level = self._plateau(last)
+        return {power: last[power] for power in level[-HIGHER:]} if self._apart and level else dict(last)
+
     def has_near(self, power: int) -> bool:
         """Whether a rate near this one was read; not where those that waited on a plateau were far apart to the end."""
         return any(0 < abs(each - power) <= STRIDE for each in self._taken)
@@ -299,24 +306,26 @@ class _Seed:
         """The best of the last round, or the rate above it that is hardly behind."""
         power = best_of(last)
         if self.longest <= SEEN * self._entry.training:
-            while self._behind(power) <= FORGIVEN:
+            while self._is_forgiven(power):
                 power += 1
         return power
 
-    def _behind(self, power: int) -> float:
-        """By how much of the gain the next rate is behind, at the longest horizon at which both were read."""
+    def _is_forgiven(self, power: int) -> bool:
+        """Whether the next rate is hardly behind, at the longest horizon at which both were read."""
         for horizon in sorted(self._rounds, reverse=True)[:RECENT]:
             losses = self._rounds[horizon]
             if {power, power + 1} <= losses.keys():
                 gain = min(self._entry.constant, self._entry.first) - min(losses.values())
-                return (losses[power + 1] - losses[power]) / gain if 0 < gain < math.inf else math.inf
-        return math.inf
+                behind = losses[power + 1] - losses[power]
+                return 0 < gain < math.inf and behind <= min(FORGIVEN * gain, DEARER * abs(losses[power]))
+        return False
 
     def _open(self, horizon: int) -> Asking:
         """The first rates: a climb from the start by factors of four; a few far apart where it is on a plateau."""
         start = self._entry.start
         losses = yield from self._train([start], horizon)
         if self._plateau(losses):
+            self._apart = True
             return losses | (yield from self._train([start + APART, start - APART], horizon))
         return (yield from self._climb(losses, STRIDE, horizon)) if losses else losses
 
