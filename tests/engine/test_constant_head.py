@@ -1,0 +1,100 @@
+"""The constant answer of a step that keeps its targets to itself, held against that of targets that are known."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from clrtool.engine.inprocess.build import build_workload
+from clrtool.engine.inprocess.options import Settings
+from clrtool.engine.inprocess.steps import make_steps
+from clrtool.engine.training.constant import constant_loss
+from clrtool.engine.training.constant_head import constant_head_loss
+from clrtool.engine.training.trainer import Trainer
+
+GENERATOR = torch.Generator().manual_seed(5)
+SERIES = torch.randn(400, 6, generator=GENERATOR)
+CLASSES = (SERIES[:, 0] > 0.8).long() + (SERIES[:, 1] > 1.2).long()  # the first of them is by far the commonest
+IMAGES = torch.randn(400, 1, 6, 6, generator=GENERATOR)
+TOKENS = torch.randint(0, 3, (400, 8), generator=GENERATOR) ** 2
+
+
+class Head(nn.Sequential):
+    """Noise on the way, as batch norm and dropout make it."""
+
+    def __init__(self, outputs):
+        super().__init__(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, outputs))
+
+
+class Language(nn.Module):
+    """A next-token model whose last layer has no bias, as those of transformers."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(5, 12)
+        self.head = nn.Linear(12, 5, bias=False)
+
+    def forward(self, tokens):
+        return self.head(self.embedding(tokens))
+
+
+KINDS = {
+    "classes": (lambda: Head(3), functional.cross_entropy, SERIES, CLASSES),
+    "values": (lambda: Head(2), functional.mse_loss, SERIES, SERIES[:, :2] * 3 + 7),
+    "medians": (lambda: Head(1), functional.l1_loss, SERIES, SERIES[:, :1].exp()),
+    "pixels": (lambda: nn.Conv2d(1, 2, 3, padding=1), functional.cross_entropy, IMAGES, (IMAGES[:, 0] > 1).long()),
+    "tokens": (Language, lambda out, y: functional.cross_entropy(out.flatten(0, 1), y.flatten()), TOKENS, TOKENS),
+}
+
+
+def trainer(kind, step=None, loss=None):
+    """A trainer of a program's pieces, which knows its loss or has a step of its own."""
+    make, _, inputs, targets = KINDS[kind]
+    data = TensorDataset(inputs, targets)
+    torch.manual_seed(1)
+    model = make()
+    workload = build_workload(
+        model,
+        torch.optim.Adam(model.parameters()),
+        DataLoader(data, 200, shuffle=True),
+        DataLoader(data, 100),
+        make_steps(loss, step, None, "loss" if step else "auto", None),
+        Settings.of({"evaluations": 5}),
+        find_metric=step is None,
+    )
+    return Trainer(workload, 3)
+
+
+def own_step(kind):
+    loss = KINDS[kind][1]
+    return lambda model, batch: loss(model(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_of_ones_own_has_the_constant_answer_of_its_targets(kind):
+    known = trainer(kind, loss=KINDS[kind][1])
+    expected = constant_loss(known.workload.answers(known.model))
+    if kind == "tokens":  # a loss that flattens does not say how targets lie in its outputs
+        frequencies = torch.bincount(TOKENS.flatten()) / TOKENS.numel()
+        expected = -sum(float(each * each.log()) for each in frequencies if each)
+    found = constant_head_loss(trainer(kind, step=own_step(kind)))
+    assert found == pytest.approx(expected, rel=0.03)
+
+
+def test_looking_for_it_changes_neither_the_trainer_nor_the_random_numbers_around():
+    start = trainer("classes", step=own_step("classes"))
+    before = {name: value.clone() for name, value in start.model.state_dict().items()}
+    random = torch.get_rng_state()
+    constant_head_loss(start)
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(before[name], value) for name, value in start.model.state_dict().items())
+    assert all(not module._forward_hooks for module in start.model.modules())
+    assert all(parameter.grad is None for parameter in start.model.parameters())
+
+
+def test_a_step_that_does_not_ask_its_last_layer_has_no_such_answer():
+    def aside(model, batch):
+        return (next(model.parameters()) ** 2).sum() + 0 * batch[0].sum()
+
+    assert constant_head_loss(trainer("classes", step=aside)) is None
