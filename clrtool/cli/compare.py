@@ -182,7 +182,7 @@ def _trained(folder: ComparisonFolder, request: Request, bounds: BoundsFrom) -> 
 
 def _train(folder: ComparisonFolder, request: Request, bounds: BoundsFrom, workload: Workload) -> Comparison:
     from clrtool.core.results.comparison import Comparison
-    from clrtool.engine.rangetest.compare import check_momentum
+    from clrtool.engine.rangetest.compare import check_momentum, constant_metric
     from clrtool.engine.rangetest.compare import compare as train
     from clrtool.engine.runtime.device import environment
     from clrtool.report.records.comparison_file import ANOTHER, begin_comparison
@@ -204,6 +204,7 @@ def _train(folder: ComparisonFolder, request: Request, bounds: BoundsFrom, workl
         heldout_samples=workload.heldout_samples,
         metric=workload.metric,
         asked_target=request.target,
+        constant=constant_metric(workload),
         request_sha256=request_sha256,
         environment=environment(workload.device) | {"deterministic": workload.deterministic},
         config_sha256=config.sha256(),

@@ -140,6 +140,18 @@ def test_the_target_is_that_of_fixed_wherever_it_stands_or_of_the_first_that_sta
     assert comparison(finals, {"mine": fixed}, asked_target=0.6).target == 0.6
 
 
+def test_a_policy_at_chance_is_no_target_and_none_wins_where_all_are():
+    """With chance at 0.1: the fixed rate of a whole class of jobs trains nothing, and everything reached it at once."""
+    fixed = fixed_plan(0.03, PLAN)
+    one = comparison({"mine": [0.1, 0.11], "b": [0.6, 0.7]}, {"mine": fixed}, constant=0.1)
+    assert one.target == pytest.approx(0.65)
+    none = comparison({"mine": [0.1, 0.11], "b": [0.12, 0.11]}, {"mine": fixed}, constant=0.1)
+    assert (none.target, none.judgement.verdict) == (None, ComparisonVerdict.NOTHING_LEARNED)
+    assert "0.115; a constant answer has 0.1" in none.judgement.reason
+    losses = comparison({"mine": [2.31, 2.30], "b": [1.1, 1.2]}, {"mine": fixed}, constant=2.3, metric=LOSS)
+    assert losses.target == pytest.approx(1.15)
+
+
 def test_a_target_is_reached_at_the_first_evaluation_that_is_as_good():
     run = training(0, [0.2, 0.6, 0.5, 0.7], seconds=8.0)
     assert [run.reaches(target, ACCURACY) for target in (0.2, 0.6, 0.61, 0.71, None)] == [10, 20, 40, None, None]

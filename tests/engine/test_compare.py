@@ -12,7 +12,7 @@ from torch import nn
 import clrtool.engine.rangetest.compare
 from clrtool.core.planning.plan import make_plan
 from clrtool.core.results.comparison import candidate_plan, fixed_plan
-from clrtool.engine.rangetest.compare import EVALUATIONS, compare
+from clrtool.engine.rangetest.compare import EVALUATIONS, compare, constant_metric
 from clrtool.engine.resume.journal import Journal
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.trainer import Trainer
@@ -113,9 +113,17 @@ def test_fewer_iterations_than_evaluations_are_evaluated_after_each():
     assert [point.iteration for point in found.trainings[0].points] == list(range(1, 8))
 
 
+def test_every_policy_has_to_beat_the_commonest_class_or_the_best_constant_output():
+    classes = digits()
+    labels = classes.heldout.targets
+    assert constant_metric(classes) == pytest.approx(float(torch.bincount(labels).max()) / len(labels))
+    values = line()
+    targets = values.heldout.targets
+    assert constant_metric(values) == pytest.approx(float(((targets - targets.mean()) ** 2).mean()), rel=1e-3)
+
+
 def test_a_loss_that_is_not_finite_ends_its_training_and_is_a_result_with_its_rate():
-    workload = digits(loss={"name": "MSELoss"}, data={"factory": "tests.engine.test_compare:make_values"},
-                     model={"factory": "tests.engine.test_compare:make_line"}, metric="loss", allow_import=["tests.*"])  # fmt: skip
+    workload = line()
     like = candidate_plan("fixed", 0.01, 0.04, workload.iterations_per_epoch, epochs=ITERATIONS)
     high, low = compare(workload, {"high": fixed_plan(1e4, like), "low": fixed_plan(1e-3, like)}, 200, [0, 1])
     for training in high.trainings:
@@ -125,6 +133,12 @@ def test_a_loss_that_is_not_finite_ends_its_training_and_is_a_result_with_its_ra
         assert training.points[-1].lr == 1e4
     assert high.mean is None
     assert all(training.is_finite and training.points[-1].iteration == 200 for training in low.trainings)
+
+
+def line():
+    """A straight line through values."""
+    return digits(loss={"name": "MSELoss"}, data={"factory": "tests.engine.test_compare:make_values"},
+                  model={"factory": "tests.engine.test_compare:make_line"}, metric="loss", allow_import=["tests.*"])  # fmt: skip
 
 
 def make_values():

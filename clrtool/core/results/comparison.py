@@ -17,7 +17,7 @@ from clrtool.core.planning.plan import Plan, make_plan
 from clrtool.core.planning.policies import find_policy
 from clrtool.core.reading.curve import Point
 from clrtool.core.reading.metric import ACCURACY, Metric, share_error
-from clrtool.core.results.judgement import Judgement, judge
+from clrtool.core.results.judgement import Judgement, beats, judge
 from clrtool.core.schedules import FloatArray
 
 # The format of compare.json.
@@ -130,6 +130,7 @@ class Comparison:
         heldout_samples: size of the held-out set; of its tokens, where the metric counts them.
         metric: what is compared.
         asked_target: the metric that was asked to be reached; None for that of the reference.
+        constant: the metric of the best constant answer; None where that is not known.
         request_sha256: hash of what was asked for: config, policies, seeds, epochs, bounds.
         environment, config_sha256, data_sha256, sources: as of a range test.
         warnings: what may make the numbers mean something else than they seem to.
@@ -142,6 +143,7 @@ class Comparison:
     heldout_samples: int
     metric: Metric = ACCURACY
     asked_target: float | None = None
+    constant: float | None = None
     request_sha256: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
     config_sha256: str = ""
@@ -173,11 +175,15 @@ class Comparison:
 
     @property
     def target(self) -> float | None:
-        """What is to be reached: as asked, else the mean of ``fixed``, or of the first policy that stayed finite."""
+        """What is to be reached: as asked, else the mean of ``fixed``, or of the first policy that learned something.
+
+        A policy that ends at a constant answer, or whose loss was not finite, is no target; None where all do.
+        """
         if self.asked_target is not None:
             return self.asked_target
         fixed_first = sorted(self.candidates, key=lambda each: each.plan.policy != "fixed")
-        return next((each.mean for each in fixed_first if each.mean is not None), None)
+        means = (each.mean for each in fixed_first if each.mean is not None)
+        return next((mean for mean in means if beats(mean, self.constant, self.metric, self.heldout_samples)), None)
 
     @property
     def standard_error(self) -> float | None:
@@ -191,7 +197,8 @@ class Comparison:
 
     @property
     def judgement(self) -> Judgement:
-        return judge({each.name: each.finals for each in self.candidates}, self.metric, self.heldout_samples)
+        finals = {each.name: each.finals for each in self.candidates}
+        return judge(finals, self.metric, self.heldout_samples, self.constant)
 
 
 def candidate_plan(

@@ -27,6 +27,7 @@ class ComparisonVerdict(Sentence):
     NO_DIFFERENCE = "No difference beyond noise among the best."
     ONE_SEED = "One seed tells nothing of the noise: no policy wins."
     NOT_FINITE = "No policy kept its loss finite in every seed."
+    NOTHING_LEARNED = "No policy does better than a constant answer."
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,9 @@ class Judgement:
     reason: str
 
 
-def judge(finals: Mapping[str, Sequence[float]], metric: Metric, heldout_samples: int) -> Judgement:
+def judge(
+    finals: Mapping[str, Sequence[float]], metric: Metric, heldout_samples: int, constant: float | None = None
+) -> Judgement:
     """Which policy won, with respect for the noise.
 
     The best is that of the highest mean. With ``d[s]`` the difference of two policies in seed ``s``, which share
@@ -66,6 +69,7 @@ def judge(finals: Mapping[str, Sequence[float]], metric: Metric, heldout_samples
     Args:
         finals: for each policy its final metric in every seed, in one order; NaN where the loss was not finite.
         heldout_samples: samples that a share was counted in.
+        constant: the metric of the best constant answer, which the best has to beat; None where it is not known.
     """
     finite = {name: np.asarray(each, dtype=np.float64) for name, each in finals.items() if np.isfinite(each).all()}
     if not finite:
@@ -73,6 +77,11 @@ def judge(finals: Mapping[str, Sequence[float]], metric: Metric, heldout_samples
     means = {name: float(each.mean()) for name, each in finite.items()}
     best, *others = sorted(means, key=lambda name: -metric.value(means[name]))
     mean = means[best]
+    if not beats(mean, constant, metric, heldout_samples):
+        reason = (
+            f"The best of them, {best}, ends at a {metric.label} of {mean:.4g}; a constant answer has {constant:.4g}."
+        )
+        return Judgement(ComparisonVerdict.NOTHING_LEARNED, best, None, tuple(others), None, reason)
     if len(finite[best]) == 1:
         reason = f"{best} reached the best {metric.label}, {mean:.4g}: by how much noise, --seeds 3 tells."
         return Judgement(ComparisonVerdict.ONE_SEED, best, None, tuple(others), None, reason)
@@ -90,6 +99,19 @@ def judge(finals: Mapping[str, Sequence[float]], metric: Metric, heldout_samples
         f"next; a difference below {noise[second]:.2g} is noise."
     )
     return Judgement(ComparisonVerdict.WON, best, best, (), noise[second], reason)
+
+
+def beats(mean: float, constant: float | None, metric: Metric, heldout_samples: int) -> bool:
+    """Whether a final metric is better than that of a constant answer by more than the error of the held-out set.
+
+    >>> from clrtool.core.reading.metric import ACCURACY
+    >>> beats(0.11, 0.1, ACCURACY, 100), beats(0.5, 0.1, ACCURACY, 100), beats(0.1, None, ACCURACY, 100)
+    (False, True, True)
+    """
+    if constant is None:
+        return True
+    noise = share_error(constant, heldout_samples) if metric.is_share else ROUNDING * abs(constant)
+    return metric.value(mean) - metric.value(constant) > noise
 
 
 def _no_difference(

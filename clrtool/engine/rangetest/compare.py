@@ -9,8 +9,10 @@ import numpy as np
 
 from clrtool.core.planning.plan import Plan
 from clrtool.core.reading.curve import Point
+from clrtool.core.reading.metric import LOSS
 from clrtool.core.results.comparison import Candidate, Training
 from clrtool.engine.resume.journal import Journal
+from clrtool.engine.training.constant import constant_loss
 from clrtool.engine.training.ensemble import Ensemble, make_ensembles
 from clrtool.engine.training.scheduler import check_has_momentum
 from clrtool.engine.training.trainer import Trainer
@@ -66,6 +68,18 @@ def check_momentum(workload: Workload, plans: Iterable[Plan]) -> None:
     with as_config_error("optimizer: "):
         for group in optimizer.param_groups:
             check_has_momentum(optimizer, group)
+
+
+def constant_metric(workload: Workload) -> float | None:
+    """The metric of the best constant answer, which every policy has to beat; None where it is not known."""
+    if workload.chance is not None or workload.metric != LOSS:
+        return workload.chance
+    with workload.on_device():
+        workload.seed(0)
+        model = workload.place(workload.make_model())
+        with workload.evaluating():
+            answers = workload.answers(model)
+        return constant_loss(answers)
 
 
 class _Runs:

@@ -84,6 +84,7 @@ def read_comparison(folder: Path) -> Comparison:
                 bounds=BoundsFrom(**values["bounds"]),
                 metric=Metric(**values["metric"]),
                 warnings=tuple(values["warnings"]),
+                constant=values.get("constant"),  # of a comparison of before it was kept
                 **{name: values[name] for name in _KEPT},
             )
         except ConfigError as error:
@@ -108,6 +109,7 @@ def _to_dict(record: Comparison) -> dict[str, Any]:
         "noise": judgement.noise,
         "reason": judgement.reason,
         "target": record.target,
+        "constant": record.constant,
         "seeds": list(record.seeds),
         "epochs": record.epochs,
         "cost_epochs": record.cost_epochs,
