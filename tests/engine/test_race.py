@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
+from clrtool.config.schema import SweepConfig
 from clrtool.core.racing.race import by_horizon
 from clrtool.engine.rangetest.race import WARM_UP, run_race
 from clrtool.engine.resume.journal import Journal
 from clrtool.engine.training.average import GAMMA, RunningAverage
 from clrtool.engine.training.constant import Answers, constant_loss
 from clrtool.engine.training.trainer import READ_EVERY, Trainer
+from clrtool.errors import ConfigError
 from tests.engine.test_journal import WORKLOADS, interrupted
 from tests.engine.workloads import digits
 
@@ -185,3 +187,11 @@ def test_a_run_that_breaks_is_infinite_and_is_not_trained_on(monkeypatch):
     runs = {(probe.seed, probe.power) for probe in broken}
     assert sum(rate > 0.3 for rate in steps) <= READ_EVERY * len(runs)  # a loss is read once in so many iterations
     assert all(math.isfinite(min(losses.values())) for losses in by_horizon(found.probes).values())
+
+
+@pytest.mark.parametrize("section", [{"epochs": 8}, {"seeds": 6}, {"epochs": 3, "seeds": 3}])
+def test_sweeps_that_leave_too_little_of_the_budget_are_refused_before_anything_is_trained(section):
+    workload = digits()
+    with pytest.raises(ConfigError, match=r"^sweep: the scout and \d sweeps of .* half of the 500 .* larger budget"):
+        workload.sweep_size(SweepConfig(method="race", **section))
+    assert workload.sweep_size(SweepConfig(method="race", budget=1.0, **section)).budget == 900

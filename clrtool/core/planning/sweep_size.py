@@ -19,6 +19,8 @@ SHORTEST = 40
 LEAST_BUDGET = 500
 # What the scout and the sweeps before a race may take of its budget. They tell where the curve breaks, and draw it.
 RACE_SCOUT, RACE_SWEEP = 0.08, 0.12
+# Longer sweeps, or more of them, may be asked for; with less than half of the budget the race finds nothing.
+MOST_SWEPT = 0.5
 # Evaluations of such a sweep, and of a race; about as many as it takes.
 SWEEP_POINTS, READINGS = 12, 18
 
@@ -88,6 +90,9 @@ def race_size(
         iterations_per_epoch, plan_epochs, epochs, seeds: as for :func:`sweep_size`.
         budget: of all together, as a share of the training that is planned.
 
+    Raises:
+        ValueError: the sweeps leave nothing of it for the race.
+
     >>> race_size(44, 30, 0.25, None, None)
     SweepSize(scout=40, iterations=60, most=60, seeds=1, budget=500)
     >>> race_size(1000, 30, 0.25, None, None)
@@ -98,4 +103,9 @@ def race_size(
     iterations = max(SHORTEST, min(int(RACE_SWEEP * total / number), 2 * ITERATIONS))
     if epochs is not None:
         iterations = max(2, round(epochs * iterations_per_epoch))
+    if scout + number * iterations > MOST_SWEPT * total:
+        raise ValueError(
+            f"the scout and {number} sweeps of {iterations:,} iterations take more than half of the {total:,} that the "
+            "race and they may take together: sweep for fewer epochs or fewer seeds, or give a larger budget"
+        )
     return SweepSize(scout, iterations, iterations, number, total)

@@ -26,6 +26,8 @@ LEVEL, WAITING = 0.2, 3
 APART = 4
 # A plateau is left when so much of the constant answer's loss is gone.
 LEFT = 0.075
+# Runs that may be gone on with at once, up to so many: as many rates as lie so near the best.
+HELD = 2 * APART + 1
 # The first look around the best takes so many horizons: its own as long again, and two neighbours twice as long. Where
 # that is not left, neighbours are trained as long as it was.
 AROUND = 5

@@ -28,6 +28,7 @@ class Estimate:
         timed: iterations that were.
         peak_bytes, memory_bytes: the most memory that these took, and what there is.
         at_once: seeds of a job that may be in the memory of its device together.
+        held_bytes: of the runs of a race that may be gone on with, at the most.
         checkpoint_bytes, free_bytes: of one checkpoint, and on the disk.
         warnings: what may make the bounds mean something else than they seem to.
     """
@@ -54,6 +55,7 @@ class Estimate:
     peak_bytes: int
     memory_bytes: int
     at_once: int
+    held_bytes: int
     checkpoint_bytes: int
     free_bytes: int
     warnings: tuple[str, ...]

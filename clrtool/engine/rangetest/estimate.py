@@ -16,6 +16,7 @@ import torch
 
 from clrtool.config.schema import RangeTestConfig
 from clrtool.core.planning.sweep_size import READINGS
+from clrtool.core.racing.race import HELD
 from clrtool.core.results.estimate import Estimate
 from clrtool.core.results.shard import Shard, owned
 from clrtool.engine.configured.workload import ConfiguredWorkload
@@ -29,8 +30,8 @@ from clrtool.engine.training.workload import Workload
 AT_ONCE, MOST, SECONDS, WARM_UP = 5, 200, 1.0, 2
 # So small that no weight leaves its place, whatever the model.
 LR = 1e-9
-# Bytes of a number in a checkpoint, and numbers of an evaluation with what holds them together.
-NUMBER, POINT = 9, 7
+# Bytes of a number in a checkpoint, and numbers of an evaluation with what holds them together; of an averaged weight.
+NUMBER, POINT, WEIGHT = 9, 7, 4
 
 
 def estimate(
@@ -58,6 +59,8 @@ def estimate(
     # where a step can be captured, that of all seeds is
     at_once = math.ceil(seeds / jobs) if workload.device.type == "cuda" else 1
     found, saved = _tried(workload, config.seed)
+    held = HELD * (saved + WEIGHT * found["parameters"]) if race else 0
+    swept = at_once * saved + NUMBER * math.ceil(seeds / jobs) * (length + POINT * evaluations)
     return Estimate(
         device=str(workload.device),
         samples=workload.iterations_per_epoch * workload.batch_size,
@@ -74,7 +77,8 @@ def estimate(
         race=race,
         race_evaluations=READINGS if race else 0,
         at_once=at_once,
-        checkpoint_bytes=at_once * saved + NUMBER * math.ceil(seeds / jobs) * (length + POINT * evaluations),
+        held_bytes=held,
+        checkpoint_bytes=max(swept, held),
         free_bytes=_free_bytes(folder),
         warnings=workload.warnings,
         **found,

@@ -25,6 +25,7 @@ from clrtool.engine.models.pretrained import keep_frozen_statistics
 from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks
 from clrtool.engine.runtime.rng import seed_everything
 from clrtool.engine.training.constant import Answers
+from clrtool.errors import as_config_error
 
 
 class Loader(Protocol):
@@ -137,11 +138,14 @@ class Workload(ABC):
         return self.loader.batch_size
 
     def sweep_size(self, sweep: SweepConfig) -> SweepSize:
-        """The length of a range test, with every ``auto`` decided."""
+        """The length of a range test, with every ``auto`` decided. Raises ConfigError if it exceeds its budget."""
         epochs = None if sweep.epochs == "auto" else sweep.epochs
         seeds = None if sweep.seeds == "auto" else sweep.seeds
         length = self.iterations_per_epoch, self.plan_epochs
-        return race_size(*length, sweep.budget, epochs, seeds) if sweep.races else sweep_size(*length, epochs, seeds)
+        with as_config_error("sweep: "):
+            return (
+                race_size(*length, sweep.budget, epochs, seeds) if sweep.races else sweep_size(*length, epochs, seeds)
+            )
 
     @property
     def plan_iterations(self) -> int:

@@ -35,7 +35,9 @@ def _rows(found: Estimate, folder: str) -> Iterator[tuple[str, str]]:
     yield "time", f"{duration(found.seconds)} at the most: {timed}, over {count(found.timed, 'iteration')}"
     together = f", up to {found.at_once} times that where all seeds train at once" if found.at_once > 1 else ""
     each = f"; each of {found.jobs} processes takes as much" if found.jobs > 1 else ""
-    yield "memory", f"{_size(found.peak_bytes)} of {_size(found.memory_bytes)} at the peak of these{together}{each}"
+    held = f", and up to {_size(found.held_bytes)} for runs of the race that may go on" if found.held_bytes else ""
+    peak = f"{_size(found.peak_bytes)} of {_size(found.memory_bytes)} at the peak of these"
+    yield "memory", f"{peak}{together}{held}{each}"
     short = "; too little: another disk with -o DIR" if found.disk_bytes > found.free_bytes else ""
     yield "disk", f"{_size(found.disk_bytes)} while it runs, {_size(found.free_bytes)} free{short}"
     yield "folder", folder
