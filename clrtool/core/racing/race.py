@@ -23,11 +23,12 @@ STRIDE = 2
 # rates wait there for one that learns, the lower of those that a climb has found.
 LEVEL, WAITING = 0.2, 3
 # Where the start itself is on such a plateau, nothing tells the way: it waits with two so many powers above and below.
-APART = 4
+APART = 3
 # A plateau is left when so much of the constant answer's loss is gone.
 LEFT = 0.075
-# Runs that may be gone on with at once, up to so many: as many rates as lie so near the best.
-HELD = 2 * APART + 1
+# Runs within so many powers of the best of any horizon may be gone on with: up to so many at once.
+NEAR = 4
+HELD = 2 * NEAR + 1
 # The first look around the best takes so many horizons: its own as long again, and two neighbours twice as long. Where
 # that is not left, neighbours are trained as long as it was.
 AROUND = 5
@@ -36,9 +37,8 @@ AROUND = 5
 FINALISTS, WORTH = (3, 2, 2), 1.25
 # A finalist must have closed so much of the constant answer's loss; less is noise of a start that learns nothing yet.
 LEARNED = 0.02
-# How many go on, and how often, where none has: as long as the budget lasts. Of rates far apart on a plateau the higher
-# ones, which are sooner across: there is no budget left to wait for all.
-STUBBORN, HIGHER = (3, 3, 2, 2, 2, 2, 2, 2), 2
+# How many go on, and how often, where none has: as long as the budget lasts.
+STUBBORN = (3, 3, 2, 2, 2, 2, 2, 2)
 # A rate above the best is taken in its place where it lies behind by at most so much of the gain and of the loss, at
 # the longest of so many horizons that know both: a schedule comes down from its peak and forgives what a flat run
 # cannot. Not where runs saw most of the training: there it is as it is.
@@ -177,7 +177,7 @@ def contenders(probes: Sequence[Probe]) -> set[tuple[int, int]]:
         return set()
     seed, kept = probes[-1].seed, set[int]()
     for losses in by_horizon(probes, seed).values():
-        kept |= {power for power in losses if abs(power - best_of(losses)) <= APART}
+        kept |= {power for power in losses if abs(power - best_of(losses)) <= NEAR}
     return {(seed, power) for power in kept}
 
 
@@ -290,9 +290,12 @@ class _Seed:
         return dict(field)
 
     def hopeful(self, last: Mapping[int, float]) -> dict[int, float]:
-        """Those of a round in which nothing was learned that are worth the rest of the budget."""
+        """Those of a round in which nothing was learned that are worth the rest of the budget.
+
+        Of rates far apart on a plateau the highest, which is across it many times sooner than the next.
+        """
         level = self._plateau(last)
-        return {power: last[power] for power in level[-HIGHER:]} if self._apart and level else dict(last)
+        return {level[-1]: last[level[-1]]} if self._apart and level else dict(last)
 
     def has_near(self, power: int) -> bool:
         """Whether a rate near this one was read; not where those that waited on a plateau were far apart to the end."""
