@@ -181,3 +181,26 @@ def test_a_race_that_is_not_over_has_no_outcome():
 def test_where_no_loss_is_known_to_gain_from_what_is_finite_is_a_gain():
     race = raced(entry(constant=math.inf, first=math.inf), bowl(-6))
     assert abs(power_of(race) + 6) <= 1
+
+
+def swept(power, *advice):
+    """What curves give alone that broke, or did not, where advice says so."""
+    rate = 2.0**power
+    return Bounds(rate / 10, rate, (rate / 20, rate / 5), (rate / 2, rate * 2), "", "", Verdict.WEAK, advice)
+
+
+def test_a_sweep_that_broke_below_the_rate_that_won_pulls_max_lr_half_of_the_way():
+    race = raced(entry(seeds=2), bowl(-6))
+    for below, advice in ((1, ()), (3, (Advice.BROKE_BELOW,))):
+        bounds = choose(race, swept(-6 - below))
+        assert math.log2(bounds.max_lr) == pytest.approx(-6 - below / 2)
+        assert bounds.base_lr == pytest.approx(bounds.max_lr / 4)
+        assert bounds.max_lr_interval[0] <= 2.0 ** (-6 - below)
+        assert bounds.advice == advice
+        assert f"gives {2.0 ** (-6 - below):.3g}" in bounds.max_reason
+
+
+@pytest.mark.parametrize("curves", [None, swept(-4), swept(-9, Advice.UNBROKEN), swept(-9, Advice.STILL_RISING)])
+def test_a_sweep_that_broke_above_or_not_at_all_changes_nothing(curves):
+    race = raced(entry(seeds=2), bowl(-6))
+    assert choose(race, curves) == choose(race)

@@ -17,19 +17,27 @@ WIDTH = 2
 CLEAR_GAIN = 0.1
 
 
-def choose(race: Race) -> Bounds:
+def choose(race: Race, swept: Bounds | None = None) -> Bounds:
     """Read both bounds off a race.
 
-    ``max_lr`` is the rate that won, ``base_lr`` a quarter of it. There are none where no rate did better than a
+    ``max_lr`` is the rate that won, ``base_lr`` a quarter of it. Where the sweep breaks so early that its own max_lr is
+    lower, ``max_lr`` is the geometric mean of both: runs of a few dozen iterations stay on a cliff that a training
+    falls off, and a short sweep tells where it is to a factor of two. There are none where no rate did better than a
     constant answer.
+
+    Args:
+        swept: what the curves of the sweep give alone, None without them.
     """
     found = outcome(race.entry, race.probes)
     if not found.picks:
         return _nothing(race, found)
     power, tried = found.power, {probe.power for probe in race.probes}
-    low = 2.0 ** max(power - WIDTH, min(tried))
+    broken = _broken(swept)
+    apart = max(0.0, power - broken)
+    power -= apart / 2
+    low = 2.0 ** min(max(power - WIDTH, min(tried)), broken)
     high = 2.0 ** min(power + WIDTH, max(tried, default=0))
-    max_lr, advice = 2.0**power, _advice(race, found)
+    max_lr, advice = 2.0**power, _advice(race, found, apart)
     low, high = min(low, max_lr), max(high, max_lr)
     return Bounds(
         base_lr=BASE * max_lr,
@@ -37,24 +45,32 @@ def choose(race: Race) -> Bounds:
         base_lr_interval=(BASE * low, BASE * high),
         max_lr_interval=(low, high),
         base_reason=f"base_lr is a quarter of max_lr, the rule of thumb of the paper: {BASE * max_lr:.3g}.",
-        max_reason=_reason(race, found),
+        max_reason=_reason(race, found, 2.0**broken if apart else None),
         verdict=Verdict.WEAK if advice else Verdict.CLEAR,
         advice=advice,
     )
 
 
-def _advice(race: Race, found: Outcome) -> tuple[Advice, ...]:
-    """What keeps a race from being clear."""
+def _broken(swept: Bounds | None) -> float:
+    """The power of the sweep's own max_lr where its curve broke; infinite where it did not."""
+    if swept is None or swept.max_lr is None or {Advice.UNBROKEN, Advice.STILL_RISING} & {*swept.advice}:
+        return math.inf
+    return math.log2(swept.max_lr)
+
+
+def _advice(race: Race, found: Outcome, apart: float) -> tuple[Advice, ...]:
+    """What keeps a race from being clear; ``apart`` is by how many powers the sweep broke below what won."""
     advice = {
         Advice.LITTLE_LEARNED: race.entry.gain(min(found.last.values())) < CLEAR_GAIN,
         Advice.ONE_SEED: len(found.picks) < 2,
         Advice.CLOSE_RACE: len({*found.picks}) > 1,
+        Advice.BROKE_BELOW: apart > 1,
     }
     return tuple(each for each, applies in advice.items() if applies)
 
 
-def _reason(race: Race, found: Outcome) -> str:
-    """The last round with its losses, what other seeds prefer, and why a pick is not the best where it is not."""
+def _reason(race: Race, found: Outcome, broken: float | None) -> str:
+    """The last round with its losses, what other seeds and the sweep prefer, and why a pick is not the best."""
     reached = ", ".join(f"{2.0**each:.3g} {found.last[each]:.4g}" for each in sorted(found.last))
     reason = (
         f"After up to {found.horizon} iterations at one rate the held-out loss is, by rate: {reached}; that of a "
@@ -68,6 +84,8 @@ def _reason(race: Race, found: Outcome) -> str:
         reason += ", ".join(f"{2.0**each:.3g}" for each in others) + "."
     if found.refused:
         reason += f" {2.0**first:.3g} is left out, for there it loses much of its gain."
+    if broken is not None:
+        reason += f" The sweep broke early and gives {broken:.3g}: max_lr is the geometric mean of both."
     return reason
 
 

@@ -63,6 +63,9 @@ class Advice(Sentence):
     NOTHING_LEARNED = "No rate does better than a constant answer: raise the budget, or check data and labels."
     NOTHING_FINITE = "Every rate gives a loss that is NaN or infinite: mend the model, its loss or its data."
     LITTLE_LEARNED = "The runs have learned little yet, and longer ones may rank the rates otherwise: raise the budget."
+    BROKE_BELOW = (
+        "The sweep broke below the rate that won, and max_lr lies between them: raise the budget to tell which."
+    )
     CLOSE_RACE = "Seeds prefer different rates, and max_lr lies between them: raise the budget to tell them apart."
 
 

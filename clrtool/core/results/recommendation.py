@@ -20,7 +20,7 @@ from clrtool.core.results.record import RunRecord
 # seed to seed.
 TOLERANCE = 0.15
 # Of the way in which bounds are read off curves; another way gives other bounds.
-RULE_VERSION = 2
+RULE_VERSION = 3
 
 Pair = tuple[float, float]
 

@@ -13,11 +13,11 @@ from clrtool.core.results.record import RunRecord, Verification
 
 
 def read_again(record: RunRecord) -> Bounds:
-    """The bounds as this version reads them off the curves of a run, moved as its short runs moved them."""
+    """The bounds as this version reads them off a run: its curves, and its race or what its short runs moved."""
     sweep = record.sweep
-    if record.race is not None:
-        return choose(record.race)
     bounds = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
+    if record.race is not None:
+        return choose(record.race, bounds)
     return bounds if record.verification is None else verified(bounds, record.verification)
 
 

@@ -99,10 +99,9 @@ def _sweeping(workload: Workload, size: SweepSize, observer: Observer) -> Abstra
 
 
 def _bounds(sweep: SweepRecord, race: Race | None) -> Bounds:
-    """The bounds of the race, or those of the curves where there was none."""
-    if race is not None:
-        return choose(race)
-    return find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
+    """The bounds of the curves, and of the race where there was one."""
+    swept = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
+    return swept if race is None else choose(race, swept)
 
 
 def check_plan(workload: Workload, wishes: PlanConfig) -> Plan:

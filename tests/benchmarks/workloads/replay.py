@@ -64,8 +64,10 @@ def told(table: dict[str, Any], oracle: dict[str, Any], budget: int) -> str:
 def changed(constant: str, factor: float) -> float:
     """A constant by a factor, as the rule can have it."""
     value = getattr(rules, constant)
+    if constant == "WORTH":  # what it asks for beyond 1
+        return 1 + factor * (value - 1)
     return (
-        min(MOST.get(constant, math.inf), value * factor) if isinstance(value, float) else max(1, int(value * factor))
+        min(MOST.get(constant, math.inf), value * factor) if isinstance(value, float) else max(1, int(factor * value))
     )
 
 
