@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from clrtool.cli.main import main
+from tests.gpu.dry import Gpu, uncaptured
 
 # On a busy machine of two cores an example may take long without being slow.
 settings.register_profile("patient", deadline=None)
@@ -37,8 +38,34 @@ LONGEST = ("test_kills", "test_executors", "test_hostile_configs", "test_signals
            "test_full_disks", "test_readme", "test_mutations", "test_drift", "test_commands", "test_compare_command")  # fmt: skip
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--gpu-on", choices=("cuda", "cpu"), default="cuda", help="cpu: the tests for a GPU, all but what it alone has"
+    )
+
+
+def pytest_configure(config):
+    """Hide the GPUs from all tests but those for them: what a test expects to the byte is what a CPU computes."""
+    if config.option.markexpr == "gpu":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, at the first product of matrices
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+def pytest_runtest_setup(item):
+    if (marker := item.get_closest_marker("gpu")) is None:
+        return
+    import torch
+
+    if item.config.option.gpu_on == "cpu":
+        if "gpu" not in item.fixturenames:
+            pytest.skip("calls what CUDA alone has")
+    elif torch.cuda.device_count() < (needed := marker.args[0] if marker.args else 1):
+        pytest.skip(f"needs CUDA, {needed} of it: pytest -m gpu")
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +119,15 @@ def race_run(tmp_path_factory):
         main(["rangetest", "digits", "-q", "-o", str(folder)])
     assert not stop.value.code
     return folder
+
+
+@pytest.fixture
+def gpu(request, monkeypatch):
+    """Where a test for a GPU runs; by ``--gpu-on cpu`` with everything but the capture."""
+    found = Gpu(request.config.option.gpu_on)
+    if found.is_dry:
+        monkeypatch.setattr("clrtool.engine.rangetest.sweep.make_ensembles", uncaptured)
+    return found
 
 
 @pytest.fixture

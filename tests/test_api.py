@@ -478,7 +478,7 @@ def test_the_workers_of_a_test_end_with_it():
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("device", [None, "cuda"])
 def test_on_a_gpu_its_generators_are_as_they_were_too(device):
     used = Used()

@@ -3,7 +3,6 @@
 import json
 from typing import get_args
 
-import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +16,8 @@ from clrtool.config.strict_yaml import read_yaml
 from clrtool.core.planning.plan import make_plan
 from clrtool.core.planning.policies import POLICIES
 from clrtool.errors import ConfigError
+
+jsonschema = pytest.importorskip("jsonschema")
 
 SMALL = "model: {name: mlp}\ndata: {name: digits}\n"
 

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.ranks import PATIENCE, ended, start, wait_until
 
@@ -202,7 +201,7 @@ def test_compare_is_refused_under_torchrun_and_one_rank_is_no_rank(cli, monkeypa
     assert find_seat() is None
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.gpu(2)
 def test_two_gpus_train_with_synchronised_batch_norm(config, tmp_path):
     words = ["training.sync_batch_norm=true", "-q", "--json", "-o", tmp_path]
     codes, printed = ended(start(2, "-m", "clrtool", "rangetest", config, *words))

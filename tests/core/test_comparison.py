@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from clrtool.core.planning.plan import make_plan
 from clrtool.core.reading.curve import Point
@@ -20,6 +19,8 @@ from clrtool.core.results.comparison import (
     fixed_plan,
 )
 from clrtool.core.results.judgement import ComparisonVerdict, judge, sure
+
+stats = pytest.importorskip("scipy.stats")
 
 MANY = 10**9  # held-out samples, so that they add no noise
 PLAN = make_plan(0.01, 0.1, 10, epochs=10)

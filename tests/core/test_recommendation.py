@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from clrtool.config.file import find_config, load_config
 from clrtool.core.racing.choose import choose
@@ -18,6 +17,8 @@ from clrtool.core.results.recommendation import Recommendation, changed_inputs, 
 from clrtool.core.results.record import RunRecord
 from clrtool.engine.configured.build import build_workload
 from clrtool.engine.rangetest.pipeline import range_test
+
+stats = pytest.importorskip("scipy.stats")
 
 
 def bounds(base_lr, max_lr):

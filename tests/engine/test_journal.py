@@ -207,22 +207,22 @@ def test_a_captured_step_pauses_after_the_iteration_that_it_is_asked_in():
         assert [len(each) for each in ensemble.train(0, 60, iter([False] * 6 + [True] * 9).__next__)] == [7, 7]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.gpu
 @pytest.mark.parametrize("changes", [{}, {"model": {"name": "mlp", "args": {"dropout": 0.3}}}])
-def test_on_cuda_an_interrupted_test_measures_the_same_by_the_deterministic_switch(changes):
-    workload = digits("cuda", deterministic=True, **changes)
+def test_on_cuda_an_interrupted_test_measures_the_same_by_the_deterministic_switch(gpu, changes):
+    workload = digits(gpu.device, deterministic=True, **changes)
     whole = run_sweep(workload, GIVEN, 0)
-    found, stops = interrupted(lambda journal: run_sweep(workload, GIVEN, 0, journal=journal), [9, 40])
-    assert stops == 2
+    found, stops = interrupted(lambda journal: run_sweep(workload, GIVEN, 0, journal=journal), [9, 12])
+    assert (stops, found.engine, whole.engine) == (2, gpu.team(2), gpu.team(2))
     same(found, whole)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_on_cuda_without_the_switch_an_interrupted_test_has_bounds_within_the_intervals():
-    workload = digits("cuda")
-    whole = run_sweep(workload, SWEEP, 0)
-    found, stops = interrupted(lambda journal: run_sweep(workload, SWEEP, 0, journal=journal), [9, 40])
-    assert stops == 2
+@pytest.mark.gpu
+def test_on_cuda_without_the_switch_an_interrupted_test_has_bounds_within_the_intervals(gpu):
+    workload, sweep = digits(gpu.device), GIVEN.model_copy(update={"epochs": 4.0, "evaluations": 20})
+    whole = run_sweep(workload, sweep, 0)
+    found, stops = interrupted(lambda journal: run_sweep(workload, sweep, 0, journal=journal), [9, 40])
+    assert (stops, found.engine) == (2, gpu.team(2))
     one, other = (find_bounds(each.curves, each.heldout_samples, each.chance) for each in (whole, found))
     for name in ("base_lr", "max_lr"):
         low, high = getattr(one, f"{name}_interval")

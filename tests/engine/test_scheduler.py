@@ -11,8 +11,6 @@ import torch
 from clrtool import PlanScheduler, make_plan, plan_from
 from clrtool.core.planning.policies import POLICIES
 
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
 
 def make(optimizer=torch.optim.SGD, lrs=(1.0,), **arguments):
     return optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in lrs], **arguments)
@@ -131,11 +129,12 @@ def test_a_tensor_learning_rate_is_changed_in_place():
     np.testing.assert_allclose(seen[:, 0], plan.lr(range(10)), rtol=1e-6)
 
 
-@cuda
-def test_a_tensor_learning_rate_on_the_gpu_is_changed_in_place():
+@pytest.mark.gpu
+def test_a_tensor_learning_rate_on_the_gpu_is_changed_in_place(gpu):
     plan = make_plan(0.001, 0.006, 5, epochs=4)
-    parameter = torch.nn.Parameter(torch.zeros(1, device="cuda"))
-    optimizer = torch.optim.Adam([parameter], lr=torch.tensor(1.0, device="cuda"), capturable=True)
+    parameter = torch.nn.Parameter(torch.zeros(1, device=gpu.device))
+    lr, way = torch.tensor(1.0, device=gpu.device), {"foreach": False} if gpu.is_dry else {"capturable": True}
+    optimizer = torch.optim.Adam([parameter], lr=lr, **way)
     tensor = optimizer.param_groups[0]["lr"]
     seen = follow(optimizer, PlanScheduler(optimizer, plan), 10)
     assert optimizer.param_groups[0]["lr"] is tensor

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from clrtool.config.schema import AugmentConfig, OptimizerConfig, RangeTestConfig, SweepConfig, TrainingConfig
+from clrtool.config.schema import AugmentConfig, OptimizerConfig, SweepConfig, TrainingConfig
 from clrtool.core.reading.curve import SweepOutcome, has_diverged
 from clrtool.core.reading.metric import ACCURACY
-from clrtool.engine.configured.build import build_workload
 from clrtool.engine.configured.workload import ConfiguredWorkload
 from clrtool.engine.data import datasets
 from clrtool.engine.data.loader import ResidentLoader
@@ -252,20 +251,17 @@ def test_bf16_gives_nearly_the_curve_of_fp32():
     assert full.heldout_loss.tolist() != half.heldout_loss.tolist()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_cuda_gives_nearly_the_curve_of_the_cpu():
-    values = {"model": {"name": "mlp"}, "data": {"name": "digits", "batch_size": 50}}
-    config = RangeTestConfig.model_validate(values)
-    curves = [
-        sweep_of(build_workload(config, device=device), end_lr=0.2, evaluations=10).curves[0]
-        for device in ("cpu", "cuda")
-    ]
-    np.testing.assert_allclose(curves[0].metric, curves[1].metric, atol=0.03)
+@pytest.mark.gpu
+def test_cuda_gives_nearly_the_curve_of_the_cpu(gpu):
+    expected = sweep_of(digits("cpu", training={"fast": False}), end_lr=0.2, evaluations=10)
+    found = sweep_of(digits(gpu.device), end_lr=0.2, evaluations=10)
+    assert (expected.engine, found.engine) == (gpu.plain("training.fast is off"), gpu.team(1))
+    np.testing.assert_allclose(expected.curves[0].metric, found.curves[0].metric, atol=0.03)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_on_cuda_the_quadratic_rises_where_theory_says():
-    quadratic = workload(loss=lambda outputs, targets: 2 * outputs.square().mean(), device="cuda")
+@pytest.mark.gpu
+def test_on_cuda_the_quadratic_rises_where_theory_says(gpu):
+    quadratic = workload(loss=lambda outputs, targets: 2 * outputs.square().mean(), device=gpu.device)
     curve = sweep_of(quadratic, start_lr=0.01, end_lr=1.0).curves[0]
     first = int(np.argmax(np.diff(curve.heldout_loss) > 0)) + 1
     assert curve.lr[first - 1] <= 0.5 < curve.lr[first]
