@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from importlib.util import find_spec
 from itertools import chain, repeat
 from typing import Any
 
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, TensorDataset
 
-from clrtool.config.schema import AugmentConfig, OptimizerConfig, TrainingConfig
+from clrtool.config.schema import AugmentConfig, OptimizerConfig, SweepConfig, TrainingConfig
 from clrtool.core.reading.metric import LOSS
 from clrtool.engine.configured.workload import ConfiguredWorkload
 from clrtool.engine.data.loader import ResidentLoader
@@ -35,6 +36,8 @@ from clrtool.engine.inprocess.build import build_workload
 from clrtool.engine.inprocess.options import Settings
 from clrtool.engine.inprocess.steps import SupervisedSteps
 from clrtool.engine.models.builtin import convnet, mlp
+from clrtool.engine.rangetest.sweep import run_sweep
+from clrtool.engine.runtime.device import arithmetic
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.optimizers import OptimizerRecipe
 from clrtool.engine.training.trainer import Trainer
@@ -44,6 +47,8 @@ from configs.caffe_factories import cifar10_full
 Work = Callable[[], object]
 LOWEST, HIGHEST = 1e-5, 1e-2  # no model diverges here, so that no finder has less to do
 SAMPLES = 10_240
+# Iterations between two evaluations of a range test of 300 with 60 of them: as many are trained in one call.
+SEGMENT = 5
 
 
 def resnet18() -> nn.Module:
@@ -65,7 +70,12 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Case:
-    """One row: what is trained, and how often."""
+    """One row: what is trained, and how often.
+
+    Args:
+        precision: as in a config; the arithmetic of all ways, so that none gains by numbers that are less exact.
+        as_graph: run clrtool's step for CUDA, and the one that is captured by hand; on a CPU both uncaptured.
+    """
 
     model: str
     batch_size: int
@@ -73,6 +83,11 @@ class Case:
     repeats: int
     device: str = "cpu"
     precision: str = "fp32"
+    as_graph: bool = False
+
+    @property
+    def captured(self) -> bool:
+        return self.as_graph and self.device == "cuda"
 
     @property
     def lrs(self) -> list[float]:
@@ -176,11 +191,19 @@ def bare(case: Case, layout: torch.memory_format = torch.contiguous_format) -> W
 
 
 def ours(case: Case, *, channels_last: bool) -> Work:
-    """The sweep's training, losses read and checked; on CUDA as a graph that is captured beforehand."""
+    """The sweep's training, losses read and checked; as a graph one that is captured beforehand."""
     workload = case.workload(channels_last=channels_last)
-    if case.device == "cpu":
+    if not case.as_graph:
         return lambda: Trainer(workload, 0).train(0, case.lrs)
-    return _captured(workload, case, seeds=1)
+    return team(workload, case, seeds=1)
+
+
+def swept(case: Case) -> object:
+    """A whole sweep of clrtool with all that belongs to it: capture, check and evaluations."""
+    workload = case.workload(channels_last=False)
+    epochs = case.iterations / workload.iterations_per_epoch
+    sweep = SweepConfig(start_lr=LOWEST, end_lr=HIGHEST, epochs=epochs, evaluations=case.iterations // SEGMENT, seeds=1)
+    return run_sweep(workload, sweep)
 
 
 def sample_loader(case: Case) -> DataLoader[tuple[Tensor, ...]]:
@@ -214,15 +237,21 @@ def over_a_loader(case: Case, load: Callable[[Case], DataLoader[Any]]) -> Work:
     return work
 
 
-def three_seeds(case: Case) -> Work:
-    return _captured(case.workload(channels_last=case.precision != "fp32"), case, seeds=3)
-
-
-def _captured(workload: Workload, case: Case, seeds: int) -> Work:
+def team(workload: Workload, case: Case, seeds: int) -> Work:
+    """The steps of so many seeds at once, in the pieces in which a range test takes them."""
     with workload.on_device():
-        ensemble = CapturedEnsemble(workload, range(seeds), case.lrs)
+        ensemble = CapturedEnsemble(workload, range(seeds), case.lrs, graph=case.captured)
         assert ensemble.matches_reference()
-    return lambda: ensemble.train(0, case.iterations)
+
+    def work() -> None:
+        for start in range(0, case.iterations, SEGMENT):
+            ensemble.train(start, min(start + SEGMENT, case.iterations))
+
+    return work
+
+
+def three_seeds(case: Case) -> Work:
+    return team(case.workload(channels_last=False), case, seeds=3)
 
 
 def hand_captured(case: Case) -> Work:
@@ -241,15 +270,7 @@ def hand_captured(case: Case) -> Work:
         loss.backward()
         optimizer.step()
 
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-    torch.cuda.synchronize()
-    optimizer.zero_grad()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
+    replay = _graph_of(step, optimizer).replay if case.captured else step
 
     def work() -> None:
         per_epoch = len(labels) // case.batch_size
@@ -259,9 +280,23 @@ def hand_captured(case: Case) -> Work:
                 order = torch.randperm(len(labels), device=labels.device)
             places.copy_(order[position * case.batch_size :][: case.batch_size])
             lr.copy_(table[iteration])
-            graph.replay()
+            replay()
 
     return work
+
+
+def _graph_of(step: Callable[[], None], optimizer: torch.optim.Optimizer) -> torch.cuda.CUDAGraph:
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.synchronize()
+    optimizer.zero_grad()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph
 
 
 def torch_lr_finder(case: Case) -> Work:
@@ -350,59 +385,66 @@ def fastai(case: Case) -> Work:
 
 
 PEERS = {"torch-lr-finder": torch_lr_finder, "Ignite": ignite, "Lightning": lightning, "fastai": fastai}
-CPU_CASES = (
+MODULES = {"torch-lr-finder": "torch_lr_finder", "Ignite": "ignite", "Lightning": "lightning", "fastai": "fastai"}
+CASES = (
     Case("tiny MLP", 128, 200, 7),
     Case("tiny MLP", 512, 200, 5),
     Case("small convnet", 128, 200, 3),
     Case("small convnet", 512, 50, 3),
     Case("ResNet-18", 128, 5, 1),
 )
-CUDA_CASES = tuple(
-    Case(model, batch_size, 200, 7, "cuda", precision)
-    for model in MODELS
-    for batch_size in (128, 512)
-    for precision in ("fp32", "bf16")
-)
 
 
-def works(case: Case) -> dict[str, Work]:
-    """Every way to do the work of a case, by name."""
-    found = {"bare loop": bare(case), "clrtool": ours(case, channels_last=False)}
+def absent() -> list[str]:
+    """The finders that are not installed."""
+    return [name for name, module in MODULES.items() if find_spec(module) is None]
+
+
+def ways(case: Case) -> dict[str, Callable[[Case], Work]]:
+    """Every way to do the work of a case that there is here, by name; none is made yet."""
+    found: dict[str, Callable[[Case], Work]] = {"bare loop": bare, "clrtool": partial(ours, channels_last=False)}
     if case.model != "tiny MLP":
-        found["clrtool, its layout"] = ours(case, channels_last=True)
-    if case.device == "cuda":
-        found |= {"hand-captured": hand_captured(case), "clrtool, 3 seeds": three_seeds(case)}
-    return found | {name: peer(case) for name, peer in PEERS.items()}
+        found["clrtool, its layout"] = partial(ours, channels_last=True)
+    if case.as_graph:
+        found |= {"hand-captured": hand_captured, "clrtool, 3 seeds": three_seeds}
+    return found | {name: peer for name, peer in PEERS.items() if name not in absent()}
 
 
 def measure(case: Case) -> dict[str, float]:
-    """Milliseconds of an iteration for the bare loop, and every other way as a multiple: medians over the turns.
+    """Milliseconds of an iteration for the bare loop, and every other way as a multiple of it: medians over the turns."""
+    base, found = "bare loop", dict[str, float]()
+    for name in [each for each in ways(case) if each != base]:
+        found[name], seconds = pairs(case, base, name)
+        found.setdefault(base, 1e3 * seconds)
+    return found
 
-    Each way is clocked right beside a bare loop, before it and after it in turn, for the speed of a machine drifts.
-    The ways of clrtool, which take no time to set up, run a fifth of the iterations five times as often.
+
+def pairs(case: Case, base: str, name: str) -> tuple[float, float]:
+    """How many times as long as ``base`` a way takes, and the seconds of an iteration of ``base``: medians.
+
+    Each way is clocked right beside its base, before it and after it in turn, for the speed of a machine drifts. The
+    ways that take no time to set up run a fifth of the iterations five times as often.
     """
-    short = replace(case, iterations=max(5, case.iterations // 5), repeats=5 * case.repeats)
-    own = {name for name in works(short) if name.startswith(("clrtool", "hand"))}
-    found = compare(short, lambda name: name in own)
-    return found | compare(case, lambda name: name not in own)
+    if name not in PEERS:
+        case = replace(case, iterations=max(5, case.iterations // 5), repeats=5 * case.repeats)
+    make = ways(case)
+    with arithmetic(case.precision, deterministic=False):
+        loop, work = make[base](case), make[name](case)
+        return in_turns(case, loop, lambda: make[name](case) if name in PEERS else work)
 
 
-def compare(case: Case, wanted: Callable[[str], bool]) -> dict[str, float]:
-    ratios: dict[str, list[float]] = {}
-    bares: list[float] = []
-    ways = works(case)
-    loop = ways.pop("bare loop")
-    for name in filter(wanted, ways):
-        for turn in range(case.repeats + 1):
-            work = PEERS[name](case) if name in PEERS else ways[name]  # a finder of theirs is used once
-            first, second = (loop, work) if turn % 2 else (work, loop)
-            seconds = clock(case, first), clock(case, second)
-            base, its = seconds if turn % 2 else seconds[::-1]
-            if turn:  # the first turn warms up
-                bares.append(base)
-                ratios.setdefault(name, []).append(its / base)
-    found = {name: statistics.median(values) for name, values in ratios.items()}
-    return found | {"bare loop": 1e3 * statistics.median(bares) / case.iterations}
+def in_turns(case: Case, loop: Work, make: Callable[[], Work]) -> tuple[float, float]:
+    """See :func:`pairs`; a finder of others can be used once, so it is made for each turn."""
+    ratios, bases = list[float](), list[float]()
+    for turn in range(case.repeats + 1):
+        work = make()
+        first, second = (loop, work) if turn % 2 else (work, loop)
+        seconds = clock(case, first), clock(case, second)
+        base, its = seconds if turn % 2 else seconds[::-1]
+        if turn:  # the first turn warms up
+            bases.append(base)
+            ratios.append(its / base)
+    return statistics.median(ratios), statistics.median(bases) / case.iterations
 
 
 def clock(case: Case, work: Work) -> float:
@@ -425,8 +467,6 @@ def table(cases: tuple[Case, ...]) -> Iterator[str]:
     """Markdown rows, printed as they are measured."""
     warnings.simplefilter("ignore")
     names = ["clrtool", "clrtool, its layout", *PEERS]
-    if cases[0].device == "cuda":
-        names[2:2] = ["hand-captured", "clrtool, 3 seeds"]
     yield f"| work | bare loop, ms an iteration | {' | '.join(names)} |"
     yield f"| --- | --- |{' --- |' * len(names)}"
     for case in cases:

@@ -1,0 +1,67 @@
+"""Steps a second: clrtool's captured step and the finders that people use, against a graph that is captured by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from clrtool.engine.rangetest import sweep
+from tests.benchmarks.finders import PEERS, Case, Work, absent, hand_captured, in_turns, pairs, swept, ways
+from tests.gpu.dry import uncaptured
+from tests.gpu.results import Results
+
+BASE = "hand-captured"
+# Iterations and repeats on a GPU, where a large network takes longer and scatters less; batches of the dry form.
+SIZES = {"ResNet-18": (50, 3)}
+USUAL = (200, 5)
+DRY = {"ResNet-18": 2}
+WHOLE = 300
+
+
+def _case(model: str, batch_size: int, precision: str, device: str) -> Case:
+    if device == "cpu":
+        return Case(model, DRY.get(model, 8), 5, 1, device, precision, as_graph=True)
+    return Case(model, batch_size, *SIZES.get(model, USUAL), device, precision, as_graph=True)
+
+
+def sweeps(results: Results, device: str, model: str, batch_size: str, *precisions: str) -> None:
+    """The time of an iteration by every way, as a multiple of that of the graph captured by hand."""
+    for precision in precisions:
+        case = _case(model, int(batch_size), precision, device)
+        about = {"model": model, "batch": case.batch_size, "precision": precision, "iterations": case.iterations}
+        for name in (each for each in ways(case) if each != BASE):
+            _tell(results, "sweep", about | {"way": name}, lambda case=case, name=name: pairs(case, BASE, name))
+    results.add("absent", peers=absent())
+
+
+def whole_tests(results: Results, device: str, *models: str) -> None:
+    """300 iterations by a way that is made anew for them: with its capture, its check and, by clrtool, its evaluations."""
+    if device == "cpu":
+        sweep.make_ensembles = uncaptured
+    iterations, repeats = (30, 1) if device == "cpu" else (WHOLE, 3)
+    for model in models:
+        case = Case(model, 128, iterations, repeats, device, as_graph=True)
+        about = {"model": model, "batch": 128, "precision": "fp32", "iterations": iterations}
+        for name, whole in _whole(case).items():
+            base = _anew(case, hand_captured)
+            _tell(results, "whole test", about | {"way": name}, lambda whole=whole, base=base, case=case: in_turns(case, base, lambda: whole))  # fmt: skip
+
+
+def _whole(case: Case) -> dict[str, Work]:
+    peers = {name: _anew(case, peer) for name, peer in PEERS.items() if name not in absent()}
+    return {"clrtool": lambda: swept(case), **peers}
+
+
+def _anew(case: Case, make: Callable[[Case], Work]) -> Work:
+    return lambda: make(case)()  # noqa: PLW0108 (the way is made when it is run)
+
+
+def _tell(results: Results, what: str, about: dict[str, object], measure: Callable[[], tuple[float, float]]) -> None:
+    """Write what was measured, or why it failed: one finder that fails costs no other."""
+    try:
+        ratio, base = measure()
+    except Exception as error:
+        results.add(what, **about, fault=f"{type(error).__name__}: {error}"[:300])
+        if about["way"] not in PEERS:
+            raise
+        return
+    results.add(what, **about, ratio=round(ratio, 3), base_us=round(1e6 * base, 2), us=round(1e6 * base * ratio, 2))
