@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture check bench bench-regret paper bounds bounds-check clean
+.PHONY: help setup demo test torture check bench bench-regret gpu gpu-wheels gpu-report paper bounds bounds-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,16 @@ bench: setup ## measure ratios on this machine and write tests/benchmarks/RESULT
 bench-regret: setup ## train with what clrtool recommends and write tests/benchmarks/REGRET.md
 	$(BIN)/python -m tests.benchmarks.regret.run
 
+# It installs nothing: where there is no environment it takes the Python that has torch.
+gpu: ## on a machine with a GPU: all that only it can show, in 9 minutes; ARGS=--cpu for everything but the capture
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m tests.gpu $(ARGS)
+
+gpu-wheels: setup ## fetch what a machine with torch may lack for make gpu, as wheels in gpu-wheels/
+	$(BIN)/python -m tests.gpu.wheels
+
+gpu-report: ## put what make gpu has measured into tests/benchmarks/RESULTS.md
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m tests.gpu.report $(FILE)
+
 paper: setup ## train the paper's network and write tests/benchmarks/PAPER.md: two hours on two cores
 	$(BIN)/python -m tests.benchmarks.paper.run
 
@@ -56,5 +66,5 @@ bounds-check: setup ## hold what the shipped configs recommend against configs/*
 	$(call BOUNDS,--check)
 
 clean: ## remove the environment, caches and runs
-	rm -rf $(VENV) runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) runs gpu-wheels build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -31,9 +31,8 @@ from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import Journal
 from clrtool.engine.training.scheduler import PlanScheduler
 from tests.benchmarks import finders, scale
+from tests.gpu.report import RESULTS, kept
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
-ON_A_GPU = "## On a GPU\n"
 Work = Callable[[], object]
 
 
@@ -288,17 +287,10 @@ def main() -> None:
         "| policy | median of 3, s | slowest, s | arrays |",
         "| --- | --- | --- | --- |",
         *long_schedules(),
-        *on_a_gpu(),
+        *(["", measured_elsewhere] if (measured_elsewhere := kept(RESULTS.read_text()).rstrip()) else []),
     ]
     RESULTS.write_text("\n".join(lines) + "\n")
     sys.stdout.write(RESULTS.read_text())
-
-
-def on_a_gpu() -> list[str]:
-    """The part of the page that ``make gpu-report`` has written, which is measured elsewhere."""
-    page = RESULTS.read_text() if RESULTS.exists() else ""
-    _, heading, part = page.partition(ON_A_GPU)
-    return ["", heading + part.rstrip()] if heading else []
 
 
 def versions() -> str:

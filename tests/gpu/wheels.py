@@ -5,6 +5,7 @@ A wheel is an archive: unpacked into a folder of ``PYTHONPATH`` it is there, and
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -56,6 +57,11 @@ def _is_there(module: str) -> bool:
         return False
 
 
+def _canonical(name: str) -> str:
+    """A distribution's name, of the spellings that mean the same: in a wheel's name a dot or a hyphen is ``_``."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def unpack(target: Path, folder: Path = FOLDER) -> None:
     """Unpack the wheels of a folder.
 
@@ -63,8 +69,8 @@ def unpack(target: Path, folder: Path = FOLDER) -> None:
         LackingError: what is lacking here is not among them, or they are for another Python.
     """
     wheels = sorted(folder.glob("*.whl"))
-    names = {wheel.name.partition("-")[0].replace("_", ".").lower() for wheel in wheels}
-    if absent := [name for name in lacking() if name not in names]:
+    names = {_canonical(wheel.name.partition("-")[0]) for wheel in wheels}
+    if absent := [name for name in lacking() if _canonical(name) not in names]:
         raise LackingError(
             f"{' and '.join(absent)} cannot be imported, and {folder} has no wheel of it: "
             "run make gpu-wheels where packages can be fetched"
