@@ -34,7 +34,7 @@ def test_the_wheel_holds_the_configs_the_digits_and_the_licence(wheel):
     assert {"clrtool/configs/digits.yaml", "clrtool/engine/data/digits.npz"} <= files
     assert {f"clrtool/configs/{name}_factories.py" for name in ("custom", "caffe")} <= files
     assert f"clrtool-{clrtool.__version__}.dist-info/licenses/LICENSE" in files
-    assert "clrtool/py.typed" in files
+    assert {"clrtool/py.typed", "clrtool/guide/gpu.md"} <= files
     assert not any(name.startswith(("tests", "configs")) for name in files)
 
 

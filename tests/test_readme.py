@@ -11,14 +11,15 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+GUIDE = "\n".join(page.read_text() for page in sorted((ROOT / "clrtool" / "guide").glob("*.md")))
 COMMANDS = ("rangetest", "merge", "compare", "plan", "plot", "init", "schema", "doctor")
 # What the commands need beside what those before them have made.
 FILES = {
     "broken.yaml": "model: {name: mlp}\ndata: {name: digits, batchsize: 32}\noptimizer: SGD\nloss: cross_entropy\n"
     "sweep:\n  epochs: 010\n"
 }
-# Options of torchrun, TensorBoard and the like.
-OF_OTHERS = {"--logdir", "--max-restarts", "--nnodes", "--nproc-per-node"}
+# Options of torchrun, TensorBoard, make gpu and the like.
+OF_OTHERS = {"--cpu", "--logdir", "--max-restarts", "--nnodes", "--nproc-per-node"}
 # Rows of a comparison that no last digit can turn, as it can its verdict.
 SURE = ("digits-compare", " policy", "bounds", "budget", "held out")
 # What is not run here, by how it begins, and where it is run instead.
@@ -87,9 +88,10 @@ def test_every_command_runs_as_it_stands_there_and_prints_what_is_shown(cli, tmp
 
 
 def test_every_command_and_option_has_its_real_name(process):
-    for command in set(re.findall(r"`?clrtool ([a-z]+)", README)) - {"runs"}:
+    text = README + GUIDE
+    for command in set(re.findall(r"`?clrtool ([a-z]+)", text)) - {"runs"}:
         assert process(command, "--help").returncode == 0, command
-    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - OF_OTHERS
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - OF_OTHERS
     helps = "".join(process(*command, "--help").stdout for command in [(), *((each,) for each in COMMANDS)])
     assert not {option for option in options if option not in helps}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ PREFLIGHT = "import sys, torch; torch.zeros(1, device=sys.argv[1]).add(1).item()
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and the step that runs ends with it
     asked = _arguments()
     device, steps = ("cpu" if asked.cpu else "cuda"), [step for step in ALL if asked.only in step.name]
     if asked.cpu:

@@ -20,7 +20,8 @@ def streams_and_batched(results: Results, device: str) -> None:
     """Microseconds of a step of all seeds. Batched is written by hand for SGD with momentum, without any check."""
     for model in BATCHED:
         for seeds in NUMBERS:
-            case = Case(model, 128, 10 if device == "cpu" else 200, 1 if device == "cpu" else 5, device, as_graph=True)
+            batch_size, iterations, repeats = (8, 5, 1) if device == "cpu" else (128, 200, 5)
+            case = Case(model, batch_size, iterations, repeats, device, as_graph=True)
             for name, make in {"streams": _streams, "batched": _batched}.items():
                 work = make(case, seeds)
                 clock(case, work)

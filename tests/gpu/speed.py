@@ -37,10 +37,10 @@ def whole_tests(results: Results, device: str, *models: str) -> None:
     """300 iterations by a way that is made anew for them: with its capture, its check and, by clrtool, its evaluations."""
     if device == "cpu":
         sweep.make_ensembles = uncaptured
-    iterations, repeats = (30, 1) if device == "cpu" else (WHOLE, 3)
+    batch_size, iterations, repeats = (8, 10, 1) if device == "cpu" else (128, WHOLE, 3)
     for model in models:
-        case = Case(model, 128, iterations, repeats, device, as_graph=True)
-        about = {"model": model, "batch": 128, "precision": "fp32", "iterations": iterations}
+        case = Case(model, batch_size, iterations, repeats, device, as_graph=True)
+        about = {"model": model, "batch": batch_size, "precision": "fp32", "iterations": iterations}
         for name, whole in _whole(case).items():
             base = _anew(case, hand_captured)
             _tell(results, "whole test", about | {"way": name}, lambda whole=whole, base=base, case=case: in_turns(case, base, lambda: whole))  # fmt: skip

@@ -24,8 +24,11 @@ from clrtool.cli.main import main
 from tests.gpu.results import Results
 from tests.gpu.wheels import ROOT
 
-# Of a test whose seeds are one team; long enough to be interrupted in it.
-TEAM = ("sweep.method=paper", "sweep.epochs=40", "--seeds", "3", "--deterministic")
+# A test whose seeds are one team, and its epochs: long enough to be interrupted in it.
+TEAM = ("sweep.method=paper", "--seeds", "3", "--deterministic")
+EPOCHS, DRY_EPOCHS = 120, 20
+# What a test ends with that SIGTERM has stopped.
+STOPPED = 143
 # It ran, and recommends bounds or says that there are none.
 ENDED = (0, 3)
 # Where `make paper` leaves the images.
@@ -47,7 +50,7 @@ def cifar10(results: Results, device: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         images = COPY if COPY.exists() and device != "cpu" else _made_up(Path(folder), *_sizes(device))
         words = ["data.name=npz", f"data.args={{path: {images}}}", "plan.epochs=20"]
-        words += ["model.args={depth: 8, width: 4}", "plan.epochs=4"] if device == "cpu" else []
+        words += ["model.args={depth: 8, width: 4}", "data.batch_size=16"] if device == "cpu" else []
         run = ["cifar10", *words, "--device", device, "-o", f"{folder}/run"]
         code, seconds, record = _command(*run)
     data = "a copy of CIFAR-10" if images == COPY else "made-up images, as many and as large as those of CIFAR-10"
@@ -57,7 +60,7 @@ def cifar10(results: Results, device: str) -> None:
 
 
 def _sizes(device: str) -> tuple[int, int]:
-    return (1_280, 500) if device == "cpu" else (50_000, 10_000)
+    return (640, 200) if device == "cpu" else (50_000, 10_000)
 
 
 def _made_up(folder: Path, train: int, heldout: int) -> Path:
@@ -118,38 +121,31 @@ def _place(place: tuple[str, int, str]) -> str:
 
 def same_bytes(results: Results, device: str) -> None:
     """``--deterministic`` twice, and once interrupted and resumed: the hashes of what each has written."""
+    epochs = DRY_EPOCHS if device == "cpu" else EPOCHS
+    words = _words("digits", *TEAM, f"sweep.epochs={epochs}", "--device", device)
     with tempfile.TemporaryDirectory() as folder:
-        places = [f"{folder}/{name}/run" for name in ("first", "second", "resumed")]
-        begin = time.perf_counter()
-        _deterministic(device, places[0])
-        seconds = time.perf_counter() - begin
-        _deterministic(device, places[1])
-        codes = _interrupted(device, places[2], seconds)
-        first, second, resumed = (_hashes(Path(place)) for place in places)
+        places = [Path(folder) / name / "run" for name in ("first", "second", "resumed")]
+        training = max(_stopped(words, place, None)[1] for place in places[:2])
+        codes = [_stopped(words, places[2], share * training)[0] for share in (0.3, 0.2)]
+        codes.append(_stopped(words, places[2], None)[0])
+        first, second, resumed = map(_hashes, places)
     same = {name: first[name] == second[name] == resumed[name] for name in KEPT}
     results.add("same bytes", same=same, first=first, second=second, resumed=resumed, codes=codes)
-    if not all(same.values()):
-        raise SystemExit(f"not the same bytes: {same}")
+    if not all(same.values()) or codes[0] != STOPPED:
+        raise SystemExit(f"not the same bytes, or never interrupted: {same}, {codes}")
 
 
-def _deterministic(device: str, place: str) -> None:
-    _command("digits", *TEAM, "--device", device, "-o", place)
-
-
-def _interrupted(device: str, place: str, seconds: float) -> Sequence[int]:
-    """The exit codes of a test that a signal stops at several moments of its time, as many as it takes to end."""
-    codes = []
-    for share in (0.6, 0.8):
-        with subprocess.Popen(
-            _words("digits", *TEAM, "--device", device, "-o", place),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        ) as child:  # fmt: skip
+def _stopped(words: Sequence[str], place: Path, seconds: float | None) -> tuple[int, float]:
+    """The exit code of a command that a signal stops so long after its folder was there, and its seconds from then on."""
+    with subprocess.Popen([*words, "-o", str(place)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        while child.poll() is None and not (place / "config.yaml").exists():
+            time.sleep(0.02)
+        begin = time.perf_counter()
+        if seconds is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(share * seconds)
+                child.wait(seconds)
             child.send_signal(signal.SIGTERM)
-            codes.append(child.wait())
-    _deterministic(device, place)
-    return codes
+        return child.wait(), time.perf_counter() - begin
 
 
 def _hashes(folder: Path) -> dict[str, str]:
