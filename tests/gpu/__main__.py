@@ -18,7 +18,7 @@ from tests.gpu.steps import ALL
 
 FILE = wheels.ROOT / "runs" / "gpu.jsonl"
 # How much longer than on a GPU a step of the dry form may take.
-DRY = 2
+DRY = 4
 PREFLIGHT = "import sys, torch; torch.zeros(1, device=sys.argv[1]).add(1).item()"
 
 
