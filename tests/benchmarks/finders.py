@@ -426,7 +426,8 @@ def pairs(case: Case, base: str, name: str) -> tuple[float, float]:
     ways that take no time to set up run a fifth of the iterations five times as often.
     """
     if name not in PEERS:
-        case = replace(case, iterations=max(5, case.iterations // 5), repeats=5 * case.repeats)
+        few = min(case.iterations, max(5, case.iterations // 5))
+        case = replace(case, iterations=few, repeats=5 * case.repeats)
     make = ways(case)
     with arithmetic(case.precision, deterministic=False):
         loop, work = make[base](case), make[name](case)

@@ -10,16 +10,18 @@ from tests.gpu.dry import uncaptured
 from tests.gpu.results import Results
 
 BASE = "hand-captured"
-# Iterations and repeats on a GPU, where a large network takes longer and scatters less; batches of the dry form.
+# Iterations and repeats on a GPU: a large network takes longer and scatters less.
 SIZES = {"ResNet-18": (50, 3)}
 USUAL = (200, 5)
-DRY = {"ResNet-18": 2}
+# Samples of a batch and iterations in the dry form.
+SMALL = (8, 5)
+DRY = {"ResNet-18": (2, 2)}
 WHOLE = 300
 
 
 def _case(model: str, batch_size: int, precision: str, device: str) -> Case:
     if device == "cpu":
-        return Case(model, DRY.get(model, 8), 5, 1, device, precision, as_graph=True)
+        return Case(model, *DRY.get(model, SMALL), 1, device, precision, as_graph=True)
     return Case(model, batch_size, *SIZES.get(model, USUAL), device, precision, as_graph=True)
 
 
