@@ -86,6 +86,20 @@ def test_when_the_time_is_over_what_runs_is_ended_and_the_rest_is_named(tmp_path
     assert ends == {"hangs": "killed after 12 s", "measures": "not reached"}
 
 
+def test_a_signal_that_ends_the_command_ends_the_step_that_runs(tmp_path):
+    file = tmp_path / "gpu.jsonl"
+    code = f"import tests.gpu.__main__ as command, {HERE} as here; command.ALL = here.steps(here.hangs); command.main()"
+    words = [sys.executable, "-c", code, "--cpu", "--out", str(file)]
+    with subprocess.Popen(words, cwd=wheels.ROOT, env=ENVIRONMENT) as process:
+        pids = []
+        while not pids and process.poll() is None:
+            time.sleep(0.1)
+            pids = [line["pid"] for line in (read(file) if file.exists() else ()) if line["what"] == "began"]
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert gone(*pids)
+
+
 def test_a_line_that_a_crash_has_cut_short_is_left_out(tmp_path):
     results = Results(tmp_path / "gpu.jsonl", "a step")
     results.add("one", value=1)

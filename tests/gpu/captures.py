@@ -59,17 +59,14 @@ def memory(results: Results, device: str, captures: str) -> None:
             del team
             gc.collect()
             torch.cuda.empty_cache()
-            mib = {name: read() / 2**20 for name, read in _readings(device).items()}
-            results.add("memory", captures=number, accepted=accepted, **mib)
+            results.add("memory", captures=number, accepted=accepted, **({} if device == "cpu" else _readings()))
 
 
-def _readings(device: str) -> dict[str, Any]:
-    if device == "cpu":
-        return {}
-    return {
-        "reserved_mib": torch.cuda.memory_reserved, "allocated_mib": torch.cuda.memory_allocated,
-        "of_the_card_mib": lambda: -(torch.cuda.mem_get_info()[0] - torch.cuda.mem_get_info()[1]),
-    }  # fmt: skip
+def _readings() -> dict[str, int]:
+    """MiB that torch holds and uses, and that are taken of the whole card, by contexts and libraries as well."""
+    free, whole = torch.cuda.mem_get_info()
+    found = {"reserved": torch.cuda.memory_reserved(), "allocated": torch.cuda.memory_allocated(), "card": whole - free}
+    return {f"{name}_mib": round(size / 2**20) for name, size in found.items()}
 
 
 def curves(results: Results, device: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ class Watch:
 
 def run_tests(results: Results, device: str, *files: str) -> None:
     """Run those of these files; raises SystemExit where any fails."""
-    words = ["-m", "gpu", "--gpu-on", device, "-p", "no:cacheprovider", "-p", "no:xdist", *files]
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # those of others may warn, which is an error, or take the GPU
+    words = ["-m", "gpu", "--gpu-on", device, "-p", "no:cacheprovider", *files]
     if code := pytest.main(words, plugins=[Watch(results)]):
         raise SystemExit(int(code))
