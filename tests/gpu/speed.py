@@ -27,7 +27,7 @@ def _case(model: str, batch_size: int, precision: str, device: str) -> Case:
 
 def sweeps(results: Results, device: str, model: str, batch_size: str, *precisions: str) -> None:
     """The time of an iteration by every way, as a multiple of that of the graph captured by hand."""
-    for precision in precisions:
+    for precision in precisions[:1] if device == "cpu" else precisions:
         case = _case(model, int(batch_size), precision, device)
         about = {"model": model, "batch": case.batch_size, "precision": precision, "iterations": case.iterations}
         for name in (each for each in ways(case) if each != BASE):
