@@ -203,3 +203,86 @@ def test_what_is_no_plan_and_no_state_is_refused():
         PlanScheduler(make(), "plan.json")
     with pytest.raises(ValueError, match="the state of a PlanScheduler is"):
         PlanScheduler(make(), make_plan(0.001, 0.006, 5)).load_state_dict({})
+
+
+def test_a_group_that_is_added_later_goes_on_from_the_rate_it_was_given():
+    plan = make_plan(0.001, 0.006, 5, epochs=13)
+    optimizer = make(lrs=(1.0, 0.1))
+    scheduler = PlanScheduler(optimizer, plan)
+    follow(optimizer, scheduler, 7)
+    now = optimizer.param_groups[0]["lr"]
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": now / 4})
+    seen = follow(optimizer, scheduler, 40)
+    np.testing.assert_allclose(seen / seen[:, :1], np.tile([1, 0.1, 0.25], (40, 1)), rtol=1e-12)
+    np.testing.assert_allclose(seen[:, 0], plan.lr(range(7, 47)), rtol=1e-12)
+
+
+def test_a_group_that_is_added_without_a_rate_follows_as_those_did_that_were_made_with_the_optimizers():
+    plan = make_plan(0.001, 0.006, 5, epochs=13)
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=0.03)
+    scheduler = PlanScheduler(optimizer, plan)
+    follow(optimizer, scheduler, 12)
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))]})
+    seen = follow(optimizer, scheduler, 20)[1:]
+    np.testing.assert_allclose(seen[:, 0], seen[:, 1])
+
+
+def test_a_checkpoint_brings_groups_back_that_were_added_later():
+    plan = make_plan(0.001, 0.006, 5, epochs=13)
+    optimizer = make()
+    scheduler = PlanScheduler(optimizer, plan)
+    follow(optimizer, scheduler, 5)
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.0005})
+    follow(optimizer, scheduler, 9)
+    saved = copy.deepcopy((optimizer.state_dict(), scheduler.state_dict()))
+    expected = follow(optimizer, scheduler, 10)
+    other = make()
+    resumed = PlanScheduler(other, plan)
+    other.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 7.0})
+    other.load_state_dict(saved[0])
+    resumed.load_state_dict(saved[1])
+    np.testing.assert_array_equal(follow(other, resumed, 10), expected)
+
+
+CHAINS = {
+    "a linear warm-up": lambda optimizer: torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, total_iters=20),
+    "a decay": lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99),
+}
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_chain_of_schedulers_which_would_be_neither_curve_is_refused(name, is_first):
+    optimizer, made = make(), []
+    for each in (True, False):
+        mine = each is is_first
+        made.append(
+            PlanScheduler(optimizer, make_plan(0.001, 0.006, 5, epochs=13)) if mine else CHAINS[name](optimizer)
+        )
+    chain = torch.optim.lr_scheduler.ChainedScheduler(made)
+    with pytest.raises(ValueError, match="another scheduler moves the learning rates"):
+        follow(optimizer, chain, 5)
+
+
+def test_one_after_the_other_is_no_chain():
+    plan = make_plan(0.001, 0.006, 5, epochs=13)
+    optimizer = make()
+    warm_up = CHAINS["a linear warm-up"](optimizer)
+    both = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm_up, PlanScheduler(optimizer, plan)], milestones=[6])
+    seen = follow(optimizer, both, 30)
+    np.testing.assert_allclose(seen[6:, 0], plan.lr(range(24)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_several_optimizers_follow_one_plan_each_at_its_ratio(kind):
+    plan = make_plan(0.001, 0.006, 5, epochs=13)
+    both = kind([make(lrs=(1.0, 0.3)), make(torch.optim.AdamW, lrs=(0.02,))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scheduler, seen = PlanScheduler(both, plan), []
+        for _ in range(30):
+            seen.append([group["lr"] for each in both for group in each.param_groups])
+            for each in both:
+                each.step()
+            scheduler.step()
+    np.testing.assert_allclose(np.array(seen), np.outer(plan.lr(range(30)), [1, 0.3, 0.02]), rtol=1e-12)

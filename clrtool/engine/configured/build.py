@@ -36,7 +36,7 @@ from clrtool.engine.training.evaluation_budget import evaluation_budget
 from clrtool.engine.training.lr_response import response_warnings
 from clrtool.engine.training.optimizers import describe_groups, make_optimizer_recipe
 from clrtool.engine.training.trainer import Trainer
-from clrtool.engine.training.try_out import TINY_LR, fresh_model, try_out
+from clrtool.engine.training.try_out import fresh_model, try_out, wants_closure
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
 
@@ -245,7 +245,7 @@ def _tried_out(
             len(workload.heldout),
             workload.batch_size,
         )
-        _try_step(workload, trainer, batch, micro_batch)
+        trainer.workload = workload = _try_step(workload, trainer, batch, micro_batch)
         try_out(trainer, "a fresh model")
         return replace(
             workload,
@@ -262,19 +262,21 @@ def _fewer(workload: ConfiguredWorkload, size: int, seed: int) -> Samples:
     return Samples(map_nested(workload.loader.transform.lay_out, heldout.inputs), heldout.targets)
 
 
-def _try_step(workload: ConfiguredWorkload, trainer: Trainer, batch: Samples, micro_batch: Samples) -> None:
-    """One step in its pieces, so that each can name its field."""
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = TINY_LR
+def _try_step(
+    workload: ConfiguredWorkload, trainer: Trainer, batch: Samples, micro_batch: Samples
+) -> ConfiguredWorkload:
+    """One step in its pieces, so that each can name its field, and the workload that knows how it is taken."""
+    step = batch.inputs, batch.targets
     with blamed_on("loss"):
-        workload.gradients(trainer, (batch.inputs, batch.targets))
+        workload.gradients(trainer, step)
     with blamed_on("optimizer.args"):
-        trainer.optimizer.step()
+        workload = replace(workload, needs_closure=wants_closure(trainer, step))
     if workload.measure is not None:
         with blamed_on("metric"), torch.no_grad():
             value, _ = workload.measure(outputs_of(trainer.model, micro_batch.inputs), micro_batch.targets)
             if value.numel() != 1:
                 raise ConfigError(f"metric: must give one number, got shape {tuple(value.shape)}")
+    return workload
 
 
 def _checked(workload: ConfiguredWorkload, model: nn.Module, batch: Samples, num_outputs: int) -> ConfiguredWorkload:

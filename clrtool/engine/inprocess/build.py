@@ -20,6 +20,7 @@ from clrtool.engine.inprocess.clone import (
     OptimizerCloner,
     OptimizerSource,
     check_model,
+    check_optimizer,
     preserved,
 )
 from clrtool.engine.inprocess.loaders import (
@@ -32,6 +33,7 @@ from clrtool.engine.inprocess.loaders import (
     to_device,
 )
 from clrtool.engine.inprocess.options import Settings
+from clrtool.engine.inprocess.outside import left_alone, unscaled
 from clrtool.engine.inprocess.steps import CustomSteps, SupervisedSteps, checked_loss
 from clrtool.engine.inprocess.workload import InProcessWorkload
 from clrtool.engine.runtime.device import find_device
@@ -41,7 +43,7 @@ from clrtool.engine.training.losses import IGNORED, chance
 from clrtool.engine.training.lr_response import response_warnings
 from clrtool.engine.training.optimizers import describe_groups
 from clrtool.engine.training.trainer import Trainer
-from clrtool.engine.training.try_out import try_out
+from clrtool.engine.training.try_out import try_out, wants_closure
 from clrtool.errors import ConfigError
 
 # Batches on which a step is tried out.
@@ -81,18 +83,19 @@ def build_workload(
     size = batch_size_of(tried[0]) * settings.accumulate
     workload = InProcessWorkload(
         make_model=make_model,
-        make_optimizer=OptimizerCloner(optimizer, model),
+        make_optimizer=OptimizerCloner(check_optimizer(optimizer), model),
         loader=replace(loader, iterations_per_epoch=iterations, batch_size=size, accumulate=settings.accumulate),
         steps=steps,
         heldout=HeldoutBatches(heldout_loader),
         device=device,
-        precision="as set",
+        precision=settings.precision,
         training=settings.training,
         data_sha256="unknown",
         plan_epochs=settings.plan.epochs,
         deterministic=settings.deterministic,
     )
-    return _tried_out(workload, tried, settings.sweep, find_metric=find_metric)
+    with left_alone(model, *steps.functions):
+        return _tried_out(workload, tried, settings.sweep, find_metric=find_metric)
 
 
 def _iterations_per_epoch(loader: Any, accumulate: int) -> int:
@@ -117,12 +120,14 @@ def _tried_out(
         trainer = Trainer(trial, 0)
         trainer.workload = trial = _with_metric(trial, trainer, tried[0], find_metric=find_metric)
         _check_step(trial, trainer, tried[0])
+        trial = replace(trial, needs_closure=wants_closure(trainer, (to_device(tried[0], trial.device, fresh=False),)))
         trainer.workload = trial = _with_heldout(trial, trainer, tried[0], sweep)
         counted, groups = try_out(trainer, "the model as it is given"), describe_groups(trainer.optimizer)
         del trainer  # beside another there may be no room for it
         return replace(
             trial,
             loader=workload.loader,
+            needs_closure=trial.needs_closure,
             heldout_samples=max(1, round(counted.number if trial.metric.is_share else counted.samples)),
             chance=_chance(trial),
             groups=groups,
@@ -147,9 +152,15 @@ def _with_metric(workload: InProcessWorkload, trainer: Trainer, batch: Any, *, f
 def _check_step(workload: InProcessWorkload, trainer: Trainer, batch: Any) -> None:
     """Raise ConfigError for a loss that has nothing to do with the model that a step is given."""
     workload.set_train_mode(trainer.model)
-    loss = checked_loss(workload.steps.step(trainer.model, to_device(batch, workload.device, fresh=False)), "step")
+    with unscaled(), workload.autocast():
+        loss = checked_loss(workload.steps.step(trainer.model, to_device(batch, workload.device, fresh=False)), "step")
     if loss.requires_grad:
-        torch.autograd.backward(loss)
+        try:
+            torch.autograd.backward(loss)
+        except RuntimeError as error:
+            if "a second time" not in str(error):
+                raise
+            raise ConfigError("step: calls backward() itself: give the loss, the range test does the rest") from error
     if not any(each.grad is not None for each in trainer.model.parameters()):
         raise ConfigError(
             "step: the loss does not depend on the model that it is given: use the argument, not a model from outside; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +13,48 @@ from torch import nn
 from torch.optim import Optimizer
 
 from clrtool.engine.runtime.rng import restore_rng_state, rng_state
+from clrtool.engine.training.copies import copy_optimizer
+from clrtool.engine.training.joint import JointOptimizer, joined
 from clrtool.engine.training.try_out import check_trains, fresh_model
 from clrtool.errors import ConfigError
 
 ModelSource = nn.Module | Callable[[], nn.Module]
-OptimizerSource = Optimizer | Callable[[nn.Module], Optimizer]
+OptimizerSource = Optimizer | Callable[[nn.Module], Any]
+# What to do about a training of two networks and two losses, which has no one loss to descend.
+_GAN = "test one network with the other held as it is: its module, its optimizer, and a step that gives its loss"
+
+
+def _two_networks(given: Any) -> str:
+    return f". Of two networks that are trained against each other {_GAN}" if isinstance(given, Mapping) else ""
+
+
+def check_optimizer(optimizer: Any) -> OptimizerSource:
+    """The optimizer or the function as one. Raises ConfigError for what is neither."""
+    found = joined(optimizer)
+    if not isinstance(found, Optimizer) and not callable(found):
+        raise ConfigError(
+            "optimizer: must be a torch.optim.Optimizer, a list of them, or a function of the model that returns "
+            f"either; it is {type(found).__name__}{_two_networks(found)}"
+        )
+    source: OptimizerSource = found
+    return source
+
+
+def check_follows_rate(optimizer: Optimizer) -> None:
+    """Raise ConfigError for an optimizer whose steps do not follow the learning rate that a sweep sets."""
+    for each in getattr(optimizer, "optimizers", [optimizer]):
+        if isinstance(each, torch.optim.LBFGS):
+            raise ConfigError("optimizer: LBFGS searches along a line, so its steps do not follow the learning rate")
+        if any(group.get("relative_step") for group in each.param_groups):
+            raise ConfigError(
+                f"optimizer: {type(each).__name__} chooses its own learning rate: there is none to test or to plan. "
+                "Give it relative_step=False, scale_parameter=False and an lr to have one"
+            )
 
 
 def check_model(model: Any) -> None:
+    if isinstance(model, Mapping) and not isinstance(model, nn.Module):
+        raise ConfigError(f"model: is several networks, {', '.join(map(str, model))}: {_GAN}")
     if not isinstance(model, nn.Module) and not callable(model):
         raise ConfigError(
             f"model: must be a torch.nn.Module, or a function that returns one; it is {type(model).__name__}"
@@ -82,17 +116,19 @@ class OptimizerCloner:
 
     @property
     def name(self) -> str:
+        if isinstance(self.source, JointOptimizer):
+            return " and ".join(type(each).__name__ for each in self.source.optimizers)
         return type(self.source).__name__ if isinstance(self.source, Optimizer) else "the optimizer"
 
     def __call__(self, model: nn.Module, **options: Any) -> Optimizer:  # noqa: ARG002 (those that make a step faster)
-        optimizer = self._copy(model) if isinstance(self.source, Optimizer) else self.source(model)
+        made = self._copy(self.source, model) if isinstance(self.source, Optimizer) else self.source(model)
+        optimizer = joined(made)
         if not isinstance(optimizer, Optimizer):
             raise ConfigError(
-                f"optimizer: must be a torch.optim.Optimizer, or a function of the model that returns one; it gave "
-                f"{type(optimizer).__name__}"
+                "optimizer: must be a torch.optim.Optimizer, a list of them, or a function of the model that returns "
+                f"either; it gave {type(optimizer).__name__}{_two_networks(optimizer)}"
             )
-        if isinstance(optimizer, torch.optim.LBFGS):
-            raise ConfigError("optimizer: LBFGS searches along a line, so its steps do not follow the learning rate")
+        check_follows_rate(optimizer)
         parameters = set(map(id, model.parameters()))
         if foreign := sum(id(each) not in parameters for group in optimizer.param_groups for each in group["params"]):
             raise ConfigError(
@@ -108,23 +144,18 @@ class OptimizerCloner:
             group["lr_ratio"] = rate / rates[0]
         return optimizer
 
-    def _copy(self, model: nn.Module) -> Optimizer:
-        source = self.source
-        assert isinstance(source, Optimizer)
+    def _copy(self, source: Optimizer, model: nn.Module) -> Optimizer:
         if not isinstance(self.model, nn.Module):
             raise ConfigError(
                 "optimizer: a model that a function makes needs a function too: optimizer=lambda model: ..."
             )
-        memo: dict[int, Any] = {
-            id(old): new for old, new in zip(self.model.parameters(), model.parameters(), strict=True)
-        }
+        parameters = dict(zip(self.model.parameters(), model.parameters(), strict=True))
         try:
-            copied = copy.deepcopy(source, memo)
-            for name, value in vars(source).items():  # torch copies what is its own
-                if name not in vars(copied) and not callable(value):
-                    setattr(copied, name, copy.deepcopy(value, memo))
-            if any(old.device != memo[id(old)].device for old in self.model.parameters()):
+            copied = copy_optimizer(source, parameters)
+            if any(old.device != new.device for old, new in parameters.items()):
                 copied.load_state_dict(copied.state_dict())  # which brings it to where the parameters are
+        except ConfigError:
+            raise
         except Exception as error:
             raise ConfigError(
                 f"optimizer: cannot be copied ({type(error).__name__}: {error}): give a function of the model, "

@@ -15,6 +15,9 @@ from clrtool.config.schema import PlanConfig, SweepConfig, TrainingConfig
 from clrtool.errors import ConfigError
 from clrtool.words import nearest, shown
 
+# Where nothing is said of the arithmetic, it is what steps and settings make it.
+AS_SET = "as set"
+PRECISIONS = ("fp32", "bf16", "fp16")
 Tree = TypeVar("Tree", bound=BaseModel)
 
 
@@ -29,6 +32,8 @@ class Options(TypedDict, total=False):
         epochs, policy, stepsize_epochs: of the training that is planned, as ``plan`` in a config.
         iterations_per_epoch: optimizer steps in one pass, of a train_loader that has no length.
         accumulate: batches of the train_loader for one optimizer step.
+        precision: fp32, bf16 or fp16, in which autocast runs the steps, fp16 with its gradients scaled; None for none
+            but what the steps do themselves.
         clip_norm, clip_value: bounds of the gradient's norm, and of each of its numbers.
         deterministic: whether only algorithms may run that give the same numbers each time.
         device: where the copies run, cpu or cuda; None for where the model is.
@@ -48,6 +53,7 @@ class Options(TypedDict, total=False):
     stepsize_epochs: float | str
     iterations_per_epoch: int | None
     accumulate: int
+    precision: str | None
     clip_norm: float | None
     clip_value: float | None
     deterministic: bool
@@ -66,6 +72,7 @@ class Settings:
     accumulate: int = 1
     deterministic: bool = False
     device: str | None = None
+    precision: str = AS_SET
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Settings:
@@ -74,7 +81,9 @@ class Settings:
             raise ConfigError(
                 *(f"unknown option {shown(name)}; {nearest(name, Options.__annotations__)}" for name in unknown)
             )
-        rest = {name: value for name, value in options.items() if name in cls.__annotations__}
+        rest = {name: value for name, value in options.items() if name in cls.__annotations__ and value is not None}
+        if rest.get("precision", AS_SET) not in (AS_SET, *PRECISIONS):
+            raise ConfigError(f"precision = {shown(rest['precision'])} must be one of {', '.join(PRECISIONS)}, or None")
         for name, least in (("seed", 0), ("accumulate", 1), ("iterations_per_epoch", 1)):
             value = rest.get(name)
             if value is not None and not (isinstance(value, int) and least <= value < 2**31):

@@ -37,6 +37,11 @@ class CustomSteps:
     metric: Metric
     forward: SupervisedSteps | None = None
 
+    @property
+    def functions(self) -> tuple[Callable[..., Any] | None, ...]:
+        """The program's own."""
+        return self.step, self.measure
+
     def evaluate(self, model: nn.Module, batch: Any) -> EvalSums:
         number = batch_size_of(batch)
         loss = checked_loss(self.step(model, batch), "step") * number
@@ -59,6 +64,11 @@ class SupervisedSteps:
     loss: Callable[..., Tensor] | None
     metric: Metric
     measure: CustomMeasure | None = None
+
+    @property
+    def functions(self) -> tuple[Callable[..., Any] | None, ...]:
+        """The program's own."""
+        return self.loss, self.measure
 
     def step(self, model: nn.Module, batch: Any) -> Tensor:
         return checked_loss(self._run(model, batch)[0], "loss")

@@ -7,7 +7,7 @@ numbers, however the sweep ended.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,8 @@ class InProcessWorkload(Workload):
     def losses(self, model: nn.Module, batch: tuple[Any, ...]) -> Iterator[Tensor]:
         """Those of the loader's batches that make up a step."""
         for micro_batch in batch:
-            loss = scalar(self.steps.step(model, micro_batch))
+            with self.autocast():
+                loss = scalar(self.steps.step(model, micro_batch))
             yield loss / len(batch) if len(batch) > 1 else loss
 
     def heldout_batches(self) -> Iterator[Any]:
@@ -52,7 +53,14 @@ class InProcessWorkload(Workload):
             yield to_device(batch, self.device, fresh=False)
 
     def eval_step(self, model: nn.Module, batch: Any) -> EvalSums:
-        return EvalSums(*map(_as_double, self.steps.evaluate(model, batch)))
+        with self.autocast():
+            return EvalSums(*map(_as_double, self.steps.evaluate(model, batch)))
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The arithmetic that was asked for; what steps do themselves, where nothing was."""
+        if self.precision not in ("bf16", "fp16"):
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
 
     def answers(self, model: nn.Module) -> Answers | None:
         return self.steps.answers(model, [*self.heldout_batches()]) if isinstance(self.steps, SupervisedSteps) else None

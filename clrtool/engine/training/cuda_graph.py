@@ -50,6 +50,7 @@ def why_not_captured(workload: Workload) -> str | None:
         "the data is streamed": not isinstance(workload.loader, ResidentLoader),
         "in fp16 each step is asked whether it succeeded": workload.precision == "fp16",
         "torch.compile does its own capture": workload.training.compile,
+        "the optimizer computes gradients within its step": workload.needs_closure,
         "the optimizer comes from a factory": config.factory is not None,
         f"{config.name} begins from a state of its own": config.name in ("ASGD", "Rprop"),
         f"{optimizer.name} cannot take its learning rate from the device": not _options(workload),

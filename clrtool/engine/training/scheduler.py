@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -11,28 +11,35 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from clrtool.core.planning.plan import Plan
+from clrtool.engine.training.joint import joined
 
 # Iterations that are computed at a time: one alone costs ten times a step of torch's own schedulers.
 BLOCK = 256
+# Steps in a row before which the rates were others than this scheduler had set: one is a checkpoint that was loaded.
+CHAINED = 2
 
 
 class PlanScheduler(LRScheduler):
     """Follows a plan: call ``step()`` after every ``optimizer.step()``, once per iteration.
 
     A parameter group keeps the ratio that its learning rate has to that of the first group; the first group follows
-    the plan. A learning rate that is a tensor is changed in place. A plan that moves the momentum sets ``momentum``,
-    or the first of ``betas``. Past the end of the plan its last value is held, with one warning.
+    the plan. So does a group that is added later, from the rate on with which it is added; one that brings no rate has
+    the optimizer's own. A learning rate that is a tensor is changed in place. A plan that moves the momentum sets
+    ``momentum``, or the first of ``betas``. Past the end of the plan its last value is held, with one warning.
 
     Its state is one integer, ``last_epoch`` (torch's name: the iteration). It can be loaded into a scheduler of a fresh
-    optimizer, in any order with the optimizer's own state. It may be a part of torch's ``SequentialLR``.
+    optimizer, in any order with the optimizer's own state. It may be a part of torch's ``SequentialLR``, and not of
+    ``ChainedScheduler``: it sets rates, where that multiplies them.
 
     Args:
-        optimizer: its learning rates matter by their ratios alone.
+        optimizer: its learning rates matter by their ratios alone. Or several, in a list: the first group of the first
+            follows the plan, and the loop steps each of them.
         plan: what to follow.
         last_epoch: iterations done before, less 1.
 
     Raises:
-        ValueError: the plan moves the momentum and the optimizer has none, or its first learning rate is not above 0.
+        ValueError: the plan moves the momentum and the optimizer has none, or its first learning rate is not above 0;
+            from ``step``, another scheduler moves the learning rates too.
 
     >>> import torch, clrtool
     >>> plan = clrtool.make_plan(0.1, 0.5, iterations_per_epoch=1, epochs=4, policy="triangular", cycles=1)
@@ -47,22 +54,24 @@ class PlanScheduler(LRScheduler):
     [0.3]
     """
 
-    def __init__(self, optimizer: Optimizer, plan: Plan, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer | Sequence[Optimizer], plan: Plan, last_epoch: int = -1) -> None:
         if not isinstance(plan, Plan):
             raise TypeError(f"plan must be a Plan, as clrtool.make_plan and read_plan give it; got {plan!r}")
         self.plan = plan
         self._warned = False
         self._block = -1
-        for group in optimizer.param_groups:
+        self._set: list[float] = []  # the learning rates as this scheduler left them
+        self._moved = 0  # steps in a row before which another had moved them
+        one: Optimizer = joined(optimizer)
+        for group in one.param_groups:
             if plan.schedule.cycles_momentum:
-                check_has_momentum(optimizer, group)
+                check_has_momentum(one, group)
             # a fresh optimizer has none where last_epoch says that training began before
             group.setdefault("initial_lr", float(group["lr"]))
-        first = float(optimizer.param_groups[0]["initial_lr"])
+        first = float(one.param_groups[0]["initial_lr"])
         if not first > 0:
             raise ValueError(f"the first group's learning rate must be above 0, for the others follow it; got {first}")
-        self._ratios = [float(group["initial_lr"]) / first for group in optimizer.param_groups]
-        super().__init__(optimizer, last_epoch)
+        super().__init__(one, last_epoch)
 
     def get_lr(self) -> list[float | Tensor]:
         """The learning rate of every group; sets the momenta as torch's cyclical schedulers do."""
@@ -77,7 +86,38 @@ class PlanScheduler(LRScheduler):
         if momentum is not None:
             for group in self.optimizer.param_groups:
                 set_momentum(group, momentum)
-        return [lr * ratio for ratio in self._ratios]
+        return [lr * ratio for ratio in self._ratios()]
+
+    def step(self, epoch: int | None = None) -> None:
+        """Go to the next iteration."""
+        if epoch is None:
+            self._check_alone()
+        super().step(epoch)
+        self._set = self._rates()
+
+    def _rates(self) -> list[float]:
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
+
+    def _ratios(self) -> list[float]:
+        """What the rate of each group is, of that of the first; groups that were added since are taken on."""
+        first, *others = groups = self.optimizer.param_groups
+        for group in others:
+            if "initial_lr" not in group:
+                # a rate of its own was meant for now, when the first group is somewhere in the plan
+                given = float(group["lr"])
+                is_own = given != self.optimizer.defaults.get("lr") and any(self._set[:1])
+                group["initial_lr"] = given * (float(first["initial_lr"]) / self._set[0] if is_own else 1.0)
+        return [float(group["initial_lr"]) / float(first["initial_lr"]) for group in groups]
+
+    def _check_alone(self) -> None:
+        """Raise ValueError where something else moves the rates from step to step, as schedulers do in a chain."""
+        now = self._rates()[: len(self._set)]
+        self._moved = self._moved + 1 if self.last_epoch > 0 and now != self._set else 0
+        if self._moved >= CHAINED:
+            raise ValueError(
+                "another scheduler moves the learning rates that this plan sets, as in a ChainedScheduler: plan the "
+                "warm-up with warmup_epochs, or put one after the other with SequentialLR"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """``{"last_epoch": iteration}``."""
@@ -92,8 +132,7 @@ class PlanScheduler(LRScheduler):
         """
         if not isinstance(state_dict.get("last_epoch"), int):
             raise ValueError(f"the state of a PlanScheduler is {{'last_epoch': iteration}}, got {dict(state_dict)!r}")
-        now = [float(group["lr"]) for group in self.optimizer.param_groups]
-        ours = now == [float(lr) for lr in self._last_lr]
+        ours = self._rates() == [float(lr) for lr in self._last_lr]
         self.last_epoch = state_dict["last_epoch"]
         if self.last_epoch < 0:  # a later part of a SequentialLR, which has not begun
             return
@@ -102,7 +141,8 @@ class PlanScheduler(LRScheduler):
             self._step_count = 0  # as in the constructor: this step is none of the training loop's
             self.step()
         else:
-            self._last_lr = [self._values()[0] * ratio for ratio in self._ratios]
+            self._last_lr = [self._values()[0] * ratio for ratio in self._ratios()]
+            self._set = self._rates()
 
     def _values(self) -> tuple[float, float | None]:
         """Learning rate and momentum of the plan at this iteration."""

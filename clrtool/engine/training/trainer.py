@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from clrtool.engine.runtime.rng import RngStream, restore_rng_state, rng_state
 from clrtool.engine.training.average import RunningAverage, batch_norms, estimating
+from clrtool.engine.training.copies import carry_extras
 from clrtool.engine.training.scheduler import set_momentum
 from clrtool.engine.training.workload import EvalSums, Workload
 
@@ -138,6 +139,7 @@ class Trainer:
             with rng.active():
                 branch = Trainer(workload, self.seed, momenta=self._momenta, **self._options)
                 branch.restore(state)
+                carry_extras(self.optimizer, branch.optimizer)
         branch._rng = rng
         return branch
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -32,6 +34,32 @@ def check_trains(model: nn.Module) -> None:
     """Raise ConfigError for a model without a parameter that trains."""
     if not any(each.requires_grad for each in model.parameters()):
         raise ConfigError("model: has no parameter to train")
+
+
+def wants_closure(trainer: Trainer, batch: Any) -> bool:
+    """Whether the optimizer takes a step only with a closure; the gradients of ``batch`` are there.
+
+    Raises:
+        ConfigError: it takes one with a closure only, and in fp16, where a step may have to be taken again.
+        Exception: it takes none; what it says to one without a closure.
+    """
+    workload, optimizer = trainer.workload, trainer.optimizer
+    for group in optimizer.param_groups:
+        group["lr"] = TINY_LR * group["lr_ratio"]
+    try:
+        optimizer.step()
+    except Exception as first:
+        try:
+            optimizer.step(*replace(workload, needs_closure=True).closures(trainer, batch))
+        except Exception:  # noqa: BLE001 (what it says to a plain step tells more)
+            raise first from None
+        if workload.precision == "fp16":
+            raise ConfigError(
+                f"precision: {workload.make_optimizer.name} computes loss and gradients anew within a step, which fp16 "
+                "cannot scale: use bf16"
+            ) from first
+        return True
+    return False
 
 
 def try_out(trainer: Trainer, model: str) -> EvalSums:

@@ -95,6 +95,7 @@ class Workload(ABC):
         evaluations: of a sweep whose config leaves them to be counted, after a first one before any training.
         plan_epochs: length of the training run that is planned, which a range test should not cost more than.
         groups: the parameter groups of the optimizer.
+        needs_closure: whether the optimizer computes loss and gradients anew within a step, as SAM does.
         deterministic: whether the same numbers are asked for each time, to the last bit.
         sources: hashes of the files that a config names beside the data: modules of factories, weights.
         warnings: what may make the bounds mean something else than they seem to.
@@ -112,6 +113,7 @@ class Workload(ABC):
     evaluations: int = 60
     plan_epochs: float = 30
     groups: tuple[Group, ...] = ()
+    needs_closure: bool = False
     deterministic: bool = False
     sources: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -210,7 +212,7 @@ class Workload(ABC):
             loss = self.gradients(trainer, batch)
             if not scaler.is_enabled():
                 self.clip(trainer.model)
-                trainer.optimizer.step()
+                trainer.optimizer.step(*self.closures(trainer, batch))
                 return loss
             scale = scaler.get_scale()
             scaler.unscale_(trainer.optimizer)
@@ -221,6 +223,17 @@ class Workload(ABC):
                 return loss
             if scale <= 1 or not math.isfinite(self.ranks.mean(loss).item()):  # it is not the scale that overflows
                 return torch.full_like(loss, math.inf)
+
+    def closures(self, trainer: InTraining, batch: Any) -> tuple[Any, ...]:
+        """What the optimizer's step is called with: nothing, or what computes loss and gradients of a batch anew."""
+
+        def closure() -> Tensor:
+            with torch.enable_grad():
+                loss = self.gradients(trainer, batch)
+            self.clip(trainer.model)
+            return loss
+
+        return (closure,) if self.needs_closure else ()
 
     def gradients(self, trainer: InTraining, batch: Any) -> Tensor:
         """Gradients of a batch, in place of those before, and its loss."""
