@@ -139,7 +139,7 @@ def range_test(
     model: Any,
     optimizer: Any,
     train_loader: Any,
-    heldout_loader: Any,
+    heldout_loader: Any = None,
     *,
     loss: Callable[..., Any] | None = None,
     step: Callable[[Any, Any], Any] | None = None,
@@ -158,12 +158,17 @@ def range_test(
 
     Args:
         model: a module, whose weights are the start of every seed; or a function that returns a fresh one.
-        optimizer: over its parameters, with rates whose ratios are kept; or a function of the model that makes one.
+        optimizer: over its parameters, with rates whose ratios are kept; or several in a list; or a function of the
+            model that makes either. One whose ``step`` needs a closure gets it.
         train_loader, heldout_loader: DataLoaders, lists, or whatever gives batches each time it is iterated over.
-            Batches are (inputs, ..., targets) or mappings with ``labels``; for any others give ``step``.
+            Batches are (inputs, ..., targets) or mappings with ``labels``; for any others give ``step``. Without
+            held-out batches a tenth of the training set stands for them, or where it cannot be split the loss of
+            batches that are trained on, and the verdict is ``weak`` at best.
         loss: (outputs, targets) -> mean; None for cross entropy, or for a mapping with ``labels`` the model's own loss.
-        step: (model, batch) -> mean loss of the batch, in place of ``loss``; it uses the model that it is given.
-        measure: (model, batch) -> (sum, number), the metric of one's own, called in evaluation mode.
+        step: (model, batch) -> mean loss of the batch, in place of ``loss``; it uses the model that it is given, and
+            changes no other. For held-out batches it is called in evaluation mode, but see ``eval_loss``.
+        measure: (model, batch) -> (sum, number), the metric of one's own, called in evaluation mode. With it ``step``
+            is not called for held-out batches, and the metric stands for the held-out loss.
         metric: accuracy, top5, token_accuracy, loss; ``auto``: the accuracy if there is one, else the held-out loss.
             With ``step`` all but the loss are of ``model(inputs)``; a ``measure`` of any name needs higher_is_better.
         progress, on_point: a line on stderr, and what is called with (seed, point) as soon as one is measured.

@@ -6,7 +6,6 @@ Trainer has done before: the test can be called after a training, and from a cal
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -15,12 +14,16 @@ from clrtool import api
 from clrtool.api import RangeTest
 from clrtool.core.planning.plan import Plan
 from clrtool.engine.inprocess.build import metric_of
+from clrtool.engine.inprocess.counting import samples_of
+from clrtool.engine.inprocess.length import batches_of
 from clrtool.engine.training.scheduler import PlanScheduler
 from clrtool.errors import ConfigError
 from clrtool.report.records.plan_file import to_plan
 
 try:
     from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+    from lightning.pytorch.utilities.model_helpers import is_overridden
+    from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
     from lightning.pytorch.utilities.types import LRSchedulerConfig
 except ImportError as error:
     raise ImportError("clrtool.lightning needs Lightning: pip install 'clrtool[lightning]'") from error
@@ -52,16 +55,14 @@ class LRRangeTest(Callback):
         """Test and plan; or go on with the plan of a checkpoint."""
         done = trainer.global_step if self._is_resumed else 0
         if not self._is_resumed:
-            batches = trainer.num_training_batches
-            known = {} if math.isinf(batches) else {"iterations_per_epoch": _steps(trainer, int(batches))}
             loaders = trainer.train_dataloader, trainer.val_dataloaders
-            self.result = _test(trainer, pl_module, *loaders, trainer.optimizers[0], known | self._asked)
+            self.result = _test(trainer, pl_module, *loaders, trainer.optimizers, dict(self._asked))
             self._plan = self.result.record.plan
             if self.apply:
                 self._plan = self.result.plan
         self._is_resumed = False
         if self.apply and self._plan is not None:
-            scheduler = PlanScheduler(trainer.optimizers[0], self._plan, last_epoch=done - 1)
+            scheduler = PlanScheduler(trainer.optimizers, self._plan, last_epoch=done - 1)
             trainer.strategy.lr_scheduler_configs = [LRSchedulerConfig(scheduler, interval="step")]
 
     def state_dict(self) -> dict[str, Any]:
@@ -97,18 +98,19 @@ def range_test(
         options: of ``clrtool.range_test``.
 
     Raises:
-        ConfigError: the module optimises by hand or has several optimizers, or the Trainer runs several processes.
+        ConfigError: the module optimises by hand, or the Trainer runs several processes.
     """
     if datamodule is not None:
         datamodule.prepare_data()
         datamodule.setup("fit")
     source = datamodule or module
     train = train_dataloaders if train_dataloaders is not None else source.train_dataloader()
-    heldout = val_dataloaders if val_dataloaders is not None else source.val_dataloader()
+    has_heldout = is_overridden("val_dataloader", source) and trainer.limit_val_batches != 0
+    heldout = val_dataloaders if val_dataloaders is not None or not has_heldout else source.val_dataloader()
 
     def optimizer(copied: LightningModule) -> Any:
         copied.trainer = trainer
-        return _only_optimizer(copied.configure_optimizers())
+        return _optimizers(copied.configure_optimizers())
 
     return _test(trainer, module, train, heldout, optimizer, options | {"monitor": monitor, "mode": mode})
 
@@ -117,18 +119,16 @@ def _test(
     trainer: Trainer, module: LightningModule, train: Any, heldout: Any, optimizer: Any, options: dict[str, Any]
 ) -> RangeTest:
     _check(trainer, module)
-    heldout = heldout[0] if isinstance(heldout, list | tuple) and heldout else heldout
-    if not heldout:
-        raise ConfigError("val_dataloaders: a range test needs held-out batches, and there are none")
+    if isinstance(heldout, list | tuple):
+        heldout = heldout[0] if heldout else None
     steps = _Steps(trainer)
     monitor, mode = options.pop("monitor"), options.pop("mode")
     if mode not in ("max", "min"):
         raise ConfigError(f"mode = {mode!r} must be 'max' or 'min'")
     if monitor is not None:
-        name = monitor if monitor.isidentifier() else "metric"
-        measured = {"measure": steps.monitored(monitor), "metric": name, "higher_is_better": mode == "max"}
+        measured = {"measure": steps.monitored(monitor), "metric": monitor, "higher_is_better": mode == "max"}
     else:
-        measured = {} if "measure" in options else {"metric": metric_of(module, heldout)}
+        measured = {} if {"measure", "metric"} & set(options) else {"metric": metric_of(module, heldout)}
     asked = _usual(trainer, train) | measured | options
     return api.range_test(module, optimizer, train, heldout, step=steps.train, **asked)
 
@@ -140,38 +140,46 @@ def _usual(trainer: Trainer, train: Any) -> dict[str, Any]:
     if trainer.gradient_clip_val:
         kind = "clip_value" if str(trainer.gradient_clip_algorithm or "norm").endswith("value") else "clip_norm"
         asked[kind] = float(trainer.gradient_clip_val)
-    lengths: list[float] = [trainer.max_epochs] if trainer.max_epochs is not None and trainer.max_epochs > 0 else []
-    if trainer.max_steps > 0 and hasattr(train, "__len__"):
-        lengths.append(trainer.max_steps / _steps(trainer, len(train)))
-    if lengths:
-        asked["epochs"] = float(min(lengths))
+    iterations = _iterations_per_epoch(trainer, train)
+    if iterations is not None:
+        asked["iterations_per_epoch"] = iterations
+    epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs > 0 else None
+    if trainer.max_steps > 0 and (epochs is None or iterations is None or trainer.max_steps < epochs * iterations):
+        asked["steps"] = trainer.max_steps
+    elif epochs is not None:
+        asked["epochs"] = float(epochs)
     return asked
 
 
-def _steps(trainer: Trainer, batches: int) -> int:
-    return max(1, math.ceil(batches / trainer.accumulate_grad_batches))
+def _iterations_per_epoch(trainer: Trainer, train: Any) -> int | None:
+    """Optimizer steps of one pass, as far as the Trainer goes in it; None where neither it nor the loader says."""
+    batches, limit = batches_of(train), trainer.limit_train_batches
+    if isinstance(limit, int):
+        batches = limit if batches is None else min(limit, batches)
+    elif batches is not None:
+        batches = int(batches * limit)
+    return None if batches is None else max(1, math.ceil(batches / trainer.accumulate_grad_batches))
 
 
 def _check(trainer: Trainer, module: LightningModule) -> None:
     if trainer.world_size > 1:
         raise ConfigError("trainer: runs several processes, and a range test runs in one: Trainer(devices=1)")
     if not module.automatic_optimization:
-        raise ConfigError("module: optimises by hand; give clrtool.range_test a step of your own")
+        raise ConfigError(
+            "module: optimises by hand, so no loss of it is known to descend: give clrtool.range_test a step of your "
+            "own; of two networks that are trained against each other test one, with the other held as it is"
+        )
     if "16" in str(trainer.precision) and not str(trainer.precision).startswith("bf16"):
         raise ConfigError(f"trainer: precision {trainer.precision!r} scales its gradients; use 'bf16-mixed' or 32")
 
 
-def _only_optimizer(made: Any) -> Any:
-    """The optimizer in what ``configure_optimizers`` returns."""
+def _optimizers(made: Any) -> Any:
+    """The optimizer, or all of them, in what ``configure_optimizers`` returns."""
     if isinstance(made, Mapping):
-        made = made["optimizer"]
-    if isinstance(made, tuple) and made and isinstance(made[0], list | tuple):
+        return made["optimizer"]
+    if isinstance(made, tuple) and made and isinstance(made[0], list | tuple):  # and the schedulers
         made = made[0]
-    if isinstance(made, list | tuple):
-        if len(made) != 1:
-            raise ConfigError(f"module: has {len(made)} optimizers; a range test has one learning rate")
-        return _only_optimizer(made[0])
-    return made
+    return [_optimizers(each) for each in made] if isinstance(made, list | tuple) else made
 
 
 class _Steps:
@@ -181,22 +189,21 @@ class _Steps:
         self._trainer, self._logged, self._calls = trainer, dict[str, Any](), 0
 
     def train(self, module: LightningModule, batch: Any) -> Any:
+        """The loss, or None for a batch to be skipped."""
         made = self._call(module, "training_step", batch)
-        return made["loss"] if isinstance(made, Mapping) else made
+        return made.get("loss") if isinstance(made, Mapping) else made
 
     def monitored(self, name: str) -> Any:
         """A measure: what ``validation_step`` logs by a name, the mean over the samples."""
 
         def measure(module: LightningModule, batch: Any) -> tuple[float, int]:
-            from clrtool.engine.inprocess.loaders import batch_size_of  # noqa: PLC0415
-
             self._logged.clear()
             self._call(module, "validation_step", batch)
             if name not in self._logged:
                 logged = ", ".join(self._logged) or "nothing"
                 raise ConfigError(f"monitor: validation_step does not log {name!r}; it logs {logged}")
             value = self._logged[name]
-            number = batch_size_of(batch)
+            number = samples_of(batch) or 1
             return float(value.compute() if hasattr(value, "compute") else value) * number, number
 
         return measure
@@ -206,7 +213,8 @@ class _Steps:
             self._take_over(module)
         function = getattr(module, name)
         self._calls += 1
-        places = (batch, self._calls) if "batch_idx" in inspect.signature(function).parameters else (batch,)
+        # by position, as its loops do, whatever the second argument is called
+        places = (batch, self._calls) if is_param_in_hook_signature(function, "batch_idx", min_args=2) else (batch,)
         with self._trainer.precision_plugin.forward_context():
             return function(*places)
 

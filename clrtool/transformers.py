@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import TYPE_CHECKING, Any
 
 from clrtool import api
@@ -39,7 +38,8 @@ def range_test(trainer: Trainer, **options: Any) -> RangeTest:
     apart = copy.copy(trainer)
     apart.accelerator = _Unprepared(trainer.accelerator)
     apart._eval_dataloaders = {}  # where a Trainer keeps those that it has prepared
-    train, heldout = apart.get_train_dataloader(), apart.get_eval_dataloader()
+    train = apart.get_train_dataloader()
+    heldout = None if trainer.eval_dataset is None else apart.get_eval_dataloader()
 
     def step(model: Any, batch: Any) -> Any:
         mine = _for(apart, model)
@@ -48,7 +48,7 @@ def range_test(trainer: Trainer, **options: Any) -> RangeTest:
             return mine.compute_loss(model, batch, num_items_in_batch=items)
 
     asked: dict[str, Any] = {"metric": metric_of(apart.model, heldout)} if "measure" not in options else {}
-    asked |= _usual(trainer, train) | options
+    asked |= _usual(trainer) | options
     return api.range_test(trainer.model, _optimizer(apart), train, heldout, step=step, **asked)
 
 
@@ -117,14 +117,16 @@ def _optimizer(trainer: Trainer) -> Any:
     return make
 
 
-def _usual(trainer: Trainer, train: Any) -> dict[str, Any]:
+def _usual(trainer: Trainer) -> dict[str, Any]:
     """What the arguments of a Trainer say of the training."""
     args = trainer.args
-    asked: dict[str, Any] = {"accumulate": args.gradient_accumulation_steps, "epochs": float(args.num_train_epochs)}
+    asked: dict[str, Any] = {"accumulate": args.gradient_accumulation_steps}
     if args.max_grad_norm:
         asked["clip_norm"] = float(args.max_grad_norm)
-    if args.max_steps > 0 and hasattr(train, "__len__"):
-        asked["epochs"] = args.max_steps / math.ceil(len(train) / args.gradient_accumulation_steps)
+    if args.max_steps > 0:
+        asked["steps"] = args.max_steps
+    else:
+        asked["epochs"] = float(args.num_train_epochs)
     return asked
 
 
@@ -134,5 +136,5 @@ def _check(trainer: Trainer) -> None:
         raise ConfigError("trainer: runs on several devices, and a range test on one: set CUDA_VISIBLE_DEVICES")
     if args.fp16:
         raise ConfigError("trainer: fp16 scales its gradients; use bf16=True or neither")
-    if trainer.model is None or trainer.train_dataset is None or trainer.eval_dataset is None:
-        raise ConfigError("trainer: a range test needs a model, a train_dataset and an eval_dataset")
+    if trainer.model is None or trainer.train_dataset is None:
+        raise ConfigError("trainer: a range test needs a model and a train_dataset")

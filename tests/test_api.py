@@ -282,7 +282,11 @@ def test_a_step_takes_any_batch_and_is_judged_by_the_loss_or_by_a_measure():
         make, sgd, train, heldout, measure=measure, metric="mae", higher_is_better=False, **options
     )
     assert (own.record.sweep.metric.name, own.record.sweep.metric.is_share) == ("mae", False)
-    assert own.curves[0].metric[0] ** 2 < own.curves[0].heldout_loss[0]
+    assert own.curves[0].metric.tolist() == own.curves[0].heldout_loss.tolist()
+    both = clrtool.range_test(
+        make, sgd, train, heldout, measure=measure, metric="mae", higher_is_better=False, eval_loss="eval", **options
+    )
+    assert both.curves[0].metric[0] ** 2 < both.curves[0].heldout_loss[0]
 
 
 def test_a_step_may_use_the_memory_of_its_loss_again():
@@ -365,7 +369,7 @@ def test_a_loader_of_ones_own_is_not_changed_and_one_without_a_length_says_its_e
                 yield TRAIN[random.randrange(len(TRAIN))]  # noqa: S311
 
     endless = DataLoader(Endless(), 50)
-    with pytest.raises(ConfigError, match="train_loader: has no length: give iterations_per_epoch=N"):
+    with pytest.raises(ConfigError, match=r"has no length: give steps=N, .* or iterations_per_epoch=N"):
         clrtool.range_test(net, sgd, endless, [HELDOUT[:100]], **QUICK)
     found = clrtool.range_test(net, sgd, endless, [HELDOUT[:100]], iterations_per_epoch=10, **QUICK)
     assert found.record.sweep.iterations_per_epoch == found.plan.iterations_per_epoch == 10

@@ -37,7 +37,7 @@ ROOMS = {
         "config", "core.reading", "engine.data", "engine.models", "engine.runtime", "engine.training", "errors", "words",
     },
     "engine.inprocess": {
-        "config", "core.reading", "engine.data", "engine.models", "engine.runtime", "engine.training", "errors", "words",
+        "config", "core.planning", "core.reading", "engine.data", "engine.models", "engine.runtime", "engine.training", "errors", "words",
     },
     "engine.resume": {"core.reading", "core.results", "engine.runtime", "engine.training"} | FLOOR_0,
     "engine.rangetest": {

@@ -156,11 +156,96 @@ def test_a_module_that_cannot_be_tested_is_refused(tmp_path):
         clrtool.lightning.range_test(trainer(tmp_path), module, monitor="acc", **QUICK)
     with pytest.raises(ConfigError, match="mode = 'best' must be 'max' or 'min'"):
         clrtool.lightning.range_test(trainer(tmp_path), module, mode="best", **QUICK)
-    with pytest.raises(ConfigError, match="val_dataloaders: a range test needs held-out batches"):
-        clrtool.lightning.range_test(trainer(tmp_path), module, val_dataloaders=[], **QUICK)
     module.automatic_optimization = False
     with pytest.raises(ConfigError, match="module: optimises by hand"):
         clrtool.lightning.range_test(trainer(tmp_path), module, **QUICK)
+
+
+class Terse(Module):
+    """A module that names its second argument otherwise, and skips every third batch."""
+
+    def training_step(self, batch, _):
+        assert isinstance(_, int)
+        self.seen = getattr(self, "seen", 0) + 1
+        return None if self.seen % 3 == 2 else nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, place):
+        assert isinstance(place, int)
+        super().validation_step(batch, place)
+
+
+def test_arguments_of_steps_go_by_position_and_a_step_may_skip_its_batch(tmp_path):
+    found = clrtool.lightning.range_test(trainer(tmp_path), Terse(), monitor="val_acc", **QUICK)
+    assert max(found.curves[0].metric) > 0.8
+
+
+class Two(Module):
+    def configure_optimizers(self):
+        first, last = self.net[0], self.net[2]
+        return [torch.optim.SGD(first.parameters(), 0.1, momentum=0.9), torch.optim.AdamW(last.parameters(), 1e-3)]
+
+
+def test_two_optimizers_of_a_module_that_one_step_serves_are_tested_together(tmp_path):
+    found = clrtool.lightning.range_test(trainer(tmp_path), Two(), **QUICK)
+    assert [group.lr_ratio for group in found.record.sweep.groups] == [1.0, pytest.approx(0.01)]
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __iter__(self):
+        return iter([self.samples[place] for place in range(len(self.samples))])
+
+
+LENGTHS = {
+    "a limit": ({"limit_train_batches": 4}, DataLoader(TRAIN, 32), (4, 16)),
+    "a share": ({"limit_train_batches": 0.5}, DataLoader(TRAIN, 32), (5, 20)),
+    "accumulation": ({"limit_train_batches": 6, "accumulate_grad_batches": 4}, DataLoader(TRAIN, 32), (2, 8)),
+    "steps": ({"max_steps": 25}, DataLoader(TRAIN, 32), (10, 25)),
+    "steps of a stream": ({"max_steps": 60}, DataLoader(Stream(TRAIN), 32), (2, 60)),
+    "a stream with a limit": ({"limit_train_batches": 7}, DataLoader(Stream(TRAIN), 32), (7, 28)),
+}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_a_plan_is_as_long_as_the_trainer_trains(name, tmp_path):
+    options, train, expected = LENGTHS[name]
+    words = QUICK | {"sweep_epochs": 2, "seeds": 1, "policy": "cosine"}
+    mine = trainer(tmp_path, **options)
+    found = clrtool.lightning.range_test(mine, Module(), train_dataloaders=train, **words)
+    assert (found.plan.iterations_per_epoch, found.plan.iterations) == expected
+
+
+@pytest.mark.parametrize("kind", ["none given", "none wanted", "none in the module"])
+def test_a_module_without_held_out_batches_is_tested_and_never_clear(kind, tmp_path):
+    class Alone(Module):
+        val_dataloader = lightning.LightningModule.val_dataloader
+        validation_step = lightning.LightningModule.validation_step
+
+    words = {"val_dataloaders": []} if kind == "none given" else {}
+    mine = trainer(tmp_path, **({"limit_val_batches": 0} if kind == "none wanted" else {}))
+    found = clrtool.lightning.range_test(mine, Alone() if "module" in kind else Module(), progress=False, **words)
+    assert found.verdict.word in ("weak", "inconclusive")
+    assert [each.name for each in found.bounds.advice][-1] == "SPLIT_OFF"
+
+
+def test_a_callback_that_unfreezes_and_adds_a_group_goes_on_by_the_plan(tmp_path):
+    class Fine(Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = self.net[0]
+
+        def configure_optimizers(self):
+            return torch.optim.AdamW([each for each in self.parameters() if each.requires_grad], 1e-2)
+
+    tested = clrtool.lightning.LRRangeTest(monitor="val_acc", **QUICK | {"end_lr": 0.1})
+    thaw = lightning.callbacks.BackboneFinetuning(2, lambda epoch: 1.0, backbone_initial_ratio_lr=0.1)
+    mine, module = trainer(tmp_path, callbacks=[tested, thaw]), Fine()
+    mine.fit(module)
+    first, second = mine.optimizers[0].param_groups
+    assert second["lr"] == pytest.approx(0.1 * first["lr"])
+    assert first["lr"] == pytest.approx(tested.result.plan.lr([40])[0])
 
 
 class Sentences(torch.utils.data.Dataset):
@@ -259,10 +344,8 @@ def test_a_language_model_is_read_from_its_loss(tmp_path):
 
 
 def test_a_trainer_that_cannot_be_tested_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="needs a model, a train_dataset and an eval_dataset"):
-        clrtool.transformers.range_test(
-            transformers.Trainer(bert(), arguments(tmp_path), train_dataset=Sentences(9, 0))
-        )
+    with pytest.raises(ConfigError, match="needs a model and a train_dataset"):
+        clrtool.transformers.range_test(transformers.Trainer(bert(), arguments(tmp_path)))
 
 
 def test_the_code_of_the_readme_runs_for_lightning(tmp_path, monkeypatch):
@@ -286,3 +369,12 @@ def test_the_code_of_the_readme_runs_for_transformers(tmp_path, monkeypatch):
 def quickly(test):
     """A range test with a sweep of three epochs, whatever else it is asked for."""
     return lambda *words, **options: test(*words, **options | QUICK)
+
+
+def test_a_trainer_that_counts_steps_over_a_stream_without_an_eval_set_is_tested(tmp_path):
+    mine = transformers.Trainer(
+        bert(), arguments(tmp_path, max_steps=50), train_dataset=Stream(Sentences(400, 0)), data_collator=None
+    )
+    found = clrtool.transformers.range_test(mine, **QUICK | {"policy": "cosine", "sweep_epochs": 10})
+    assert found.plan.iterations == 50
+    assert [each.name for each in found.bounds.advice][-1] == "TRAINING_LOSS"

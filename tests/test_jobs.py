@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 import clrtool
 from clrtool.errors import ConfigError
@@ -282,3 +282,277 @@ def test_a_step_that_takes_the_gradients_itself_is_told_not_to():
 
     with pytest.raises(ConfigError, match="step: calls backward"):
         run(net, sgd, step=step)
+
+
+class Detector(nn.Module):
+    """As torchvision's: losses in training, and detections in evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 10))
+
+    def forward(self, images, targets=None):
+        outputs = self.net(torch.stack(list(images)))
+        if not self.training:
+            return [{"labels": each.argmax()[None]} for each in outputs]
+        labels = torch.cat([each["labels"] for each in targets])
+        return {"class": nn.functional.cross_entropy(outputs, labels), "size": outputs.square().mean() / 100}
+
+
+def listed(samples, size=16, **options):
+    items = [(image, {"labels": label[None]}) for image, label in zip(*samples[:], strict=True)]
+    return DataLoader(items, size, collate_fn=lambda batch: tuple(zip(*batch, strict=True)), **options)
+
+
+def detector_loss(model, batch):
+    return sum(model(*batch).values())
+
+
+def found_labels(model, batch):
+    found = model(batch[0])
+    return sum(int(each["labels"] == target["labels"]) for each, target in zip(found, batch[1], strict=True)), len(
+        found
+    )
+
+
+def test_a_step_that_fails_in_evaluation_mode_is_told_that_it_is_called_in_it():
+    with pytest.raises(ConfigError, match=r"step: fails in evaluation mode .*eval_loss='train'.* or measure="):
+        run(Detector, sgd, listed(TRAIN, shuffle=True), listed(HELDOUT), step=detector_loss)
+
+
+def test_with_a_measure_no_step_is_called_on_held_out_batches():
+    sizes = set()
+
+    def step(model, batch):
+        sizes.add(len(batch[0]))
+        assert model.training
+        return detector_loss(model, batch)
+
+    words = {"metric": "labels found", "higher_is_better": True, "measure": found_labels}
+    found = run(Detector, sgd, listed(TRAIN, shuffle=True), listed(HELDOUT, 40), step=step, **words)
+    assert sizes <= {16, len(TRAIN) % 16}
+    sweep = found.record.sweep
+    assert (sweep.metric.name, sweep.metric.label, sweep.heldout_samples) == ("labels_found", "labels found", 200)
+    assert max(sweep.curves[0].metric) > 0.5
+    assert sweep.curves[0].heldout_loss.tolist() == (-sweep.curves[0].metric).tolist()
+    assert any("no held-out loss" in each for each in sweep.warnings)
+
+
+def test_the_loss_of_training_mode_is_that_of_the_batch_without_a_change_of_statistics():
+    model = Detector()
+    found = run(
+        model, torch.optim.SGD(model.parameters(), 0.1), listed(TRAIN, shuffle=True), listed(HELDOUT, 50),
+        step=detector_loss, eval_loss="train",
+    )  # fmt: skip
+    with torch.no_grad():
+        expected = [float(detector_loss(copy.deepcopy(model), batch)) for batch in listed(HELDOUT, 50)]
+    assert found.curves[0].heldout_loss[0] == pytest.approx(sum(expected) / 4, rel=1e-5)
+
+    def both(kind):
+        return run(
+            model, torch.optim.SGD(model.parameters(), 0.1), listed(TRAIN, shuffle=True), listed(HELDOUT, 50),
+            step=detector_loss, measure=found_labels, metric="found", higher_is_better=True, eval_loss=kind,
+        )  # fmt: skip
+
+    looked, apart = both("train"), both("auto")
+    assert looked.curves[0].metric.tolist() == apart.curves[0].metric.tolist(), "evaluations change no training"
+
+
+COUNTED = {
+    "images in a list": (([torch.zeros(3, 9, 7)] * 8, [{"boxes": torch.zeros(2, 4)}] * 8), None, 8),
+    "images of several sizes": (([torch.zeros(3, 4 + n, 5) for n in range(6)], torch.zeros(6)), None, 6),
+    "words before samples": ((torch.zeros(35, 20, 8), torch.zeros(35, 20)), 20, 20),
+    "words before samples, one target": ((torch.zeros(35, 20, 8), torch.zeros(20)), None, 20),
+    "several inputs": (([torch.zeros(50, 3), torch.zeros(50, 4)], torch.zeros(50)), None, 50),
+    "names": ({"x": torch.zeros(7, 2), "who": ["a"] * 7, "scale": torch.tensor(2.0)}, None, 7),
+    "an autoencoder's": ((torch.zeros(12, 5), torch.zeros(12, 5)), None, 12),
+    "a stream of words": ((torch.zeros(35, 20), torch.zeros(700)), None, None),
+    "a list of a few numbers": ([1.0, 2.0], None, 2),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_samples_are_counted_in_batches_of_every_make(name):
+    from clrtool.engine.inprocess.counting import samples_of
+
+    batch, expected, number = COUNTED[name]
+    assert samples_of(batch, expected) == number
+
+
+def test_where_samples_are_not_known_none_are_shown():
+    batches = [(torch.randn(35, 20), torch.randint(10, (700,))) for _ in range(4)]
+
+    def step(model, batch):
+        return nn.functional.cross_entropy(model(batch[0].reshape(700, 1)), batch[1])
+
+    found = run(lambda: nn.Linear(1, 10), sgd, batches, batches, step=step)
+    assert found.record.sweep.heldout_samples == 0
+    assert not [line for line in str(found).splitlines() if "held out" in line and "sample" in line]
+
+
+class Places(nn.Module):
+    """Classes of places along a line, in torch's own order: (batch, classes, length)."""
+
+    def __init__(self, *, last=False):
+        super().__init__()
+        self.net, self.last = nn.Conv1d(1, 5, 3, padding=1), last
+
+    def forward(self, inputs):
+        outputs = self.net(inputs)
+        return outputs.movedim(1, -1) if self.last else outputs
+
+
+@pytest.mark.parametrize("loss", [None, nn.CrossEntropyLoss(ignore_index=-100)])
+@pytest.mark.parametrize("shape", [(12,), (5,), (6, 4)])
+def test_outputs_in_torchs_order_are_taken_and_their_accuracy_is_that_of_places(loss, shape):
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(80, 1, *shape, generator=generator)
+    targets = (inputs[:, 0] * 5).long().clamp(max=4)
+    targets[:, 0] = -100
+    batches = [(inputs[i : i + 20], targets[i : i + 20]) for i in range(0, 80, 20)]
+    kind = {1: nn.Conv1d, 2: nn.Conv2d}[len(shape)]
+    model = nn.Sequential(kind(1, 16, 1), nn.ReLU(), kind(16, 5, 1))
+    found = run(model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9), batches, batches, loss=loss)
+    notes = [each for each in found.record.sweep.warnings if "may have their classes second or last" in each]
+    assert len(notes) == (shape == (5,))
+    if shape == (5,) and loss is None:  # both orders fit, and the loss of clrtool's own takes the last
+        assert notes[0].endswith("last is taken.")
+        return
+    counts = targets != -100
+    with torch.no_grad():
+        right = ((model(inputs).argmax(1) == targets) & counts).sum() / counts.sum()
+        loss_before = nn.functional.cross_entropy(model(inputs), targets)
+    assert found.curves[0].metric[0] == pytest.approx(float(right))
+    assert found.curves[0].heldout_loss[0] == pytest.approx(float(loss_before), rel=1e-5)
+    assert found.record.sweep.heldout_samples == int(counts.sum())
+
+
+def test_without_a_held_out_loader_a_part_of_the_training_set_is_held_out_and_nothing_is_clear():
+    train = DataLoader(TRAIN, 50, shuffle=True, generator=torch.Generator().manual_seed(1))
+    before = train.generator.get_state()
+    found = clrtool.range_test(net, sgd, train, epochs=12, progress=False)
+    assert torch.equal(train.generator.get_state(), before)
+    assert (found.record.sweep.heldout_samples, found.record.sweep.iterations_per_epoch) == (60, 12)
+    assert found.verdict.word == "weak"
+    assert "part of the training set was held out" in str(found).replace("\n", " ").replace("  ", " ") or any(
+        each.name == "SPLIT_OFF" for each in found.bounds.advice
+    )
+    from clrtool.engine.inprocess.heldout import parted
+
+    parts = parted(train, None)
+    chosen = {*parts.heldout.loader.dataset.indices}
+    assert not chosen & {*parts.train.dataset.indices}
+    assert len(chosen) + len(parts.train.dataset) == len(TRAIN)
+
+
+@pytest.mark.parametrize("kind", ["a list", "a stream"])
+def test_what_cannot_be_split_is_read_by_its_training_loss_and_nothing_is_clear(kind):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(zip(*TRAIN[:], strict=True))
+
+    batches = [TRAIN[i : i + 50] for i in range(0, 600, 50)]
+    train = batches if kind == "a list" else DataLoader(Stream(), 50)
+    found = clrtool.range_test(net, sgd, train, steps=300, progress=False)
+    assert found.verdict.word == "weak"
+    assert any(each.name == "TRAINING_LOSS" for each in found.bounds.advice)
+    assert found.plan.iterations <= 300 < found.plan.iterations + 20
+
+
+def test_a_given_held_out_set_is_used_up_to_a_thousand_samples_whatever_the_model_costs():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(1500, 3, 24, 24, generator=generator)
+    samples = TensorDataset(images, (images.mean((1, 2, 3)) > 0).long())
+    heavy = nn.Sequential(nn.Conv2d(3, 32, 5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2))
+    train = DataLoader(torch.utils.data.Subset(samples, range(100)), 4)
+    for size, expected in ((397, 397), (1500, 1000)):
+        held = DataLoader(torch.utils.data.Subset(samples, range(size)), 4)
+        found = run(heavy, torch.optim.SGD(heavy.parameters(), 0.1), train, held, evaluations="auto", sweep_epochs=0.2)
+        assert found.record.sweep.heldout_samples == expected
+
+
+@pytest.mark.parametrize(("steps", "per_epoch"), [(300, 12), (37, 12), (5, 1)])
+def test_a_training_is_as_long_as_its_steps_say(steps, per_epoch):
+    found = run(net, sgd, epochs=None, steps=steps, policy="cosine")
+    assert (found.plan.iterations, found.plan.iterations_per_epoch) == (steps, per_epoch)
+
+
+def test_a_pass_that_is_none_is_told_before_anything_trains():
+    class Sampler(torch.utils.data.Sampler):
+        def __iter__(self):
+            while True:
+                yield from range(len(TRAIN))
+
+        def __len__(self):
+            return 10**10
+
+    endless = DataLoader(TRAIN, 50, sampler=Sampler())
+    with pytest.raises(ConfigError, match=r"one pass is 200,000,000 iterations.*give steps=N"):
+        run(net, sgd, endless)
+    assert run(net, sgd, endless, epochs=None, steps=400, sweep_epochs=1).plan.iterations <= 400
+
+
+def test_steps_and_epochs_together_are_refused_and_a_warm_up_is_planned():
+    with pytest.raises(ConfigError, match="epochs: leave it out beside steps"):
+        run(net, sgd, steps=400)
+    assert run(net, sgd, warmup_epochs=2).plan.lr([0, 24])[0] < 1e-3
+
+
+def test_a_step_may_skip_batches_and_one_that_skips_all_of_them_ends_as_a_loss_that_is_not_finite():
+    taken = []
+
+    def step(model, batch):
+        loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+        if model.training:
+            taken.append(batch[1][0])
+        return None if model.training and len(taken) % 3 == 1 else loss
+
+    assert max(run(net, sgd, step=step, metric="accuracy").curves[0].metric) > 0.3
+
+    def guarded(model, batch):
+        loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+        return loss if loss < 20 else None
+
+    found = run(net, sgd, step=guarded, end_lr=1e4, evaluations=20)
+    assert found.record.sweep.outcome.word in ("not_finite", "diverged")
+
+
+class Averaged(torch.optim.SGD):
+    """Schedule-free: the weights to evaluate are the average of those in training."""
+
+    def __init__(self, parameters, lr):
+        super().__init__(parameters, lr)
+        self.is_training = True
+        for group in self.param_groups:
+            for each in group["params"]:
+                self.state[each] = {"average": each.detach().clone()}
+
+    def swap(self):
+        with torch.no_grad():
+            for each, kept in self.state.items():
+                old = each.clone()
+                each.copy_(kept["average"])
+                kept["average"].copy_(old)
+        self.is_training = not self.is_training
+
+    def train(self):
+        if not self.is_training:
+            self.swap()
+
+    def eval(self):
+        if self.is_training:
+            self.swap()
+
+    def step(self, closure=None):
+        assert self.is_training
+        super().step()
+        for each, kept in self.state.items():
+            kept["average"].lerp_(each.detach(), 0.1)
+
+
+def test_an_optimizer_without_a_schedule_is_tested_in_its_modes_and_says_that_it_has_none():
+    found = clrtool.range_test(
+        net, lambda model: Averaged(model.parameters(), 0.1), TRAINING, HELD, epochs=12, progress=False
+    )
+    assert found.max_lr is not None
+    assert any("needs no schedule" in each for each in found.record.sweep.warnings)

@@ -88,6 +88,8 @@ def read_request(spec: RunSpec, options: Mapping[str, Any]) -> Request:
         ConfigError: one of them breaks its rule.
         InconclusiveError: a run was given for the bounds, and has none.
     """
+    if options["epochs"] is None and spec.config.plan.iterations is not None:
+        raise ConfigError("plan.iterations: a comparison counts in epochs: give --epochs")
     epochs = spec.config.plan.epochs if options["epochs"] is None else options["epochs"]
     with as_config_error():
         check_positive("epochs", epochs, at_most=MAX_EPOCHS)

@@ -27,7 +27,7 @@ from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 
 from clrtool.config.strict_yaml import quoted
-from clrtool.core.planning.budget import MAX_EPOCHS
+from clrtool.core.planning.budget import MAX_EPOCHS, MAX_ITERATIONS
 from clrtool.core.planning.policies import POLICIES
 from clrtool.core.reading.metric import METRICS, Metric
 from clrtool.words import nearest
@@ -296,17 +296,40 @@ class PlanConfig(_Tree):
     Args:
         policy: how the learning rate goes between base_lr and max_lr.
         epochs: as long as you want to train.
+        iterations: the same in optimizer steps, in place of epochs.
         stepsize_epochs: half a cycle; auto is 2 to 10, chosen for 4 cycles.
+        warmup_epochs: a straight rise from 0 in front, part of the length.
     """
 
     policy: PolicyName = "triangular2"
     epochs: Epochs = 30
+    iterations: Annotated[int, Field(ge=1, le=MAX_ITERATIONS)] | None = None
     stepsize_epochs: OrAuto[Epochs] = "auto"
+    warmup_epochs: Annotated[float, Field(ge=0, le=MAX_EPOCHS, allow_inf_nan=False)] = 0.0
+
+    def length(self, iterations_per_epoch: int) -> float:
+        """The length of the training in epochs; of a number of iterations as many as are no fewer by rounding."""
+        if self.iterations is None:
+            return self.epochs
+        epochs = self.iterations / iterations_per_epoch
+        return epochs if int(epochs * iterations_per_epoch) >= self.iterations else math.nextafter(epochs, math.inf)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_new(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Every value but those that are younger than the hashes of older configs, where they say nothing."""
+        young = {"iterations", "warmup_epochs"}
+        return {name: value for name, value in as_usual(self).items() if name not in young or value}
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.iterations is not None and "epochs" in self.model_fields_set:
+            raise PydanticCustomError("section", "takes one of 'epochs' and 'iterations'")
+        return self
 
     @field_validator("stepsize_epochs")
     @classmethod
     def _one_cycle_fits(cls, stepsize_epochs: float | Auto, before: ValidationInfo) -> float | Auto:
-        epochs = before.data.get("epochs", math.inf)
+        epochs = before.data.get("epochs", math.inf) if before.data.get("iterations") is None else math.inf
         if stepsize_epochs != "auto" and 2 * stepsize_epochs > epochs:
             message = "must be at most half of plan.epochs = {epochs}: one cycle has to fit"
             raise PydanticCustomError("rule", message, {"epochs": epochs})

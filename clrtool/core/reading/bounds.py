@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,9 @@ class Advice(Sentence):
     BROKE_BELOW = (
         "The sweep broke below the rate that won, and max_lr lies between them: raise the budget to tell which."
     )
+    SPLIT_OFF = "There is no held-out set, and a part of the training set was held out in its place: give one."
+    TRAINING_LOSS = "There is no held-out set: this is the loss of batches that are trained on. Give held-out ones."
+    ALIKE_SEEDS = "Every seed is given the same samples in the same order, so that seeds agree says little."
     CLOSE_RACE = "Seeds prefer different rates, and max_lr lies between them: raise the budget to tell them apart."
 
 
@@ -114,6 +117,13 @@ class Bounds:
             ordered &= span is None or (lr is not None and span[0] <= lr <= span[1])
         if not ordered:
             raise ValueError("bounds must be finite, 0 < base_lr < max_lr, each inside its interval")
+
+    def doubted(self, reasons: tuple[Advice, ...]) -> Bounds:
+        """The same, weak at best where there are reasons, whatever was measured."""
+        if not reasons:
+            return self
+        verdict = Verdict.INCONCLUSIVE if self.verdict is Verdict.INCONCLUSIVE else Verdict.WEAK
+        return replace(self, verdict=verdict, advice=(*self.advice, *reasons))
 
     def to_dict(self) -> dict[str, Any]:
         """The bounds in plain types, for JSON."""

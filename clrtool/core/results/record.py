@@ -40,7 +40,7 @@ class SweepRecord:
         iterations: optimizer steps of all seeds and of the scout together.
         scout_iterations: those of the scout, 0 when both ends were given.
         iterations_per_epoch: optimizer steps in one pass.
-        heldout_samples: size of the held-out set; of its tokens, where the metric counts them.
+        heldout_samples: size of the held-out set; of its tokens, where the metric counts them; 0 where not known.
         chance: share of its commonest class, the accuracy of who always answers that; None where there is no such.
         train_seconds, evaluation_seconds: wall-clock time of all seeds; None where only what repeats is recorded.
         curves: what was measured.
@@ -68,13 +68,14 @@ class SweepRecord:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        counts = (self.iterations, self.iterations_per_epoch, self.heldout_samples, len(self.curves))
+        counts = (self.iterations, self.iterations_per_epoch, len(self.curves))
         times = (self.train_seconds or 0, self.evaluation_seconds or 0, self.scout_iterations)
         rules = (
             0 < self.start_lr < self.end_lr < math.inf,
             self.spacing in get_args(Spacing),
             0 < self.epochs < math.inf,
             min(counts) >= 1 and math.isfinite(max(counts)),
+            math.isfinite(self.heldout_samples) and self.heldout_samples >= self.metric.is_share,
             min(times) >= 0 and math.isfinite(max(times)),
             0 <= (self.chance or 0) <= 1,
             isinstance(self.engine, str),

@@ -88,7 +88,7 @@ def build_workload(  # noqa: PLR0913 (all but the config by keyword)
         precision=config.precision, channels_last=channels_last,
         data_sha256=data.sha256(),
         training=config.training,
-        plan_epochs=config.plan.epochs,
+        plan_epochs=config.plan.length(loader.iterations_per_epoch),
         metric=config.metric.metric,
         measure=make_measure(config.metric, data.first.task, factory),
         deterministic=deterministic, sources=factory.sources, ranks=ranks,

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from clrtool.config.schema import SweepConfig
@@ -23,8 +23,10 @@ from clrtool.engine.inprocess.clone import (
     check_optimizer,
     preserved,
 )
+from clrtool.engine.inprocess.counting import samples_of
+from clrtool.engine.inprocess.heldout import Heldout, parted
+from clrtool.engine.inprocess.length import length_of
 from clrtool.engine.inprocess.loaders import (
-    HeldoutBatches,
     InProcessLoader,
     batch_size_of,
     check_loader,
@@ -37,6 +39,7 @@ from clrtool.engine.inprocess.outside import left_alone, unscaled
 from clrtool.engine.inprocess.steps import CustomSteps, SupervisedSteps, checked_loss
 from clrtool.engine.inprocess.workload import InProcessWorkload
 from clrtool.engine.runtime.device import find_device
+from clrtool.engine.runtime.factories import describe
 from clrtool.engine.runtime.rng import RngStream
 from clrtool.engine.training.evaluation_budget import budget, flops_of
 from clrtool.engine.training.losses import IGNORED, chance
@@ -44,10 +47,14 @@ from clrtool.engine.training.lr_response import response_warnings
 from clrtool.engine.training.optimizers import describe_groups
 from clrtool.engine.training.trainer import Trainer
 from clrtool.engine.training.try_out import try_out, wants_closure
+from clrtool.engine.training.workload import EvalSums
 from clrtool.errors import ConfigError
 
 # Batches on which a step is tried out.
 TRIED = 3
+# Held-out samples that are not gone below, whatever they cost: the loss of so many is known to about three hundredths
+# of itself, which is what tells a rate that learns from a constant answer.
+SMALLEST_HELDOUT = 1000
 
 
 def build_workload(
@@ -69,43 +76,54 @@ def build_workload(
         ConfigError: something cannot be copied or read, or the pieces do not fit together.
     """
     check_loader(train_loader, "train_loader")
-    check_loader(heldout_loader, "heldout_loader")
+    if heldout_loader is not None:
+        check_loader(heldout_loader, "heldout_loader")
     check_model(model)
     if isinstance(steps, SupervisedSteps) and isinstance(steps.loss, nn.Module):
         steps = replace(steps, loss=copy.deepcopy(steps.loss))
-    make_model = ModelCloner(model)
+    if isinstance(steps, CustomSteps):
+        own = steps.measure is not None and steps.forward is None
+        steps = replace(steps, has_loss=not own or settings.eval_loss != "auto")
+    make_model, parts = ModelCloner(model), parted(train_loader, heldout_loader)
     with preserved(model), RngStream(0).active():
         device = make_model.device() if settings.device is None else find_device(settings.device)
-        loader = InProcessLoader(train_loader, 1, 1, device)
+        loader = InProcessLoader(parts.train, 1, 1, device)
         tried = [batch for (batch,) in islice(loader.batches(0, 0), TRIED)]
         loader.close()
-    iterations = settings.iterations_per_epoch or _iterations_per_epoch(train_loader, settings.accumulate)
-    size = batch_size_of(tried[0]) * settings.accumulate
+    length = length_of(train_loader, settings)
+    size = (samples_of(tried[0], batch_size_of(train_loader)) or 1) * settings.accumulate
     workload = InProcessWorkload(
         make_model=make_model,
         make_optimizer=OptimizerCloner(check_optimizer(optimizer), model),
-        loader=replace(loader, iterations_per_epoch=iterations, batch_size=size, accumulate=settings.accumulate),
+        loader=replace(
+            loader, iterations_per_epoch=length.iterations_per_epoch, batch_size=size, accumulate=settings.accumulate
+        ),
         steps=steps,
-        heldout=HeldoutBatches(heldout_loader),
+        heldout=parts.heldout,
+        eval_loss=settings.eval_loss,
         device=device,
         precision=settings.precision,
         training=settings.training,
         data_sha256="unknown",
-        plan_epochs=settings.plan.epochs,
+        plan_epochs=length.epochs,
         deterministic=settings.deterministic,
+        warnings=(*length.notes, *_without_loss(steps)),
+        doubts=parts.doubts,
     )
     with left_alone(model, *steps.functions):
         return _tried_out(workload, tried, settings.sweep, find_metric=find_metric)
 
 
-def _iterations_per_epoch(loader: Any, accumulate: int) -> int:
-    try:
-        batches = len(loader)
-    except (TypeError, NotImplementedError):
-        batches = 0
-    if not batches:
-        raise ConfigError("train_loader: has no length: give iterations_per_epoch=N, the optimizer steps of one pass")
-    return -(-batches // accumulate)
+def _without_loss(steps: CustomSteps | SupervisedSteps) -> tuple[str, ...]:
+    """What to say where a measure stands for the held-out loss."""
+    if isinstance(steps, SupervisedSteps) or steps.has_loss:
+        return ()
+    sign = ", with a minus sign," if steps.metric.higher_is_better else ""
+    warning = (
+        f"There is no held-out loss beside {steps.metric.label}, which{sign} stands for it: eval_loss='eval' or "
+        "'train' calls step on held-out data too."
+    )
+    return (warning,)
 
 
 def _tried_out(
@@ -119,8 +137,8 @@ def _tried_out(
     with workload.on_device():
         trainer = Trainer(trial, 0)
         trainer.workload = trial = _with_metric(trial, trainer, tried[0], find_metric=find_metric)
-        _check_step(trial, trainer, tried[0])
-        trial = replace(trial, needs_closure=wants_closure(trainer, (to_device(tried[0], trial.device, fresh=False),)))
+        first = _taken(trial, trainer, tried)
+        trial = replace(trial, needs_closure=wants_closure(trainer, (to_device(first, trial.device, fresh=False),)))
         trainer.workload = trial = _with_heldout(trial, trainer, tried[0], sweep)
         counted, groups = try_out(trainer, "the model as it is given"), describe_groups(trainer.optimizer)
         del trainer  # beside another there may be no room for it
@@ -128,11 +146,19 @@ def _tried_out(
             trial,
             loader=workload.loader,
             needs_closure=trial.needs_closure,
-            heldout_samples=max(1, round(counted.number if trial.metric.is_share else counted.samples)),
+            heldout_samples=_counted(trial, counted),
             chance=_chance(trial),
             groups=groups,
-            warnings=response_warnings(trial),
+            warnings=(*trial.warnings, *response_warnings(trial)),
         )
+
+
+def _counted(workload: InProcessWorkload, sums: EvalSums) -> int:
+    """The held-out samples, or what its measure counts; 0 where neither is known."""
+    steps = workload.steps
+    counts = workload.metric.is_share or (isinstance(steps, CustomSteps) and not steps.has_loss)
+    known = counts or isinstance(steps, SupervisedSteps) or all(each.samples for each in workload.heldout)
+    return max(1, round(sums.number if counts else sums.samples)) if known else 0
 
 
 def _with_metric(workload: InProcessWorkload, trainer: Trainer, batch: Any, *, find_metric: bool) -> InProcessWorkload:
@@ -146,14 +172,28 @@ def _with_metric(workload: InProcessWorkload, trainer: Trainer, batch: Any, *, f
             asked = steps if isinstance(steps, SupervisedSteps) else steps.forward
             if asked is not None:
                 asked.check_metric(trainer.model, batch)
-    return replace(workload, steps=steps, metric=steps.metric)
+        notes = steps.order_warnings(trainer.model, batch) if isinstance(steps, SupervisedSteps) else ()
+    return replace(workload, steps=steps, metric=steps.metric, warnings=(*workload.warnings, *notes))
 
 
-def _check_step(workload: InProcessWorkload, trainer: Trainer, batch: Any) -> None:
-    """Raise ConfigError for a loss that has nothing to do with the model that a step is given."""
+def _taken(workload: InProcessWorkload, trainer: Trainer, batches: Sequence[Any]) -> Any:
+    """The first batch that a step does not skip, with the gradients of its loss.
+
+    Raises:
+        ConfigError: the loss has nothing to do with the model that a step is given.
+    """
     workload.set_train_mode(trainer.model)
-    with unscaled(), workload.autocast():
-        loss = checked_loss(workload.steps.step(trainer.model, to_device(batch, workload.device, fresh=False)), "step")
+    for batch in batches:
+        with unscaled(), workload.autocast():
+            made = workload.steps.step(trainer.model, to_device(batch, workload.device, fresh=False))
+        if made is not None:
+            _check_gradients(checked_loss(made, "step"), trainer.model)
+            return batch
+    raise ConfigError(f"step: gave no loss for any of the first {len(batches)} batches, as for batches to be skipped")
+
+
+def _check_gradients(loss: Tensor, model: nn.Module) -> None:
+    """Raise ConfigError for a loss of which a model gets no gradients."""
     if loss.requires_grad:
         try:
             torch.autograd.backward(loss)
@@ -161,7 +201,7 @@ def _check_step(workload: InProcessWorkload, trainer: Trainer, batch: Any) -> No
             if "a second time" not in str(error):
                 raise
             raise ConfigError("step: calls backward() itself: give the loss, the range test does the rest") from error
-    if not any(each.grad is not None for each in trainer.model.parameters()):
+    if not any(each.grad is not None for each in model.parameters()):
         raise ConfigError(
             "step: the loss does not depend on the model that it is given: use the argument, not a model from outside; "
             "it is another copy for each seed"
@@ -171,16 +211,33 @@ def _check_step(workload: InProcessWorkload, trainer: Trainer, batch: Any) -> No
 def _with_heldout(workload: InProcessWorkload, trainer: Trainer, batch: Any, sweep: SweepConfig) -> InProcessWorkload:
     """The workload that knows how often is evaluated, and on what, so that training keeps most of the time."""
     trainer.model.eval()
-    flops = flops_of(lambda: workload.steps.evaluate(trainer.model, batch)) / batch_size_of(batch)
+    at_once = samples_of(batch, workload.batch_size) or 1
+    try:
+        flops = flops_of(lambda: workload.eval_step(trainer.model, Heldout(batch, at_once))) / at_once
+    except ConfigError:
+        raise
+    except Exception as error:
+        if not isinstance(workload.steps, CustomSteps) or not workload.steps.has_loss:
+            raise
+        raise ConfigError(
+            f"step: fails in evaluation mode ({describe(error)}), in which the held-out loss is computed: give "
+            "eval_loss='train' for that of training mode, or measure=(model, batch) -> (sum, number), with which step "
+            "is not called on held-out data"
+        ) from error
     heldout, batches = workload.heldout, indices_of(clone_loader(workload.heldout.loader, 0))
+    if workload.heldout.batches is not None:
+        batches = None
     if batches is None:
         heldout.cache()
-    number = size = sum(map(len, batches)) if batches is not None else sum(map(batch_size_of, heldout))
+    number = size = sum(map(len, batches)) if batches is not None else sum(each.samples or 1 for each in heldout)
     if not size:
         raise ConfigError("heldout_loader: gave no batch")
     if sweep.evaluations == "auto":
         length = workload.sweep_size(sweep).trained
-        number, size = budget(flops, batch_size_of(batch), length, size, workload.batch_size, races=sweep.races)
+        together = max(at_once, batch_size_of(heldout.loader) or next(iter(heldout)).samples or 1)
+        number, size = budget(
+            flops, together, length, size, workload.batch_size, races=sweep.races, least=SMALLEST_HELDOUT
+        )
     else:
         number = sweep.evaluations
     if batches is not None:
@@ -191,6 +248,8 @@ def _with_heldout(workload: InProcessWorkload, trainer: Trainer, batch: Any, swe
 
 def metric_of(model: Any, heldout_loader: Any) -> str:
     """The name of what there is to measure of what the forward of a model gives; the loss where that cannot be told."""
+    if heldout_loader is None:
+        return LOSS.name
     check_loader(heldout_loader, "heldout_loader")
     with preserved(model), RngStream(0).active(), torch.no_grad():
         copied = ModelCloner(model)().eval()
@@ -207,7 +266,7 @@ def _chance(workload: InProcessWorkload) -> float | None:
     if not workload.metric.is_share:
         return None
     with RngStream(0).active():
-        targets = [workload.steps.targets(batch) for batch in workload.heldout]
+        targets = [workload.steps.targets(each.batch) for each in workload.heldout]
     known = [each.detach().cpu().flatten() for each in targets if each is not None and not each.is_floating_point()]
     if len(known) < len(targets) or not any((each != IGNORED).any() for each in known):
         return None

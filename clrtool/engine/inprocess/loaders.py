@@ -11,7 +11,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, count, islice
+from itertools import count, islice
 from typing import Any
 from weakref import WeakSet
 
@@ -21,12 +21,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from clrtool.engine.data.loader import EPOCH_SEEDS
-from clrtool.engine.data.nested import map_nested, nbytes, tensors_of
+from clrtool.engine.data.nested import map_nested
 from clrtool.engine.runtime.rng import fork_rng, restore_rng_state, rng_state
 from clrtool.errors import ConfigError
 
-# Bytes of held-out batches that are cached; more are read again for each evaluation.
-CACHE_BYTES = 2**30
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
@@ -80,43 +78,6 @@ class InProcessLoader:
         """End the workers of the passes that are open."""
         for batches in [*self._open]:
             batches.close()
-
-
-@dataclass(frozen=True, eq=False)
-class HeldoutBatches:
-    """The held-out batches, at most ``limit`` samples of them where they can be chosen; cached where they fit.
-
-    A DataLoader over a dataset with a length is read at evenly spaced indices of its order.
-    """
-
-    loader: Iterable[Any]
-    limit: int | None = None
-    _cached: list[Any] = field(default_factory=list, init=False)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._cached) if self._cached else self._read()
-
-    def cache(self) -> None:
-        """Read the batches once and for all, if they fit."""
-        size, found = 0, []
-        for batch in self._read():
-            found.append(batch)
-            size += nbytes(batch)
-            if size > CACHE_BYTES:
-                return
-        if not found:
-            raise ConfigError("heldout_loader: gave no batch")
-        self._cached.extend(found)
-
-    def _read(self) -> Iterator[Any]:
-        clone = clone_loader(self.loader, 0)
-        batches = None if self.limit is None else indices_of(clone)
-        if batches is not None and self.limit is not None:
-            indices = list(chain.from_iterable(batches))
-            number, size = min(self.limit, len(indices)), max(map(len, batches))
-            chosen = [indices[place] for place in np.linspace(0, len(indices) - 1, number).round().astype(int)]
-            clone.__dict__["batch_sampler"] = [chosen[start : start + size] for start in range(0, number, size)]
-        yield from clone
 
 
 def indices_of(loader: Any) -> list[list[Any]] | None:
@@ -282,9 +243,10 @@ def to_device(batch: Any, device: torch.device, *, fresh: bool) -> Any:
     return map_nested(moved, batch)
 
 
-def batch_size_of(batch: Any) -> int:
-    """Samples of a batch: the first dimension of its first tensor; 1 where there is none."""
-    return next((len(tensor) for tensor in tensors_of(batch) if tensor.ndim), 1)
+def batch_size_of(loader: Any) -> int | None:
+    """What a loader calls its batch size; None where it has none."""
+    size = getattr(loader, "batch_size", None) or getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+    return size if isinstance(size, int) else None
 
 
 def _kind(value: Any) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,17 +14,30 @@ from torch import Tensor, nn
 
 from clrtool.core.reading.metric import ACCURACY, LOSS, METRICS, TOKEN_ACCURACY, TOP5, Metric
 from clrtool.engine.data.collate import TARGET_NAMES, default_unpack
-from clrtool.engine.inprocess.loaders import batch_size_of
 from clrtool.engine.models.forward import call_model, logits
 from clrtool.engine.training.constant import Answers
-from clrtool.engine.training.losses import MEASURES, counted, token_cross_entropy
+from clrtool.engine.training.losses import (
+    MEASURES,
+    Measure,
+    count_positions,
+    count_tokens,
+    counted,
+    token_cross_entropy,
+)
 from clrtool.engine.training.workload import EvalSums
 from clrtool.errors import ConfigError
 from clrtool.words import nearest, shown
 
-Step = Callable[[nn.Module, Any], Tensor]
+Step = Callable[[nn.Module, Any], Tensor | None]  # None to skip a batch
 # (model, batch) -> (sum over what was measured, number of it)
 CustomMeasure = Callable[[nn.Module, Any], tuple[Any, Any]]
+# The mode of a model in which its held-out loss is computed.
+Mode = Callable[[nn.Module], AbstractContextManager[Any]]
+
+
+def evaluation(model: nn.Module) -> AbstractContextManager[Any]:  # noqa: ARG001
+    """That in which a model is evaluated anyhow."""
+    return nullcontext()
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,22 +46,31 @@ class CustomSteps:
 
     Args:
         forward: how the metric is measured where it is one that has a name.
+        has_loss: whether ``step`` is called on held-out data too.
     """
 
     step: Step
     measure: CustomMeasure | None
     metric: Metric
     forward: SupervisedSteps | None = None
+    has_loss: bool = True
 
     @property
     def functions(self) -> tuple[Callable[..., Any] | None, ...]:
         """The program's own."""
         return self.step, self.measure
 
-    def evaluate(self, model: nn.Module, batch: Any) -> EvalSums:
-        number = batch_size_of(batch)
-        loss = checked_loss(self.step(model, batch), "step") * number
-        return EvalSums(loss, number, *((loss, number) if self.measure is None else self.measure(model, batch)))
+    def evaluate(self, model: nn.Module, batch: Any, samples: int | None, mode: Mode = evaluation) -> EvalSums:
+        """Sums over a held-out batch; without a loss of its own the metric stands for it, lower where it is better."""
+        found = None if self.measure is None else self.measure(model, batch)
+        if found is not None and not self.has_loss:
+            total, number = found
+            return EvalSums(total * self.metric.value(-1.0), number, total, number)
+        number = samples or 1
+        with mode(model):
+            made = self.step(model, batch)
+        loss = math.nan if made is None else checked_loss(made, "step") * number  # a batch that it skips
+        return EvalSums(loss, number, *(found or (loss, number)))
 
     def targets(self, batch: Any) -> Tensor | None:
         return None if self.forward is None else self.forward.targets(batch)
@@ -73,13 +98,17 @@ class SupervisedSteps:
     def step(self, model: nn.Module, batch: Any) -> Tensor:
         return checked_loss(self._run(model, batch)[0], "loss")
 
-    def evaluate(self, model: nn.Module, batch: Any) -> EvalSums:
+    def evaluate(self, model: nn.Module, batch: Any, samples: int | None = None, mode: Mode = evaluation) -> EvalSums:
+        """Sums over a held-out batch, whose targets say how many they are."""
         mean, outputs, targets = self._run(model, batch)
-        number = _counted(self.loss, targets)
+        if mode is not evaluation:
+            with mode(model):
+                mean = self._run(model, batch)[0]
+        number = _counted(self.loss, targets) or samples or 1
         loss = checked_loss(mean, "loss") * number
         if self.measure is not None:
             return EvalSums(loss, number, *self.measure(model, batch))
-        measure = MEASURES[self.metric]
+        measure = self._measure_of(logits(outputs), targets)
         return EvalSums(loss, number, *(measure(logits(outputs), targets) if measure else (loss, number)))
 
     def metric_sums(self, model: nn.Module, batch: Any) -> tuple[Any, Any]:
@@ -107,8 +136,9 @@ class SupervisedSteps:
             return LOSS
         if targets.ndim == 1 and outputs.ndim == 2 and len(outputs) == len(targets):
             return ACCURACY
-        if targets.ndim == 2 and outputs.shape[:-1] == targets.shape and not self._is_the_models(batch):
-            return TOKEN_ACCURACY
+        place = None if self._is_the_models(batch) or targets.ndim < 2 else classes_at(outputs, targets, self.loss)
+        if place is not None:
+            return ACCURACY if place == 1 and targets.ndim > 2 else TOKEN_ACCURACY
         return LOSS  # a model that shifts its tokens inside is no model whose outputs can be held against them
 
     def check_metric(self, model: nn.Module, batch: Any) -> None:
@@ -119,6 +149,27 @@ class SupervisedSteps:
                 f"metric: {self.metric.name} cannot be measured on these batches, {found.name} can; give "
                 "measure=(model, batch) -> (sum, number) for one of your own"
             )
+
+    def order_warnings(self, model: nn.Module, batch: Any) -> tuple[str, ...]:
+        """What to say where classes may lie in either of two dimensions of the outputs."""
+        _, outputs, targets = self._run(model, batch)
+        outputs = logits(outputs)
+        if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.ndim < 2:
+            return ()
+        shape = getattr(outputs, "shape", ())
+        if shape[:-1] != targets.shape or shape[:1] + shape[2:] != targets.shape:
+            return ()
+        taken = "last" if classes_at(outputs, targets, self.loss) == -1 else "second"
+        return (
+            f"Outputs of shape {tuple(shape)} may have their classes second or last: they are taken to be {taken}.",
+        )
+
+    def _measure_of(self, outputs: Any, targets: Any) -> Measure | None:
+        """How the metric is counted, of classes in the second dimension too."""
+        measure = MEASURES[self.metric]
+        if measure is None or self.metric is TOP5 or targets.ndim < 2:
+            return measure
+        return count_tokens if classes_at(outputs, targets, self.loss) == -1 else count_positions
 
     def _is_the_models(self, batch: Any) -> bool:
         return self.loss is None and isinstance(batch, Mapping)
@@ -155,9 +206,21 @@ def cross_entropy(outputs: Any, targets: Any) -> Tensor:
     if not isinstance(targets, Tensor) or targets.is_floating_point():
         kind = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
         raise ConfigError(f"loss: targets of {kind} are no class numbers: give loss=, such as torch.nn.MSELoss()")
-    if targets.ndim > 1 and outputs.shape[:-1] == targets.shape:
+    if targets.ndim > 1 and classes_at(outputs, targets) == -1:
         return token_cross_entropy(outputs, targets)
     return F.cross_entropy(outputs, targets)
+
+
+def classes_at(outputs: Tensor, targets: Tensor, loss: Any = None) -> int | None:
+    """The dimension of outputs in which the classes of each target lie: 1, as torch's losses take them, or the last.
+
+    Where both fit it is that of the loss: torch's own knows the second alone. None where none fits.
+    """
+    if outputs.ndim != targets.ndim + 1:
+        return None
+    fits = {1: outputs.shape[:1] + outputs.shape[2:], -1: outputs.shape[:-1]}
+    order = (-1, 1) if loss is None else (1, -1)
+    return next((place for place in order if fits[place] == targets.shape), None)
 
 
 def checked_loss(loss: Any, name: str) -> Tensor:
@@ -174,10 +237,11 @@ def scalar(loss: Tensor) -> Tensor:
 
 
 def _counted(loss: Any, targets: Any) -> Any:
-    """What the loss is the mean of: samples, or the tokens that count."""
+    """What the loss is the mean of: samples, or the tokens that count; None where targets do not tell."""
     if not isinstance(targets, Tensor) or targets.ndim == 0:
-        return 1
-    return counted(targets, tokens=loss is None and targets.ndim > 1 and not targets.is_floating_point())
+        return None
+    is_of_classes = loss is None or isinstance(loss, nn.CrossEntropyLoss)
+    return counted(targets, tokens=is_of_classes and targets.ndim > 1 and not targets.is_floating_point())
 
 
 def make_steps(
@@ -215,7 +279,8 @@ def _named(metric: str, higher_is_better: bool | None) -> Metric:
         return METRICS[metric]
     if higher_is_better is None:
         raise ConfigError("higher_is_better: a measure needs higher_is_better=True or False, or metric='accuracy'")
-    name = "metric" if metric == "auto" else metric
-    if not str(name).isidentifier():
-        raise ConfigError(f"metric: {shown(metric)} must be a name of letters, digits and _")
-    return Metric(name, name, higher_is_better=higher_is_better)
+    label = "metric" if metric == "auto" else " ".join(str(metric).split())
+    name = re.sub(r"\W+", "_", label)  # as files and columns are called
+    if not name.strip("_"):
+        raise ConfigError(f"metric: {shown(metric)} must be a name, with a letter or a digit in it")
+    return Metric(name if name.isidentifier() else f"_{name}", label, higher_is_better=higher_is_better)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from clrtool.engine.inprocess.clone import ModelCloner, OptimizerCloner, preserved
-from clrtool.engine.inprocess.loaders import HeldoutBatches, InProcessLoader, to_device
-from clrtool.engine.inprocess.steps import CustomSteps, SupervisedSteps, scalar
+from clrtool.engine.inprocess.heldout import Heldout, HeldoutBatches
+from clrtool.engine.inprocess.loaders import InProcessLoader, to_device
+from clrtool.engine.inprocess.steps import CustomSteps, SupervisedSteps, evaluation, scalar
 from clrtool.engine.runtime.device import arithmetic
 from clrtool.engine.runtime.rng import RngStream, seed_host
 from clrtool.engine.training.constant import Answers
@@ -30,7 +31,9 @@ class InProcessWorkload(Workload):
     Args:
         steps: what is done with a batch.
         heldout: the held-out batches.
-        heldout_samples, chance: what was counted in them, and the share of their commonest class.
+        eval_loss: the mode of a model in which its held-out loss is computed, ``eval`` or ``train``.
+        heldout_samples, chance: what was counted in them, 0 where that is not known, and the share of their commonest
+            class.
     """
 
     make_model: ModelCloner
@@ -38,23 +41,40 @@ class InProcessWorkload(Workload):
     loader: InProcessLoader
     steps: CustomSteps | SupervisedSteps
     heldout: HeldoutBatches
-    heldout_samples: int = 1
+    eval_loss: str = "eval"
+    heldout_samples: int = 0
     chance: float | None = None
 
     def losses(self, model: nn.Module, batch: tuple[Any, ...]) -> Iterator[Tensor]:
         """Those of the loader's batches that make up a step."""
         for micro_batch in batch:
             with self.autocast():
-                loss = scalar(self.steps.step(model, micro_batch))
+                made = self.steps.step(model, micro_batch)
+            if made is None:  # a batch to be skipped
+                continue
+            loss = scalar(made)
             yield loss / len(batch) if len(batch) > 1 else loss
 
     def heldout_batches(self) -> Iterator[Any]:
-        for batch in self.heldout:
-            yield to_device(batch, self.device, fresh=False)
+        for batch, samples in self.heldout:
+            yield Heldout(to_device(batch, self.device, fresh=False), samples)
 
-    def eval_step(self, model: nn.Module, batch: Any) -> EvalSums:
+    def eval_step(self, model: nn.Module, batch: Heldout) -> EvalSums:
+        mode = evaluation if self.eval_loss != "train" else self.in_training
         with self.autocast():
-            return EvalSums(*map(_as_double, self.steps.evaluate(model, batch)))
+            return EvalSums(*map(_as_double, self.steps.evaluate(model, *batch, mode)))
+
+    @contextmanager
+    def in_training(self, model: nn.Module) -> Iterator[None]:
+        """In the modes of training, with statistics as they were afterwards, and in evaluation mode again."""
+        buffers = [(each, each.clone()) for each in model.buffers()]
+        self.set_train_mode(model)
+        try:
+            yield
+        finally:
+            model.eval()
+            for each, before in buffers:
+                each.copy_(before)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The arithmetic that was asked for; what steps do themselves, where nothing was."""
@@ -63,7 +83,9 @@ class InProcessWorkload(Workload):
         return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
 
     def answers(self, model: nn.Module) -> Answers | None:
-        return self.steps.answers(model, [*self.heldout_batches()]) if isinstance(self.steps, SupervisedSteps) else None
+        if not isinstance(self.steps, SupervisedSteps) or self.eval_loss == "train":
+            return None
+        return self.steps.answers(model, [each.batch for each in self.heldout_batches()])
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

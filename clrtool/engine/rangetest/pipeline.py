@@ -72,7 +72,7 @@ def range_test(
         if sweep.train_seconds is not None:
             spent = journal.all_seconds
             sweep = replace(sweep, train_seconds=spent["train"], evaluation_seconds=spent["evaluation"])
-    bounds = _bounds(sweep, race)
+    bounds = _bounds(sweep, race).doubted(workload.doubts)
     record = RunRecord(
         sweep=sweep,
         bounds=bounds,
@@ -115,6 +115,7 @@ def plan_between(workload: Workload, wishes: PlanConfig, base_lr: float | None, 
     """The plan between two bounds, None without them. Raises ConfigError if there can be none."""
     if base_lr is None or max_lr is None:
         return None
-    given = {name: value for name, value in wishes.model_dump().items() if value != "auto"}
+    given = {name: value for name, value in wishes.model_dump().items() if value != "auto" and name != "iterations"}
+    given["epochs"] = wishes.length(workload.iterations_per_epoch)
     with as_config_error("plan: "):
         return make_plan(base_lr, max_lr, workload.iterations_per_epoch, **given)

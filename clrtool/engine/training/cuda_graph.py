@@ -218,6 +218,7 @@ class _SeedSlot:
         indices, draws = (None if each is None else each.index_select(0, rows) for each in self._order)
         assert indices is not None
         loss = self.workload.gradients(self.trainer, self.loader.gather(indices, draws))
+        assert loss is not None
         self.workload.clip(self.trainer.model)
         lr = self.table.index_select(0, self.iteration).squeeze(0)
         for group in self.trainer.optimizer.param_groups:

@@ -59,23 +59,31 @@ def evaluation_budget(
 
 
 def budget(
-    flops: float, at_once: int, iterations: int, heldout: int, batch: int, *, races: bool = False
+    flops: float,
+    at_once: int,
+    iterations: int,
+    heldout: int,
+    batch: int,
+    *,
+    races: bool = False,
+    least: int = SMALLEST_HELDOUT,
 ) -> tuple[int, int]:
     """The same for a model of ``flops`` a sample, evaluated on ``at_once`` samples at a time.
 
     Args:
         races: whether ``iterations`` are those of a race and its sweep, with as many evaluations as these take.
+        least: samples that are never gone below.
     """
     if races:
         room = iterations * (BEGINNING * PASS + TRAINING * flops * batch) * SHARE / (1 - SHARE)
-        while (SWEEP_POINTS + READINGS) * _cost(flops, heldout, at_once) > room and heldout > SMALLEST_HELDOUT:
-            heldout = max(SMALLEST_HELDOUT, int(0.9 * heldout))
+        while (SWEEP_POINTS + READINGS) * _cost(flops, heldout, at_once) > room and heldout > least:
+            heldout = max(least, int(0.9 * heldout))
         return SWEEP_POINTS, heldout
     training = iterations * (BEGINNING * PASS + TRAINING * flops * batch)
     room = training * SHARE / (1 - SHARE)
     number = int(room / _cost(flops, heldout, at_once))
-    while number < LEAST and heldout > SMALLEST_HELDOUT:
-        heldout = max(SMALLEST_HELDOUT, int(0.9 * heldout))
+    while number < LEAST and heldout > least:
+        heldout = max(least, int(0.9 * heldout))
         number = int(room / _cost(flops, heldout, at_once))
     return min(MOST, max(LEAST, number)), heldout
 

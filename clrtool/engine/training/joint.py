@@ -64,3 +64,16 @@ def joined(optimizer: Any) -> Any:
     if not several or not all(isinstance(each, Optimizer) for each in optimizer):
         return optimizer
     return optimizer[0] if len(optimizer) == 1 else JointOptimizer(optimizer)
+
+
+def set_mode(optimizer: Optimizer, mode: str) -> None:
+    """Have an optimizer that knows modes, ``train`` and ``eval``, put the weights that belong to one in place."""
+    for each in getattr(optimizer, "optimizers", (optimizer,)):
+        if has_modes(each):
+            getattr(each, mode)()
+
+
+def has_modes(optimizer: Optimizer) -> bool:
+    """Whether the weights in training are not those to evaluate, as of schedule-free optimizers."""
+    parts = getattr(optimizer, "optimizers", (optimizer,))
+    return any(callable(getattr(each, "train", None)) and callable(getattr(each, "eval", None)) for each in parts)

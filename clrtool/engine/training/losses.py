@@ -47,6 +47,11 @@ def count_tokens(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return ((outputs.argmax(-1) == targets) & counts).sum(), counts.sum()
 
 
+def count_positions(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of outputs (N, classes, ...), as torch's losses take them: tokens, pixels."""
+    return count_tokens(outputs.movedim(1, -1), targets)
+
+
 MEASURES: Mapping[Metric, Measure | None] = {
     ACCURACY: count_right, TOP5: count_in_top5, TOKEN_ACCURACY: count_tokens, LOSS: None
 }  # fmt: skip

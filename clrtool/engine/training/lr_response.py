@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from clrtool.engine.training.joint import has_modes
 from clrtool.engine.training.trainer import Trainer
 from clrtool.engine.training.workload import Workload
 
@@ -22,20 +23,25 @@ def response_warnings(workload: Workload) -> tuple[str, ...]:
     """What to say of an optimizer whose step at four times the learning rate is not four times as long.
 
     Rprop and ASGD are such: the learning rate is the first step alone of the one, and of the other that of the step
-    after. A step that is zero or not finite tells nothing.
+    after. A step that is zero or not finite tells nothing. One that averages weights itself has no schedule.
     """
-    lengths = []
+    lengths, name = [], workload.make_optimizer.name
     for lr in (LOW, HIGH):  # of the third step of a fresh model
         trainer = Trainer(workload, 0)
         trainer.train(0, FIRST)
         lengths.append(global_norm(update_of(trainer, len(FIRST), lr)))
+    if has_modes(trainer.optimizer):
+        warning = (
+            f"optimizer: {name} averages its weights itself and needs no schedule: train at max_lr all the way, not by "
+            "the plan."
+        )
+        return (warning,)
     low, high = lengths
     if not low or not high or not torch.tensor([low, high]).isfinite().all():
         return ()
     ratio = high / low
     if abs(ratio / (HIGH / LOW) - 1) <= TOLERANCE:
         return ()
-    name = workload.make_optimizer.name
     warning = (
         f"optimizer: a step of {name} at {HIGH / LOW:g} times the learning rate is {ratio:.3g} times as long: "
         "it does not follow the learning rate, so the bounds mean little. Try SGD, Adam or AdamW: optimizer.name=AdamW"

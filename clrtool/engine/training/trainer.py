@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from clrtool.engine.runtime.rng import RngStream, restore_rng_state, rng_state
 from clrtool.engine.training.average import RunningAverage, batch_norms, estimating
 from clrtool.engine.training.copies import carry_extras
+from clrtool.engine.training.joint import set_mode
 from clrtool.engine.training.scheduler import set_momentum
 from clrtool.engine.training.workload import EvalSums, Workload
 
@@ -24,6 +25,8 @@ from clrtool.engine.training.workload import EvalSums, Workload
 READ_EVERY = 50
 # Batches from which the statistics of batch norm are estimated for weights that were averaged.
 ESTIMATED = 4
+# Batches in a row that a step may skip; one that skips more has nothing left to train on.
+SKIPPED = 100
 
 Pause = Callable[[], bool]
 
@@ -68,6 +71,7 @@ class Trainer:
         """
         workload, end = self.workload, iteration + len(lrs)
         workload.set_train_mode(self.model)
+        set_mode(self.optimizer, "train")
         done: list[float] = []
         unread: list[Tensor] = []
         with self._own_rng(), workload.blamed_on(f"training failed between iterations {iteration} and {end}"):
@@ -75,7 +79,11 @@ class Trainer:
                 self._batches = workload.loader.batches(self.seed, iteration)
             for place, lr in enumerate(lrs, iteration):
                 self._set_rate(place, lr)
-                loss = workload.train_step(self, next(self._batches))
+                for _ in range(SKIPPED):
+                    if (loss := workload.train_step(self, next(self._batches))) is not None:
+                        break
+                else:  # as of a step that skips what is not finite
+                    loss = torch.full((), math.inf, device=workload.device)
                 if self.average is not None:
                     self.average.update()
                 unread.append(loss.clone())  # a step may use its memory again
@@ -96,6 +104,7 @@ class Trainer:
         """The sums of :meth:`evaluate`, over all ranks, as numbers."""
         workload = self.workload
         self.model.eval()
+        set_mode(self.optimizer, "eval")
         workload.ranks.broadcast_buffers(self.model)
         with self._own_rng(), workload.evaluating():
             found = [workload.eval_step(self.model, batch) for batch in workload.heldout_batches()]
@@ -108,6 +117,7 @@ class Trainer:
     def evaluate_average(self) -> tuple[float, float]:
         """The same of the running average of the weights, with the statistics of batch norm that belong to it."""
         assert self.average is not None
+        set_mode(self.optimizer, "eval")
         with self.average.in_place():
             self._estimate_statistics()
             return self.evaluate()

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from clrtool.config.schema import SweepConfig, TrainingConfig
 from clrtool.core.planning.sweep_size import SweepSize, race_size, sweep_size
+from clrtool.core.reading.bounds import Advice
 from clrtool.core.reading.metric import ACCURACY, Metric
 from clrtool.core.results.record import Group
 from clrtool.engine.models.pretrained import keep_frozen_statistics
@@ -99,6 +100,7 @@ class Workload(ABC):
         deterministic: whether the same numbers are asked for each time, to the last bit.
         sources: hashes of the files that a config names beside the data: modules of factories, weights.
         warnings: what may make the bounds mean something else than they seem to.
+        doubts: what keeps a verdict from being clear, whatever is measured.
         ranks: the processes that train it together.
     """
 
@@ -117,6 +119,7 @@ class Workload(ABC):
     deterministic: bool = False
     sources: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    doubts: tuple[Advice, ...] = ()
     ranks: Ranks = SINGLE_PROCESS
     # whether ``train_step`` is the one below and a batch is gathered by place, so that it may be a CUDA graph
     may_be_captured: ClassVar[bool] = False
@@ -124,7 +127,7 @@ class Workload(ABC):
     @property
     @abstractmethod
     def heldout_samples(self) -> int:
-        """Size of the held-out set; of what is counted in it, where the metric is a share."""
+        """Size of the held-out set; of what is counted in it, where the metric is a share; 0 where it is not known."""
 
     @property
     @abstractmethod
@@ -202,14 +205,17 @@ class Workload(ABC):
         model.train()
         keep_frozen_statistics(model)
 
-    def train_step(self, trainer: InTraining, batch: Any) -> Tensor:
+    def train_step(self, trainer: InTraining, batch: Any) -> Tensor | None:
         """One optimizer step, and the loss of its batch before it, a scalar for which nobody waits yet.
 
-        In fp16 a step that overflows is taken again at half the scale, until it succeeds.
+        None, and no step, for a batch without a loss, which is skipped. In fp16 a step that overflows is taken again at
+        half the scale, until it succeeds.
         """
         scaler = trainer.scaler
         while True:
             loss = self.gradients(trainer, batch)
+            if loss is None:
+                return None
             if not scaler.is_enabled():
                 self.clip(trainer.model)
                 trainer.optimizer.step(*self.closures(trainer, batch))
@@ -227,7 +233,7 @@ class Workload(ABC):
     def closures(self, trainer: InTraining, batch: Any) -> tuple[Any, ...]:
         """What the optimizer's step is called with: nothing, or what computes loss and gradients of a batch anew."""
 
-        def closure() -> Tensor:
+        def closure() -> Tensor | None:
             with torch.enable_grad():
                 loss = self.gradients(trainer, batch)
             self.clip(trainer.model)
@@ -235,14 +241,13 @@ class Workload(ABC):
 
         return (closure,) if self.needs_closure else ()
 
-    def gradients(self, trainer: InTraining, batch: Any) -> Tensor:
-        """Gradients of a batch, in place of those before, and its loss."""
+    def gradients(self, trainer: InTraining, batch: Any) -> Tensor | None:
+        """Gradients of a batch, in place of those before, and its loss, if there is one."""
         trainer.optimizer.zero_grad()
         total: Tensor | None = None
         for loss in self.losses(trainer.forward, batch):
             torch.autograd.backward(trainer.scaler.scale(loss))
             total = loss.detach() if total is None else total + loss.detach()
-        assert total is not None
         return total
 
     def clip(self, model: nn.Module) -> None:

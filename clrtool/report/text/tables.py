@@ -83,7 +83,8 @@ def _result(record: RunRecord) -> Iterator[Row]:
     swept += "" if sweep.engine == "eager" else f" Steps: {sweep.engine}."
     seconds = "" if sweep.seconds is None else f"{sweep.seconds:.1f} s\n"
     yield "sweep", f"{seconds}{sweep.cost_epochs:.3g} epochs", f"{swept} {_outcomes(sweep)}"
-    yield "held out", count(sweep.heldout_samples, sweep.metric.unit), _evaluations(sweep)
+    samples = count(sweep.heldout_samples, sweep.metric.unit) if sweep.heldout_samples else ""
+    yield "held out", samples, _evaluations(sweep)
     yield from (("warning", "", warning) for warning in sweep.warnings)
 
 
