@@ -18,6 +18,7 @@ from clrtool.core.results.record import RunRecord
 from clrtool.engine.rangetest.observer import Observer
 from clrtool.errors import ConfigError
 from clrtool.report.text.progress import Progress
+from clrtool.words import in_python
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,7 +66,7 @@ class RangeTest:
     def plan(self) -> Plan:
         """The schedule that was planned. Raises ConfigError where there are no bounds, with the next step to take."""
         if self.record.plan is None:
-            raise ConfigError(f"there are no bounds to plan with: {self.bounds.advice[0].value}")
+            raise ConfigError(f"there are no bounds to plan with: {in_python(self.bounds.advice[0].value)}")
         return self.record.plan
 
     @property
@@ -128,7 +129,7 @@ class RangeTest:
     def _table(self) -> Table:
         from clrtool.report.text.tables import result_table
 
-        return result_table(self.record, self.title)
+        return result_table(self.record, self.title, in_python)
 
 
 def _escaped(cell: Any) -> str:
@@ -179,7 +180,7 @@ def range_test(
     """
     from clrtool.engine.inprocess.clone import preserved
 
-    with preserved(model):  # from here on, for an import may draw random numbers too
+    with preserved(model), _in_python():  # from here on, for an import may draw random numbers too
         from clrtool.engine.inprocess.build import build_workload
         from clrtool.engine.inprocess.options import Settings
         from clrtool.engine.inprocess.steps import make_steps
@@ -190,6 +191,18 @@ def range_test(
         workload = build_workload(model, optimizer, train_loader, heldout_loader, steps, settings, find_metric=looks)
         record = pipeline.range_test(workload, settings, ProgressObserver(on_point, quiet=not progress))
         return RangeTest(_with_doubt(record), title)
+
+
+@contextmanager
+def _in_python() -> Iterator[None]:
+    """Say what breaks a rule in the words of Python."""
+    try:
+        yield
+    except ConfigError as error:
+        faults = tuple(map(in_python, error.faults))
+        if faults == error.faults:
+            raise
+        raise ConfigError(*faults) from error
 
 
 class ProgressObserver(Observer):

@@ -72,6 +72,29 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
+# What an option of the command line or a key of a config is called in Python, where all stand in one level.
+_IN_PYTHON = (
+    (re.compile(r": optimizer\.name=\w+"), ""),
+    (re.compile(r"--([a-z]+) (\d+)"), r"\1=\2"),
+    (re.compile(r"--([a-z]+)"), r"\1="),
+    (re.compile(r"\bsweep\.epochs\b"), "sweep_epochs"),
+    (re.compile(r"\b(?:sweep|plan)\.iterations\b"), "steps"),
+    (re.compile(r"\b(?:sweep|plan|training)\.(\w+)=([a-z_]\w*)"), r"\1='\2'"),
+    (re.compile(r"\b(?:sweep|plan|training)\.(\w+)"), r"\1"),
+)
+
+
+def in_python(text: str) -> str:
+    """A text of the command line in the words of Python.
+
+    >>> in_python("run with --seeds 3, or raise sweep.epochs, or let sweep.method=race choose")
+    "run with seeds=3, or raise sweep_epochs, or let method='race' choose"
+    """
+    for pattern, words in _IN_PYTHON:
+        text = pattern.sub(words, text)
+    return text
+
+
 def shortened(text: str, most: int = SHOWN) -> str:
     """The text, its end left out if it is longer than ``most`` characters.
 

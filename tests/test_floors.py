@@ -63,7 +63,7 @@ ROOMS = {
     } | FLOOR_0,
     "api": {
         "core.planning", "core.reading", "core.results", "engine.training", "engine.inprocess", "engine.rangetest",
-        "report.records", "report.text", "report.plots", "errors",
+        "report.records", "report.text", "report.plots", "errors", "words",
     },
     "lightning": {"core.planning", "engine.training", "engine.inprocess", "report.records", "api", "errors"},
     "transformers": {"core.planning", "engine.training", "engine.inprocess", "api", "errors"},

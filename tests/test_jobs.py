@@ -416,7 +416,7 @@ def test_outputs_in_torchs_order_are_taken_and_their_accuracy_is_that_of_places(
     notes = [each for each in found.record.sweep.warnings if "may have their classes second or last" in each]
     assert len(notes) == (shape == (5,))
     if shape == (5,) and loss is None:  # both orders fit, and the loss of clrtool's own takes the last
-        assert notes[0].endswith("last is taken.")
+        assert notes[0].endswith("taken to be last.")
         return
     counts = targets != -100
     with torch.no_grad():
@@ -556,3 +556,61 @@ def test_an_optimizer_without_a_schedule_is_tested_in_its_modes_and_says_that_it
     )
     assert found.max_lr is not None
     assert any("needs no schedule" in each for each in found.record.sweep.warnings)
+
+
+def test_what_cannot_be_called_as_batches_are_taken_names_step():
+    with pytest.raises(ConfigError, match=r"cannot be called with a batch.*give step=\(model, batch\) -> loss"):
+        run(Detector, sgd, listed(TRAIN), listed(HELDOUT))
+    triples = [(TRAIN[:20][0],) * 3] * 4
+    with pytest.raises(ConfigError, match="give step="):
+        run(net, sgd, triples, triples, loss=nn.TripletMarginLoss())
+
+
+def test_batch_norm_of_a_last_batch_of_one_sample_names_drop_last():
+    def normed():
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+
+    train = DataLoader(torch.utils.data.Subset(TRAIN, range(101)), 25, shuffle=True)
+    with pytest.raises(ConfigError, match="batch norm has no statistics: drop_last=True"):
+        run(normed, sgd, train, sweep_epochs=3)
+
+
+def test_results_and_errors_speak_of_pythons_options():
+    from clrtool.core.reading.bounds import Advice
+    from clrtool.words import in_python
+
+    spoken = [in_python(each.value) for each in Advice]
+    assert not [each for each in spoken if "--" in each or "sweep." in each or "plan." in each]
+    text = str(run(net, sgd, seeds=1, sweep_epochs=1))
+    assert "--" not in text
+    assert "sweep." not in text
+    with pytest.raises(ConfigError, match=r"end_lr = 0.001 must be at least 1.5 times start_lr"):
+        run(net, sgd, end_lr=1e-3)
+
+
+def test_the_rates_of_several_groups_are_told_of_beside_the_bounds():
+    model = net()
+    text = " ".join(str(run(model, grouped_sgd(model))).split())
+    assert "2 groups" in text
+    assert "0.2 times" in text
+
+
+def test_one_order_of_the_samples_for_every_seed_is_never_clear():
+    model = net()
+    train = DataLoader(TRAIN, 50)
+    found = clrtool.range_test(model, torch.optim.SGD(model.parameters(), 0.1), train, HELD, epochs=12, progress=False)
+    assert found.verdict.word == "weak"
+    assert any(each.name == "ALIKE_SEEDS" for each in found.bounds.advice)
+    shuffled = DataLoader(TRAIN, 50, shuffle=True)
+    found = run(model, torch.optim.SGD(model.parameters(), 0.1), shuffled)
+    assert not any(each.name == "ALIKE_SEEDS" for each in found.bounds.advice)
+
+
+def test_a_set_that_is_sorted_by_class_is_warned_of_and_one_class_alone_is_named():
+    inputs, targets = TRAIN[:]
+    order = targets.argsort()
+    in_order = DataLoader(TensorDataset(inputs[order], targets[order]), 10)
+    assert any("as if sorted by class: shuffle=True" in each for each in run(net, sgd, in_order).record.sweep.warnings)
+    same = DataLoader(TensorDataset(inputs[:50], torch.full((50,), 3)), 10)
+    assert any("class 3 alone" in each for each in run(net, sgd, TRAINING, same).record.sweep.warnings)
+    assert not [each for each in run(net, sgd).record.sweep.warnings if "alone" in each]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from clrtool.config.schema import SweepConfig
 from clrtool.core.reading.metric import LOSS
+from clrtool.engine.inprocess.batches import alike_seeds, lone_class
 from clrtool.engine.inprocess.clone import (
     ModelCloner,
     ModelSource,
@@ -37,7 +39,7 @@ from clrtool.engine.inprocess.loaders import (
 from clrtool.engine.inprocess.options import Settings
 from clrtool.engine.inprocess.outside import left_alone, unscaled
 from clrtool.engine.inprocess.steps import CustomSteps, SupervisedSteps, checked_loss
-from clrtool.engine.inprocess.workload import InProcessWorkload
+from clrtool.engine.inprocess.workload import InProcessWorkload, explained
 from clrtool.engine.runtime.device import find_device
 from clrtool.engine.runtime.factories import describe
 from clrtool.engine.runtime.rng import RngStream
@@ -88,7 +90,7 @@ def build_workload(
     with preserved(model), RngStream(0).active():
         device = make_model.device() if settings.device is None else find_device(settings.device)
         loader = InProcessLoader(parts.train, 1, 1, device)
-        tried = [batch for (batch,) in islice(loader.batches(0, 0), TRIED)]
+        tried, again = ([batch for (batch,) in islice(loader.batches(seed, 0), TRIED)] for seed in (0, 1))
         loader.close()
     length = length_of(train_loader, settings)
     size = (samples_of(tried[0], batch_size_of(train_loader)) or 1) * settings.accumulate
@@ -107,8 +109,8 @@ def build_workload(
         data_sha256="unknown",
         plan_epochs=length.epochs,
         deterministic=settings.deterministic,
-        warnings=(*length.notes, *_without_loss(steps)),
-        doubts=parts.doubts,
+        warnings=(*length.notes, *_without_loss(steps), *lone_class(steps, tried, parts.heldout)),
+        doubts=(*parts.doubts, *alike_seeds(model, tried, again)),
     )
     with left_alone(model, *steps.functions):
         return _tried_out(workload, tried, settings.sweep, find_metric=find_metric)
@@ -164,7 +166,7 @@ def _counted(workload: InProcessWorkload, sums: EvalSums) -> int:
 def _with_metric(workload: InProcessWorkload, trainer: Trainer, batch: Any, *, find_metric: bool) -> InProcessWorkload:
     """The workload with the metric that was asked for, or that there is."""
     steps = workload.steps
-    with torch.no_grad():
+    with torch.no_grad(), _way_out(steps):
         trainer.model.eval()
         if isinstance(steps, SupervisedSteps) and find_metric:
             steps = replace(steps, metric=steps.found_metric(trainer.model, batch))
@@ -176,6 +178,22 @@ def _with_metric(workload: InProcessWorkload, trainer: Trainer, batch: Any, *, f
     return replace(workload, steps=steps, metric=steps.metric, warnings=(*workload.warnings, *notes))
 
 
+@contextmanager
+def _way_out(steps: CustomSteps | SupervisedSteps) -> Iterator[None]:
+    """Say of code that cannot be called as batches are taken by default, what to give for it."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        if not isinstance(steps, SupervisedSteps):
+            raise
+        raise ConfigError(
+            f"train_loader: model and loss cannot be called with a batch, taken as (inputs, ..., targets) or as a "
+            f"mapping with labels ({describe(error)}): for any other give step=(model, batch) -> loss"
+        ) from error
+
+
 def _taken(workload: InProcessWorkload, trainer: Trainer, batches: Sequence[Any]) -> Any:
     """The first batch that a step does not skip, with the gradients of its loss.
 
@@ -184,7 +202,7 @@ def _taken(workload: InProcessWorkload, trainer: Trainer, batches: Sequence[Any]
     """
     workload.set_train_mode(trainer.model)
     for batch in batches:
-        with unscaled(), workload.autocast():
+        with unscaled(), workload.autocast(), explained():
             made = workload.steps.step(trainer.model, to_device(batch, workload.device, fresh=False))
         if made is not None:
             _check_gradients(checked_loss(made, "step"), trainer.model)

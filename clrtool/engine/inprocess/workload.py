@@ -22,6 +22,7 @@ from clrtool.engine.runtime.device import arithmetic
 from clrtool.engine.runtime.rng import RngStream, seed_host
 from clrtool.engine.training.constant import Answers
 from clrtool.engine.training.workload import EvalSums, Workload
+from clrtool.errors import ConfigError
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,7 +49,7 @@ class InProcessWorkload(Workload):
     def losses(self, model: nn.Module, batch: tuple[Any, ...]) -> Iterator[Tensor]:
         """Those of the loader's batches that make up a step."""
         for micro_batch in batch:
-            with self.autocast():
+            with self.autocast(), explained():
                 made = self.steps.step(model, micro_batch)
             if made is None:  # a batch to be skipped
                 continue
@@ -114,6 +115,20 @@ class InProcessWorkload(Workload):
                 yield
         finally:
             self.loader.close()
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Tell the way out of a batch of one sample, from which batch norm cannot learn. Raises ConfigError with it."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            "train_loader: a batch has one sample, of which batch norm has no statistics: drop_last=True in its "
+            "DataLoader leaves the last, smaller batch out, and norms in eval() keep theirs"
+        ) from error
 
 
 def _as_double(value: Any) -> Tensor:

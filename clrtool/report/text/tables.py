@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -30,11 +30,16 @@ def bounds_table(bounds: Bounds, title: str) -> Table:
     return grid([*_bounds(bounds), *_verdict(bounds)], f"{title}: bounds")
 
 
-def result_table(record: RunRecord, title: str) -> Table:
-    """Bounds with interval and reason, the verdict, what to do next, and what the test cost."""
+def result_table(record: RunRecord, title: str, say: Callable[[str], str] = str) -> Table:
+    """Bounds with interval and reason, the verdict, what to do next, and what the test cost.
+
+    Args:
+        say: puts a text into the words of the door at which it is read.
+    """
     seeds = count(len(record.sweep.curves), "seed")
     size = f"{seeds} x {record.sweep.epochs:.3g} epochs" if record.race is None else f"{record.cost_epochs:.3g} epochs"
-    return grid(_result(record), f"{title}: LR range test, {size}")
+    rows = ((name, value, say(text)) for name, value, text in _result(record))
+    return grid(rows, f"{title}: LR range test, {size}")
 
 
 def plan_table(plan: Plan, title: str) -> Table:
@@ -66,6 +71,13 @@ def _verdict(bounds: Bounds) -> Iterator[Row]:
 def _result(record: RunRecord) -> Iterator[Row]:
     sweep, plan, verification = record.sweep, record.plan, record.verification
     yield from _bounds(record.bounds)
+    if len(sweep.groups) > 1:
+        others = ", ".join(f"{group.lr_ratio:.3g}" for group in sweep.groups[1:])
+        yield (
+            "groups",
+            count(len(sweep.groups), "group"),
+            f"These rates are the first group's; the others have {others} times them.",
+        )
     if plan is not None:
         name, length, cycles = "plan", plan.iterations, f"{plan.policy} in {plan.epochs:.4g} epochs."
         if plan.stepsize is not None and plan.num_cycles is not None:
