@@ -159,3 +159,19 @@ def test_the_hash_follows_every_value_and_the_shape():
     assert sha256(Samples(x.clone(), y.clone())) == plain
     others = [Samples(x + 1e-6, y), Samples(x, 1 - y), Samples(x.reshape(3, 1, 2), y), Samples(x.double(), y)]
     assert len({plain, *map(sha256, others)}) == 5
+
+
+@pytest.mark.parametrize(
+    "folders", [("train", "test"), ("train", "val"), ("train", "valid"), ("train",), ("",)], ids=" and ".join
+)
+def test_a_starter_says_how_the_images_of_a_folder_lie(folders, tmp_path):
+    from clrtool.config.file import load_config
+    from clrtool.report.programs.starter import starter
+
+    for name in folders:
+        images(tmp_path / "photos" / name)
+    config = tmp_path / "mine.yaml"
+    config.write_text(starter("mlp", f"image_folder:{tmp_path / 'photos'}", "mine.yaml"))
+    train, held = datasets.image_folder(0, **load_config(config).data.args)
+    assert len(train) > 0
+    assert (held is None) == (len(folders) == 1)

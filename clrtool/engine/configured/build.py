@@ -33,6 +33,7 @@ from clrtool.engine.runtime.factories import blamed_on, call, import_factory
 from clrtool.engine.runtime.hardware import memory_of
 from clrtool.engine.runtime.rng import rng_state
 from clrtool.engine.training.evaluation_budget import evaluation_budget
+from clrtool.engine.training.losses import count_positions, count_tokens
 from clrtool.engine.training.lr_response import response_warnings
 from clrtool.engine.training.optimizers import describe_groups, make_optimizer_recipe
 from clrtool.engine.training.trainer import Trainer
@@ -42,6 +43,12 @@ from clrtool.words import nearest
 
 # Of the environment, what has to be alike on all machines that train together.
 _ALIKE = ("clrtool", "torch")
+# What torch says to a view of a tensor whose memory is in another order, and what is made of it.
+_NOT_A_VIEW = "view size is not compatible"
+_CONTIGUOUS = (
+    "The model takes a view that images in channels_last do not allow, and runs contiguous: training.layout=contiguous "
+    "says so from the start, and .flatten(1) or .reshape in place of .view allows the faster layout."
+)
 
 
 def build_workload(  # noqa: PLR0913 (all but the config by keyword)
@@ -77,23 +84,32 @@ def build_workload(  # noqa: PLR0913 (all but the config by keyword)
         data = load_data(config, place, download=download, factory=factory)
     make_model = _model_recipe(config.model, data, factory)
     channels_last = _wants_channels_last(config, place, make_model)
-    loader, heldout = data.loader(config.data, place, channels_last=channels_last)
-    workload = ConfiguredWorkload(
-        loader=replace(loader, rank=ranks.rank, world=ranks.world),
-        heldout=heldout,
-        make_model=synced(make_model) if config.training.sync_batch_norm and ranks.world > 1 else make_model,
-        make_optimizer=make_optimizer_recipe(config.optimizer, factory),
-        loss=make_loss(config.loss, data.first.task, factory, place),
-        device=place,
-        precision=config.precision, channels_last=channels_last,
-        data_sha256=data.sha256(),
-        training=config.training,
-        plan_epochs=config.plan.length(loader.iterations_per_epoch),
-        metric=config.metric.metric,
-        measure=make_measure(config.metric, data.first.task, factory),
-        deterministic=deterministic, sources=factory.sources, ranks=ranks,
-    )  # fmt: skip
-    return _tried_out(_in_micro_batches(workload, micro_batches), config, data.num_outputs, epochs)
+
+    def tried(*, channels_last: bool, warnings: tuple[str, ...] = ()) -> ConfiguredWorkload:
+        loader, heldout = data.loader(config.data, place, channels_last=channels_last)
+        workload = ConfiguredWorkload(
+            loader=replace(loader, rank=ranks.rank, world=ranks.world),
+            heldout=heldout,
+            make_model=synced(make_model) if config.training.sync_batch_norm and ranks.world > 1 else make_model,
+            make_optimizer=make_optimizer_recipe(config.optimizer, factory),
+            loss=make_loss(config.loss, data.first.task, factory, place),
+            device=place,
+            precision=config.precision, channels_last=channels_last,
+            data_sha256=data.sha256(),
+            training=config.training,
+            plan_epochs=config.plan.length(loader.iterations_per_epoch),
+            metric=config.metric.metric,
+            measure=make_measure(config.metric, data.first.task, factory),
+            deterministic=deterministic, sources=factory.sources, warnings=warnings, ranks=ranks,
+        )  # fmt: skip
+        return _tried_out(_in_micro_batches(workload, micro_batches), config, data.num_outputs, epochs)
+
+    try:
+        return tried(channels_last=channels_last)
+    except ConfigError as error:
+        if not channels_last or config.training.layout != "auto" or _NOT_A_VIEW not in str(error):
+            raise
+    return tried(channels_last=False, warnings=(_CONTIGUOUS,))
 
 
 def data_sha256(config: RangeTestConfig, *, device: str, download: bool) -> str:
@@ -170,7 +186,7 @@ def _in_micro_batches(workload: ConfiguredWorkload, micro_batches: int | None) -
         "so from the start."
     )
     training = workload.training.model_copy(update={"micro_batches": micro_batches})
-    return replace(workload, training=training, warnings=(warning,))
+    return replace(workload, training=training, warnings=(*workload.warnings, warning))
 
 
 def _model_recipe(model: ModelConfig, data: Data, factory: _Imports) -> Callable[[], nn.Module]:
@@ -288,14 +304,9 @@ def _checked(workload: ConfiguredWorkload, model: nn.Module, batch: Samples, num
     shapes = ", ".join(f"{tuple(tensor.shape)}, {tensor.dtype}" for tensor in tensors_of(batch.inputs))
     with blamed_on(f"model: a batch of shape {shapes}"):
         outputs = outputs_of(model, batch.inputs)
-    leading = batch.targets.ndim if batch.task is not Task.VALUES else 1
-    if batch.task is not Task.VALUES and (
-        outputs.ndim != leading + 1 or outputs.shape[:leading] != batch.targets.shape
-    ):
-        wanted = f"({', '.join(map(str, batch.targets.shape))}, classes)"
-        raise ConfigError(f"model: outputs must be {wanted} for {len(batch)} samples, got {tuple(outputs.shape)}")
-    if isinstance(workload.loss, Criterion) and workload.loss.is_cross_entropy and outputs.shape[-1] < num_outputs:
-        raise ConfigError(f"model: has {outputs.shape[-1]} outputs for the {num_outputs} classes of the data")
+    workload, classes = _in_order(workload, outputs, batch)
+    if isinstance(workload.loss, Criterion) and workload.loss.is_cross_entropy and classes < num_outputs:
+        raise ConfigError(f"model: has {classes} outputs for the {num_outputs} classes of the data")
     with blamed_on("loss"), warnings.catch_warnings():
         # torch broadcasts outputs and targets of two shapes, and warns; it is never what was meant
         warnings.filterwarnings("error", message="Using a target size")
@@ -304,4 +315,29 @@ def _checked(workload: ConfiguredWorkload, model: nn.Module, batch: Samples, num
         raise ConfigError(f"loss: must give one number, got {loss!r:.100}")
     if isinstance(workload.loader, ResidentLoader) or batch.task is Task.VALUES:
         return workload
-    return replace(workload, loader=replace(workload.loader, classes=outputs.shape[-1]))
+    return replace(workload, loader=replace(workload.loader, classes=classes))
+
+
+def _in_order(workload: ConfiguredWorkload, outputs: Tensor, batch: Samples) -> tuple[ConfiguredWorkload, int]:
+    """The workload that knows where the classes of outputs lie, and their number.
+
+    They are last, or second as torch's losses take them: (batch, classes, length) or (batch, classes, height, width).
+
+    Raises:
+        ConfigError: the outputs do not fit the targets.
+    """
+    if batch.task is Task.VALUES:
+        return workload, outputs.shape[-1]
+    shape, targets = tuple(outputs.shape), tuple(batch.targets.shape)
+    if shape[:-1] == targets:
+        both = len(targets) > 1 and shape[:1] + shape[2:] == targets
+        said = f"Outputs of shape {shape} may have their classes second or last: they are taken to be last."
+        return replace(workload, warnings=(*workload.warnings, *([said] if both else []))), shape[-1]
+    if len(shape) == len(targets) + 1 and shape[:1] + shape[2:] == targets and isinstance(workload.loss, Criterion):
+        second = replace(workload.loss, classes_are_second=True)
+        measure = count_positions if workload.measure is count_tokens else workload.measure
+        return replace(workload, loss=second, measure=measure), shape[1]
+    samples, *places = map(str, targets)
+    wanted = f"({', '.join([samples, *places, 'classes'])})"
+    wanted += f" or ({', '.join([samples, 'classes', *places])})" if places else ""
+    raise ConfigError(f"model: outputs must be {wanted} for {len(batch)} samples, got {shape}")

@@ -18,10 +18,15 @@ from clrtool.words import nearest
 
 @dataclass(frozen=True)
 class Criterion:
-    """A loss that takes a model's outputs as they are: the mean over the batch, or over its tokens."""
+    """A loss that takes a model's outputs as they are: the mean over the batch, or over its tokens.
+
+    Args:
+        classes_are_second: whether the outputs of tokens are (batch, classes, ...), as torch's own losses take them.
+    """
 
     function: Loss
     task: Task
+    classes_are_second: bool = False
 
     @property
     def is_cross_entropy(self) -> bool:
@@ -33,6 +38,7 @@ class Criterion:
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if self.is_of_tokens:
+            outputs = outputs.movedim(1, -1) if self.classes_are_second else outputs
             return token_cross_entropy(outputs, targets, self.function)
         if self.task is Task.VALUES and outputs.shape != targets.shape and outputs.numel() == targets.numel():
             targets = targets.view_as(outputs)  # (N,) against (N, 1) would broadcast to (N, N)

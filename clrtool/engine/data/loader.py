@@ -85,7 +85,8 @@ class ResidentLoader:
 
     def gather(self, indices: Tensor, draws: Tensor | None) -> Batch:
         """The samples at some indices, prepared. Made of operations on the device alone, of fixed shape."""
-        inputs = map_nested(lambda rows: select_rows(rows, indices), self.samples.inputs)
+        channels_last = self.transform.channels_last
+        inputs = map_nested(lambda rows: select_rows(rows, indices, channels_last), self.samples.inputs)
         return self.transform(inputs, draws), self.samples.targets.index_select(0, indices)
 
 
@@ -103,9 +104,14 @@ def array_to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def select_rows(rows: Tensor, indices: Tensor) -> Tensor:
-    """``rows[indices]`` in the memory format of ``rows``, by ``index_select``, which is faster than an index."""
-    if rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last):
+def select_rows(rows: Tensor, indices: Tensor, channels_last: bool) -> Tensor:
+    """``rows[indices]`` in the memory format of ``rows``, by ``index_select``, which is faster than an index.
+
+    Args:
+        channels_last: the format of images with one channel, which are in both.
+    """
+    is_last = rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last)
+    if is_last and (channels_last or not rows.is_contiguous()):
         return rows.permute(0, 2, 3, 1).index_select(0, indices).permute(0, 3, 1, 2)
     return rows.index_select(0, indices)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from clrtool.config.json_schema import MODELINE
 from clrtool.errors import ConfigError
@@ -12,6 +13,9 @@ from clrtool.words import nearest, printable, shown
 MODELS = ("mlp", "convnet", "resnet", "vit", "gpt")
 # Kinds of data and the argument that says where it lies; torchvision's take a root.
 PLACES = {"image_folder": "root", "npz": "path", "text": "path", "digits": None}
+
+# What the folder of held-out images is called, that of a default first.
+HELDOUT = ("test", "val", "valid", "validation")
 
 TEMPLATE = """\
 # An LR range test of {model} on {data}: clrtool rangetest {file}{allow}
@@ -87,4 +91,15 @@ def _data(data: str) -> list[str]:
         return [f"name: {kind}"]
     if not place:
         raise ConfigError(f"--data {kind}: where does it lie? --data {kind}:{'DIR' if argument == 'root' else 'FILE'}")
-    return [f"name: {kind}", f"args: {{{argument}: {json.dumps(place)}}}"]
+    return [f"name: {kind}", f"args: {{{argument}: {json.dumps(place)}{_layout(kind, place)}}}"]
+
+
+def _layout(kind: str, place: str) -> str:
+    """How the images of a folder lie, where that is not as by default: in ``train`` and ``test``."""
+    root = Path(place)
+    if kind != "image_folder" or not root.is_dir():
+        return ""
+    if not (root / "train").is_dir():
+        return ", train: ., heldout: null" if any(each.is_dir() for each in root.iterdir()) else ""
+    found = next((name for name in HELDOUT if (root / name).is_dir()), None)
+    return "" if found == HELDOUT[0] else f", heldout: {'null' if found is None else found}"
