@@ -144,7 +144,7 @@ def range_test(
     *,
     loss: Callable[..., Any] | None = None,
     step: Callable[[Any, Any], Any] | None = None,
-    measure: Callable[[Any, Any], tuple[Any, Any]] | None = None,
+    measure: Any = None,
     metric: str = "auto",
     higher_is_better: bool | None = None,
     title: str = "range test",
@@ -169,7 +169,8 @@ def range_test(
         step: (model, batch) -> mean loss of the batch, in place of ``loss``; it uses the model that it is given, and
             changes no other. For held-out batches it is called in evaluation mode, but see ``eval_loss``.
         measure: (model, batch) -> (sum, number), the metric of one's own, called in evaluation mode. With it ``step``
-            is not called for held-out batches, and the metric stands for the held-out loss.
+            is not called for held-out batches, and the metric stands for the held-out loss. Or a metric of
+            torchmetrics, which is updated with outputs and targets and read over the whole set.
         metric: accuracy, top5, token_accuracy, loss; ``auto``: the accuracy if there is one, else the held-out loss.
             With ``step`` all but the loss are of ``model(inputs)``; a ``measure`` of any name needs higher_is_better.
         progress, on_point: a line on stderr, and what is called with (seed, point) as soon as one is measured.

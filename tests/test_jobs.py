@@ -614,3 +614,51 @@ def test_a_set_that_is_sorted_by_class_is_warned_of_and_one_class_alone_is_named
     same = DataLoader(TensorDataset(inputs[:50], torch.full((50,), 3)), 10)
     assert any("class 3 alone" in each for each in run(net, sgd, TRAINING, same).record.sweep.warnings)
     assert not [each for each in run(net, sgd).record.sweep.warnings if "alone" in each]
+
+
+def cross_entropy_of(model, batch):
+    assert model.training, "with a measure it is called in training alone"
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def test_a_metric_of_a_whole_set_is_that_of_torchmetrics_and_the_programs_own_is_untouched():
+    torchmetrics = pytest.importorskip("torchmetrics")
+    model = net()
+    names = {"task": "multiclass", "num_classes": 10}
+    metrics = [
+        torchmetrics.F1Score(average="macro", **names),
+        torchmetrics.AUROC(**names),
+        torchmetrics.Accuracy(average="macro", **names),
+        torchmetrics.JaccardIndex(**names),
+    ]
+    for metric in metrics:
+        before = copy.deepcopy(metric.state_dict()), metric.update_count
+        found = run(model, torch.optim.SGD(model.parameters(), 0.1), measure=metric, sweep_epochs=1)
+        assert (metric.state_dict(), metric.update_count) == before
+        with torch.no_grad():
+            expected = copy.deepcopy(metric)(model(HELDOUT[:][0]), HELDOUT[:][1])
+        assert found.curves[0].metric[0] == pytest.approx(float(expected), rel=1e-5), metric
+        assert found.record.sweep.metric.higher_is_better
+        assert found.record.sweep.metric.name in type(metric).__name__
+        stepped = run(
+            model, torch.optim.SGD(model.parameters(), 0.1), measure=metric, step=cross_entropy_of, sweep_epochs=1
+        )
+        assert stepped.curves[0].metric.tolist() == found.curves[0].metric.tolist()
+        assert stepped.record.sweep.heldout_samples == found.record.sweep.heldout_samples == 200
+        assert stepped.curves[0].heldout_loss.tolist() == (-stepped.curves[0].metric).tolist()
+
+
+def test_a_metric_that_is_better_when_lower_says_so_itself_and_one_of_several_numbers_is_refused():
+    torchmetrics = pytest.importorskip("torchmetrics")
+    targets = TRAIN[:][1].float()[:, None]
+    values = DataLoader(TensorDataset(TRAIN[:][0], targets), 50, shuffle=True)
+
+    def line():
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+
+    found = run(line, sgd, values, values, loss=nn.MSELoss(), measure=torchmetrics.MeanAbsoluteError(), end_lr=0.05)
+    assert not found.record.sweep.metric.higher_is_better
+    assert found.curves[0].metric[0] ** 2 < found.curves[0].heldout_loss[0]
+    each = torchmetrics.Accuracy(task="multiclass", num_classes=10, average=None)
+    with pytest.raises(ConfigError, match=r"must give one number.*set its average"):
+        run(net, sgd, measure=each)

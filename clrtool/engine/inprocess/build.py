@@ -158,9 +158,11 @@ def _tried_out(
 def _counted(workload: InProcessWorkload, sums: EvalSums) -> int:
     """The held-out samples, or what its measure counts; 0 where neither is known."""
     steps = workload.steps
-    counts = workload.metric.is_share or (isinstance(steps, CustomSteps) and not steps.has_loss)
-    known = counts or isinstance(steps, SupervisedSteps) or all(each.samples for each in workload.heldout)
-    return max(1, round(sums.number if counts else sums.samples)) if known else 0
+    if workload.metric.is_share or (isinstance(steps, CustomSteps) and not steps.has_loss and sums.number > 1):
+        return max(1, round(float(sums.number)))
+    if isinstance(steps, SupervisedSteps):
+        return max(1, round(float(sums.samples)))
+    return sum(each.samples or 0 for each in workload.heldout) if all(each.samples for each in workload.heldout) else 0
 
 
 def _with_metric(workload: InProcessWorkload, trainer: Trainer, batch: Any, *, find_metric: bool) -> InProcessWorkload:

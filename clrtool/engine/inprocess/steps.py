@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from clrtool.core.reading.metric import ACCURACY, LOSS, METRICS, TOKEN_ACCURACY, TOP5, Metric
 from clrtool.engine.data.collate import TARGET_NAMES, default_unpack
+from clrtool.engine.inprocess.accumulated import Accumulated, is_accumulated
 from clrtool.engine.models.forward import call_model, logits
 from clrtool.engine.training.constant import Answers
 from clrtool.engine.training.losses import (
@@ -259,6 +260,10 @@ def make_steps(
     if step is not None and loss is not None:
         raise ConfigError("loss: step gives the loss; leave out one of the two")
     if measure is not None:
+        if is_accumulated(measure):
+            measure = Accumulated(measure, _unpacked)
+            metric = measure.name if metric == "auto" else metric
+            higher_is_better = measure.higher_is_better if higher_is_better is None else higher_is_better
         named = _named(metric, higher_is_better)
         return SupervisedSteps(loss, named, measure) if step is None else CustomSteps(step, measure, named)
     if higher_is_better is not None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clrtool.engine.inprocess.accumulated import Accumulated
 from clrtool.engine.inprocess.clone import ModelCloner, OptimizerCloner, preserved
 from clrtool.engine.inprocess.heldout import Heldout, HeldoutBatches
 from clrtool.engine.inprocess.loaders import InProcessLoader, to_device
@@ -91,8 +92,19 @@ class InProcessWorkload(Workload):
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """What is drawn at random does not change the training."""
+        if isinstance(self.steps.measure, Accumulated):
+            self.steps.measure.reset()
         with torch.no_grad(), RngStream(0).active():
             yield
+
+    def of_whole_set(self, sums: EvalSums) -> EvalSums:
+        steps = self.steps
+        if not isinstance(steps.measure, Accumulated):
+            return sums
+        value = steps.measure.value()
+        if isinstance(steps, CustomSteps) and not steps.has_loss:  # it stands for the loss, lower where it is better
+            sums = sums._replace(loss=value * steps.metric.value(-1.0), samples=1)
+        return sums._replace(metric=value, number=1)
 
     def seed(self, seed: int) -> None:
         """Seed the generators that are put back: torch's own way would reach devices that are in no use here."""

@@ -112,7 +112,7 @@ class Trainer:
             sums = [
                 torch.as_tensor(sum(column), device=workload.device).double() for column in zip(*found, strict=True)
             ]
-        return EvalSums(*workload.ranks.sum(torch.stack(sums)).tolist())  # the only wait
+        return workload.of_whole_set(EvalSums(*workload.ranks.sum(torch.stack(sums)).tolist()))  # the only wait
 
     def evaluate_average(self) -> tuple[float, float]:
         """The same of the running average of the weights, with the statistics of batch norm that belong to it."""

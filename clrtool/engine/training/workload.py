@@ -180,6 +180,10 @@ class Workload(ABC):
     def evaluating(self) -> AbstractContextManager[None]:
         """What evaluations run in, beside the model's evaluation mode: without gradients, to begin with."""
 
+    def of_whole_set(self, sums: EvalSums) -> EvalSums:
+        """The sums over the set that was just gone through, with a metric that is no mean over samples in its place."""
+        return sums
+
     def answers(self, model: nn.Module) -> Answers | None:  # noqa: ARG002
         """The held-out targets and the loss of outputs of a model; None where a step does not tell them apart."""
         return None
