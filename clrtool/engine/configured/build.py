@@ -85,7 +85,7 @@ def build_workload(  # noqa: PLR0913 (all but the config by keyword)
     make_model = _model_recipe(config.model, data, factory)
     channels_last = _wants_channels_last(config, place, make_model)
 
-    def tried(*, channels_last: bool, warnings: tuple[str, ...] = ()) -> ConfiguredWorkload:
+    def assembled(*, channels_last: bool, warnings: tuple[str, ...] = ()) -> ConfiguredWorkload:
         loader, heldout = data.loader(config.data, place, channels_last=channels_last)
         workload = ConfiguredWorkload(
             loader=replace(loader, rank=ranks.rank, world=ranks.world),
@@ -102,14 +102,15 @@ def build_workload(  # noqa: PLR0913 (all but the config by keyword)
             measure=make_measure(config.metric, data.first.task, factory),
             deterministic=deterministic, sources=factory.sources, warnings=warnings, ranks=ranks,
         )  # fmt: skip
-        return _tried_out(_in_micro_batches(workload, micro_batches), config, data.num_outputs, epochs)
+        return _in_micro_batches(workload, micro_batches)
 
     try:
-        return tried(channels_last=channels_last)
+        return _tried_out(assembled(channels_last=channels_last), config, data.num_outputs, epochs)
     except ConfigError as error:
         if not channels_last or config.training.layout != "auto" or _NOT_A_VIEW not in str(error):
             raise
-    return tried(channels_last=False, warnings=(_CONTIGUOUS,))
+    contiguous = assembled(channels_last=False, warnings=(_CONTIGUOUS,))
+    return _tried_out(contiguous, config, data.num_outputs, epochs)
 
 
 def data_sha256(config: RangeTestConfig, *, device: str, download: bool) -> str:
