@@ -211,7 +211,7 @@ LENGTHS = {
 @pytest.mark.parametrize("name", LENGTHS)
 def test_a_plan_is_as_long_as_the_trainer_trains(name, tmp_path):
     options, train, expected = LENGTHS[name]
-    words = QUICK | {"sweep_epochs": 2, "seeds": 1, "policy": "cosine"}
+    words = QUICK | {"sweep_epochs": 20, "seeds": 1, "policy": "cosine"}
     mine = trainer(tmp_path, **options)
     found = clrtool.lightning.range_test(mine, Module(), train_dataloaders=train, **words)
     assert (found.plan.iterations_per_epoch, found.plan.iterations) == expected
@@ -227,7 +227,7 @@ def test_a_module_without_held_out_batches_is_tested_and_never_clear(kind, tmp_p
     mine = trainer(tmp_path, **({"limit_val_batches": 0} if kind == "none wanted" else {}))
     found = clrtool.lightning.range_test(mine, Alone() if "module" in kind else Module(), progress=False, **words)
     assert found.verdict.word in ("weak", "inconclusive")
-    assert [each.name for each in found.bounds.advice][-1] == "SPLIT_OFF"
+    assert "SPLIT_OFF" in [each.name for each in found.bounds.advice]
 
 
 def test_a_callback_that_unfreezes_and_adds_a_group_goes_on_by_the_plan(tmp_path):
@@ -377,4 +377,4 @@ def test_a_trainer_that_counts_steps_over_a_stream_without_an_eval_set_is_tested
     )
     found = clrtool.transformers.range_test(mine, **QUICK | {"policy": "cosine", "sweep_epochs": 10})
     assert found.plan.iterations == 50
-    assert [each.name for each in found.bounds.advice][-1] == "TRAINING_LOSS"
+    assert "TRAINING_LOSS" in [each.name for each in found.bounds.advice]
