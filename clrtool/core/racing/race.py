@@ -292,10 +292,12 @@ class _Seed:
     def hopeful(self, last: Mapping[int, float]) -> dict[int, float]:
         """Those of a round in which nothing was learned that are worth the rest of the budget.
 
-        Of rates far apart on a plateau the highest, which is across it many times sooner than the next.
+        What has just left the constant answer; else, of rates far apart on a plateau, the highest, which is across it
+        many times sooner than the next.
         """
+        leaving = {power: loss for power, loss in last.items() if self._entry.gain(loss) > 0}
         level = self._plateau(last)
-        return {level[-1]: last[level[-1]]} if self._apart and level else dict(last)
+        return leaving or ({level[-1]: last[level[-1]]} if self._apart and level else dict(last))
 
     def has_near(self, power: int) -> bool:
         """Whether a rate near this one was read; not where those that waited on a plateau were far apart to the end."""
