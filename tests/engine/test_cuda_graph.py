@@ -8,7 +8,7 @@ import torch
 
 from clrtool.config.schema import SweepConfig
 from clrtool.engine.rangetest.sweep import run_sweep
-from clrtool.engine.training.cuda_graph import CapturedEnsemble, _SeedSlot, why_not_captured
+from clrtool.engine.training.cuda_graph import CapturedEnsemble, _Clock, why_not_captured
 from clrtool.engine.training.ensemble import make_ensembles
 from clrtool.engine.training.trainer import READ_EVERY, Trainer, until_nonfinite
 from tests.engine.workloads import digits
@@ -71,13 +71,12 @@ def test_the_check_of_the_captured_step_accepts_what_follows_the_learning_rate_a
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5, 0.8])
 def test_the_check_refuses_a_learning_rate_that_was_frozen_at_capture(monkeypatch, dropout):
-    def frozen(part):
-        table, part.table = part.table, torch.full_like(part.table, 0.01)  # the number that the graph saw
-        step(part)
-        part.table = table
+    def frozen(clock):
+        read(clock)
+        clock.lr.fill_(LRS[0])  # the number that the graph saw
 
-    workload, step = digits(model={"name": "mlp", "args": {"dropout": dropout}}), _SeedSlot.step
-    monkeypatch.setattr(_SeedSlot, "step", frozen)
+    workload, read = digits(model={"name": "mlp", "args": {"dropout": dropout}}), _Clock.read
+    monkeypatch.setattr(_Clock, "read", frozen)
     with workload.on_device():
         assert not CapturedEnsemble(workload, [0], LRS, graph=False).matches_reference()
 

@@ -14,7 +14,7 @@ from clrtool.engine.configured.losses import number_of, weight_of
 from clrtool.engine.data.loader import Batch, ResidentLoader, StreamedLoader, worker_fault
 from clrtool.engine.data.tensors import Samples
 from clrtool.engine.models.forward import outputs_of
-from clrtool.engine.runtime.device import arithmetic
+from clrtool.engine.runtime.device import CUBLAS, arithmetic
 from clrtool.engine.runtime.factories import blamed_on, is_worker_death
 from clrtool.engine.runtime.hardware import peak_memory
 from clrtool.engine.runtime.rng import fork_rng
@@ -146,7 +146,7 @@ class ConfiguredWorkload(Workload):
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise OutOfMemoryError(self._out_of_memory()) from error
         except ConfigError as error:
-            if not self.deterministic or "deterministic implementation" not in str(error):
+            if not self.deterministic or not _is_for_want_of_determinism(error):
                 raise
             raise ConfigError(f"{error}. Run it without --deterministic") from error
         except RuntimeError as error:
@@ -162,3 +162,8 @@ class ConfiguredWorkload(Workload):
             f"of a model without batch norm{itself}, or data.batch_size={max(1, self.batch_size // 2)}, which moves "
             "them"
         )
+
+
+def _is_for_want_of_determinism(error: Exception) -> bool:
+    """Whether torch has no deterministic way for an operation, or was told too late to have cuBLAS take one."""
+    return any(words in str(error) for words in ("deterministic implementation", CUBLAS[0]))

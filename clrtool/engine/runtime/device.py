@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,10 @@ import torch
 import clrtool
 from clrtool.engine.runtime.hardware import processor
 from clrtool.errors import ConfigError, MachineError
+
+T = TypeVar("T")
+# The variable by which cuBLAS is told to add in one order, and a value that does.
+CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def find_device(name: str) -> torch.device:
@@ -56,24 +61,63 @@ def environment(device: torch.device) -> dict[str, str | int]:
 @contextmanager
 def arithmetic(precision: str | None, *, deterministic: bool) -> Iterator[None]:
     """Matrix products and convolutions in a precision (None: as it is set), by algorithms that add in one order."""
-    cudnn: Any = torch.backends.cudnn
-    backends = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn) if precision is not None else ()
-    before = [backend.fp32_precision for backend in backends]
-    was, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark = torch.backends.cudnn.benchmark
-    try:
-        for backend in backends:
-            backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    with ExitStack() as settings:
+        if precision is not None:
+            settings.enter_context(_float32_products("tf32" if precision == "tf32" else "ieee"))
         if deterministic:
-            torch.use_deterministic_algorithms(True)
-            torch.backends.cudnn.benchmark = False
+            settings.enter_context(_deterministic())
+        yield
+
+
+@contextmanager
+def _float32_products(precision: str) -> Iterator[None]:
+    """Set both of torch's ways to say it: one alone makes reading the other an error, as torch.compile does."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    backends: tuple[Any, ...] = (matmul, cudnn.conv, cudnn.rnn)  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
+    old = _or_none(lambda: matmul.allow_tf32), _or_none(lambda: cudnn.allow_tf32)
+    old_matmul = _or_none(torch.get_float32_matmul_precision)
+    try:
+        _set_products([precision] * 3, (precision == "tf32",) * 2)
         yield
     finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.fp32_precision = value
-        if deterministic:  # it takes seconds the first time
-            torch.use_deterministic_algorithms(was, warn_only=warned)
-            torch.backends.cudnn.benchmark = benchmark
+        if old_matmul is not None and old_matmul != torch.get_float32_matmul_precision():
+            torch.set_float32_matmul_precision(old_matmul)
+        _set_products(before, old)
+
+
+def _set_products(precisions: Sequence[str], allow_tf32: Sequence[bool | None]) -> None:
+    """The older flags first, for they change the newer ones."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    for older, allow in zip((matmul, cudnn), allow_tf32, strict=True):
+        if allow is not None:
+            older.allow_tf32 = allow
+    for newer, precision in zip((matmul, cudnn.conv, cudnn.rnn), precisions, strict=True):  # type: ignore[attr-defined]
+        newer.fp32_precision = precision
+
+
+def _or_none(read: Callable[[], T]) -> T | None:
+    """A setting; None where a program's own settings contradict each other, for which torch raises."""
+    try:
+        return read()
+    except RuntimeError:
+        return None
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    os.environ.setdefault(*CUBLAS)  # torch asks for it before each product, and cuBLAS reads it at its first
+    was, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark, filled = torch.backends.cudnn.benchmark, torch.utils.deterministic.fill_uninitialized_memory
+    try:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # a kernel more for every empty tensor
+        yield
+    finally:  # it takes seconds the first time
+        torch.use_deterministic_algorithms(was, warn_only=warned)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 def usual_threads() -> int:

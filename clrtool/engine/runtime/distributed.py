@@ -314,11 +314,11 @@ def is_lost(error: BaseException) -> bool:
 
 @contextmanager
 def _no_rank_lost() -> Iterator[None]:
-    """Turn what torch raises when another rank has gone into words."""
+    """Turn what torch raises when another rank has gone into words; running out of memory stays what it is."""
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, MachineError):
+        if isinstance(error, MachineError | torch.OutOfMemoryError):
             raise
         raise MachineError(LOST) from error
 

@@ -189,11 +189,14 @@ def total_memory() -> int:
 
 
 def memory_use(device: torch.device | None = None) -> tuple[int, int]:
-    """Bytes that were in use at the most so far, and all that there are: of a CUDA device, else of this process."""
+    """Bytes that were taken at the most so far, and all that there are: of a CUDA device, else of this process.
+
+    Of a device it counts what torch keeps for itself, graphs and fragments included, for nobody else has it.
+    """
     if device is not None and device.type == "cuda":
         import torch
 
-        return torch.cuda.max_memory_allocated(device), torch.cuda.mem_get_info(device)[1]
+        return torch.cuda.max_memory_reserved(device), torch.cuda.mem_get_info(device)[1]
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return most, total_memory()
 

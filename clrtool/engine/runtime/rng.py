@@ -12,8 +12,8 @@ import torch
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every global generator that a user's model or data may draw from."""
-    torch.manual_seed(seed)
+    """Seed every global generator that a user's model or data may draw from: of GPUs the current one's."""
+    torch.cuda.manual_seed(seed)  # of others nobody puts the generators back
     seed_host(seed)
 
 

@@ -5,13 +5,14 @@ once, each seed on a stream of its own, and replayed. All that changes from step
 places of the batch, the learning rate in a table, the loss in a buffer. Nothing waits for the device but the reading
 of the losses.
 
-After capture two steps are held against the reference, a plain :class:`~clrtool.engine.training.trainer.Trainer`, at
-two learning rates; if they differ, or if anything of the workload cannot be captured, the reference is used and the
-record says why.
+After capture two steps are held against the reference, a plain :class:`~clrtool.engine.training.trainer.Trainer`
+(:mod:`~clrtool.engine.training.step_check`); if they differ, or if anything of the workload cannot be captured, the
+reference is used and the record says why.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
@@ -20,18 +21,16 @@ import torch
 from torch import Tensor
 
 from clrtool.engine.data.loader import ResidentLoader
+from clrtool.engine.runtime.capture import capture, refusing_waits, side_streams
 from clrtool.engine.runtime.rng import restore_rng_state, rng_state, seed_everything
-from clrtool.engine.training.lr_response import difference, global_norm, update_of, weights_of
+from clrtool.engine.training.lr_response import difference, weights_of
 from clrtool.engine.training.optimizers import OptimizerRecipe
+from clrtool.engine.training.step_check import Step, check_rates, gradients_of, is_near, statistics_of
 from clrtool.engine.training.trainer import READ_EVERY, Pause, Trainer, copy_tensors, never, until_nonfinite
 from clrtool.engine.training.workload import Workload
 
 # Steps before capture: kernels choose their algorithms, and the optimizer makes its state, which a graph has to find.
 WARM_UP = 3
-# Two learning rates of the check. One that was frozen into the graph would make the second step 75 % too short.
-CHECKED = (0.01, 0.04)
-# How far the checked step may be from the reference's: kernels may add in another order.
-TOLERANCE = 0.05
 # Arguments by which an optimizer of torch is told how to compute its step.
 WAYS = {"fused", "foreach", "capturable"}
 # Seeds that run at once; a GPU has no room for more small kernels than these.
@@ -75,7 +74,12 @@ class CapturedEnsemble:
     """
 
     def __init__(self, workload: Workload, seeds: Sequence[int], lrs: Sequence[float], *, graph: bool = True) -> None:
-        self._slots = [_SeedSlot(workload, seed, lrs) for seed in seeds]
+        self._clock = _Clock(workload, lrs)
+        self._losses = torch.zeros(len(seeds), len(lrs), device=workload.device)
+        self._slots = [
+            _SeedSlot(workload, seed, self._clock, mine) for seed, mine in zip(seeds, self._losses, strict=True)
+        ]
+        self._lrs = lrs
         self.members = [slot.trainer for slot in self._slots]
         self.engine = f"one CUDA graph for a step of {len(seeds)} seeds" if graph else "uncaptured"
         self._graph = self._capture() if graph else None
@@ -84,26 +88,33 @@ class CapturedEnsemble:
     def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
         for trainer in self.members:
             trainer.workload.set_train_mode(trainer.model)
-        end = start
-        while end < stop:
-            end = self._steps(end, min(end + READ_EVERY, stop), pause)
-            if pause() or not torch.stack([slot.losses[end - 1].isfinite() for slot in self._slots]).any():
+        done: list[list[float]] = [[] for _ in self._slots]
+        while start < stop:
+            end = self._steps(start, min(start + READ_EVERY, stop), pause)
+            read = self._losses[:, start:end].tolist()  # the only wait
+            for mine, new in zip(done, read, strict=True):
+                mine += new
+            start = end
+            if pause() or not any(math.isfinite(new[-1]) for new in read):
                 break
-        return [until_nonfinite(slot.losses[start:end].tolist()) for slot in self._slots]
+        return [until_nonfinite(mine) for mine in done]
 
     def _steps(self, begin: int, end: int, pause: Pause = never) -> int:
         """Iterations from ``begin`` on, to ``end`` or to a pause; where it stopped."""
         for iteration in range(begin, end):
-            for slot in self._slots:
-                slot.seek(iteration)
+            self._seek(iteration)
             if self._graph is not None:
                 self._graph.replay()
             else:
-                for slot in self._slots:
-                    slot.step()
+                self._step()
             if pause():
                 return iteration + 1
         return end
+
+    def _seek(self, iteration: int) -> None:
+        for slot in self._slots:
+            slot.seek(iteration)
+        self._clock.seek(iteration)
 
     def state(self) -> dict[str, Any]:
         generators = rng_state(self._slots[0].workload.device)
@@ -112,36 +123,41 @@ class CapturedEnsemble:
     @torch.no_grad()
     def restore(self, state: Mapping[str, Any]) -> None:
         """Into the memory that the graph knows."""
+        if any(slot.lacks_state(saved) for slot, saved in zip(self._slots, state["parts"], strict=True)):
+            with torch.enable_grad():
+                self._steps(0, 1)  # an optimizer makes its state in its first step
         for slot, saved in zip(self._slots, state["parts"], strict=True):
             slot.restore(saved)
         restore_rng_state(state["generators"], self._slots[0].workload.device)
 
     def _capture(self) -> torch.cuda.CUDAGraph:
-        streams = [torch.cuda.Stream() for _ in self._slots[:STREAMS]]  # type: ignore[no-untyped-call]
+        _, *streams = side_streams(torch.cuda.current_device(), min(len(self._slots), STREAMS))
         buffers = _buffers(self.members)
         for turn in range(WARM_UP):
-            for slot in self._slots:
-                slot.seek(0)
+            self._seek(0)
             drawn = _host_states()
             # A step that waits for the device cannot be captured: say so here, where the message is of use.
-            torch.cuda.set_sync_debug_mode("error" if turn else "default")
-            try:
-                self._fork(streams)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
+            with refusing_waits(turn > 0):
+                self._step(streams)
             if _host_states() != drawn:
                 raise RuntimeError("the model or the loss draws random numbers outside the device")
         if any(one is not other for one, other in zip(buffers, _buffers(self.members), strict=True)):
             raise RuntimeError("the model replaces its buffers in a step")
         torch.cuda.synchronize()
         self._reset()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=torch.cuda.Stream()):  # type: ignore[no-untyped-call]
+        return capture(lambda: self._step(streams))
+
+    def _step(self, streams: Sequence[torch.cuda.Stream] = ()) -> None:
+        """One step of every slot, on a stream of its own each, so that small kernels of several run at once."""
+        self._clock.read()
+        if streams:
             self._fork(streams)
-        return graph
+        else:
+            for slot in self._slots:
+                slot.step()
+        self._clock.advance()
 
     def _fork(self, streams: Sequence[torch.cuda.Stream]) -> None:
-        """One step of every slot on a stream of its own, so that small kernels of several run at once."""
         main = torch.cuda.current_stream()
         for stream in streams:
             stream.wait_stream(main)
@@ -158,140 +174,159 @@ class CapturedEnsemble:
             slot.reset()
 
     def matches_reference(self) -> bool:
-        """Whether the second of two steps, at another learning rate, is that of the reference, for every seed."""
-        tables = [slot.table[:2].clone() for slot in self._slots]
-        for slot in self._slots:
-            slot.table[:2] = torch.tensor(CHECKED)
-        self._steps(0, 1)
-        before = [weights_of(trainer.model) for trainer in self.members]
-        self._steps(1, 2)
-        updates = [difference(weights_of(each.model), old) for each, old in zip(self.members, before, strict=True)]
-        statistics = [_float_buffers(trainer) for trainer in self.members]
+        """Whether the second of two steps, at another learning rate, is that of the reference, for every seed.
+
+        An evaluation is tried as well, which has to find room beside the graph. All is as new afterwards.
+        """
+        workload, first = self.members[0].workload, self.members[0].seed
+        rates = check_rates(workload, first, self._lrs)
+        seed_everything(first)
+        taken = self._two_steps(rates)
+        follow = all(slot.took(1) for slot in self._slots)
+        self.members[0].evaluate()
         self._reset()
-        for slot, table in zip(self._slots, tables, strict=True):
-            slot.table[:2] = table
-        measured = zip(self.members, updates, statistics, strict=True)
-        found = [_is_near(each.workload, each.seed, (update, buffers)) for each, update, buffers in measured]
-        seed_everything(self.members[0].seed)
-        return all(found)
+        members = zip(self.members, taken, strict=True)
+        found = follow and all(is_near(workload, each.seed, rates, step) for each, step in members)
+        for slot in self._slots:
+            slot.forget_start()
+        seed_everything(first)
+        return found
+
+    def _two_steps(self, rates: Sequence[float]) -> list[Step]:
+        """The second of two steps at these rates, from the start, of every seed."""
+        models, table = [each.model for each in self.members], self._clock.table
+        before = [statistics_of(model) for model in models]
+        usual = table[: len(rates)].clone()
+        table[: len(rates)] = torch.tensor(rates)
+        self._steps(0, 1)
+        weights = [weights_of(model) for model in models]
+        self._steps(1, 2)
+        table[: len(rates)] = usual
+        return [
+            Step(difference(weights_of(model), old), gradients_of(model), difference(statistics_of(model), start))
+            for model, old, start in zip(models, weights, before, strict=True)
+        ]
+
+
+class _Clock:
+    """What of a step is the same for all seeds: which it is, its place in the epoch, and its learning rate.
+
+    Args:
+        table: the learning rate of every iteration.
+        lr: that of this one.
+        place: of this one in its epoch.
+        now: where in a row of losses this one's belongs.
+    """
+
+    def __init__(self, workload: Workload, lrs: Sequence[float]) -> None:
+        device = workload.device
+        self.table = torch.tensor(lrs, dtype=torch.float32, device=device)
+        self.lr = torch.zeros(1, device=device)
+        self._both = torch.zeros(2, dtype=torch.int64, device=device)
+        self._iteration, self.place = self._both.split(1)
+        self._all = torch.arange(len(lrs), device=device)
+        self.now = self._all == self._iteration
+        self._epoch, self._next = workload.iterations_per_epoch, -1
+
+    def seek(self, iteration: int) -> None:
+        """Have the next step be that of ``iteration``: something to do only where it does not follow."""
+        place = iteration % self._epoch
+        if iteration != self._next or place == 0:
+            self._iteration.fill_(iteration)
+            self.place.fill_(place)
+        self._next = iteration + 1
+
+    def read(self) -> None:
+        torch.index_select(self.table, 0, self._iteration, out=self.lr)
+        torch.eq(self._all, self._iteration, out=self.now)
+
+    def advance(self) -> None:
+        self._both += 1
 
 
 class _SeedSlot:
     """One seed, with all that its step reads and writes on the device."""
 
-    def __init__(self, workload: Workload, seed: int, lrs: Sequence[float]) -> None:
+    def __init__(self, workload: Workload, seed: int, clock: _Clock, losses: Tensor) -> None:
         assert isinstance(workload.loader, ResidentLoader)
-        device = workload.device
-        self.workload, self.loader = workload, workload.loader
-        self.trainer = Trainer(workload, seed, lr=torch.tensor(1.0, device=device), **_options(workload))
+        self.workload, self.loader, self._clock, self._losses = workload, workload.loader, clock, losses
+        self.trainer = Trainer(workload, seed, lr=torch.tensor(1.0, device=workload.device), **_options(workload))
         # The steps before capture are meant to be uncaptured: torch need not warn of them.
         self.trainer.optimizer._warned_capturable_if_run_uncaptured = True
-        for group in self.trainer.optimizer.param_groups:
-            group["lr"] = torch.zeros((), device=device)  # one each: torch gives the same tensor to all
-        self.table = torch.tensor(lrs, dtype=torch.float32, device=device)
-        self.losses = torch.zeros(len(lrs), device=device)
-        self.iteration, self.position = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
-        self._rows = torch.arange(workload.batch_size, device=device)
-        self._order = self.loader.order(seed, 0)
-        self._epoch, self._next = 0, 0
+        for group in self.trainer.optimizer.param_groups:  # torch gives the same tensor to all
+            group["lr"] = clock.lr.view(()) if group["lr_ratio"] == 1 else torch.zeros((), device=workload.device)
+        self._epoch, self._order = 0, self._batches(0)
+        self._taken = self._order[0][0]
         model = self.trainer.model
-        self._initial = [(each, each.detach().clone()) for each in (*model.parameters(), *model.buffers())]
-        self._initial_optimizer = [value.clone() for _, value in self._optimizer_tensors()]
-        workload.set_train_mode(self.trainer.model)
+        self._tensors = [*model.parameters(), *model.buffers()]
+        self._start = [each.detach().clone() for each in self._tensors]
+        self._optimizer_start = [value.clone() for _, value in self._optimizer_tensors()]
+        workload.set_train_mode(model)
 
     def seek(self, iteration: int) -> None:
-        """Have the next step be that of ``iteration``: copies to the device only where it does not follow."""
-        epoch, position = divmod(iteration, self.loader.iterations_per_epoch)
+        """Have the batches be those of the epoch of ``iteration``."""
+        epoch = iteration // self.loader.iterations_per_epoch
         if epoch != self._epoch:
-            fresh = self.loader.order(self.trainer.seed, epoch)
-            for current, new in zip(self._order, fresh, strict=True):
-                if current is not None and new is not None:
-                    current.copy_(new)
-        if epoch != self._epoch or iteration != self._next:
-            self.iteration.fill_(iteration)
-            self.position.fill_(position)
-        self._epoch, self._next = epoch, iteration + 1
+            for current, fresh in zip(self._order, self._batches(epoch), strict=True):
+                current.copy_(fresh)
+        self._epoch = epoch
+
+    def _batches(self, epoch: int) -> list[Tensor]:
+        """The order of an epoch with a row for each batch: indices of samples, then what augmentation draws, if any."""
+        number, size = self.loader.iterations_per_epoch, self.loader.batch_size
+        order = (each for each in self.loader.order(self.trainer.seed, epoch) if each is not None)
+        return [each[: number * size].unflatten(0, (number, size)) for each in order]
 
     def step(self) -> None:
         """One optimizer step, by operations on the device alone."""
-        rows = self.position * self.loader.batch_size + self._rows
-        indices, draws = (None if each is None else each.index_select(0, rows) for each in self._order)
-        assert indices is not None
-        loss = self.workload.gradients(self.trainer, self.loader.gather(indices, draws))
+        rows = [each.index_select(0, self._clock.place).squeeze(0) for each in self._order]
+        self._taken, draws = rows[0], rows[1] if len(rows) > 1 else None
+        loss = self.workload.gradients(self.trainer, self.loader.gather(self._taken, draws))
         assert loss is not None
         self.workload.clip(self.trainer.model)
-        lr = self.table.index_select(0, self.iteration).squeeze(0)
         for group in self.trainer.optimizer.param_groups:
-            torch.mul(lr, group["lr_ratio"], out=group["lr"])
+            if group["lr_ratio"] != 1:
+                torch.mul(self._clock.lr.view(()), group["lr_ratio"], out=group["lr"])
         self.trainer.optimizer.step()
-        self.losses.index_copy_(0, self.iteration, loss.reshape(1).to(self.losses.dtype))
-        self.iteration += 1
-        self.position += 1
+        # an indexed write would be sorted first where the same bits are asked for
+        torch.where(self._clock.now, loss.to(self._losses.dtype), self._losses, out=self._losses)
+
+    def took(self, iteration: int) -> bool:
+        """Whether the last step was taken with the batch of ``iteration``."""
+        epoch, place = divmod(iteration, self.loader.iterations_per_epoch)
+        return torch.equal(self._taken, self._batches(epoch)[0][place])
 
     def reset(self) -> None:
         """Weights, statistics and optimizer as they were made, in the memory that the graph knows."""
         with torch.no_grad():
-            for tensor, first in self._initial:
+            for tensor, first in zip(self._tensors, self._start, strict=True):
                 tensor.copy_(first)
         for place, (name, value) in enumerate(self._optimizer_tensors()):
             # What was not there before the first step begins at zero, but for NAdam's product of momenta.
-            initial = self._initial_optimizer
+            initial = self._optimizer_start
             value.copy_(initial[place]) if initial else value.fill_(float(name == "mu_product"))
         self.trainer.optimizer.zero_grad()
-        self._next = -1
+
+    def forget_start(self) -> None:
+        """Give back the memory of what :meth:`reset` needs."""
+        self._start, self._optimizer_start = [], []
 
     def state(self) -> dict[str, Any]:
         """Weights, statistics and optimizer as they are."""
         optimizer = [value for _, value in self._optimizer_tensors()]
-        return {"tensors": [tensor for tensor, _ in self._initial], "optimizer": optimizer}
+        return {"tensors": self._tensors, "optimizer": optimizer}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        if len(self._optimizer_tensors()) < len(state["optimizer"]):
-            self.seek(0)
-            with torch.enable_grad():
-                self.step()  # the optimizer makes its state in its first step
+    def lacks_state(self, saved: Mapping[str, Any]) -> bool:
+        """Whether the optimizer has still to make what was saved of it."""
+        return len(self._optimizer_tensors()) < len(saved["optimizer"])
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
         for name, tensors in self.state().items():
-            copy_tensors(dict(enumerate(state[name])), dict(enumerate(tensors)))
-        self._next = -1
+            copy_tensors(dict(enumerate(saved[name])), dict(enumerate(tensors)))
 
     def _optimizer_tensors(self) -> list[tuple[str, Tensor]]:
         states = self.trainer.optimizer.state.values()
         return [(name, value) for state in states for name, value in state.items() if isinstance(value, Tensor)]
-
-
-# The change of every weight in a step, and the buffers after it.
-_Step = tuple[list[Tensor], list[Tensor]]
-
-
-def _is_near(workload: Workload, seed: int, step: _Step) -> bool:
-    """Whether a second step is that of the reference, as near as two references are that draw other random numbers.
-
-    Masks of dropout turn a step and hardly change its length, so a length that is wrong is never excused by them.
-    """
-    reference = _second_step(workload, seed, seed)
-    errors, allowed = _distances(step, reference), [TOLERANCE * global_norm(each) for each in reference]
-    near = all(error <= most for error, most in zip(errors, allowed, strict=True))
-    size = global_norm(reference[0])
-    if near or not 0.5 * size <= global_norm(step[0]) <= 2 * size:
-        return near
-    spreads = _distances(reference, _second_step(workload, seed, seed + 1))
-    return all(error <= most + 1.5 * spread for error, most, spread in zip(errors, allowed, spreads, strict=True))
-
-
-def _distances(first: _Step, second: _Step) -> list[float]:
-    return [global_norm(difference(one, other)) for one, other in zip(first, second, strict=True)]
-
-
-def _second_step(workload: Workload, seed: int, random_seed: int) -> _Step:
-    """The second step of the reference, which draws its random numbers from a seed of their own."""
-    trainer = Trainer(workload, seed)
-    seed_everything(random_seed)
-    trainer.train(0, CHECKED[:1])
-    return update_of(trainer, 1, CHECKED[1]), _float_buffers(trainer)
-
-
-def _float_buffers(trainer: Trainer) -> list[Tensor]:
-    return [each.clone() for each in trainer.model.buffers() if each.is_floating_point()]
 
 
 def _buffers(trainers: Sequence[Trainer]) -> list[Tensor]:

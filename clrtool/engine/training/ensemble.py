@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
+from clrtool.engine.runtime.device import free_memory
 from clrtool.engine.runtime.factories import describe
 from clrtool.engine.training.cuda_graph import CapturedEnsemble, why_not_captured
 from clrtool.engine.training.trainer import Pause, Trainer, never
@@ -72,7 +73,7 @@ def make_ensembles(
         engine: how the seeds before them were trained; these are trained alike.
         momenta: of every iteration, where it moves.
     """
-    if workload.device.type != "cuda" or not workload.may_be_captured or workload.ranks.world > 1:
+    if not _has_graphs(workload):
         engine = workload.ranks.engine
     elif momenta:  # no optimizer of torch's reads it on the device
         engine = "eager: the momentum moves"
@@ -86,8 +87,12 @@ def make_ensembles(
         yield captured
         return
     torch.cuda.synchronize()
-    torch.cuda.empty_cache()
+    free_memory()  # an ensemble that failed is held by the frames of its error, in a cycle
     yield from (EagerEnsemble(workload, seed, lrs, f"eager: {captured}") for seed in seeds)
+
+
+def _has_graphs(workload: Workload) -> bool:
+    return workload.device.type == "cuda" and workload.may_be_captured and workload.ranks.world == 1
 
 
 def _captured(workload: Workload, lrs: Sequence[float], seeds: Sequence[int]) -> CapturedEnsemble | str:
@@ -98,9 +103,12 @@ def _captured(workload: Workload, lrs: Sequence[float], seeds: Sequence[int]) ->
         ensemble = CapturedEnsemble(workload, seeds, lrs)
         return ensemble if ensemble.matches_reference() else "the captured step is not that of the reference"
     except Exception as error:  # noqa: BLE001 (whatever cannot be captured runs in the plain loop)
-        cause: BaseException = error
-        while cause.__context__ is not None:
-            cause = cause.__context__
-        if isinstance(cause, torch.OutOfMemoryError | MemoryError):
-            return "the seeds do not fit on the device at once"
-        return f"the step cannot be captured: {describe(cause)[:200]}"
+        return _why_it_failed(error)
+
+
+def _why_it_failed(error: BaseException) -> str:
+    while error.__context__ is not None:
+        error = error.__context__
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return "the seeds do not fit on the device at once"
+    return f"the step cannot be captured: {describe(error)[:200]}"

@@ -109,9 +109,7 @@ class Trainer:
         with self._own_rng(), workload.evaluating():
             found = [workload.eval_step(self.model, batch) for batch in workload.heldout_batches()]
             found = found or [EvalSums(0, 0, 0, 0)]  # of fewer samples than ranks
-            sums = [
-                torch.as_tensor(sum(column), device=workload.device).double() for column in zip(*found, strict=True)
-            ]
+            sums = [_on_device(sum(column), workload.device) for column in zip(*found, strict=True)]
         return workload.of_whole_set(EvalSums(*workload.ranks.sum(torch.stack(sums)).tolist()))  # the only wait
 
     def evaluate_average(self) -> tuple[float, float]:
@@ -193,6 +191,13 @@ class Trainer:
             group["lr"] = lr * group["lr_ratio"]
             if self._momenta:
                 set_momentum(group, self._momenta[iteration])
+
+
+def _on_device(number: float | Tensor, device: torch.device) -> Tensor:
+    """A sum on the device, in float64: a number is filled in there, for which nobody waits."""
+    if isinstance(number, Tensor):
+        return number.to(device, torch.float64)
+    return torch.full((), number, dtype=torch.float64, device=device)
 
 
 def until_nonfinite(losses: list[float]) -> list[float]:

@@ -1,0 +1,304 @@
+"""A capture that fails leaves nothing behind: torch's own ``torch.cuda.graph`` over a stand-in for what lies below it.
+
+The stand-in keeps what CUDA, the allocator and the generator keep, and fails as they do: without putting it back. It
+has two ways, that of torch to 2.11 and that of the later ones, whose ``reset`` gives back the pool of a failed capture.
+"""
+
+import gc
+import warnings
+import weakref
+from collections import Counter
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from clrtool.engine.runtime import capture as capturing
+from clrtool.engine.runtime.capture import capture, refusing_waits
+from clrtool.engine.training import cuda_graph, ensemble
+from clrtool.engine.training.cuda_graph import CapturedEnsemble
+from clrtool.engine.training.ensemble import make_ensembles
+from clrtool.engine.training.trainer import Trainer
+from tests.engine.workloads import digits
+
+LRS = np.geomspace(1e-3, 0.2, 60).tolist()
+PLACES = [
+    "begin",
+    "begin, out of memory",
+    "middle",
+    "middle, out of memory",
+    "end",
+    "end, out of memory",
+    "instantiate",
+]
+INVALID = "CUDA error: operation failed due to a previous error during capture"
+
+
+class Cuda:
+    """The state of one device, and where the next capture fails."""
+
+    def __init__(self, fails, later):
+        self.fails, self.later = fails, later
+        self.default = self.stream = Stream("default")
+        self.captured_on, self.generator_captures, self.refuses, self.graphs = None, False, 0, 0
+        self.recording, self.uses = set(), Counter()
+
+    def fail_at(self, place):
+        """Once: what follows a failed capture must be able to succeed."""
+        if self.fails and self.fails.split(",")[0] == place:
+            kind = torch.OutOfMemoryError if "out of memory" in self.fails else RuntimeError
+            self.fails = None
+            raise kind(f"CUDA {place}")
+
+    def end_allocation(self, pool):
+        if pool not in self.recording:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        self.recording.remove(pool)
+
+    def release(self, pool):
+        assert self.uses[pool] > 0, "released twice: the allocator is broken for good"
+        self.uses[pool] -= 1
+
+    def draw(self):
+        """A dropout."""
+        if self.generator_captures and self.captured_on is None:
+            raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
+
+    @contextmanager
+    def on(self, stream):
+        before, self.stream = self.stream, stream
+        try:
+            yield
+        finally:
+            self.stream = before
+
+    @property
+    def is_clean(self):
+        self.draw()
+        pools = not self.recording and not +self.uses
+        return pools and self.stream is self.default and self.captured_on is None and self.refuses == 0
+
+
+class Stream:
+    def __init__(self, name=0):
+        self.name = name
+
+    def wait_stream(self, other):
+        pass
+
+
+def graph_class(cuda):
+    class Graph:
+        def __init__(self):
+            self.ended, self.id = False, None
+
+        def capture_begin(self, pool=None, **options):
+            cuda.graphs += 1
+            self.id = pool or (cuda.graphs, 0)
+            cuda.generator_captures = True
+            cuda.recording.add(self.id)
+            cuda.uses[self.id] += 1
+            cuda.fail_at("begin")
+            cuda.captured_on = cuda.stream
+
+        def capture_end(self):
+            assert cuda.captured_on is cuda.stream
+            cuda.captured_on = None
+            cuda.fail_at("end")
+            cuda.end_allocation(self.id)
+            cuda.generator_captures, self.ended = False, True
+            cuda.fail_at("instantiate")
+
+        def pool(self):
+            if not self.ended:
+                raise RuntimeError("Called CUDAGraph::pool() without a preceding successful capture.")
+            return self.id
+
+        def reset(self):
+            if self.ended:
+                cuda.release(self.id)
+            elif cuda.later and self.id is not None:
+                cuda.generator_captures = False
+                if self.id in cuda.recording:
+                    cuda.end_allocation(self.id)
+                cuda.release(self.id)
+            self.ended, self.id = False, None
+
+        def __del__(self):
+            self.reset()
+
+    return Graph
+
+
+@pytest.fixture
+def cuda(request, monkeypatch):
+    """A stand-in for the device, whose next capture fails where the parameter says."""
+    fails, later = request.param
+    cuda = Cuda(fails, later)
+    for name, value in {
+        "current_stream": lambda *_: cuda.stream,
+        "set_stream": lambda stream: setattr(cuda, "stream", stream),
+        "stream": cuda.on,
+        "Stream": Stream,
+        "current_device": lambda: 0,
+        "CUDAGraph": graph_class(cuda),
+        "graph_pool_handle": lambda: (0, 7),
+        "is_current_stream_capturing": lambda: cuda.captured_on is not None,
+        "synchronize": lambda: None,
+        "empty_cache": lambda: None,
+        "get_sync_debug_mode": lambda: cuda.refuses,
+        "set_sync_debug_mode": lambda mode: setattr(cuda, "refuses", 2 if mode == "error" else mode),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch._C, "_host_emptyCache", lambda: None, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda _, pool: cuda.end_allocation(pool), raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda _, pool: cuda.release(pool), raising=False)
+    zeros = torch.zeros
+
+    def on_the_host(*size, **options):
+        return zeros(*size, **{name: value for name, value in options.items() if name != "device"})
+
+    monkeypatch.setattr(torch, "zeros", on_the_host)
+    capturing.side_streams.cache_clear()
+    yield cuda
+    capturing.side_streams.cache_clear()
+    capturing._failed.clear()
+
+
+def ways(*fails):
+    return pytest.mark.parametrize("cuda", [(each, later) for each in fails for later in (False, True)], indirect=True)
+
+
+@ways(*PLACES)
+def test_after_a_capture_that_failed_the_device_is_as_if_none_had_been_tried(cuda):
+    with pytest.raises(RuntimeError, match="CUDA"):
+        capture(lambda: cuda.fail_at("middle"))
+    gc.collect()
+    assert cuda.is_clean
+
+
+@ways("end", "end, out of memory")
+def test_a_capture_that_an_error_has_broken_fails_at_its_end_too(cuda):
+    def record():
+        raise ValueError("the first")
+
+    with pytest.raises(RuntimeError, match="CUDA end") as failure:
+        capture(record)
+    assert isinstance(failure.value.__context__, ValueError)
+    assert cuda.is_clean
+
+
+@ways(None)
+def test_a_graph_that_was_captured_keeps_its_pool_until_it_is_dropped(cuda):
+    graph = capture(cuda.draw)
+    assert cuda.uses[0, 7] == 1
+    del graph
+    gc.collect()
+    assert cuda.is_clean
+
+
+@ways(None)
+def test_captures_use_the_same_streams_over_and_over(cuda):
+    seen = []
+    for _ in range(3):
+        capture(lambda: seen.append(cuda.stream))
+    assert len({id(each) for each in seen}) == 1
+    assert capturing.side_streams(0, 3)[:3] == capturing.side_streams(0, 2)
+
+
+@ways(None)
+def test_waits_are_refused_without_a_warning_and_allowed_again(cuda, monkeypatch):
+    def warns(mode):
+        warnings.warn("Synchronization debug mode is a prototype feature and does not yet detect all", stacklevel=1)
+        cuda.refuses = 2 if mode == "error" else mode
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", warns)
+    with warnings.catch_warnings(action="error"):
+        with refusing_waits(True):
+            assert cuda.refuses == 2
+        with pytest.raises(KeyError), refusing_waits(True):
+            raise KeyError
+    assert cuda.refuses == 0
+
+
+@ways(*PLACES)
+def test_the_plain_loop_after_a_failed_capture_gives_the_numbers_of_one_that_never_tried(cuda, monkeypatch):
+    workload = digits(model={"name": "mlp", "args": {"dropout": 0.3}})
+    monkeypatch.setattr(ensemble, "_has_graphs", lambda workload: True)
+    monkeypatch.setattr(cuda_graph, "_host_states", tuple)  # here dropout draws on the host
+    made, failed = [], []
+    spied_on(monkeypatch, made)
+    monkeypatch.setattr(CapturedEnsemble, "_step", failing_step(cuda, CapturedEnsemble._step))
+    with workload.on_device():
+        for each in make_ensembles(workload, LRS, [0, 7]):
+            failed.append((each.engine, each.train(0, 20)[0]))
+            assert not [alive for alive in made if alive() is not None], "the seeds that failed hold their memory"
+        expected = [Trainer(workload, seed).train(0, LRS[:20]) for seed in (0, 7)]
+    assert [losses for _, losses in failed] == expected
+    place, *memory = request_of(cuda)
+    why = (
+        "the seeds do not fit on the device at once"
+        if memory
+        else f"the step cannot be captured: RuntimeError: CUDA {place}"
+    )
+    assert all(why in engine for engine, _ in failed), failed[0][0]
+    assert cuda.is_clean
+
+
+def request_of(cuda):
+    return cuda.asked.split(", ")
+
+
+def failing_step(cuda, step):
+    cuda.asked = cuda.fails
+
+    def taken(self, streams=()):
+        step(self, streams)
+        if cuda.captured_on is not None:
+            cuda.fail_at("middle")
+
+    return taken
+
+
+def spied_on(monkeypatch, made):
+    init = CapturedEnsemble.__init__
+
+    def watched(self, *args, **options):
+        made.append(weakref.ref(self))
+        init(self, *args, **options)
+
+    monkeypatch.setattr(CapturedEnsemble, "__init__", watched)
+
+
+class Replayed:
+    """A graph that is the recorded calls themselves."""
+
+    def __init__(self, record):
+        self.replay = record
+
+
+@ways(None)
+def test_a_capture_that_succeeds_trains_all_seeds_at_once_as_the_reference_does(cuda, monkeypatch):
+    workload = digits()
+    monkeypatch.setattr(ensemble, "_has_graphs", lambda workload: True)
+    monkeypatch.setattr(cuda_graph, "capture", Replayed)
+    with workload.on_device():
+        (both,) = make_ensembles(workload, LRS, [0, 7])
+        assert both.engine == "one CUDA graph for a step of 2 seeds"
+        expected = [Trainer(workload, seed).train(0, LRS) for seed in (0, 7)]
+        np.testing.assert_allclose(both.train(0, 60), expected, rtol=2e-3, atol=2e-3)
+
+
+@ways(None)
+def test_an_evaluation_that_finds_no_room_beside_the_graph_falls_back_before_anything_is_measured(cuda, monkeypatch):
+    def evaluate(trainer):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    workload = digits()
+    monkeypatch.setattr(ensemble, "_has_graphs", lambda workload: True)
+    monkeypatch.setattr(cuda_graph, "capture", Replayed)
+    monkeypatch.setattr(Trainer, "evaluate", evaluate)
+    with workload.on_device():
+        engines = [each.engine for each in make_ensembles(workload, LRS, [0, 7])]
+    assert engines == ["eager: the seeds do not fit on the device at once"] * 2
