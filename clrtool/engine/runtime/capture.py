@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-# Graphs whose capture failed: the allocator of pinned memory may hold a pointer to one for as long as the process lives.
+# Graphs whose capture failed: the allocator of pinned memory may hold a pointer to one until the process ends.
 _failed: list[torch.cuda.CUDAGraph] = []
 
 
@@ -42,7 +42,7 @@ def capture(record: Callable[[], object]) -> torch.cuda.CUDAGraph:
 
 @cache
 def side_streams(device: int, number: int) -> tuple[torch.cuda.Stream, ...]:
-    """A stream to capture on and ``number`` more: always the same, for cuBLAS keeps a workspace for each it has seen."""
+    """A stream to capture on and ``number`` more: always the same, for cuBLAS keeps a workspace for each."""
     if number:
         return (*side_streams(device, number - 1), torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
     return (torch.cuda.Stream(device),)  # type: ignore[no-untyped-call]

@@ -93,7 +93,7 @@ class CapturedEnsemble:
             end = self._steps(start, min(start + READ_EVERY, stop), pause)
             read = self._losses[:, start:end].tolist()  # the only wait
             for mine, new in zip(done, read, strict=True):
-                mine += new
+                mine.extend(new)
             start = end
             if pause() or not any(math.isfinite(new[-1]) for new in read):
                 break
