@@ -89,7 +89,8 @@ def _float32_products(precision: str) -> Iterator[None]:
 def _set_products(precisions: Sequence[str], allow_tf32: Sequence[bool | None]) -> None:
     """The older flags first, for they change the newer ones."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    for older, allow in zip((matmul, cudnn), allow_tf32, strict=True):
+    legacy: tuple[Any, ...] = (matmul, cudnn)
+    for older, allow in zip(legacy, allow_tf32, strict=True):
         if allow is not None:
             older.allow_tf32 = allow
     for newer, precision in zip((matmul, cudnn.conv, cudnn.rnn), precisions, strict=True):  # type: ignore[attr-defined]
@@ -108,16 +109,17 @@ def _or_none(read: Callable[[], T]) -> T | None:
 def _deterministic() -> Iterator[None]:
     os.environ.setdefault(*CUBLAS)  # torch asks for it before each product, and cuBLAS reads it at its first
     was, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark, filled = torch.backends.cudnn.benchmark, torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic
+    benchmark, filled = torch.backends.cudnn.benchmark, memory.fill_uninitialized_memory
     try:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
-        torch.utils.deterministic.fill_uninitialized_memory = False  # a kernel more for every empty tensor
+        memory.fill_uninitialized_memory = False  # a kernel more for every empty tensor
         yield
     finally:  # it takes seconds the first time
         torch.use_deterministic_algorithms(was, warn_only=warned)
         torch.backends.cudnn.benchmark = benchmark
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        memory.fill_uninitialized_memory = filled
 
 
 def usual_threads() -> int:

@@ -223,7 +223,7 @@ class _Clock:
         self.table = torch.tensor(lrs, dtype=torch.float32, device=device)
         self.lr = torch.zeros(1, device=device)
         self._both = torch.zeros(2, dtype=torch.int64, device=device)
-        self._iteration, self.place = self._both.split(1)
+        self._iteration, self.place = self._both[:1], self._both[1:]
         self._all = torch.arange(len(lrs), device=device)
         self.now = self._all == self._iteration
         self._epoch, self._next = workload.iterations_per_epoch, -1
@@ -275,7 +275,7 @@ class _SeedSlot:
         """The order of an epoch with a row for each batch: indices of samples, then what augmentation draws, if any."""
         number, size = self.loader.iterations_per_epoch, self.loader.batch_size
         order = (each for each in self.loader.order(self.trainer.seed, epoch) if each is not None)
-        return [each[: number * size].unflatten(0, (number, size)) for each in order]
+        return [each[: number * size].reshape(number, size, *each.shape[1:]) for each in order]
 
     def step(self) -> None:
         """One optimizer step, by operations on the device alone."""
