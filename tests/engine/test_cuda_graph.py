@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from clrtool.config.schema import SweepConfig
 from clrtool.engine.rangetest.sweep import run_sweep
