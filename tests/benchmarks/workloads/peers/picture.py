@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -25,17 +26,19 @@ def draw(ways: Sequence[Row], jobs: int, file: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     best = front(points)
-    axes.step(*zip(*(points[name] for name in best), strict=True), where="post", color=FRONT, lw=2, alpha=0.6, zorder=1)
+    axes.step(*zip(*(points[name] for name in best), strict=True), where="post", color=FRONT, lw=5, alpha=0.2, zorder=1)
     for name, (cost, loss) in points.items():
-        axes.plot(cost, loss, "o", color=_color(name, best), ms=9 if name == "clrtool" else 7, zorder=2)
+        axes.plot(cost, loss, "o", color=_color(name, best), ms=9 if name == "clrtool" else 7, zorder=3, clip_on=False)
     for column in columns(points):
         _label(axes, {name: points[name] for name in column}, best)
+    axes.set_xscale("function", functions=(np.sqrt, np.square))  # room for the labels between 0 and 100
     axes.set(
-        xlim=(-15, max(cost for cost, _ in points.values()) * 1.3 + 60),
-        ylim=(0, max(loss for _, loss in points.values()) + 6),
+        xlim=(0, max(cost for cost, _ in points.values()) * 1.8),
+        ylim=(-1.5, max(loss for _, loss in points.values()) + 6),
+        xticks=sorted({50.0 * round(cost / 50) for cost, _ in points.values()}),
         xlabel="what the search costs: iterations of training, median of the jobs",
         ylabel="what is lost: per cent of the gain",
-        title=f"{jobs} training jobs, cosine with warm-up (line: nothing is both cheaper and better)",
+        title=f"{jobs} training jobs, cosine with warm-up (line: nothing is as cheap and better)",
     )
     axes.grid(visible=True, color="#e6e6e6", zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
@@ -72,11 +75,12 @@ def spread(wanted: Sequence[float], apart: float) -> list[float]:
 def _label(axes: Axes, points: dict[str, tuple[float, float]], best: Sequence[str]) -> None:
     """Labels right of a column of points, with a thin line to each."""
     names = sorted(points, key=lambda name: points[name][1])
-    left = max(cost for cost, _ in points.values()) + 18
+    left = (max(cost for cost, _ in points.values()) ** 0.5 + 0.7) ** 2
     heights = spread([points[name][1] for name in names], APART)
     for name, height in zip(names, heights, strict=True):
         axes.annotate(
             f"{name}, {points[name][1]:.1f} %", points[name], (left, height), va="center", color=_color(name, best),
-            fontsize=10, fontweight="bold" if name == "clrtool" else "normal",
+            fontsize=10, fontweight="bold" if name == "clrtool" else "normal", zorder=2,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
             arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "lw": 0.8, "shrinkB": 4},
         )  # fmt: skip
