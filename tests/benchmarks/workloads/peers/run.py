@@ -54,6 +54,7 @@ WAYS = (
     Way("lightning", "lightning", finders.lightning, ("Lightning lr_find",)),
     Way("pytorch-ignite", "ignite", finders.ignite, ("Ignite FastaiLRFinder",)),
     Way("prodigyopt", "prodigyopt", themselves.prodigy, ("Prodigy",)),
+    Way("prodigyopt", "prodigyopt", themselves.corrected_prodigy, ("Prodigy, corrected",)),
     Way("schedulefree", "schedulefree", themselves.schedule_free, ("schedule-free AdamW",)),
     Way("optuna", "optuna", search.optuna_random, ("Optuna, random",)),
     Way("optuna", "optuna", search.optuna_hyperband, ("Optuna, Hyperband",)),

@@ -23,14 +23,24 @@ def groups(job: Any, model: nn.Module) -> list[dict[str, Any]]:
 
 def prodigy(job: Any, seed: int) -> dict[str, Result]:
     """Prodigy with lr=1 and a cosine to 0, as its README has it."""
+    return {"Prodigy": Result(0, score=_with_prodigy(job, seed))}
+
+
+def corrected_prodigy(job: Any, seed: int) -> dict[str, Result]:
+    """The same with the two switches that its README advises for diffusion models."""
+    score = _with_prodigy(job, seed, use_bias_correction=True, safeguard_warmup=True)
+    return {"Prodigy, corrected": Result(0, score=score)}
+
+
+def _with_prodigy(job: Any, seed: int, **switches: bool) -> float:
     from prodigyopt import Prodigy
 
     torch.manual_seed(seed)
     model, total = job.model(), iterations(job)
     rates = [0.5 + 0.5 * math.cos(math.pi * t / total) for t in range(total)]
-    for _ in steps(job, model, Prodigy(groups(job, model), lr=1.0), rates, seed):
+    for _ in steps(job, model, Prodigy(groups(job, model), lr=1.0, **switches), rates, seed):
         pass
-    return {"Prodigy": Result(0, score=held_out(job, model))}
+    return held_out(job, model)
 
 
 def schedule_free(job: Any, seed: int) -> dict[str, Result]:
