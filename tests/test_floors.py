@@ -164,7 +164,9 @@ def test_only_the_command_line_prints_exits_or_reads_the_environment():
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) not in {"print", "sys.exit", "exit", "os.getenv"}, file
-            if isinstance(node, ast.Attribute) and name_of(file) != "engine.runtime.device":  # it has cuBLAS's switch set
+            if (
+                isinstance(node, ast.Attribute) and name_of(file) != "engine.runtime.device"
+            ):  # it has cuBLAS's switch set
                 assert ast.unparse(node) not in {"sys.argv", "os.environ"}, file
 
 
