@@ -11,6 +11,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
 
 from clrtool.errors import MachineError
@@ -62,14 +63,41 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     """The content of a plain file; the rules of :func:`read_text`."""
+    with open_plain(path) as file:
+        size = size_of(file)
+        if size > most:
+            raise OSError(errno.EFBIG, f"it holds {size:,} bytes; at most {most:,} are read")
+        return file.read(size)
+
+
+def open_plain(path: Path) -> BufferedReader:
+    """A plain file, to be read as far as its size says: reading a pipe, a device or a file of /proc may never end.
+
+    Raises:
+        OSError: it cannot be read, or is no plain file.
+    """
     # a pipe that nobody writes to is opened at once, to see that it is one
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no plain file")
-        if status.st_size > most:
-            raise OSError(errno.EFBIG, f"it holds {status.st_size:,} bytes; at most {most:,} are read")
-        return file.read(status.st_size)
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # noqa: SIM115, PTH123 (its reader closes it)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no plain file")
+    return file
+
+
+def size_of(file: BufferedReader) -> int:
+    """The bytes that an open file holds."""
+    return os.fstat(file.fileno()).st_size
+
+
+def refuse_links(folder: Path, *inside: str) -> None:
+    """Raise MachineError if one of the folders on the way from ``folder`` to what lies in it is a link.
+
+    It would lead to files that are not ours to write. ``folder`` itself may be one: its user has named it.
+    """
+    for name in inside:
+        folder = folder / name
+        if folder.is_symlink():
+            raise MachineError(f"{folder}: is a link, which clrtool did not make: remove it, or give another folder")
 
 
 def check_writable(folder: Path) -> None:

@@ -28,14 +28,14 @@ ROOMS = {
     "config": {"core.planning", "core.reading"} | FLOOR_0,
     "engine.runtime": {"__init__", "config"} | FLOOR_0,
     "engine.data": {"config", "core.reading", "engine.runtime"} | FLOOR_0,
-    "engine.models": {"config", "engine.data", "engine.runtime", "errors", "words"},
+    "engine.models": {"config", "engine.data", "engine.runtime"} | FLOOR_0,
     "engine.training": {
         "config", "core.planning", "core.reading", "core.results", "engine.data", "engine.models", "engine.runtime",
         "errors", "words",
     },
     "engine.configured": {
-        "config", "core.reading", "engine.data", "engine.models", "engine.runtime", "engine.training", "errors", "words",
-    },
+        "config", "core.reading", "engine.data", "engine.models", "engine.runtime", "engine.training",
+    } | FLOOR_0,
     "engine.inprocess": {
         "config", "core.planning", "core.reading", "engine.data", "engine.models", "engine.runtime", "engine.training", "errors", "words",
     },

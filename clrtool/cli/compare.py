@@ -157,8 +157,10 @@ def _compare(folder: ComparisonFolder, request: Request) -> Comparison:
 def _measured_bounds(folder: ComparisonFolder) -> BoundsFrom:
     """The bounds of a range test in the folder of the comparison, which goes on if it was interrupted."""
     from clrtool.cli.compare_request import bounds_of
+    from clrtool.files import refuse_links
     from clrtool.report.records.comparison_file import RANGE_TEST
 
+    refuse_links(folder.path, RANGE_TEST)
     own = replace(folder.spec, folder=folder.path / RANGE_TEST, fresh=folder.fresh)
     folder.say(f"{own.folder}: a range test first, for the bounds")
     return bounds_of(measure(RunFolder(own, folder.signals)), own.folder, RANGE_TEST)
@@ -175,6 +177,7 @@ def _trained(folder: ComparisonFolder, request: Request, bounds: BoundsFrom) -> 
             tried.workload = workload
             with folder.signals.deferred():
                 record = _train(folder, request, bounds, workload)
+                folder.check_there()
                 write_comparison(folder.path, record)
             return record
     raise AssertionError("attempts end with a record or an error")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ class DriftCheck:
     """The file that a range test is to write or to be held against.
 
     Args:
-        words: config and overrides as they were given, for the command that mends what is found.
+        words: config, values and options as they were given, for the command that mends what is found.
         write, check: the one or the other; neither for a range test alone.
         tolerance: by which share a bound may change, where it is written.
     """
@@ -40,8 +40,8 @@ class DriftCheck:
         if tolerance is not None and write is None:
             raise ConfigError("--tolerance goes with --write: --check takes the one that the file states")
         self._spec, self._write, self._check, self._tolerance = spec, write, check, tolerance
-        allowed = [word for pattern in spec.options.allow_import for word in ("--allow-import", pattern)]
-        self._mend = shlex.join(["clrtool", "rangetest", *words, *allowed, "--write", str(check)])
+        # the folder may hold a run of other inputs
+        self._mend = shlex.join(["clrtool", "rangetest", *words, "--fresh", "--write", str(check)])
 
     def before(self) -> None:
         """See what can be seen without training: exits with 1 if the file is missing, or of other inputs."""
@@ -53,6 +53,10 @@ class DriftCheck:
 
         kept = read_bounds(self._check)
         stale, settings = self._changed_settings(kept), self._spec.config
+        if not stale and (settings.factories() or settings.model.weights):
+            from clrtool.engine.configured.sources import source_hashes
+
+            stale = _changed_sources(kept, source_hashes(settings, self._spec.options.folder))
         if not stale and settings.data.factory is None and settings.seed == kept.seed:
             stale = self._changed_data(kept)
         if stale:
@@ -117,11 +121,10 @@ class DriftCheck:
 
     def _stale(self, old: Recommendation, new: Recommendation) -> list[str]:
         """All inputs that have changed, those too that only a run shows."""
-        names = sorted({*old.sources, *new.sources})
         return [
             *self._changed_settings(old),
             *self._other_data(old, new.data_sha256),
-            *(f"{name}: its hash is another" for name in names if old.sources.get(name) != new.sources.get(name)),
+            *_changed_sources(old, new.sources),
         ]
 
     def _fail_as_stale(self, lines: Sequence[str]) -> None:
@@ -134,6 +137,16 @@ class DriftCheck:
             typer.echo(_annotation(str(self._check), f"{text}\nto mend it: {self._mend}"), err=True)
         _summarise(lines[0], [*lines[1:], f"to mend it: `{self._mend}`"])
         raise typer.Exit(DRIFTED)
+
+
+def _changed_sources(old: Recommendation, now: Mapping[str, str]) -> list[str]:
+    """The code and the weights that are not those of the file."""
+    from clrtool.engine.configured.sources import changed_sources
+
+    return [
+        f"{name}: {'its hash is another' if name in now else 'is not there'}"
+        for name in changed_sources(old.sources, now)
+    ]
 
 
 def _drifted(old: Recommendation, new: Recommendation) -> list[str]:

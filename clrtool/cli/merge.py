@@ -32,6 +32,13 @@ from clrtool.cli.run.shards import ShardArray
 from clrtool.cli.run.spec import read_spec
 from clrtool.errors import ConfigError
 
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", help="The config of the shards, beside which its code lies.  [default: here]"
+    ),
+]
+
 
 def merge(
     context: typer.Context,
@@ -39,6 +46,7 @@ def merge(
     output: Annotated[
         Path | None, typer.Option("-o", help="The run folder.  [default: that which holds the shards]")
     ] = None,
+    config: ConfigOption = None,
     device: Device = "auto",
     threads: Threads = None,
     download: Download = False,
@@ -53,9 +61,12 @@ def merge(
 
     They have to be of the same config, data and code, and finished. What no shard could know of is trained now: a third
     seed where there is room for it, or all again, lower, if everything broke at once. The data is read, and code that
-    the config names has to be allowed again. The shards stay as they are.
+    the config names has to be allowed again; it lies beside --config, or in the current folder, wherever a shard may
+    have found its own. The shards stay as they are.
 
-    Example: clrtool merge runs/mine
+    Examples: clrtool merge runs/digits
+
+    clrtool merge runs/mine --config configs/mine.yaml --allow-import 'custom_factories:*'
     """
     from clrtool.engine.resume.sharding import find_shards
 
@@ -63,7 +74,10 @@ def merge(
     folder = output or _run_folder(folders)
     found = find_shards(folders)
     first = found[0]
-    options = build_options(context.params, Path(first.config_folder) / "config.yaml")
+    if config is not None and not config.is_file():
+        raise ConfigError(f"--config {config}: there is no such file")
+    # beside what the user names, and never where a shard says: it may come from anybody
+    options = build_options(context.params, config or Path("here"))
     spec = read_spec(first.folder / "config.yaml", [], folder, replace(options, deterministic=first.deterministic),
                      display_of(context.params), checkpoint_every=checkpoint_every,
                      accumulate=on_oom is OnOom.accumulate, threads=threads)  # fmt: skip

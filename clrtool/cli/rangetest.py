@@ -6,7 +6,6 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from clrtool.cli.console import Plain, draw, show
 from clrtool.cli.drift import DriftCheck
 from clrtool.cli.dry_run import dry_run
 from clrtool.cli.run.executor import Executor
-from clrtool.cli.run.executors import OURS, choose_executor, command_of, most_seeds
+from clrtool.cli.run.executors import NO_MEASURE, choose_executor, most_seeds, passed_on
 from clrtool.cli.run.folder import RunFolder
 from clrtool.cli.run.many import configs_in, run_configs
 from clrtool.cli.run.measure import measure, measure_share
@@ -131,7 +130,7 @@ def rangetest(  # an option that is not named below is read from the context, by
     if dry:
         dry_run(RunFolder(spec, context.obj, executor), share)
         return
-    drift = DriftCheck(spec, [config, *spec.overrides], write, check, tolerance)
+    drift = DriftCheck(spec, [*words, *passed_on(context, NO_MEASURE)], write, check, tolerance)
     if share.shards or executor.is_elsewhere:
         check_alone("rangetest with --jobs, --ray or --seed-shard")
     if share.shards:
@@ -184,6 +183,7 @@ def _run_share(context: typer.Context, spec: RunSpec, share: SeedShare, executor
     params = context.params
     if params["write"] or params["check"]:
         raise ConfigError("--write and --check are about the whole test: give them after clrtool merge")
+    share.refuse_links()
     folder = RunFolder(share.placed(spec), context.obj, ShardWorker(spec, share))
     if not share.count(most_seeds(spec)):
         folder.say(f"no seed is left for shard {share.shards[-1]}")
@@ -193,7 +193,7 @@ def _run_share(context: typer.Context, spec: RunSpec, share: SeedShare, executor
             if executor.is_elsewhere:
                 folder.begin_elsewhere()
                 executor.train(folder.signals)
-            measure_share(folder, share, command_of(context, replace(share, shard=None), OURS))
+            measure_share(folder, share)
         again = f"clrtool merge {shlex.quote(str(share.run))}"
         folder.say(f"{spec.folder}: its seeds are swept; when all shards are: {again}")
     if spec.display.as_json:

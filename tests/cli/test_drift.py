@@ -79,8 +79,9 @@ def test_other_inputs_are_stale_at_once_and_told_value_by_value(cli, own, tmp_pa
     assert time.monotonic() - begin < 1
     assert done.code == 1
     assert "is stale: it was measured with other inputs\n  data.batch_size: 32 -> 256\n" in done.err
-    words = [*QUICK[:4], "data.batch_size=256", "sweep.seeds=2", "--write", str(own / "digits.bounds.json")]
-    assert f"to mend it: {shlex.join(['clrtool', 'rangetest', 'digits', *words])}\n" in done.err
+    words = [*QUICK[:4], "data.batch_size=256", "-o", str(tmp_path / "run"), "--seeds", "2", "--fresh"]
+    command = ["clrtool", "rangetest", "digits", *words, "--write", str(own / "digits.bounds.json")]
+    assert f"to mend it: {shlex.join(command)}\n" in done.err
     assert not (tmp_path / "run").exists()
 
 
@@ -136,7 +137,7 @@ def test_code_that_has_changed_makes_a_file_stale_and_not_drifted(process, tmp_p
     words = ["rangetest", "mine.yaml", *QUICK, "--allow-import", "custom_factories:*"]
     assert process(*words, "--write", "mine.json", cwd=tmp_path).returncode == 0
     code = tmp_path / "custom_factories.py"
-    code.write_text(code.read_text() + "\n# another thought\n")
+    code.write_text(code.read_text() + "\nprint(end='')\n")
     done = process(*words, "-o", "other", "--check", "mine.json", cwd=tmp_path)
     assert (done.returncode, "has drifted" in done.stderr) == (1, False)
     assert (

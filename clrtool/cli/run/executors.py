@@ -15,11 +15,10 @@ from clrtool.errors import ConfigError
 if TYPE_CHECKING:
     import typer
 
+# Options that say what is done with a measurement, and not how it is made.
+NO_MEASURE = {"dry", "fresh", "write", "check", "tolerance", "as_json", "quiet", "plain"}
 # Options that are for the process which starts the others.
-OURS = {
-    "output", "jobs", "threads", "seed_shard", "ray", "fresh", "write", "check", "tolerance", "as_json", "quiet",
-    "plain",
-}  # fmt: skip
+OURS = NO_MEASURE | {"output", "jobs", "threads", "seed_shard", "ray"}
 
 
 def choose_executor(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clrtool.engine.resume.journal import Journal
     from clrtool.engine.runtime.distributed import ProcessGroup
     from clrtool.engine.training.workload import Workload
+    from clrtool.report.records.lock import Lock
 
 # Folders of checkpoints, there only while something is unfinished: of this process, and of those of --jobs.
 CHECKPOINTS = SWEEP, JOBS
@@ -36,15 +37,23 @@ class Folder:
     def __init__(self, spec: RunSpec, signals: Signals) -> None:
         self.spec, self.signals, self.path = spec, signals, spec.folder
         self.fresh = spec.fresh  # until what it held before is replaced
+        self._lock: Lock | None = None
+
+    def check_there(self) -> None:
+        """Raise MachineError if the folder that is held was removed or replaced."""
+        if self._lock is not None:
+            self._lock.check()
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold it, without what killed runs have left; say what becomes of a run that is interrupted."""
-        from clrtool.files import sweep_orphans
+        from clrtool.files import refuse_links, sweep_orphans
         from clrtool.report.records.lock import locked
 
         # stdout is for the result, whatever a user's factory prints
-        with contextlib.redirect_stdout(sys.stderr), locked(self.path), self.spec.located():
+        with contextlib.redirect_stdout(sys.stderr), locked(self.path) as self._lock, self.spec.located():
+            for name in CHECKPOINTS:
+                refuse_links(self.path, name)
             for folder in (self.path, *(self.path / name for name in CHECKPOINTS)):
                 sweep_orphans(folder)
             try:
@@ -83,10 +92,11 @@ class Folder:
         return any(path.exists() for path in left)
 
     def check_again(self, record: RunRecord | Comparison) -> None:
-        """Raise ConfigError for a finished record that was measured in another way, or on other data than there is."""
+        """Raise ConfigError for a finished record that was measured in another way, or on other inputs."""
         options, config = self.spec.options, self.spec.config
         if options.deterministic and not record.environment.get("deterministic"):
             raise ConfigError(f"{self.path} was measured without --deterministic: --fresh runs it anew")
+        self._check_sources(record)
         if config.data.name in (None, "digits"):  # code is not run to show a result, and the digits are ours
             return
         from clrtool.engine.configured.build import data_sha256
@@ -99,6 +109,21 @@ class Folder:
             return
         self.check_data(record, found)
 
+    def _check_sources(self, record: RunRecord | Comparison) -> None:
+        """Raise ConfigError if the code or the weights that the config names have changed."""
+        if not record.sources:
+            return
+        from clrtool.engine.configured.sources import changed_sources, source_hashes
+
+        found = source_hashes(self.spec.config, self.spec.options.folder)
+        if gone := sorted(record.sources.keys() - found.keys()):
+            self.say(f"{', '.join(gone)} cannot be read: {self.path} is shown without a look at it")
+        if changed := [name for name in changed_sources(record.sources, found) if name in found]:
+            raise ConfigError(
+                f"{self.path} was measured with other code or weights than there are now ({', '.join(changed)}): "
+                "--fresh runs it anew"
+            )
+
     def check_data(self, record: RunRecord | Comparison, data_sha256: str) -> None:
         """Raise ConfigError if a record was measured on other data."""
         if is_other_data(record.data_sha256, data_sha256):
@@ -110,7 +135,7 @@ class Folder:
         from clrtool.engine.resume.open import open_journal
 
         self.replace_old()
-        store = CheckpointFolder(self.path / checkpoint)
+        store = CheckpointFolder(self.path / checkpoint, before_save=self.check_there)
         journal, text = open_journal(store, workload, sha256, self.signals, self.spec.checkpoint_every, **known)
         if text:
             self.say(text)
@@ -180,6 +205,7 @@ class RunFolder(Folder):
         """Write a result, draw its pictures, and remove the checkpoints that it came from."""
         from clrtool.report.records.run import write_run
 
+        self.check_there()
         write_run(self.path, record)
         self.finish(record)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clrtool.cli.run.attempts import Attempts
@@ -53,11 +52,8 @@ def _shown_again(folder: RunFolder) -> str:
     return f"{folder.path}: finished before with this config, shown again; --fresh runs it anew"
 
 
-def measure_share(folder: RunFolder, share: SeedShare, command: Sequence[str]) -> None:
+def measure_share(folder: RunFolder, share: SeedShare) -> None:
     """Train the seeds of a share, and leave what was measured in its checkpoint.
-
-    Args:
-        command: what measures a share, but for which; it stays with the share.
 
     Raises:
         OutOfMemoryError, Interrupted: as :func:`measure`.
@@ -66,7 +62,7 @@ def measure_share(folder: RunFolder, share: SeedShare, command: Sequence[str]) -
     from clrtool.cli.run.observer import ShareObserver
     from clrtool.engine.rangetest.pipeline import sweep_seeds
 
-    config, place = folder.spec.config, str(folder.spec.options.folder.absolute())
+    config = folder.spec.config
     for attempt in Attempts(folder, SWEEP):
         with attempt as tried:
             workload = tried.workload = folder.spec.build(micro_batches=tried.micro_batches)
@@ -74,5 +70,5 @@ def measure_share(folder: RunFolder, share: SeedShare, command: Sequence[str]) -
                 journal = folder.journal(workload)
                 with contextlib.suppress(LackingError):
                     sweep_seeds(workload, config, ShareObserver(folder, share), journal)
-                journal.finish(("share", {"shard": str(share.shards[0]), "command": list(command), "folder": place}))
+                journal.finish(("share", {"shard": str(share.shards[0])}))
             return

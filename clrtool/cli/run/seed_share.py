@@ -9,6 +9,7 @@ from pathlib import Path
 from clrtool.cli.run.spec import RunSpec
 from clrtool.core.results.shard import Shard, owned
 from clrtool.errors import ConfigError, as_config_error
+from clrtool.files import refuse_links
 
 # Folders in a run folder: of shards, which are the user's, and of workers, there only while something is unfinished.
 SHARDS, JOBS = "shards", "checkpoint-jobs"
@@ -45,6 +46,10 @@ class SeedShare:
     def common(self) -> Path:
         """The folder of all shares that sweep the same range."""
         return self.run / (JOBS if self.shard is None else SHARDS)
+
+    def refuse_links(self) -> None:
+        """Raise MachineError if a link leads out of the run folder, on the way to its own."""
+        refuse_links(self.run, *self.folder.relative_to(self.run).parts)
 
     def placed(self, spec: RunSpec) -> RunSpec:
         """The spec on the device of this worker: the GPUs of the machine take turns."""

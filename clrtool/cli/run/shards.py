@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from clrtool.cli.run.executor import Executor
 from clrtool.cli.run.seed_share import SeedShare
 from clrtool.cli.run.spec import RunSpec
-from clrtool.core.results.shard import Shard
 from clrtool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,6 +49,9 @@ class ShardArray(Executor):
         first = self._found[0]
         of, given = first.shard.of, {each.shard.number for each in self._found}
         if numbers := sorted({(seed - self._spec.config.seed) % of + 1 for seed in seeds} - given):
-            commands = [shlex.join(["clrtool", *first.command, "--seed-shard", str(Shard(k, of))]) for k in numbers]
-            raise ConfigError(f"shard {', '.join(f'{k}/{of}' for k in numbers)} is missing", *commands)
+            options = " and with ".join(f"--seed-shard {k}/{of}" for k in numbers)
+            raise ConfigError(
+                f"shard {', '.join(f'{k}/{of}' for k in numbers)} is missing: run the command of {first.folder} "
+                f"with {options} in place of its own"
+            )
         return seeds

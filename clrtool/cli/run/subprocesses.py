@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, NamedTuple
 
@@ -73,7 +74,7 @@ class Child:
     """One process, which is told to stop by the end of its stdin."""
 
     def __init__(self, command: Command) -> None:
-        here = sys.path[:1] in ([""], [os.getcwd()])  # noqa: PTH109 (a text is what it is compared with)
+        here = Path(__file__).is_relative_to(Path.cwd())  # not installed, but found where the parent was started
         self._process = subprocess.Popen(  # noqa: S603  # nosec B603 # our own words
             [sys.executable, *([] if here else ["-P"]), "-m", "clrtool", *command.words],
             stdin=subprocess.PIPE,

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import sys
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from clrtool.config.schema import ModelConfig, RangeTestConfig
 from clrtool.engine.configured.losses import Criterion, make_loss, make_measure
+from clrtool.engine.configured.sources import source_hashes
 from clrtool.engine.configured.workload import ConfiguredWorkload
 from clrtool.engine.data.load import Data, load_data
 from clrtool.engine.data.loader import ResidentLoader, StreamedLoader
@@ -29,7 +27,7 @@ from clrtool.engine.models.forward import outputs_of
 from clrtool.engine.models.pretrained import with_weights
 from clrtool.engine.runtime.device import environment, find_device
 from clrtool.engine.runtime.distributed import SINGLE_PROCESS, ProcessGroup, Ranks
-from clrtool.engine.runtime.factories import blamed_on, call, import_factory
+from clrtool.engine.runtime.factories import FactoryImport, blamed_on, call, import_factory
 from clrtool.engine.runtime.hardware import memory_of
 from clrtool.engine.runtime.rng import rng_state
 from clrtool.engine.training.evaluation_budget import evaluation_budget
@@ -79,7 +77,9 @@ def build_workload(  # noqa: PLR0913 (all but the config by keyword)
         ConfigError: a name or an argument is unknown, or the pieces do not fit together.
         MachineError: the device or the dataset is missing.
     """
-    factory, place = _Imports(allow_import, folder or Path.cwd()), find_device(device)
+    folder = folder or Path.cwd()
+    factory, place = partial(import_factory, allowed=tuple(allow_import), folder=folder), find_device(device)
+    sources = source_hashes(config, folder)  # before it runs, for it may change while data is read
     with ranks.in_turn():
         data = load_data(config, place, download=download, factory=factory)
     make_model = _model_recipe(config.model, data, factory)
@@ -100,7 +100,7 @@ def build_workload(  # noqa: PLR0913 (all but the config by keyword)
             plan_epochs=config.plan.length(loader.iterations_per_epoch),
             metric=config.metric.metric,
             measure=make_measure(config.metric, data.first.task, factory),
-            deterministic=deterministic, sources=factory.sources, warnings=warnings, ranks=ranks,
+            deterministic=deterministic, sources=sources, warnings=warnings, ranks=ranks,
         )  # fmt: skip
         return _in_micro_batches(workload, micro_batches)
 
@@ -115,28 +115,8 @@ def build_workload(  # noqa: PLR0913 (all but the config by keyword)
 
 def data_sha256(config: RangeTestConfig, *, device: str, download: bool) -> str:
     """Hash of the data as it is now, of a config that names no code for it."""
-    factory = _Imports((), Path.cwd())
+    factory = partial(import_factory, allowed=(), folder=Path.cwd())
     return load_data(config, find_device(device), download=download, factory=factory).sha256()
-
-
-class _Imports:
-    """The code that a config names, as far as it may be imported; ``sources`` has the hashes of the files."""
-
-    def __init__(self, allowed: Iterable[str], folder: Path) -> None:
-        self._allowed, self._folder = allowed, folder
-        self.sources: dict[str, str] = {}
-
-    def __call__(self, name: str, field: str) -> Callable[..., Any]:
-        found = import_factory(name, field, self._allowed, self._folder)
-        module = name.partition(":")[0]
-        self.note(module, getattr(sys.modules[module], "__file__", None))
-        return found
-
-    def note(self, name: str, path: str | None) -> None:
-        """Keep the hash of a file by a name; a built-in module has none."""
-        if path is not None and Path(path).is_file():
-            with Path(path).open("rb") as file:
-                self.sources[name] = hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_ranks(workload: ConfiguredWorkload, config: RangeTestConfig) -> None:
@@ -190,7 +170,7 @@ def _in_micro_batches(workload: ConfiguredWorkload, micro_batches: int | None) -
     return replace(workload, training=training, warnings=(*workload.warnings, warning))
 
 
-def _model_recipe(model: ModelConfig, data: Data, factory: _Imports) -> Callable[[], nn.Module]:
+def _model_recipe(model: ModelConfig, data: Data, factory: FactoryImport) -> Callable[[], nn.Module]:
     if model.factory is not None:
         build: Callable[..., nn.Module] = factory(model.factory, "model.factory")
     elif model.name is not None and model.name.startswith("torchvision."):
@@ -204,7 +184,6 @@ def _model_recipe(model: ModelConfig, data: Data, factory: _Imports) -> Callable
     else:
         known = [*MODELS, "torchvision.resnet18"]
         raise ConfigError(f"model.name: unknown model {model.name!r}; {nearest(str(model.name), known)}")
-    factory.note("model.weights", model.weights)
     return with_weights(lambda: call(build, "model.args", model.args), model)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,19 +32,21 @@ class CheckpointFolder:
 
     Args:
         folder: made when the first is saved.
+        before_save: called before anything is written.
 
     Raises:
         MachineError: the folder is a link, which could lead anywhere, or no folder.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, before_save: Callable[[], object] = lambda: None) -> None:
+        self.folder, self._before_save = folder, before_save
         self._damaged: tuple[Path, ...] = ()
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             raise MachineError(f"{folder}: is there already and is no plain folder")
 
     def save(self, values: Mapping[str, Any]) -> None:
         """Write one more generation, and remove the oldest. Raises MachineError if the disk is full."""
+        self._before_save()
         content = to_bytes(dict(values))
         files = self._files()
         number = int(files[0].name[:8]) + 1 if files else 1

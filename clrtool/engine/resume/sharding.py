@@ -9,13 +9,16 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from clrtool.core.reading.curve import SweepOutcome
 from clrtool.core.results.shard import Shard, have
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import Assignment, RemoteResults
 from clrtool.engine.resume.open import differences, moved
-from clrtool.errors import ConfigError
+from clrtool.errors import ConfigError, as_config_error
 from clrtool.files import read_text, write_whole
 
 # What every process has to have in common with the others; the device and where they run are asked for apart.
@@ -65,17 +68,10 @@ class AgreedScout:
 
 @dataclass(frozen=True)
 class FinishedShard:
-    """A shard that is finished.
-
-    Args:
-        command: the words that measure a shard of its test, but for which.
-        config_folder: where its config lay, beside which factories may stand.
-    """
+    """A shard that is finished: its folder, which of them it is, and whether it was measured with --deterministic."""
 
     folder: Path
     shard: Shard
-    command: tuple[str, ...]
-    config_folder: str
     deterministic: bool
 
 
@@ -86,16 +82,54 @@ def find_shards(folders: Sequence[Path]) -> list[FinishedShard]:
         values = CheckpointFolder(folder / "checkpoint").load().values
         if values is None:
             raise ConfigError(f"{folder}: is no shard of a range test; clrtool rangetest --seed-shard K/N makes one")
-        result = values["finished"].get("share")
+        result = _checked(folder, values)["finished"].get("share")
         if result is None:
             raise ConfigError(f"{folder}: is not finished; the command that began it goes on with it")
-        shard = Shard.parse(result["shard"])
-        found.append(FinishedShard(folder, shard, tuple(result["command"]), result["folder"], values["deterministic"]))
+        with as_config_error(f"{folder}: "):
+            shard = Shard.parse(result["shard"])
+        found.append(FinishedShard(folder, shard, values["deterministic"]))
         if shard.of != found[0].shard.of:
             raise ConfigError(
                 f"{folder} is shard {shard}, and {found[0].folder} is {found[0].shard}: shards of one test"
             )
     return found
+
+
+class _Shape(BaseModel):
+    """What a checkpoint of a shard has to be like, which may come from anybody."""
+
+    finished: dict[str, Any]
+    seconds: dict[Literal["train", "evaluation"], float]
+    elsewhere: dict[str, dict[Literal["train", "evaluation"], float]] = {}
+    warnings: list[str]
+    environment: dict[str, bool | int | str | None]
+    device: str
+    deterministic: bool
+
+
+class _Share(BaseModel):
+    shard: str
+
+
+_SCOUT = TypeAdapter(tuple[float, float, int])
+_SWEEP = TypeAdapter(tuple[str, str, list[tuple[int, float, float, float, float, float]]])
+
+
+def _checked(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a checkpoint, if they have the types of those that clrtool writes."""
+    try:
+        _Shape.model_validate(dict(values))
+        for name, result in values["finished"].items():
+            if name == "share":
+                _Share.model_validate(result)
+            elif name == "scout":
+                _SCOUT.validate_python(result)
+            elif name.startswith("seed "):
+                _SWEEP.validate_python(result)
+                SweepOutcome[result[1]]
+    except (KeyError, ValidationError) as error:
+        raise ConfigError(f"{folder}: its checkpoint is none that clrtool wrote: measure this shard again") from error
+    return dict(values)
 
 
 def known_to(folders: Sequence[Path], about: Mapping[str, Any], agreed: AgreedScout) -> RemoteResults:
@@ -155,7 +189,7 @@ def _checkpoints(folders: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]
     for folder in folders:
         values = CheckpointFolder(folder / "checkpoint").load().values
         if values is not None:
-            yield folder, values
+            yield folder, _checked(folder, values)
 
 
 def results(values: Mapping[str, Any]) -> dict[str, Any]:

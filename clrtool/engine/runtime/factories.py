@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from clrtool.config.errors import rule
 from clrtool.engine.runtime.distributed import LOST, is_lost
+from clrtool.engine.runtime.imports import import_module, places_of_code
 from clrtool.errors import ConfigError, MachineError
 from clrtool.words import nearest, shown
 
@@ -33,8 +32,8 @@ _PACKAGE = Path(__file__).parent.parent.parent
 def import_factory(factory: str, field: str, allowed: Iterable[str], folder: Path) -> Callable[..., Any]:
     """Import ``pkg.module:callable`` for a config field, if a pattern of ``--allow-import`` covers it.
 
-    ``folder``, where the config lies, and the current folder are searched after all else: a factory file can stand
-    beside its config, but none can take the place of an installed package that was allowed.
+    A factory file may stand in ``folder``, where the config lies, or in the current one. None can take the place of an
+    installed package that was allowed, nor of anything that such a package imports.
 
     Raises:
         ConfigError: the import is not allowed, fails, or gives nothing callable.
@@ -47,13 +46,8 @@ def import_factory(factory: str, field: str, allowed: Iterable[str], folder: Pat
             f"add --allow-import '{factory.partition(':')[0]}:*' if you trust it"
         )
     module_name, _, name = factory.partition(":")
-    before = sys.path.copy()
-    sys.path += [str(folder.resolve()), str(Path.cwd())]
-    try:
-        with blamed_on(f"{field}: importing {module_name!r}"):
-            module = importlib.import_module(module_name)
-    finally:
-        sys.path[:] = before
+    with blamed_on(f"{field}: importing {module_name!r}"):
+        module = import_module(module_name, places_of_code(folder))
     found = getattr(module, name, None)
     if not callable(found):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]

@@ -3,56 +3,109 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import platform
+import re
+import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from clrtool.errors import BusyError, MachineError
 
 NAME = ".lock"
+# What its holder writes into it; anything else is not repeated.
+_HOLDER = re.compile(r"\d{1,20} on [\w.-]{1,200}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A run folder that is held."""
+
+    folder: Path
+    descriptor: int
+
+    def check(self) -> None:
+        """Raise MachineError if the folder is no longer the one that is held: it was removed, or replaced."""
+        if not _is_current(self.descriptor, self.folder / NAME):
+            raise MachineError(
+                f"{self.folder}: was removed or replaced while it was filled, and what was measured with it; the same "
+                "command begins anew"
+            )
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[Lock]:
     """Hold a run folder for this process; the kernel lets go of it when the process ends, however it ends.
 
     A record lock (POSIX ``fcntl``): it works on NFS, and workers that are forked do not keep it when their parent is
-    killed. The file goes at the end, so a lock counts only if its file is still the one by that name.
+    killed. The file goes at the end, so a lock counts only if its file is still the one by that name. It is written by
+    whoever made it: one that a killed process has left is replaced, so that nothing that was there is ever changed.
 
     Raises:
         BusyError: another process holds it.
-        MachineError: the folder cannot be written.
+        MachineError: the folder cannot be written, or its lock is no plain file of its own.
     """
     path = folder / NAME
     descriptor = _acquire(path)
     try:
-        os.truncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()} on {platform.node()}".encode())
-        yield
+        yield Lock(folder, descriptor)
     finally:
         with contextlib.suppress(OSError):
-            path.unlink()
+            if _is_current(descriptor, path):
+                path.unlink()
         os.close(descriptor)
 
 
 def _acquire(path: Path) -> int:
+    """The lock file, made by this process and held."""
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            descriptor, made = _opened(path)
         except OSError as error:
             raise MachineError(f"{path}: cannot be made: {error.strerror}") from error
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with contextlib.suppress(FileNotFoundError):  # its holder has just ended and removed it
-                if os.path.samestat(os.fstat(descriptor), path.lstat()):
+            if _is_current(descriptor, path):  # else its holder has just ended and removed it
+                if made:
                     return descriptor
+                path.unlink()  # of a process that was killed
         except (BlockingIOError, PermissionError) as error:
-            holder = os.read(descriptor, 200).decode(errors="replace") or "that has just begun"
+            holder = _HOLDER.fullmatch(os.read(descriptor, 300).decode(errors="replace"))
             os.close(descriptor)
             raise BusyError(
-                f"{path.parent}: is held by another clrtool, process {holder}: wait for it, or give another folder "
-                "with -o DIR"
+                f"{path.parent}: is held by another clrtool, process {holder[0] if holder else 'that has just begun'}: "
+                "wait for it, or give another folder with -o DIR"
             ) from error
+        except OSError as error:
+            os.close(descriptor)
+            raise MachineError(f"{path}: cannot be locked: {error.strerror}") from error
         os.close(descriptor)
+
+
+def _opened(path: Path) -> tuple[int, bool]:
+    """The lock file, and whether it was made just now. Raises OSError for what is no plain file by this name alone."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644), True
+    except FileExistsError:
+        pass
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:  # its holder has just removed it
+        return _opened(path)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "there is something of that name that is no lock of clrtool: remove it")
+    return descriptor, False
+
+
+def _is_current(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one by its name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except (FileNotFoundError, NotADirectoryError):
+        return False

@@ -1,0 +1,90 @@
+"""Modules that lie beside a config: found by their file, while no folder of theirs is ever on ``sys.path``.
+
+A folder on ``sys.path`` lends its files to every import of every module: an optional import of an installed package,
+which most of them make, would run a file of that name beside the config that nobody has allowed. So a module of the
+user's is found for the one who was asked to import it, and what else lies in its folder for itself alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import FrameType, ModuleType
+
+
+class _OwnFolder:
+    """The last of the finders of Python, so that no file can take the place of what is installed."""
+
+    def __init__(self) -> None:
+        self._named: dict[str, list[str]] = {}
+        self._folders: dict[str, str] = {}
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
+        """The module by that name, where the module that imports it was found here, or a config has named it."""
+        if path is not None:  # a part of a package, which knows where its parts are
+            return None
+        folder = self._folders.get(_importer())
+        folders = self._named.get(name) or ([] if folder is None else [folder])
+        spec = find_beside(name, folders)
+        if spec is not None:
+            self._folders[name] = str(folder_of(spec))
+        return spec
+
+    @contextmanager
+    def named(self, name: str, folders: Sequence[Path]) -> Iterator[None]:
+        """Where a module may be found that a config has named, by whoever imports it now."""
+        self._named = {name: list(map(str, folders))}
+        try:
+            yield
+        finally:
+            self._named = {}
+
+
+_OWN = _OwnFolder()
+
+
+def places_of_code(folder: Path) -> list[Path]:
+    """Where code may lie that a config in ``folder`` names and that is not installed."""
+    return [folder.resolve(), Path.cwd()]
+
+
+def import_module(name: str, folders: Sequence[Path]) -> ModuleType:
+    """Import an installed module, or one that lies in one of the folders. Raises whatever the module raises."""
+    top = name.partition(".")[0]
+    if _OWN not in sys.meta_path:
+        sys.meta_path.append(_OWN)
+    importlib.invalidate_caches()  # a file may be younger than the last look into its folder
+    with _OWN.named(top, folders):
+        return importlib.import_module(name)
+
+
+def find_installed(top: str) -> ModuleSpec | None:
+    """Where Python itself finds a module that is no part of a package; nothing is run."""
+    finders = (finder for finder in sys.meta_path if finder is not _OWN and hasattr(finder, "find_spec"))
+    return next((spec for finder in finders if (spec := finder.find_spec(top, None)) is not None), None)
+
+
+def find_beside(top: str, folders: Sequence[str]) -> ModuleSpec | None:
+    """Where a module lies in one of the folders; nothing is run."""
+    return PathFinder.find_spec(top, list(folders)) if folders else None
+
+
+def folder_of(spec: ModuleSpec) -> Path:
+    """The folder in which a module or a package lies."""
+    places = spec.submodule_search_locations
+    return Path(next(iter(places)) if places else spec.origin or "").absolute().parent
+
+
+def _importer() -> str:
+    """The package of whoever imports: the first frame that is none of the import system's."""
+    frame: FrameType | None = sys._getframe(1)  # no finder is told who asks
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if name != "importlib" and frame.f_globals is not globals():
+            return name
+        frame = frame.f_back
+    return ""

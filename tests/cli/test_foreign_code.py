@@ -1,0 +1,282 @@
+"""Only code that was allowed runs, from where its user has it: not what lies beside it, nor what a shard says."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from clrtool.engine.resume.checkpoint import CheckpointFolder
+from clrtool.engine.runtime.code_hash import code_hashes
+from clrtool.engine.runtime.imports import import_module
+from tests.conftest import QUICK
+
+# A package as they are: it takes more where there is more.
+GREEDY = """
+import importlib
+try:
+    import {trap}
+except ImportError:
+    pass
+def make():
+    for name in ("{lazy}", "{dynamic}"):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            pass
+    from torch import nn
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+"""
+TRAP = "from pathlib import Path\nPath(__file__).with_suffix('.ran').touch()\n"
+
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """A folder of installed packages, one of which imports what is not installed; and another with files of these names."""
+    site, project = tmp_path / "site-packages", tmp_path / "project"
+    (site / "greedy").mkdir(parents=True)
+    project.mkdir()
+    (site / "greedy" / "__init__.py").write_text(GREEDY.format(trap="trap_one", lazy="trap_two", dynamic="trap_three"))
+    for name in ("trap_one", "trap_two"):
+        (project / f"{name}.py").write_text(TRAP)
+    (project / "trap_three").mkdir()
+    (project / "trap_three" / "__init__.py").write_text(TRAP)
+    monkeypatch.setenv("PYTHONPATH", f"{site}:{':'.join(path for path in sys.path if path)}")
+    return project
+
+
+CONFIG = "model: {{factory: '{factory}'}}\ndata: {{name: digits}}\n"
+
+
+@pytest.mark.parametrize("where", ["beside", "here", "both"])
+def test_optional_imports_of_an_allowed_package_find_nothing_beside_the_config(process, packages, tmp_path, where):
+    here = packages if where != "beside" else tmp_path
+    config = tmp_path / "mine.yaml" if where == "here" else packages / "mine.yaml"
+    config.write_text(CONFIG.format(factory="greedy:make"))
+    done = process("rangetest", config, *QUICK, "--allow-import", "greedy:make", "-o", tmp_path / "run", cwd=here)
+    assert done.returncode in (0, 3), done.stderr
+    assert not list(packages.rglob("*.ran"))
+
+
+def test_a_factory_has_its_own_folder_and_gives_it_to_no_package_that_it_imports(process, packages, tmp_path):
+    (packages / "mine.yaml").write_text(CONFIG.format(factory="own.nets:make"))
+    (packages / "own").mkdir()
+    (packages / "own" / "nets.py").write_text(
+        "import own_helper\nfrom own.part import width\nimport greedy\n"
+        "def make():\n    import own_late\n    own_helper.said, own_late.said\n    return greedy.make()\n"
+    )
+    (packages / "own" / "part.py").write_text("width = 1\n")
+    for name in ("own_helper", "own_late"):
+        (packages / f"{name}.py").write_text("said = 1\n")
+    words = ["rangetest", packages / "mine.yaml", *QUICK, "--allow-import", "own.nets:*", "-o", tmp_path / "run"]
+    done = process(*words, cwd=tmp_path)
+    assert done.returncode in (0, 3), done.stderr
+    assert not list(packages.rglob("*.ran"))
+    sources = json.loads((tmp_path / "run" / "result.json").read_text())["sources"]
+    assert set(sources) == {"own.nets", "own.part", "own_helper", "own_late"}
+
+
+def test_files_in_the_current_folder_take_the_place_of_nothing(process, tmp_path):
+    for name in ("torch", "numpy", "matplotlib", "usercustomize", "secrets", "apex", "brotli", "typer", "cv2"):
+        (tmp_path / f"{name}.py").write_text(TRAP)
+    done = process("rangetest", "digits", *QUICK, "-o", "run", cwd=tmp_path)
+    assert done.returncode in (0, 3), done.stderr
+    assert not list(tmp_path.rglob("*.ran"))
+
+
+def sharded(process, folder, *words):
+    for number in ("1/2", "2/2"):
+        done = process("rangetest", "mine.yaml", *QUICK, *words, "--seed-shard", number, "-o", "run", cwd=folder)
+        assert done.returncode == 0, done.stderr
+
+
+def rewrite(folder, change):
+    store = CheckpointFolder(folder / "checkpoint")
+    values = store.load().values
+    change(values)
+    store.save(values)
+
+
+def test_a_shard_does_not_say_where_allowed_code_comes_from(process, tmp_path):
+    home, bad = tmp_path / "home", tmp_path / "bad"
+    home.mkdir()
+    bad.mkdir()
+    process("init", "custom", "mine.yaml", cwd=home)
+    allow = ["--allow-import", "custom_factories:*"]
+    sharded(process, home, *allow)
+    (bad / "custom_factories.py").write_text(TRAP + (home / "custom_factories.py").read_text())
+    for shard in (home / "run" / "shards").iterdir():
+        shutil.copy(bad / "custom_factories.py", shard)
+        rewrite(shard, lambda values: values["finished"]["share"].update(folder=str(bad), command=["doctor"]))
+    done = process("merge", home / "run", *allow, "-q", cwd=tmp_path)
+    assert done.returncode == 2, "there is none in the current folder"
+    assert "No module named 'custom_factories'" in done.stderr
+    done = process("merge", home / "run", *allow, "-q", "--config", home / "mine.yaml", cwd=tmp_path)
+    assert done.returncode in (0, 3), done.stderr
+    assert not list(tmp_path.rglob("*.ran"))
+
+
+def test_what_a_shard_says_is_never_printed_as_a_command(process, tmp_path):
+    (tmp_path / "mine.yaml").write_text("data: {name: digits}\nmodel: {name: mlp}\n")
+    sharded(process, tmp_path)
+    shutil.rmtree(tmp_path / "run" / "shards" / "2-of-2")
+    words = ["rangetest", "mine.yaml", "--allow-import", "os:*"]
+    rewrite(tmp_path / "run" / "shards" / "1-of-2", lambda values: values["finished"]["share"].update(command=words))
+    done = process("merge", "run", "-q", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "shard 2/2 is missing" in done.stderr
+    assert "--seed-shard 2/2" in done.stderr
+    assert "os:" not in done.stderr
+
+
+WRONG = {
+    "a shard as a number": lambda values: values["finished"]["share"].update(shard=2),
+    "a shard of none": lambda values: values["finished"]["share"].update(shard="3/2"),
+    "no results": lambda values: values.update(finished=[1]),
+    "a seed as a text": lambda values: values["finished"].update({"seed 0 from 0.001": "all of it"}),
+    "points as texts": lambda values: values["finished"].update({"seed 0 from 0.001": ("eager", "COMPLETED", [("a",) * 6])}),
+    "an unknown outcome": lambda values: values["finished"].update({"seed 0 from 0.001": ("eager", "WON", [])}),
+    "a scout as a text": lambda values: values["finished"].update(scout="fast"),
+    "seconds as a list": lambda values: values.update(seconds=[1, 2]),
+    "an environment as a list": lambda values: values.update(environment=["linux"]),
+    "warnings as numbers": lambda values: values.update(warnings=[1, 2]),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def two_shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    for number in ("1/2", "2/2"):
+        words = ["rangetest", "digits", *QUICK, "--seed-shard", number, "-o", "run"]
+        subprocess.run([sys.executable, "-m", "clrtool", *words], cwd=folder, check=True)
+    return folder / "run"
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_shard_of_a_wrong_type_is_a_message(cli, two_shards, tmp_path, wrong):
+    run = shutil.copytree(two_shards, tmp_path / "run")
+    rewrite(run / "shards" / "2-of-2", WRONG[wrong])
+    done = cli("merge", run, "-q")
+    assert done.code == 2, done.err
+    assert "2-of-2: " in done.err
+
+
+NET = """
+'''A net.'''
+import helping
+WIDTH = 64
+def make():  # the factory
+    '''Make it.'''
+    return helping.scaled(WIDTH)
+def unused():
+    return 1
+"""
+HELPING = "def scaled(width):\n    return width * 2\ndef other():\n    return 3\n"
+
+
+def hashes(folder):
+    return code_hashes(["netting:make"], [folder])
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "changed"),
+    [
+        ("netting", "# the factory", "# another remark", []),
+        ("netting", "'''Make it.'''", "'''Make another.'''", []),
+        ("netting", "    return 1", "    return 2", []),
+        ("netting", "\ndef unused", "\n\n\n\ndef unused", []),
+        ("netting", "    return 1", "    return 1\nif __name__ == '__main__':\n    make()", []),
+        ("netting", "WIDTH = 64", "WIDTH = 65", ["netting"]),
+        ("netting", "(WIDTH)", "(WIDTH) + unused()", ["netting"]),
+        ("netting", "(WIDTH)", "(WIDTH) + globals()['un' + 'used']()", ["helping", "netting"]),
+        ("netting", "def unused", "@print\ndef unused", ["netting"]),
+        ("helping", "width * 2", "10 * width", ["helping"]),
+        ("helping", "return 3", "return 4", []),
+        ("helping", "def other", "print('imported')\ndef other", ["helping"]),
+    ],
+)
+def test_a_hash_of_code_is_one_of_what_runs(tmp_path, file, old, new, changed):
+    (tmp_path / "netting.py").write_text(NET)
+    (tmp_path / "helping.py").write_text(HELPING)
+    before = hashes(tmp_path)
+    path = tmp_path / f"{file}.py"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    after = hashes(tmp_path)
+    assert set(before) == set(after) == {"netting", "helping"}
+    assert [name for name in sorted(after) if before[name] != after[name]] == changed
+
+
+def test_packages_and_relative_imports_are_followed_and_nothing_is_run(tmp_path):
+    package = tmp_path / "packed"
+    (package / "deep").mkdir(parents=True)
+    files = {
+        "__init__": "raise RuntimeError",
+        "nets": "from . import layers\nfrom .deep.inner import width\nimport torch\ndef make(): ...",
+        "layers": "def layer(): ...",
+        "unused": "1",
+        "deep/__init__": "",
+        "deep/inner": "from .. import sibling\nwidth = 1",
+        "sibling": "x = 1",
+    }
+    for name, text in files.items():
+        (package / f"{name}.py").write_text(text)
+    found = code_hashes(["packed.nets:make"], [tmp_path])
+    inside = {"packed", "packed.nets", "packed.layers", "packed.deep", "packed.deep.inner", "packed.sibling"}
+    assert set(found) == inside
+    assert "packed" not in sys.modules
+    (package / "nets.py").write_text("def make(:")
+    assert set(code_hashes(["packed.nets:make"], [tmp_path])) == {"packed", "packed.nets"}, (
+        "it cannot be read, and is told later"
+    )
+
+
+def test_a_module_is_found_for_itself_and_for_nobody_else(tmp_path):
+    (tmp_path / "named_alone.py").write_text("import named_neighbour\n")
+    (tmp_path / "named_neighbour.py").write_text("value = 3\n")
+    assert import_module("named_alone", [tmp_path]).named_neighbour.value == 3
+    del sys.modules["named_neighbour"]
+    with pytest.raises(ModuleNotFoundError):
+        import named_neighbour  # noqa: F401
+    assert str(tmp_path) not in sys.path
+
+
+@pytest.fixture
+def custom(process, tmp_path):
+    process("init", "custom", "mine.yaml", cwd=tmp_path)
+    (tmp_path / "more.py").write_text("SCALE = 1\n")
+    code = tmp_path / "custom_factories.py"
+    code.write_text("import more\n" + code.read_text())
+    words = ["rangetest", "mine.yaml", *QUICK, "--allow-import", "custom_factories:*"]
+    assert process(*words, "--write", "mine.json", cwd=tmp_path).returncode == 0
+    return words
+
+
+def test_a_finished_run_of_other_code_is_not_shown_as_that_of_this(process, custom, tmp_path):
+    (tmp_path / "more.py").write_text("SCALE = 1  # a remark\n")
+    again = process(*custom, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    (tmp_path / "more.py").write_text("SCALE = 10\n")
+    done = process(*custom, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "runs/mine was measured with other code or weights than there are now (more): --fresh" in done.stderr
+    checked = process(*custom, "--check", "mine.json", cwd=tmp_path)
+    assert checked.returncode == 1
+    assert "more: its hash is another" in checked.stderr
+    mend = re.search(r"to mend it: (.*)", checked.stderr)[1]
+    assert process(*shlex.split(mend)[1:], cwd=tmp_path).returncode == 0, "the command that is printed works"
+    assert process(*custom, "--check", "mine.json", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("change", [["data.batch_size=64"], ["model.args={hidden: [16]}", "-o", "a place/run"]])
+def test_the_command_that_mends_a_stale_file_is_one_that_works(process, tmp_path, change):
+    words = ["rangetest", "digits", *QUICK, "-o", "run"]
+    assert process(*words, "--write", "kept.json", cwd=tmp_path).returncode == 0
+    checked = process(*words, *change, "--check", "kept.json", cwd=tmp_path)
+    assert checked.returncode == 1
+    mend = shlex.split(re.search(r"to mend it: (.*)", checked.stderr)[1])
+    assert process(*mend[1:], cwd=tmp_path).returncode == 0
+    assert process(*words, *change, "--check", "kept.json", cwd=tmp_path).returncode == 0
