@@ -24,7 +24,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 from clrtool.config.schema import FilePath
 from clrtool.engine.data.collate import Collate, Unpack
 from clrtool.engine.data.streaming import IterableStream, MapDataset
-from clrtool.engine.data.tensors import Samples, as_targets, check_samples, from_arrays, limited
+from clrtool.engine.data.tensors import Samples, as_targets, as_tensor, check_samples, from_arrays, limited
 from clrtool.engine.runtime.factories import blamed_on
 from clrtool.engine.runtime.hardware import total_memory
 from clrtool.errors import ConfigError, MachineError
@@ -35,8 +35,6 @@ Split = Samples | MapDataset | IterableStream
 Splits = tuple[Split, Split | None]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
-# Of an image before it is resized.
-MAX_PIXELS = 8192 * 8192
 # A call that can run code which the file holds.
 _UNPICKLES = re.compile(r"pickle\.(load|loads|Unpickler)\b|torch\.load\((?![^\n]*weights_only=True)|allow_pickle=True")
 # Datasets of torchvision that make such a call only once each file has the checksum that torchvision holds.
@@ -62,7 +60,7 @@ def npz(seed: int, path: FilePath, limit: Count | None = None) -> Splits:
         with ZipFile(file) as declared:
             _check_room(sum(each.file_size for each in declared.infolist()), path)
         with np.load(file, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
+            found = {name: np.asarray(arrays[name]) for name in arrays.files}
     except (OSError, ValueError, EOFError, AttributeError, TypeError, ArithmeticError, BadZipFile) as error:
         raise ConfigError(f"data.args.path: {path} is not an .npz file of plain arrays") from error
     if {"x_train", "y_train", "x_test", "y_test"} <= set(found):
@@ -105,31 +103,18 @@ def image_folder(
 
     With ``heldout: null`` there is one folder, which is split.
     """
-    from torchvision.datasets import ImageFolder
+    from clrtool.engine.data.images import Images
 
     names = [name for name in (train, heldout) if name is not None]
     try:
-        folders = [ImageFolder(str(_existing(Path(root) / name)), loader=read_image) for name in names]
-    except FileNotFoundError as error:
+        folders = [Images(str(_existing(Path(root) / name))) for name in names]
+    except OSError as error:
         raise ConfigError(f"data.args.root: {error}") from error
     if folders[0].classes != folders[-1].classes:
         odd = sorted(set(folders[0].classes) ^ set(folders[-1].classes))
         raise ConfigError(f"data.args.root: {train} and {heldout} differ in their classes: {', '.join(odd[:10])}")
     splits = [MapDataset(folder, Collate(size=size), tuple(folder.targets), threads=8) for folder in folders]
     return limited(splits[0], limit, seed), splits[1] if heldout else None
-
-
-def read_image(path: str) -> Any:
-    """An image as RGB. Raises ValueError, before it is decoded, for one whose few bytes would become gigabytes."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{path} is {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read")
-            return image.convert("RGB")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def torchvision_dataset(
@@ -144,6 +129,9 @@ def torchvision_dataset(
     """Any image classification set of ``torchvision.datasets`` that has a training and a test split."""
     from torchvision import datasets
 
+    from clrtool.engine.data.images import start_no_programs
+
+    start_no_programs()
     kind = getattr(datasets, name, None)
     if not isinstance(kind, type):
         raise ConfigError(f"data.name: torchvision has no dataset {name!r}; {nearest(name, datasets.__all__)}")
@@ -192,7 +180,7 @@ def _as_split(data: Any, unpack: Unpack | None, name: str) -> Split:
         inputs, targets = data
         with blamed_on(f"data.factory: {name}"):
             # A copy in plain memory, so that whatever tensor it was, what follows can rely on it.
-            copy = torch.as_tensor(inputs).detach().cpu().contiguous().clone()
+            copy = as_tensor(inputs).contiguous().clone()
             # float64 is numpy's default type, and no model's
             samples = Samples(copy.float() if copy.dtype == torch.float64 else copy, as_targets(targets))
             check_samples(samples, name)

@@ -154,9 +154,16 @@ def from_arrays(inputs: NDArray[Any], targets: NDArray[Any]) -> Samples:
     return Samples(torch.from_numpy(np.ascontiguousarray(inputs)), as_targets(targets))
 
 
+def as_tensor(values: Tensor | NDArray[Any]) -> Tensor:
+    """Values on the CPU; of an array in either order of its bytes, of which torch has one."""
+    if isinstance(values, np.ndarray):
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    return torch.as_tensor(values).detach().cpu()
+
+
 def as_targets(values: Tensor | NDArray[Any]) -> Tensor:
     """Targets as int64, or as float32 where they are real numbers."""
-    targets = torch.as_tensor(values).detach().cpu()
+    targets = as_tensor(values)
     if targets.is_complex():
         raise ConfigError("data: labels must be numbers, they are complex")
     return targets.float() if targets.is_floating_point() else targets.long()

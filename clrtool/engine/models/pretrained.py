@@ -13,10 +13,16 @@ from torch import Tensor, nn
 
 from clrtool.config.schema import ModelConfig
 from clrtool.engine.data.tensors import is_finite
+from clrtool.engine.runtime import serialize
 from clrtool.errors import ConfigError, MachineError
+from clrtool.files import open_plain, size_of
 from clrtool.words import count, nearest
 
 Weights = Mapping[str, Tensor]
+_DTYPES = {
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128, torch.int64,
+    torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
+}  # fmt: skip
 
 
 def with_weights(make_model: Callable[[], nn.Module], config: ModelConfig) -> Callable[[], nn.Module]:
@@ -42,34 +48,56 @@ def read_weights(path: Path) -> Weights:
     """A state dict from ``.safetensors``, or from a file of torch without running what it may hold."""
     if not path.exists():
         raise MachineError(f"model.weights: {path} does not exist (relative to {Path.cwd()})")
-    if not path.is_file():
-        raise ConfigError(f"model.weights: {path} is no file; give a .safetensors or .pt file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            found: Any = load_file(path)
-        else:
-            found = torch.load(path, "cpu", weights_only=True)
-    except ModuleNotFoundError as error:
-        raise MachineError("model.weights: reading .safetensors needs: pip install safetensors") from error
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise ConfigError(
-            f"model.weights: {path} holds no weights that can be read without running code "
-            f"({type(error).__name__}); save model.state_dict()"
-        ) from error
-    except Exception as error:
-        # safetensors has an error class of its own
-        raise ConfigError(f"model.weights: {path} cannot be read: {error}") from error
+    found = _read(path)
     for name in ("state_dict", "model_state_dict", "model"):
         found = found.get(name, found) if isinstance(found, Mapping) else found
     if not isinstance(found, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
     ):
         raise ConfigError(f"model.weights: {path} must hold a state dict of tensors by name")
-    if broken := [name for name, tensor in found.items() if not is_finite(tensor)]:
-        raise ConfigError(f"model.weights: {path} holds NaN or infinite values in {broken[0]}")
+    for name, tensor in found.items():
+        if fault := _fault(tensor):
+            raise ConfigError(f"model.weights: {path} holds {name} {fault}")
     return {name.removeprefix("module.").removeprefix("_orig_mod."): tensor for name, tensor in found.items()}
+
+
+def _read(path: Path) -> Any:
+    """What the file holds, whatever that is."""
+    try:
+        with open_plain(path) as file:
+            if not (size := size_of(file)):
+                raise ConfigError(f"model.weights: {path} is empty")
+            if path.suffix != ".safetensors":
+                return serialize.load(file, size)
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    except ConfigError:
+        raise
+    except ModuleNotFoundError as error:
+        raise MachineError("model.weights: reading .safetensors needs: pip install safetensors") from error
+    except (EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise ConfigError(
+            f"model.weights: {path} holds no weights that can be read without running code "
+            f"({type(error).__name__}); save model.state_dict()"
+        ) from error
+    except Exception as error:
+        # safetensors has an error class of its own
+        what = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"model.weights: {path} cannot be read: {what}; give a .safetensors or .pt file") from error
+
+
+def _fault(tensor: Tensor) -> str | None:
+    """What is wrong with a tensor of anybody's, before anything is made of it."""
+    if tensor.device.type == "meta":
+        return "without its numbers (on the device meta): save it from where they are"
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
+        return "as a sparse, nested or quantized tensor: save it dense, as floating-point numbers"
+    if tensor.dtype not in _DTYPES:
+        return f"as {tensor.dtype}: save it as float32, float16 or bfloat16"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"as {tuple(tensor.shape)}, larger than what is stored: save it with .contiguous()"
+    return None if is_finite(tensor) else "with NaN or infinite values"
 
 
 def load(model: nn.Module, weights: Weights, fresh: Iterable[str], source: str) -> None:
@@ -83,6 +111,11 @@ def load(model: nn.Module, weights: Weights, fresh: Iterable[str], source: str) 
         f"has {name} as {tuple(weights[name].shape)}, the model as {tuple(tensor.shape)}"
         for name, tensor in wanted.items()
         if name in weights and weights[name].shape != tensor.shape
+    ]
+    faults += [
+        f"has {name} in complex numbers, the model in real ones"
+        for name, tensor in wanted.items()
+        if name in weights and weights[name].is_complex() and not tensor.is_complex()
     ]
     if faults:
         more = f", and {count(len(faults) - 3, 'more fault')}" if len(faults) > 3 else ""

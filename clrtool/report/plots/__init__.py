@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import clrtool.report.plots.own_defaults  # noqa: F401 (before anything imports matplotlib)
+
+# isort: split
 from matplotlib.figure import Figure as Figure
 
 from clrtool.core.results.comparison import Comparison

@@ -6,13 +6,12 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from clrtool.core.results.comparison import Candidate, Comparison
-from clrtool.report.plots.style import STYLE, add_title, palette, plain, readable
+from clrtool.report.plots.style import add_title, palette, plain, readable, styled
 from clrtool.report.text.alt_text import comparison_alt
 from clrtool.report.text.facts import heldout, reached, sampled
 from clrtool.words import count, printable, shortened
@@ -31,7 +30,7 @@ WIDTH = 110
 
 def plot_comparison(record: Comparison, title: str) -> Figure:
     """The metric against iterations, a colour a policy with a band over its seeds; the learning rates below."""
-    with style.context(STYLE):
+    with styled():
         figure = Figure(figsize=(8, 6.4), layout="constrained", label=comparison_alt(record, title))
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         for candidate, color in zip(record.candidates, palette().curves, strict=False):

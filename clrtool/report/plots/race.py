@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -14,7 +13,7 @@ from clrtool.core.racing.race import by_horizon
 from clrtool.core.racing.result import Race
 from clrtool.core.results.record import RunRecord
 from clrtool.report.plots.range_test import add_legend, draw_seeds, hatch, label_bounds, shade
-from clrtool.report.plots.style import STYLE, add_title, fitting, palette, plain
+from clrtool.report.plots.style import add_title, fitting, palette, plain, styled
 from clrtool.report.text.alt_text import decision, race_alt
 from clrtool.report.text.facts import heldout
 from clrtool.words import count
@@ -30,7 +29,7 @@ def plot_race(record: RunRecord, race: Race, title: str) -> Figure:
 
     The level of the constant answer is dotted, and both bounds are shaded.
     """
-    with style.context(STYLE):
+    with styled():
         figure = Figure(figsize=(8, 6.4), layout="constrained", label=race_alt(record, race, title))
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         label = plain(heldout(record.sweep.metric))

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -17,7 +16,7 @@ from clrtool.core.reading.curve import Curve
 from clrtool.core.reading.fit import BREAKING
 from clrtool.core.results.record import RunRecord, SweepRecord
 from clrtool.core.schedules import FloatArray
-from clrtool.report.plots.style import STYLE, add_title, fitting, palette, plain, readable
+from clrtool.report.plots.style import add_title, fitting, palette, plain, readable, styled
 from clrtool.report.text.alt_text import decision, range_test_alt, stopped
 from clrtool.report.text.facts import across, both, common, heldout
 from clrtool.words import count
@@ -35,7 +34,7 @@ def plot_sweep(record: RunRecord, title: str) -> Figure:
 
     What comes after the first seed was stopped is hatched. The line below says what was decided.
     """
-    with style.context(STYLE):
+    with styled():
         figure = Figure(figsize=(8, 6.4), layout="constrained", label=range_test_alt(record, title))
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         sweep, colors = record.sweep, palette()

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from clrtool.core.planning.plan import Plan
 from clrtool.errors import ConfigError
-from clrtool.report.plots.style import MOST_CURVES, STYLE, add_title, palette, plain, readable
+from clrtool.report.plots.style import MOST_CURVES, add_title, palette, plain, readable, styled
 from clrtool.report.text.alt_text import schedules_alt
 from clrtool.report.text.facts import sampled
 from clrtool.words import count
@@ -39,7 +38,7 @@ def plot_schedules(plans: Mapping[str, Plan]) -> Figure:
     if len(plans) > MOST_CURVES:
         raise ConfigError(f"a picture has room for {MOST_CURVES} schedules, not {len(plans)}")
     moving = [plan for plan in plans.values() if plan.schedule.cycles_momentum]
-    with style.context(STYLE):
+    with styled():
         figure = Figure(figsize=(8, 5.2 if moving else 4), layout="constrained", label=schedules_alt(plans))
         panels = figure.subplots(2 if moving else 1, 1, squeeze=False,
                                  height_ratios=(3, 1) if moving else (1,))[:, 0]  # fmt: skip

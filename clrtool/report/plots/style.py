@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import rcParams, style
+from matplotlib import rc_context, rcParamsDefault
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
@@ -65,16 +67,34 @@ _PAPER = ("figure.facecolor", "axes.facecolor")
 _INK = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 
 
-def dark() -> AbstractContextManager[None]:
+# Which colours are in force: those of matplotlib, or light ones on dark paper.
+_COLORS: ContextVar[Mapping[str, str]] = ContextVar("_COLORS", default=MappingProxyType({}))
+# The backend is no matter of style, and setting it would start it.
+_DEFAULTS: Mapping[str, Any] = {name: value for name, value in rcParamsDefault.items() if name != "backend"}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Where figures are drawn and saved: in matplotlib's own defaults but for ours, whatever else was set."""
+    settings: Any = {**_DEFAULTS, **STYLE, **_COLORS.get()}  # whose names matplotlib has as a type of its own
+    with rc_context(settings):
+        yield
+
+
+@contextmanager
+def dark() -> Iterator[None]:
     """Where figures are drawn and saved in light colours on dark paper."""
-    return style.context(
-        {**dict.fromkeys(_PAPER, DARK.paper), **dict.fromkeys(_INK, DARK.ink), "grid.color": DARK.grey}
-    )
+    colors = {**dict.fromkeys(_PAPER, DARK.paper), **dict.fromkeys(_INK, DARK.ink), "grid.color": DARK.grey}
+    token = _COLORS.set(colors)
+    try:
+        yield
+    finally:
+        _COLORS.reset(token)
 
 
 def palette() -> Palette:
     """The colours in force."""
-    return DARK if rcParams["figure.facecolor"] == DARK.paper else LIGHT
+    return DARK if _COLORS.get() else LIGHT
 
 
 def readable(name: str) -> str:
@@ -127,12 +147,12 @@ def _is_ours(words: Path) -> bool:
 
 def alt_of(figure: Figure) -> str:
     """What a figure shows in words, its label."""
-    return str(figure.get_label())
+    return printable(str(figure.get_label()))
 
 
 def title_of(figure: Figure) -> str:
     """The title of a figure, without the marks by which matplotlib takes it as it is."""
-    return figure.get_suptitle().replace(r"\$", "$").strip()
+    return printable(figure.get_suptitle()).replace(r"\$", "$").strip()
 
 
 def drawn(figure: Figure, ending: str) -> bytes:
@@ -144,7 +164,7 @@ def drawn(figure: Figure, ending: str) -> bytes:
         ".pdf": {"CreationDate": None, "Title": title, "Subject": alt},
     }
     content = io.BytesIO()
-    with style.context(STYLE), _any_letter():
+    with styled(), _any_letter():
         figure.savefig(content, format=ending[1:], dpi=150, metadata=metadata[ending])
     return content.getvalue()
 
