@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -42,9 +43,33 @@ INTERNAL = 70
 _CODES = {ConfigError: 2, BusyError: 75, MachineError: 4, OSError: 4, BaseException: INTERNAL}
 
 
+# What the system says where it has no more: of memory, of files that may be open, of processes, of a disk.
+_LACKING = {errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT}
+_LACKING_TEXTS = ("can't allocate memory", "cannot allocate memory", "can't start new thread", "failed to map segment",
+                  "too many open files", "cannot create thread")  # fmt: skip
+
+
 def exit_code(error: BaseException) -> int:
-    """The code with which a command ends that fails in this way."""
+    """The code with which a command ends that fails in this way.
+
+    Whatever an error became on its way, want of memory, files or processes is a matter of the machine.
+    """
+    if not isinstance(error, MachineError) and lack_of(error) is not None:
+        return _CODES[MachineError]
     return next(code for kind, code in _CODES.items() if isinstance(error, kind))
+
+
+def lack_of(error: BaseException | None) -> BaseException | None:
+    """What the machine had no more of, if that is what an error came of; None else."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _LACKING):
+            return error
+        if isinstance(error, ImportError | RuntimeError) and any(each in str(error).lower() for each in _LACKING_TEXTS):
+            return error
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @contextmanager

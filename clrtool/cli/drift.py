@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from clrtool.cli.run.folder import is_other_data
 from clrtool.cli.run.spec import RunSpec
 from clrtool.errors import ConfigError
 from clrtool.report.text.progress import say
+from clrtool.words import printable
 
 if TYPE_CHECKING:
     from clrtool.core.results.recommendation import Change, Recommendation
@@ -117,7 +119,7 @@ class DriftCheck:
         if drifted := _drifted(old, new):
             self._fail([f"{file}: what is recommended has drifted", *drifted])
         say(f"{file}: holds, for both bounds are within noise or a tolerance of {old.tolerance:.0%}")
-        _summarise(f"`{file}` holds", [_told(each) for each in changes(old, new)])
+        _summarise(f"{file} holds", [_told(each) for each in changes(old, new)])
 
     def _stale(self, old: Recommendation, new: Recommendation) -> list[str]:
         """All inputs that have changed, those too that only a run shows."""
@@ -134,8 +136,10 @@ class DriftCheck:
         text = "\n  ".join(lines)
         say(f"{text}\nto mend it: {self._mend}")
         if os.environ.get("GITHUB_ACTIONS") == "true":
-            typer.echo(_annotation(str(self._check), f"{text}\nto mend it: {self._mend}"), err=True)
-        _summarise(lines[0], [*lines[1:], f"to mend it: `{self._mend}`"])
+            typer.echo(
+                _annotation(_encodable(str(self._check)), _encodable(f"{text}\nto mend it: {self._mend}")), err=True
+            )
+        _summarise(lines[0], [*lines[1:], f"to mend it: {self._mend}"])
         raise typer.Exit(DRIFTED)
 
 
@@ -163,6 +167,11 @@ def _told(change: Change) -> str:
     )
 
 
+def _encodable(text: str) -> str:
+    """The text without halves of characters, as a name of a file has them that is no UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _annotation(file: str, message: str) -> str:
     """A workflow command of GitHub, which shows the message at the file."""
 
@@ -175,8 +184,16 @@ def _annotation(file: str, message: str) -> str:
 
 
 def _summarise(title: str, lines: Sequence[str]) -> None:
-    """Add to the summary of a step on GitHub, where there is one."""
+    """Add to the summary of a step on GitHub, where there is one. That it cannot be written changes no verdict.
+
+    What configs and files say stands in a fence that none of it can end, so that it is shown as it is.
+    """
     if not (file := os.environ.get("GITHUB_STEP_SUMMARY")):
         return
-    with Path(file).open("a", encoding="utf-8") as summary:
-        summary.write("\n".join([f"### {title}", "", *(f"- {line}" for line in lines), "", ""]))
+    text = printable("\n".join([title, *(f"  {line}" for line in lines)]))
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    try:
+        with Path(file).open("a", encoding="utf-8") as summary:
+            summary.write(f"### clrtool\n\n{fence}text\n{text}\n{fence}\n\n")
+    except OSError as error:
+        say(f"{file}: the summary of the step cannot be written: {error.strerror}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -13,6 +12,7 @@ import typer
 
 import clrtool
 from clrtool.cli.compare import compare
+from clrtool.cli.console import ReaderGoneError, silence_stdout, until_reader_goes
 from clrtool.cli.doctor import doctor
 from clrtool.cli.init import init, schema
 from clrtool.cli.merge import merge
@@ -22,7 +22,7 @@ from clrtool.cli.rangetest import rangetest
 from clrtool.cli.run.signals import Signals
 from clrtool.cli.run.subprocesses import ATTACHED, end_with_stdin
 from clrtool.cli.run.torchrun import check_alone, find_seat, hush
-from clrtool.errors import INTERNAL, Interrupted, MachineError, exit_code
+from clrtool.errors import INTERNAL, ConfigError, Interrupted, MachineError, exit_code, lack_of
 from clrtool.report.text.progress import say
 
 SIGNALLED = 128
@@ -36,7 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (rangetest, merge, compare, plan, plot, init, schema, doctor):
-    app.command()(command)
+    app.command()(until_reader_goes(command))
 
 
 def _version(wanted: bool) -> None:
@@ -69,14 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             if os.environ.pop(ATTACHED, None):
                 end_with_stdin(signals)
             app(args=words, obj=signals)
+    except ReaderGoneError:  # as in `clrtool plan ... | head`
+        silence_stdout()
     except (Interrupted, Exception) as error:  # noqa: BLE001 (a bug must end in code 70, for CI takes 1 for drift)
         stop = error.signum if isinstance(error, Interrupted) else signals.stop  # it may have come to another rank
         if stop is not None and not isinstance(error, MachineError | OSError):
             _end(stop, words)  # whatever it became on its way out of an import that it broke off
         if isinstance(error, OSError):
-            _silence_stdout()
-        if isinstance(error, BrokenPipeError):
-            sys.exit(0)  # the reader has gone, as in `clrtool plan ... | head`
+            silence_stdout()
         _fail(error, exit_code(error), words)
     sys.exit(0)
 
@@ -89,16 +89,10 @@ def _end(signum: int, words: Sequence[str]) -> NoReturn:
     sys.exit(code)
 
 
-def _silence_stdout() -> None:
-    """What is still buffered has nowhere to go, and Python would complain of that at its exit."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _fail(error: BaseException, code: int, words: Sequence[str]) -> NoReturn:
     if os.environ.get("CLRTOOL_DEBUG"):
         raise error
-    message = str(error)
+    message = _message(error)
     if code == INTERNAL:
         message = f"internal error, a bug in clrtool: {type(error).__name__}: {error}\nCLRTOOL_DEBUG=1 shows where"
     if "--json" in words:
@@ -106,3 +100,14 @@ def _fail(error: BaseException, code: int, words: Sequence[str]) -> NoReturn:
     else:
         say("error: " + message.replace("\n", "\n       "))
     sys.exit(code)
+
+
+def _message(error: BaseException) -> str:
+    """What to say of an error; of one that the system has raised, with its file and without its number."""
+    lack = lack_of(error)
+    if lack is not None and not isinstance(error, ConfigError | MachineError):
+        what = lack.strerror if isinstance(lack, OSError) else str(lack)
+        return f"this machine gives this process no more: {what or 'out of memory'}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'}: {error.strerror}"
+    return str(error)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clrtool.cli.complete import configs
-from clrtool.cli.console import Plain, draw, show
+from clrtool.cli.console import Plain, draw, readable_or_not, show
 from clrtool.cli.drift import DriftCheck
 from clrtool.cli.dry_run import dry_run
 from clrtool.cli.run.executor import Executor
@@ -140,7 +140,8 @@ def rangetest(  # an option that is not named below is read from the context, by
         if rank.leads:
             drift.before()
             record = measure(RunFolder(rank.spec, context.obj, executor, rank.ranks))
-            show_run(record, spec)
+            with readable_or_not():
+                show_run(record, spec)
             drift.after(record)
             check_conclusive(record)
 

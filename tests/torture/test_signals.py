@@ -277,3 +277,18 @@ def test_a_process_of_its_own_ends_with_the_files_of_one_that_was_forked(referen
 def test_under_json_an_interruption_is_one_object_too(zygote, tmp_path):
     run = zygote.run(words(tmp_path / NAME, "--json"), at("in a step of the second seed", signal.SIGTERM))
     assert (run.status, json.loads(run.out)["status"], json.loads(run.out)["code"]) == (143, "interrupted", 143)
+
+
+@pytest.mark.parametrize(
+    "pair", [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGHUP), (signal.SIGTERM, signal.SIGTERM)]
+)
+def test_two_signals_in_one_instant_are_one(zygote, reference, tmp_path, pair):
+    folder = tmp_path / NAME
+    run = zygote.start(reference.words(folder))
+    curve = folder / "curve.csv"
+    wait_for(lambda: curve.exists() and curve.read_text().count("\n") > 5)
+    for each in (signal.SIGSTOP, *pair, signal.SIGCONT):
+        run.kill(each)
+    assert run.wait() in {128 + each for each in pair}, run.err
+    assert "Traceback" not in run.err
+    assert_goes_on(zygote, reference, folder)

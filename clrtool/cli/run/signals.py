@@ -12,16 +12,17 @@ from typing import Any, Self
 
 from clrtool.errors import Interrupted, OutOfMemoryError
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Signals:
-    """Handlers of SIGINT, SIGTERM and SIGUSR1, for as long as the command runs.
+    """Handlers of SIGINT, SIGTERM, SIGHUP (a terminal that closes) and SIGUSR1, for as long as the command runs.
 
     Outside :meth:`deferred` the first signal to stop raises Interrupted where the program stands. Inside, it is noted
-    in ``stop``, for the training to save its state first. With it both get back what they do by default, so the second
-    one ends the process at once, whatever it is doing. SIGUSR1, which Slurm can send before it ends a job, is noted in
-    ``save``.
+    in ``stop``, for the training to save its state first. With it all get back what they do by default, so the second
+    one ends the process at once, whatever it is doing; but one that had come by then, in the same instant, asks for no
+    more than the first. A SIGHUP that nohup has turned off stays so. SIGUSR1, which Slurm can send before it ends a
+    job, is noted in ``save``.
     """
 
     def __init__(self) -> None:
@@ -34,7 +35,8 @@ class Signals:
     def __enter__(self) -> Self:
         with contextlib.suppress(ValueError):  # only the main thread may; elsewhere whoever embeds us decides
             for each in STOPPING:
-                self._before[each] = signal.signal(each, self._on_stop)
+                if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN:
+                    self._before[each] = signal.signal(each, self._on_stop)
             self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._on_save)
         return self
 
@@ -65,8 +67,10 @@ class Signals:
     def _on_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if os.getpid() != self._process:  # a worker that was just forked
             os._exit(128 + signum)
+        if self.stop is not None:  # it came in the same instant, else it would not have come to us
+            return
         self.stop = signum
-        for each in STOPPING:
+        for each in self._before.keys() & set(STOPPING):
             signal.signal(each, signal.SIG_DFL)
         name = signal.Signals(signum).name
         does = "finishing the iteration and saving" if self._deferred else "stopping"

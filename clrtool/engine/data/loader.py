@@ -219,7 +219,7 @@ def _with_rng(rng: RngStream, loader: DataLoader[Any]) -> Iterator[Any]:
 
 def _leave_signals_to_the_parent(worker: int) -> None:  # noqa: ARG001
     """A terminal's Ctrl-C and Slurm's warnings go to every process; the parent decides what ends."""
-    for each in (signal.SIGINT, signal.SIGUSR1):
+    for each in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(each, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

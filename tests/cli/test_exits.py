@@ -1,0 +1,143 @@
+"""What a command ends with, whoever reads it or not, and what it says where others read it: CI, a terminal, a picture."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.conftest import QUICK
+
+PLAN = ["plan", "--base-lr", "0.001", "--max-lr", "0.006", "--iterations-per-epoch", "500", "--epochs", "3000"]
+
+
+def unread(*words, read=100):
+    """The code and the errors of a command whose reader goes after so many bytes."""
+    command = [sys.executable, "-m", "clrtool", *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        run.stdout.read(read)
+        run.stdout.close()
+        return run.wait(timeout=100), run.stderr.read().decode()
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "torch", "table"])
+def test_a_reader_that_goes_has_what_it_wanted(form):
+    code, errors = unread(*PLAN, "--format", form)
+    assert (code, errors) == (0, "")
+
+
+def test_a_lint_that_nobody_reads_has_found_what_it_has_found():
+    words = ["--from", "torch:OneCycleLR", "max_lr=0.1", "total_steps=30", "--iterations", "1410"]
+    code, errors = unread("plan", "--lint", *words, "--iterations-per-epoch", "47", read=0)
+    assert code in (0, 1), "0 only where the pipe was gone before anything was printed"
+    assert "Traceback" not in errors
+
+
+@pytest.fixture
+def drifted(cli, tmp_path):
+    """The words of a check that fails without training, and its file."""
+    (tmp_path / "mine.yaml").write_text("data: {name: digits}\nmodel: {name: mlp}\n")
+    file = tmp_path / "kept.json"
+    assert cli("rangetest", tmp_path / "mine.yaml", *QUICK, "-o", tmp_path / "run", "--write", file).code == 0
+    return lambda *more: cli(
+        "rangetest", tmp_path / "mine.yaml", *QUICK, *more, "-o", tmp_path / "run", "--check", file
+    )
+
+
+@pytest.mark.parametrize("place", ["", "missing/summary.md", "full"])
+def test_a_summary_that_cannot_be_written_hides_no_verdict(drifted, monkeypatch, tmp_path, place):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "/dev/full" if place == "full" else str(tmp_path / place))
+    done = drifted("data.batch_size=64")
+    assert done.code == 1
+    assert "is stale" in done.err
+    assert drifted().code == 0
+
+
+@pytest.mark.parametrize(
+    "evil", ["# Heading\n\n![x](https://x.example/a.png)", "```\n# out\n````\n[a](b)", "<img src=x>"]
+)
+def test_what_a_config_says_stays_in_its_fence_in_the_summary(drifted, monkeypatch, tmp_path, evil):
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    assert drifted(f"model.args={json.dumps({'activation': evil})}").code == 1
+    first, empty, fence, *lines = summary.read_text().splitlines()
+    assert (first, empty) == ("### clrtool", "")
+    ticks = fence.removesuffix("text")
+    assert set(ticks) == {"`"}
+    assert lines.index(ticks) == len(lines) - 2, "the fence ends where the text does"
+    assert all(not line.startswith(ticks) for line in lines[:-2])
+
+
+def test_a_file_whose_name_is_no_utf_8_is_named_all_the_same(tmp_path):
+    command = [sys.executable, "-m", "clrtool", "rangetest", "digits", *QUICK, "--check", b"kept\xff.json"]
+    environment = os.environ | {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, env=environment)
+    assert done.returncode == 1, done.stderr
+    assert rb"kept\udcff.json: there is no such file yet" in done.stderr
+
+
+def test_a_label_with_controls_makes_pictures_that_can_be_read(cli, tmp_path):
+    (tmp_path / "metrics.py").write_text(
+        "def make():\n    return lambda outputs, targets: (outputs.argmax(1) == targets).float().mean()\n"
+    )
+    label = {"factory": "metrics:make", "higher_is_better": True, "label": "a\x1b[2J\x07$\\frac<&>_b"}
+    config = {"data": {"name": "digits"}, "model": {"name": "mlp"}, "metric": label}
+    (tmp_path / "mine.yaml").write_text(json.dumps(config))
+    done = cli("rangetest", tmp_path / "mine.yaml", *QUICK, "--allow-import", "metrics:*", "-o", tmp_path / "run")
+    if done.code == 2:
+        assert "label" in done.err
+        return
+    assert done.code in (0, 3), done.err
+    for name in ("a.svg", "a.html"):
+        assert cli("plot", tmp_path / "run", "-o", tmp_path / name).code == 0
+        assert "\x1b" not in (tmp_path / name).read_text()
+    ElementTree.parse(tmp_path / "a.svg")  # noqa: S314 (our own)
+
+
+RC = {
+    "LaTeX": b"text.usetex: True\nlines.linewidth: 9\naxes.facecolor: red\n",
+    "no UTF-8": b"lines.linewidth: \xff\n",
+    "a pipe": None,
+}
+
+
+@pytest.mark.parametrize("where", ["here", "home"])
+@pytest.mark.parametrize("content", RC)
+def test_a_style_of_matplotlib_that_lies_about_changes_no_picture(tmp_path, where, content):
+    place = {"here": tmp_path / "here", "home": tmp_path / "home" / ".config" / "matplotlib"}[where]
+    (tmp_path / "here").mkdir()
+    place.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"HOME": str(tmp_path / "home"), "XDG_CONFIG_HOME": str(tmp_path / "home" / ".config")}
+    environment.pop("MPLCONFIGDIR", None)
+
+    def picture():
+        words = [*PLAN[:-2], "-o", "plan.json"]
+        for each in (words, ["plot", "plan.json", "-o", "plan.svg"]):
+            command = [sys.executable, "-m", "clrtool", *each]
+            done = subprocess.run(
+                command, cwd=tmp_path / "here", env=environment, capture_output=True, check=False, timeout=100
+            )
+            assert done.returncode == 0, done.stderr
+        return (tmp_path / "here" / "plan.svg").read_bytes()
+
+    before, file = picture(), place / "matplotlibrc"
+    if RC[content] is None:
+        os.mkfifo(file)
+    else:
+        file.write_bytes(RC[content])
+    assert picture() == before
+
+
+def test_a_terminal_that_closes_saves_what_was_measured(tmp_path):
+    words = ["rangetest", "digits", "sweep.epochs=400", "--seeds", "1", "-o", "run"]
+    run = subprocess.Popen([sys.executable, "-m", "clrtool", *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    from tests.torture.runs import wait_for
+
+    curve = tmp_path / "run" / "curve.csv"
+    wait_for(lambda: curve.exists() and curve.read_text().count("\n") > 3)
+    run.send_signal(signal.SIGHUP)
+    assert run.wait(timeout=60) == 128 + signal.SIGHUP, run.stderr.read()
+    assert list((tmp_path / "run" / "checkpoint").glob("*.pt"))

@@ -1,0 +1,174 @@
+"""Files of anybody start no program, make no loop, take no more memory than they hold, and never keep one waiting."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clrtool.config.schema import ModelConfig
+from clrtool.engine.data import datasets
+from clrtool.engine.data.images import Images, read_image
+from clrtool.engine.data.tensors import as_targets
+from clrtool.engine.models.pretrained import read_weights, with_weights
+from clrtool.engine.runtime.serialize import from_bytes, to_bytes
+from clrtool.errors import ConfigError
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n%%EOF\n"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / name / "a.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def ghostscript(tmp_path, monkeypatch):
+    """A Ghostscript that tells that it was started."""
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return tmp_path / "ran"
+
+
+@pytest.mark.parametrize("name", ["b.png", "b.jpg", "b.webp"])
+def test_postscript_under_the_name_of_an_image_starts_nothing(photos, ghostscript, name):
+    (photos / "cat" / name).write_bytes(EPS)
+    with pytest.raises(OSError, match=rf"{name}: is no image of BMP"):
+        read_image(str(photos / "cat" / name))
+    assert not ghostscript.exists()
+
+
+def test_datasets_of_torchvision_start_nothing_either(photos, ghostscript):
+    with pytest.raises(Exception, match="no training and test part"):
+        datasets.torchvision_dataset("Caltech101", 0, download=False)
+    (photos / "b.jpg").write_bytes(EPS)
+    with pytest.raises(OSError, match="Ghostscript"):
+        Image.open(photos / "b.jpg").convert("RGB")
+    assert not ghostscript.exists()
+
+
+def test_links_that_make_a_loop_and_what_is_no_file_are_named(photos, tmp_path):
+    assert len(Images(str(photos))) == 2
+    (photos / "cat" / "again").symlink_to(photos)
+    with pytest.raises(ConfigError, match="cat/again is a link to a folder that is read already"):
+        datasets.image_folder(0, str(tmp_path), train="photos", heldout=None)
+    (photos / "cat" / "again").unlink()
+    (photos / "cat" / "deep").mkdir()
+    (photos / "cat" / "deep" / "up").symlink_to("..")
+    with pytest.raises(ConfigError, match="deep/up is a link"):
+        Images(str(photos))
+    shutil.rmtree(photos / "cat" / "deep")
+    os.mkfifo(photos / "dog" / "b.jpeg")
+    with pytest.raises(ConfigError, match=r"b\.jpeg is no plain file"):
+        Images(str(photos))
+
+
+def test_files_that_never_end_hold_nobody_up(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(OSError, match="no plain file"):
+        read_image(str(tmp_path / "pipe.png"))
+    for name in ("pipe.pt", "pipe.safetensors"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(ConfigError, match="no plain file"):
+            read_weights(tmp_path / name)
+    for path in ("/dev/zero", "/proc/kmsg", "/proc/self/maps"):
+        if os.access(path, os.R_OK):
+            with pytest.raises(ConfigError, match=r"model\.weights"):
+                read_weights(type(tmp_path)(path))
+
+
+def deflated(path):
+    torch.save({"w": torch.zeros(3_000_000)}, path)
+    packed = path.with_suffix(".packed")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    packed.replace(path)
+
+
+FAULTS = {
+    "larger than what is stored": torch.zeros(1).expand(10_000_000_000),
+    "without its numbers": torch.empty(4, device="meta"),
+    "sparse, nested or quantized": torch.eye(3).to_sparse(),
+    "float8": torch.zeros(4).to(torch.float8_e4m3fn),
+    "NaN or infinite": torch.tensor([float("nan")]),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_tensor_that_is_no_plain_one_is_named_before_anything_is_made_of_it(tmp_path, fault):
+    torch.save({"head.weight": FAULTS[fault]}, tmp_path / "a.pt")
+    with pytest.raises(ConfigError, match=rf"a\.pt holds head\.weight .*{fault}"):
+        read_weights(tmp_path / "a.pt")
+
+
+def test_nested_tensors_are_a_message(tmp_path):
+    torch.save({"a": torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])}, tmp_path / "a.pt")
+    with pytest.raises(ConfigError, match=r"model\.weights"):
+        read_weights(tmp_path / "a.pt")
+
+
+def test_complex_weights_of_a_real_model_are_refused_not_cut(tmp_path):
+    state = torch.nn.Linear(2, 2).state_dict()
+    torch.save(state | {"bias": torch.zeros(2, dtype=torch.complex64)}, tmp_path / "a.pt")
+    with pytest.raises(ConfigError, match="has bias in complex numbers, the model in real ones"):
+        with_weights(lambda: torch.nn.Linear(2, 2), ModelConfig(name="mlp", weights=str(tmp_path / "a.pt")))()
+
+
+def test_packed_weights_are_not_unpacked(tmp_path):
+    deflated(tmp_path / "a.pt")
+    with pytest.raises(ConfigError, match="no weights that can be read"):
+        read_weights(tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="packed"):
+        from_bytes((tmp_path / "a.pt").read_bytes())
+    assert from_bytes(to_bytes({"a": 1})) == {"a": 1}
+
+
+def test_a_part_of_a_larger_tensor_is_no_fault(tmp_path):
+    torch.save({"w": torch.arange(10.0)[2:4], "t": torch.zeros(2, 3).t()}, tmp_path / "a.pt")
+    assert read_weights(tmp_path / "a.pt")["w"].tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_labels_are_read_in_either_order_of_their_bytes(tmp_path, order):
+    labels = np.arange(40).astype(f"{order}i4") % 2
+    assert as_targets(labels.astype(f"{order}i4")).tolist() == labels.tolist()
+    np.savez(tmp_path / "a.npz", x=np.ones((40, 3), f"{order}f4"), y=labels.astype(f"{order}i8"))
+    assert datasets.npz(0, str(tmp_path / "a.npz"))[0].targets.tolist() == labels.tolist()
+
+
+def test_an_archive_with_something_else_than_arrays_is_a_message(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.ones((4, 3)))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as file:
+        file.writestr("y", b"labels")
+    with pytest.raises(ConfigError, match="data"):
+        datasets.npz(0, str(tmp_path / "a.npz"))
+
+
+def limited(kind, amount):
+    return lambda: resource.setrlimit(kind, (amount, amount))
+
+
+@pytest.mark.parametrize(
+    ("kind", "amount"), [(resource.RLIMIT_AS, 900 * 2**20), (resource.RLIMIT_NOFILE, 12), (resource.RLIMIT_NOFILE, 20)]
+)
+def test_want_of_memory_or_of_files_is_a_matter_of_the_machine(tmp_path, kind, amount):
+    command = [sys.executable, "-m", "clrtool", "rangetest", "digits", "-q", "-n"]
+    run = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, preexec_fn=limited(kind, amount), check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}, timeout=200,
+    )  # fmt: skip
+    assert run.returncode in (0, 4), run.stderr
+    assert "internal error" not in run.stderr

@@ -1,0 +1,82 @@
+"""The lock of a run folder changes nothing that was there, and knows when its folder has gone."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from clrtool.errors import BusyError, MachineError
+from clrtool.files import refuse_links
+from clrtool.report.records.lock import NAME, locked
+
+
+def test_a_lock_is_made_held_and_removed(tmp_path):
+    with locked(tmp_path) as lock:
+        assert (tmp_path / NAME).read_text().startswith(f"{os.getpid()} on ")
+        lock.check()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("left", ["", "12 on elsewhere", "x" * 5000])
+def test_what_a_killed_process_has_left_is_replaced(tmp_path, left):
+    (tmp_path / NAME).write_text(left)
+    with locked(tmp_path):
+        assert (tmp_path / NAME).read_text().startswith(f"{os.getpid()} on ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [os.link, os.symlink, lambda _, path: os.mkfifo(path), lambda _, path: path.mkdir()])
+def test_a_file_of_somebody_else_by_its_name_is_refused_and_not_changed(tmp_path, make):
+    other = tmp_path / "other"
+    other.write_text("dear")
+    (tmp_path / "run").mkdir()
+    make(other, tmp_path / "run" / NAME)
+    with pytest.raises(MachineError, match=r"run/\.lock: cannot be made: \S"), locked(tmp_path / "run"):
+        pass
+    assert other.read_text() == "dear"
+
+
+def hold(folder, text):
+    code = (
+        "import fcntl, sys, time\nfile = open(sys.argv[1], 'a+')\nfcntl.lockf(file, fcntl.LOCK_EX)\n"
+        f"file.write({text!r})\nfile.flush()\nprint(flush=True)\ntime.sleep(60)"
+    )
+    return subprocess.Popen([sys.executable, "-c", code, str(folder / NAME)], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("77 on far", "process 77 on far:"), ("\x1b[2Jrm -rf", "that has just begun")]
+)
+def test_who_holds_it_is_named_but_nothing_else_is_repeated(tmp_path, text, said):
+    with hold(tmp_path, text) as holder:
+        holder.stdout.readline()
+        with pytest.raises(BusyError) as caught, locked(tmp_path):
+            pass
+        holder.kill()
+    assert said in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_folder_that_was_removed_is_noticed_and_what_replaced_it_stays(tmp_path, replaced):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with locked(folder) as lock:
+        shutil.rmtree(folder)
+        if replaced:
+            folder.mkdir()
+            (folder / NAME).write_text("9 on here")
+        with pytest.raises(MachineError, match="was removed or replaced"):
+            lock.check()
+    assert (folder / NAME).exists() == replaced
+
+
+def test_links_on_the_way_are_refused_and_the_folder_itself_may_be_one(tmp_path):
+    (tmp_path / "away" / "deep").mkdir(parents=True)
+    (tmp_path / "run").symlink_to(tmp_path / "away")
+    refuse_links(tmp_path / "run", "deep", "none")
+    (tmp_path / "away" / "deep" / "link").symlink_to(tmp_path)
+    with pytest.raises(MachineError, match="deep/link: is a link"):
+        refuse_links(tmp_path / "run", "deep", "link", "more")
