@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -65,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         hush()
     signals = Signals()
     try:
-        with signals:
+        with signals, warnings.catch_warnings():
+            warnings.showwarning = _warn
             if os.environ.pop(ATTACHED, None):
                 end_with_stdin(signals)
             app(args=words, obj=signals)
@@ -79,6 +82,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             silence_stdout()
         _fail(error, exit_code(error), words)
     sys.exit(0)
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: object = None,
+) -> None:
+    """A warning as a line for people, with its place where that is the user's own code."""
+    foreign = {"site-packages", "dist-packages", "clrtool"} & {*Path(filename).parts}
+    say(f"warning: {message}" if foreign else f"{filename}:{lineno}: {category.__name__}: {message}")
 
 
 def _end(signum: int, words: Sequence[str]) -> NoReturn:

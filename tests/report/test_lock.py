@@ -80,3 +80,26 @@ def test_links_on_the_way_are_refused_and_the_folder_itself_may_be_one(tmp_path)
     (tmp_path / "away" / "deep" / "link").symlink_to(tmp_path)
     with pytest.raises(MachineError, match="deep/link: is a link"):
         refuse_links(tmp_path / "run", "deep", "link", "more")
+
+
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [
+        ("shards", ["rangetest", "digits", "--seed-shard", "1/2"]),
+        ("shards/1-of-2", ["rangetest", "digits", "--seed-shard", "1/2", "--fresh"]),
+        ("checkpoint-jobs", ["rangetest", "digits", "sweep.method=paper", "--jobs", "2"]),
+        ("checkpoint", ["rangetest", "digits"]),
+        ("range_test", ["compare", "digits"]),
+        ("checkpoint", ["compare", "digits", "--fresh"]),
+    ],
+)
+def test_a_link_in_the_place_of_a_folder_of_a_run_is_refused_and_nothing_is_written_through_it(
+    cli, tmp_path, link, words
+):
+    (tmp_path / "run" / link).parent.mkdir(parents=True)
+    (tmp_path / "away").mkdir()
+    (tmp_path / "run" / link).symlink_to(tmp_path / "away")
+    done = cli(*words, "-q", "-o", tmp_path / "run")
+    assert done.code == 4, done.err
+    assert f"run/{link}: is " in done.err
+    assert list((tmp_path / "away").iterdir()) == []

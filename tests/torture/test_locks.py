@@ -126,3 +126,20 @@ def test_the_folder_itself_may_be_a_link(zygote, reference, tmp_path):
     run = zygote.run(words(tmp_path / NAME))
     assert run.status == 0, run.err
     assert set(contents(tmp_path / "far")) == set(reference.files)
+
+
+@pytest.mark.parametrize("more", [[], ["--checkpoint-every", "0"]])
+def test_a_run_folder_that_is_removed_while_it_is_filled_ends_the_run_with_4(zygote, reference, tmp_path, more):
+    folder = tmp_path / NAME
+    run = zygote.start(words(folder, *more))
+    curve = folder / "curve.csv"
+    wait_for(lambda: curve.exists() and curve.read_text().count("\n") > 5)
+    run.kill(signal.SIGSTOP)
+    shutil.rmtree(folder)
+    run.kill(signal.SIGCONT)
+    assert run.wait() == 4, run.err
+    assert "was removed or replaced while it was filled" in run.err
+    assert not (folder / "result.json").exists()
+    again = zygote.run(words(folder))
+    assert again.status == 0, again.err
+    assert_same(folder, reference.files)

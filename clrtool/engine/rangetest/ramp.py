@@ -57,7 +57,8 @@ class Ramp:
 
 def _beyond(lrs: FloatArray, spacing: Spacing) -> FloatArray:
     """As many learning rates again but one, rising on as they did."""
-    further = lrs + (lrs[-1] - lrs[0]) if spacing == "linear" else lrs * (lrs[-1] / lrs[0])
+    with np.errstate(over="ignore"):  # ends may be as far apart as numbers are, and no training comes so far
+        further = lrs + (lrs[-1] - lrs[0]) if spacing == "linear" else lrs * (lrs[-1] / lrs[0])
     return np.asarray(further[1:])
 
 

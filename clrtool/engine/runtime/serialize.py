@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from typing import IO, Any
 from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
@@ -33,4 +34,5 @@ def load(file: IO[bytes], size: int) -> Any:
         if any(each.compress_type != ZIP_STORED for each in entries) or sum(each.file_size for each in entries) > size:
             raise ValueError("it is packed, as torch.save packs nothing")
     file.seek(0)
-    return torch.load(file, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings(action="ignore"):  # of what is refused in a moment, or is as it should be
+        return torch.load(file, map_location="cpu", weights_only=True)

@@ -80,8 +80,10 @@ class Canvas:
         side, corner, line = ("|", "+", "-") if self._ascii else ("┤", "└", "─")
         labels = {0: f"{self._y.high:.3g}", self._height - 1: f"{self._y.low:.3g}"}
         rows = (f"{labels.get(row, ''):>{LABEL - 1}} {side}{text}" for row, text in enumerate(self._rows()))
-        start, end = (f"{value:,.0f}" if value >= 1000 else f"{value:.2g}" for value in (self._x.low, self._x.high))
-        ends = f"{start}{x_name:^{self.columns - len(start) - len(end)}}{end}"
+        start, end = (
+            f"{value:,.0f}" if 1000 <= value < 1e9 else f"{value:.2g}" for value in (self._x.low, self._x.high)
+        )
+        ends = f"{start}{x_name:^{max(0, self.columns - len(start) - len(end))}}{end}"
         below = [*(_pointer(text, column, self.columns) for text, column in columns.items()), ends]
         axis = [f"{'':{LABEL}}{corner}{line * self.columns}", *(f"{'':{LABEL + 1}}{text}" for text in below)]
         return "\n".join([shortened(printable(title), self.columns), *rows, *axis])
