@@ -183,6 +183,25 @@ def test_where_no_loss_is_known_to_gain_from_what_is_finite_is_a_gain():
     assert abs(power_of(race) + 6) <= 1
 
 
+def plateau(highest):
+    """A start on a plateau, which 2^-5 leaves after 300 iterations and 2^-2 never, where it has done harm from the start."""
+
+    def loss(power, iterations):
+        if power == -5 and iterations > 300:
+            return 1.5
+        return highest if power == -2 else 2.3
+
+    return loss
+
+
+@pytest.mark.parametrize(("highest", "tried"), [(2.305, -5), (2.301, -2)])
+def test_the_rest_of_a_budget_goes_to_the_highest_rate_that_has_done_no_harm_on_a_plateau(highest, tried):
+    race = raced(entry(start=-5, budget=900, seeds=2, constant=2.29, first=2.31), plateau(highest))
+    longest = max(race.probes, key=lambda probe: probe.iterations)
+    assert longest.power == tried
+    assert (choose(race).max_lr is not None) is (tried == -5)
+
+
 def swept(power, *advice):
     """What curves give alone that broke, or did not, where advice says so."""
     rate = 2.0**power

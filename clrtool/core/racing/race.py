@@ -24,6 +24,8 @@ STRIDE = 2
 LEVEL, WAITING = 0.2, 3
 # Where the start itself is on such a plateau, nothing tells the way: it waits with two so many powers above and below.
 APART = 3
+# On it losses differ by so much, and that is noise.
+UNHARMED = 0.001
 # A plateau is left when so much of the constant answer's loss is gone.
 LEFT = 0.075
 # Runs within so many powers of the best of any horizon may be gone on with: up to so many at once.
@@ -292,12 +294,14 @@ class _Seed:
     def hopeful(self, last: Mapping[int, float]) -> dict[int, float]:
         """Those of a round in which nothing was learned that are worth the rest of the budget.
 
-        What has just left the constant answer; else, of rates far apart on a plateau, the highest, which is across it
-        many times sooner than the next.
+        What has just left the constant answer; else, of rates far apart on a plateau, the highest that has done no harm
+        against the lowest, which has hardly moved: it is across many times sooner than the next.
         """
         leaving = {power: loss for power, loss in last.items() if self._entry.gain(loss) > 0}
-        level = self._plateau(last)
-        return leaving or ({level[-1]: last[level[-1]]} if self._apart and level else dict(last))
+        if leaving or not self._apart or not (level := self._plateau(last)):
+            return leaving or dict(last)
+        highest = max(power for power in level if last[power] <= last[level[0]] + UNHARMED * abs(last[level[0]]))
+        return {highest: last[highest]}
 
     def has_near(self, power: int) -> bool:
         """Whether a rate near this one was read; not where those that waited on a plateau were far apart to the end."""
