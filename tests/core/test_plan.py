@@ -242,7 +242,7 @@ def test_a_stage_that_ends_inside_a_cycle_is_refused_with_the_nearest_end():
         ({"stepsize_down": 5}, "stepsize_down needs stepsize_epochs"),
         ({"gama": 0.5, "policy": "exp_range"}, "exp_range has no parameter 'gama'; did you mean 'gamma'"),
         ({"gamma": 1.5, "policy": "exp_range"}, "must be above 0 and at most 1, got 1.5"),
-        ({"momentum": (0.9, 0.8)}, "the high momentum must be finite and at least 0.9"),
+        ({"momentum": (0.9, 0.8)}, "momentum must be LOW, HIGH with 0 <= LOW <= HIGH < 1, got 0.9, 0.8"),
         ({"policy": "stages"}, "give the stages instead"),
         ({"policy": None}, "policy None is unknown"),
         ({"policy": "cosine", "cycles": 3}, "cycles has no meaning with the policy cosine, which has no cycles"),

@@ -130,6 +130,73 @@ def test_the_other_schedulers_of_torch_are_torchs(lr, share, first, second, mult
         np.testing.assert_allclose(schedule(range(STEPS)), theirs, rtol=1e-9, atol=1e-12 * max(1, lr), err_msg=name)
 
 
+def parts_of_torch(draw):
+    """A scheduler of torch and its parameters, for any place in a composition."""
+    share, first, second = draw(shares), draw(counts), draw(counts)
+    return draw(
+        st.sampled_from([
+            {"type": "ConstantLR", "factor": share, "total_iters": first},
+            {"type": "LinearLR", "start_factor": share, "end_factor": 1 - share / 2, "total_iters": first},
+            {"type": "StepLR", "step_size": first, "gamma": 1.5 - share},
+            {"type": "MultiStepLR", "milestones": [first, first + second], "gamma": 2 * share},
+            {"type": "ExponentialLR", "gamma": 0.95 + share / 10},
+            {"type": "PolynomialLR", "total_iters": first, "power": 2 * share},
+            {"type": "CosineAnnealingLR", "T_max": first},
+            {"type": "CosineAnnealingWarmRestarts", "T_0": first, "eta_min": share},
+            {"type": "CyclicLR", "base_lr": share, "max_lr": 0.5, "step_size_up": first, "cycle_momentum": False},
+            {"type": "OneCycleLR", "max_lr": share, "total_steps": STEPS + 40, "cycle_momentum": False},
+            {"type": "LambdaLR", "lr_lambda": "lambda x: 1 / (1 + x)"},
+        ])
+    )  # fmt: skip
+
+
+def torch_made(sgd, part):
+    params = {name: value for name, value in part.items() if name != "type"}
+    if "lr_lambda" in params:
+        params["lr_lambda"] = lambda x: 1 / (1 + x)
+    return getattr(torch.optim.lr_scheduler, part["type"])(sgd, **params)
+
+
+def torch_composed(kind, parts, lr, steps, **arguments):
+    sgd = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+    made = [torch_made(sgd, part) for part in parts]
+    if kind == "SequentialLR":
+        scheduler = torch.optim.lr_scheduler.SequentialLR(sgd, made, **arguments)
+    else:
+        scheduler = torch.optim.lr_scheduler.ChainedScheduler(made)
+    theirs = []
+    for _ in range(steps):
+        theirs.append(float(sgd.param_groups[0]["lr"]))
+        sgd.step()
+        scheduler.step()
+    return theirs
+
+
+@given(st.data(), rates, st.integers(2, 4))
+@settings(max_examples=300)
+def test_schedulers_of_torch_in_sequence_are_torchs(data, lr, number):
+    parts = [parts_of_torch(data.draw) for _ in range(number)]
+    ends = st.lists(st.integers(1, 120), min_size=number - 1, max_size=number - 1, unique=True)
+    milestones = sorted(data.draw(ends))
+    theirs = torch_composed("SequentialLR", parts, lr, STEPS, milestones=milestones)
+    ours = schedule_from("torch:SequentialLR", {"schedulers": parts, "milestones": milestones, "base_lr": lr})
+    np.testing.assert_allclose(ours(range(STEPS)), theirs, rtol=1e-9, atol=1e-12 * max(1, lr))
+
+
+@given(st.data(), rates, st.integers(1, 3))
+@settings(max_examples=300)
+def test_schedulers_of_torch_in_the_same_step_are_torchs(data, lr, number):
+    parts = [parts_of_torch(data.draw) for _ in range(number)]
+    ours = {"schedulers": parts, "base_lr": lr}
+    sets = ("CosineAnnealingLR", "CosineAnnealingWarmRestarts", "CyclicLR", "OneCycleLR", "LambdaLR")
+    assume(not any(part["type"] in sets for part in parts[:-1]))
+    assume(number == 1 or parts[-1]["type"] != "CosineAnnealingLR")
+    theirs = torch_composed("ChainedScheduler", parts, lr, STEPS)
+    np.testing.assert_allclose(
+        schedule_from("torch:ChainedScheduler", ours)(range(STEPS)), theirs, rtol=1e-9, atol=1e-12 * max(1, lr)
+    )
+
+
 @given(rates, shares, counts, counts, st.floats(1.1, 3), st.booleans())
 @settings(max_examples=25)
 def test_the_schedules_of_keras_in_float64_are_keras_own(lr, share, steps, warmup, mult, flag):
@@ -204,21 +271,6 @@ def test_the_schedules_of_transformers_are_transformers_own(lr, share, warmup, t
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12, err_msg=f"{name} {params}")
 
 
-def test_one_cycle_of_deepspeed_is_one_triangle_then_its_base():
-    params = {"cycle_min_lr": 0.1, "cycle_max_lr": 0.5, "cycle_first_step_size": 4, "cycle_second_step_size": 2}
-    schedule = schedule_from("deepspeed:OneCycle", params)
-    expected = [*np.linspace(0.1, 0.5, 5), 0.3, 0.1, 0.1, 0.1]
-    np.testing.assert_allclose(schedule(range(9)), expected)
-    np.testing.assert_allclose(schedule.momentum([0, 4, 6, 8]), [0.9, 0.8, 0.9, 0.9])
-    decaying = params | {"cycle_momentum": False, "decay_lr_rate": 0.5, "decay_step_size": 10}
-    # documented: cycle_min_lr / (1 + decay_lr_rate * iterations after the cycle / decay_step_size)
-    assert schedule_from("deepspeed:OneCycle", decaying)(6 + 20) == pytest.approx(0.1 / (1 + 0.5 * 2))
-    warm = {"total_num_steps": 30, "warmup_max_lr": 0.5, "warmup_num_steps": 10, "warmup_type": "linear"}
-    np.testing.assert_allclose(
-        schedule_from("deepspeed:WarmupDecayLR", warm)([0, 5, 10, 20, 30]), [0, 0.25, 0.5, 0.25, 0]
-    )
-
-
 def test_caffes_policies_are_its_documented_formulas():
     t = np.arange(50)
     formulas = {
@@ -262,12 +314,10 @@ def test_a_source_has_a_full_name_a_short_one_and_its_last_word(monkeypatch):
 @pytest.mark.parametrize(
     ("source", "params", "message"),
     [
-        ("torch:CyclicLR", {"base_lr": 0.2, "max_lr": 0.1}, "max_lr must be finite and at least 0.2, got 0.1"),
         ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "step_size_up": 0}, "stepsize must be a whole number of at least 1, got 0"),
-        ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "mode": "exp_range", "gamma": 1.5}, "gamma.* must be above 0 and at most 1, got 1.5"),
-        ("torch:CyclicLR", {"base_lr": -0.1, "max_lr": 0.2}, "base_lr must be finite and at least 0.0, got -0.1"),
-        ("torch:CyclicLR", {"base_lr": math.nan, "max_lr": 0.2}, "base_lr must be finite"),
-        ("torch:CyclicLR", {"base_lr": "high", "max_lr": 0.2}, "base_lr must be finite and at least 0.0, got 'high'"),
+        ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "mode": "exp_range", "gamma": -1.5}, "gamma.* must be finite and at least 0, got -1.5"),
+        ("torch:CyclicLR", {"base_lr": math.nan, "max_lr": 0.2}, "base_lr must be a finite number"),
+        ("torch:CyclicLR", {"base_lr": "high", "max_lr": 0.2}, "base_lr must be a finite number, got 'high'"),
         ("torch:CyclicLR", {"base_lr": 0.1}, "needs max_lr"),
         ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "step_size": 3}, "no parameter 'step_size'; did you mean 'step_size_up'"),
         ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "scale_fn": "__import__('os').system('true')"}, "is not allowed; functions"),
@@ -282,19 +332,16 @@ def test_a_source_has_a_full_name_a_short_one_and_its_last_word(monkeypatch):
         ("torch:PolynomialLR", {"total_iters": 2.5}, "total_iters must be a whole number"),
         ("torch:MultiStepLR", {"milestones": [2.5]}, "a milestone must be a whole number"),
         ("torch:MultiStepLR", {"milestones": 7}, "torch.optim.lr_scheduler.MultiStepLR: "),
-        ("transformers:cosine", {"base_lr": 0.1, "num_warmup_steps": 0, "num_training_steps": 9, "num_cycles": 0}, "num_cycles must be finite and above 0"),
         ("optax:piecewise_constant_schedule", {"init_value": 0.1, "boundaries_and_scales": [10]}, "optax.piecewise_constant_schedule: "),
         ("optax:piecewise_constant_schedule", {"init_value": 0.1, "boundaries_and_scales": {"10.7": 1}}, "a boundary must be a whole number"),
-        ("keras:CosineDecayRestarts", {"initial_learning_rate": 0.1, "first_decay_steps": 5, "m_mul": 2}, "m_mul must be at most 1, got 2"),
         ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "scale_fn": "1 +"}, "is not an expression in x"),
         ("torch:OneCycleLR", {"max_lr": 0.1}, "needs total_steps, or epochs and steps_per_epoch"),
         ("caffe:multistep", {"base_lr": 0.1, "gamma": 0.5, "stepvalue": [30, 20]}, r"boundaries must be finite and rise from each to the next, got \[30, 20\]"),
-        ("torch:CosineAnnealingLR", {"T_max": 5, "eta_min": 0.1, "base_lr": 0.01}, "base_lr must be finite and at least 0.1, got 0.01"),
         ("torch:OneCycleLR", {"max_lr": 0.1, "total_steps": 1}, "total_steps must be a whole number of at least 2, got 1"),
         ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 1e200}, r"max_lr must be at most 1e\+100, got 1e\+200"),
         ("keras:PiecewiseConstantDecay", {"boundaries": [30, 20], "values": [1, 0.5, 0.1]}, "rise from each to the next"),
         ("keras:CosineDecayRestarts", {"initial_learning_rate": 0.1, "first_decay_steps": 5, "t_mul": 0.5}, "t_mul must be 1, or at least 1.001"),
-        ("transformers:linear", {"base_lr": 0.1, "num_warmup_steps": 50, "num_training_steps": 50}, "num_training_steps must be a whole number of at least 51"),
+        ("transformers:polynomial", {"base_lr": 0.1, "num_warmup_steps": 50, "num_training_steps": 50}, "num_training_steps must be a whole number of at least 51"),
     ],
 )  # fmt: skip
 def test_bad_parameters_are_refused_with_their_rule(source, params, message):
@@ -304,7 +351,7 @@ def test_bad_parameters_are_refused_with_their_rule(source, params, message):
 
 def test_no_power_in_a_scale_takes_forever():
     scale = "9**9**9**9**x"
-    with pytest.raises(ValueError, match=r"scale must stay in \[0, 1\]"):
+    with pytest.raises(ValueError, match="scale must be finite, got inf"):
         schedule_from("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "scale_fn": scale})([5])
 
 

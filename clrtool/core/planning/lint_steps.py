@@ -20,6 +20,8 @@ from clrtool.core.schedules import (
     Piecewise,
     Polynomial,
     Schedule,
+    Within,
+    WithMomentum,
 )
 
 # A decay by more than this over a run leaves nothing to learn with.
@@ -58,8 +60,11 @@ class Stepping:
 
 def lint_steps(plan: Plan, stepping: Stepping) -> Iterator[Finding]:
     """Hold every part of a schedule against the steps that the training takes of it."""
-    whole = plan.schedule
+    whole = _rates(plan.schedule)
     parts, begins = (whole.parts, whole.begins) if isinstance(whole, Join) else ((whole,), (0,))
+    parts = tuple(map(_rates, parts))
+    if begins[-1] == stepping.steps and isinstance(parts[-1], Piecewise):
+        parts, begins = parts[:-1], begins[:-1]  # what holds the value of the end is no part of its own
     for part, begin, end in zip(parts, begins, (*begins[1:], stepping.steps), strict=True):
         if begin >= stepping.steps:
             yield _never_reached(f"what begins at step {begin:,}", stepping)
@@ -67,6 +72,14 @@ def lint_steps(plan: Plan, stepping: Stepping) -> Iterator[Finding]:
         yield from _part(part, begin, min(end, stepping.steps) - begin, stepping)
     if stepping.foreign:
         yield from _length(plan, parts[-1], begins[-1], stepping)
+
+
+def _rates(schedule: Schedule) -> Schedule:
+    """What moves the learning rate, without a momentum or an end around it."""
+    match schedule:
+        case WithMomentum(rates=inner) | Within(part=inner):
+            return _rates(inner)
+    return schedule
 
 
 def _part(part: Schedule, begin: int, steps: int, stepping: Stepping) -> Iterator[Finding]:

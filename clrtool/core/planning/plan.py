@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from clrtool.core.planning.budget import MAX_ITERATIONS, Budget
-from clrtool.core.planning.policies import FROM_PLAN, POLICIES, Policy, Room, find_policy
+from clrtool.core.planning.policies import FROM_PLAN, POLICIES, Policy, Room, check_params, find_policy
 from clrtool.core.schedules import FloatArray, Schedule, with_warmup
 from clrtool.core.schedules.base import in_blocks
-from clrtool.core.schedules.checks import check_bounds, check_positive, check_whole
+from clrtool.core.schedules.checks import check_ends, check_positive, check_whole
 from clrtool.core.schedules.join import check_stages
 
 
@@ -49,7 +49,9 @@ class Plan:
     def __post_init__(self) -> None:
         if "." not in self.policy:
             find_policy(self.policy)
-        check_bounds(self.base_lr, self.max_lr)
+        check_ends(self.base_lr, self.max_lr)
+        if self.max_lr < self.base_lr:
+            raise ValueError(f"max_lr must be at least base_lr = {self.base_lr!r}, got {self.max_lr!r}")
         for name in ("iterations", "iterations_per_epoch", "stepsize", "num_cycles"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name))
@@ -60,8 +62,7 @@ class Plan:
             object.__setattr__(self, name, _plain(getattr(self, name)))
         object.__setattr__(self, "reasons", tuple(self.reasons))
         self._check_cycles()
-        # checks the policy, its params, and a scale over the whole length
-        _ = self.schedule(np.linspace(0, self.last, min(self.last + 1, 1001)).astype(np.int64))
+        self._check_values()
 
     def _check_cycles(self) -> None:
         in_cycles = self.policy in POLICIES and POLICIES[self.policy].in_cycles
@@ -75,6 +76,22 @@ class Plan:
                 f"a plan is whole cycles: iterations = {self.iterations} must be {self.num_cycles} x {period} (up and "
                 f"down) + {self.warmup} of warm-up"
             )
+
+    def _check_values(self) -> None:
+        """Of somebody else's schedule every value is finite; one of clrtool's own also keeps what its name says."""
+        own = self.policy in POLICIES
+        if own:
+            check_params(self.params, moves_momentum=self.schedule.cycles_momentum)
+        t = np.linspace(0, self.last, min(self.last + 1, 1001)).astype(np.int64)
+        t = np.append(t, np.array(self.schedule.corners(self.last), dtype=np.int64))
+        lr = self.schedule(t)
+        if len(bad := np.flatnonzero(~np.isfinite(lr))):
+            raise ValueError(f"{self.policy}: the learning rate at iteration {t[bad[0]]:,} is {lr[bad[0]]}")
+        scaled = own and "scale" in self.params
+        least = 0.0 if self.warmup or self.params.get("decay_base") else self.base_lr
+        rounding = 1e-9 * self.max_lr
+        if scaled and not (lr.min() >= least - rounding and lr.max() <= self.max_lr + rounding):
+            raise ValueError(f"scale must stay in [0, 1], and leads from {lr.min():.6g} to {lr.max():.6g} here")
 
     @property
     def epochs(self) -> float | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from clrtool.core import schedules
 from clrtool.core.schedules import Schedule
 from clrtool.core.schedules.base import build
+from clrtool.core.schedules.cyclical import check_momentum
 from clrtool.words import nearest
 
 # exp_range: the share of the amplitude left at the end. The paper's own runs end between 0.01 and 0.22.
@@ -169,6 +170,15 @@ POLICIES: dict[str, Policy] = {
     ),
     "stages": Policy(schedules.stages, "Bounds, stepsize and end of each stage were given.", fit=_no_stages),
 }
+
+
+def check_params(params: Mapping[str, Any], *, moves_momentum: bool) -> None:
+    """Raise ValueError where the params of a policy would lead it out of its bounds, as another system's may."""
+    for name in ("gamma", "m_mul"):
+        if params.get(name, 1) > 1:
+            raise ValueError(f"{name} must be above 0 and at most 1, got {params[name]!r}")
+    if moves_momentum:
+        check_momentum(params["momentum"])
 
 
 def find_policy(name: str) -> Policy:

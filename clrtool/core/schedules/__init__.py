@@ -2,6 +2,11 @@
 
 from clrtool.core.schedules.base import FloatArray as FloatArray
 from clrtool.core.schedules.base import Schedule as Schedule
+from clrtool.core.schedules.combine import Moved as Moved
+from clrtool.core.schedules.combine import Product as Product
+from clrtool.core.schedules.combine import Scaled as Scaled
+from clrtool.core.schedules.combine import Within as Within
+from clrtool.core.schedules.combine import WithMomentum as WithMomentum
 from clrtool.core.schedules.cyclical import Cyclical as Cyclical
 from clrtool.core.schedules.cyclical import Geometric as Geometric
 from clrtool.core.schedules.cyclical import cyclical as cyclical
@@ -29,6 +34,7 @@ from clrtool.core.schedules.decays import sigmoid as sigmoid
 from clrtool.core.schedules.decays import step as step
 from clrtool.core.schedules.expression import Expression as Expression
 from clrtool.core.schedules.join import Join as Join
+from clrtool.core.schedules.join import in_sequence as in_sequence
 from clrtool.core.schedules.join import stages as stages
 from clrtool.core.schedules.join import with_warmup as with_warmup
 from clrtool.core.schedules.phases import Phases as Phases

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import singledispatch
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule
-from clrtool.core.schedules.checks import check_bounds, check_lr, check_whole, is_number
-from clrtool.core.schedules.expression import Expression
+from clrtool.core.schedules.checks import check_ends, check_lr, check_whole, is_number
+from clrtool.core.schedules.expression import Expression, Scale, scaled
 from clrtool.core.schedules.operations import between, named, remainder
 
-Scale = Callable[[FloatArray], FloatArray]
 Per = Literal["cycle", "iteration"]
 MomentumBounds = tuple[float, float]
-
-# A scale computed as 0.5 * (1 + sin(x)) may miss 0 and 1 by its rounding.
-ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class Geometric:
-    """The scale ``ratio ** (x - first)``: 1 at ``first``, then smaller by ``ratio`` with every step of x.
+    """The scale ``ratio ** (x - first)``: 1 at ``first``, then times ``ratio`` with every step of x.
 
     >>> Geometric(ratio=0.5, first=1)(np.array([1.0, 2.0, 3.0]))
     array([1.  , 0.5 , 0.25])
@@ -34,11 +28,12 @@ class Geometric:
     first: int = 1
 
     def __post_init__(self) -> None:
-        if not (is_number(self.ratio) and 0 < self.ratio <= 1):
-            raise ValueError(f"gamma, the ratio of the scale, must be above 0 and at most 1, got {self.ratio!r}")
+        if not (is_number(self.ratio) and self.ratio >= 0):
+            raise ValueError(f"gamma, the ratio of the scale, must be finite and at least 0, got {self.ratio!r}")
 
     def __call__(self, x: FloatArray) -> FloatArray:
-        return np.asarray(self.ratio ** (x - self.first))
+        with np.errstate(over="ignore"):  # what is not finite is refused by the plan, which knows the iteration
+            return np.asarray(self.ratio ** (x - self.first))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +49,14 @@ class Cyclical(Schedule):
         m(t)  = high - (high - low) * h(t) * scale(x)                   momentum, against the learning rate
 
     This is the family of Smith, arXiv 1506.01186 v6, section 3.1, written with an integer remainder so that it
-    is exact at any iteration. ``scale`` must stay in [0, 1]: the learning rate never leaves the bounds.
+    is exact at any iteration. While ``scale`` stays in [0, 1] the learning rate never leaves the bounds.
 
     Args:
-        base_lr: lower bound, at least 0.
-        max_lr: upper bound, at least ``base_lr``.
+        base_lr: where a cycle begins and ends, its lower bound.
+        max_lr: its top; below ``base_lr`` it is the bottom of a triangle that begins at the top.
         stepsize: the rising half of a cycle, in iterations, at least 1.
         stepsize_down: the falling half; None for ``stepsize``.
-        scale: factor on the amplitude, a function of x that works element by element; None for 1.
+        scale: factor on the amplitude, a Python function of a number; None for 1.
         per: what x is, the 1-based ``"cycle"`` or the ``"iteration"``.
         decay_base: the paper's words for ``exp_range``, "each boundary value declines":
             ``lr(t) = scale(x) * (base_lr + (max_lr - base_lr) * h(t))``.
@@ -84,7 +79,7 @@ class Cyclical(Schedule):
     momentum_bounds: MomentumBounds | None = None
 
     def __post_init__(self) -> None:
-        check_bounds(self.base_lr, self.max_lr)
+        check_ends(self.base_lr, self.max_lr)
         check_whole("stepsize", self.stepsize)
         if self.stepsize_down is not None:
             check_whole("stepsize_down", self.stepsize_down)
@@ -94,7 +89,7 @@ class Cyclical(Schedule):
             raise ValueError(f"per must be 'cycle' or 'iteration', got {self.per!r}")
         if self.momentum_bounds is not None:
             object.__setattr__(self, "momentum_bounds", tuple(self.momentum_bounds))
-        check_momentum(self.momentum_bounds)
+        check_finite_momentum(self.momentum_bounds)
 
     @property
     def period(self) -> int:
@@ -120,15 +115,13 @@ class Cyclical(Schedule):
         height, scale = self._wave(t)
         if self.decay_base:
             return scale * between(height, self.base_lr, self.max_lr)
-        height *= scale
-        return between(height, self.base_lr, self.max_lr)
+        return _height(height, scale, self.base_lr, self.max_lr)
 
     def momentum_at(self, t: IntArray) -> FloatArray:
         assert self.momentum_bounds is not None
         low, high = self.momentum_bounds
         height, scale = self._wave(t)
-        height *= scale
-        return between(height, high, low)
+        return _height(height, scale, high, low)
 
     def _wave(self, t: IntArray) -> tuple[FloatArray, FloatArray | float]:
         """The height of the triangle, 0 to 1, and what scales it."""
@@ -141,14 +134,11 @@ class Cyclical(Schedule):
         return height, scaled(named(1 + t // self.period, "cycle") if self.per == "cycle" else t, self.scale)
 
 
-@singledispatch
-def scaled(x: Any, scale: Scale) -> FloatArray:
-    """``scale`` of x, checked; where x takes few values, as in long cycles, each is computed once and looked up."""
-    first, last = int(x.min()), int(x.max())
-    if last - first >= len(x) - 1:
-        return _check_scale(scale(x.astype(np.float64)))
-    table = _check_scale(scale(np.arange(first, last + 1, dtype=np.float64)))
-    return np.asarray(table[x - first])
+def _height(height: FloatArray, scale: FloatArray | float, start: float, end: float) -> FloatArray:
+    """``start`` plus a height of the way to ``end``, which a scale above 1 may pass."""
+    if isinstance(scale, float):
+        return between(height, start, end)
+    return np.asarray(start + (end - start) * height * scale)
 
 
 def triangular(
@@ -229,14 +219,16 @@ def check_momentum(bounds: MomentumBounds | None) -> None:
         return
     if len(bounds) != 2:
         raise ValueError(f"momentum must be two numbers, low and high, got {bounds!r}")
+    low, high = bounds
+    if not (is_number(low) and is_number(high) and 0 <= low <= high < 1):
+        raise ValueError(f"momentum must be LOW, HIGH with 0 <= LOW <= HIGH < 1, got {low!r}, {high!r}")
+
+
+def check_finite_momentum(bounds: MomentumBounds | None) -> None:
+    """Raise ValueError unless ``bounds`` is None or two finite numbers."""
+    if bounds is None:
+        return
+    if len(bounds) != 2:
+        raise ValueError(f"momentum must be two numbers, low and high, got {bounds!r}")
     check_lr("the low momentum", bounds[0])
-    check_lr("the high momentum", bounds[1], at_least=bounds[0])
-    if bounds[1] >= 1:
-        raise ValueError(f"the high momentum must be below 1, got {bounds[1]!r}")
-
-
-def _check_scale(scale: FloatArray) -> FloatArray:
-    scale = np.asarray(scale, dtype=np.float64)
-    if not np.all((scale >= -ROUNDING) & (scale <= 1 + ROUNDING)):
-        raise ValueError(f"scale must stay in [0, 1], got values from {np.min(scale)} to {np.max(scale)}")
-    return scale
+    check_lr("the high momentum", bounds[1])

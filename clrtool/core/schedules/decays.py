@@ -10,8 +10,8 @@ from itertools import count, takewhile
 import numpy as np
 
 from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule
-from clrtool.core.schedules.checks import check_bounds, check_lr, check_positive, check_rising, check_whole, is_number
-from clrtool.core.schedules.cyclical import MomentumBounds, check_momentum
+from clrtool.core.schedules.checks import check_ends, check_lr, check_positive, check_rising, check_whole, is_number
+from clrtool.core.schedules.cyclical import MomentumBounds, check_finite_momentum
 from clrtool.core.schedules.operations import ceil_divide, named, pieces, restarts
 
 
@@ -55,7 +55,9 @@ class Piecewise(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Exponential(Schedule):
-    """``lr(t) = max(max_lr * gamma ** (t / every), base_lr)``; with ``staircase`` the exponent is rounded down.
+    """``lr(t) = max_lr * gamma ** (t / every)``; with ``staircase`` the exponent is rounded down.
+
+    It is at least ``base_lr`` and at most ``cap``, where they are given; above 1, ``gamma`` makes it rise.
 
     >>> Exponential(max_lr=1.0, gamma=0.5, every=2, staircase=True)(range(5))
     array([1.  , 1.  , 0.5 , 0.5 , 0.25])
@@ -65,16 +67,20 @@ class Exponential(Schedule):
     gamma: float
     every: float = 1
     staircase: bool = False
-    base_lr: float = 0.0
+    base_lr: float | None = None
+    cap: float | None = None
 
     def __post_init__(self) -> None:
-        check_bounds(self.base_lr, self.max_lr)
-        check_positive("gamma", self.gamma, at_most=1)
+        for name in ("base_lr", "max_lr", "cap"):
+            if getattr(self, name) is not None:
+                check_lr(name, getattr(self, name))
+        if not (is_number(self.gamma) and self.gamma >= 0):
+            raise ValueError(f"gamma must be finite and at least 0, got {self.gamma!r}")
         check_positive("every, the iterations of one decay,", self.every)
 
     @property
     def preview(self) -> int:
-        decays = math.log(0.01) / math.log(self.gamma) if self.gamma < 1 else 10.0
+        decays = math.log(0.01) / math.log(self.gamma) if 0 < self.gamma < 1 else 10.0
         return max(1, math.ceil(min(decays * self.every, 1e9)))
 
     def corners(self, until: int) -> list[int]:
@@ -85,8 +91,10 @@ class Exponential(Schedule):
 
     def lr_at(self, t: IntArray) -> FloatArray:
         exponent = t // self.every if self.staircase else t / self.every
-        lr = self.max_lr * self.gamma**exponent
-        return np.asarray(np.maximum(lr, self.base_lr) if self.base_lr else lr)
+        with np.errstate(over="ignore"):  # what is not finite is refused by the plan, which knows the iteration
+            lr = self.max_lr * self.gamma**exponent
+        lr = lr if self.base_lr is None else np.maximum(lr, self.base_lr)
+        return np.asarray(lr if self.cap is None else np.minimum(lr, self.cap))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +111,9 @@ class Polynomial(Schedule):
     cycle: bool = False
 
     def __post_init__(self) -> None:
-        check_bounds(self.base_lr, self.max_lr)
+        check_ends(self.base_lr, self.max_lr)
         check_positive("iterations", self.iterations)
-        check_positive("power", self.power)
+        check_lr("power", self.power)
 
     @property
     def preview(self) -> int:
@@ -129,7 +137,8 @@ class Polynomial(Schedule):
 class Inverse(Schedule):
     """``lr(t) = max_lr * (1 + rate * t / every) ** -power``; with ``staircase`` t / every is rounded down.
 
-    Power 1 is Keras's inverse time decay, any power Caffe's ``inv``, power 1/2 the inverse square root.
+    Power 1 is Keras's inverse time decay, any power Caffe's ``inv``, power 1/2 the inverse square root, and power -1 a
+    straight line without end.
     """
 
     max_lr: float
@@ -142,11 +151,11 @@ class Inverse(Schedule):
         check_lr("max_lr", self.max_lr)
         check_lr("rate", self.rate)
         check_positive("every, the iterations of one decay,", self.every)
-        check_positive("power", self.power)
+        check_lr("power", self.power)
 
     @property
     def preview(self) -> int:
-        return max(1, math.ceil(min(10 * self.every / self.rate, 1e9))) if self.rate else 1000
+        return max(1, math.ceil(min(10 * self.every / abs(self.rate), 1e9))) if self.rate else 1000
 
     def lr_at(self, t: IntArray) -> FloatArray:
         decays = t // self.every if self.staircase else t / self.every
@@ -189,7 +198,7 @@ class Cosine(Schedule):
     wave: bool = False
 
     def __post_init__(self) -> None:
-        check_bounds(self.base_lr, self.max_lr)
+        check_ends(self.base_lr, self.max_lr)
         check_positive("iterations", self.iterations)
         check_positive("exponent", self.exponent)
 
@@ -230,9 +239,10 @@ class CosineRestarts(Schedule):
     momentum_bounds: MomentumBounds | None = None
 
     def __post_init__(self) -> None:
-        check_bounds(self.base_lr, self.max_lr)
+        check_ends(self.base_lr, self.max_lr)
         check_positive("period", self.period)
-        check_positive("m_mul", self.m_mul, at_most=1)
+        if not (is_number(self.m_mul) and self.m_mul >= 0):
+            raise ValueError(f"m_mul must be finite and at least 0, got {self.m_mul!r}")
         if not (is_number(self.t_mul) and (self.t_mul == 1 or self.t_mul >= 1.001)):
             raise ValueError(f"t_mul must be 1, or at least 1.001, got {self.t_mul!r}")
         if self.num_cycles is not None:
@@ -240,7 +250,7 @@ class CosineRestarts(Schedule):
         check_whole("falls", self.falls)
         if self.momentum_bounds is not None:
             object.__setattr__(self, "momentum_bounds", tuple(self.momentum_bounds))
-        check_momentum(self.momentum_bounds)
+        check_finite_momentum(self.momentum_bounds)
 
     @property
     def cycles_momentum(self) -> bool:
@@ -310,7 +320,6 @@ def multistep(max_lr: float, gamma: float, milestones: Sequence[int]) -> Piecewi
     >>> multistep(1.0, 0.5, milestones=[2, 3])(range(5))
     array([1.  , 1.  , 0.5 , 0.25, 0.25])
     """
-    check_positive("gamma", gamma, at_most=1)
     values = tuple(max_lr * gamma**drops for drops in range(len(milestones) + 1))
     return Piecewise(boundaries=tuple(milestones), values=values)
 

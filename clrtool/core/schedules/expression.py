@@ -7,11 +7,14 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
 
 from clrtool.core.schedules.base import FloatArray
+
+Scale = Callable[[Any], Any]
 
 MAX_CHARACTERS, MAX_DEPTH = 300, 30
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
@@ -25,6 +28,9 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.USub: operator.neg,
     ast.UAdd: operator.pos,
 }
+_COMPARISONS: dict[type[ast.AST], Callable[..., Any]] = {
+    ast.Lt: np.less, ast.LtE: np.less_equal, ast.Gt: np.greater, ast.GtE: np.greater_equal, ast.Eq: np.equal,
+}  # fmt: skip
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": np.abs, "ceil": np.ceil, "cos": np.cos, "exp": np.exp, "floor": np.floor, "log": np.log,
     "log10": np.log10, "log2": np.log2, "max": np.maximum, "min": np.minimum, "pow": np.power, "sin": np.sin,
@@ -38,8 +44,8 @@ _CONSTANTS = {"pi": math.pi, "e": math.e}
 class Expression:
     """An element-by-element function of one variable: ``x``, or the one that ``lambda`` names.
 
-    Numbers, ``+ - * / // % **``, ``pi``, ``e`` and the common functions, with or without ``math.``, ``np.`` or
-    ``numpy.`` in front. Every number is a float, so no power can take forever.
+    Numbers, ``+ - * / // % **``, ``a if x < b else c``, ``pi``, ``e`` and the common functions, with or without
+    ``math.``, ``np.`` or ``numpy.`` in front. Every number is a float, so no power can take forever.
 
     Raises:
         ValueError: the text is not such an expression; the message names what is not allowed.
@@ -108,6 +114,9 @@ def _translate(node: ast.AST, variable: str, depth: int) -> Callable[[FloatArray
             function, operands = _OPERATORS.get(type(op)), [operand]
         case ast.BinOp(left=left, op=op, right=right):
             function, operands = _OPERATORS.get(type(op)), [left, right]
+        case ast.IfExp(test=ast.Compare(ops=[compared], comparators=[other]) as test, body=body, orelse=orelse):
+            operands = [test.left, other, body, orelse]
+            function = _choice(_COMPARISONS.get(type(compared)))
         case ast.Call(func=called, args=operands, keywords=[]) if len(operands) == _ARGUMENTS.get(_name(called), 1):
             function = _FUNCTIONS.get(_name(called))
         case _:
@@ -117,6 +126,43 @@ def _translate(node: ast.AST, variable: str, depth: int) -> Callable[[FloatArray
         raise _NotAllowed(ast.unparse(node))
     inner = [_translate(operand, variable, depth + 1) for operand in operands]
     return lambda x: function(*(each(x) for each in inner))
+
+
+def _choice(compare: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    if compare is None:
+        return None
+    return lambda left, right, then, otherwise: np.where(compare(left, right), then, otherwise)
+
+
+@singledispatch
+def scaled(x: Any, scale: Scale) -> FloatArray:
+    """``scale`` of x; where x takes few values, as in long cycles, each is computed once and looked up.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    first, last = int(x.min()), int(x.max())
+    few = last - first < len(x) - 1
+    values = _of_numbers(scale, np.arange(first, last + 1) if few else x)
+    if not np.all(np.isfinite(values)):
+        raise ValueError(f"scale must be finite, got {values[~np.isfinite(values)][0]}")
+    return np.asarray(values[x - first]) if few else values
+
+
+def _of_numbers(scale: Scale, x: Any) -> FloatArray:
+    """A function of a number at each x. Most can be asked for a whole array, and are where that gives the same."""
+    few = {0, len(x) // 3, len(x) - 1}
+    try:
+        asked = np.broadcast_to(np.asarray(scale(x.astype(np.float64)), dtype=np.float64), x.shape)
+        if isinstance(scale, Expression) or all(_close(asked[k], scale(int(x[k]))) for k in few):
+            return asked
+    except (ArithmeticError, IndexError, TypeError, ValueError):  # math.sin of an array, max(0, array), ...
+        pass
+    return np.array([scale(int(number)) for number in x], dtype=np.float64)
+
+
+def _close(one: float, other: float) -> bool:
+    return bool(np.isclose(one, other, rtol=1e-12, atol=0, equal_nan=True))
 
 
 def _name(node: ast.AST) -> str:

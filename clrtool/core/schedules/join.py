@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule
 from clrtool.core.schedules.checks import check_lr, check_rising, check_whole
+from clrtool.core.schedules.combine import WithMomentum
 from clrtool.core.schedules.cyclical import MomentumBounds, triangular, triangular2
+from clrtool.core.schedules.decays import Piecewise
 from clrtool.core.schedules.operations import pieces
 from clrtool.core.schedules.phases import Phases
 
@@ -68,6 +72,38 @@ def _flat(part: Schedule, begin: int) -> list[tuple[Schedule, int]]:
     if not isinstance(part, Join):
         return [(part, begin)]
     return [(inner, begin + later) for inner, later in zip(part.parts, part.begins, strict=True)]
+
+
+def in_sequence(parts: Sequence[Schedule], begins: Sequence[int]) -> Schedule:
+    """``parts[k]`` from ``begins[k]`` on; a part that the next one overtakes before it begins is left out.
+
+    Where some parts move the momentum the others leave it where it was.
+    """
+    kept = [
+        (part, begin)
+        for number, (part, begin) in enumerate(zip(parts, begins, strict=True))
+        if all(begin < later for later in begins[number + 1 :])
+    ]
+    if len(kept) == 1:
+        return kept[0][0]
+    moves = [part.cycles_momentum for part, _ in kept]
+    chosen = _holding(kept) if any(moves) and not all(moves) else [part for part, _ in kept]
+    return Join(tuple(chosen), tuple(begin for _, begin in kept))
+
+
+def _holding(parts: Sequence[tuple[Schedule, int]]) -> list[Schedule]:
+    """A part that leaves the momentum alone holds the last of the part before it, or the first of all."""
+    first = next(part for part, _ in parts if part.cycles_momentum)
+    held = float(first.momentum_at(np.array([0]))[0])
+    chosen = []
+    ends = [*(begin for _, begin in parts[1:]), None]
+    for (part, begin), end in zip(parts, ends, strict=True):
+        if part.cycles_momentum:
+            chosen.append(part)
+            held = held if end is None else float(part.momentum_at(np.array([end - begin - 1]))[0])
+        else:
+            chosen.append(WithMomentum(part, Piecewise(boundaries=(), values=(held,))))
+    return chosen
 
 
 def with_warmup(schedule: Schedule, warmup: int, start_lr: float = 0.0) -> Schedule:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule
-from clrtool.core.schedules.checks import check_bounds, check_lr, check_positive, check_rising, check_whole
-from clrtool.core.schedules.cyclical import MomentumBounds, check_momentum
+from clrtool.core.schedules.checks import check_ends, check_lr, check_positive, check_rising, check_whole
+from clrtool.core.schedules.cyclical import MomentumBounds, check_finite_momentum
 from clrtool.core.schedules.operations import between, pieces
 
-Shape = Literal["linear", "cosine", "1-sqrt"]
+Shape = Literal["linear", "cosine", "1-sqrt", "1-sqrt-up", "log", "exponential"]
 Anneal = Literal["linear", "cosine"]
 _Knot = tuple[float, float, float]  # iteration, learning rate, momentum
 
@@ -26,6 +27,9 @@ class Phases(Schedule):
         s(f)  = f                        linear
                 (1 - cos(pi * f)) / 2    cosine
                 sqrt(f)                  1-sqrt
+                1 - sqrt(1 - f)          1-sqrt-up
+                log(1 + f * n) / log(1 + n)    log, of a phase of n iterations
+                ((b / a) ** f - 1) / (b / a - 1)    exponential
         lr(t) = a * (1 - s) + b * s      before the first knot its value, after the last one its value
 
     Args:
@@ -59,7 +63,7 @@ class Phases(Schedule):
         for value in self.values:
             check_lr("a learning rate", value)
         if self.momenta is not None:
-            check_momentum((min(self.momenta), max(self.momenta)))
+            check_finite_momentum((min(self.momenta), max(self.momenta)))
         if unknown := set(self.shapes) - set(get_args(Shape)):
             raise ValueError(f"shape must be one of {', '.join(get_args(Shape))}, got {min(unknown)!r}")
 
@@ -90,7 +94,10 @@ class Phases(Schedule):
             if start == end:  # as before the first knot and after the last
                 return start
             begin, until = self.knots[k - 1 : k + 1]
-            return between(_shaped((t - begin) / (until - begin), self.shapes[k - 1]), start, end)
+            done, shape = (t - begin) / (until - begin), self.shapes[k - 1]
+            if shape == "exponential":
+                return np.asarray(start * (end / start) ** done)
+            return between(_shaped(done, shape, until - begin), start, end)
 
         return pieces(t, self.knots, phase)
 
@@ -101,7 +108,7 @@ def linear(base_lr: float, max_lr: float, iterations: int) -> Phases:
     >>> linear(0.0, 1.0, iterations=4)(range(6))
     array([1.  , 0.75, 0.5 , 0.25, 0.  , 0.  ])
     """
-    check_bounds(base_lr, max_lr)
+    check_ends(base_lr, max_lr)
     check_whole("iterations", iterations)
     return Phases(knots=(0, iterations), values=(max_lr, base_lr), shapes=("linear",))
 
@@ -136,9 +143,9 @@ def one_cycle(
     Raises:
         ValueError: a number breaks its rule, or ``pct_start * iterations`` is 1, a rise of no length.
     """
-    check_bounds(base_lr, max_lr)
+    check_ends(base_lr, max_lr)
     check_whole("iterations", iterations, at_least=2)
-    check_momentum(momentum)
+    check_finite_momentum(momentum)
     if not 0 <= pct_start <= 1:
         raise ValueError(f"pct_start must be from 0 to 1, got {pct_start!r}")
     last = base_lr / 1e4 if end_lr is None else end_lr
@@ -164,11 +171,11 @@ def one_cycle_smith(
     ``base_lr`` to ``max_lr`` over one stepsize, down towards 0 over the next but never below ``base_lr / 1000``, and
     that value to the end. The momentum falls, rises, and falls again at half the slope.
     """
-    check_bounds(base_lr, max_lr)
+    check_ends(base_lr, max_lr)
     check_positive("base_lr", base_lr)
     check_whole("stepsize", stepsize)
     check_whole("iterations", iterations, at_least=2 * stepsize)
-    check_momentum(momentum)
+    check_finite_momentum(momentum)
     low, high = momentum or (0.0, 0.0)
     tail, cycle, end = base_lr / 1000, 2 * stepsize, max(iterations, 2 * stepsize + 1)
     # The straight line to 0 meets the tail just before the cycle ends; the last fall of the momentum ends at `low`.
@@ -197,7 +204,7 @@ def warmup_stable_decay(
     >>> warmup_stable_decay(0.0, 1.0, 10, warmup=2, decay=4, shape="linear")(range(11))
     array([0.  , 0.5 , 1.  , 1.  , 1.  , 1.  , 1.  , 0.75, 0.5 , 0.25, 0.  ])
     """
-    check_bounds(base_lr, max_lr)
+    check_ends(base_lr, max_lr)
     check_whole("warmup", warmup)
     check_whole("decay", decay)
     check_whole("iterations", iterations, at_least=warmup + decay)
@@ -232,7 +239,11 @@ def _reached(start: _Knot, ends: list[_Knot], last: int) -> list[_Knot]:
     return knots
 
 
-def _shaped(done: Any, shape: Shape) -> Any:
+def _shaped(done: Any, shape: Shape, length: float) -> Any:
+    if shape == "log":
+        return np.log(1 + length * done) / math.log(1 + length)
     if shape == "cosine":
         return (1 - np.cos(np.pi * done)) / 2
+    if shape == "1-sqrt-up":
+        return 1 - np.sqrt(np.maximum(1 - done, 0))
     return np.sqrt(np.maximum(done, 0)) if shape == "1-sqrt" else done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from clrtool.core.schedules import (
@@ -18,8 +19,8 @@ from clrtool.core.schedules import (
     inverse_time,
     with_warmup,
 )
-from clrtool.core.schedules.checks import check_rising, check_whole
-from clrtool.core.schedules.cyclical import Scale
+from clrtool.core.schedules.checks import check_lr, check_rising
+from clrtool.core.schedules.expression import Scale
 from clrtool.core.sources.from_torch import cyclic_lr
 from clrtool.core.sources.registry import source
 
@@ -83,9 +84,11 @@ def inverse_time_decay(
 def piecewise_constant_decay(boundaries: Sequence[int], values: Sequence[float]) -> Piecewise:
     """Keras drops after a boundary, not at it."""
     for boundary in boundaries:
-        check_whole("a boundary", boundary, at_least=0)
+        check_lr("a boundary", boundary)
     check_rising("boundaries", tuple(boundaries))
-    return Piecewise(boundaries=tuple(int(boundary) + 1 for boundary in boundaries), values=tuple(values))
+    passed = sum(boundary < 0 for boundary in boundaries[: len(values) - 1])
+    later = tuple(math.floor(boundary) + 1 for boundary in boundaries[passed:])
+    return Piecewise(boundaries=later, values=tuple(values[passed:]))
 
 
 @source("tfa.optimizers.CyclicalLearningRate")

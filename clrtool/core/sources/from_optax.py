@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 from clrtool.core.schedules import (
     Cosine,
@@ -14,12 +15,13 @@ from clrtool.core.schedules import (
     Piecewise,
     Schedule,
     fixed,
+    in_sequence,
     piecewise,
     polynomial,
-    with_warmup,
 )
-from clrtool.core.schedules.checks import check_bounds, check_positive, check_whole
+from clrtool.core.schedules.checks import LAST, check_positive, check_whole
 from clrtool.core.schedules.phases import Anneal
+from clrtool.core.sources.parts import begins_of, read_part
 from clrtool.core.sources.registry import source
 
 
@@ -33,7 +35,8 @@ def linear_schedule(init_value: float, end_value: float, transition_steps: int, 
     """It may rise or fall; without steps it stays."""
     if transition_steps <= 0:
         return fixed(init_value)
-    check_whole("transition_begin", transition_begin, at_least=0)
+    check_whole("transition_begin", transition_begin, at_least=-LAST)
+    transition_begin = max(0, transition_begin)
     knots = (transition_begin, transition_begin + transition_steps)
     return Phases(knots=knots, values=(init_value, end_value), shapes=("linear",))
 
@@ -42,7 +45,9 @@ def linear_schedule(init_value: float, end_value: float, transition_steps: int, 
 def polynomial_schedule(
     init_value: float, end_value: float, power: float, transition_steps: int, transition_begin: int = 0
 ) -> Schedule:
-    """It may only fall."""
+    """It may rise or fall; without steps it stays."""
+    if transition_steps <= 0:
+        return fixed(init_value)
     return _after(polynomial(end_value, init_value, transition_steps, power), transition_begin)
 
 
@@ -63,14 +68,14 @@ def exponential_decay(
     staircase: bool = False,
     end_value: float | None = None,
 ) -> Schedule:
-    """``end_value`` is the least value; where nothing decays optax takes it for the greatest."""
-    check_positive("transition_steps", transition_steps)
-    if decay_rate == 1 and end_value is not None:
-        return fixed(min(init_value, end_value))
-    fall = Exponential(
-        max_lr=init_value, gamma=decay_rate, every=transition_steps, staircase=staircase, base_lr=end_value or 0.0
+    """``end_value`` is the least value of a decay, and the greatest where ``decay_rate`` is 1 or more."""
+    if transition_steps <= 0 or decay_rate == 0:
+        return fixed(init_value)
+    least, most = (end_value, None) if decay_rate < 1 else (None, end_value)
+    decay = Exponential(
+        max_lr=init_value, gamma=decay_rate, every=transition_steps, staircase=staircase, base_lr=least, cap=most
     )
-    return _after(fall, transition_begin)
+    return _after(decay, transition_begin)
 
 
 @source("optax.cosine_decay_schedule")
@@ -87,6 +92,8 @@ def piecewise_interpolate_schedule(
     boundaries, values = _accumulated(init_value, boundaries_and_scales)
     if boundaries[:1] == [0]:  # optax jumps there: the phase before it has no length
         boundaries, values = boundaries[1:], values[1:]
+    if not boundaries:
+        return Phases(knots=(0,), values=tuple(values), shapes=())
     return Phases(knots=(0, *boundaries), values=tuple(values), shapes=(interpolate_type,) * len(boundaries))
 
 
@@ -138,10 +145,10 @@ def warmup_cosine_decay_schedule(
     exponent: float = 1.0,
 ) -> Schedule:
     """``decay_steps`` counts the warm-up too."""
-    check_bounds(end_value, peak_value)
     check_whole("decay_steps", decay_steps, at_least=warmup_steps + 1)
-    fall = Cosine(base_lr=end_value, max_lr=peak_value, iterations=decay_steps - warmup_steps, exponent=exponent)
-    return with_warmup(fall, warmup_steps, init_value)
+    end = end_value if peak_value else 0.0  # of a peak of 0 optax takes a share of 0
+    fall = Cosine(base_lr=end, max_lr=peak_value, iterations=decay_steps - warmup_steps, exponent=exponent)
+    return _warmed(fall, init_value, peak_value, warmup_steps)
 
 
 @source("optax.warmup_exponential_decay_schedule")
@@ -156,7 +163,27 @@ def warmup_exponential_decay_schedule(
     end_value: float | None = None,
 ) -> Schedule:
     fall = exponential_decay(peak_value, transition_steps, decay_rate, transition_begin, staircase, end_value)
-    return with_warmup(fall, warmup_steps, init_value)
+    return _warmed(fall, init_value, peak_value, warmup_steps)
+
+
+@source("optax.join_schedules")
+def join_schedules(schedules: Sequence[Any], boundaries: Sequence[int]) -> Schedule:
+    """One after another, each from its own step 0."""
+    begins = begins_of(boundaries, len(schedules), "boundaries")
+    return in_sequence([read_part(part, "optax") for part in schedules], begins)
+
+
+@source("optax.sgdr_schedule")
+def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> Schedule:
+    """Cosine falls with a warm-up each, one after another; ``decay_steps`` is the length of each."""
+    parts = [read_part({"warmup_cosine_decay_schedule": given}, "optax") for given in cosine_kwargs]
+    lengths = [given["decay_steps"] for given in cosine_kwargs]
+    return in_sequence(parts, [0, *accumulate(lengths[:-1])])
+
+
+def _warmed(schedule: Schedule, start: float, peak: float, warmup_steps: int) -> Schedule:
+    check_whole("warmup_steps", warmup_steps, at_least=0)
+    return in_sequence([linear_schedule(start, peak, warmup_steps), schedule], [0, warmup_steps])
 
 
 def _accumulated(init_value: float, scales: Mapping[int, float]) -> tuple[list[int], list[float]]:
@@ -169,7 +196,8 @@ def _accumulated(init_value: float, scales: Mapping[int, float]) -> tuple[list[i
 
 
 def _after(schedule: Schedule, begin: int) -> Schedule:
-    check_whole("transition_begin", begin, at_least=0)
+    check_whole("transition_begin", begin, at_least=-LAST)
+    begin = max(0, begin)  # as optax has it
     return Join((fixed(float(schedule([0])[0])), schedule), (0, begin)) if begin else schedule
 
 

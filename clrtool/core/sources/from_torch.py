@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from clrtool.core.schedules import (
     Cosine,
     CosineRestarts,
     Cyclical,
     Exponential,
+    Expression,
     Phases,
     Piecewise,
+    Product,
+    Scaled,
     Schedule,
     cosine_restarts,
     cyclical,
     exponential,
     fixed,
+    in_sequence,
     one_cycle,
     piecewise,
     polynomial,
     step,
 )
 from clrtool.core.schedules.checks import check_lr, check_positive, check_whole
-from clrtool.core.schedules.cyclical import Per, Scale
+from clrtool.core.schedules.cyclical import Per
+from clrtool.core.schedules.expression import Scale
 from clrtool.core.schedules.phases import Anneal
+from clrtool.core.sources.parts import begins_of, name_of, read_part
 from clrtool.core.sources.registry import source
 
 _PREFIX = "torch.optim.lr_scheduler."
+# Those that multiply the learning rate that they find; the others set it.
+_MULTIPLY = ("ConstantLR", "LinearLR", "StepLR", "MultiStepLR", "ExponentialLR", "PolynomialLR")
 
 
 @source(_PREFIX + "CyclicLR")
@@ -97,7 +106,6 @@ def cosine_annealing_warm_restarts(
 ) -> CosineRestarts:
     check_whole("T_0", T_0)
     check_whole("T_mult", T_mult)
-    check_lr("base_lr", base_lr, at_least=eta_min)
     return cosine_restarts(eta_min, base_lr, T_0, T_mult)
 
 
@@ -105,7 +113,6 @@ def cosine_annealing_warm_restarts(
 def cosine_annealing_lr(T_max: int, eta_min: float = 0.0, base_lr: float = 1e-3) -> Cosine:  # noqa: N803
     """After ``T_max`` it goes up again."""
     check_whole("T_max", T_max)
-    check_lr("base_lr", base_lr, at_least=eta_min)
     return Cosine(base_lr=eta_min, max_lr=base_lr, iterations=T_max, wave=True)
 
 
@@ -120,7 +127,7 @@ def multi_step_lr(milestones: Sequence[int], gamma: float = 0.1, base_lr: float 
     """In any order; a milestone that is given twice counts twice."""
     for milestone in milestones:
         check_whole("a milestone", milestone)
-    check_positive("gamma", gamma, at_most=1)
+    check_lr("gamma", gamma)
     boundaries = sorted(set(milestones))
     drops = (sum(milestone <= boundary for milestone in milestones) for boundary in boundaries)
     return piecewise(boundaries, [base_lr, *(base_lr * gamma**times for times in drops)])
@@ -142,7 +149,8 @@ def linear_lr(
     start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5, base_lr: float = 1e-3
 ) -> Phases:
     check_positive("start_factor", start_factor, at_most=1)
-    check_lr("end_factor", end_factor)
+    if not 0 <= end_factor <= 1:
+        raise ValueError(f"end_factor must be from 0 to 1, got {end_factor!r}")
     check_whole("total_iters", total_iters)
     return Phases(knots=(0, total_iters), values=(base_lr * start_factor, base_lr * end_factor), shapes=("linear",))
 
@@ -152,3 +160,48 @@ def constant_lr(factor: float = 1 / 3, total_iters: int = 5, base_lr: float = 1e
     check_positive("factor", factor, at_most=1)
     check_whole("total_iters", total_iters)
     return piecewise([total_iters], [base_lr * factor, base_lr])
+
+
+@source(_PREFIX + "LambdaLR")
+def lambda_lr(lr_lambda: str | Scale, base_lr: float = 1e-3) -> Schedule:
+    """A factor of the optimizer's learning rate, a Python function of the step or the text of one."""
+    return Scaled(base_lr, Expression(lr_lambda) if isinstance(lr_lambda, str) else lr_lambda)
+
+
+@source(_PREFIX + "SequentialLR")
+def sequential_lr(schedulers: Sequence[Any], milestones: Sequence[int], base_lr: float = 1e-3) -> Schedule:
+    """One after another, each from its own step 0.
+
+    OneCycleLR, and a CyclicLR that is made first, replace the learning rate from which those made after them start, and
+    from which whichever of them is first begins.
+    """
+    begins = begins_of(milestones, len(schedulers))
+    initial, starts = base_lr, []
+    for number, part in enumerate(schedulers):
+        name, params = name_of(part, "torch")
+        if name == _PREFIX + "CyclicLR" and number == 0:
+            initial = params.get("base_lr", initial)
+        if name == _PREFIX + "OneCycleLR":
+            initial = params["max_lr"] / params.get("div_factor", 25.0)
+        starts.append(initial)
+    active = sum(milestone <= 0 for milestone in milestones)
+    if name_of(schedulers[active], "torch")[0].split(".")[-1] in _MULTIPLY:
+        starts[active] = initial
+    parts = [read_part(part, "torch", base_lr=start) for part, start in zip(schedulers, starts, strict=True)]
+    return in_sequence(parts, begins)
+
+
+@source(_PREFIX + "ChainedScheduler")
+def chained_scheduler(schedulers: Sequence[Any], base_lr: float = 1e-3) -> Schedule:
+    """All in the same step, each multiplying the learning rate that those before it left."""
+    names = [name_of(part, "torch")[0].split(".")[-1] for part in schedulers]
+    last = max((number for number, name in enumerate(names) if name not in _MULTIPLY), default=None)
+    if last is not None and last == len(names) - 1:
+        return read_part(schedulers[-1], "torch", base_lr=base_lr)  # it sets what the others have multiplied
+    if last is not None:
+        raise ValueError(
+            f"{names[last]} in a ChainedScheduler sets the learning rate anew at every step, and those after it "
+            "multiply that once: put it last, or use SequentialLR"
+        )
+    factors = [read_part(part, "torch", base_lr=1.0) for part in schedulers]
+    return Product((fixed(base_lr), *factors))

@@ -57,5 +57,10 @@ def bind(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def takes(name: str, parameter: str) -> bool:
+    """Whether a source has a parameter of that name."""
+    return parameter in inspect.signature(SOURCES[name]).parameters
+
+
 def _words(full: str) -> list[str]:
     return re.split(r"[.:]", full)

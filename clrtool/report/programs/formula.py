@@ -14,8 +14,8 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from clrtool.core.planning.plan import Plan
-from clrtool.core.schedules import Expression, Geometric, Join, Schedule
-from clrtool.core.schedules.cyclical import Scale, scaled
+from clrtool.core.schedules import Expression, Geometric, Join, Moved, Product, Schedule, Within, WithMomentum
+from clrtool.core.schedules.expression import Scale, scaled
 from clrtool.core.schedules.operations import between, ceil_divide, named, pieces, remainder, restarts
 from clrtool.errors import ConfigError
 
@@ -23,7 +23,8 @@ What = Literal["lr", "momentum"]
 # For each operator: how closely it binds, how closely what stands on its left and on its right must bind to need no
 # brackets, and the number on its right that changes nothing.
 _OPERATORS: Mapping[np.ufunc, tuple[str, int, int, int, int | None]] = {
-    np.less: ("<", 0, 1, 1, None), np.greater_equal: (">=", 0, 1, 1, None), np.add: ("+", 1, 1, 1, 0),
+    np.less: ("<", 0, 1, 1, None), np.less_equal: ("<=", 0, 1, 1, None), np.greater: (">", 0, 1, 1, None),
+    np.equal: ("==", 0, 1, 1, None), np.greater_equal: (">=", 0, 1, 1, None), np.add: ("+", 1, 1, 1, 0),
     np.subtract: ("-", 1, 1, 2, 0), np.floor_divide: ("//", 2, 2, 4, None), np.remainder: ("%", 2, 2, 4, None),
     np.multiply: ("*", 3, 2, 3, 1), np.divide: ("/", 3, 2, 4, 1), np.power: ("**", 4, 5, 4, 1),
 }  # fmt: skip
@@ -45,18 +46,53 @@ def functions(plan: Plan, xp: str, what: What = "lr") -> str:
 
 def _define(schedule: Schedule, name: str, what: What, until: int, *first: str) -> str:
     """A function with its ``first`` lines, after those that it calls."""
-    if not isinstance(schedule, Join):
-        lines = list(first)
-        step: Any = Term("step", lines, until)
-        value = schedule.lr_at(step) if what == "lr" else schedule.momentum_at(step)
-        return _function(name, [*lines, f"return {_source(value)}"])
-    parts = [_define(part, f"{name}_{number}", what, until) for number, part in enumerate(schedule.parts, 1)]
+    match schedule:
+        case Join():
+            parts: Sequence[Schedule] = schedule.parts
+            value = _choice(schedule, name)
+        case Product() if what == "lr":
+            parts = schedule.parts
+            value = " * ".join(f"{name}_{number}(step)" for number in range(1, len(parts) + 1))
+        case Product():
+            moving = [part for part in schedule.parts if part.cycles_momentum]
+            return _define(moving[-1], name, what, until, *first)
+        case Moved():
+            parts, until = [schedule.part], until * schedule.times + schedule.by
+            value = f"{name}_1({_moved(schedule)})"
+        case Within():
+            parts, value = [schedule.part], _held(schedule, f"{name}_1(step)")
+        case WithMomentum():
+            return _define(schedule.rates if what == "lr" else schedule.momenta, name, "lr", until, *first)
+        case _:
+            return _written(schedule, name, what, until, *first)
+    defined = [_define(part, f"{name}_{number}", what, until) for number, part in enumerate(parts, 1)]
+    return "\n\n\n".join([*defined, _function(name, [*first, f"return {value}"])])
+
+
+def _written(schedule: Schedule, name: str, what: What, until: int, *first: str) -> str:
+    lines = list(first)
+    step: Any = Term("step", lines, until)
+    value = schedule.lr_at(step) if what == "lr" else schedule.momentum_at(step)
+    return _function(name, [*lines, f"return {_source(value)}"])
+
+
+def _choice(schedule: Join, name: str) -> str:
     choice = f"{name}_{len(schedule.parts)}(xp.maximum(step - {schedule.begins[-1]}, 0))"
     for number in range(len(schedule.parts) - 1, 0, -1):
         begin, end = schedule.begins[number - 1 : number + 1]
         local = f"xp.maximum(step - {begin}, 0)" if begin else "step"
         choice = f"xp.where(step < {end}, {name}_{number}({local}), {choice})"
-    return "\n\n\n".join([*parts, _function(name, [*first, f"return {choice}"])])
+    return choice
+
+
+def _moved(schedule: Moved) -> str:
+    times = f"{schedule.times} * step" if schedule.times != 1 else "step"
+    return f"{times} + {schedule.by}" if schedule.by else times
+
+
+def _held(schedule: Within, value: str) -> str:
+    value = value if schedule.least is None else f"xp.maximum({value}, {_source(schedule.least)})"
+    return value if schedule.most is None else f"xp.minimum({value}, {_source(schedule.most)})"
 
 
 def _function(name: str, lines: Iterable[str]) -> str:

@@ -43,7 +43,8 @@ def to_deepspeed(plan: Plan) -> str:
             "with --policy triangular --cycles 1, or give what --format torch prints to "
             "deepspeed.initialize(lr_scheduler=...)"
         )
-    if not same(plan, f"deepspeed.runtime.lr_schedules.{kind}", params):
+    # DeepSpeed begins with its lower momentum, and has the one of the cycle from its first step on
+    if not same(plan, f"deepspeed.runtime.lr_schedules.{kind}", params, momentum_from=1):
         raise ConfigError(f"DeepSpeed's {kind} cannot follow {plan.policy} with {plan.params} exactly")
     return json.dumps({"scheduler": {"type": kind, "params": params}}, indent=2)
 
@@ -79,9 +80,9 @@ def _caffe_words(plan: Plan) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 (a 
         case Cyclical(stepsize=up, stepsize_down=down, scale=Geometric(ratio=0.5), per="cycle", decay_base=False,
                       momentum_bounds=None) as wave if down in (None, up):  # fmt: skip
             return "triangular2", {"base_lr": wave.base_lr, "max_lr": wave.max_lr, "stepsize": up}
-        case Exponential(base_lr=0.0, staircase=True) as fall:
+        case Exponential(base_lr=None, cap=None, staircase=True) as fall:
             return "step", {"base_lr": fall.max_lr, "gamma": fall.gamma, "stepsize": fall.every}
-        case Exponential(base_lr=0.0) as fall:
+        case Exponential(base_lr=None, cap=None) as fall:
             return "exp", {"base_lr": fall.max_lr, "gamma": fall.gamma ** (1 / fall.every)}
         case Inverse(staircase=False) as fall:
             return "inv", {"base_lr": fall.max_lr, "gamma": fall.rate / fall.every, "power": fall.power}
@@ -99,7 +100,7 @@ def _caffe_words(plan: Plan) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 (a 
     )
 
 
-def same(plan: Plan, source: str, params: Mapping[str, Any]) -> bool:
+def same(plan: Plan, source: str, params: Mapping[str, Any], momentum_from: int = 0) -> bool:
     """Whether a plan in another system's words, read back, is the plan: nothing else is printed."""
     last = plan.iterations - 1
     sample = np.unique(np.linspace(0, last, min(last + 1, CHECKED)).astype(np.int64))
@@ -109,6 +110,7 @@ def same(plan: Plan, source: str, params: Mapping[str, Any]) -> bool:
         return False
     if not np.allclose(theirs(sample), plan.schedule(sample), rtol=1e-9, atol=1e-15):
         return False
+    sample = sample[sample >= momentum_from]
     momentum = plan.momentum(sample)
     return momentum is None or np.allclose(theirs.momentum(sample), momentum)  # type: ignore[arg-type]
 
