@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FOUND = 1
 POLICY_HELP = "triangular, exp_range, one_cycle, cosine ...; a wrong name lists all.  [default: triangular2]"
 FORMS = ("table", *FORMATS)
-FROM_HELP = "Read a schedule of torch, keras, optax, transformers, tfa, deepspeed, caffe; a wrong name lists all."
+FROM_HELP = "Read a schedule of torch, keras, optax, transformers, deepspeed, timm, ignite ...; a wrong name lists all."
 
 
 def _read_format(word: str) -> str:

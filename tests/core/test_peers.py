@@ -1,16 +1,22 @@
 """Schedules of systems whose packages are extras, held against each package's own classes at every iteration."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clrtool.core.sources import schedule_from
-from tests.core.peers import deepspeed_values
+from tests.core.peers import composer_rates, deepspeed_values, ignite_rates, mmengine_rates, timm_rates
 
 STEPS = 130
 # Each parameter set takes a loop of another system; CI tries 300 of them.
-many = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(
+    max_examples=int(os.environ.get("CLRTOOL_EXAMPLES", "300")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 rates = st.floats(1e-6, 10)
 lengths = st.integers(1, 60)
 shares = st.floats(0, 1)
@@ -75,3 +81,118 @@ def test_a_warmup_of_deepspeed_begins_an_iteration_late_and_falls_back_to_its_mi
     schedule = schedule_from("deepspeed:WarmupDecayLR", params | {"warmup_type": "linear"})
     assert schedule([0, 1, 2, 3]) == pytest.approx([0.1, 0.1, 0.11, 0.12])
     assert schedule([20, 21, 50]) == pytest.approx([0.11, 0.1, 0.1])
+
+
+@given(
+    rates, st.integers(1, 60), st.sampled_from([1.0, 1.0, 1.5, 2.0, 3.0]), st.floats(0.1, 1.2), st.integers(0, 4),
+    some(warmup_t=st.integers(0, 40), warmup_lr_init=shares, warmup_prefix=st.booleans()), shares,
+    st.sampled_from([1.0, 0.5, 2.0]), st.floats(0.3, 3), st.booleans(),
+)  # fmt: skip
+@many
+def test_the_schedulers_of_timm_are_timms(lr, length, mul, decay, limit, warm, low, k, power, flag):
+    cycles = {"t_initial": length, "lr_min": low, "cycle_mul": mul, "cycle_decay": decay, "cycle_limit": limit} | warm
+    cases = {
+        "CosineLRScheduler": cycles | {"k_decay": k},
+        "PolyLRScheduler": cycles | {"k_decay": k, "power": power},
+        "TanhLRScheduler": cycles | ({"lb": -6.0, "ub": 4.0} if flag else {}),
+        "StepLRScheduler": {"decay_t": length, "decay_rate": decay} | warm,
+        "MultiStepLRScheduler": {"decay_t": [length, length + 7, length + 9], "decay_rate": decay} | warm,
+    }
+    for name, params in cases.items():
+        equal(f"timm:{name}", params | {"base_lr": lr}, timm_rates(name, params, lr, STEPS))
+
+
+def test_a_scheduler_that_follows_a_metric_is_refused_by_its_name():
+    with pytest.raises(ValueError, match="PlateauLRScheduler follows a metric"):
+        schedule_from("timm:PlateauLRScheduler", {})
+
+
+ignite_cycles = st.fixed_dictionaries(
+    {"start_value": rates, "end_value": shares, "cycle_size": st.integers(2, 50)},
+    optional={"cycle_mult": st.sampled_from([1.0, 1.3, 2.0]), "start_value_mult": shares, "end_value_mult": shares},
+)
+knots = st.lists(st.tuples(st.integers(0, 90), shares), min_size=1, max_size=5).map(sorted)
+ignite_parts = st.one_of(
+    ignite_cycles.map(lambda given: {"type": "CosineAnnealingScheduler"} | given),
+    ignite_cycles.map(lambda given: {"type": "LinearCyclicalScheduler"} | given),
+    st.builds(
+        lambda given, warmup, kind: {"type": kind, "warmup_duration": warmup}
+        | ({"monotonic": True} if kind.startswith("Linear") else {}) | given,
+        ignite_cycles, st.integers(1, 30), st.sampled_from(["CosineAnnealingScheduler", "LinearCyclicalScheduler"]),
+    ),
+    knots.map(lambda pairs: {"type": "PiecewiseLinear", "milestones_values": pairs}),
+)  # fmt: skip
+
+
+@given(ignite_parts)
+@many
+def test_the_schedulers_of_ignite_are_ignites(part):
+    params = {name: value for name, value in part.items() if name != "type"}
+    equal(f"ignite:{part['type']}", params, ignite_rates(part, 1.0, STEPS))
+
+
+@given(st.lists(ignite_parts, min_size=2, max_size=4), st.lists(st.integers(1, 40), min_size=3, max_size=3))
+@many
+def test_schedulers_of_ignite_one_after_another_are_ignites(parts, durations):
+    params = {"schedulers": parts, "durations": durations[: len(parts) - 1]}
+    equal("ignite:ConcatScheduler", params, ignite_rates({"type": "ConcatScheduler"} | params, 1.0, STEPS))
+
+
+@given(
+    st.one_of(ignite_parts, st.sampled_from([{"type": "StepLR", "step_size": 7}, {"type": "ExponentialLR", "gamma": 0.9}])),
+    shares, st.integers(2, 40), st.one_of(st.none(), shares), rates,
+)  # fmt: skip
+@many
+def test_a_scheduler_of_ignite_with_a_warmup_is_ignites(part, start, duration, end, lr):
+    params = {"lr_scheduler": part, "warmup_start_value": start, "warmup_duration": duration, "warmup_end_value": end}
+    theirs = ignite_rates({"type": "create_lr_scheduler_with_warmup"} | params, lr, STEPS)
+    equal("ignite:create_lr_scheduler_with_warmup", params | {"base_lr": lr}, theirs)
+
+
+@given(rates, st.integers(2, 30), st.integers(2, 60), st.floats(0.05, 1), st.floats(0.1, 3), st.booleans())
+@many
+def test_lists_of_schedulers_of_mmengine_are_mmengines(lr, warmup, length, share, power, ends):
+    rise = {"type": "LinearLR", "start_factor": share, "begin": 0, "end": warmup}
+    window = {"begin": warmup} | ({"end": warmup + length} if ends else {})
+    low = lr * share / 3
+    for later in (
+        {"type": "CosineAnnealingLR", "T_max": length, "eta_min": low} | window,
+        {"type": "PolyLR", "eta_min": low, "power": power, "begin": warmup, "end": warmup + length},
+        {"type": "MultiStepLR", "milestones": [length // 2, length], "gamma": share} | window,
+        {"type": "MultiStepLR", "milestones": [1, warmup, length], "gamma": share},
+        {"type": "StepLR", "step_size": length, "gamma": share} | window,
+        {"type": "ExponentialLR", "gamma": 1 - share / 10} | window,
+        {"type": "ConstantLR", "factor": share, "begin": warmup, "end": warmup + length},
+        {"type": "CosineRestartLR", "periods": [length, 200], "restart_weights": [1, share], "eta_min": low} | window,
+    ):
+        steps = warmup + length if later["type"] == "PolyLR" else STEPS
+        parts = [rise, later]
+        theirs = mmengine_rates(parts, lr, steps)
+        equal("mmengine:param_scheduler", {"schedulers": parts, "base_lr": lr}, theirs)
+
+
+@given(rates, st.integers(1, 20), st.integers(2, 8), st.integers(0, 12), shares, st.floats(0.1, 3), st.booleans())
+@many
+def test_the_schedulers_of_composer_are_composers(lr, per_epoch, epochs, warmup, share, power, in_epochs):
+    max_duration = f"{epochs}ep" if in_epochs else f"{epochs * per_epoch}ba"
+    time = f"{share:.3f}dur" if int(float(f"{share:.3f}") * epochs * per_epoch) else "1ba"
+    warm = {"t_warmup": f"{warmup}ba"}
+    cases = {
+        "StepScheduler": {"step_size": time, "gamma": share},
+        "MultiStepScheduler": {"milestones": [time, "1ep", f"{epochs}ba"], "gamma": share},
+        "ConstantScheduler": {"alpha": share, "t_max": time},
+        "LinearScheduler": {"alpha_i": power, "alpha_f": share, "t_max": time},
+        "ExponentialScheduler": {"gamma": share + 0.1, "decay_period": "1ep"},
+        "CosineAnnealingScheduler": {"alpha_f": share, "t_max": time},
+        "CosineAnnealingWarmRestartsScheduler": {"t_0": time, "t_mult": 1 + power, "alpha_f": share},
+        "PolynomialScheduler": {"power": power, "alpha_f": share, "t_max": time},
+        "MultiStepWithWarmupScheduler": warm | {"milestones": [time, "1ep"], "gamma": share},
+        "ConstantWithWarmupScheduler": warm | {"alpha": share},
+        "LinearWithWarmupScheduler": warm | {"alpha_i": power, "alpha_f": share},
+        "CosineAnnealingWithWarmupScheduler": warm | {"alpha_f": share},
+        "PolynomialWithWarmupScheduler": warm | {"power": power, "alpha_f": share},
+    }
+    for name, params in cases.items():
+        length = {"max_duration": max_duration, "batches_per_epoch": per_epoch}
+        theirs = composer_rates(name, params, lr, max_duration, per_epoch, epochs * per_epoch)
+        equal(f"composer:{name}", params | length | {"base_lr": lr}, theirs)

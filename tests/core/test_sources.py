@@ -173,7 +173,7 @@ def torch_composed(kind, parts, lr, steps, **arguments):
 
 
 @given(st.data(), rates, st.integers(2, 4))
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_schedulers_of_torch_in_sequence_are_torchs(data, lr, number):
     parts = [parts_of_torch(data.draw) for _ in range(number)]
     ends = st.lists(st.integers(1, 120), min_size=number - 1, max_size=number - 1, unique=True)
@@ -184,7 +184,7 @@ def test_schedulers_of_torch_in_sequence_are_torchs(data, lr, number):
 
 
 @given(st.data(), rates, st.integers(1, 3))
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_schedulers_of_torch_in_the_same_step_are_torchs(data, lr, number):
     parts = [parts_of_torch(data.draw) for _ in range(number)]
     ours = {"schedulers": parts, "base_lr": lr}
@@ -362,3 +362,69 @@ def test_the_helper_for_torch_really_steps_it():
     assert stepped == pytest.approx([0.1, 0.3, 0.5, 0.3])
     assert momentum == pytest.approx([0.9, 0.85, 0.8, 0.85])
     assert torch.__version__
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: 0.5,
+        lambda x: 1 if x < 3 else 0.5,
+        lambda x: max(0, 1 - x / 9),
+        lambda x: math.sin(x),
+        lambda x: [2, 1][x % 2],
+    ],
+)
+@pytest.mark.parametrize("scale_mode", ["cycle", "iterations"])
+def test_a_scale_is_a_python_function_of_a_number(function, scale_mode):
+    params = {"base_lr": 0.1, "max_lr": 0.7, "step_size_up": 4, "scale_fn": function, "scale_mode": scale_mode}
+    equal("torch:CyclicLR", params, *torch_rates("CyclicLR", params, STEPS))
+
+
+def test_a_condition_may_be_written_as_text():
+    params = {"base_lr": 0.1, "max_lr": 0.7, "step_size_up": 4}
+    text = schedule_from("torch:CyclicLR", params | {"scale_fn": "lambda x: 1 if x < 3 else 0.5"})
+    function = schedule_from("torch:CyclicLR", params | {"scale_fn": lambda x: 1 if x < 3 else 0.5})
+    assert np.array_equal(text(range(60)), function(range(60)))
+
+
+def test_schedules_that_rise_or_begin_at_the_top_are_their_makers():
+    equal(
+        "torch:ExponentialLR",
+        {"gamma": 1.1, "base_lr": 0.1},
+        torch_rates("ExponentialLR", {"gamma": 1.1}, 60, lr=0.1)[0],
+    )
+    for name, params in {
+        "CosineAnnealingLR": {"T_max": 20, "eta_min": 0.5},
+        "CosineAnnealingWarmRestarts": {"T_0": 20, "eta_min": 0.5},
+    }.items():
+        equal(f"torch:{name}", params | {"base_lr": 0.1}, torch_rates(name, params, 60, lr=0.1)[0])
+    top = {"base_lr": 0.7, "max_lr": 0.1, "step_size_up": 4, "cycle_momentum": False}
+    equal("torch:CyclicLR", top, torch_rates("CyclicLR", top, 60)[0])
+    seen = np.arange(60)
+    for name, params in {
+        "polynomial_schedule": {"init_value": 10.0, "end_value": 20.0, "power": 2, "transition_steps": 30},
+        "exponential_decay": {"init_value": 0.1, "transition_steps": 5, "decay_rate": 1.5, "end_value": 2.0},
+        "piecewise_interpolate_schedule": {
+            "interpolate_type": "linear", "init_value": 1.0, "boundaries_and_scales": {10: 0.0}
+        },
+        "sgdr_schedule": {"cosine_kwargs": [
+            {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 3, "decay_steps": 20},
+            {"init_value": 0.0, "peak_value": 0.5, "warmup_steps": 2, "decay_steps": 15},
+        ]},
+    }.items():  # fmt: skip
+        np.testing.assert_allclose(
+            schedule_from(f"optax:{name}", params)(seen), optax_rates(name, params, seen), rtol=1e-9, atol=1e-12
+        )
+    mult = {"initial_learning_rate": 0.1, "first_decay_steps": 7, "m_mul": 4.0}
+    np.testing.assert_allclose(
+        schedule_from("keras:CosineDecayRestarts", mult)(seen),
+        keras_rates("CosineDecayRestarts", mult, seen),
+        rtol=1e-9,
+    )
+
+
+def test_what_is_not_finite_is_refused_with_its_iteration():
+    from clrtool.core.planning.plan import plan_from
+
+    with pytest.raises(ValueError, match="the learning rate at iteration [0-9,]+ is inf"):
+        plan_from("torch:ExponentialLR", {"gamma": 2.0}, iterations=10**5)

@@ -4,9 +4,11 @@ from clrtool.core.schedules.base import FloatArray as FloatArray
 from clrtool.core.schedules.base import Schedule as Schedule
 from clrtool.core.schedules.combine import Moved as Moved
 from clrtool.core.schedules.combine import Product as Product
+from clrtool.core.schedules.combine import Repeat as Repeat
 from clrtool.core.schedules.combine import Scaled as Scaled
 from clrtool.core.schedules.combine import Within as Within
 from clrtool.core.schedules.combine import WithMomentum as WithMomentum
+from clrtool.core.schedules.curves import Curve as Curve
 from clrtool.core.schedules.cyclical import Cyclical as Cyclical
 from clrtool.core.schedules.cyclical import Geometric as Geometric
 from clrtool.core.schedules.cyclical import cyclical as cyclical

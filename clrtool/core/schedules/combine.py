@@ -8,7 +8,7 @@ from functools import reduce
 
 import numpy as np
 
-from clrtool.core.schedules.base import FloatArray, IntArray, Schedule
+from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule
 from clrtool.core.schedules.checks import check_lr, check_whole, is_number
 from clrtool.core.schedules.expression import Scale, scaled
 
@@ -85,6 +85,30 @@ class Moved(Schedule):
 
     def _seen(self, marks: list[int]) -> list[int]:
         return sorted({-(-(mark - self.by) // self.times) for mark in marks if mark >= self.by})
+
+
+@dataclass(frozen=True)
+class Repeat(Schedule):
+    """The first ``period`` iterations of ``part``, again and again."""
+
+    part: Schedule
+    period: int
+
+    def __post_init__(self) -> None:
+        check_whole("period", self.period)
+
+    @property
+    def preview(self) -> int:
+        return 4 * self.period
+
+    def cycle_ends(self, until: int) -> list[int]:
+        return list(range(self.period, until + 1, self.period)[:MARKED])
+
+    def corners(self, until: int) -> list[int]:
+        return sorted({*self.cycle_ends(until), *self.part.corners(min(until, self.period))})
+
+    def lr_at(self, t: IntArray) -> FloatArray:
+        return self.part.lr_at(t % self.period)
 
 
 @dataclass(frozen=True)

@@ -136,9 +136,10 @@ class Cyclical(Schedule):
 
 def _height(height: FloatArray, scale: FloatArray | float, start: float, end: float) -> FloatArray:
     """``start`` plus a height of the way to ``end``, which a scale above 1 may pass."""
-    if isinstance(scale, float):
-        return between(height, start, end)
-    return np.asarray(start + (end - start) * height * scale)
+    height *= scale
+    if isinstance(height, np.ndarray) and np.any((height < 0) | (height > 1)):
+        return np.asarray(start + (end - start) * height)
+    return between(height, start, end)
 
 
 def triangular(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,7 +37,13 @@ class Join(Schedule):
             check_whole("begins", begin, at_least=0)
         if len({part.cycles_momentum for part in self.parts}) > 1:
             raise ValueError("either every part of a schedule moves the momentum, or none")
-        flat = [place for part, begin in zip(self.parts, self.begins, strict=True) for place in _flat(part, begin)]
+        ends = (*self.begins[1:], math.inf)
+        flat = [
+            place
+            for part, begin, end in zip(self.parts, self.begins, ends, strict=True)
+            for place in _flat(part, begin)
+            if place[1] < end  # what of a part would begin after its end is never reached
+        ]
         object.__setattr__(self, "parts", tuple(part for part, _ in flat))
         object.__setattr__(self, "begins", tuple(begin for _, begin in flat))
 

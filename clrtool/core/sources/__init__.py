@@ -1,4 +1,4 @@
-"""Schedules in the words of torch, Keras, optax, transformers, TensorFlow Addons, DeepSpeed and Caffe."""
+"""Schedules in the words of torch, Keras, optax, transformers, DeepSpeed, timm, ignite, mmengine and others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ from clrtool.core.schedules import Schedule
 from clrtool.core.schedules.base import build
 
 # importing them enters their readers into SOURCES
-from clrtool.core.sources import from_caffe, from_deepspeed, from_keras, from_optax, from_torch, from_transformers  # noqa: F401
+from clrtool.core.sources import (  # noqa: F401
+    from_caffe,
+    from_composer,
+    from_deepspeed,
+    from_fastai,
+    from_ignite,
+    from_keras,
+    from_mmengine,
+    from_optax,
+    from_others,
+    from_timm,
+    from_torch,
+    from_transformers,
+)
 from clrtool.core.sources.registry import SOURCES as SOURCES
 from clrtool.core.sources.registry import bind as bind
 from clrtool.core.sources.registry import find_source as find_source

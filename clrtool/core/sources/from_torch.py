@@ -176,19 +176,35 @@ def sequential_lr(schedulers: Sequence[Any], milestones: Sequence[int], base_lr:
     from which whichever of them is first begins.
     """
     begins = begins_of(milestones, len(schedulers))
+    made = [name_of(part, "torch") for part in schedulers]
     initial, starts = base_lr, []
-    for number, part in enumerate(schedulers):
-        name, params = name_of(part, "torch")
+    for number, (name, params) in enumerate(made):
         if name == _PREFIX + "CyclicLR" and number == 0:
             initial = params.get("base_lr", initial)
-        if name == _PREFIX + "OneCycleLR":
+        if name == _PREFIX + "OneCycleLR" and "max_lr" in params:
             initial = params["max_lr"] / params.get("div_factor", 25.0)
         starts.append(initial)
     active = sum(milestone <= 0 for milestone in milestones)
-    if name_of(schedulers[active], "torch")[0].split(".")[-1] in _MULTIPLY:
+    if made[active][0].removeprefix(_PREFIX) in _MULTIPLY:
         starts[active] = initial
-    parts = [read_part(part, "torch", base_lr=start) for part, start in zip(schedulers, starts, strict=True)]
+    parts = [
+        read_part({name: params}, "torch", base_lr=start)
+        for (name, params), start in zip(_sharing(made), starts, strict=True)
+    ]
     return in_sequence(parts, begins)
+
+
+def _sharing(made: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """OneCycleLR keeps its bounds in the optimizer, where the last one that is made replaces those of the others."""
+    cycles = [params for name, params in made if name == _PREFIX + "OneCycleLR"]
+    kept = ("max_lr", "div_factor", "final_div_factor", "base_momentum", "max_momentum")
+    bounds = {name: value for name, value in cycles[-1].items() if name in kept} if cycles else {}
+    return [
+        (name, {word: value for word, value in params.items() if word not in kept} | bounds)
+        if name == _PREFIX + "OneCycleLR"
+        else (name, params)
+        for name, params in made
+    ]
 
 
 @source(_PREFIX + "ChainedScheduler")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from clrtool.core.planning.plan import Plan
-from clrtool.core.schedules import Expression, Geometric, Join, Moved, Product, Schedule, Within, WithMomentum
+from clrtool.core.schedules import Expression, Geometric, Join, Moved, Product, Repeat, Schedule, Within, WithMomentum
 from clrtool.core.schedules.expression import Scale, scaled
 from clrtool.core.schedules.operations import between, ceil_divide, named, pieces, remainder, restarts
 from clrtool.errors import ConfigError
@@ -59,6 +59,8 @@ def _define(schedule: Schedule, name: str, what: What, until: int, *first: str) 
         case Moved():
             parts, until = [schedule.part], until * schedule.times + schedule.by
             value = f"{name}_1({_moved(schedule)})"
+        case Repeat():
+            parts, value = [schedule.part], f"{name}_1(step % {schedule.period})"
         case Within():
             parts, value = [schedule.part], _held(schedule, f"{name}_1(step)")
         case WithMomentum():

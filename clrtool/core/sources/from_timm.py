@@ -1,0 +1,163 @@
+"""``timm.scheduler``, asked at what ``step`` or ``step_update`` is called with; ``base_lr`` is the optimizer's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from clrtool.core.schedules import Curve, Exponential, Moved, Phases, Schedule, fixed, in_sequence, piecewise
+from clrtool.core.schedules.checks import check_lr, check_positive, check_whole
+from clrtool.core.sources.registry import source
+
+_PREFIX = "timm.scheduler."
+# Cycles beyond these are held at their end: with lengths that grow none of them is ever reached.
+_CYCLES = 1000
+
+
+@source(_PREFIX + "CosineLRScheduler")
+def cosine(
+    t_initial: int,
+    lr_min: float = 0.0,
+    cycle_mul: float = 1.0,
+    cycle_decay: float = 1.0,
+    cycle_limit: int = 1,
+    warmup_t: int = 0,
+    warmup_lr_init: float = 0.0,
+    warmup_prefix: bool = False,
+    t_in_epochs: bool = True,
+    k_decay: float = 1.0,
+    base_lr: float = 1e-3,
+) -> Schedule:
+    """Without ``warmup_prefix`` the warm-up covers the beginning of the fall, which is joined where it has got to."""
+    fall = Curve(start=base_lr, end=lr_min, length=t_initial, k=k_decay)
+    cycles = _cycles(fall, t_initial, cycle_mul, cycle_decay, cycle_limit)
+    return _warmed(cycles, base_lr, base_lr, warmup_t, warmup_lr_init, prefix=warmup_prefix)
+
+
+@source(_PREFIX + "PolyLRScheduler")
+def poly(
+    t_initial: int,
+    power: float = 0.5,
+    lr_min: float = 0.0,
+    cycle_mul: float = 1.0,
+    cycle_decay: float = 1.0,
+    cycle_limit: int = 1,
+    warmup_t: int = 0,
+    warmup_lr_init: float = 0.0,
+    warmup_prefix: bool = False,
+    t_in_epochs: bool = True,
+    k_decay: float = 1.0,
+    base_lr: float = 1e-3,
+) -> Schedule:
+    fall = Curve(start=base_lr, end=lr_min, length=t_initial, bend="power", k=k_decay, power=power)
+    cycles = _cycles(fall, t_initial, cycle_mul, cycle_decay, cycle_limit)
+    return _warmed(cycles, base_lr, base_lr, warmup_t, warmup_lr_init, prefix=warmup_prefix)
+
+
+@source(_PREFIX + "TanhLRScheduler")
+def tanh(
+    t_initial: int,
+    lb: float = -7.0,
+    ub: float = 3.0,
+    lr_min: float = 0.0,
+    cycle_mul: float = 1.0,
+    cycle_decay: float = 1.0,
+    cycle_limit: int = 1,
+    warmup_t: int = 0,
+    warmup_lr_init: float = 0.0,
+    warmup_prefix: bool = False,
+    t_in_epochs: bool = True,
+    base_lr: float = 1e-3,
+) -> Schedule:
+    """Without ``warmup_prefix`` the warm-up rises to where the fall has got to when it ends."""
+    fall = Curve(start=base_lr, end=lr_min, length=t_initial, bend="tanh", low=lb, high=ub)
+    cycles = _cycles(fall, t_initial, cycle_mul, cycle_decay, cycle_limit)
+    top = base_lr if warmup_prefix or not warmup_t else float(cycles([warmup_t])[0])
+    return _warmed(cycles, base_lr, top, warmup_t, warmup_lr_init, prefix=warmup_prefix)
+
+
+@source(_PREFIX + "StepLRScheduler")
+def step(
+    decay_t: float,
+    decay_rate: float = 1.0,
+    warmup_t: int = 0,
+    warmup_lr_init: float = 0.0,
+    warmup_prefix: bool = True,
+    t_in_epochs: bool = True,
+    base_lr: float = 1e-3,
+) -> Schedule:
+    drops = Exponential(max_lr=base_lr, gamma=decay_rate, every=decay_t, staircase=True)
+    return _warmed(drops, base_lr, base_lr, warmup_t, warmup_lr_init, prefix=warmup_prefix)
+
+
+@source(_PREFIX + "MultiStepLRScheduler")
+def multi_step(
+    decay_t: Sequence[int],
+    decay_rate: float = 1.0,
+    warmup_t: int = 0,
+    warmup_lr_init: float = 0.0,
+    warmup_prefix: bool = True,
+    t_in_epochs: bool = True,
+    base_lr: float = 1e-3,
+) -> Schedule:
+    """A milestone counts one iteration early, unlike torch's."""
+    begins = sorted({max(0, int(milestone) - 1) for milestone in decay_t})
+    reached = [sum(milestone <= begin + 1 for milestone in decay_t) for begin in begins]
+    drops = piecewise(begins, [base_lr, *(base_lr * decay_rate**times for times in reached)])
+    return _warmed(drops, base_lr, base_lr, warmup_t, warmup_lr_init, prefix=warmup_prefix)
+
+
+@source(_PREFIX + "PlateauLRScheduler")
+def plateau(base_lr: float = 1e-3) -> Schedule:
+    """It follows a metric."""
+    raise ValueError("PlateauLRScheduler follows a metric: what it does is not known before the training")
+
+
+def _warmed(schedule: Schedule, base_lr: float, top: float, warmup_t: int, start: float, *, prefix: bool) -> Schedule:
+    check_whole("warmup_t", warmup_t, at_least=0)
+    check_lr("warmup_lr_init", start)
+    rise = Phases(knots=(0, max(1, warmup_t)), values=(start, top), shapes=("linear",))
+    if not warmup_t:  # the first step has the optimizer's own, until the scheduler is stepped after it
+        return in_sequence([fixed(base_lr), Moved(schedule, by=1)], [0, 1])
+    later = schedule if prefix else Moved(schedule, by=warmup_t)
+    return in_sequence([rise, later], [0, warmup_t])
+
+
+def _cycles(fall: Curve, t_initial: int, mul: float, decay: float, limit: int) -> Schedule:
+    """Falls that begin anew, each longer by ``mul`` and from lower by ``decay``; after ``limit`` its end is held."""
+    check_positive("t_initial", t_initial)
+    check_positive("cycle_mul", mul)
+    check_whole("cycle_limit", limit, at_least=0)
+    limit, begin_of = min(limit, _CYCLES), _begins(t_initial, mul)
+    parts: list[Schedule] = []
+    begins: list[int] = []
+    for cycle in range(limit):
+        exact, begin = begin_of(cycle)
+        if begin > 2**40:
+            break
+        length = t_initial * mul**cycle
+        parts.append(replace(fall, start=fall.start * decay**cycle, length=length, begin=exact - begin))
+        begins.append(begin)
+    parts.append(fixed(fall.end))
+    begins.append(begin_of(len(parts) - 1)[1])
+    return in_sequence(parts, begins)
+
+
+def _begins(t_initial: int, mul: float) -> Callable[[int], tuple[float, int]]:
+    """Where a cycle begins: exactly, and the first iteration that timm, which rounds a logarithm, counts to it."""
+
+    def begin(cycle: int) -> tuple[float, int]:
+        if mul == 1:
+            return t_initial * cycle, math.ceil(t_initial * cycle)
+        exact = (1 - mul**cycle) / (1 - mul) * t_initial
+        near = [
+            t for t in range(max(0, math.floor(exact) - 1), math.ceil(exact) + 2) if _cycle(t, t_initial, mul) >= cycle
+        ]
+        return exact, min(near, default=math.ceil(exact))
+
+    return begin
+
+
+def _cycle(t: int, t_initial: int, mul: float) -> int:
+    return math.floor(math.log(1 - t / t_initial * (1 - mul), mul))
