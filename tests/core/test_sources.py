@@ -370,7 +370,7 @@ def test_the_helper_for_torch_really_steps_it():
         lambda x: 0.5,
         lambda x: 1 if x < 3 else 0.5,
         lambda x: max(0, 1 - x / 9),
-        lambda x: math.sin(x),
+        math.sin,
         lambda x: [2, 1][x % 2],
     ],
 )
@@ -426,5 +426,5 @@ def test_schedules_that_rise_or_begin_at_the_top_are_their_makers():
 def test_what_is_not_finite_is_refused_with_its_iteration():
     from clrtool.core.planning.plan import plan_from
 
-    with pytest.raises(ValueError, match="the learning rate at iteration [0-9,]+ is inf"):
+    with pytest.raises(ValueError, match=r"the learning rate at iteration [0-9,]+ is inf"):
         plan_from("torch:ExponentialLR", {"gamma": 2.0}, iterations=10**5)

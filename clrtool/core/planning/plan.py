@@ -85,8 +85,7 @@ class Plan:
         t = np.linspace(0, self.last, min(self.last + 1, 1001)).astype(np.int64)
         t = np.append(t, np.array(self.schedule.corners(self.last), dtype=np.int64))
         lr = self.schedule(t)
-        if len(bad := np.flatnonzero(~np.isfinite(lr))):
-            raise ValueError(f"{self.policy}: the learning rate at iteration {t[bad[0]]:,} is {lr[bad[0]]}")
+        _check_finite(self.policy, t, lr)
         scaled = own and "scale" in self.params
         least = 0.0 if self.warmup or self.params.get("decay_base") else self.base_lr
         rounding = 1e-9 * self.max_lr
@@ -238,7 +237,9 @@ def plan_from(
     check_whole("iterations", length)
     check_positive("iterations", length, at_most=MAX_ITERATIONS)
     sample = np.linspace(0, length - 1, min(length, 10**6)).astype(np.int64)
-    lrs = schedule(np.append(sample, np.array(schedule.corners(length - 1), dtype=np.int64)))
+    sample = np.append(sample, np.array(schedule.corners(length - 1), dtype=np.int64))
+    lrs = schedule(sample)
+    _check_finite(full, sample, lrs)
     return Plan(
         policy=full,
         base_lr=float(lrs.min()),
@@ -295,6 +296,13 @@ def _fitted(policy: Policy, room: Room) -> dict[str, Any]:
     except ArithmeticError as error:
         bounds = f"max_lr = {room.max_lr} to base_lr = {room.base_lr}"
         raise ValueError(f"no schedule leads from {bounds}: {error}") from error
+
+
+def _check_finite(policy: str, t: np.ndarray[Any, Any], lr: FloatArray) -> None:
+    """Raise ValueError with the first iteration at which the learning rate is no finite number."""
+    if len(bad := np.flatnonzero(~np.isfinite(lr))):
+        first = bad[t[bad].argmin()]
+        raise ValueError(f"{policy}: the learning rate at iteration {t[first]:,} is {lr[first]}")
 
 
 def _plain(value: Any) -> Any:
