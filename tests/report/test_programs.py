@@ -335,3 +335,32 @@ def test_past_its_end_a_program_holds_the_last_value():
     plan = PLANS["with a warm-up"]
     assert names["lr"](plan.iterations + 7) == pytest.approx(float(plan.lr(plan.iterations)))
     assert re.search(r"np\.minimum\(step, \d+\)", to_code(plan, "torch"))
+
+
+@pytest.mark.parametrize(
+    ("source", "params"),
+    [
+        ("torch:SequentialLR", {"schedulers": [{"type": "LinearLR"}, {"type": "StepLR", "step_size": 9}], "milestones": [6]}),
+        ("torch:ChainedScheduler", {"schedulers": [{"type": "LinearLR"}, {"type": "ExponentialLR", "gamma": 0.9}]}),
+        ("torch:LambdaLR", {"lr_lambda": "lambda x: 1 if x < 3 else 0.5"}),
+        ("deepspeed:WarmupDecayLR", {"total_num_steps": 30, "warmup_num_steps": 9}),
+        ("deepspeed:WarmupCosineLR", {"total_num_steps": 30, "warmup_num_steps": 9}),
+        ("timm:CosineLRScheduler", {"t_initial": 20, "warmup_t": 5, "cycle_limit": 2, "cycle_mul": 1.5, "k_decay": 2.0}),
+        ("timm:TanhLRScheduler", {"t_initial": 20}),
+        ("ignite:LinearCyclicalScheduler", {"start_value": 1.0, "end_value": 0.1, "cycle_size": 8}),
+        ("transformers:warmup_stable_decay",
+         {"base_lr": 0.1, "num_warmup_steps": 5, "num_decay_steps": 8, "num_training_steps": 30, "warmup_type": "1-sqrt"}),
+    ],
+)  # fmt: skip
+def test_a_program_of_a_composed_schedule_is_the_schedule(source, params):
+    plan = plan_from(source, params, iterations=40)
+    names = {}
+    exec(to_code(plan, "torch"), names)  # noqa: S102 (it was just written)
+    sgd = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = names["make_scheduler"](sgd)
+    theirs = []
+    for _ in range(40):
+        theirs.append(sgd.param_groups[0]["lr"])
+        sgd.step()
+        scheduler.step()
+    np.testing.assert_allclose(theirs, plan.lr(range(40)), rtol=1e-9, atol=1e-12)

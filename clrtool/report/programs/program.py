@@ -129,7 +129,8 @@ def _own_words(plan: Plan) -> tuple[str, dict[str, Any]] | None:
     """A plan that was read in torch's words, in the same words."""
     name = plan.policy.removeprefix(_TORCH)
     too_short = name == "OneCycleLR" and plan.iterations > plan.schedule.preview  # torch raises after its end
-    if "scale_fn" in plan.params or too_short:
+    made_of_others = {"scale_fn", "lr_lambda", "schedulers"} & set(plan.params)
+    if made_of_others or too_short:
         return None
     params = {word: value for word, value in plan.params.items() if word != "base_lr" or name == "CyclicLR"}
     if "pct_start" in params:
