@@ -11,6 +11,7 @@ from clrtool.core.schedules import (
     Cyclical,
     Exponential,
     Expression,
+    Moved,
     Phases,
     Piecewise,
     Product,
@@ -185,7 +186,7 @@ def sequential_lr(schedulers: Sequence[Any], milestones: Sequence[int], base_lr:
             initial = params["max_lr"] / params.get("div_factor", 25.0)
         starts.append(initial)
     active = sum(milestone <= 0 for milestone in milestones)
-    if made[active][0].removeprefix(_PREFIX) in _MULTIPLY:
+    if made[active][0].removeprefix(_PREFIX) in (*_MULTIPLY, "CosineAnnealingLR"):
         starts[active] = initial
     parts = [
         read_part({name: params}, "torch", base_lr=start)
@@ -213,7 +214,11 @@ def chained_scheduler(schedulers: Sequence[Any], base_lr: float = 1e-3) -> Sched
     names = [name_of(part, "torch")[0].split(".")[-1] for part in schedulers]
     last = max((number for number, name in enumerate(names) if name not in _MULTIPLY), default=None)
     if last is not None and last == len(names) - 1:
-        return read_part(schedulers[-1], "torch", base_lr=base_lr)  # it sets what the others have multiplied
+        setter = read_part(schedulers[-1], "torch", base_lr=base_lr)  # it sets what the others have multiplied
+        if names[-1] != "CyclicLR" or last == 0:
+            return setter
+        # made after another, a CyclicLR leaves the optimizer's learning rate until its first step
+        return in_sequence([fixed(base_lr), Moved(setter, by=1)], [0, 1])
     if last is not None:
         raise ValueError(
             f"{names[last]} in a ChainedScheduler sets the learning rate anew at every step, and those after it "
