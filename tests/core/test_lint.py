@@ -205,6 +205,17 @@ def test_momentum_cycling_without_momentum_is_found_where_torch_refuses_it(name)
     assert rules("torch:CyclicLR", params, optimizer=name) == ["no momentum"]
 
 
+def test_a_momentum_that_reaches_1_is_found_with_its_iteration_and_torch_refuses_it_too():
+    grown = {"cycle_min_lr": 0.1, "cycle_max_lr": 0.5, "cycle_first_step_size": 300, "cycle_max_mom": 0.99}
+    growing = grown | {"decay_mom_rate": 0.1, "decay_step_size": 10}
+    assert "the momentum is 1" in findings("deepspeed:OneCycle", growing)["momentum"].cause
+    assert "momentum" not in rules("deepspeed:OneCycle", grown)
+    wide = {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 235, "max_momentum": 1.5}
+    assert "is 1.5 at iteration 0 and at most 1.5" in findings("torch:CyclicLR", wide)["momentum"].cause
+    with pytest.raises(ValueError, match="Invalid beta"):
+        torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], betas=(1.5, 0.9))
+
+
 def test_an_unfinished_cycle_is_found_with_the_nearest_whole_one():
     params = {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 200} | QUIET
     found = findings("torch:CyclicLR", params)["unfinished cycle"]

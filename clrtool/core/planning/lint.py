@@ -50,7 +50,8 @@ def lint_plan(plan: Plan, use: Use, given: tuple[str, ...] = ("cycle_momentum",)
     """
     stepping = Stepping.of(plan, use)
     t = np.unique(np.linspace(0, stepping.steps - 1, min(stepping.steps, SAMPLES)).astype(np.int64))
-    return (*lint_steps(plan, stepping), *_momentum(plan, use, given), *_outside(plan.schedule(t), t, use))
+    momentum = (*_momentum(plan, use, given), *_runaway(plan.momentum(t), t))
+    return (*lint_steps(plan, stepping), *momentum, *_outside(plan.schedule(t), t, use))
 
 
 def lint_values(lr: FloatArray, use: Use) -> tuple[Finding, ...]:
@@ -82,6 +83,17 @@ def _momentum(plan: Plan, use: Use, given: tuple[str, ...]) -> Iterator[Finding]
             f"cycle_momentum=True{default} sets the momentum to {float(momentum[0]):g} even for "
             f"{use.optimizer or 'SGD'}(momentum=0)",
             "cycle_momentum=False, or give the optimizer a momentum and the scheduler the range that you mean",
+        )
+
+
+def _runaway(momentum: FloatArray | None, t: np.ndarray[Any, Any]) -> Iterator[Finding]:
+    if momentum is not None and momentum.max() >= 1:
+        first = int((momentum >= 1).argmax())
+        yield Finding(
+            "momentum",
+            f"the momentum is {momentum[first]:.3g} at iteration {t[first]:,} and at most {momentum.max():.3g}: from 1 "
+            "on a step is never forgotten, and what they add up to grows without end",
+            "a momentum below 1 throughout",
         )
 
 
