@@ -11,6 +11,7 @@ import numpy as np
 from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule
 from clrtool.core.schedules.checks import check_lr, check_whole, is_number
 from clrtool.core.schedules.expression import Scale, scaled
+from clrtool.core.schedules.operations import repeated
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Repeat(Schedule):
         return sorted({*self.cycle_ends(until), *self.part.corners(min(until, self.period))})
 
     def lr_at(self, t: IntArray) -> FloatArray:
-        return self.part.lr_at(t % self.period)
+        return repeated(t, self.period, self.part.lr_at)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import singledispatch
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -42,10 +43,25 @@ def remainder(t: Any, n: int) -> IntArray:
 
 
 @singledispatch
+def repeated(t: Any, period: int, part: Callable[[IntArray], FloatArray]) -> FloatArray:
+    """``part(t % period)``, computed once for each of the period's iterations where there are fewer of them."""
+    phase = remainder(t, period)
+    return part(np.arange(period))[phase] if period < len(t) else part(phase)
+
+
+@singledispatch
 def pieces(t: Any, begins: Sequence[float], piece: Callable[[int, IntArray], FloatArray | float]) -> FloatArray:
     """``piece(k, t)`` where t has reached k of the rising ``begins``, each computed for its own iterations alone."""
-    result, reached = np.empty(len(t)), np.searchsorted(np.asarray(begins), t, side="right")
-    for k in range(int(reached.min()), int(reached.max()) + 1):
+    first, last = np.searchsorted(np.asarray(begins), (t.min(), t.max()), side="right")
+    result = np.empty(len(t))
+    if np.all(t[1:] >= t[:-1]):  # iterations in their order are cut into slices, without a mask for each piece
+        cuts = [0, *np.searchsorted(t, begins[first:last]), len(t)]
+        for k, (start, end) in enumerate(pairwise(cuts), start=int(first)):
+            if start < end:
+                result[start:end] = piece(k, t[start:end])
+        return result
+    reached = np.searchsorted(np.asarray(begins), t, side="right")
+    for k in range(int(first), int(last) + 1):
         inside = reached == k
         if inside.any():
             result[inside] = piece(k, t[inside])

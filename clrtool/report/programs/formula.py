@@ -16,7 +16,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from clrtool.core.planning.plan import Plan
 from clrtool.core.schedules import Expression, Geometric, Join, Moved, Product, Repeat, Schedule, Within, WithMomentum
 from clrtool.core.schedules.expression import Scale, scaled
-from clrtool.core.schedules.operations import between, ceil_divide, named, pieces, remainder, restarts
+from clrtool.core.schedules.operations import between, ceil_divide, named, pieces, remainder, repeated, restarts
 from clrtool.errors import ConfigError
 
 What = Literal["lr", "momentum"]
@@ -168,6 +168,11 @@ def _(t: Term, n: float) -> Any:
 @remainder.register
 def _(t: Term, n: int) -> Any:
     return t % n
+
+
+@repeated.register
+def _(t: Term, period: int, part: Callable[[Any], Any]) -> Any:
+    return part(t % period)
 
 
 @pieces.register
