@@ -1,8 +1,13 @@
 """The learning rates of systems that not every machine has, each asked by its own classes; an absent one is skipped."""
 
 import importlib
+import importlib.util
 import os
+import runpy
+import sys
 import warnings
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -114,5 +119,57 @@ def composer_rates(name, params, lr, max_duration, batches_per_epoch, steps):
         state.timestamp = time.Timestamp(
             epoch=batch // batches_per_epoch, batch=batch, batch_in_epoch=batch % batches_per_epoch
         )
-        rates.append(lr * scheduler(state))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a warm-up of 0 batches is one
+            rates.append(lr * scheduler(state))
     return rates
+
+
+def fastai_values(name, params, n_epoch, n_iter):
+    """The learning rate and the momentum of every batch of a training of ``n_epoch`` epochs of ``n_iter`` batches."""
+    learner = peer("fastai.learner")
+    peer("fastai.callback.schedule")  # which gives the learner its methods
+    batches = peer("fastai.data.core").DataLoaders(*[[(torch.zeros(1, 1),) * 2] * n_iter] * 2)
+    learn = learner.Learner(batches, torch.nn.Linear(1, 1), loss_func=torch.nn.functional.mse_loss)
+    with learn.no_bar(), learn.no_logging():
+        getattr(learn, name)(n_epoch, **params)
+    return [float(lr) for lr in learn.recorder.hps["lr"]], learn.recorder.hps.get("mom")
+
+
+def torchtune_rates(params, lr, steps):
+    """Its file of schedules alone: the whole package wants a torchao of another age."""
+    package = importlib.util.find_spec("torchtune")
+    if package is None:
+        pytest.skip("torchtune is not installed")
+    path = Path(package.submodule_search_locations[0]) / "training" / "lr_schedulers.py"
+    memory = ModuleType("torchtune.training.memory")
+    memory.OptimizerInBackwardWrapper = object  # a type that only an annotation names
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("torchtune", "torchtune.training"):
+            patch.setitem(sys.modules, name, ModuleType(name))
+        patch.setitem(sys.modules, memory.__name__, memory)
+        schedules = runpy.run_path(str(path))
+    sgd = optimizer(lr)
+    return stepped(schedules["get_cosine_schedule_with_warmup"](sgd, **params), sgd, steps)
+
+
+def schedule_free_rates(params, steps):
+    """The learning rate with which each of its steps was taken."""
+    sgd = peer("schedulefree").SGDScheduleFree([torch.nn.Parameter(torch.zeros(1))], **params)
+    sgd.train()
+    rates = []
+    for _ in range(steps):
+        sgd.step()
+        rates.append(sgd.param_groups[0]["scheduled_lr"])
+    return rates
+
+
+def accelerate_rates(part, lr, steps, processes, split_batches):
+    """A scheduler of torch that accelerate steps, as in a training of so many processes."""
+    module = peer("accelerate.scheduler")
+    sgd = optimizer(lr)
+    inner = getattr(torch.optim.lr_scheduler, part["type"])(sgd, **{k: v for k, v in part.items() if k != "type"})
+    sgd.step_was_skipped = False
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "AcceleratorState", lambda: SimpleNamespace(num_processes=processes))
+        return stepped(module.AcceleratedScheduler(inner, sgd, split_batches=split_batches), sgd, steps)

@@ -53,7 +53,7 @@ def transformers_rates(name, params, lr, steps):
     special = {
         word: value
         for word, value in params.items()
-        if not word.startswith("num_") or word in ("num_cycles", "num_decay_steps")
+        if not word.startswith("num_") or word in ("num_cycles", "num_decay_steps", "num_stable_steps")
     }
     general = {word: value for word, value in params.items() if word not in special}
     scheduler = get_scheduler(name, sgd, **general, scheduler_specific_kwargs=special)

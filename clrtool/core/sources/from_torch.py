@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from clrtool.core.schedules import (
@@ -54,6 +55,7 @@ def cyclic_lr(
     max_momentum: float = 0.9,
 ) -> Cyclical:
     """``scale_fn`` wins over ``mode``; x is the 1-based cycle, or the iteration for ``scale_mode="iterations"``."""
+    _check_one_group(base_lr=base_lr, max_lr=max_lr, base_momentum=base_momentum, max_momentum=max_momentum)
     modes = {"triangular": 1.0, "triangular2": 0.5, "exp_range": gamma}
     if scale_fn is None:
         if mode not in modes:
@@ -83,6 +85,7 @@ def one_cycle_lr(
     three_phase: bool = False,
 ) -> Phases:
     """The length is ``total_steps``, or ``epochs * steps_per_epoch``. After it the last value is held."""
+    _check_one_group(max_lr=max_lr, base_momentum=base_momentum, max_momentum=max_momentum)
     if anneal_strategy not in ("cos", "linear"):
         raise ValueError(f"anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}")
     if total_steps is None:
@@ -166,6 +169,7 @@ def constant_lr(factor: float = 1 / 3, total_iters: int = 5, base_lr: float = 1e
 @source(_PREFIX + "LambdaLR")
 def lambda_lr(lr_lambda: str | Scale, base_lr: float = 1e-3) -> Schedule:
     """A factor of the optimizer's learning rate, a Python function of the step or the text of one."""
+    _check_one_group(lr_lambda=lr_lambda)
     return Scaled(base_lr, Expression(lr_lambda) if isinstance(lr_lambda, str) else lr_lambda)
 
 
@@ -178,21 +182,47 @@ def sequential_lr(schedulers: Sequence[Any], milestones: Sequence[int], base_lr:
     """
     begins = begins_of(milestones, len(schedulers))
     made = [name_of(part, "torch") for part in schedulers]
+    _check_single("SequentialLR", [name for name, _ in made])
     initial, starts = base_lr, []
     for number, (name, params) in enumerate(made):
         if name == _PREFIX + "CyclicLR" and number == 0:
             initial = params.get("base_lr", initial)
         if name == _PREFIX + "OneCycleLR" and "max_lr" in params:
+            _check_one_group(max_lr=params["max_lr"])
             initial = params["max_lr"] / params.get("div_factor", 25.0)
         starts.append(initial)
     active = sum(milestone <= 0 for milestone in milestones)
-    if made[active][0].removeprefix(_PREFIX) in (*_MULTIPLY, "CosineAnnealingLR"):
+    if made[active][0].removeprefix(_PREFIX) in _MULTIPLY:
         starts[active] = initial
     parts = [
         read_part({name: params}, "torch", base_lr=start)
         for (name, params), start in zip(_sharing(made), starts, strict=True)
     ]
+    if isinstance(wave := parts[active], Cosine) and wave.max_lr != initial:
+        # it falls from what it finds, and after its minimum rises to what it was made with
+        fall, half = replace(wave, max_lr=initial), int(wave.iterations)
+        parts[active] = in_sequence([fall, Moved(wave, by=half)], [0, half])
     return in_sequence(parts, begins)
+
+
+def _check_one_group(**values: object) -> None:
+    """Raise ValueError where a value is a list, as torch takes one for the parameter groups."""
+    for name, value in values.items():
+        if isinstance(value, list | tuple):
+            raise ValueError(
+                f"{name} is a list, a value for each parameter group, and a schedule is that of one group: give the "
+                f"value of the group that you mean, not {value!r}"
+            )
+
+
+def _check_single(outer: str, names: Sequence[str]) -> None:
+    """Raise ValueError where a part is itself made of others: what it starts from depends on those around it."""
+    for name in names:
+        if name.removeprefix(_PREFIX) in ("SequentialLR", "ChainedScheduler"):
+            raise ValueError(
+                f"{name.removeprefix(_PREFIX)} inside a {outer} is not read: each of its parts goes on from what the "
+                "last step left; write the parts out in one list"
+            )
 
 
 def _sharing(made: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
@@ -212,17 +242,23 @@ def _sharing(made: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str
 def chained_scheduler(schedulers: Sequence[Any], base_lr: float = 1e-3) -> Schedule:
     """All in the same step, each multiplying the learning rate that those before it left."""
     names = [name_of(part, "torch")[0].split(".")[-1] for part in schedulers]
-    last = max((number for number, name in enumerate(names) if name not in _MULTIPLY), default=None)
-    if last is not None and last == len(names) - 1:
+    _check_single("ChainedScheduler", names)
+    if "CosineAnnealingLR" in names and len(names) > 1:
+        raise ValueError(
+            "CosineAnnealingLR in a ChainedScheduler with others is not read: it bends the learning rate that the last "
+            "step left, which no function of the iteration gives; use SequentialLR, or CosineAnnealingWarmRestarts last"
+        )
+    for name in names[:-1]:
+        if name not in _MULTIPLY:
+            raise ValueError(
+                f"{name} in a ChainedScheduler sets the learning rate anew at every step, and those after it multiply "
+                "that once: put it last and alone of its kind, or use SequentialLR"
+            )
+    if names and names[-1] not in _MULTIPLY:
         setter = read_part(schedulers[-1], "torch", base_lr=base_lr)  # it sets what the others have multiplied
-        if names[-1] != "CyclicLR" or last == 0:
+        if names[-1] != "CyclicLR" or len(names) == 1:
             return setter
         # made after another, a CyclicLR leaves the optimizer's learning rate until its first step
         return in_sequence([fixed(base_lr), Moved(setter, by=1)], [0, 1])
-    if last is not None:
-        raise ValueError(
-            f"{names[last]} in a ChainedScheduler sets the learning rate anew at every step, and those after it "
-            "multiply that once: put it last, or use SequentialLR"
-        )
     factors = [read_part(part, "torch", base_lr=1.0) for part in schedulers]
     return Product((fixed(base_lr), *factors))
