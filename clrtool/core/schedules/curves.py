@@ -53,10 +53,11 @@ class Curve(Schedule):
 
     def lr_at(self, t: IntArray) -> FloatArray:
         done = np.minimum(np.maximum((t - self.begin) / self.length, 0.0), 1.0)
+        bent = done if self.k == 1 else done**self.k  # a power of 1 takes as long as any other
         if self.bend == "tanh":
             height = (1 - np.tanh(self.low + (self.high - self.low) * done)) / 2
         elif self.bend == "power":
-            height = (1 - done**self.k) ** self.power
+            height = (1 - bent) ** self.power
         else:
-            height = (1 + np.cos(np.pi * done**self.k)) / 2
+            height = (1 + np.cos(np.pi * bent)) / 2
         return np.asarray(self.end + (self.start - self.end) * height)
