@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.conftest import QUICK
+from tests.torture.runs import wait_for
 
 PLAN = ["plan", "--base-lr", "0.001", "--max-lr", "0.006", "--iterations-per-epoch", "500", "--epochs", "3000"]
 
@@ -131,13 +132,19 @@ def test_a_style_of_matplotlib_that_lies_about_changes_no_picture(tmp_path, wher
     assert picture() == before
 
 
-def test_a_terminal_that_closes_saves_what_was_measured(tmp_path):
-    words = ["rangetest", "digits", "sweep.epochs=400", "--seeds", "1", "-o", "run"]
-    run = subprocess.Popen([sys.executable, "-m", "clrtool", *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    from tests.torture.runs import wait_for
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_closes_saves_what_was_measured_unless_nohup_has_turned_that_off(tmp_path, ignored):
+    def hear():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
 
-    curve = tmp_path / "run" / "curve.csv"
-    wait_for(lambda: curve.exists() and curve.read_text().count("\n") > 3)
-    run.send_signal(signal.SIGHUP)
-    assert run.wait(timeout=60) == 128 + signal.SIGHUP, run.stderr.read()
+    words = ["rangetest", "digits", "sweep.epochs=400", "--seeds", "1", "-o", "run", "-q"]
+    with subprocess.Popen([sys.executable, "-m", "clrtool", *words], cwd=tmp_path, preexec_fn=hear) as run:
+        curve = tmp_path / "run" / "curve.csv"
+        wait_for(lambda: curve.exists() and curve.read_text().count("\n") > 3)
+        run.send_signal(signal.SIGHUP)
+        if ignored:
+            before = curve.read_text().count("\n")
+            wait_for(lambda: curve.read_text().count("\n") > before + 3)
+            run.send_signal(signal.SIGTERM)
+        assert run.wait(timeout=60) == 128 + (signal.SIGTERM if ignored else signal.SIGHUP)
     assert list((tmp_path / "run" / "checkpoint").glob("*.pt"))

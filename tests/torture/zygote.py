@@ -109,6 +109,7 @@ def become(request):
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup would have it ignored
     os.chdir(request["cwd"])
     for number, name in ((1, "stdout"), (2, "stderr")):
         descriptor = os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
