@@ -76,9 +76,12 @@ EXCEPTIONS = {
     ): "it starts clrtool itself, by the words of its own command line and no shell",
     ("cli/doctor.py", "importlib.metadata"): "it reads the versions of packages and imports none",
     (
-        "engine/runtime/factories.py",
+        "engine/runtime/imports.py",
         "importlib",
-    ): "the one place that imports a user's code, when the command line allows it",
+    ): "the one place that imports a user's code, where the command line allows it",
+    ("engine/runtime/imports.py", "importlib.machinery"): "it finds where a user's code lies",
+    ("engine/runtime/code_hash.py", "importlib.machinery"): "it finds where a user's code lies, and runs none",
+    ("report/plots/own_defaults.py", "importlib.util"): "it finds where matplotlib lies",
     (
         "engine/models/pretrained.py",
         "pickle",

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
-from functools import wraps
-from typing import TYPE_CHECKING, Annotated, ParamSpec, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
@@ -20,29 +19,6 @@ Plain = Annotated[
     bool,
     typer.Option("--plain", envvar="CLRTOOL_PLAIN", help="Sentences, no tables or charts: for screen readers, logs."),
 ]
-
-
-P = ParamSpec("P")
-
-
-class ReaderGoneError(Exception):
-    """Nobody reads stdout any more; to click a broken pipe is a failure, and to us the reader has what it wanted."""
-
-
-def until_reader_goes(command: Callable[P, None]) -> Callable[P, None]:
-    """A command that raises ReaderGoneError where it cannot print, and of which all is printed when it ends."""
-
-    @wraps(command)
-    def call(*args: P.args, **options: P.kwargs) -> None:
-        try:
-            command(*args, **options)
-        except BrokenPipeError as error:
-            raise ReaderGoneError from error
-        finally:
-            with readable_or_not():
-                sys.stdout.flush()
-
-    return call
 
 
 @contextlib.contextmanager

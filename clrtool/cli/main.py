@@ -14,7 +14,7 @@ import typer
 
 import clrtool
 from clrtool.cli.compare import compare
-from clrtool.cli.console import ReaderGoneError, silence_stdout, until_reader_goes
+from clrtool.cli.console import readable_or_not, silence_stdout
 from clrtool.cli.doctor import doctor
 from clrtool.cli.init import init, schema
 from clrtool.cli.merge import merge
@@ -38,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (rangetest, merge, compare, plan, plot, init, schema, doctor):
-    app.command()(until_reader_goes(command))
+    app.command()(command)
 
 
 def _version(wanted: bool) -> None:
@@ -72,14 +72,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             if os.environ.pop(ATTACHED, None):
                 end_with_stdin(signals)
             app(args=words, obj=signals)
-    except ReaderGoneError:  # as in `clrtool plan ... | head`
-        silence_stdout()
+    except SystemExit as end:
+        with readable_or_not():
+            sys.stdout.flush()
+        # to click a pipe that broke is a failure; in `clrtool plan ... | head` the reader has what it wanted
+        sys.exit(0 if isinstance(end.__context__, BrokenPipeError) else end.code)
     except (Interrupted, Exception) as error:  # noqa: BLE001 (a bug must end in code 70, for CI takes 1 for drift)
         stop = error.signum if isinstance(error, Interrupted) else signals.stop  # it may have come to another rank
         if stop is not None and not isinstance(error, MachineError | OSError):
             _end(stop, words)  # whatever it became on its way out of an import that it broke off
         if isinstance(error, OSError):
             silence_stdout()
+        if isinstance(error, BrokenPipeError):  # as rich tells it
+            sys.exit(0)
         _fail(error, exit_code(error), words)
     sys.exit(0)
 
