@@ -70,16 +70,28 @@ class Signals:
         if self.stop is not None:  # it came in the same instant, else it would not have come to us
             return
         self.stop = signum
-        for each in self._before.keys() & set(STOPPING):
-            signal.signal(each, signal.SIG_DFL)
+        self._stop_listening()
         name = signal.Signals(signum).name
         does = "finishing the iteration and saving" if self._deferred else "stopping"
         tell(f"{name}: {does}; once more stops at once")
         if not self._deferred:
             raise Interrupted(signum)
 
+    def _stop_listening(self) -> None:
+        """Give signals back what they do by default, once those are heard that came in the same instant.
+
+        Python notes a signal and calls its handler later; of one that has no handler by then it prints a traceback. One
+        more signal makes it call them all, while those that come only now wait.
+        """
+        handled = self._before.keys() & set(STOPPING)
+        signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+        signal.raise_signal(signal.SIGUSR1)
+        for each in handled:
+            signal.signal(each, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
+
     def _on_save(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if os.getpid() == self._process:
+        if os.getpid() == self._process and self.stop is None:
             self.save = True
             tell(f"{signal.Signals(signum).name}: saving after this iteration, and going on")
 
