@@ -154,25 +154,20 @@ def range_test(
 ) -> RangeTest:
     """Run the LR range test on copies of a model and an optimizer, and plan a schedule from its bounds.
 
-    What is passed is afterwards as it was, bit for bit, however the test ended, and so are the global generators of
-    random numbers. No file is written. Memory holds a few more models with their optimizers.
+    What is passed is afterwards as it was, bit for bit, however the test ended, and so are the global generators.
 
     Args:
         model: a module, whose weights are the start of every seed; or a function that returns a fresh one.
-        optimizer: over its parameters, with rates whose ratios are kept; or several in a list; or a function of the
-            model that makes either. One whose ``step`` needs a closure gets it.
-        train_loader, heldout_loader: DataLoaders, lists, or whatever gives batches each time it is iterated over.
-            Batches are (inputs, ..., targets) or mappings with ``labels``; for any others give ``step``. Without
-            held-out batches a tenth of the training set stands for them, or where it cannot be split the loss of
-            batches that are trained on, and the verdict is ``weak`` at best.
+        optimizer: over its parameters, whose rates keep their ratios; several; or a function of the model for either.
+        train_loader, heldout_loader: DataLoaders, lists, or whatever gives batches each time it is iterated over:
+            (inputs, ..., targets) or mappings with ``labels``; for others give ``step``. Without held-out batches a
+            tenth of the training set, or the loss of batches that are trained on, makes the verdict ``weak`` at best.
         loss: (outputs, targets) -> mean; None for cross entropy, or for a mapping with ``labels`` the model's own loss.
-        step: (model, batch) -> mean loss of the batch, in place of ``loss``; it uses the model that it is given, and
-            changes no other. For held-out batches it is called in evaluation mode, but see ``eval_loss``.
-        measure: (model, batch) -> (sum, number), the metric of one's own, called in evaluation mode. With it ``step``
-            is not called for held-out batches, and the metric stands for the held-out loss. Or a metric of
-            torchmetrics, which is updated with outputs and targets and read over the whole set.
-        metric: accuracy, top5, token_accuracy, loss; ``auto``: the accuracy if there is one, else the held-out loss.
-            With ``step`` all but the loss are of ``model(inputs)``; a ``measure`` of any name needs higher_is_better.
+        step: (model, batch) -> mean loss, in place of ``loss``; it changes no other model than that which it is given.
+            For held-out batches it is called in evaluation mode, but see ``eval_loss``.
+        measure: (model, batch) -> (sum, number), called in evaluation mode: with it ``step`` is not called for
+            held-out batches. Or a metric of torchmetrics, which is read over the whole set.
+        metric: accuracy, top5, token_accuracy, loss, or the name of ``measure``; ``auto``: the accuracy, else the loss.
         progress, on_point: a line on stderr, and what is called with (seed, point) as soon as one is measured.
         options: seeds, ranges and lengths, see :class:`clrtool.engine.inprocess.options.Options`.
 
@@ -185,13 +180,12 @@ def range_test(
         from clrtool.engine.inprocess.build import build_workload
         from clrtool.engine.inprocess.options import Settings
         from clrtool.engine.inprocess.steps import make_steps
-        from clrtool.engine.rangetest import pipeline
+        from clrtool.engine.rangetest.pipeline import range_test as run
 
         settings, looks = Settings.of(options), metric == "auto" and measure is None
         steps = make_steps(loss, step, measure, metric, higher_is_better)
         workload = build_workload(model, optimizer, train_loader, heldout_loader, steps, settings, find_metric=looks)
-        record = pipeline.range_test(workload, settings, ProgressObserver(on_point, quiet=not progress))
-        return RangeTest(_with_doubt(record), title)
+        return RangeTest(_with_doubt(run(workload, settings, ProgressObserver(on_point, quiet=not progress))), title)
 
 
 @contextmanager

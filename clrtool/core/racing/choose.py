@@ -11,8 +11,8 @@ from clrtool.core.reading.bounds import Advice, Bounds, Verdict
 # base_lr against max_lr: Smith's rule of thumb is a third or a quarter (arXiv 1506.01186 v6, section 3.3), and a
 # quarter trains better.
 BASE = 0.25
-# Half the width of an interval, in powers of two: 96 % of the picks on the benchmark's jobs lay so near the middle of the
-# rates that lose at most 5 %, 88 % within two powers.
+# Half the width of an interval, in powers of two: 96 % of the picks on the benchmark's jobs lay so near the middle of
+# the rates that lose at most 5 %, 88 % within two powers.
 WIDTH = 2.5
 # What a clear race has: a gain of so much of the constant answer's loss, and the same pick of two seeds.
 CLEAR_GAIN = 0.1

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,34 +84,45 @@ def build_workload(  # noqa: PLR0913 (all but the config by keyword)
     with ranks.in_turn():
         data = load_data(config, place, download=download, factory=factory)
     make_model = _model_recipe(config.model, data, factory)
-    channels_last = _wants_channels_last(config, place, make_model)
+    channels_last, warnings = _wants_channels_last(config, place, make_model), tuple[str, ...]()
+    make_model = synced(make_model) if config.training.sync_batch_norm and ranks.world > 1 else make_model
+    given = {"make_model": make_model, "deterministic": deterministic, "sources": sources, "ranks": ranks}
+    while True:
+        workload = _assembled(config, data, place, factory, channels_last=channels_last, warnings=warnings, **given)
+        try:
+            return _tried_out(_in_micro_batches(workload, micro_batches), config, data.num_outputs, epochs)
+        except ConfigError as error:
+            if not channels_last or config.training.layout != "auto" or _NOT_A_VIEW not in str(error):
+                raise
+        channels_last, warnings = False, (_CONTIGUOUS,)
 
-    def assembled(*, channels_last: bool, warnings: tuple[str, ...] = ()) -> ConfiguredWorkload:
-        loader, heldout = data.loader(config.data, place, channels_last=channels_last)
-        workload = ConfiguredWorkload(
-            loader=replace(loader, rank=ranks.rank, world=ranks.world),
-            heldout=heldout,
-            make_model=synced(make_model) if config.training.sync_batch_norm and ranks.world > 1 else make_model,
-            make_optimizer=make_optimizer_recipe(config.optimizer, factory),
-            loss=make_loss(config.loss, data.first.task, factory, place),
-            device=place,
-            precision=config.precision, channels_last=channels_last,
-            data_sha256=data.sha256(),
-            training=config.training,
-            plan_epochs=config.plan.length(loader.iterations_per_epoch),
-            metric=config.metric.metric,
-            measure=make_measure(config.metric, data.first.task, factory),
-            deterministic=deterministic, sources=sources, warnings=warnings, ranks=ranks,
-        )  # fmt: skip
-        return _in_micro_batches(workload, micro_batches)
 
-    try:
-        return _tried_out(assembled(channels_last=channels_last), config, data.num_outputs, epochs)
-    except ConfigError as error:
-        if not channels_last or config.training.layout != "auto" or _NOT_A_VIEW not in str(error):
-            raise
-    contiguous = assembled(channels_last=False, warnings=(_CONTIGUOUS,))
-    return _tried_out(contiguous, config, data.num_outputs, epochs)
+def _assembled(
+    config: RangeTestConfig,
+    data: Data,
+    place: torch.device,
+    factory: FactoryImport,
+    *,
+    channels_last: bool,
+    **given: Any,
+) -> ConfiguredWorkload:
+    """The workload in one layout, with what does not depend on that as it is given."""
+    loader, heldout = data.loader(config.data, place, channels_last=channels_last)
+    ranks: Ranks = given["ranks"]
+    return ConfiguredWorkload(
+        loader=replace(loader, rank=ranks.rank, world=ranks.world),
+        heldout=heldout,
+        make_optimizer=make_optimizer_recipe(config.optimizer, factory),
+        loss=make_loss(config.loss, data.first.task, factory, place),
+        device=place,
+        precision=config.precision, channels_last=channels_last,
+        data_sha256=data.sha256(),
+        training=config.training,
+        plan_epochs=config.plan.length(loader.iterations_per_epoch),
+        metric=config.metric.metric,
+        measure=make_measure(config.metric, data.first.task, factory),
+        **given,
+    )  # fmt: skip
 
 
 def data_sha256(config: RangeTestConfig, *, device: str, download: bool) -> str:

@@ -69,10 +69,7 @@ def build_workload(
     *,
     find_metric: bool,
 ) -> InProcessWorkload:
-    """The workload of what a program has, tried out for a moment.
-
-    Args:
-        find_metric: whether the metric is what there is to measure.
+    """The workload of what a program has, tried out for a moment; by ``find_metric`` for what there is to measure.
 
     Raises:
         ConfigError: something cannot be copied or read, or the pieces do not fit together.
@@ -81,11 +78,7 @@ def build_workload(
     if heldout_loader is not None:
         check_loader(heldout_loader, "heldout_loader")
     check_model(model)
-    if isinstance(steps, SupervisedSteps) and isinstance(steps.loss, nn.Module):
-        steps = replace(steps, loss=copy.deepcopy(steps.loss))
-    if isinstance(steps, CustomSteps):
-        own = steps.measure is not None and steps.forward is None
-        steps = replace(steps, has_loss=not own or settings.eval_loss != "auto")
+    steps = _own(steps, settings)
     make_model, parts = ModelCloner(model), parted(train_loader, heldout_loader)
     with preserved(model), RngStream(0).active():
         device = make_model.device() if settings.device is None else find_device(settings.device)
@@ -114,6 +107,14 @@ def build_workload(
     )
     with left_alone(model, *steps.functions):
         return _tried_out(workload, tried, settings.sweep, find_metric=find_metric)
+
+
+def _own(steps: CustomSteps | SupervisedSteps, settings: Settings) -> CustomSteps | SupervisedSteps:
+    """Steps whose loss is a copy where it is a module, and which say whether they are asked for a held-out loss."""
+    if isinstance(steps, CustomSteps):
+        measures_alone = steps.measure is not None and steps.forward is None
+        return replace(steps, has_loss=not measures_alone or settings.eval_loss != "auto")
+    return replace(steps, loss=copy.deepcopy(steps.loss)) if isinstance(steps.loss, nn.Module) else steps
 
 
 def _without_loss(steps: CustomSteps | SupervisedSteps) -> tuple[str, ...]:
