@@ -255,7 +255,8 @@ def test_the_options_of_every_command_are_these_and_no_others(process):
         "rangetest": "-o --seeds --jobs --threads --seed-shard --ray --device --budget -n --fresh --download "
         "--allow-import --deterministic "
         "--on-oom --checkpoint-every --write --check --tolerance --json -q --plain --help",
-        "merge": "-o --device --threads --download --allow-import --on-oom --checkpoint-every --json -q --plain --help",
+        "merge": "-o --config --device --threads --download --allow-import --on-oom --checkpoint-every --json -q --plain "
+        "--help",
         "compare": "--policies --target-accuracy --seeds --epochs --bounds --run -o --device --fresh --download "
         "--allow-import --deterministic --on-oom --checkpoint-every --json -q --plain --help",
         "plan": "--base-lr --max-lr --iterations-per-epoch --policy --epochs --stepsize-epochs --cycles --warmup-epochs "
