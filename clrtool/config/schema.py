@@ -316,9 +316,10 @@ class PlanConfig(_Tree):
 
     @model_serializer(mode="wrap")
     def _without_what_is_new(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Every value but those that are younger than the hashes of older configs, where they say nothing."""
-        young = {"iterations", "warmup_epochs"}
-        return {name: value for name, value in as_usual(self).items() if name not in young or value}
+        """Every value but those that say nothing: the length that is not taken, and what older configs do not have."""
+        silent = {name for name in ("iterations", "warmup_epochs") if not getattr(self, name)}
+        silent |= {"epochs"} if self.iterations is not None else set()
+        return {name: value for name, value in as_usual(self).items() if name not in silent}
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
