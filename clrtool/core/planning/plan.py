@@ -81,6 +81,7 @@ class Plan:
         """Of somebody else's schedule every value is finite; one of clrtool's own also keeps what its name says."""
         own = self.policy in POLICIES
         if own:
+            check_positive("base_lr", self.base_lr)
             check_params(self.params, moves_momentum=self.schedule.cycles_momentum)
         t = np.linspace(0, self.last, min(self.last + 1, 1001)).astype(np.int64)
         t = np.append(t, np.array(self.schedule.corners(self.last), dtype=np.int64))
