@@ -474,3 +474,30 @@ def test_what_is_not_finite_is_refused_with_its_iteration():
 
     with pytest.raises(ValueError, match=r"the learning rate at iteration [0-9,]+ is inf"):
         plan_from("torch:ExponentialLR", {"gamma": 2.0}, iterations=10**5)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "far"),
+    [
+        ("timm:CosineLRScheduler", {"t_initial": 10, "cycle_limit": 5000, "cycle_decay": 0.999}, 10_000),
+        (
+            "ignite:LinearCyclicalScheduler",
+            {"start_value": 0.1, "end_value": 1, "cycle_size": 10, "end_value_mult": 0.9},
+            3_000,
+        ),
+    ],
+)
+def test_cycles_that_differ_are_read_so_far_and_beyond_that_refused_with_the_iteration(name, params, far):
+    schedule = schedule_from(name, params)
+    assert np.isfinite(schedule(range(far))).all()
+    with pytest.raises(
+        ValueError, match=f"cycles that differ the first .* up to iteration {far:,}; asked for iteration"
+    ):
+        schedule([far + 1])
+
+
+def test_cycles_that_are_alike_go_on_as_long_as_they_are_asked_to():
+    schedule = schedule_from("timm:CosineLRScheduler", {"t_initial": 10, "cycle_limit": 5000, "base_lr": 0.1})
+    middles = schedule([5 + 1, 10_005 + 1, 49_995 + 1])  # timm is stepped after the first iteration
+    np.testing.assert_allclose(middles, middles[0])
+    assert schedule([50_001])[0] == 0

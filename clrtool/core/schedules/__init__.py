@@ -6,6 +6,7 @@ from clrtool.core.schedules.combine import Moved as Moved
 from clrtool.core.schedules.combine import Product as Product
 from clrtool.core.schedules.combine import Repeat as Repeat
 from clrtool.core.schedules.combine import Scaled as Scaled
+from clrtool.core.schedules.combine import Unread as Unread
 from clrtool.core.schedules.combine import Within as Within
 from clrtool.core.schedules.combine import WithMomentum as WithMomentum
 from clrtool.core.schedules.curves import Curve as Curve

@@ -113,6 +113,20 @@ class Repeat(Schedule):
 
 
 @dataclass(frozen=True)
+class Unread(Schedule):
+    """The rest of a schedule that is not worked out: whoever asks for it is told why, by ValueError."""
+
+    reason: str
+
+    @property
+    def preview(self) -> int:
+        return 1
+
+    def lr_at(self, t: IntArray) -> FloatArray:
+        raise ValueError(f"{self.reason}; asked for iteration {int(t.max()):,}")
+
+
+@dataclass(frozen=True)
 class WithMomentum(Schedule):
     """The learning rate of one schedule, and as momentum the values of another."""
 

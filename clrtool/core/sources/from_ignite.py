@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-from clrtool.core.schedules import Moved, Phases, Repeat, Schedule, fixed, in_sequence
+from clrtool.core.schedules import Moved, Phases, Repeat, Schedule, Unread, fixed, in_sequence
 from clrtool.core.schedules.checks import check_lr, check_whole
 from clrtool.core.schedules.phases import Shape
 from clrtool.core.sources.parts import name_of, read_part
 from clrtool.core.sources.registry import source
 
 _PREFIX = "ignite.handlers."
-# A cyclical scheduler goes on for ever; so many cycles of it are built, or as many as fit into the iterations below.
+# A cyclical scheduler goes on for ever; so many cycles that differ are worked out, or as many as fit into these
+# iterations.
 _CYCLES, _FAR = 300, 2**40
 
 
@@ -137,7 +138,9 @@ def _cycles(
     parts: list[Schedule] = []
     begins: list[int] = []
     begin = 0
-    while len(begins) < _CYCLES and begin < _FAR and size > 0:
+    for _ in range(_CYCLES):
+        if begin >= _FAR or size <= 0:
+            return in_sequence(parts, begins)
         after = start * mults[0]
         parts.append(_cycle(start, end, size, shape))
         begins.append(begin)
@@ -150,7 +153,8 @@ def _cycles(
         start, end, size, warmup = after, end * mults[1], int(size * cycle_mult), int(warmup * cycle_mult)
         if cycle_mult == 1 and mults == (1, 1):
             return Repeat(in_sequence(parts, begins), begin)
-    return in_sequence(parts, begins)
+    unread = Unread(f"of cycles that differ the first {_CYCLES} are read, up to iteration {begin:,}")
+    return in_sequence([*parts, unread], [*begins, begin])
 
 
 def _cycle(start: float, end: float, size: int, shape: str) -> Schedule:

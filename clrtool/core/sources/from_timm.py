@@ -6,13 +6,24 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from clrtool.core.schedules import Curve, Exponential, Moved, Phases, Schedule, fixed, in_sequence, piecewise
+from clrtool.core.schedules import (
+    Curve,
+    Exponential,
+    Moved,
+    Phases,
+    Repeat,
+    Schedule,
+    Unread,
+    fixed,
+    in_sequence,
+    piecewise,
+)
 from clrtool.core.schedules.checks import check_lr, check_positive, check_whole
 from clrtool.core.sources.registry import source
 
 _PREFIX = "timm.scheduler."
-# Cycles beyond these are held at their end: with lengths that grow none of them is ever reached.
-_CYCLES = 1000
+# Cycles that differ are worked out one by one, and no more of them; with lengths that grow none beyond is ever reached.
+_CYCLES, _FAR = 1000, 2**40
 
 
 @source(_PREFIX + "CosineLRScheduler")
@@ -129,19 +140,21 @@ def _cycles(fall: Curve, t_initial: int, mul: float, decay: float, limit: int) -
     check_positive("t_initial", t_initial)
     check_positive("cycle_mul", mul)
     check_whole("cycle_limit", limit, at_least=0)
-    limit, begin_of = min(limit, _CYCLES), _begins(t_initial, mul)
+    begin_of = _begins(t_initial, mul)
+    if mul == decay == 1 and limit > 1 and t_initial == int(t_initial):
+        return in_sequence([Repeat(fall, int(t_initial)), fixed(fall.end)], [0, int(t_initial) * limit])
     parts: list[Schedule] = []
     begins: list[int] = []
-    for cycle in range(limit):
+    for cycle in range(min(limit, _CYCLES)):
         exact, begin = begin_of(cycle)
-        if begin > 2**40:
+        if begin > _FAR:
             break
         length = t_initial * mul**cycle
         parts.append(replace(fall, start=fall.start * decay**cycle, length=length, begin=exact - begin))
         begins.append(begin)
-    parts.append(fixed(fall.end))
-    begins.append(begin_of(len(parts) - 1)[1])
-    return in_sequence(parts, begins)
+    begins.append(begin_of(len(parts))[1])
+    unread = Unread(f"of cycles that differ the first {_CYCLES:,} are read, up to iteration {begins[-1]:,}")
+    return in_sequence([*parts, unread if len(parts) == _CYCLES < limit else fixed(fall.end)], begins)
 
 
 def _begins(t_initial: int, mul: float) -> Callable[[int], tuple[float, int]]:
