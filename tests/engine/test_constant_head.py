@@ -9,8 +9,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from clrtool.engine.inprocess.build import build_workload
 from clrtool.engine.inprocess.options import Settings
 from clrtool.engine.inprocess.steps import make_steps
+from clrtool.engine.rangetest.race import run_race
+from clrtool.engine.resume.journal import Journal
 from clrtool.engine.training.constant import constant_loss
-from clrtool.engine.training.constant_head import constant_head_loss
+from clrtool.engine.training.constant_head import STEPS, constant_head_loss
 from clrtool.engine.training.trainer import Trainer
 
 GENERATOR = torch.Generator().manual_seed(5)
@@ -91,6 +93,16 @@ def test_looking_for_it_changes_neither_the_trainer_nor_the_random_numbers_aroun
     assert all(torch.equal(before[name], value) for name, value in start.model.state_dict().items())
     assert all(not module._forward_hooks for module in start.model.modules())
     assert all(parameter.grad is None for parameter in start.model.parameters())
+
+
+def test_what_the_fit_takes_comes_off_the_budget_of_the_race():
+    found = {}
+    for step in (None, own_step("classes")):
+        start = trainer("classes", step=step, loss=None if step else KINDS["classes"][1])
+        race = run_race(start.workload, (3, 4), 200, lambda probe: None, Journal())
+        found[step is None] = race.entry.budget
+        assert race.iterations <= race.entry.budget
+    assert found == {True: 200, False: 200 - STEPS}
 
 
 def test_a_step_that_does_not_ask_its_last_layer_has_no_such_answer():

@@ -13,7 +13,7 @@ from clrtool.core.racing.result import Race
 from clrtool.engine.resume.journal import Journal, Segment
 from clrtool.engine.training.average import RunningAverage
 from clrtool.engine.training.constant import constant_loss
-from clrtool.engine.training.constant_head import constant_head_loss
+from clrtool.engine.training.constant_head import STEPS, constant_head_loss
 from clrtool.engine.training.trainer import Pause, Trainer, never
 from clrtool.engine.training.workload import Workload
 
@@ -65,7 +65,7 @@ def _entry(workload: Workload, trainer: Trainer, seeds: int, budget: int) -> Ent
         answers = workload.answers(trainer.model)
     constant = constant_loss(answers)
     if constant is None:
-        constant = constant_head_loss(trainer)
+        constant, budget = constant_head_loss(trainer), budget - STEPS
     if constant is not None:  # to the last digit, for all ranks have to ask for the same runs
         constant = float(workload.ranks.mean(torch.tensor(constant, device=workload.device)))
     plain = any(each.__name__ in PLAIN for each in type(trainer.optimizer).__mro__)

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from clrtool.engine.runtime.rng import RngStream
 from clrtool.engine.training.trainer import Trainer
 
-# Batches of the training set that the vector is fitted to, and evaluations of their loss: 24 steps' worth of a race of
-# several hundred. The loss of a few thousand numbers, convex as a rule, moves little after that.
+# Batches of the training set that the vector is fitted to, and evaluations of their loss, which is convex as a rule and
+# moves little after that. What that takes, in optimizer steps, comes off the budget of a race.
 BATCHES, EVALUATIONS = 2, 12
+STEPS = 1 + BATCHES * EVALUATIONS
 # Modules whose channels are the second dimension of their output; those of all others are the last.
 CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
 
