@@ -129,6 +129,24 @@ def test_a_tensor_learning_rate_is_changed_in_place():
     np.testing.assert_allclose(seen[:, 0], plan.lr(range(10)), rtol=1e-6)
 
 
+def test_a_step_does_not_read_a_learning_rate_that_is_a_tensor_for_its_device_would_be_waited_for(monkeypatch):
+    plan = make_plan(0.1, 0.4, 10, epochs=8)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.Adam([weight], lr=torch.tensor(0.1), capturable=False, foreach=False)
+    scheduler = PlanScheduler(optimizer, plan)
+    optimizer.step()
+
+    def waits(tensor):
+        raise AssertionError("a tensor was read")
+
+    with monkeypatch.context() as patched:
+        for name in ("__float__", "__bool__", "item", "tolist"):
+            patched.setattr(torch.Tensor, name, waits)
+        for _ in range(5):
+            scheduler.step()
+    assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(float(plan.lr(5)))
+
+
 @pytest.mark.gpu
 def test_a_tensor_learning_rate_on_the_gpu_is_changed_in_place(gpu):
     plan = make_plan(0.001, 0.006, 5, epochs=4)

@@ -60,7 +60,7 @@ class PlanScheduler(LRScheduler):
         self.plan = plan
         self._warned = False
         self._block = -1
-        self._set: list[float] = []  # the learning rates as this scheduler left them
+        self._set: list[float | None] = []  # the learning rates as this scheduler left them
         self._moved = 0  # steps in a row before which another had moved them
         one: Optimizer = joined(optimizer)
         for group in one.param_groups:
@@ -93,10 +93,15 @@ class PlanScheduler(LRScheduler):
         if epoch is None:
             self._check_alone()
         super().step(epoch)
-        self._set = self._rates()
+        self._set = self._numbers()
 
     def _rates(self) -> list[float]:
         return [float(group["lr"]) for group in self.optimizer.param_groups]
+
+    def _numbers(self) -> list[float | None]:
+        """The learning rates that are numbers: to read one that is a tensor, its device would be waited for."""
+        rates = (group["lr"] for group in self.optimizer.param_groups)
+        return [None if isinstance(rate, Tensor) else float(rate) for rate in rates]
 
     def _ratios(self) -> list[float]:
         """What the rate of each group is, of that of the first; groups that were added since are taken on."""
@@ -105,13 +110,14 @@ class PlanScheduler(LRScheduler):
             if "initial_lr" not in group:
                 # a rate of its own was meant for now, when the first group is somewhere in the plan
                 given = float(group["lr"])
-                is_own = given != self.optimizer.defaults.get("lr") and any(self._set[:1])
-                group["initial_lr"] = given * (float(first["initial_lr"]) / self._set[0] if is_own else 1.0)
+                current = float(first["lr"]) if self._set else 0.0
+                is_own = given != self.optimizer.defaults.get("lr") and current > 0
+                group["initial_lr"] = given * (float(first["initial_lr"]) / current if is_own else 1.0)
         return [float(group["initial_lr"]) / float(first["initial_lr"]) for group in groups]
 
     def _check_alone(self) -> None:
         """Raise ValueError where something else moves the rates from step to step, as schedulers do in a chain."""
-        now = self._rates()[: len(self._set)]
+        now = self._numbers()[: len(self._set)]
         self._moved = self._moved + 1 if self.last_epoch > 0 and now != self._set else 0
         if self._moved >= CHAINED:
             raise ValueError(
@@ -142,7 +148,7 @@ class PlanScheduler(LRScheduler):
             self.step()
         else:
             self._last_lr = [self._values()[0] * ratio for ratio in self._ratios()]
-            self._set = self._rates()
+            self._set = self._numbers()
 
     def _values(self) -> tuple[float, float | None]:
         """Learning rate and momentum of the plan at this iteration."""
