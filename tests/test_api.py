@@ -140,8 +140,11 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_everything_that_was_passed_is_as_it_was_however_a_test_ends(end, tmp_path, monkeypatch):
+def test_everything_that_was_passed_is_as_it_was_however_a_test_ends(end, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
+    # A shell without job control starts what it puts into the background with SIGINT ignored, and it stays so.
+    before_it = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before_it))
     loss, error = copy.deepcopy(ENDS[end][0]), ENDS[end][1]
     used = Used()
     before = used.hash()
