@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from clrtool.core.racing import race as rules
+from clrtool.core.racing import rules
+from clrtool.core.racing.race import outcome
 from tests.benchmarks.workloads import replay, trajectories
 from tests.benchmarks.workloads.jobs import Workload
 
@@ -45,7 +46,7 @@ def test_a_replayed_race_finds_what_the_table_says_is_best_within_its_budget(tab
     race = replay.replay("line-sgd", runs, 200, float(Y.var()), 400)
     assert race.iterations <= 400
     best = min(range(-9, 2), key=lambda k: runs[0][str(k)]["losses"].get("48", math.inf))
-    assert abs(rules.outcome(race.entry, race.probes).picks[0] - best) <= 2
+    assert abs(outcome(race.entry, race.probes).picks[0] - best) <= 2
 
 
 def test_the_table_of_constants_has_a_row_for_each_and_leaves_the_rules_as_they_were(

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clrtool.core.racing.choose import choose
-from clrtool.core.racing.race import HIGHEST, LOWEST, Entry, Probe, contenders, cost, has_learned, next_run, outcome
+from clrtool.core.racing.probes import Entry, Probe, contenders, cost, has_learned
+from clrtool.core.racing.race import next_run, outcome
 from clrtool.core.racing.result import Race
+from clrtool.core.racing.rules import HIGHEST, LOWEST
 from clrtool.core.reading.bounds import Advice, Bounds, Verdict
 
 
@@ -74,6 +76,15 @@ def test_on_a_plateau_rates_wait_until_one_learns_and_the_slow_ones_are_not_take
 
     race = raced(entry(-10, budget=500), loss)
     assert -7 <= power_of(race) <= -5
+
+
+def test_where_all_rates_are_still_far_from_a_constant_the_best_goes_on_alone_until_it_is_past_it():
+    far = entry(budget=360, seeds=2, first=100.0)
+    race = raced(far, lambda power, iterations: 100 * math.exp(-iterations / (40 + 20 * abs(power + 8))) + 0.1)
+    longest = max(race.probes, key=lambda probe: probe.iterations)
+    assert longest.iterations > race.iterations / 3
+    assert longest.loss < far.constant
+    assert choose(race).max_lr is not None
 
 
 def test_the_mean_of_what_two_seeds_prefer_is_taken_and_is_not_clear():

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from clrtool.config.file import find_config, load_config
 from clrtool.core.racing.choose import choose
-from clrtool.core.racing.race import Entry, Probe, next_run
+from clrtool.core.racing.probes import Entry, Probe
+from clrtool.core.racing.race import next_run
 from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import Bounds, Verdict
 from clrtool.core.results.recommendation import Recommendation, changed_inputs, changes, recommendation

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from clrtool.config.schema import SweepConfig
-from clrtool.core.racing.race import by_horizon
+from clrtool.core.racing.probes import by_horizon
 from clrtool.engine.rangetest.race import WARM_UP, run_race
 from clrtool.engine.resume.journal import Journal
 from clrtool.engine.training.average import GAMMA, RunningAverage

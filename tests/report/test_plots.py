@@ -19,7 +19,8 @@ from PIL import Image
 
 from clrtool.core.planning.plan import make_plan, plan_from
 from clrtool.core.racing.choose import choose
-from clrtool.core.racing.race import Entry, Probe, next_run
+from clrtool.core.racing.probes import Entry, Probe
+from clrtool.core.racing.race import next_run
 from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome

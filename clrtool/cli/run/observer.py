@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from clrtool.cli.run.folder import RunFolder
 from clrtool.cli.run.seed_share import SeedShare
-from clrtool.core.racing.race import Probe
+from clrtool.core.racing.probes import Probe
 from clrtool.core.reading.curve import Point
 from clrtool.core.results.record import RunRecord
 from clrtool.engine.rangetest.observer import Observer

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from clrtool.core.racing.race import Outcome, best_of, outcome
+from clrtool.core.racing.probes import best_of
+from clrtool.core.racing.race import Outcome, outcome
 from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import Advice, Bounds, Verdict
 

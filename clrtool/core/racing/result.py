@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from clrtool.core.racing.race import Entry, Probe, cost
+from clrtool.core.racing.probes import Entry, Probe, cost
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 
 from clrtool.config.schema import RangeTestConfig
 from clrtool.core.planning.sweep_size import READINGS
-from clrtool.core.racing.race import HELD
+from clrtool.core.racing.rules import HELD
 from clrtool.core.results.estimate import Estimate
 from clrtool.core.results.shard import Shard, owned
 from clrtool.engine.configured.workload import ConfiguredWorkload

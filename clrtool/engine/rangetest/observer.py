@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # whoever follows a test need not load torch to say so
-    from clrtool.core.racing.race import Probe
+    from clrtool.core.racing.probes import Probe
     from clrtool.core.reading.curve import Point
     from clrtool.core.results.record import RunRecord
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from clrtool.core.racing.race import Entry, Probe, Run, contenders, next_run
+from clrtool.core.racing.probes import Entry, Probe, Run, contenders
+from clrtool.core.racing.race import next_run
 from clrtool.core.racing.result import Race
 from clrtool.engine.resume.journal import Journal, Segment
 from clrtool.engine.training.average import RunningAverage

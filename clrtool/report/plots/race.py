@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from clrtool.core.racing.race import by_horizon
+from clrtool.core.racing.probes import by_horizon
 from clrtool.core.racing.result import Race
 from clrtool.core.results.record import RunRecord
 from clrtool.report.plots.range_test import add_legend, draw_seeds, hatch, label_bounds, shade

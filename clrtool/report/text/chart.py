@@ -10,7 +10,7 @@ from textwrap import wrap
 import numpy as np
 
 from clrtool.core.planning.plan import Plan
-from clrtool.core.racing.race import by_horizon
+from clrtool.core.racing.probes import by_horizon
 from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import Bounds
 from clrtool.core.results.comparison import Comparison

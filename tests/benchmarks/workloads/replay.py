@@ -16,9 +16,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from clrtool.core.racing import race as rules
+from clrtool.core.racing import rules
 from clrtool.core.racing.choose import choose
-from clrtool.core.racing.race import Entry, Probe, next_run
+from clrtool.core.racing.probes import Entry, Probe
+from clrtool.core.racing.race import next_run
 from clrtool.core.racing.result import Race
 from tests.benchmarks.workloads.read_off import ORACLE, lost
 from tests.benchmarks.workloads.trajectories import HORIZONS

@@ -1,0 +1,39 @@
+"""The constants of the race, each with its reason. What halving and doubling them does is in the regret report."""
+
+# What the first seed takes of the budget, if there are more: with less it cannot wait on a plateau.
+FIRST = 0.62
+# Its part is cut into so many first runs: the shortest horizon is the 16th part, 16 iterations of 250. Below 12
+# iterations the first steps decide, and not the rate.
+PARTS, SHORTEST = 16, 12
+# First steps between rates, in powers of two; a look around the best fills in what they leave out.
+STRIDE = 2
+# Losses up to so much above the constant answer's say nothing where nothing has been learned: a start swings. So many
+# rates wait there for one that learns, the lower of those that a climb has found.
+LEVEL, WAITING = 0.2, 3
+# Where the start itself is on such a plateau, nothing tells the way: it waits with two so many powers above and below.
+APART = 3
+# On it losses differ by so much, and that is noise.
+UNHARMED = 0.001
+# A plateau is left when so much of the constant answer's loss is gone.
+LEFT = 0.075
+# Runs within so many powers of the best of any horizon may be gone on with: up to so many at once.
+NEAR = 4
+HELD = 2 * NEAR + 1
+# The first look around the best takes so many horizons: its own as long again, and two neighbours twice as long. Where
+# that is not left, neighbours are trained as long as it was.
+AROUND = 5
+# How many go on to each of the rounds that follow; the horizon doubles from round to round, or is what is left of the
+# budget. It has to grow by this factor to tell more.
+FINALISTS, WORTH = (3, 2, 2), 1.25
+# A finalist must have closed so much of the constant answer's loss; less is noise of a start that learns nothing yet.
+LEARNED = 0.02
+# Where none has, the best alone goes on as long as the budget lasts, and doubles its horizon so many times at the most.
+DOUBLED = 8
+# A rate above the best is taken in its place where it lies behind by at most so much of the gain and of the loss, at
+# the longest of so many horizons that know both: a schedule comes down from its peak and forgives what a flat run
+# cannot. Not where runs saw most of the training: there it is as it is.
+FORGIVEN, DEARER, RECENT, SEEN = 0.1, 0.3, 3, 0.7
+# A pick at which another seed loses so much of its gain is not taken, whatever the first seed made of it: a cliff.
+REFUSED = 0.3
+# Rates as powers of two beyond which nothing is tried: 1e-8 does not move float32 weights, 1e3 moves all too far.
+LOWEST, HIGHEST = -26, 10

@@ -1,0 +1,150 @@
+"""The runs of one seed in a race: where something is learned, the best rate, and those around it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Mapping, Sequence
+
+from clrtool.core.racing import rules
+from clrtool.core.racing.probes import Entry, Run, best_of
+
+# A part of a race asks for runs, and is told the loss of each.
+Asking = Generator[Run, float, dict[int, float]]
+
+
+class Seed:
+    """The runs of one seed: how far each was trained, what it cost, and what was read.
+
+    Args:
+        budget: iterations that they may cost together.
+    """
+
+    def __init__(self, entry: Entry, seed: int, budget: int) -> None:
+        self._entry, self._seed, self.budget = entry, seed, budget
+        self._taken: dict[int, int] = {}
+        self._rounds: dict[int, dict[int, float]] = {}
+        self._apart = False
+
+    @property
+    def spent(self) -> int:
+        return sum(self._taken.values())
+
+    @property
+    def longest(self) -> int:
+        return max(self._rounds, default=0)
+
+    def search(self) -> Asking:
+        """Find where something is learned, look around the best, and train the best few for longer."""
+        horizon = min(max(rules.SHORTEST, self.budget // rules.PARTS), self._entry.training)
+        field = yield from self._open(horizon)
+        while len(level := self._plateau(field)) > 1:
+            below = [level[0] - rules.STRIDE] if level[0] - rules.STRIDE in field else []  # it may just need longer
+            waiting = sorted([*below, *level][: rules.WAITING], key=lambda power: field[power])
+            longer = self._reach(waiting, 2 * horizon)
+            if longer < rules.WORTH * horizon:
+                break
+            horizon, field = longer, (yield from self._train(waiting, longer))
+        if not field:
+            return field
+        best = best_of(field)
+        if self.budget - self.spent >= rules.AROUND * horizon and 2 * horizon <= self._entry.training:
+            horizon = 2 * horizon
+            field = yield from self._train([best], horizon)
+        field = yield from self._climb(field, 1, horizon)
+        return (yield from self.longer(field, rules.FINALISTS))
+
+    def longer(self, field: Mapping[int, float], numbers: Sequence[int]) -> Asking:
+        """Train the best of a round for twice as long, so many of them, and so on."""
+        for number in numbers:
+            finite = [power for power in field if math.isfinite(field[power])]
+            few = sorted(finite, key=lambda power: (field[power], power))[:number]
+            taken = max((self._taken[power] for power in few), default=0)
+            horizon = self._reach(few, 2 * taken) if few else 0
+            if horizon >= rules.WORTH * taken > 0:
+                field = yield from self._train(few, horizon)
+        return dict(field)
+
+    def hopeful(self, last: Mapping[int, float]) -> dict[int, float]:
+        """Those of a round in which nothing was learned that are worth the rest of the budget.
+
+        What has just left the constant answer; else, of rates far apart on a plateau, the highest that has done no harm
+        against the lowest, which has hardly moved: it is across many times sooner than the next.
+        """
+        leaving = {power: loss for power, loss in last.items() if self._entry.gain(loss) > 0}
+        if leaving or not self._apart or not (level := self._plateau(last)):
+            return leaving or dict(last)
+        highest = max(power for power in level if last[power] <= last[level[0]] + rules.UNHARMED * abs(last[level[0]]))
+        return {highest: last[highest]}
+
+    def has_near(self, power: int) -> bool:
+        """Whether a rate near this one was read; not where those that waited on a plateau were far apart to the end."""
+        return any(0 < abs(each - power) <= rules.STRIDE for each in self._taken)
+
+    def confirm(self, power: int, stride: int) -> Asking:
+        """Train a rate and those beside it as long as there is budget for all three."""
+        three = [power, power - stride, power + stride]
+        horizon = self._reach(three, self._entry.training)
+        return (yield from self._train(three, horizon)) if horizon >= rules.SHORTEST else {}
+
+    def pick(self, last: Mapping[int, float]) -> int:
+        """The best of the last round, or the rate above it that is hardly behind."""
+        power = best_of(last)
+        if self.longest <= rules.SEEN * self._entry.training:
+            while self._is_forgiven(power):
+                power += 1
+        return power
+
+    def _is_forgiven(self, power: int) -> bool:
+        """Whether the next rate is hardly behind, at the longest horizon at which both were read."""
+        for horizon in sorted(self._rounds, reverse=True)[: rules.RECENT]:
+            losses = self._rounds[horizon]
+            if {power, power + 1} <= losses.keys():
+                gain = min(self._entry.constant, self._entry.first) - min(losses.values())
+                behind = losses[power + 1] - losses[power]
+                return 0 < gain < math.inf and behind <= min(rules.FORGIVEN * gain, rules.DEARER * abs(losses[power]))
+        return False
+
+    def _open(self, horizon: int) -> Asking:
+        """The first rates: a climb from the start by factors of four; a few far apart where it is on a plateau."""
+        start = self._entry.start
+        losses = yield from self._train([start], horizon)
+        if self._plateau(losses):
+            self._apart = True
+            return losses | (yield from self._train([start + rules.APART, start - rules.APART], horizon))
+        return (yield from self._climb(losses, rules.STRIDE, horizon)) if losses else losses
+
+    def _climb(self, known: Mapping[int, float], stride: int, horizon: int) -> Asking:
+        """From what is known on both ways, until the best has a worse one on either side; on a plateau to its top."""
+        losses = dict(known)
+        while True:
+            level = self._plateau(losses) if stride > 1 else []
+            around = [level[-1] + stride] if level else [best_of(losses) - stride, best_of(losses) + stride]
+            wanted = [power for power in around if power not in losses and rules.LOWEST <= power <= rules.HIGHEST][:1]
+            found = yield from self._train(wanted, horizon)
+            if not found:
+                return losses
+            losses |= found
+
+    def _plateau(self, losses: Mapping[int, float]) -> list[int]:
+        """The rates that say about as much as a constant, where none says more: which is best there means nothing."""
+        constant = self._entry.constant
+        if not losses or math.isinf(constant) or constant - min(losses.values()) > rules.LEFT * abs(constant):
+            return []
+        return sorted(power for power, loss in losses.items() if loss <= constant + rules.LEVEL * abs(constant))
+
+    def _reach(self, powers: Sequence[int], wanted: int) -> int:
+        """To which horizon all of some rates can be trained on: the wanted one, or what is left allows."""
+        taken = sum(self._taken.get(power, 0) for power in powers)
+        return min(wanted, self._entry.training, (self.budget - self.spent + taken) // len(powers))
+
+    def _train(self, powers: Sequence[int], horizon: int) -> Asking:
+        """Rates that are trained on to a horizon, as far as the budget goes."""
+        losses: dict[int, float] = {}
+        for power in powers:
+            taken = self._taken.get(power, 0)
+            if horizon > taken and self.spent + horizon - taken > self.budget:
+                break
+            self._taken[power] = max(horizon, taken)
+            losses[power] = yield Run(self._seed, power, horizon)
+            self._rounds.setdefault(horizon, {})[power] = losses[power]
+        return losses
