@@ -153,6 +153,14 @@ def test_a_seed_that_breaks_at_once_says_so():
     assert find_bounds(curves, 300).advice == (Advice.BROKE_AT_ONCE,)
 
 
+def test_seeds_that_go_to_great_rates_and_learn_nothing_are_not_told_to_begin_lower():
+    generator = np.random.default_rng(1)
+    curves = [
+        curve([*(generator.binomial(300, 0.1, 50) / 300), np.nan], seed, SweepOutcome.NOT_FINITE) for seed in range(3)
+    ]
+    assert find_bounds(curves, 300).advice == (Advice.NEVER_LEARNED,)
+
+
 def test_a_seed_that_breaks_early_counts_as_chance_from_there_on():
     whole, broken = hill(fall=2.0), hill(fall=2.0)[:40]
     alone = find_bounds([curve(whole)])

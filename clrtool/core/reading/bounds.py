@@ -25,6 +25,8 @@ from clrtool.words import Sentence
 SURE = 5.0
 # Relative noise of a metric at the least: that of the arithmetic.
 ROUNDING = 1e-9
+# A sweep that broke within this factor of its start broke at once: what trains may lie below it.
+AT_ONCE = 10.0
 # A best this close to the end of the sweep, as a share of its evaluations, was cut off by it and not read.
 EDGE = 0.1
 # Seeds whose interval of max_lr spans more than this factor do not settle it; the problems of the benchmark lose a
@@ -68,12 +70,21 @@ class Advice(Sentence):
     )
     SPLIT_OFF = "There is no held-out set, and a part of the training set was held out in its place: give one."
     TRAINING_LOSS = "There is no held-out set: this is the loss of batches that are trained on. Give held-out ones."
-    ALIKE_SEEDS = "Every seed is given the same samples in the same order, so that seeds agree says little."
-    CLOSE_RACE = "Seeds prefer different rates, and max_lr lies between them: raise the budget to tell them apart."
+    ALIKE_SEEDS = (
+        "Every seed is given the same samples in the same order, so that seeds agree says little: shuffle them with "
+        "torch's global generator."
+    )
+    CLOSE_RACE = (
+        "Seeds prefer different rates, and max_lr lies between them: where it matters, train with what each prefers."
+    )
 
 
 # The advice of earlier versions that says it in other words now, as it stands in their files.
 FORMER = {
+    "Seeds prefer different rates, and max_lr lies between them: raise the budget to tell them apart.": (
+        Advice.CLOSE_RACE
+    ),
+    "Every seed is given the same samples in the same order, so that seeds agree says little.": Advice.ALIKE_SEEDS,
     "One seed cannot show how far seeds agree: run with --seeds 3.": Advice.ONE_SEED,
     "The interval of max_lr spans more than a factor of 4: raise sweep.epochs or --seeds, or let --verify choose.": (
         Advice.SEEDS_DISAGREE
@@ -253,11 +264,16 @@ def _noise(reading: Reading, scores: FloatArray, heldout_samples: int | None, me
 
 
 def _nothing(curves: Sequence[Curve], reading: Reading, metric: Metric) -> Bounds:
-    broke = any(curve.outcome in (SweepOutcome.DIVERGED, SweepOutcome.NOT_FINITE) for curve in curves)
-    advice = Advice.BROKE_AT_ONCE if broke else Advice.NEVER_LEARNED
+    advice = Advice.BROKE_AT_ONCE if all(map(_broke_at_once, curves)) else Advice.NEVER_LEARNED
     first, best = metric.value(reading.floor), metric.value(reading.best)
     reason = f"There is no gain to read: {metric.label} begins at {first:.3f} and its best is {best:.3f}."
     return Bounds(None, None, None, None, reason, reason, Verdict.INCONCLUSIVE, (advice,))
+
+
+def _broke_at_once(curve: Curve) -> bool:
+    """Whether it ended so near its start that rates at which something is learned may lie below."""
+    broke = curve.outcome in (SweepOutcome.DIVERGED, SweepOutcome.NOT_FINITE)
+    return broke and float(curve.lr[-1]) <= AT_ONCE * float(curve.lr[0])
 
 
 def _advice(reading: Reading, curves: Sequence[Curve], max_interval: Interval) -> tuple[Advice, ...]:

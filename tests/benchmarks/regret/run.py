@@ -1,7 +1,7 @@
 """Regret of clrtool and of other finders, repeatability, insensitivity and constants: ``make bench-regret``.
 
 Runs the real command line on every problem with five seeds, by its race and by the paper's method, trains with
-what it recommends and writes REGRET.md. What is finished is kept in runs/regret, so an interrupted benchmark goes on. Half an
+what it recommends and writes its part of REGRET.md. What is finished is kept in runs/regret, so an interrupted benchmark goes on. Half an
 hour on two cores with the problems beside the project, five minutes without.
 """
 
@@ -32,6 +32,8 @@ from tests.benchmarks.regret.training import accuracy
 ROOT = Path(__file__).resolve().parents[3]
 WORK = ROOT / "runs" / "regret"
 RESULTS = Path(__file__).parents[1] / "REGRET.md"
+# What this writes of the page: all from here on. Before it are jobs of other kinds, see tests.benchmarks.workloads.
+PART = "# Image problems"
 SEEDS, SCORED = range(0, 5000, 1000), range(3)
 EPOCHS = (2, 4, 8)
 # Changed by these factors, and read again from the curves that were measured.
@@ -281,8 +283,9 @@ def swept_constants(names: Sequence[str]) -> list[str]:
 
 
 def write(parts: Sequence[str]) -> None:
-    """What is known so far; a run without bounds has none."""
-    RESULTS.write_text("\n".join(parts).replace(" nan", " none"))
+    """What is known so far, below what the page has of other jobs; a run without bounds has none."""
+    kept = RESULTS.read_text().partition(PART)[0] if RESULTS.exists() else ""
+    RESULTS.write_text(kept + "\n".join(parts).replace(" nan", " none"))
 
 
 def main() -> None:
@@ -295,7 +298,7 @@ def main() -> None:
     raced = measured(names, "race")
     machine = f"{os.cpu_count()} cores {platform.machine()}, torch {torch.__version__}"
     parts = [
-        "# Regret",
+        PART,
         "",
         f"{datetime.date.today():%Y-%m-%d}, {machine}. Made by `make bench-regret`.",
         "",

@@ -52,6 +52,7 @@ def recommend(job: Any, seed: int, **options: Any) -> dict[str, Any]:
         "max_lr": found.max_lr,
         "interval": found.bounds.max_lr_interval,
         "verdict": found.verdict.word,
+        "advice": [each.name for each in found.bounds.advice],
         "iterations": record.iterations,
         "share": record.iterations / (len(train) * job.epochs),
         "evaluation_share": record.sweep.evaluation_share,
