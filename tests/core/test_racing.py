@@ -87,13 +87,6 @@ def test_where_all_rates_are_still_far_from_a_constant_the_best_goes_on_alone_un
     assert choose(race).max_lr is not None
 
 
-def test_what_is_left_when_the_best_alone_is_past_a_constant_goes_to_the_other_seeds():
-    far = entry(budget=1500, seeds=2, first=100.0, training=5000)
-    race = raced(far, lambda power, iterations: 100 * math.exp(-iterations / (100 + 50 * abs(power + 8))) + 0.1)
-    assert {probe.seed for probe in race.probes if probe.loss < far.constant} == {0, 1}
-    assert Advice.ONE_SEED not in choose(race).advice
-
-
 def test_the_mean_of_what_two_seeds_prefer_is_taken_and_is_not_clear():
     race = raced(entry(budget=800, seeds=2), lambda seed, power, iterations: bowl(-6 - seed)(power, iterations))
     bounds = choose(race)

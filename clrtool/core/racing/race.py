@@ -77,10 +77,9 @@ def _race(entry: Entry) -> Generator[Run, float, Outcome]:
     share = rules.FIRST if entry.seeds > 1 else 1.0
     first = Seed(entry, 0, int(share * entry.budget))
     last = yield from first.search()
-    before = -1
-    while last and not has_learned(min(last.values()), entry) and first.spent > before:
-        first.budget, before = entry.budget, first.spent  # for there is nothing to confirm yet
-        last = yield from first.longer(first.hopeful(last), [1])
+    if last and not has_learned(min(last.values()), entry):  # there is nothing to confirm yet
+        first.budget = entry.budget
+        last = yield from first.longer(first.hopeful(last), [1] * rules.DOUBLED)
     if not last or not has_learned(min(last.values()), entry):
         return Outcome((), False, last, first.longest)
     picks, left, refused = [first.pick(last)], entry.budget - first.spent, False
