@@ -62,12 +62,6 @@ def test_a_rate_that_is_hardly_behind_and_above_the_best_is_taken_in_its_place()
     assert "0.0156 is above the best of them" in choose(race).max_reason
 
 
-def test_runs_that_saw_most_of_the_training_are_taken_as_they_are():
-    level = {-8: 1.3, -7: 1.0, -6: 1.05, -5: 1.5}
-    race = raced(entry(training=60), lambda power, iterations: level.get(power, 1.8))
-    assert power_of(race) == -7
-
-
 def test_on_a_plateau_rates_wait_until_one_learns_and_the_slow_ones_are_not_taken_for_it():
     def loss(power, iterations):  # nothing shows before 90 iterations; what never moves looks best until then
         if power < -10:

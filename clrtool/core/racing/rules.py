@@ -31,8 +31,8 @@ LEARNED = 0.02
 DOUBLED = 8
 # A rate above the best is taken in its place where it lies behind by at most so much of the gain and of the loss, at
 # the longest of so many horizons that know both: a schedule comes down from its peak and forgives what a flat run
-# cannot. Not where runs saw most of the training: there it is as it is.
-FORGIVEN, DEARER, RECENT, SEEN = 0.1, 0.3, 3, 0.7
+# cannot.
+FORGIVEN, DEARER, RECENT = 0.1, 0.3, 3
 # A pick at which another seed loses so much of its gain is not taken, whatever the first seed made of it: a cliff.
 REFUSED = 0.3
 # Rates as powers of two beyond which nothing is tried: 1e-8 does not move float32 weights, 1e3 moves all too far.

@@ -89,9 +89,8 @@ class Seed:
     def pick(self, last: Mapping[int, float]) -> int:
         """The best of the last round, or the rate above it that is hardly behind."""
         power = best_of(last)
-        if self.longest <= rules.SEEN * self._entry.training:
-            while self._is_forgiven(power):
-                power += 1
+        while self._is_forgiven(power):
+            power += 1
         return power
 
     def _is_forgiven(self, power: int) -> bool:

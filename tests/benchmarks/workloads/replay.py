@@ -25,9 +25,9 @@ from tests.benchmarks.workloads.read_off import ORACLE, lost
 from tests.benchmarks.workloads.trajectories import HORIZONS
 
 CONSTANTS = ("FIRST", "PARTS", "SHORTEST", "STRIDE", "LEVEL", "WAITING", "APART", "LEFT", "AROUND", "WORTH", "LEARNED",
-             "FORGIVEN", "DEARER", "RECENT", "SEEN", "REFUSED")  # fmt: skip
-# FIRST and SEEN are shares: twice as much is all.
-MOST = {"FIRST": 0.9, "SEEN": 1.0}
+             "FORGIVEN", "DEARER", "RECENT", "REFUSED")  # fmt: skip
+# FIRST is a share: twice as much is all.
+MOST = {"FIRST": 0.9}
 
 
 def replay(name: str, runs: list[dict[str, Any]], training: int, constant: float, budget: int) -> Race:
