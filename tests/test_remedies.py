@@ -1,6 +1,7 @@
 """Each advice comes up where it is true, and obeying it changes the verdict: range tests of small networks, for real."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -55,9 +56,9 @@ def sgd(model):
     return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
 
-def bounds_of(model=shallow, optimizer=sgd, train=TRAIN, heldout=HELD, **options):
+def range_test(model=shallow, optimizer=sgd, train=TRAIN, heldout=HELD, **options):
     train = batches(train) if isinstance(train, TensorDataset) else train
-    return clrtool.range_test(model, optimizer, train, heldout, progress=False, **{"epochs": 120, **options}).bounds
+    return clrtool.range_test(model, optimizer, train, heldout, progress=False, **{"epochs": 120, **options})
 
 
 def adam(model):
@@ -130,18 +131,26 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_an_advice_is_given_for_its_cause_and_is_gone_where_it_is_obeyed(case):
     advice, given, obeyed = CASES[case]
-    before = bounds_of(**given)
+    before = range_test(**given).bounds
     assert advice in before.advice
-    after = bounds_of(**given | obeyed)
+    after = range_test(**given | obeyed).bounds
     assert advice not in after.advice
     assert after.max_lr is not None
     assert math.isfinite(after.max_lr)
+
+
+@pytest.mark.parametrize("epochs", [20, 120, 1000])
+def test_the_budget_that_is_named_makes_the_race_about_twice_as_long(epochs):
+    first = range_test(epochs=epochs, seeds=1, method="race")
+    named = float(re.search(r"A budget of (\S+) makes", first.bounds.max_reason)[1])
+    longer = range_test(epochs=epochs, seeds=1, method="race", budget=named)
+    assert 1.7 <= longer.record.race.entry.budget / first.record.race.entry.budget <= 2.6
 
 
 @pytest.mark.parametrize("method", ["race", "paper"])
 def test_labels_that_say_nothing_are_called_that_and_no_budget_or_range_is_blamed(method):
     given = {"train": shuffled(TRAIN), "heldout": DataLoader(shuffled(HELDOUT), 500), "method": method}
     for options in ({}, {"budget": 1.0} if method == "race" else {"start_lr": 1e-6, "end_lr": 1e3}):
-        bounds = bounds_of(**given, **options)
+        bounds = range_test(**given, **options).bounds
         assert bounds.verdict is Verdict.INCONCLUSIVE
         assert bounds.advice[0] in (Advice.NOTHING_LEARNED, Advice.NEVER_LEARNED)

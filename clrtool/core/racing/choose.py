@@ -17,6 +17,9 @@ BASE = 0.25
 BELOW, ABOVE = 2, 2.5
 # What a clear race has: a gain of so much of the constant answer's loss, and the same pick of two seeds.
 CLEAR_GAIN = 0.1
+# What a larger budget is advised for, and by which factor of a race it doubles the next: the sweeps before it grow too.
+LONGER = {Advice.LITTLE_LEARNED, Advice.ONE_SEED, Advice.BROKE_BELOW, Advice.NOTHING_LEARNED}
+TWICE = 2.5
 
 
 def choose(race: Race, swept: Bounds | None = None) -> Bounds:
@@ -47,7 +50,7 @@ def choose(race: Race, swept: Bounds | None = None) -> Bounds:
         base_lr_interval=(BASE * low, BASE * high),
         max_lr_interval=(low, high),
         base_reason=f"base_lr is a quarter of max_lr, the rule of thumb of the paper: {BASE * max_lr:.3g}.",
-        max_reason=_reason(race, found, 2.0**broken if apart else None),
+        max_reason=_reason(race, found, 2.0**broken if apart else None) + _longer(race, advice),
         verdict=Verdict.WEAK if advice else Verdict.CLEAR,
         advice=advice,
     )
@@ -91,6 +94,13 @@ def _reason(race: Race, found: Outcome, broken: float | None) -> str:
     return reason
 
 
+def _longer(race: Race, advice: tuple[Advice, ...]) -> str:
+    """Which budget makes the race about twice as long: what it had at the least can be far above what was asked for."""
+    if not LONGER & {*advice} or race.entry.training < 1:
+        return ""
+    return f" A budget of {TWICE * race.entry.budget / race.entry.training:.2g} makes the race about twice as long."
+
+
 def _nothing(race: Race, found: Outcome) -> Bounds:
     """No bounds, and the numbers that say why."""
     entry, best = race.entry, min(found.last.values(), default=math.inf)
@@ -103,4 +113,5 @@ def _nothing(race: Race, found: Outcome) -> Bounds:
         f"No rate {tried} does better than a constant answer: the lowest held-out loss is {best:.4g}, that of a "
         f"constant answer {entry.constant:.4g}, and that before training {entry.first:.4g}."
     )
-    return Bounds(None, None, None, None, reason, reason, Verdict.INCONCLUSIVE, (Advice.NOTHING_LEARNED,))
+    longer = _longer(race, (Advice.NOTHING_LEARNED,))
+    return Bounds(None, None, None, None, reason, reason + longer, Verdict.INCONCLUSIVE, (Advice.NOTHING_LEARNED,))
