@@ -29,6 +29,7 @@ from ruamel.yaml import YAML
 from clrtool.config.strict_yaml import quoted
 from clrtool.core.planning.budget import MAX_EPOCHS, MAX_ITERATIONS
 from clrtool.core.planning.policies import POLICIES
+from clrtool.core.planning.sweep_size import MOST_BUDGET
 from clrtool.core.reading.metric import METRICS, Metric
 from clrtool.words import nearest
 
@@ -261,7 +262,7 @@ class SweepConfig(_Tree):
     """
 
     method: Literal["auto", "race", "paper"] = "auto"
-    budget: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 0.25
+    budget: Annotated[float, Field(gt=0, le=MOST_BUDGET, allow_inf_nan=False)] = 0.25
     start_lr: OrAuto[LearningRate] = "auto"
     end_lr: OrAuto[LearningRate] = "auto"
     spacing: Literal["auto", "linear", "exponential"] = "auto"

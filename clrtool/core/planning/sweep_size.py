@@ -17,6 +17,8 @@ SHORTEST = 40
 # A race has so many iterations at the least, whatever share of a training that is: with 400 of them it chooses among
 # ten rates, and with half as many it does not.
 LEAST_BUDGET = 500
+# The largest share of a training that may be asked for.
+MOST_BUDGET = 10
 # What the scout and the sweeps before a race may take of its budget. They tell where the curve breaks, and draw it.
 RACE_SCOUT, RACE_SWEEP = 0.08, 0.12
 # Longer sweeps, or more of them, may be asked for; with less than half of the budget the race finds nothing.

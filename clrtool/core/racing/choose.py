@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from clrtool.core.planning.sweep_size import MOST_BUDGET
 from clrtool.core.racing.probes import best_of
 from clrtool.core.racing.race import Outcome, outcome
 from clrtool.core.racing.result import Race
@@ -96,9 +97,10 @@ def _reason(race: Race, found: Outcome, broken: float | None) -> str:
 
 def _longer(race: Race, advice: tuple[Advice, ...]) -> str:
     """Which budget makes the race about twice as long: what it had at the least can be far above what was asked for."""
-    if not LONGER & {*advice} or race.entry.training < 1:
+    budget = TWICE * race.entry.budget / max(1, race.entry.training)
+    if not LONGER & {*advice} or budget > MOST_BUDGET:
         return ""
-    return f" A budget of {TWICE * race.entry.budget / race.entry.training:.2g} makes the race about twice as long."
+    return f" A budget of {budget:.2g} makes the race about twice as long."
 
 
 def _nothing(race: Race, found: Outcome) -> Bounds:
