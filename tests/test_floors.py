@@ -23,7 +23,7 @@ ROOMS = {
     "core.sources": {"core.schedules", "words"},
     "core.planning": {"core.schedules", "core.sources", "words"},
     "core.reading": {"core.schedules", "words"},
-    "core.racing": {"core.reading"},
+    "core.racing": {"core.planning", "core.reading"},
     "core.results": {"core.schedules", "core.planning", "core.reading", "core.racing", "words"},
     "config": {"core.planning", "core.reading"} | FLOOR_0,
     "engine.runtime": {"__init__", "config"} | FLOOR_0,
