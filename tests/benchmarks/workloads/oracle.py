@@ -1,6 +1,8 @@
 """Find each workload's best max_lr = 2^k for each schedule, and write it to oracle.json: half an hour on one core.
 
-    python -m tests.benchmarks.workloads.oracle [NAME ...]
+    python -m tests.benchmarks.workloads.oracle [NAME ...] [--jobs unseen.py]
+
+With ``--jobs`` the file is unseen_oracle.json, beside the jobs.
 
 A workload that the file has already is left as it is: delete its entry, or the file, to measure it anew. The grid grows
 on both sides of its best rate until two neighbours on each side lose more than 30 % of the gain. The long workload has
@@ -12,11 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from clrtool.files import write_whole
-from tests.benchmarks.workloads.jobs import WORKLOADS, Workload, constant
-from tests.benchmarks.workloads.score import ORACLE, SCHEDULES, lost, train
+from tests.benchmarks.workloads.jobs import Workload, constant
+from tests.benchmarks.workloads.read_off import oracle_of
+from tests.benchmarks.workloads.recommend import load
+from tests.benchmarks.workloads.score import SCHEDULES, lost, train
 
 LONG = {"long-cnn-sgd"}
 SEEDS = {"long-cnn-sgd": 1, "deep-mlp-rmsprop": 4}  # others have 2
@@ -66,9 +71,9 @@ def summary(w: Workload, grid: Grid) -> dict[str, Any]:
     return {"grid": found, "best": mean(grid[best]), "best_max_lr": 2.0**best, "within_5_percent": near}
 
 
-def entry(name: str) -> dict[str, Any]:
+def entry(name: str, w: Workload) -> dict[str, Any]:
     """What oracle.json holds of a workload; each schedule starts where the one before it was best."""
-    w, long = WORKLOADS[name], name in LONG
+    long = name in LONG
     found: dict[str, Any] = {"constant": constant(w)}
     start = -5 if "sgd" in name else -8
     for schedule in SCHEDULES[:2] if long else SCHEDULES:
@@ -82,12 +87,14 @@ def entry(name: str) -> dict[str, Any]:
 def main() -> None:
     """Measure what the file has not yet, and write it after each workload."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(WORKLOADS), metavar="NAME")
-    names = parser.parse_args().names
-    known = json.loads(ORACLE.read_text()) if ORACLE.is_file() else {}
-    for name in (each for each in names if each not in known):
-        known[name] = entry(name)
-        write_whole(ORACLE, json.dumps(known) + "\n")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--jobs", type=Path)
+    asked = parser.parse_args()
+    jobs, file = load(asked.jobs).WORKLOADS, oracle_of(asked.jobs)
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    for name in (each for each in asked.names or jobs if each not in known):
+        known[name] = entry(name, jobs[name])
+        write_whole(file, json.dumps(known) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What picks lose, read off the oracle's grid: a table for REGRET.md.
 
-    python -m tests.benchmarks.workloads.read_off PICKS.json
+    python -m tests.benchmarks.workloads.read_off PICKS.json [--jobs unseen.py]
 
 Between two points of the grid the share of the gain that is lost is interpolated over the logarithm of the rate. base_lr
 is a quarter of max_lr in both.
@@ -8,14 +8,19 @@ is a quarter of max_lr in both.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
-import sys
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 ORACLE = Path(__file__).parent / "oracle.json"
+
+
+def oracle_of(jobs: Path | None) -> Path:
+    """Where the grids of a file of jobs are: that of this project's, or one beside it."""
+    return ORACLE if jobs is None else jobs.with_name(f"{jobs.stem}_oracle.json")
 
 
 def lost(found: dict[str, Any], schedule: str, max_lr: float | None) -> float:
@@ -35,7 +40,11 @@ def lost(found: dict[str, Any], schedule: str, max_lr: float | None) -> float:
 
 
 def main() -> None:
-    oracle, picks = json.loads(ORACLE.read_text()), json.loads(Path(sys.argv[1]).read_text())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("picks", type=Path)
+    parser.add_argument("--jobs", type=Path)
+    asked = parser.parse_args()
+    oracle, picks = json.loads(oracle_of(asked.jobs).read_text()), json.loads(asked.picks.read_text())
     verdicts: dict[str, list[float]] = {}
     print("| job | triangular2 / one_cycle / cosine, % | max_lr of the seeds | verdicts | iterations |")
     print("| --- | --- | --- | --- | --- |")
