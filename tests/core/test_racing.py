@@ -96,6 +96,13 @@ def test_two_seeds_that_agree_are_clear():
     assert bounds.advice == ()
 
 
+def test_the_interval_is_as_wide_where_the_race_tried_nothing_that_far():
+    race = raced(entry(), lambda power, iterations: math.inf if power > -6 else bowl(-6)(power, iterations))
+    low, high = choose(race).max_lr_interval
+    assert low == 2.0**-8
+    assert high == 2.0**-3.5 > 2.0 ** max(probe.power for probe in race.probes if math.isfinite(probe.loss))
+
+
 def test_one_seed_is_never_clear():
     assert Advice.ONE_SEED in choose(raced(entry(budget=5000), bowl(-6))).advice
 

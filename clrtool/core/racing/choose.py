@@ -37,14 +37,11 @@ def choose(race: Race, swept: Bounds | None = None) -> Bounds:
     found = outcome(race.entry, race.probes)
     if not found.picks:
         return _nothing(race, found)
-    power, tried = found.power, {probe.power for probe in race.probes}
-    broken = _broken(swept)
+    power, broken = found.power, _broken(swept)
     apart = max(0.0, power - broken)
     power -= apart / 2
-    low = 2.0 ** min(max(power - BELOW, min(tried)), broken)
-    high = 2.0 ** min(power + ABOVE, max(tried, default=0))
     max_lr, advice = 2.0**power, _advice(race, found, apart)
-    low, high = min(low, max_lr), max(high, max_lr)
+    low, high = 2.0 ** min(power - BELOW, broken), 2.0 ** (power + ABOVE)
     return Bounds(
         base_lr=BASE * max_lr,
         max_lr=max_lr,
