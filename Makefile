@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture check bench bench-regret gpu gpu-wheels gpu-report paper bounds bounds-check clean
+.PHONY: help setup demo test docs torture check bench bench-regret gpu gpu-wheels gpu-report paper bounds bounds-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,11 @@ demo: setup ## range test, plan and pictures of the handwritten digits
 
 test: setup ## run all tests and doctests, a process with one thread for each core, the longest files first
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+docs: setup ## run every command of the README and the guide, and write the outputs of today into them
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.documents
+	$(BIN)/python -m tests.gallery
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.notebook
 
 torture: setup ## kills, signals, full disks, damaged and hostile files, in their long form: a quarter of an hour
 	CLRTOOL_TORTURE=1 $(BIN)/python -m pytest tests/torture tests/cli/test_hostile_configs.py tests/test_words.py

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 import clrtool
 from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.errors import ConfigError
+from tests.documents import snippet
 from tests.engine.workloads import FORKS, digits
-from tests.snippets import snippet
 
 QUICK = {
     "start_lr": 1e-3,

@@ -189,6 +189,7 @@ def test_importing_clrtool_brings_in_nothing_slow():
         ["plan", "--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "100", "--format", "optax"],
         ["plan", "--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "100", "--epochs", "32", "--lint"],
         ["schema"],
+        ["guide", "troubleshooting"],
     ],
 )
 def test_commands_that_do_not_train_never_import_torch(words):

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from clrtool.core.planning.plan import make_plan
 from clrtool.errors import ConfigError
-from tests.snippets import snippet
+from tests.documents import snippet
 
 pytestmark = [
     # of both frameworks themselves, under this torch and this Python

@@ -16,6 +16,7 @@ import clrtool
 from clrtool.cli.compare import compare
 from clrtool.cli.console import readable_or_not, silence_stdout
 from clrtool.cli.doctor import doctor
+from clrtool.cli.guide import guide
 from clrtool.cli.init import init, schema
 from clrtool.cli.merge import merge
 from clrtool.cli.plan import plan
@@ -37,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (rangetest, merge, compare, plan, plot, init, schema, doctor):
+for command in (rangetest, merge, compare, plan, plot, init, guide, schema, doctor):
     app.command()(command)
 
 

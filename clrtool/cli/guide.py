@@ -1,0 +1,93 @@
+"""``clrtool guide``: the pages of the guide, in the terminal."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clrtool.cli.console import Plain
+from clrtool.errors import ConfigError
+from clrtool.report.text.progress import console
+from clrtool.words import nearest
+
+if TYPE_CHECKING:
+    from rich.markdown import Markdown
+
+# In the order in which they are read; a page is TOPIC.md in the folder of the guide.
+TOPICS = (
+    "how-it-works",
+    "reading-the-picture",
+    "any-workload",
+    "plans-and-policies",
+    "translate-and-lint",
+    "compare",
+    "ci",
+    "many-gpus",
+    "gpu",
+    "resume",
+    "security",
+    "cost-and-speed",
+    "paper",
+    "troubleshooting",
+    "changelog",
+)
+FOLDER = Path(__file__).parent.parent / "guide"
+# What a page begins with, below its heading; the list of topics tells it without these words.
+PROMISE = "After this page you can "
+
+
+def topics(incomplete: str) -> list[str]:
+    """The topics that begin as was typed, for a shell to complete."""
+    return [topic for topic in TOPICS if topic.startswith(incomplete)]
+
+
+def guide(
+    topic: Annotated[
+        str | None, typer.Argument(metavar="[TOPIC]", help="Page to read.", autocompletion=topics, show_default=False)
+    ] = None,
+    plain: Plain = False,
+) -> None:
+    """Read a page of the guide, or list its topics.
+
+    A pipe gets Markdown, and so does --plain.
+
+    Example: clrtool guide troubleshooting
+    """
+    if topic is None:
+        width = max(map(len, TOPICS))
+        for each in TOPICS:
+            typer.echo(f"{each:{width}}  {promise(page(each))}")
+        typer.echo("\nRead one: clrtool guide TOPIC")
+        return
+    name = topic.lower().removesuffix(".md")
+    if name not in TOPICS:
+        raise ConfigError(f"guide: no topic {topic!r}; {nearest(name, TOPICS)}")
+    if plain or not sys.stdout.isatty():
+        typer.echo(page(name), nl=False)
+    else:
+        console().print(_rendered(page(name)))
+
+
+def page(topic: str) -> str:
+    """The Markdown of a topic."""
+    return (FOLDER / f"{topic}.md").read_text(encoding="utf-8")
+
+
+def promise(text: str) -> str:
+    """What a reader of a page can do afterwards, in a line: ``Tell ...``, without the full stop."""
+    paragraph = " ".join(text.split("\n\n")[1].split()).removeprefix(PROMISE)
+    sentence = paragraph.partition(". ")[0].removesuffix(".")
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _rendered(text: str) -> Markdown:
+    """The page for a terminal, where links to other pages are commands, and pictures are the words beside them."""
+    from rich.markdown import Markdown
+
+    text = re.sub(r"!\[([^\]]*)\]\([^)]*\)", r"*Picture: \1*", text)
+    text = re.sub(r"\[([^\]]*)\]\(([\w-]+)\.md(?:#[\w-]*)?\)", r"\1 (`clrtool guide \2`)", text)
+    return Markdown(text, code_theme="ansi_dark", hyperlinks=False)
