@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test docs torture check bench bench-regret gpu gpu-wheels gpu-report paper bounds bounds-check clean
+.PHONY: help setup demo test docs torture check bench bench-regret gpu gpu-wheels gpu-report paper bounds bounds-check dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,11 @@ bounds: setup ## measure what the shipped configs recommend, and keep it in conf
 
 bounds-check: setup ## hold what the shipped configs recommend against configs/*.bounds.json
 	$(call BOUNDS,--check)
+
+dist: setup ## build wheel and sdist into dist/ and check them; CLRTOOL_URL=... says where the project lies
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build twine
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 clean: ## remove the environment, caches and runs
 	rm -rf $(VENV) runs gpu-wheels build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

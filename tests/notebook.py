@@ -21,7 +21,7 @@ def run(notebook):
         count += 1
         printed, told = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(told):
-            value = _value("".join(cell["source"]), names)  # noqa: S102 (it is our own notebook)
+            value = _value("".join(cell["source"]), names)
         streams = {"stdout": printed.getvalue(), "stderr": told.getvalue()}
         outputs = [
             {"output_type": "stream", "name": name, "text": text.splitlines(keepends=True)}

@@ -13,6 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 import clrtool
+from clrtool.cli.guide import TOPICS
 from tests.audit import verdict
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +35,7 @@ def test_the_wheel_holds_the_configs_the_digits_and_the_licence(wheel):
     assert {"clrtool/configs/digits.yaml", "clrtool/engine/data/digits.npz"} <= files
     assert {f"clrtool/configs/{name}_factories.py" for name in ("custom", "caffe")} <= files
     assert f"clrtool-{clrtool.__version__}.dist-info/licenses/LICENSE" in files
-    assert {"clrtool/py.typed", "clrtool/guide/gpu.md"} <= files
+    assert {"clrtool/py.typed", *(f"clrtool/guide/{topic}.md" for topic in TOPICS)} <= files
     assert not any(name.startswith(("tests", "configs")) for name in files)
 
 
@@ -45,6 +46,56 @@ def test_the_wheel_runs_far_from_the_sources(wheel, tmp_path):
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert str(wheel) in run.stderr
     assert "digits" in run.stdout
+
+
+def test_the_wheel_shows_its_guide_far_from_the_sources(wheel, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(wheel)}
+    command = [sys.executable, "-c", "from clrtool.cli.main import main; main(['guide', 'resume'])"]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout == (ROOT / "clrtool" / "guide" / "resume.md").read_text()
+
+
+RELATIVE = re.compile(r"\]\((?!https?://)[^)]*\)")
+
+
+def test_the_package_page_has_no_path_that_leads_nowhere(wheel):
+    (metadata,) = wheel.glob("*.dist-info/METADATA")
+    assert "# clrtool" in metadata.read_text()
+    assert RELATIVE.findall(metadata.read_text()) == []
+
+
+@pytest.fixture
+def description():
+    sys.path.insert(0, str(ROOT / ".ci"))
+    try:
+        import description
+
+        return description
+    finally:
+        sys.path.remove(str(ROOT / ".ci"))
+
+
+def test_where_the_project_lies_every_path_of_the_readme_is_an_address(description):
+    readme = (ROOT / "README.md").read_text()
+    whole = description.described(readme, "https://example.org/a/clrtool", "v1")
+    assert RELATIVE.findall(whole) == []
+    for path in re.findall(r"(?<!!)\[[^\]]+\]\((?!https?:)([^)]+)\)", readme):
+        assert f"(https://example.org/a/clrtool/blob/v1/{path})" in whole
+    assert "(https://example.org/a/clrtool/raw/v1/.github/range_test.png)" in whole
+
+
+def test_where_the_project_lies_is_what_the_builder_says(description):
+    actions = {"GITHUB_SERVER_URL": "https://example.org", "GITHUB_REPOSITORY": "a/b", "GITHUB_SHA": "c0ffee"}
+    assert description.address(actions) == ("https://example.org/a/b", "c0ffee")
+    assert description.address(actions | {"CLRTOOL_URL": "https://x.org/y/"})[0] == "https://x.org/y"
+    assert description.address({}) == ("", "main")
+
+
+def test_the_version_is_the_same_wherever_it_stands():
+    cited = YAML(typ="safe").load((ROOT / ".github" / "CITATION.cff").read_text())
+    assert str(cited["version"]) == clrtool.__version__
+    assert f"\n## {clrtool.__version__}\n" in (ROOT / "clrtool" / "guide" / "changelog.md").read_text()
+    assert f'version = "{clrtool.__version__}"' in (ROOT / "pyproject.toml").read_text()
 
 
 def functions():
