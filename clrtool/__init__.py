@@ -1,7 +1,8 @@
-"""LR range test and schedule planner for PyTorch: two bounds from an accuracy curve, and a plan in whole cycles.
+"""LR range test and schedule planner for PyTorch.
 
-The public names load on first use, so that ``import clrtool`` brings in neither torch nor matplotlib. How it is built,
-and where to add what: DESIGN.md beside this file.
+Start with :func:`range_test` for a model, an optimizer and loaders, or with ``clrtool rangetest digits`` in the shell.
+``clrtool guide`` lists the pages of the guide. Public names load on first use, so ``import clrtool`` imports neither
+torch nor matplotlib. DESIGN.md beside this file explains how the package is built.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _HOME = {
     "Workload": "clrtool.engine.training.workload",
     "RangeTest": "clrtool.api",
     "RangeTestConfig": "clrtool.config.schema",
+    "RangeTestOptions": "clrtool.engine.inprocess.options:Options",
     "RunRecord": "clrtool.core.results.record",
     "build_workload": "clrtool.engine.configured.build",
     "find_bounds": "clrtool.core.reading.from_arrays",

@@ -1,4 +1,4 @@
-"""The range test of a program or a notebook: of a model, an optimizer and loaders that are there already."""
+"""The range test for a program or a notebook that already has a model, an optimizer and loaders."""
 
 from __future__ import annotations
 
@@ -32,11 +32,22 @@ if TYPE_CHECKING:
 class RangeTest:
     """A finished range test.
 
-    A notebook shows it as a table and a picture, ``print`` as the table.
+    A notebook shows it as a table and a picture; ``print`` shows the table.
 
     Args:
-        record: everything that is known of it; ``record.sweep.warnings`` says what may make the bounds mean less.
-        title: what table and picture are called.
+        record: everything that was measured and decided; ``record.sweep.warnings`` lists what makes the bounds less
+            reliable.
+        title: heading of the table and the picture.
+
+    >>> import clrtool, torch
+    >>> x = torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
+    >>> data = torch.utils.data.TensorDataset(x, x.argmax(1))
+    >>> loader = torch.utils.data.DataLoader(data, batch_size=32, shuffle=True)
+    >>> model = torch.nn.Linear(4, 4)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> test = clrtool.range_test(model, optimizer, loader, loader, epochs=10, progress=False)
+    >>> test.base_lr < test.max_lr, test.plan.policy
+    (True, 'triangular2')
     """
 
     record: RunRecord
@@ -44,44 +55,44 @@ class RangeTest:
 
     @property
     def bounds(self) -> Bounds:
-        """Both bounds with intervals, reasons, verdict and advice."""
+        """Both bounds with their intervals and reasons, the verdict and the advice."""
         return self.record.bounds
 
     @property
     def base_lr(self) -> float | None:
-        """The lower bound; None where the curves do not show it."""
+        """The lower bound; None if the measurements do not show it."""
         return self.bounds.base_lr
 
     @property
     def max_lr(self) -> float | None:
-        """The upper bound; None where the curves do not show it."""
+        """The upper bound; None if the measurements do not show it."""
         return self.bounds.max_lr
 
     @property
     def verdict(self) -> Verdict:
-        """How far to trust the bounds."""
+        """How far to trust the bounds: ``verdict.word`` is clear, wide, weak or inconclusive."""
         return self.bounds.verdict
 
     @property
     def plan(self) -> Plan:
-        """The schedule that was planned. Raises ConfigError where there are no bounds, with the next step to take."""
+        """The planned schedule. Raises ConfigError if there are no bounds; the message says what to do next."""
         if self.record.plan is None:
             raise ConfigError(f"there are no bounds to plan with: {in_python(self.bounds.advice[0].value)}")
         return self.record.plan
 
     @property
     def curves(self) -> tuple[Curve, ...]:
-        """What was measured, one a seed."""
+        """The measured curve of each seed."""
         return self.record.sweep.curves
 
     def scheduler(self, optimizer: Any, last_epoch: int = -1) -> PlanScheduler:
-        """A scheduler of torch that follows the plan: call its ``step()`` after every ``optimizer.step()``."""
+        """A torch scheduler that follows the plan: call its ``step()`` after every ``optimizer.step()``."""
         from clrtool.engine.training.scheduler import PlanScheduler
 
         return PlanScheduler(optimizer, self.plan, last_epoch)
 
     def plot(self, path: Path | str | None = None) -> Figure:
-        """The picture of the curves and bounds, written to ``path`` (.png, .svg or .pdf) if there is one."""
+        """The picture of curves and bounds; also written to ``path`` (.png, .svg or .pdf) if one is given."""
         from clrtool.report.plots import plot_range_test, save_figure
 
         figure = plot_range_test(self.record, self.title)
@@ -90,10 +101,10 @@ class RangeTest:
         return figure
 
     def save(self, folder: Path | str) -> None:
-        """Write ``curve.csv``, ``result.json`` and the pictures, which ``clrtool plan`` and ``clrtool.read_run`` read.
+        """Write ``curve.csv``, ``result.json`` and the pictures to a folder, for ``clrtool plan`` and ``read_run``.
 
         Raises:
-            ConfigError: the folder holds a run already.
+            ConfigError: the folder already holds a run.
         """
         from clrtool.report.plots import draw_run
         from clrtool.report.records.run import FILES, write_run
@@ -154,25 +165,25 @@ def range_test(
 ) -> RangeTest:
     """Run the LR range test on copies of a model and an optimizer, and plan a schedule from its bounds.
 
-    What is passed is afterwards as it was, bit for bit, however the test ended, and so are the global generators.
+    Model, optimizer, loaders and global random generators are left exactly as they were, even after an exception. It
+    runs in this process, however many GPUs there are. ``clrtool guide how-it-works`` explains the method.
 
     Args:
-        model: a module, whose weights are the start of every seed; or a function that returns a fresh one.
-        optimizer: over its parameters, whose rates keep their ratios; several; or a function of the model for either.
-        train_loader, heldout_loader: DataLoaders, lists, or whatever gives batches each time it is iterated over:
-            (inputs, ..., targets) or mappings with ``labels``; for others give ``step``. Without held-out batches a
-            tenth of the training set, or the loss of batches that are trained on, makes the verdict ``weak`` at best.
-        loss: (outputs, targets) -> mean; None for cross entropy, or for a mapping with ``labels`` the model's own loss.
-        step: (model, batch) -> mean loss, in place of ``loss``; it changes no other model than that which it is given.
-            For held-out batches it is called in evaluation mode, but see ``eval_loss``.
-        measure: (model, batch) -> (sum, number), called in evaluation mode: with it ``step`` is not called for
-            held-out batches. Or a metric of torchmetrics, which is read over the whole set.
-        metric: accuracy, top5, token_accuracy, loss, or the name of ``measure``; ``auto``: the accuracy, else the loss.
-        progress, on_point: a line on stderr, and what is called with (seed, point) as soon as one is measured.
-        options: seeds, ranges and lengths, see :class:`clrtool.engine.inprocess.options.Options`.
+        model: a module, whose weights every seed starts from; or a function that returns a new one.
+        optimizer: one over its parameters, or a list; or a function of the model that returns either.
+        train_loader, heldout_loader: anything that gives batches when iterated over: ``(inputs, ..., targets)``, or
+            mappings with ``labels``; others need a ``step``. Without held-out batches the verdict is at best weak.
+        loss: ``(outputs, targets) -> mean``. Default: cross entropy, or the model's own for mappings.
+        step: ``(model, batch) -> mean loss``, in place of ``loss``; must change no other model.
+        measure: ``(model, batch) -> (sum, count)`` for held-out batches, or a metric of torchmetrics.
+        metric: accuracy, top5, token_accuracy, loss, or a name for ``measure``; auto: accuracy if there are classes.
+        higher_is_better: whether a larger ``measure`` is better.
+        title, progress: heading of the table; whether to show a line on stderr.
+        on_point: called with ``(seed, point)`` after each evaluation.
+        options: lengths, budget, seeds, ranges, precision: ``help(clrtool.RangeTestOptions)``.
 
     Raises:
-        ConfigError: an option breaks its rule, or the pieces do not fit together. Other errors are the program's own.
+        ConfigError: an option breaks its rule, or the arguments do not fit together.
     """
     from clrtool.engine.inprocess.clone import preserved
 
@@ -201,11 +212,11 @@ def _in_python() -> Iterator[None]:
 
 
 class ProgressObserver(Observer):
-    """A line on stderr, and what a program wants to be called with each point.
+    """Shows a line on stderr, and calls a program with each point.
 
     Args:
         on_point: called with (seed, point).
-        quiet: no line.
+        quiet: whether to leave the line out.
     """
 
     def __init__(self, on_point: Callable[[int, Point], object] | None, *, quiet: bool) -> None:

@@ -1,7 +1,7 @@
-"""The range test of a LightningModule: ``pip install 'clrtool[lightning]'``.
+"""The range test for a LightningModule: ``pip install 'clrtool[lightning]'``.
 
-The module's own ``training_step`` is run on copies, outside of the Trainer's loops. So it does not matter what the
-Trainer has done before: the test can be called after a training, and from a callback in one.
+The module's own ``training_step`` runs on copies, outside the Trainer's loops. So the test can be called before or
+after a training, or from a callback during one.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ except ImportError as error:
 
 
 class LRRangeTest(Callback):
-    """Runs the range test when a fit begins, and lets the training follow the plan, a step an iteration.
+    """Runs the range test when a fit begins, and lets the training follow the plan, one step per iteration.
 
-    A training that is resumed from a checkpoint goes on with the plan it has, without another test.
+    A training that resumes from a checkpoint keeps its plan and is not tested again.
 
     Args:
-        apply: whether the plan replaces the schedulers of ``configure_optimizers``; False to look only.
-        monitor, mode: a name that ``validation_step`` logs, to read the bounds from, and whether ``"max"`` or ``"min"``
-            of it is better; None for the accuracy of ``forward`` where there is one, else for the loss.
-        options: of ``clrtool.range_test``.
+        apply: whether the plan replaces the schedulers of ``configure_optimizers``; False only measures.
+        monitor, mode: a metric that ``validation_step`` logs, and whether ``"max"`` or ``"min"`` is better. Default:
+            the accuracy of ``forward`` if there are classes, otherwise the loss.
+        options: the options of ``clrtool.range_test``.
 
     Attributes:
-        result: the RangeTest of the last fit; None before.
+        result: the RangeTest of the last fit; None before the first.
     """
 
     def __init__(self, *, apply: bool = True, monitor: str | None = None, mode: str = "max", **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""The range test of a ``transformers.Trainer``: ``pip install 'clrtool[transformers]'``."""
+"""The range test for a ``transformers.Trainer``: ``pip install 'clrtool[transformers]'``."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def range_test(trainer: Trainer, **options: Any) -> RangeTest:
-    """Run the range test of a Trainer: its model, optimizer, datasets and ``compute_loss``.
+    """Run the range test with the model, optimizer, datasets and ``compute_loss`` of a Trainer.
 
-    The Trainer is afterwards as it was. The length of the training, accumulation and clipping are those of its
-    arguments, if ``options`` do not say otherwise. The bounds are read from the accuracy where labels are one class a
-    sample, else from the evaluation loss.
+    The Trainer is left as it was. Length of training, accumulation and clipping come from its arguments unless
+    ``options`` override them. The metric is the accuracy if each sample has one class as its label, otherwise the
+    evaluation loss.
 
     Args:
-        options: of ``clrtool.range_test``.
+        options: the options of ``clrtool.range_test``.
 
     Raises:
         ConfigError: the Trainer runs several processes, or in fp16.
@@ -53,21 +53,21 @@ def range_test(trainer: Trainer, **options: Any) -> RangeTest:
 
 
 def apply_plan(trainer: Trainer, plan: Plan) -> None:
-    """Let a Trainer follow a plan: call it before ``trainer.train()``.
+    """Let a Trainer follow a plan: call this before ``trainer.train()``.
 
-    It makes the Trainer's optimizer, if there is none yet, and gives it a scheduler, which a checkpoint of the Trainer
-    saves and brings back.
+    Creates the Trainer's optimizer if there is none yet, and gives it a scheduler, which the Trainer's checkpoints save
+    and restore.
     """
     optimizer = trainer.optimizer or trainer.create_optimizer()
     trainer.lr_scheduler = PlanScheduler(getattr(optimizer, "optimizer", optimizer), plan)  # type: ignore[assignment]
 
 
 class PlanCallback(TrainerCallback):
-    """Gives every step of a Trainer the learning rate of a plan, whatever its own scheduler says.
+    """Sets the learning rate of a plan before every step of a Trainer, in place of its scheduler.
 
-    For where a Trainer is made elsewhere and takes callbacks alone; what it logs is the rate of its scheduler. A
-    training that goes on from a checkpoint goes on in the plan, for the rate follows the Trainer's count of steps.
-    Groups keep their ratios to the first.
+    Use it where you can pass callbacks and nothing else. The Trainer still logs the rate of its own scheduler. The rate
+    follows the Trainer's step count, so a training that resumes from a checkpoint continues in the plan. Parameter
+    groups keep their ratios to the first.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -75,12 +75,12 @@ class PlanCallback(TrainerCallback):
         self._ratios: list[float] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **known: Any) -> None:  # noqa: ARG002
-        """Take note of the ratios between the groups, before any scheduler has moved them."""
+        """Remember the ratios between the groups before any scheduler has changed them."""
         rates = [group.get("initial_lr", group["lr"]) for group in known["optimizer"].param_groups]
         self._ratios = [rate / rates[0] for rate in rates]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **known: Any) -> None:  # noqa: ARG002
-        """Set the rates of the step to come."""
+        """Set the learning rates of the next step."""
         lr = float(self._plan.lr([state.global_step])[0])
         for group, ratio in zip(known["optimizer"].param_groups, self._ratios, strict=True):
             group["lr"] = lr * ratio

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import os
 import pty
 import re
@@ -155,3 +156,12 @@ def test_the_table_of_other_finders_is_that_of_the_benchmark():
     for finder, first, second in rows:
         assert f"| {finder} | {first} |" in ten
         assert f"| {finder} | {second} |" in eight
+
+
+def test_every_option_of_a_range_test_in_python_is_explained_where_help_shows_it():
+    told = clrtool.RangeTestOptions.__doc__.partition("Args:")[2]
+    names = {name for line in re.findall(r"^ {8}(\w[\w, ]*):", told, re.MULTILINE) for name in line.split(", ")}
+    assert names == set(clrtool.RangeTestOptions.__annotations__)
+    own = set(inspect.signature(clrtool.range_test).parameters)
+    told = clrtool.range_test.__doc__.partition("Args:")[2].partition("Raises:")[0]
+    assert {name for line in re.findall(r"^ {8}(\w[\w, ]*):", told, re.MULTILINE) for name in line.split(", ")} == own

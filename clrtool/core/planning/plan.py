@@ -24,13 +24,14 @@ class Plan:
 
     Args:
         policy: a key of ``POLICIES``, or the full name of a schedule of another system, a key of ``SOURCES``.
-        base_lr, max_lr: bounds of the cycle; of another system's schedule its least and greatest value.
+        base_lr, max_lr: bounds of the cycle; for another system's schedule its lowest and highest value.
         iterations: length of the whole plan.
-        iterations_per_epoch: optimizer steps in one pass over the training set; None where it is not known.
-        stepsize, num_cycles: of a plan in whole cycles, which is back at ``base_lr`` when they end.
-        warmup: iterations of a straight rise from 0 in front of the schedule, part of ``iterations``.
-        params: the policy's other arguments, in plain types; not to be changed.
-        asked: what ``make_plan`` was asked for, from which the same plan is made again; not to be changed.
+        iterations_per_epoch: optimizer steps in one pass over the training set; None if unknown.
+        stepsize, num_cycles: half a cycle in iterations, and the number of whole cycles, after which the plan is back
+            at ``base_lr``; None for a policy without cycles.
+        warmup: iterations of a linear rise from 0 before the schedule, included in ``iterations``.
+        params: the policy's other arguments, in plain types; do not change them.
+        asked: the arguments of ``make_plan``, from which the same plan can be made again; do not change them.
         reasons: one sentence for each number that was chosen or rounded.
     """
 
@@ -125,7 +126,7 @@ class Plan:
         return self.iterations if self.policy in POLICIES else self.iterations - 1
 
     def lr(self, iteration: ArrayLike) -> FloatArray:
-        """The learning rate at ``iteration``; after the end of the plan its last value."""
+        """The learning rate at ``iteration``, a number or an array; after the end of the plan, its last value."""
         return in_blocks(lambda t: self.schedule.lr_at(np.minimum(t, self.last)), iteration)
 
     def momentum(self, iteration: ArrayLike) -> FloatArray | None:
@@ -183,11 +184,11 @@ def make_plan(
         stepsize   = floor(epochs * iterations_per_epoch / (2 * num_cycles))
 
     Args:
-        epochs: the budget, passes over the training set; None for 30, or for what the next two add up to.
+        epochs: the budget in passes over the training set. Default: 30, or what the next two arguments add up to.
         policy: a key of ``POLICIES``.
-        stepsize_epochs, cycles: half a cycle in epochs, and whole cycles; None to choose them by the rule above.
-        warmup_epochs: a straight rise from 0 in front, part of the budget.
-        params: arguments of the policy in place of the fitted ones, such as ``momentum=(0.85, 0.95)``.
+        stepsize_epochs, cycles: half a cycle in epochs, and the number of whole cycles. Default: by the rule above.
+        warmup_epochs: length of a linear rise from 0 before the schedule, included in the budget.
+        params: arguments of the policy that replace the fitted ones, such as ``momentum=(0.85, 0.95)``.
 
     Raises:
         ValueError: a number breaks its rule, or one whole cycle does not fit into the budget.

@@ -99,15 +99,18 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Bounds:
-    """What was read off the curves.
+    """The two bounds of a cycle, with intervals, reasons and a verdict.
 
     Args:
-        base_lr, max_lr: the bounds, or None where the curves show nothing to read.
-        base_lr_interval, max_lr_interval: where 95 % of resampled curves put the bound, by bootstrap over seeds and
-            noise, and one evaluation further; None where the bound is.
-        base_reason, max_reason: why the bound is where it is, with the numbers that say so.
+        base_lr, max_lr: the bounds as learning rates; None if the measurements do not show them.
+        base_lr_interval, max_lr_interval: (low, high). By the paper's method, where 95 % of resampled curves put the
+            bound, widened by one evaluation; by a race, the factors that the benchmark supports. None if the bound is.
+        base_reason, max_reason: why each bound is where it is, with numbers.
         verdict: how far to trust them.
-        advice: what to do next, most pressing first.
+        advice: what to do next, most important first.
+
+    Raises:
+        ValueError: the bounds are not ``0 < base_lr < max_lr``, each inside its interval.
     """
 
     base_lr: float | None

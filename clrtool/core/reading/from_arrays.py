@@ -27,11 +27,11 @@ def find_bounds(
     """Read both bounds off a sweep; see ``clrtool.core.reading.bounds.find_bounds`` for the rule.
 
     Args:
-        lr: the learning rates in the order of the sweep; or curves, as a range test has them.
-        accuracy: held-out accuracy at each of them, 0 to 1; of several seeds a row each. NaN where a seed had broken.
-        iterations: optimizer steps before each evaluation; None where they are not known, and the sweep was slow.
-        metric: what was measured, by name where it is not the accuracy: ``"loss"``.
-        known: ``heldout_samples``, ``chance``, as they are told there.
+        lr: learning rates in the order of the sweep, shape (points,); or the curves of a range test.
+        accuracy: held-out accuracy at each of them, 0 to 1, shape (points,) or (seeds, points). NaN after a seed broke.
+        iterations: optimizer steps before each evaluation. Default: unknown, and the sweep is taken to be slow.
+        metric: name of the metric if it is not accuracy, such as ``"loss"``.
+        known: ``heldout_samples`` and ``chance``, as explained there.
 
     Raises:
         ValueError: the numbers are no sweep.

@@ -1,4 +1,4 @@
-"""The options of a range test of a program: those of a config by their names, in one level, held against its rules."""
+"""The options of ``clrtool.range_test``: the names of a config in one level, checked by the rules of a config."""
 
 from __future__ import annotations
 
@@ -29,24 +29,30 @@ Tree = TypeVar("Tree", bound=BaseModel)
 
 
 class Options(TypedDict, total=False):
-    """What a range test of a program takes by keyword beside what it is made of.
+    """The options of ``clrtool.range_test``, given by keyword.
 
     Args:
-        seed, seeds: of the first sweep, and how many there are.
-        budget: what all of it may cost, as a share of the training that is planned.
-        method: race or paper; ``auto`` is paper where sweep_epochs are given, else race.
-        start_lr, end_lr, spacing, sweep_epochs, evaluations: of a sweep, as ``sweep`` in a config.
-        epochs, policy, stepsize_epochs, warmup_epochs: of the training that is planned, as ``plan`` in a config.
-        iterations_per_epoch: optimizer steps in one pass, of a train_loader that has no length.
-        accumulate: batches of the train_loader for one optimizer step.
-        steps: of the training that is planned, in place of epochs; of a train_loader without a length too.
-        eval_loss: mode of the model in which the held-out loss is computed, eval or train, there without gradients and
-            without a change of statistics. ``auto`` is eval, and none where there is a ``measure`` beside ``step``.
-        precision: fp32, bf16 or fp16, in which autocast runs the steps, fp16 with its gradients scaled; None for none
-            but what the steps do themselves.
-        clip_norm, clip_value: bounds of the gradient's norm, and of each of its numbers.
-        deterministic: whether only algorithms may run that give the same numbers each time.
-        device: where the copies run, cpu or cuda; None for where the model is.
+        epochs: length of the planned training in passes over ``train_loader``, 30 by default.
+        steps: the same in optimizer steps, in place of ``epochs``; needed if ``train_loader`` has no length.
+        iterations_per_epoch: optimizer steps in one pass, if ``train_loader`` has no length.
+        budget: cost of the test as a share of the planned training, 0.25 by default, and at least 500 iterations.
+        method: ``race``, ``paper``, or ``auto``: paper if ``sweep_epochs`` is given, otherwise race.
+        seed, seeds: the first random seed, and how many seeds there are.
+        policy: schedule family of the plan, ``triangular2`` by default.
+        stepsize_epochs: half a cycle of the plan in epochs, 2 to 10 by default.
+        warmup_epochs: length of a linear warm-up before the plan, in epochs.
+        start_lr, end_lr: ends of the sweep; found automatically by default.
+        spacing: ``exponential`` or ``linear``, how the sweep raises the learning rate.
+        sweep_epochs: length of a sweep in epochs.
+        evaluations: number of held-out evaluations in a sweep.
+        accumulate: batches of ``train_loader`` in one optimizer step.
+        clip_norm, clip_value: limits for the norm of the gradient, and for each of its elements.
+        precision: fp32, bf16 or fp16, for autocast around the steps; fp16 scales gradients. Default: no autocast.
+        eval_loss: ``eval`` or ``train``, the mode of the model in which the held-out loss is computed; in train mode
+            without gradients, and without updates of statistics. ``auto``: eval, and no held-out loss if both
+            ``measure`` and ``step`` are given.
+        deterministic: whether to use only algorithms that give the same numbers every time.
+        device: where the copies run, cpu or cuda. Default: where the model is.
     """
 
     seed: int
