@@ -18,6 +18,7 @@ from clrtool.cli.guide import FOLDER, PROMISE, TOPICS, page, promise, topics
 from clrtool.cli.main import SIGNALLED
 from clrtool.cli.run.signals import STOPPING
 from tests import gallery
+from tests.documents import PAGES
 
 PACKAGE = Path(clrtool.__file__).parent
 TROUBLE = page("troubleshooting")
@@ -32,7 +33,21 @@ def test_a_page_begins_with_what_its_reader_can_do_after_it(topic):
     heading, first, *_ = page(topic).split("\n\n")
     assert re.fullmatch(r"# \S.*", heading)
     assert first.startswith(PROMISE)
-    assert len(promise(page(topic))) <= 140
+    assert len(promise(page(topic))) + max(map(len, TOPICS)) + 2 <= 80, "the list of topics has 80 columns"
+
+
+# Words that read as a translation, or that leave out the noun that they speak of.
+STUMBLES = re.compile(
+    r"\banew\b|\bso many\b|\bgoes with\b|\bput down to\b|\bis sure to\b|\bsure to within\b|\bholds? to a tenth\b|"
+    r"\bthan there are now\b|\bwhich reads\b|, that of\b|\bof its own kind\b|\bsays no more than\b",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.stem)
+def test_the_prose_of_a_page_does_not_stumble(file):
+    prose = re.sub(r"^```.*?^```|^>.*?$", "", file.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert STUMBLES.findall(prose) == []
 
 
 def test_without_a_topic_they_are_listed_each_with_a_line(cli):
