@@ -100,9 +100,20 @@ def prepare(folder):
         (folder / name).write_text(text)
 
 
+# What is another time at each run, on a machine that does other work beside.
+TIMES = re.compile(r"[\d.,]+(?: (?:s|ms|min|MiB|GiB)\b|% of the time\b)")
+
+
+def _unless_times_alone(output, shown):
+    """The output, or what is shown of an earlier one where no more than times and free memory differ."""
+    alike = [TIMES.sub("", text).split() for text in (output, shown)]
+    return shown if alike[0] == alike[1] else output
+
+
 def _shown(command, output):
     """A command with its output, as a block shows them."""
-    return "\n".join([f"$ {command}", *(line.rstrip() for line in output.strip("\n").splitlines()), ""])
+    lines = "\n".join(line.rstrip() for line in output.splitlines()).strip("\n")
+    return f"$ {command}\n{lines}\n"
 
 
 def refreshed(page):
@@ -115,7 +126,7 @@ def refreshed(page):
             command = re.match(r"(?:.*\\\n)*.*\n", part)[0]
             shown = part[len(command) :]
             whole = command.replace("\\\n", "").rstrip("\n")
-            output = cut(run(whole)[1], shown) if is_run(whole) else shown
+            output = _unless_times_alone(cut(run(whole)[1], shown), shown) if is_run(whole) else shown
             texts.append(_shown(command.rstrip("\n"), output))
         return f"```console\n{chr(10).join(texts)}```" if match[1] == "console" else _ran(match)
 

@@ -22,20 +22,20 @@ CHAINED = 2
 class PlanScheduler(LRScheduler):
     """Follows a plan: call ``step()`` after every ``optimizer.step()``, once per iteration.
 
-    A parameter group keeps the ratio that its learning rate has to that of the first group; the first group follows
-    the plan. So does a group that is added later, from the rate on with which it is added; one that brings no rate has
-    the optimizer's own. A learning rate that is a tensor is changed in place. A plan that moves the momentum sets
-    ``momentum``, or the first of ``betas``. Past the end of the plan its last value is held, with one warning.
+    The first parameter group follows the plan, and every other group keeps the ratio of its learning rate to the
+    first. A group that is added later keeps the ratio with which it is added, or gets the optimizer's default rate. A
+    learning rate that is a tensor is changed in place. A plan that moves the momentum sets ``momentum``, or the first
+    of ``betas``. Past the end of the plan, its last value is held, with one warning.
 
-    Its state is one integer, ``last_epoch`` (torch's name: the iteration). It can be loaded into a scheduler of a fresh
-    optimizer, in any order with the optimizer's own state. It may be a part of torch's ``SequentialLR``, and not of
-    ``ChainedScheduler``: it sets rates, where that multiplies them.
+    The state is one integer, ``last_epoch`` (torch's name for the iteration). It can be loaded into a scheduler of a
+    new optimizer, before or after the optimizer's own state. The scheduler works inside torch's ``SequentialLR``, but
+    not inside ``ChainedScheduler``, which multiplies learning rates where this one sets them.
 
     Args:
-        optimizer: its learning rates matter by their ratios alone. Or several, in a list: the first group of the first
-            follows the plan, and the loop steps each of them.
-        plan: what to follow.
-        last_epoch: iterations done before, less 1.
+        optimizer: an optimizer, of whose learning rates only the ratios matter; or a list of them, where the first
+            group of the first follows the plan and the training loop steps each optimizer.
+        plan: the plan to follow.
+        last_epoch: number of iterations already done, minus 1.
 
     Raises:
         ValueError: the plan moves the momentum and the optimizer has none, or its first learning rate is not above 0;
