@@ -17,6 +17,7 @@ from clrtool import errors
 from clrtool.cli.guide import FOLDER, PROMISE, TOPICS, page, promise, topics
 from clrtool.cli.main import SIGNALLED
 from clrtool.cli.run.signals import STOPPING
+from clrtool.core.planning.policies import POLICIES
 from tests import gallery
 from tests.documents import PAGES
 
@@ -155,6 +156,11 @@ def test_troubleshooting_has_a_row_for_every_finding_of_lint():
     }
     table = TROUBLE.partition("\n## Findings of `--lint`\n")[2].partition("\n## ")[0]
     assert rules == set(re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE))
+
+
+def test_the_page_of_policies_has_them_all():
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", page("plans-and-policies"), re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"\w+", row)} == set(POLICIES)
 
 
 def test_the_table_of_other_finders_is_that_of_the_benchmark():
