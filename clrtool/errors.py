@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class ConfigError(ValueError):
-    """What the user wrote breaks a rule: every fault at once, each with its place. Exit code 2."""
+    """User input breaks a rule. ``faults`` has every fault with its place. Exit code 2."""
 
     def __init__(self, *faults: str) -> None:
         super().__init__("\n".join(faults))

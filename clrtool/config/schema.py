@@ -59,8 +59,8 @@ class Component(_Tree):
 
     Args:
         name: a built-in.
-        factory: code of one's own in its place, pkg.module:callable; it runs only with --allow-import.
-        args: what it is called with, by keyword.
+        factory: your own code in its place, pkg.module:callable; it runs only with --allow-import.
+        args: its keyword arguments.
     """
 
     default_name: ClassVar[str | None] = None
@@ -89,10 +89,10 @@ class ModelConfig(Component):
     """The network.
 
     Args:
-        name: mlp, convnet, resnet, vit, gpt, or one of torchvision such as torchvision.resnet18.
-        weights: a .safetensors or .pt file to begin from.
-        fresh: patterns of the parameters that are drawn anew all the same.
-        freeze: patterns of the parameters that do not train.
+        name: mlp, convnet, resnet, vit, gpt, or a model of torchvision such as torchvision.resnet18.
+        weights: a .safetensors or .pt file with the initial weights.
+        fresh: name patterns of parameters that start from new random weights in spite of that file.
+        freeze: name patterns of parameters that do not train.
     """
 
     weights: FilePath | None = None
@@ -101,12 +101,12 @@ class ModelConfig(Component):
 
 
 class AugmentConfig(_Tree):
-    """Random changes of the training images, other ones in each epoch.
+    """Random changes of the training images, different in each epoch.
 
     Args:
-        flip: whether half of them are mirrored.
-        crop: pixels by which they are moved at most.
-        cutout: side of a square that is blanked, in pixels.
+        flip: mirror half of the images.
+        crop: shift images by up to this many pixels.
+        cutout: side in pixels of a square that is blanked.
     """
 
     flip: bool = False
@@ -118,16 +118,16 @@ class DataConfig(Component):
     """The training and held-out sets, and how they reach the device.
 
     Args:
-        name: digits, image_folder, npz, text, or one of torchvision such as torchvision.CIFAR10.
-        batch_size: samples of an optimizer step; the bounds belong to it.
-        heldout: samples of the held-out set; auto takes all that are given, or splits some off.
+        name: digits, image_folder, npz, text, or a dataset of torchvision such as torchvision.CIFAR10.
+        batch_size: samples in one optimizer step; the bounds depend on it.
+        heldout: size of the held-out set; auto takes all given samples, or splits some off the training set.
         batch: code that takes a batch apart, pkg.module:callable.
-        normalize: auto is per channel; mean_image takes the mean image away and keeps the scale of 0 to 255.
-        shuffle: whether each epoch has an order of its own.
+        normalize: auto normalises per channel; mean_image subtracts the mean image and keeps the scale of 0 to 255.
+        shuffle: whether each epoch has a different order.
         augment: random changes of the training images.
-        placement: whether all samples lie on the device, or come through a DataLoader.
+        placement: device keeps all samples there, loader reads them through a DataLoader; auto decides by size.
         workers: processes that read samples.
-        samples_per_epoch: for an iterable without a length.
+        samples_per_epoch: length of an epoch, for an iterable without a length.
     """
 
     batch_size: Annotated[int, Field(ge=1, le=10**7)] = 128
@@ -148,11 +148,11 @@ def _no_lr(args: dict[str, Any]) -> dict[str, Any]:
 
 
 class GroupRule(_Tree):
-    """Options for the parameters whose name fits a pattern; where rules meet, the later one wins.
+    """Options for parameters whose name matches a pattern; where rules overlap, the later one applies.
 
     Args:
-        params: patterns of their names, such as "*.bias".
-        lr_ratio: their learning rate is so many times that of the sweep.
+        params: name patterns, such as "*.bias".
+        lr_ratio: factor by which the learning rate of the sweep is multiplied for them.
         args: options of the optimizer for them, such as weight_decay.
     """
 
@@ -162,7 +162,7 @@ class GroupRule(_Tree):
 
 
 class OptimizerConfig(Component):
-    """The optimizer; its learning rate is what the sweep sets.
+    """The optimizer, whose learning rate the test sets.
 
     Args:
         name: a class of torch.optim.
@@ -176,7 +176,7 @@ class OptimizerConfig(Component):
 
 
 class LossConfig(Component):
-    """What is minimised.
+    """The loss that training minimises.
 
     Args:
         name: cross_entropy, mse, l1, huber, or a class of torch.nn such as NLLLoss.
@@ -186,12 +186,12 @@ class LossConfig(Component):
 
 
 class MetricConfig(Component):
-    """What the bounds are read from.
+    """The metric that curves show, and that the paper's method reads the bounds from.
 
     Args:
         name: accuracy, top5, token_accuracy or loss.
         factory: code that returns a function of outputs and targets, pkg.module:callable.
-        higher_is_better: of a factory's.
+        higher_is_better: whether a larger value of the factory's function is better.
     """
 
     default_name = "accuracy"
@@ -224,13 +224,13 @@ class TrainingConfig(_Tree):
     """How an optimizer step is taken.
 
     Args:
-        micro_batches: parts in which a batch goes through the model; a step is one of the whole batch.
-        clip_norm: the largest norm of the gradient.
-        clip_value: the largest value in the gradient.
-        layout: of images in memory; auto is channels_last for convolutions.
-        compile: whether torch.compile is used.
-        fast: whether a GPU may run the whole step as one CUDA graph.
-        sync_batch_norm: whether batch norm sees the batches of all GPUs, where several train together.
+        micro_batches: parts in which a batch goes through the model; an optimizer step still uses the whole batch.
+        clip_norm: limit for the norm of the gradient.
+        clip_value: limit for each element of the gradient.
+        layout: memory format of images; auto is channels_last for convolutions.
+        compile: use torch.compile.
+        fast: allow a GPU to run the whole step as one CUDA graph.
+        sync_batch_norm: let batch norm see the batches of all GPUs that train together.
     """
 
     micro_batches: Annotated[int, Field(ge=1, le=10**6)] = 1
@@ -251,14 +251,14 @@ class SweepConfig(_Tree):
     """The LR range test.
 
     Args:
-        method: race tries rates in short runs, paper reads the sweeps alone; auto is paper where epochs are given.
-        budget: of a race with its sweep, as a share of the training that is planned; 500 iterations at the least.
-        start_lr: where the sweep begins; auto finds it by a scout of at most 100 iterations.
-        end_lr: where it ends; auto ends where the metric breaks.
-        spacing: auto is exponential, and linear within a decade.
-        epochs: of the sweep of one seed; auto is about 4 for the paper's method, and a part of the budget for a race.
-        evaluations: of the held-out set in a sweep; auto is 12 to 60, a fifth of the time.
-        seeds: other weights and batches; auto is 2 or 3, and for the sweep before a race 1.
+        method: race compares short runs, paper reads the sweeps alone; auto is paper if epochs are given, else race.
+        budget: cost of a race with its sweep, as a share of the planned training; at least 500 iterations.
+        start_lr: first learning rate of the sweep; auto finds it with a scout of at most 100 iterations.
+        end_lr: last learning rate; auto stops where the metric breaks.
+        spacing: how the learning rate rises; auto is exponential, or linear within a decade.
+        epochs: length of one seed's sweep; auto is about 4 for the paper's method, a part of the budget for a race.
+        evaluations: held-out evaluations in a sweep; auto is 12 to 60, a fifth of the time.
+        seeds: number of seeds; auto is 2 or 3, and 1 for the sweep before a race.
     """
 
     method: Literal["auto", "race", "paper"] = "auto"
@@ -295,11 +295,11 @@ class PlanConfig(_Tree):
     """The schedule planned from the bounds.
 
     Args:
-        policy: how the learning rate goes between base_lr and max_lr.
-        epochs: as long as you want to train.
+        policy: how the learning rate moves between base_lr and max_lr.
+        epochs: length of the training that you plan.
         iterations: the same in optimizer steps, in place of epochs.
-        stepsize_epochs: half a cycle; auto is 2 to 10, chosen for 4 cycles.
-        warmup_epochs: a straight rise from 0 in front, part of the length.
+        stepsize_epochs: half a cycle in epochs; auto is 2 to 10, chosen for 4 cycles.
+        warmup_epochs: length of a linear rise from 0 at the beginning, included in the training.
     """
 
     policy: PolicyName = "triangular2"
@@ -342,8 +342,8 @@ class RangeTestConfig(_Tree):
     """The whole config of one range test.
 
     Args:
-        seed: of the first sweep; the others follow it.
-        precision: the arithmetic of the model; bf16 is faster on a GPU.
+        seed: first random seed; further seeds count up from it.
+        precision: number format of the model; bf16 is faster on a GPU.
         training: how an optimizer step is taken.
     """
 

@@ -173,7 +173,7 @@ def find_bounds(
         max_lr  = 0.35 * breaks; where a does not fall so far, the last lr stands for it and max_lr = 0.5 * breaks
         base_lr = first lr at which a reaches floor + 0.1 * rise; max_lr / 10 at the least
 
-    What breaks is put down to the learning rate of 5 iterations before, what is learned to that of 100 before. Bounds
+    A break is attributed to the learning rate 5 iterations earlier, a gain to the rate 100 iterations earlier. Bounds
     within a factor of 1.4 are no cycle: there ``base_lr = max_lr / 4``. A seed that broke counts with its first value.
 
     Args:

@@ -53,7 +53,7 @@ class Curve:
         lr: learning rate of the last of those updates, never decreasing.
         train_loss: mean training loss since the evaluation before.
         heldout_loss: mean loss on the held-out set.
-        metric: what the bounds are read from; by default the share of the held-out set that is classified correctly.
+        metric: the metric that the paper's method reads; by default the held-out accuracy, 0 to 1.
 
     Raises:
         ValueError: the arrays differ in length, iteration or lr runs backwards, or a value is out of its range.

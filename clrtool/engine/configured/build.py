@@ -66,13 +66,13 @@ def build_workload(  # noqa: PLR0913 (all but the config by keyword)
 
     Args:
         device: ``auto`` (CUDA if there is any), ``cpu``, ``cuda`` or ``cuda:N``.
-        allow_import: patterns of the user code that may be imported.
+        allow_import: patterns for the user code that may be imported.
         download: whether torchvision may fetch a dataset.
-        folder: where the config lies, and factories may stand.
-        deterministic: whether only algorithms may run that give the same numbers each time.
-        micro_batches: of a batch, where memory has room for no larger ones; else the config's.
-        epochs: of a training, beside which its evaluations have to be cheap; None for those of the config's sweep.
-        ranks: the processes that train it together, each of which calls this.
+        folder: the folder of the config, in which modules of factories are looked for.
+        deterministic: whether to use only algorithms that give the same numbers every time.
+        micro_batches: parts of a batch, if memory has no room for larger ones. Default: the config's.
+        epochs: length of a training, compared to which evaluations must be cheap. Default: that of the config's sweep.
+        ranks: the processes that train together, each of which calls this function.
 
     Raises:
         ConfigError: a name or an argument is unknown, or the pieces do not fit together.

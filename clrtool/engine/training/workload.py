@@ -83,25 +83,25 @@ class EvalSums(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Workload(ABC):
-    """What is trained, and how.
+    """A training task: model, optimizer, data, and how a step is taken.
 
     Args:
-        make_model: a fresh model, its weights drawn from the global generators.
-        make_optimizer: a fresh optimizer for it.
+        make_model: returns a new model with weights drawn from the global generators.
+        make_optimizer: returns a new optimizer for it.
         loader: batches of the training set, on ``device``.
-        device, precision: where and in which arithmetic the model runs.
-        training: micro-batches, clipping, and the ways to be faster.
+        device, precision: where the model runs, and in which number format.
+        training: micro-batches, clipping, and options for speed.
         data_sha256: hash of the training and the held-out set.
-        metric: what the bounds are read from.
-        evaluations: of a sweep whose config leaves them to be counted, after a first one before any training.
-        plan_epochs: length of the training run that is planned, which a range test should not cost more than.
+        metric: the metric of the curves.
+        evaluations: held-out evaluations of a sweep whose config leaves them open, after one before any training.
+        plan_epochs: length of the planned training, which a range test should not exceed.
         groups: the parameter groups of the optimizer.
-        needs_closure: whether the optimizer computes loss and gradients anew within a step, as SAM does.
-        deterministic: whether the same numbers are asked for each time, to the last bit.
+        needs_closure: whether the optimizer computes loss and gradients again within a step, as SAM does.
+        deterministic: whether the numbers must be the same each time, to the last bit.
         sources: hashes of the files that a config names beside the data: modules of factories, weights.
-        warnings: what may make the bounds mean something else than they seem to.
+        warnings: sentences about what makes the bounds less reliable.
         doubts: what keeps a verdict from being clear, whatever is measured.
-        ranks: the processes that train it together.
+        ranks: the processes that train together.
     """
 
     make_model: Callable[[], nn.Module]
@@ -235,7 +235,7 @@ class Workload(ABC):
                 return torch.full_like(loss, math.inf)
 
     def closures(self, trainer: InTraining, batch: Any) -> tuple[Any, ...]:
-        """What the optimizer's step is called with: nothing, or what computes loss and gradients of a batch anew."""
+        """Arguments for the optimizer's step: none, or a closure that computes loss and gradients of a batch again."""
 
         def closure() -> Tensor | None:
             with torch.enable_grad():
