@@ -129,6 +129,15 @@ def test_the_config_of_every_key_is_valid(tmp_path):
     load_config(tmp_path / "all.yaml")
 
 
+def test_a_config_that_init_writes_has_the_method_that_the_readme_calls_the_default(tmp_path):
+    from clrtool.config.file import load_config
+    from clrtool.report.programs.starter import starter
+
+    for model, data in (("mlp", "digits"), ("train:Net", "train:get_data"), ("torchvision.resnet18", "npz:a.npz")):
+        (tmp_path / "mine.yaml").write_text(starter(model, data, "mine.yaml"))
+        assert load_config(tmp_path / "mine.yaml").sweep.races, (model, data)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_links_lead_to_files_and_to_headings(page):
     for target in re.findall(r"\]\((?!http)([^)\s]+)\)", page.read_text()):

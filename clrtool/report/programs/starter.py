@@ -19,22 +19,22 @@ HELDOUT = ("test", "val", "valid", "validation")
 
 TEMPLATE = """\
 # An LR range test of {model} on {data}: clrtool rangetest {file}{allow}
-# Every key with its rule: clrtool schema. A value for one run: clrtool rangetest {file} sweep.epochs=2
+# Every key with its rule: clrtool schema. A value for one run: clrtool rangetest {file} plan.epochs=90
 {modeline}
 seed: 0
 model: {model_section}
 # A built-in (mlp, convnet, resnet, vit, gpt), any of torchvision, or factory: "pkg.module:callable" of your own.
 data:
   {data_section}
-  batch_size: 128 # samples of an optimizer step: the bounds belong to it
-  # heldout: 2500 # of a set that has to be split
-  # augment: {{flip: true, crop: 4}} # of images
-optimizer: {{name: SGD, args: {{momentum: 0.9}}}} # any class of torch.optim; the learning rate is what is looked for
+  batch_size: 128 # samples in one optimizer step; the bounds depend on it
+  # heldout: 2500 # samples to hold out, if data has to be split
+  # augment: {{flip: true, crop: 4}} # for images
+optimizer: {{name: SGD, args: {{momentum: 0.9}}}} # any class of torch.optim; the test sets the learning rate
 loss: cross_entropy
 metric: accuracy # also top5, token_accuracy, loss, or a factory
 precision: fp32 # bf16 is faster on a GPU
-sweep: {{epochs: 4, seeds: 3}} # it finds its own ends
-plan: {{policy: triangular2, epochs: 30}} # epochs: as long as you want to train
+sweep: {{budget: 0.25}} # cost of the test as a share of the training; at least 500 iterations
+plan: {{policy: triangular2, epochs: 30}} # epochs: length of the training that you plan
 """
 
 
