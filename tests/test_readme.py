@@ -110,15 +110,16 @@ def test_every_command_and_option_has_its_real_name(process):
     assert not {option for option in options if option not in helps}
 
 
-def test_the_training_code_runs(digits_run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "mine").symlink_to(digits_run)
-    import torch
-
-    names = {"model": torch.nn.Linear(2, 2)}
-    exec(snippet("read_run"), names)  # noqa: S102 (it is our own README)
-    assert names["scheduler"].get_last_lr() == [names["plan"].base_lr]
+def test_the_training_code_runs_on_what_the_commands_before_it_have_left(after_readme, monkeypatch):
+    monkeypatch.chdir(after_readme)
+    names = {"__name__": "train"}
+    exec(snippet("class Net"), names)  # noqa: S102 (it is our own README)
+    names["model"] = names["Net"]()
+    exec(snippet("read_run"), names)  # noqa: S102
+    plan, optimizer = names["plan"], names["optimizer"]
+    optimizer.step()
+    names["scheduler"].step()
+    assert optimizer.param_groups[0]["lr"] == plan.lr(1) > plan.base_lr
 
 
 def test_the_config_of_every_key_is_valid(tmp_path):
