@@ -264,7 +264,7 @@ def main() -> None:
         "## What a step costs by the size of a model",
         "",
         (
-            f"The built-in GPT on this project's README, batches of {scale.BATCH} times {scale.LENGTH} tokens; operations "
+            f"The built-in GPT on a page of this project's guide, batches of {scale.BATCH} times {scale.LENGTH} tokens; operations "
             f"are {scale.OPERATIONS} for a parameter and a token. Memory is what the process took beyond its imports."
         ),
         "",

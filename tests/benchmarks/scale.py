@@ -32,7 +32,7 @@ depth, width, heads, batch, length, optimizer = *map(int, sys.argv[1:6]), sys.ar
 before = resident("VmRSS")
 config = RangeTestConfig.model_validate({
     "model": {"name": "gpt", "args": {"depth": depth, "width": width, "heads": heads}},
-    "data": {"name": "text", "args": {"path": "README.md", "length": length}, "batch_size": batch},
+    "data": {"name": "text", "args": {"path": "clrtool/guide/troubleshooting.md", "length": length}, "batch_size": batch},
     "optimizer": {"name": optimizer}, "metric": "token_accuracy", "sweep": {"evaluations": 20}})
 seat = [int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))]
 ranks = join(*seat) if seat[1] > 1 else SINGLE_PROCESS

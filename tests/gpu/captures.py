@@ -20,7 +20,11 @@ from tests.gpu.results import Results
 from tests.gpu.wheels import ROOT
 
 LRS = np.geomspace(1e-3, 0.1, 100).tolist()
-TEXT = {"name": "text", "args": {"path": str(ROOT / "README.md"), "length": 64}, "batch_size": 32}
+TEXT = {
+    "name": "text",
+    "args": {"path": str(ROOT / "clrtool" / "guide" / "troubleshooting.md"), "length": 64},
+    "batch_size": 32,
+}
 HEALTHY: dict[str, dict[str, Any]] = {
     "a convnet with batch norm, Adam": {
         "model": {"name": "convnet", "args": {"channels": [8, 16], "batch_norm": True}}, "optimizer": {"name": "Adam"},
