@@ -36,6 +36,8 @@ TOPICS = (
     "changelog",
 )
 FOLDER = Path(__file__).parent.parent / "guide"
+# Columns of a line that is read with ease.
+WIDEST = 100
 # What a page begins with, below its heading; the list of topics tells it without these words.
 PROMISE = "After this page you can "
 
@@ -69,7 +71,8 @@ def guide(
     if plain or not sys.stdout.isatty():
         typer.echo(page(name), nl=False)
     else:
-        console().print(_rendered(page(name)))
+        screen = console()
+        screen.print(_rendered(page(name)), width=min(screen.width, WIDEST))
 
 
 def page(topic: str) -> str:
