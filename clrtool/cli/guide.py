@@ -71,8 +71,7 @@ def guide(
     if plain or not sys.stdout.isatty():
         typer.echo(page(name), nl=False)
     else:
-        screen = console()
-        screen.print(_rendered(page(name)), width=min(screen.width, WIDEST))
+        _show(page(name))
 
 
 def page(topic: str) -> str:
@@ -85,6 +84,15 @@ def promise(text: str) -> str:
     paragraph = " ".join(text.split("\n\n")[1].split()).removeprefix(PROMISE)
     sentence = paragraph.partition(". ")[0].removesuffix(".")
     return sentence[:1].upper() + sentence[1:]
+
+
+def _show(text: str) -> None:
+    """A page on the terminal, in colours that stand out on a dark one and on a light one."""
+    from rich.theme import Theme
+
+    screen = console()
+    with screen.use_theme(Theme({"markdown.code": "bold"})):
+        screen.print(_rendered(text), width=min(screen.width, WIDEST))
 
 
 def _rendered(text: str) -> Markdown:
