@@ -106,7 +106,8 @@ def test_every_command_and_option_has_its_real_name(process):
     for command in set(re.findall(r"(?:`|^(?:\$ )?)clrtool ([a-z]+)", text, re.MULTILINE)):
         assert process(command, "--help").returncode == 0, command
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - OF_OTHERS
-    helps = "".join(process(*command, "--help").stdout for command in [(), *((each,) for each in COMMANDS)])
+    asked = [[each, flag] for each in COMMANDS for flag in ("--help", "--help-all")]
+    helps = "".join(process(*words).stdout for words in [["--help"], *asked])
     assert not {option for option in options if option not in helps}
 
 
