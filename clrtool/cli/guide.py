@@ -55,9 +55,12 @@ def guide(
 ) -> None:
     """Read a page of the guide, or list its topics.
 
-    A pipe gets Markdown, and so does --plain.
+    On a terminal a page is rendered; a pipe gets its Markdown, and so does --plain.
 
-    Example: clrtool guide troubleshooting
+    Examples:
+    clrtool guide
+    clrtool guide troubleshooting
+    clrtool guide ci > ci.md
     """
     if topic is None:
         width = max(map(len, TOPICS))
