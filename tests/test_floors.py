@@ -46,6 +46,7 @@ ROOMS = {
     },
     "report.records": CORE - {"core.sources"} | {"config"} | FLOOR_0,
     "report.text": CORE - {"core.sources"} | {"errors", "words"},
+    "report.trainings": {"config", "core.sources", "core.planning", "report.records"} | FLOOR_0,
     "report.programs": {"config", "core.schedules", "core.sources", "core.planning", "report.records", "errors", "words"},
     "report.plots": CORE - {"core.sources"} | {"report.records", "report.text"} | FLOOR_0,
     "report.pages": {
@@ -59,7 +60,7 @@ ROOMS = {
     "cli": {
         "__init__", "config", "core.schedules", "core.sources", "core.planning", "core.reading", "core.results",
         "engine.runtime", "engine.training", "engine.configured", "engine.resume", "engine.rangetest",
-        "report.records", "report.text", "report.programs", "report.plots", "report.pages", "cli.run",
+        "report.records", "report.text", "report.trainings", "report.programs", "report.plots", "report.pages", "cli.run",
     } | FLOOR_0,
     "api": {
         "core.planning", "core.reading", "core.results", "engine.training", "engine.inprocess", "engine.rangetest",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clrtool.core.planning.finding import OPTIMIZERS, Finding, Use
 from clrtool.core.planning.plan import Plan, make_plan, plan_from, plan_stages
@@ -14,6 +14,9 @@ from clrtool.core.planning.policies import POLICIES, find_policy
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.report.text.progress import say
 from clrtool.words import nearest
+
+if TYPE_CHECKING:
+    from clrtool.report.trainings.found import Found
 
 # The options that a plan is made of, and those that say what it is to be like.
 NUMBERS = ("base_lr", "max_lr", "iterations_per_epoch")
@@ -50,15 +53,24 @@ class Asked:
         return Path(self.source).resolve().stem if self.source else self.schedule or "plan"
 
     @property
+    def training(self) -> Path | None:
+        """The file of a training that is the source, if it is one."""
+        from clrtool.report.trainings.read import is_training
+
+        file = Path(self.source) if self.source else None
+        return file if file is not None and self.schedule is None and is_training(file) else None
+
+    @property
     def iterations_per_epoch(self) -> int | None:
         return self.options.get("iterations_per_epoch")
 
     def params(self) -> dict[str, Any]:
         """The KEY=VALUE words, typed by YAML; a text that is no YAML value, such as a lambda, stays a text."""
         pairs = [word.split("=", 1) for word in self.words if word != self.source]
+        foreign = self.schedule is not None or self.training is not None
         for key, _ in pairs:
             option = "stage" if key == "stages" else key
-            if self.schedule is None and option in (*NUMBERS, *WISHES, "stage"):
+            if not foreign and option in (*NUMBERS, *WISHES, "stage"):
                 raise ConfigError(f"{key}=...: give it as --{option.replace('_', '-')}")
             if sum(key == other for other, _ in pairs) > 1:
                 raise ConfigError(f"{key}=... is given twice")
@@ -110,6 +122,8 @@ def make(asked: Asked) -> Plan:
             asked.refuse(f"--from {asked.schedule} but with --lint: its own are NAME=VALUE", "base_lr", "max_lr")
             name, params, iterations, iterations_per_epoch = _schedule(asked)
             return plan_from(name, params, iterations=iterations, iterations_per_epoch=iterations_per_epoch)
+        if asked.training is not None:
+            return _from_training(asked)
         if asked.iterations is not None:
             raise ConfigError("--iterations is for --from; the length of a plan is --epochs")
         if asked.stages and asked.source is not None:
@@ -131,6 +145,8 @@ def lint(asked: Asked) -> tuple[Finding, ...]:
             return lint_values(read_rates(asked.csv), use)
         if asked.schedule is not None:
             return lint_source(*_schedule(asked), use)
+        if asked.training is not None:
+            return tuple(_lint_found(asked, use))
     return lint_plan(make(asked), use)
 
 
@@ -142,6 +158,46 @@ def _schedule(asked: Asked) -> tuple[str, dict[str, Any], int | None, int | None
     if asked.source is not None or asked.stages:
         raise ConfigError(f"a plan comes from {asked.source or '--stage'} or from {what}, not from both")
     return asked.schedule, asked.params(), asked.iterations, asked.iterations_per_epoch
+
+
+def _trainings(asked: Asked) -> tuple[Found, ...]:
+    """The schedules in the file of a training, each said in the words of --from."""
+    from clrtool.report.trainings.found import Known
+    from clrtool.report.trainings.read import read_training
+
+    assert asked.training is not None
+    asked.refuse(f"{asked.training}, whose schedule is its own", *WISHES)
+    if asked.stages:
+        raise ConfigError(f"a plan comes from {asked.training} or from --stage, not from both")
+    found = read_training(asked.training, Known(asked.iterations, asked.iterations_per_epoch, asked.params()))
+    for each in found:
+        say(f"{each.place}: read as {each.command}")
+    return found
+
+
+def _from_training(asked: Asked) -> Plan:
+    asked.refuse(f"{asked.source} but with --lint: its own are NAME=VALUE", "base_lr", "max_lr")
+    found = _trainings(asked)
+    if len(found) > 1:
+        raise ConfigError(f"{asked.source} has {len(found)} schedules: give the one that is meant as it is said above")
+    length = asked.iterations or found[0].iterations
+    with as_config_error(f"{found[0].place}: "):
+        return plan_from(found[0].source, found[0].params, iterations=length,
+                         iterations_per_epoch=asked.iterations_per_epoch)  # fmt: skip
+
+
+def _lint_found(asked: Asked, use: Use) -> Iterator[Finding]:
+    """What will go wrong with each schedule of a file, stepped and optimized as the file says."""
+    from clrtool.core.planning.lint import lint_source
+
+    for each in _trainings(asked):
+        of_file = replace(use, stepped=each.stepped or use.stepped)
+        if use.optimizer is None:
+            of_file = replace(of_file, optimizer=each.optimizer, momentum=each.momentum)
+        length = asked.iterations or each.iterations
+        with as_config_error(f"{each.place}: "):
+            findings = lint_source(each.source, each.params, length, asked.iterations_per_epoch, of_file)
+        yield from (replace(finding, place=each.place) for finding in findings)
 
 
 def _from_stages(asked: Asked) -> Plan:
@@ -229,7 +285,7 @@ def _use(asked: Asked) -> Use:
     except ValueError as error:
         raise ConfigError(f"--optimizer {asked.optimizer!r}: must look like SGD or SGD:0.9") from error
     # of a plan of clrtool's own the bounds are what it is made of, and nothing to hold it against
-    foreign = asked.csv is not None or asked.schedule is not None
+    foreign = asked.csv is not None or asked.schedule is not None or asked.training is not None
     low, high = (asked.options[name] if foreign else None for name in ("base_lr", "max_lr"))
     if low is not None and high is not None and low > high:
         raise ConfigError(f"--max-lr {high} must exceed --base-lr {low}")

@@ -17,13 +17,14 @@ OPTIMIZERS = (*WITHOUT_MOMENTUM, *PLAIN, "Adam", "AdamW", "Adamax", "Muon", "NAd
 class Finding:
     """One thing that will go wrong: a short name for it, why it happens, what to change.
 
-    A ``note`` is worth knowing where nothing is wrong yet.
+    A ``note`` is worth knowing where nothing is wrong yet; ``place`` is the line of a file that it is about.
     """
 
     rule: str
     cause: str
     fix: str
     note: bool = False
+    place: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,8 +68,8 @@ def lint_values(lr: FloatArray, use: Use) -> tuple[Finding, ...]:
 
 def _momentum(plan: Plan, use: Use, given: tuple[str, ...]) -> Iterator[Finding]:
     momentum = plan.momentum([0])
-    if momentum is None:
-        return
+    if momentum is None or plan.policy.startswith("deepspeed."):
+        return  # DeepSpeed moves betas, and where an optimizer has none it leaves its momentum alone
     if use.optimizer in WITHOUT_MOMENTUM:
         yield Finding(
             "no momentum",

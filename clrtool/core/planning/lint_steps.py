@@ -199,7 +199,7 @@ def _length(plan: Plan, part: Schedule, begin: int, stepping: Stepping) -> Itera
 
 def _stated(plan: Plan, part: Schedule, begin: int) -> int | None:
     """The length that a schedule was given, if it is one that falls to an end."""
-    stated = plan.params.get("num_training_steps")
+    stated = plan.params.get("num_training_steps") or plan.params.get("total_num_steps")
     match part:
         case Phases(values=values) if values[-1] >= max(values):
             return None  # a rise may end early

@@ -26,6 +26,7 @@ from clrtool.core.sources import (  # noqa: F401
 from clrtool.core.sources.registry import SOURCES as SOURCES
 from clrtool.core.sources.registry import bind as bind
 from clrtool.core.sources.registry import find_source as find_source
+from clrtool.core.sources.registry import takes as takes
 
 
 def schedule_from(source: str, params: Mapping[str, Any]) -> Schedule:

@@ -52,7 +52,8 @@ def lint_table(findings: Sequence[Finding], title: str) -> Table:
     """Each finding with its cause and its fix."""
     rows: list[tuple[str, str]] = []
     for finding in findings:
-        rows += [(f"note: {finding.rule}" if finding.note else finding.rule, finding.cause)]
+        cause = f"{finding.place}: {finding.cause}" if finding.place else finding.cause
+        rows += [(f"note: {finding.rule}" if finding.note else finding.rule, cause)]
         rows += [("", f"fix: {finding.fix}")]
     return grid(rows, f"{title}: {count(len(findings), 'finding')}")
 

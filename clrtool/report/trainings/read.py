@@ -1,0 +1,52 @@
+"""Files of trainings as they lie in repositories -> the schedules in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clrtool.errors import ConfigError
+from clrtool.files import read_text
+from clrtool.report.records.record_file import reading
+from clrtool.report.trainings.configs import find_in_config
+from clrtool.report.trainings.found import Found, Known, completed
+from clrtool.report.trainings.scripts import find_in_script
+
+_CONFIGS = (".json", ".yaml", ".yml")
+MAX_CHARACTERS = 2_000_000
+
+
+def is_training(file: Path) -> bool:
+    """Whether a file is one of a training, and not a plan or a config of clrtool's own."""
+    if not file.is_file() or file.suffix.lower() not in (".py", *_CONFIGS):
+        return False
+    if file.suffix.lower() == ".py":
+        return True
+    text = _text(file)
+    # a name that none of clrtool's own files has, in either way of writing it
+    words = ("lr_scheduler_type", "learning_rate", "scheduler", "zero_optimization", "train_micro_batch_size_per_gpu")
+    return "schema_version" not in text and any(f"{word}:" in text or f'"{word}"' in text for word in words)
+
+
+def read_training(file: Path, known: Known) -> tuple[Found, ...]:
+    """The schedules of a DeepSpeed config, of TrainingArguments, or of a Python file that makes some.
+
+    Raises:
+        ConfigError: it has none that can be read, or leaves values open that the user does not give; with its line.
+    """
+    text = _text(file)
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(f"{file}: of {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
+    if file.suffix.lower() == ".py":
+        return completed(find_in_script(file, text, known), known)
+    found = find_in_config(file, text, known)
+    if found is None:
+        raise ConfigError(
+            f"{file}: neither a DeepSpeed config, which has a scheduler section, nor TrainingArguments, which have a "
+            "learning_rate; give its schedule with --from"
+        )
+    return completed(found, known)
+
+
+def _text(file: Path) -> str:
+    with reading(file):
+        return read_text(file)
