@@ -13,7 +13,7 @@ from clrtool.core.planning.plan import Plan, make_plan, plan_from, plan_stages
 from clrtool.core.planning.policies import POLICIES, find_policy
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.report.text.progress import say
-from clrtool.words import nearest
+from clrtool.words import count, nearest
 
 if TYPE_CHECKING:
     from clrtool.report.trainings.found import Found
@@ -120,8 +120,13 @@ def make(asked: Asked) -> Plan:
     with as_config_error():
         if asked.schedule is not None:
             asked.refuse(f"--from {asked.schedule} but with --lint: its own are NAME=VALUE", "base_lr", "max_lr")
-            name, params, iterations, iterations_per_epoch = _schedule(asked)
-            return plan_from(name, params, iterations=iterations, iterations_per_epoch=iterations_per_epoch)
+            groups = _schedules(asked)
+            if len(groups) > 1:
+                raise ConfigError(
+                    f"--from {asked.schedule} has a schedule for each of {len(groups)} parameter groups: say of which "
+                    f"one the plan is, group=1 to group={len(groups)}"
+                )
+            return _planned(asked, *groups.values())
         if asked.training is not None:
             return _from_training(asked)
         if asked.iterations is not None:
@@ -133,7 +138,7 @@ def make(asked: Asked) -> Plan:
 
 def lint(asked: Asked) -> tuple[Finding, ...]:
     """What will go wrong with the schedule that was asked for. Raises ConfigError."""
-    from clrtool.core.planning.lint import lint_plan, lint_source, lint_values
+    from clrtool.core.planning.lint import lint_plan, lint_values
 
     with as_config_error():
         use = _use(asked)
@@ -144,20 +149,45 @@ def lint(asked: Asked) -> tuple[Finding, ...]:
 
             return lint_values(read_rates(asked.csv), use)
         if asked.schedule is not None:
-            return lint_source(*_schedule(asked), use)
+            return tuple(_lint_groups(asked, use))
         if asked.training is not None:
             return tuple(_lint_found(asked, use))
     return lint_plan(make(asked), use)
 
 
-def _schedule(asked: Asked) -> tuple[str, dict[str, Any], int | None, int | None]:
-    """Another system's schedule: its name, its parameters, the length of training and of an epoch."""
+def _schedules(asked: Asked) -> dict[int, tuple[str, dict[str, Any]]]:
+    """Another system's schedule and its parameters, for each parameter group or the one that ``group=N`` says."""
+    from clrtool.core.sources import groups_of
+
     assert asked.schedule is not None
     what = f"--from {asked.schedule}"
     asked.refuse(what, *WISHES)
     if asked.source is not None or asked.stages:
         raise ConfigError(f"a plan comes from {asked.source or '--stage'} or from {what}, not from both")
-    return asked.schedule, asked.params(), asked.iterations, asked.iterations_per_epoch
+    params = asked.params()
+    chosen = params.pop("group", None)
+    groups = {number: (asked.schedule, each) for number, each in enumerate(groups_of(asked.schedule, params), 1)}
+    if chosen is None:
+        return groups
+    if chosen not in groups:
+        raise ConfigError(f"group={chosen}: {what} has {count(len(groups), 'parameter group')}, counted from 1")
+    return {chosen: groups[chosen]}
+
+
+def _planned(asked: Asked, schedule: tuple[str, dict[str, Any]]) -> Plan:
+    return plan_from(*schedule, iterations=asked.iterations, iterations_per_epoch=asked.iterations_per_epoch)
+
+
+def _lint_groups(asked: Asked, use: Use) -> Iterator[Finding]:
+    """What will go wrong with the schedule of each parameter group."""
+    from clrtool.core.planning.lint import lint_source
+
+    groups = _schedules(asked)
+    for number, (name, params) in groups.items():
+        place = f"group {number}" if len(groups) > 1 else ""
+        with as_config_error(f"{place}: " if place else ""):
+            findings = lint_source(name, params, asked.iterations, asked.iterations_per_epoch, use)
+        yield from (replace(finding, place=place) for finding in findings)
 
 
 def _trainings(asked: Asked) -> tuple[Found, ...]:

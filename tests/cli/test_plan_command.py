@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from clrtool.core.planning.plan import make_plan
 from clrtool.core.sources import schedule_from
@@ -50,6 +51,38 @@ def test_parameters_are_typed_by_yaml_and_a_lambda_stays_a_text(cli, tmp_path):
     assert plan.momentum([0]) is None
     cli("plan", "--from", "torch:MultiStepLR", "milestones=[10, 20]", "base_lr=0.5", "-o", tmp_path / "b.json")
     assert read_plan(tmp_path / "b.json").params["milestones"] == [10, 20]
+
+
+def test_lists_are_a_schedule_for_each_parameter_group_which_torch_agrees_with(cli, tmp_path):
+    tops, momenta, steps = [0.1, 0.02, 0.5], [0.8, 0.85, 0.9], 30
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))]} for _ in tops]
+    sgd = torch.optim.SGD(groups, lr=1.0, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(sgd, tops, total_steps=steps, base_momentum=momenta)
+    theirs = []
+    for step in range(steps):
+        theirs.append([group["lr"] for group in sgd.param_groups] + [group["momentum"] for group in sgd.param_groups])
+        sgd.step()
+        if step < steps - 1:
+            scheduler.step()
+    words = ["--from", "torch:OneCycleLR", f"max_lr={tops}", f"base_momentum={momenta}", "total_steps=30"]
+    for number in (1, 2, 3):
+        assert cli("plan", *words, f"group={number}", "-o", tmp_path / "a.json").code == 0
+        plan = read_plan(tmp_path / "a.json")
+        np.testing.assert_allclose(plan.lr(range(steps)), [row[number - 1] for row in theirs], rtol=1e-12)
+        np.testing.assert_allclose(plan.momentum(range(steps)), [row[number + 2] for row in theirs], rtol=1e-12)
+        assert f"max_lr={tops[number - 1]}" in cli("plan", tmp_path / "a.json", "--format", "torch").out
+    assert "group=1 to group=3" in cli("plan", *words).err
+    assert "has 3 parameter groups, counted from 1" in cli("plan", *words, "group=4").err
+    assert "max_lr has 2, base_momentum has 3" in cli("plan", *words[:2], "max_lr=[1, 2]", *words[3:]).err
+
+
+def test_the_linter_names_the_parameter_group(cli):
+    words = ["--from", "torch:CyclicLR", "base_lr=[0.1, 0.1]", "max_lr=[0.5, 0.05]", "step_size_up=94"]
+    more = ["cycle_momentum=false", "--iterations", "1880", "--iterations-per-epoch", "47"]
+    found = cli("plan", *words, *more, "--lint", "--max-lr", "0.4", "--format", "json")
+    assert {(each["rule"], each["place"]) for each in json.loads(found.out)["findings"]} == {
+        ("outside the bounds", "group 1")
+    }
 
 
 def test_the_stages_of_table_2_of_the_paper(cli, tmp_path):

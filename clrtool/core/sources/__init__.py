@@ -23,6 +23,7 @@ from clrtool.core.sources import (  # noqa: F401
     from_torch,
     from_transformers,
 )
+from clrtool.core.sources.groups import groups_of as groups_of
 from clrtool.core.sources.registry import SOURCES as SOURCES
 from clrtool.core.sources.registry import bind as bind
 from clrtool.core.sources.registry import find_source as find_source
