@@ -153,6 +153,24 @@ def torchtune_rates(params, lr, steps):
     return stepped(schedules["get_cosine_schedule_with_warmup"](sgd, **params), sgd, steps)
 
 
+def paddle_made(part):
+    """A schedule of paddle from a part as clrtool reads it."""
+    params = {name: value for name, value in part.items() if name != "type"}
+    if isinstance(params.get("learning_rate"), dict):
+        params["learning_rate"] = paddle_made(params["learning_rate"])
+    return getattr(peer("paddle.optimizer.lr"), part["type"])(**params)
+
+
+def paddle_rates(part, steps):
+    scheduler = paddle_made(part)
+    rates = []
+    for step in range(steps):
+        rates.append(float(scheduler()))
+        if step < steps - 1:
+            scheduler.step()
+    return rates
+
+
 def schedule_free_rates(params, steps):
     """The learning rate with which each of its steps was taken."""
     sgd = peer("schedulefree").SGDScheduleFree([torch.nn.Parameter(torch.zeros(1))], **params)

@@ -15,6 +15,7 @@ from tests.core.peers import (
     fastai_values,
     ignite_rates,
     mmengine_rates,
+    paddle_rates,
     schedule_free_rates,
     timm_rates,
     torchtune_rates,
@@ -250,3 +251,46 @@ def test_what_accelerate_steps_is_stepped_as_by_accelerate(lr, length, share, pr
         theirs = accelerate_rates(part, lr, steps, processes, split)
         stepping = {"num_processes": processes, "split_batches": split}
         equal("accelerate:AcceleratedScheduler", {"scheduler": part, "base_lr": lr} | stepping, theirs)
+
+
+@given(
+    rates, shares, lengths, st.floats(0.01, 0.99), st.integers(30, 130), st.floats(0.1, 0.49), st.booleans(),
+    st.sampled_from(["triangular", "triangular2", "exp_range"]), st.sampled_from(["cos", "linear"]), st.integers(1, 3),
+)  # fmt: skip
+@many
+def test_the_schedules_of_paddle_are_paddles(lr, low, length, share, total, pct, flag, mode, anneal, mult):
+    parts = [
+        {"type": "PiecewiseDecay", "boundaries": [length, length + 9], "values": [lr, low, share]},
+        {"type": "NaturalExpDecay", "learning_rate": lr, "gamma": share},
+        {"type": "InverseTimeDecay", "learning_rate": lr, "gamma": share},
+        {"type": "PolynomialDecay", "learning_rate": lr, "decay_steps": length, "end_lr": low, "power": pct * 4, "cycle": flag},
+        {"type": "ExponentialDecay", "learning_rate": lr, "gamma": share},
+        {"type": "MultiStepDecay", "learning_rate": lr, "milestones": [length, length + 9], "gamma": share},
+        {"type": "StepDecay", "learning_rate": lr, "step_size": length, "gamma": share},
+        {"type": "CosineAnnealingWarmRestarts", "learning_rate": lr, "T_0": length, "T_mult": mult, "eta_min": low},
+        {"type": "LinearLR", "learning_rate": lr, "total_steps": length, "start_factor": share, "end_factor": low},
+        {"type": "CyclicLR", "base_learning_rate": low, "max_learning_rate": lr, "step_size_up": length,
+         "step_size_down": total, "mode": mode, "exp_gamma": share},
+        {"type": "OneCycleLR", "max_learning_rate": lr, "total_steps": total, "end_learning_rate": low,
+         "phase_pct": pct, "anneal_strategy": anneal, "three_phase": flag},
+    ]  # fmt: skip
+    parts += [
+        {"type": "LinearWarmup", "learning_rate": later, "warmup_steps": length, "start_lr": 0.0, "end_lr": lr}
+        for later in (lr, *(part for part in parts if "learning_rate" in part))
+    ]
+    for part in parts:
+        params = {name: value for name, value in part.items() if name != "type"}
+        equal(f"paddle:{part['type']}", params, paddle_rates(part, total if part["type"] == "OneCycleLR" else STEPS))
+
+
+@given(rates, st.integers(2, 60), shares)
+@many
+def test_the_cosine_of_paddle_is_paddles(lr, length, share):
+    """From the last learning rate it works out the next, so that its own errors add up."""
+    params = {"learning_rate": lr, "T_max": length, "eta_min": lr * share}
+    equal(
+        "paddle:CosineAnnealingDecay",
+        params,
+        paddle_rates({"type": "CosineAnnealingDecay"} | params, STEPS),
+        share=1e-6,
+    )

@@ -19,6 +19,7 @@ from clrtool.core.sources import (  # noqa: F401
     from_mmengine,
     from_optax,
     from_others,
+    from_paddle,
     from_timm,
     from_torch,
     from_transformers,
