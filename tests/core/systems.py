@@ -46,6 +46,16 @@ def optax_rates(name, params, steps):
         return np.array([float(schedule(jax.numpy.asarray(step))) for step in steps])
 
 
+def optax_joined(schedules, boundaries, steps):
+    import jax
+    import optax
+
+    with jax.enable_x64(True):
+        parts = [getattr(optax, part["type"])(**{k: v for k, v in part.items() if k != "type"}) for part in schedules]
+        joined = optax.join_schedules(parts, boundaries)
+        return np.array([float(joined(jax.numpy.asarray(step))) for step in steps])
+
+
 def transformers_rates(name, params, lr, steps):
     from transformers import get_scheduler
 

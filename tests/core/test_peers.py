@@ -20,6 +20,7 @@ from tests.core.peers import (
     timm_rates,
     torchtune_rates,
 )
+from tests.core.tally import tally
 
 STEPS = 130
 # Each parameter set takes a loop of another system; before a release CLRTOOL_EXAMPLES=300 tries more of them.
@@ -38,6 +39,7 @@ def equal(source, params, theirs, momenta=None, share=None):
     schedule = schedule_from(source, params)
     for ours, values in ((schedule, theirs), (schedule.momentum, momenta)):
         if values is not None:
+            tally(source if ours is schedule else f"{source}, momentum", params, ours(range(len(values))), values)
             near = {"rtol": 1e-9, "atol": 1e-12} if share is None else {"rtol": 0, "atol": share * max(values)}
             np.testing.assert_allclose(ours(range(len(values))), values, **near, err_msg=f"{params}")
 

@@ -12,7 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from clrtool.core.sources import SOURCES, find_source, schedule_from
-from tests.core.systems import keras_rates, optax_rates, torch_rates, transformers_rates
+from tests.core.systems import keras_rates, optax_joined, optax_rates, torch_rates, transformers_rates
+from tests.core.tally import tally
 
 LR = "torch.optim.lr_scheduler."
 rates = st.floats(1e-6, 10)
@@ -21,9 +22,19 @@ shares = st.floats(0.05, 1.0)
 STEPS = 160
 
 
+def examples(number):
+    """So many, or as many as CLRTOOL_EXAMPLES says, which a release is tried with."""
+    return settings(max_examples=int(os.environ.get("CLRTOOL_EXAMPLES", number)), deadline=None)
+
+
+def close(source, params, ours, theirs, atol=1e-12):
+    tally(source, params, ours, theirs)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=atol, err_msg=f"{source} {params}")
+
+
 def equal(source, params, theirs, momentum=None):
     schedule = schedule_from(source, params)
-    np.testing.assert_allclose(schedule(range(len(theirs))), theirs, rtol=1e-9, atol=1e-12)
+    close(source, params, schedule(range(len(theirs))), theirs)
     if momentum is not None:
         np.testing.assert_allclose(schedule.momentum(range(len(momentum))), momentum, rtol=1e-9)
 
@@ -128,7 +139,7 @@ def test_the_other_schedulers_of_torch_are_torchs(lr, share, first, second, mult
         theirs, _ = torch_rates(name, params, STEPS, lr=lr)
         # torch multiplies step by step: its own rounding is the larger one, and near 0 it is all there is
         schedule = schedule_from(f"torch:{name}", params | {"base_lr": lr})
-        np.testing.assert_allclose(schedule(range(STEPS)), theirs, rtol=1e-9, atol=1e-12 * max(1, lr), err_msg=name)
+        close(f"torch:{name}", params, schedule(range(STEPS)), theirs, atol=1e-12 * max(1, lr))
 
 
 def parts_of_torch(draw):
@@ -174,18 +185,18 @@ def torch_composed(kind, parts, lr, steps, **arguments):
 
 
 @given(st.data(), rates, st.integers(2, 4))
-@settings(max_examples=int(os.environ.get("CLRTOOL_EXAMPLES", "50")), deadline=None)
+@examples(50)
 def test_schedulers_of_torch_in_sequence_are_torchs(data, lr, number):
     parts = [parts_of_torch(data.draw) for _ in range(number)]
     ends = st.lists(st.integers(0, 120), min_size=number - 1, max_size=number - 1, unique=True)
     milestones = sorted(data.draw(ends))
     theirs = torch_composed("SequentialLR", parts, lr, STEPS, milestones=milestones)
     ours = schedule_from("torch:SequentialLR", {"schedulers": parts, "milestones": milestones, "base_lr": lr})
-    np.testing.assert_allclose(ours(range(STEPS)), theirs, rtol=1e-9, atol=1e-12 * max(1, lr))
+    close("torch:SequentialLR", [parts, milestones], ours(range(STEPS)), theirs, atol=1e-12 * max(1, lr))
 
 
 @given(st.data(), rates, st.integers(1, 3))
-@settings(max_examples=int(os.environ.get("CLRTOOL_EXAMPLES", "50")), deadline=None)
+@examples(50)
 def test_schedulers_of_torch_in_the_same_step_are_torchs(data, lr, number):
     parts = [parts_of_torch(data.draw) for _ in range(number)]
     ours = {"schedulers": parts, "base_lr": lr}
@@ -196,13 +207,12 @@ def test_schedulers_of_torch_in_the_same_step_are_torchs(data, lr, number):
             schedule_from("torch:ChainedScheduler", ours)
         return
     theirs = torch_composed("ChainedScheduler", parts, lr, STEPS)
-    np.testing.assert_allclose(
-        schedule_from("torch:ChainedScheduler", ours)(range(STEPS)), theirs, rtol=1e-9, atol=1e-12 * max(1, lr)
-    )
+    rates = schedule_from("torch:ChainedScheduler", ours)(range(STEPS))
+    close("torch:ChainedScheduler", ours, rates, theirs, atol=1e-12 * max(1, lr))
 
 
 @given(rates, shares, counts, counts, st.floats(1.1, 3), st.booleans())
-@settings(max_examples=25)
+@examples(25)
 def test_the_schedules_of_keras_in_float64_are_keras_own(lr, share, steps, warmup, mult, flag):
     cases = {
         "CosineDecay": {"initial_learning_rate": lr, "decay_steps": steps, "alpha": share},
@@ -225,12 +235,11 @@ def test_the_schedules_of_keras_in_float64_are_keras_own(lr, share, steps, warmu
     for name, params in cases.items():
         word = name.split(",")[0]
         theirs = keras_rates(word, params, steps_seen)
-        ours = schedule_from(f"keras:{word}", params)(steps_seen)
-        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12, err_msg=f"{name} {params}")
+        close(f"keras:{word}", params, schedule_from(f"keras:{word}", params)(steps_seen), theirs)
 
 
 @given(rates, shares, counts, counts, st.integers(-9, 20), st.floats(0.5, 3), st.booleans())
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_the_schedules_of_optax_in_float64_are_optax_own(lr, share, steps, warmup, begin, power, flag):
     late = {"transition_begin": begin}
     cases = {
@@ -270,10 +279,7 @@ def test_the_schedules_of_optax_in_float64_are_optax_own(lr, share, steps, warmu
     )
     for name, params in cases.items():
         word = name.split(",")[0]
-        ours = schedule_from(f"optax:{word}", params)(seen)
-        np.testing.assert_allclose(
-            ours, optax_rates(word, params, seen), rtol=1e-9, atol=1e-12, err_msg=f"{name} {params}"
-        )
+        close(f"optax:{word}", params, schedule_from(f"optax:{word}", params)(seen), optax_rates(word, params, seen))
 
 
 @given(
@@ -284,7 +290,7 @@ def test_the_schedules_of_optax_in_float64_are_optax_own(lr, share, steps, warmu
     st.integers(1, 12),
     st.sampled_from(["linear", "cosine"]),
 )
-@settings(max_examples=30)
+@examples(30)
 def test_the_schedules_of_transformers_are_transformers_own(lr, share, warmup, total, cycles, kind):
     base = {"num_warmup_steps": warmup, "num_training_steps": total}
     cases = {
@@ -308,8 +314,28 @@ def test_the_schedules_of_transformers_are_transformers_own(lr, share, warmup, t
     for name, params in cases.items():
         word = name.split(",")[0]
         ours = schedule_from(f"transformers:{word}", params | {"base_lr": lr})(range(STEPS))
-        theirs = transformers_rates(word, params, lr, STEPS)
-        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12, err_msg=f"{name} {params}")
+        close(f"transformers:{word}", params, ours, transformers_rates(word, params, lr, STEPS))
+
+
+@given(rates, shares, st.lists(st.integers(1, 60), min_size=3, max_size=3), st.integers(0, 3), st.booleans())
+@examples(10)
+def test_schedules_of_optax_that_are_joined_are_optaxs(lr, share, lengths, first, flag):
+    first_end, second, third = lengths
+    parts = [
+        {"type": "linear_schedule", "init_value": lr * share, "end_value": lr, "transition_steps": first_end},
+        {"type": "cosine_decay_schedule", "init_value": lr, "decay_steps": second, "alpha": share / 2},
+        {"type": "exponential_decay", "init_value": lr, "transition_steps": third, "decay_rate": share, "staircase": flag},
+        {"type": "constant_schedule", "value": lr / 7},
+    ]  # fmt: skip
+    parts = [*parts[first:], *parts[:first]]
+    params = {"schedules": parts, "boundaries": np.cumsum(lengths).tolist()}
+    seen = sorted({0, *(end + near for end in params["boundaries"] for near in (-1, 0, 1)), 200})
+    close(
+        "optax:join_schedules",
+        params,
+        schedule_from("optax:join_schedules", params)(seen),
+        optax_joined(**params, steps=seen),
+    )
 
 
 def test_caffes_policies_are_its_documented_formulas():
@@ -346,6 +372,8 @@ def test_a_source_has_a_full_name_a_short_one_and_its_last_word(monkeypatch):
     for name in ("torch.optim.lr_scheduler.CyclicLR", "torch:CyclicLR", "CyclicLR", "torch.CyclicLR"):
         assert find_source(name) == LR + "CyclicLR"
     assert find_source("transformers:cosine") == "transformers.get_scheduler:cosine"
+    assert find_source("PolynomialDecay") == "keras.optimizers.schedules.PolynomialDecay", "paddle has one too"
+    assert find_source("paddle:CyclicLR") == "paddle.optimizer.lr.CyclicLR"
     with pytest.raises(ValueError, match=r"several schedules: a\.same, b:same"):
         find_source("same")
     with pytest.raises(ValueError, match="did you mean 'torch:CyclicLR'"):

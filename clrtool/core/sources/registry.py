@@ -13,6 +13,8 @@ from clrtool.words import nearest
 Reader = Callable[..., Schedule]
 _R = TypeVar("_R", bound=Reader)
 SOURCES: dict[str, Reader] = {}
+# Whose a name alone is where several systems have it.
+_FIRST = ("torch", "keras")
 
 
 def source(name: str) -> Callable[[_R], _R]:
@@ -28,6 +30,8 @@ def source(name: str) -> Callable[[_R], _R]:
 def find_source(name: str) -> str:
     """The full name of a source by its full or short name: ``torch:CyclicLR``, ``CyclicLR``.
 
+    A name alone that several systems have is torch's, or else Keras's.
+
     Raises:
         ValueError: no source has that name, or several have; the message lists them.
     """
@@ -37,8 +41,9 @@ def find_source(name: str) -> str:
     # transformers.get_scheduler:cosine is one of many of that function, so its last word names it.
     found = [full for full in SOURCES if _words(full)[-1] == words[-1]]
     found = [full for full in found if len(words) == 1 or _words(full)[0] == words[0]]
-    if len(found) == 1:
-        return found[0]
+    first = [full for system in _FIRST for full in found if _words(full)[0] == system]
+    if first or len(found) == 1:
+        return (first or found)[0]
     if found:
         raise ValueError(f"{name!r} is the name of several schedules: {', '.join(found)}")
     short = [f"{_words(full)[0]}:{_words(full)[-1]}" for full in SOURCES]
