@@ -205,6 +205,8 @@ def test_what_a_module_returns_is_stepped_as_lightning_steps_it(tmp_path):
     ("name", "text", "line", "words"),
     [
         ("a.json", ARGUMENTS | {"lr_scheduler_type": "reduce_lr_on_plateau"}, 6, "follows a metric"),
+        ("a.yaml", "learning_rate: 1e-4\nwarmup_steps: 9\nlr_scheduler: cosine\n", 3, "a config of another program"),
+        ("a.py", "lr = 1\nStepLR(torch.optim.SGD(p, lr=cfg.lr), 9)\n", 2, "base_lr is cfg.lr"),
         ("a.json", ARGUMENTS | {"lr_scheduler_type": "cosinus"}, 6, "no schedule is known"),
         ("a.json", ARGUMENTS, 6, "--iterations-per-epoch"),
         ("a.json", ARGUMENTS | {"max_steps": 9, "warmup_steps": -1}, 9, "warmup_steps must be a number from 0 on"),
@@ -238,6 +240,18 @@ def test_a_deepspeed_config_without_a_scheduler_and_a_script_without_one_say_so(
         read_training(written(tmp_path, {"zero_optimization": {"stage": 1}}), Known())
     with pytest.raises(ConfigError, match="makes no scheduler of torch or transformers"):
         read_training(written(tmp_path, "print(1)\n", "a.py"), Known())
+
+
+def test_defaults_of_a_command_line_are_read_and_lists_are_a_schedule_for_each_group(tmp_path):
+    text = (
+        "parser.add_argument('-l', '--learning-rate', type=float, default=0.1)\nargs = parser.parse_args()\n"
+        "opt = torch.optim.SGD(p, lr=args.learning_rate)\n"
+        "OneCycleLR(opt, max_lr=[args.learning_rate, 1.0], total_steps=100)\n"
+    )
+    file = written(tmp_path, text, "a.py")
+    found = read_training(file, Known())
+    assert [each.place for each in found] == [f"{file}:4, group 1", f"{file}:4, group 2"]
+    assert [each.params for each in found] == [{"max_lr": top, "total_steps": 100} for top in (0.1, 1.0)]
 
 
 def test_a_script_is_never_run(tmp_path):

@@ -37,6 +37,7 @@ def find_in_config(file: Path, text: str, known: Known) -> tuple[Found, ...] | N
     if "lr_scheduler_type" in values or ("learning_rate" in values and any(name in values for name in _ARGUMENTS)):
         line = _line(document, "lr_scheduler_type" if "lr_scheduler_type" in values else "learning_rate")
         lines = {name: _line(document, name) for name in values}
+        _check_own_name(values, f"{file}:{lines.get('lr_scheduler', line)}")
         return (training_arguments(values, f"{file}:{line}", known, lines),)
     return None
 
@@ -73,6 +74,15 @@ def _automatic(name: str, value: Any, line: int, known: Known) -> Any:
         return value
     filled = {"warmup_min_lr": 0, "total_num_steps": known.iterations}.get(name)
     return Open("'auto'", line, "--iterations" if name == "total_num_steps" else "") if filled is None else filled
+
+
+def _check_own_name(values: Mapping[str, Any], place: str) -> None:
+    """Raise ConfigError where a schedule is named in another program's words, not those that Trainer takes."""
+    if "lr_scheduler" in values and "lr_scheduler_type" not in values:
+        raise ConfigError(
+            f"{place}: TrainingArguments have an lr_scheduler_type and no lr_scheduler: a config of another program; "
+            f"give its schedule with --from, such as --from transformers:{values['lr_scheduler']}"
+        )
 
 
 def training_arguments(values: Mapping[str, Any], place: str, known: Known, lines: Mapping[str, int]) -> Found:

@@ -10,6 +10,8 @@ from typing import Any
 from clrtool.report.trainings.found import Known, Open
 
 _DEPTH, _LARGEST = 20, 10**15
+# Where the arguments of a module or of a command line are kept.
+_OWN = ("self", "hparams", "self.hparams", "args", "self.args")
 _FUNCTIONS: dict[str, Callable[..., Any]] = {"int": int, "float": float, "round": round, "min": min, "max": max}
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
@@ -19,7 +21,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Names:
-    """The assignments of a file, each by the last word of its target: ``self.lr`` and ``hparams['lr']`` are ``lr``.
+    """The assignments of a file. ``self.lr``, ``self.hparams['lr']`` and ``args.lr`` are ``lr``, and ``cfg.lr`` is not.
 
     A name that is set more than once has no one value, and one that is an argument has its default, if it has one.
     """
@@ -34,7 +36,7 @@ class Names:
     def expressions(self, node: ast.expr) -> list[ast.expr]:
         """What a name may stand for; any other expression stands for itself."""
         found, seen = [node], 0
-        while seen < _DEPTH and (name := last_word(found[0])) in self._values and len(found) == 1:
+        while seen < _DEPTH and (name := _key(found[0])) in self._values and len(found) == 1:
             found, seen = self._values[name], seen + 1
         return found
 
@@ -93,18 +95,30 @@ def last_word(node: ast.expr) -> str | None:
     return None
 
 
+def _key(node: ast.expr) -> str | None:
+    """The name under which an expression is known."""
+    word = last_word(node)
+    if isinstance(node, ast.Attribute | ast.Subscript) and (base := ast.unparse(node.value)) not in _OWN:
+        return word and f"{base}.{word}"
+    return word
+
+
 def _assigned(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     match node:
         case ast.Assign(targets=targets, value=value):
             for target in targets:
-                if (name := last_word(target)) is not None and name != last_word(value):
+                if (name := _key(target)) is not None and name != _key(value):
                     yield name, value
-        case ast.AnnAssign(target=target, value=ast.expr() as value) if (name := last_word(target)) is not None:
-            if name != last_word(value):
+        case ast.AnnAssign(target=target, value=ast.expr() as value) if (name := _key(target)) is not None:
+            if name != _key(value):
                 yield name, value
-        case ast.AugAssign(target=target) if (name := last_word(target)) is not None:
+        case ast.AugAssign(target=target) if (name := _key(target)) is not None:
             yield name, node.target  # its value changes: no one value
             yield name, node.target
+        case ast.Call(func=ast.Attribute(attr="add_argument"), args=[*flags, ast.Constant(value=str(flag))]):
+            default = next((each.value for each in node.keywords if each.arg == "default"), None)
+            if default is not None and flag.startswith("--") and len(flags) < 2:
+                yield flag[2:].replace("-", "_"), default
         case ast.FunctionDef(args=args) | ast.AsyncFunctionDef(args=args):
             yield from _defaults(args)
 
