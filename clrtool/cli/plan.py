@@ -43,7 +43,7 @@ Words = Annotated[
     typer.Argument(
         metavar="SOURCE|KEY=VALUE",
         autocompletion=runs,
-        help="A run folder, a file with a plan, or the name of a run in runs/; parameters of the schedule.",
+        help="A run folder, a plan, a run's name, or a training's script or config; parameters of the schedule.",
     ),
 ]
 StepsizeEpochs = Annotated[
@@ -92,6 +92,8 @@ def plan(  # an option that is not named below is read from the context, by its 
     clrtool plan --curve range_test.csv --iterations-per-epoch 500
 
     clrtool plan --from torch:OneCycleLR max_lr=0.1 total_steps=30 --iterations 1410 --iterations-per-epoch 47 --lint
+
+    clrtool plan --lint ds_config.json --iterations 1410 --iterations-per-epoch 47
     """
     from clrtool.cli.plan_source import Asked, make
 
