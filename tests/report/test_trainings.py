@@ -310,3 +310,11 @@ def test_a_file_of_a_training_becomes_a_plan(cli, tmp_path):
     rows = cli("plan", file, "--format", "csv").out.splitlines()
     assert (rows[11], len(rows)) == ("10,2e-05", 91)
     assert "has no meaning" in cli("plan", file, "--policy", "triangular").err
+
+
+def test_a_warm_up_that_is_longer_than_the_training_of_a_deepspeed_config_is_found(cli, tmp_path):
+    params = {"warmup_min_lr": 0, "warmup_max_lr": 3e-5, "warmup_num_steps": 500, "total_num_steps": 100}
+    (tmp_path / "ds.json").write_text(json.dumps({"scheduler": {"type": "WarmupDecayLR", "params": params}}))
+    shown = cli("plan", "--lint", "ds.json")
+    assert shown.code == 1
+    assert "never reached" in " ".join(shown.out.split())

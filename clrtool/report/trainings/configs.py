@@ -64,8 +64,9 @@ def _deepspeed(document: Document, known: Known) -> Found:
         line = _line(document, "optimizer", "params", "lr") if "lr" in given else _line(document, "scheduler", "type")
         params["base_lr"] = Open(repr(lr), line) if isinstance(lr, str) else lr
     kind = {word.lower(): word for word in OPTIMIZERS}.get(str(optimizer.get("type")).lower())
-    momentum = given.get("momentum", 0.0)
+    momentum, total = given.get("momentum", 0.0), params.get("total_num_steps")
     return Found(place=place, source=source, params=params, optimizer=kind,
+                 iterations=total if isinstance(total, int) else None,
                  momentum=momentum if isinstance(momentum, int | float) else 0.0)  # fmt: skip
 
 
