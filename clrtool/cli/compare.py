@@ -13,6 +13,7 @@ import typer
 
 from clrtool.cli.complete import runs
 from clrtool.cli.console import Plain, show
+from clrtool.cli.help import MACHINES, OUTPUT, RUN, rare
 from clrtool.cli.rangetest import (
     INCONCLUSIVE,
     AllowImport,
@@ -21,6 +22,7 @@ from clrtool.cli.rangetest import (
     Device,
     Download,
     Every,
+    Fresh,
     OnOom,
     OnOomOption,
     Overrides,
@@ -42,47 +44,84 @@ if TYPE_CHECKING:
     from clrtool.engine.training.workload import Workload
 
 POLICIES = "fixed,triangular2,exp_range,one_cycle"
-POLICIES_HELP = (
-    "Names, with commas: also fixed:0.01 for a rate of your own, or a plan file or run folder. fixed is the geometric "
-    "mean of the bounds."
-)
-TargetAccuracy = Annotated[
-    float | None, typer.Option(help="Metric to reach.  [default: what fixed, or the first policy, ends with]")
+Policies = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES",
+        help="Policies to compare.",
+        rich_help_panel=RUN,
+    ),
 ]
-Output = Annotated[Path | None, typer.Option("-o", help="The folder.  [default: runs/<config name>-compare]")]
+TargetAccuracy = Annotated[
+    float | None,
+    typer.Option(
+        metavar="VALUE",
+        help="Metric value to reach.  [default: what fixed, or else the first policy, ends with]",
+        rich_help_panel=rare(RUN),
+    ),
+]
+Trainings = Annotated[
+    int, typer.Option(metavar="N", min=1, max=1000, help="Training runs per policy.", rich_help_panel=MACHINES)
+]
+Epochs = Annotated[
+    float | None,
+    typer.Option(metavar="N", help="Length of each training.  [default: plan.epochs]", rich_help_panel=RUN),
+]
+Bounds = Annotated[
+    str | None,
+    typer.Option(metavar="BASE,MAX", help="base_lr and max_lr, without a range test.", rich_help_panel=RUN),
+]
+Run = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN",
+        help="Range test.  [default: runs/CONFIG]",
+        autocompletion=runs,
+        rich_help_panel=RUN,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", metavar="DIR", help="Folder.  [default: runs/CONFIG-compare]", rich_help_panel=RUN),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print compare.json and nothing else.", rich_help_panel=OUTPUT)]
 
 
 def compare(  # an option that is not named below is read from the context, by its name
     context: typer.Context,
     config: Config,
     overrides: Overrides = None,
-    policies: Annotated[str, typer.Option(help=POLICIES_HELP)] = POLICIES,
-    target_accuracy: TargetAccuracy = None,
-    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Trainings of each policy.")] = 3,
-    epochs: Annotated[float | None, typer.Option(help="Length of each training.  [default: plan.epochs]")] = None,
-    bounds: Annotated[str | None, typer.Option(metavar="BASE,MAX", help="base_lr and max_lr.")] = None,
-    run: Annotated[
-        str | None, typer.Option(help="A finished range test.  [default: runs/<config name>]", autocompletion=runs)
-    ] = None,
+    policies: Policies = POLICIES,
+    epochs: Epochs = None,
+    bounds: Bounds = None,
+    run: Run = None,
     output: Output = None,
-    device: Device = "auto",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Replace what the folder holds.")] = False,
-    download: Download = False,
+    fresh: Fresh = False,
     allow_import: AllowImport = None,
-    deterministic: Deterministic = False,
-    on_oom: OnOomOption = OnOom.stop,
+    download: Download = False,
+    target_accuracy: TargetAccuracy = None,
     checkpoint_every: Every = 15,
-    as_json: Annotated[bool, typer.Option("--json", help="Print compare.json on stdout and nothing else.")] = False,
+    device: Device = "auto",
+    on_oom: OnOomOption = OnOom.stop,
+    deterministic: Deterministic = False,
+    seeds: Trainings = 3,
+    as_json: Json = False,
     quiet: Quiet = False,
     plain: Plain = False,
 ) -> None:
-    """Train the same problem under several policies, as long and from the same seeds, and say which won.
+    """Train under several policies from the same seeds, and say which won.
+
+    Examples:
+        clrtool compare digits
+        clrtool compare mine.yaml --policies fixed,triangular2,cosine --seeds 5
+        clrtool compare mine.yaml --policies fixed:0.01,one_cycle --epochs 10
+
+    --policies takes names of policies with commas between them, fixed for the geometric mean of the bounds, fixed:0.01
+    for a constant rate of your own, and plan files or run folders.
 
     The bounds come from a finished range test of the same config; if there is none, one is run first. A policy wins
-    only if it is better by more than noise. Writes config.yaml, runs.csv, compare.json and compare.png; the same
-    command goes on where it was interrupted, and shows a finished comparison again.
-
-    Example: clrtool compare digits --policies fixed,triangular2,one_cycle,cosine --seeds 5
+    only if its lead is larger than the noise between seeds. The output folder gets config.yaml, runs.csv,
+    compare.json and compare.png. The same command resumes an interrupted comparison and shows a finished one again.
     """
     from clrtool.cli.compare_request import InconclusiveError, read_request
     from clrtool.config.file import find_config, run_name

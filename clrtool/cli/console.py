@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
+from clrtool.cli.help import OUTPUT
 from clrtool.report.text.progress import console, lacks_letters
 
 if TYPE_CHECKING:
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 
 Plain = Annotated[
     bool,
-    typer.Option("--plain", envvar="CLRTOOL_PLAIN", help="Sentences, no tables or charts: for screen readers, logs."),
+    typer.Option(
+        "--plain",
+        envvar="CLRTOOL_PLAIN",
+        help="Use sentences, for screen readers and logs.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 
 

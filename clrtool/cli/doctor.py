@@ -15,6 +15,8 @@ import typer
 import clrtool
 from clrtool.cli.complete import configs
 from clrtool.cli.console import Plain, show
+from clrtool.cli.help import OUTPUT, RUN
+from clrtool.cli.rangetest import Overrides
 from clrtool.errors import MachineError
 
 MACHINE = 4
@@ -33,26 +35,32 @@ WORDS = {
 _NUMBERS = re.compile(r"[0-9]{1,4}(,[0-9]{1,3})*")
 
 
+Config = Annotated[
+    str | None,
+    typer.Argument(metavar="[CONFIG]", help="Config to validate; its code is not run.", autocompletion=configs),
+]
+Quick = Annotated[bool, typer.Option("--quick", help="Skip the range test on each device.", rich_help_panel=RUN)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.", rich_help_panel=OUTPUT)]
+
+
 def doctor(
-    config: Annotated[
-        str | None, typer.Argument(help="A config to validate as well; its code is not run.", autocompletion=configs)
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values over those of the file.")
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Without a range test of the digits on each device.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    config: Config = None,
+    overrides: Overrides = None,
+    quick: Quick = False,
+    as_json: Json = False,
     plain: Plain = False,
 ) -> None:
-    """Show what a bug report needs, and whether this machine can run a range test.
+    """Check that this machine can run a range test; collect what a bug report needs.
 
-    A range test of the digits on each device, of 5 seconds at the most, shows that it computes and learns there.
+    Examples:
+        clrtool doctor
+        clrtool doctor mine.yaml
+        clrtool doctor --quick --json
 
-    Of the environment only small numbers and well-known words are shown, of any other value its length. Of a config
-    it tells whether it is valid and which imports it needs; it imports none of them and reads no data. Exit code 4:
-    the machine lacks something.
-
-    Example: clrtool doctor mine.yaml sweep.epochs=2
+    A range test on handwritten digits, at most 5 seconds per device, shows that each device computes and learns.
+    Environment variables are shown only if they hold small numbers or well-known words; of any other value the length
+    is shown. A config is validated and the imports that it needs are listed; no code is imported and no data read.
+    Exit code 4 means that the machine lacks something.
     """
     checked = {} if config is None else {"config": _checked(config, overrides or ())}
     from clrtool.engine.runtime.hardware import survey

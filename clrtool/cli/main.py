@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 import warnings
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from clrtool.cli.compare import compare
 from clrtool.cli.console import readable_or_not, silence_stdout
 from clrtool.cli.doctor import doctor
 from clrtool.cli.guide import guide
+from clrtool.cli.help import Command, Commands
 from clrtool.cli.init import init, schema
 from clrtool.cli.merge import merge
 from clrtool.cli.plan import plan
@@ -30,22 +32,42 @@ from clrtool.report.text.progress import say
 
 SIGNALLED = 128
 
+WELCOME = """\
+clrtool finds the two learning rates that a cyclical schedule moves between, and plans the schedule.
+
+  clrtool rangetest digits    try it: a second on a CPU, nothing to download
+  clrtool init                write a config for the model and data in this folder
+  clrtool doctor              check that this machine can run a range test
+
+In Python: clrtool.range_test(model, optimizer, train_loader, heldout_loader, epochs=30)
+All commands: clrtool --help"""
+
 app = typer.Typer(
     name="clrtool",
-    epilog="Example: clrtool rangetest digits, then clrtool plan digits, then clrtool plot digits.",
-    no_args_is_help=True,
+    cls=Commands,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (rangetest, merge, compare, plan, plot, init, guide, schema, doctor):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"clrtool {clrtool.__version__}")
+        typer.echo(f"clrtool {clrtool.__version__}, Python {platform.python_version()}, torch {_torch_version()}")
         raise typer.Exit
+
+
+def _torch_version() -> str:
+    """As it is installed; a build for CUDA or the CPU alone says so. Without loading torch, which takes seconds."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 @app.callback()
@@ -55,7 +77,15 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """LR range test and schedule planner for PyTorch: two bounds from an accuracy curve, a plan in whole cycles."""
+    """Find the learning rate bounds of a PyTorch model with an LR range test, and plan a schedule from them.
+
+    Examples:
+        clrtool rangetest digits
+        clrtool plan digits
+        clrtool plot digits
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(WELCOME)
     if context.invoked_subcommand == "compare":
         check_alone("compare")
 
@@ -72,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             warnings.showwarning = _warn
             if os.environ.pop(ATTACHED, None):
                 end_with_stdin(signals)
-            app(args=words, obj=signals)
+            app(args=words, obj=signals, prog_name="clrtool")
     except SystemExit as end:
         with readable_or_not():
             sys.stdout.flush()

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from clrtool.cli.console import Plain
+from clrtool.cli.help import RUN
 from clrtool.cli.rangetest import (
     AllowImport,
     Device,
@@ -20,6 +21,7 @@ from clrtool.cli.rangetest import (
     OnOomOption,
     Quiet,
     Threads,
+    Verbose,
     build_options,
     check_conclusive,
     display_of,
@@ -32,41 +34,38 @@ from clrtool.cli.run.shards import ShardArray
 from clrtool.cli.run.spec import read_spec
 from clrtool.errors import ConfigError
 
+Shards = Annotated[
+    list[Path], typer.Argument(metavar="RUN|SHARD...", help="Run folder with all shards, or their folders.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", metavar="DIR", help="Run folder.  [default: the shards' own]", rich_help_panel=RUN),
+]
 ConfigOption = Annotated[
     Path | None,
-    typer.Option(
-        "--config", metavar="FILE", help="The config of the shards, beside which its code lies.  [default: here]"
-    ),
+    typer.Option("--config", metavar="FILE", help="Config, if its code is not in this folder.", rich_help_panel=RUN),
 ]
 
 
+# fmt: off
 def merge(
-    context: typer.Context,
-    shards: Annotated[list[Path], typer.Argument(help="Their folders, or the run folder that holds all of them.")],
-    output: Annotated[
-        Path | None, typer.Option("-o", help="The run folder.  [default: that which holds the shards]")
-    ] = None,
-    config: ConfigOption = None,
-    device: Device = "auto",
-    threads: Threads = None,
-    download: Download = False,
-    allow_import: AllowImport = None,
-    on_oom: OnOomOption = OnOom.stop,
-    checkpoint_every: Every = 15,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    plain: Plain = False,
+    context: typer.Context, shards: Shards, output: Output = None, config: ConfigOption = None,
+    allow_import: AllowImport = None, download: Download = False, checkpoint_every: Every = 15,
+    device: Device = "auto", on_oom: OnOomOption = OnOom.stop, threads: Threads = None, verbose: Verbose = False,
+    as_json: Json = False, quiet: Quiet = False, plain: Plain = False,
 ) -> None:
-    """Make one run of the shards that rangetest --seed-shard has left.
+    # fmt: on
+    """Merge the shards of rangetest --seed-shard into one run.
 
-    They have to be of the same config, data and code, and finished. What no shard could know of is trained now: a third
-    seed where there is room for it, or all again, lower, if everything broke at once. The data is read, and code that
-    the config names has to be allowed again; it lies beside --config, or in the current folder, wherever a shard may
-    have found its own. The shards stay as they are.
+    Examples:
+        clrtool merge runs/digits
+        clrtool merge /mnt/a/1-of-2 /mnt/b/2-of-2 -o runs/digits
+        clrtool merge runs/mine --config mine.yaml --allow-import 'model:*'
 
-    Examples: clrtool merge runs/digits
-
-    clrtool merge runs/mine --config configs/mine.yaml --allow-import 'custom_factories:*'
+    All shards must be finished and have the same config, data and code. What no single shard could decide is trained
+    now: a third seed where the budget has room, or the whole sweep at lower rates if every seed diverged at once. The
+    data is read again, and imports of the config must be allowed again; its code is looked for beside --config or in
+    the current folder, never where a shard says. The shards are left unchanged.
     """
     from clrtool.engine.resume.sharding import find_shards
 

@@ -9,12 +9,13 @@ import json
 import sys
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from clrtool.cli.complete import runs
 from clrtool.cli.console import Plain, show
+from clrtool.cli.help import OUTPUT, rare
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.files import write_whole
 from clrtool.report.programs.formats import FORMATS, write_plan
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from clrtool.core.planning.plan import Plan
 
 FOUND = 1
-POLICY_HELP = "triangular, exp_range, one_cycle, cosine ...; a wrong name lists all.  [default: triangular2]"
 FORMS = ("table", *FORMATS)
-FROM_HELP = "Read a schedule of torch, keras, optax, transformers, deepspeed, timm, ignite ...; a wrong name lists all."
+# Endings of files that are drawn, and not written as text.
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def _read_format(word: str) -> str:
@@ -37,63 +38,103 @@ def _read_format(word: str) -> str:
     return word
 
 
-Form = Annotated[str, typer.Option("--format", parser=_read_format, metavar="FORMAT", help=f"{', '.join(FORMS)}.")]
+BOUNDS, SCHEDULE, TRANSLATE = "Bounds", "Schedule", "Other systems and lint"
+
+
+def _number(group: str, metavar: str, told: str) -> Any:
+    return typer.Option(metavar=metavar, help=told, rich_help_panel=group)
+
+
 Words = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="SOURCE|KEY=VALUE",
+        metavar="[SOURCE] [KEY=VALUE]...",
         autocompletion=runs,
-        help="A run folder, a plan, a run's name, or a training's script or config; parameters of the schedule.",
+        help="Run, plan file, training script or config; parameters of the schedule.",
     ),
 ]
-StepsizeEpochs = Annotated[
-    float | None, typer.Option(help="Half a cycle in epochs.  [default: 2 to 10, chosen for 4 cycles]")
+BaseLr = Annotated[float | None, _number(BOUNDS, "LR", "Lower bound, without a source.")]
+MaxLr = Annotated[float | None, _number(BOUNDS, "LR", "Upper bound, without a source.")]
+PerEpoch = Annotated[int | None, _number(BOUNDS, "N", "Optimizer steps per epoch.")]
+Curve = Annotated[Path | None, _number(BOUNDS, "FILE", "CSV file with lr and accuracy, to read bounds from.")]
+Policy = Annotated[
+    str | None,
+    _number(SCHEDULE, "NAME", "Policy; a wrong name lists all.  [default: triangular2]"),
 ]
-Journal = Annotated[
-    list[str] | None, typer.Option(metavar="LOW-HIGH/STEPSIZE:UNTIL", help="A stage in iterations. Repeatable.")
+Epochs = Annotated[float | None, _number(SCHEDULE, "N", "Length of training.  [default: 30, or the source's]")]
+StepsizeEpochs = Annotated[float | None, _number(SCHEDULE, "N", "Half a cycle.  [default: 2 to 10, for 4 cycles]")]
+Cycles = Annotated[int | None, _number(SCHEDULE, "N", "Number of whole cycles.  [default: about 4]")]
+Warmup = Annotated[float | None, _number(rare(SCHEDULE), "N", "Linear warm-up from 0, in epochs.")]
+Momentum = Annotated[
+    str | None, _number(rare(SCHEDULE), "LOW,HIGH", "Momentum range, cycled against the learning rate.")
 ]
-Source = Annotated[str | None, typer.Option("--from", metavar="SYSTEM:NAME", help=FROM_HELP)]
-Optimizer = Annotated[str | None, typer.Option(metavar="NAME[:MOMENTUM]", help="With --lint: SGD, SGD:0.9, AdamW ...")]
+Stages = Annotated[
+    list[str] | None,
+    _number(rare(SCHEDULE), "LOW-HIGH/STEPSIZE:UNTIL", "Stage of a schedule, in iterations. Repeatable."),
+]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="SYSTEM:NAME",
+        help="Schedule of torch, keras, optax, timm ...",
+        rich_help_panel=TRANSLATE,
+    ),
+]
+Iterations = Annotated[int | None, _number(TRANSLATE, "N", "Length of training, with --from.")]
+Lint = Annotated[
+    bool,
+    typer.Option("--lint", help="Report what will go wrong; exit code 1 if so.", rich_help_panel=TRANSLATE),
+]
+Csv = Annotated[
+    Path | None, _number(rare(TRANSLATE), "FILE", "Learning rates to lint, one per iteration; with --lint.")
+]
+Stepped = Annotated[
+    str, _number(rare(TRANSLATE), "iteration|epoch", "Time between calls of scheduler.step(); with --lint.")
+]
+Optimizer = Annotated[str | None, _number(rare(TRANSLATE), "NAME[:MOMENTUM]", "SGD, SGD:0.9, AdamW ...; with --lint.")]
+Form = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        parser=_read_format,
+        metavar="FORMAT",
+        help="table, json, csv, yaml, torch, keras, optax ...",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Same as --format json.", rich_help_panel=OUTPUT)]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        metavar="FILE",
+        help="File: .json .csv .yaml .py, or .png .svg .pdf.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 
 
+# fmt: off
 def plan(  # an option that is not named below is read from the context, by its name
-    context: typer.Context,
-    words: Words = None,
-    base_lr: Annotated[float | None, typer.Option(help="Lower bound, in place of a source.")] = None,
-    max_lr: Annotated[float | None, typer.Option(help="Upper bound, in place of a source.")] = None,
-    iterations_per_epoch: Annotated[int | None, typer.Option(help="Optimizer steps in an epoch.")] = None,
-    policy: Annotated[str | None, typer.Option(help=POLICY_HELP)] = None,
-    epochs: Annotated[float | None, typer.Option(help="Budget in epochs.  [default: 30, or the source's]")] = None,
-    stepsize_epochs: StepsizeEpochs = None,
-    cycles: Annotated[int | None, typer.Option(help="Whole cycles.  [default: 4, or near it]")] = None,
-    warmup_epochs: Annotated[float | None, typer.Option(help="A straight rise from 0 in front.")] = None,
-    momentum: Annotated[str | None, typer.Option(metavar="LOW,HIGH", help="Move it against the LR.")] = None,
-    stage: Journal = None,
-    curve: Annotated[Path | None, typer.Option(help="Read the bounds off a CSV file with lr and accuracy.")] = None,
-    schedule: Source = None,
-    iterations: Annotated[int | None, typer.Option(help="Length of training, with --from.")] = None,
-    check: Annotated[bool, typer.Option("--lint", help="Name what will go wrong; exit code 1 if anything.")] = False,
-    csv: Annotated[Path | None, typer.Option(help="With --lint: learning rates, one for each iteration.")] = None,
-    stepped: Annotated[str, typer.Option(help="With --lint: scheduler.step() per iteration or epoch.")] = "iteration",
-    optimizer: Optimizer = None,
-    form: Form = "table",
-    output: Annotated[Path | None, typer.Option("-o", help="Write to this file, not to stdout.")] = None,
-    plain: Plain = False,
+    context: typer.Context, words: Words = None, base_lr: BaseLr = None, max_lr: MaxLr = None,
+    iterations_per_epoch: PerEpoch = None, curve: Curve = None, policy: Policy = None, epochs: Epochs = None,
+    stepsize_epochs: StepsizeEpochs = None, cycles: Cycles = None, warmup_epochs: Warmup = None,
+    momentum: Momentum = None, stage: Stages = None, schedule: Source = None, iterations: Iterations = None,
+    check: Lint = False, csv: Csv = None, stepped: Stepped = "iteration", optimizer: Optimizer = None,
+    form: Form = None, as_json: Json = False, output: Output = None, plain: Plain = False,
 ) -> None:
-    """Plan a training schedule in whole cycles that end at base_lr, as a table, a file, or code for a framework.
+    # fmt: on
+    """Plan a schedule in whole cycles: as a table, a file, or training code.
 
-    The bounds come from a run, whose curve is read again, from a plan file, from anybody's curve, or from three
-    numbers. Options replace what the source planned.
+    Examples:
+        clrtool plan digits --epochs 90 --format torch
+        clrtool plan --base-lr 0.001 --max-lr 0.006 --iterations-per-epoch 500
+        clrtool plan --from torch:OneCycleLR max_lr=0.1 total_steps=30 --lint
 
-    Examples: clrtool plan runs/digits --epochs 50 --format torch
-
-    clrtool plan --base-lr 0.001 --max-lr 0.006 --iterations-per-epoch 500 --epochs 32 -o plan.json
-
-    clrtool plan --curve range_test.csv --iterations-per-epoch 500
-
-    clrtool plan --from torch:OneCycleLR max_lr=0.1 total_steps=30 --iterations 1410 --iterations-per-epoch 47 --lint
-
-    clrtool plan --lint ds_config.json --iterations 1410 --iterations-per-epoch 47
+    The bounds come from a run, a plan file, the script or config of a training, a measured curve, or three numbers.
+    Options replace what the source planned. --lint takes such a file too: clrtool plan --lint ds_config.json. A plan ends where a cycle ends, at base_lr. --from reads the schedule of another system: torch, keras,
+    optax, transformers, deepspeed, timm, ignite and more; a wrong name lists all.
     """
     from clrtool.cli.plan_source import Asked, make
 
@@ -101,6 +142,7 @@ def plan(  # an option that is not named below is read from the context, by its 
                   stages=stage or (), csv=csv, stepped=stepped, optimizer=optimizer)  # fmt: skip
     if not check and (csv is not None or optimizer is not None or stepped != "iteration"):
         raise ConfigError("--csv, --optimizer and --stepped need --lint: they say what is to be checked")
+    form = _wanted_form(form, as_json=as_json)
     if curve is not None:
         from clrtool.cli.plan_curve import with_bounds
 
@@ -108,6 +150,12 @@ def plan(  # an option that is not named below is read from the context, by its 
     if check:
         _lint(asked, form, output, plain=plain)
     _show(make(asked), asked.title, form, output, plain=plain)
+
+
+def _wanted_form(form: str | None, *, as_json: bool) -> str:
+    if as_json and form not in (None, "json"):
+        raise ConfigError(f"--json and --format {form}: give one of them")
+    return "json" if as_json else form or "table"
 
 
 def _lint(asked: Asked, form: str, output: Path | None, *, plain: bool) -> NoReturn:
@@ -131,18 +179,26 @@ def _lint(asked: Asked, form: str, output: Path | None, *, plain: bool) -> NoRet
 
 def _show(made: Plan, title: str, form: str, output: Path | None, *, plain: bool) -> None:
     if output is not None:
-        form = _form_of(output, form)
-    if form == "table":
+        _write(made, title, form, output)
+    elif form == "table":
         from clrtool.report.text.tables import plan_table
 
         show(plan_table(made, title), plain=plain)
-        return
-    blocks = write_plan(made, form)
-    if output is None:
+    else:
         with as_config_error():
-            sys.stdout.writelines(blocks)
-        return
-    write_whole(output, blocks)
+            sys.stdout.writelines(write_plan(made, form))
+
+
+def _write(made: Plan, title: str, form: str, output: Path) -> None:
+    """A picture, or a file for programs, by the ending of its name."""
+    if output.suffix.lower() in PICTURES:
+        if form != "table":
+            raise ConfigError(f"-o {output} and --format {form}: a picture has no format; leave out --format")
+        from clrtool.report import plots
+
+        plots.save_figure(plots.plot_schedules({title: made}), output)
+    else:
+        write_whole(output, write_plan(made, _form_of(output, form)))
     say(f"{output}: written")
 
 
@@ -156,7 +212,8 @@ def _form_of(output: Path, form: str) -> str:
         option = "" if form == "table" else f" and --format {form}"
         endings = dict.fromkeys(chain(*FORMATS.values()))
         valid = "; ".join(f"{ending} for {', '.join(_formats_in(ending))}" for ending in endings)
-        raise ConfigError(f"-o {output}{option}: the ending and --format must agree: {valid}")
+        pictures = f"{', '.join(PICTURES)} for a picture"
+        raise ConfigError(f"-o {output}{option}: the ending and --format must agree: {valid}; {pictures}")
     return form
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clrtool.cli.complete import runs
 from clrtool.cli.console import draw
+from clrtool.cli.help import OUTPUT, RUN
 from clrtool.errors import ConfigError
 from clrtool.files import write_whole
 from clrtool.report.text.progress import say
@@ -21,50 +24,86 @@ if TYPE_CHECKING:
     # What is drawn: plans by their titles, or what is finished in a folder.
     Found = dict[str, Plan] | RunRecord | Comparison
 
+NUMBERS = "Schedule from numbers"
 Sources = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="SOURCE|KEY=VALUE", help="Run folders, files with a plan, names of runs in runs/; parameters of --from."
+        metavar="[SOURCE | KEY=VALUE]...",
+        help="Runs, plan files; parameters of --from.",
+        autocompletion=runs,
     ),
 ]
-Output = Annotated[Path | None, typer.Option("-o", help="The picture: .png, .svg or .pdf; or a report: .html.")]
+Others = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--from",
+        metavar="SYSTEM:NAME",
+        help="Other system's schedule, or one more source.",
+        rich_help_panel=RUN,
+    ),
+]
+Iterations = Annotated[
+    int | None, typer.Option(metavar="N", help="Length of the schedule of --from.", rich_help_panel=RUN)
+]
+PerEpoch = Annotated[int | None, typer.Option(metavar="N", help="Optimizer steps per epoch.", rich_help_panel=RUN)]
+BaseLr = Annotated[float | None, typer.Option(metavar="LR", help="Lower bound.", rich_help_panel=NUMBERS)]
+MaxLr = Annotated[float | None, typer.Option(metavar="LR", help="Upper bound.", rich_help_panel=NUMBERS)]
+Policy = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Policy.  [default: triangular2]", rich_help_panel=NUMBERS)
+]
+Epochs = Annotated[
+    float | None, typer.Option(metavar="N", help="Length of training.  [default: 30]", rich_help_panel=NUMBERS)
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", metavar="FILE", help="Picture: .png, .svg or .pdf; or report: .html.", rich_help_panel=OUTPUT),
+]
+Term = Annotated[bool, typer.Option("--term", help="Draw in the terminal, as text.", rich_help_panel=OUTPUT)]
+Events = Annotated[
+    Path | None, typer.Option(metavar="LOGDIR", help="Write TensorBoard events to LOGDIR.", rich_help_panel=OUTPUT)
+]
 
 
 def plot(
+    context: typer.Context,
     sources: Sources = None,
-    others: Annotated[
-        list[str] | None,
-        typer.Option("--from", metavar="SOURCE", help="One more source, or another system's schedule. Repeatable."),
-    ] = None,
-    iterations: Annotated[int | None, typer.Option(help="Length of another system's schedule.")] = None,
-    iterations_per_epoch: Annotated[int | None, typer.Option(help="For its axis in epochs.")] = None,
+    others: Others = None,
+    iterations: Iterations = None,
+    iterations_per_epoch: PerEpoch = None,
+    base_lr: BaseLr = None,
+    max_lr: MaxLr = None,
+    policy: Policy = None,
+    epochs: Epochs = None,
     output: Output = None,
-    term: Annotated[bool, typer.Option("--term", help="Draw it here, as text.")] = False,
-    tensorboard: Annotated[
-        Path | None, typer.Option(metavar="LOGDIR", help="Write a range test here for TensorBoard.")
-    ] = None,
+    term: Term = False,
+    tensorboard: Events = None,
 ) -> None:
     """Draw a range test, a comparison or a schedule, or overlay several schedules.
 
-    A run folder gives its range test; without -o, its schedule too, both into the folder. The folder of a comparison
-    gives its picture, a plan file its schedule, several sources their schedules in one picture. What a picture shows
-    in words is beside it, in NAME.alt.txt. A report of a run, a comparison or a plan is one page that loads nothing.
+    Examples:
+        clrtool plot digits -o report.html
+        clrtool plot --from a.json b.json -o both.png
+        clrtool plot --base-lr 0.01 --max-lr 0.1 --iterations-per-epoch 500 --term
 
-    Examples: clrtool plot runs/digits -o digits.svg
-
-    clrtool plot runs/digits -o report.html
-
-    clrtool plot --from a.json b.json -o both.png
-
-    clrtool plot --from torch:OneCycleLR max_lr=0.1 total_steps=1410 --iterations-per-epoch 47 -o one_cycle.png
+    A run folder gives the picture of its range test; without -o, of its schedule too, both written into the folder. The
+    folder of a comparison gives its picture, a plan file its schedule, several sources their schedules in one picture.
+    Beside each picture, NAME.alt.txt describes it. A report is one HTML page that loads nothing from elsewhere.
     """
     from clrtool.cli.plan_source import is_pair
     from clrtool.report.records.run import find_run
 
     params = list(filter(is_pair, sources or ()))
     names = [*(others or ()), *(word for word in sources or () if word not in params)]
+    if numbers := _numbers(context.params):
+        if names or params:
+            raise ConfigError(f"{', '.join(numbers)}: they are a schedule by themselves; leave out every other source")
+        _draw_numbers(context.params, output, term=term)
+        return
     if not names:
-        raise ConfigError("plot needs a run folder, a plan file, or --from SYSTEM:NAME")
+        raise ConfigError(
+            "plot needs a run folder, a plan file, --from SYSTEM:NAME, or --base-lr, --max-lr and "
+            "--iterations-per-epoch"
+        )
     if not any(map(_is_schedule, names)) and (params or iterations or iterations_per_epoch):
         raise ConfigError("NAME=VALUE, --iterations and --iterations-per-epoch are for --from SYSTEM:NAME")
     place = find_run(names[0]) if len(names) == 1 and not _is_schedule(names[0]) else None
@@ -79,6 +118,22 @@ def plot(
         _draw_here(found, output)
         return
     for path in _write(place, found, output):
+        say(f"{path}: written")
+
+
+def _numbers(params: Mapping[str, Any]) -> list[str]:
+    """The options by which a schedule is given as numbers, of those that were used."""
+    return [f"--{name.replace('_', '-')}" for name in ("base_lr", "max_lr", "policy", "epochs") if params[name]]
+
+
+def _draw_numbers(params: Mapping[str, Any], output: Path | None, *, term: bool) -> None:
+    from clrtool.cli.plan_source import NUMBERS, WISHES, Asked, make
+
+    found: Found = {"plan": make(Asked(options={name: params.get(name) for name in (*NUMBERS, *WISHES)}))}
+    if term:
+        _draw_here(found, output)
+        return
+    for path in _write(None, found, output):
         say(f"{path}: written")
 
 

@@ -17,6 +17,7 @@ from clrtool.cli.complete import configs
 from clrtool.cli.console import Plain, draw, readable_or_not, show
 from clrtool.cli.drift import DriftCheck
 from clrtool.cli.dry_run import dry_run
+from clrtool.cli.help import CI, DEVICE, MACHINES, OUTPUT, RUN, rare
 from clrtool.cli.run.executor import Executor
 from clrtool.cli.run.executors import NO_MEASURE, choose_executor, most_seeds, passed_on
 from clrtool.cli.run.folder import RunFolder
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from clrtool.core.results.shard import Shard
 
 INCONCLUSIVE = 3
+# Configs of a folder that are named where none was given.
+SHOWN_CONFIGS = 5
 
 
 class OnOom(StrEnum):
@@ -43,86 +46,158 @@ class OnOom(StrEnum):
     accumulate = "accumulate"
 
 
-CONFIG_HELP = "A YAML file, or the name of a shipped config such as digits."
-Config = Annotated[str, typer.Argument(help=CONFIG_HELP, autocompletion=configs)]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values over those of the file: sweep.epochs=2")
+CONFIG_HELP = "YAML file, or a shipped config such as digits."
+OVERRIDE_HELP = "Values such as optimizer.name=AdamW."
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help=CONFIG_HELP, autocompletion=configs)]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help=OVERRIDE_HELP)]
+OptionalConfig = Annotated[
+    str | None, typer.Argument(metavar="CONFIG", help=CONFIG_HELP, autocompletion=configs, show_default=False)
 ]
 More = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[CONFIG | KEY=VALUE]...", help="Values over those of the file: sweep.epochs=2; more configs"
-    ),
+    typer.Argument(metavar="[CONFIG|KEY=VALUE]...", help="More configs; values such as optimizer.name=AdamW."),
 ]
-Output = Annotated[Path | None, typer.Option("-o", help="The run folder.  [default: runs/<config name>]")]
-Seeds = Annotated[int | None, typer.Option(help="Seeds of the sweeps and of the race; short for sweep.seeds=N.")]
-Jobs = Annotated[int, typer.Option(min=1, max=256, help="Processes that share the seeds, or the configs.")]
+Output = Annotated[
+    Path | None, typer.Option("-o", metavar="DIR", help="Run folder.  [default: runs/CONFIG]", rich_help_panel=RUN)
+]
+Seeds = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Random seeds; short for sweep.seeds=N.", rich_help_panel=MACHINES),
+]
+Jobs = Annotated[
+    int,
+    typer.Option(metavar="N", min=1, max=256, help="Processes that share seeds or configs.", rich_help_panel=MACHINES),
+]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, max=4096, help="Of each process on a CPU.  [default: torch's; with --jobs J, cores / J]"),
+    typer.Option(
+        metavar="N",
+        min=1,
+        max=4096,
+        help="CPU threads per process.  [default: torch's; with --jobs N, cores / N]",
+        rich_help_panel=rare(MACHINES),
+    ),
 ]
 SeedShard = Annotated[
     str | None,
     typer.Option(
-        metavar="K/N|slurm", help="Sweep every Nth seed, the Kth first, K from 1; slurm: by the array's task."
+        metavar="K/N|slurm",
+        help="Run shard K of N: every Nth seed, from the Kth on; slurm takes both from the job array. Its results go "
+        "to shards/K-of-N in the run folder, for clrtool merge.",
+        rich_help_panel=rare(MACHINES),
     ),
 ]
-Ray = Annotated[str | None, typer.Option("--ray", metavar="ADDRESS|local", help="A task of Ray for each seed.")]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS|local", help="Run each seed as a Ray task.", rich_help_panel=rare(MACHINES)),
+]
 Budget = Annotated[
     float | None,
-    typer.Option(metavar="SHARE", help="Cost of the test at the most, in planned trainings; short for sweep.budget."),
+    typer.Option(
+        metavar="SHARE",
+        help="Cost limit, as a share of the planned training.",
+        rich_help_panel=RUN,
+    ),
 ]
-Verify = Annotated[bool, typer.Option("--verify", hidden=True, help="The same as --budget 1.")]
-Dry = Annotated[bool, typer.Option("--dry-run", "-n", help="Tell what it would take, and write nothing.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Replace what the run folder holds.")]
+Verify = Annotated[bool, typer.Option("--verify", hidden=True, help="Same as --budget 1.")]
+Dry = Annotated[
+    bool,
+    typer.Option("--dry-run", "-n", help="Estimate time, memory and disk; write nothing.", rich_help_panel=RUN),
+]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Start over: replace the run folder's content.", rich_help_panel=RUN)
+]
 AllowImport = Annotated[
     list[str] | None,
-    typer.Option(metavar="PATTERN", help="Let the config import this code: 'pkg.module:*', 'pkg.*'. Repeatable."),
+    typer.Option(
+        metavar="PATTERN",
+        help="Code that the config may import: 'pkg.module:*'.",
+        rich_help_panel=RUN,
+    ),
 ]
-Deterministic = Annotated[bool, typer.Option("--deterministic", help="The same bytes each time, on the same machine.")]
-OnOomOption = Annotated[OnOom, typer.Option(help="Where a batch does not fit: stop, or take it in micro-batches.")]
-Write = Annotated[Path | None, typer.Option(metavar="FILE", help="Keep bounds and plan in FILE, for a repository.")]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic", help="Get the same bytes each time on the same machine.", rich_help_panel=rare(DEVICE)
+    ),
+]
+OnOomOption = Annotated[
+    OnOom,
+    typer.Option(
+        metavar="stop|accumulate",
+        help="Action when a batch does not fit into memory: stop, or split it into micro-batches.",
+        rich_help_panel=rare(DEVICE),
+    ),
+]
+Write = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Save bounds and plan, to be committed.", rich_help_panel=CI),
+]
 Check = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Exit with 1 if FILE is stale, or what it recommends has drifted.")
+    Path | None,
+    typer.Option(metavar="FILE", help="Exit with 1 if the saved bounds no longer hold.", rich_help_panel=CI),
 ]
 Tolerance = Annotated[
     float | None,
     typer.Option(
-        min=0, max=1, help="With --write: the share by which a bound may change.  [default: the file's, or 0.15]"
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="Share by which a bound may change; with --write.  [default: the file's, or 0.15]",
+        rich_help_panel=rare(CI),
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto (CUDA if there is any), cpu, cuda or cuda:N.")]
-Download = Annotated[bool, typer.Option("--download", help="Let torchvision fetch a dataset.")]
-Json = Annotated[bool, typer.Option("--json", help="Print result.json on stdout and nothing else.")]
-Quiet = Annotated[bool, typer.Option("-q", help="No progress.")]
-Every = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Between two checkpoints.")]
+Device = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="auto (CUDA if any), cpu, cuda or cuda:N.", rich_help_panel=DEVICE),
+]
+Download = Annotated[
+    bool, typer.Option("--download", help="Let torchvision download the dataset.", rich_help_panel=RUN)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print result.json and nothing else.", rich_help_panel=OUTPUT)]
+Verbose = Annotated[
+    bool,
+    typer.Option("-v", "--verbose", help="Show the race, the sweep and the cost too.", rich_help_panel=OUTPUT),
+]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Show no progress, only the result.", rich_help_panel=OUTPUT)
+]
+Every = Annotated[
+    float, typer.Option(min=0, metavar="SECONDS", help="Time between checkpoints.", rich_help_panel=rare(RUN))
+]
 
 
 # fmt: off
 def rangetest(  # an option that is not named below is read from the context, by its name
-    context: typer.Context, config: Config, overrides: More = None, output: Output = None, seeds: Seeds = None,
-    jobs: Jobs = 1, threads: Threads = None, seed_shard: SeedShard = None, ray: Ray = None, device: Device = "auto",
-    budget: Budget = None, verify: Verify = False, dry: Dry = False, fresh: Fresh = False, download: Download = False,
-    allow_import: AllowImport = None, deterministic: Deterministic = False, on_oom: OnOomOption = OnOom.stop,
-    checkpoint_every: Every = 15, write: Write = None, check: Check = None, tolerance: Tolerance = None,
-    as_json: Json = False, quiet: Quiet = False, plain: Plain = False,
+    context: typer.Context, config: OptionalConfig = None, overrides: More = None, output: Output = None,
+    budget: Budget = None, dry: Dry = False, fresh: Fresh = False, allow_import: AllowImport = None,
+    download: Download = False, checkpoint_every: Every = 15, verify: Verify = False, device: Device = "auto",
+    on_oom: OnOomOption = OnOom.stop, deterministic: Deterministic = False, seeds: Seeds = None, jobs: Jobs = 1,
+    threads: Threads = None, seed_shard: SeedShard = None, ray: Ray = None, write: Write = None, check: Check = None,
+    tolerance: Tolerance = None, verbose: Verbose = False, as_json: Json = False, quiet: Quiet = False,
+    plain: Plain = False,
 ) -> None:
     # fmt: on
-    """Sweep the learning rate, race short runs at the rates that train, and recommend base_lr and max_lr.
+    """Find base_lr and max_lr with an LR range test, and plan a schedule.
 
-    Writes config.yaml, curve.csv, result.json and two pictures with their texts into the run folder. The same command
-    goes on where it was interrupted or killed, and shows a finished run again. Exit code 3: there are no
-    bounds to recommend. --seed-shard leaves its seeds in shards/K-of-N of the run folder, for clrtool merge.
+    Examples:
+        clrtool rangetest digits
+        clrtool rangetest mine.yaml --dry-run
+        clrtool rangetest mine.yaml optimizer.name=AdamW --budget 0.5
 
-    Examples: clrtool rangetest digits sweep.epochs=2 --seeds 5 -o runs/short
+    First the learning rate is swept, then short runs at the best rates race. --budget 0.25, the default, lets all of
+    it cost a quarter of the planned training. --allow-import is repeatable, and takes 'pkg.*' too.
 
-    clrtool rangetest mine.yaml --check mine.bounds.json
+    The run folder gets config.yaml, curve.csv, result.json and two pictures, each with a text that describes it. The
+    same command resumes an interrupted run, and shows a finished run again without training.
 
-    clrtool rangetest mine.yaml --seeds 16 --jobs 4
+    Exit code 3 means that the test is inconclusive: there are no bounds to recommend, and the advice says what to
+    change. All codes: 0 done, 1 drift found by --check, 2 wrong usage or config, 4 device, memory, disk or data
+    missing, 75 run folder in use, 130 interrupted.
 
-    torchrun --nproc-per-node 4 -m clrtool rangetest mine.yaml
+    On several GPUs: torchrun --nproc-per-node 4 -m clrtool rangetest mine.yaml
     """
-    words = [config, *(overrides or ())]
+    words = [needed(config), *(overrides or ())]
     if len(configs_in(words)) > 1:
         run_configs(context, configs_in(words), output)
     spec, share = _asked(context, words, read_shard(seed_shard))
@@ -144,6 +219,19 @@ def rangetest(  # an option that is not named below is read from the context, by
                 show_run(record, spec)
             drift.after(record)
             check_conclusive(record)
+
+
+def needed(config: str | None) -> str:
+    """The config that was given. Raises ConfigError without one, and names those that could be meant."""
+    if config is not None:
+        return config
+    here = sorted(path.name for path in Path().glob("*.y*ml") if path.suffix in (".yaml", ".yml"))
+    found = [f"clrtool rangetest {shlex.quote(name)}" for name in here[:SHOWN_CONFIGS]]
+    raise ConfigError(
+        "rangetest needs a config. Try one of these:",
+        *(found or ["clrtool init              write a config for the model and data in this folder"]),
+        "clrtool rangetest digits  try it on handwritten digits: a second on a CPU, nothing to download",
+    )
 
 
 def check_conclusive(record: RunRecord) -> None:
@@ -176,7 +264,8 @@ def build_options(params: Mapping[str, Any], path: Path) -> BuildOptions:
 
 def display_of(params: Mapping[str, Any]) -> Display:
     """How a command tells what it does."""
-    return Display(params["quiet"] or params["as_json"], params["plain"], params["as_json"])
+    quiet, verbose = params["quiet"] or params["as_json"], bool(params.get("verbose"))
+    return Display(quiet, params["plain"], params["as_json"], verbose)
 
 
 def _run_share(context: typer.Context, spec: RunSpec, share: SeedShare, executor: Executor) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import typer
 
 # Options that say what is done with a measurement, and not how it is made.
-NO_MEASURE = {"dry", "fresh", "write", "check", "tolerance", "as_json", "quiet", "plain"}
+NO_MEASURE = {"dry", "fresh", "write", "check", "tolerance", "as_json", "quiet", "plain", "verbose"}
 # Options that are for the process which starts the others.
 OURS = NO_MEASURE | {"output", "jobs", "threads", "seed_shard", "ray"}
 

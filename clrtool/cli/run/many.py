@@ -15,7 +15,7 @@ from clrtool.errors import ConfigError
 from clrtool.report.text.progress import Status
 from clrtool.words import count, duration, printable
 
-OURS = {"output", "jobs", "as_json", "quiet", "plain"}
+OURS = {"output", "jobs", "as_json", "quiet", "plain", "verbose"}
 # What is about the result of one test.
 ALONE = ("write", "check", "tolerance")
 

@@ -38,11 +38,13 @@ class Display:
         quiet: no progress.
         plain: nothing that moves, and sentences in place of tables and charts.
         as_json: one JSON object on stdout, and nothing else.
+        verbose: what experts want to know of a result too.
     """
 
     quiet: bool = False
     plain: bool = False
     as_json: bool = False
+    verbose: bool = False
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,14 @@ def import_factory(factory: str, field: str, allowed: Iterable[str], folder: Pat
     if any(part.startswith("_") for part in factory.replace(":", ".").split(".")):
         raise ConfigError(f"{field} = {factory!r} is private; a factory needs a public name")
     if not any(covers(pattern, factory) for pattern in allowed):
-        raise ConfigError(
-            f"{field} = {factory!r} is code, and a config may run code only when the command line says so: "
-            f"add --allow-import '{factory.partition(':')[0]}:*' if you trust it"
+        given = ", ".join(f"--allow-import {pattern!r}" for pattern in allowed)
+        why = (
+            f"and {given} does not cover it, for a pattern is module:callable, module:* or package.*"
+            if given
+            else "and a config may run code only if the command line allows it"
         )
+        fix = f"--allow-import '{factory.partition(':')[0]}:*'"
+        raise ConfigError(f"{field} = {factory!r} is code, {why}: add {fix} if you trust it")
     module_name, _, name = factory.partition(":")
     with blamed_on(f"{field}: importing {module_name!r}"):
         module = import_module(module_name, places_of_code(folder))

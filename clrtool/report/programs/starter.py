@@ -17,34 +17,47 @@ PLACES = {"image_folder": "root", "npz": "path", "text": "path", "digits": None}
 # What the folder of held-out images is called, that of a default first.
 HELDOUT = ("test", "val", "valid", "validation")
 
+# Models of Transformers by the ending of their class: the class that reads them, and what their input is called.
+HUB_TASKS = {
+    "ForImageClassification": ("AutoModelForImageClassification", "pixel_values"),
+    "ForSequenceClassification": ("AutoModelForSequenceClassification", "input_ids"),
+    "LMHeadModel": ("AutoModelForCausalLM", "input_ids"),
+    "ForCausalLM": ("AutoModelForCausalLM", "input_ids"),
+}
+# What the code for such a model is called.
+HUB_MODEL = "hub_model:Model"
+# Samples of a batch, and iterations that an epoch has at the least where the set is small.
+LARGEST_BATCH, FEWEST_ITERATIONS = 128, 10
 TEMPLATE = """\
 # An LR range test of {model} on {data}: clrtool rangetest {file}{allow}
 # Every key with its rule: clrtool schema. A value for one run: clrtool rangetest {file} plan.epochs=90
 {modeline}
 seed: 0
 model: {model_section}
-# A built-in (mlp, convnet, resnet, vit, gpt), any of torchvision, or factory: "pkg.module:callable" of your own.
+# Built-in: mlp, convnet, resnet, vit, gpt. Others: torchvision.NAME, or factory: "pkg.module:callable".
 data:
   {data_section}
-  batch_size: 128 # samples in one optimizer step; the bounds depend on it
+  batch_size: {batch_size} # samples in one optimizer step; the bounds depend on it
   # heldout: 2500 # samples to hold out, if data has to be split
   # augment: {{flip: true, crop: 4}} # for images
-optimizer: {{name: SGD, args: {{momentum: 0.9}}}} # any class of torch.optim; the test sets the learning rate
+optimizer: {optimizer} # any class of torch.optim; the test sets the learning rate
 loss: cross_entropy
-metric: accuracy # also top5, token_accuracy, loss, or a factory
+metric: {metric} # accuracy, top5, token_accuracy, loss, or a factory
 precision: fp32 # bf16 is faster on a GPU
 sweep: {{budget: 0.25}} # cost of the test as a share of the training; at least 500 iterations
 plan: {{policy: triangular2, epochs: 30}} # epochs: length of the training that you plan
 """
 
 
-def starter(model: str, data: str, file: str) -> str:
+def starter(model: str, data: str, file: str, size: int | None = None, samples: int | None = None) -> str:
     """The text of a config.
 
     Args:
         model: a built-in, ``torchvision.NAME`` or ``pkg.module:callable``.
         data: ``KIND:PLACE`` with a kind of ``PLACES``, ``torchvision.NAME:ROOT``, or ``pkg.module:callable``.
         file: what it will be called.
+        size: pixels a side that images are resized to.
+        samples: of the training set, where they are known: a small one needs smaller batches.
 
     Raises:
         ConfigError: the model or the data is of no known kind, or the data lacks its place.
@@ -61,9 +74,22 @@ def starter(model: str, data: str, file: str) -> str:
     return TEMPLATE.format(
         **{name: printable(text).replace("\n", " ") for name, text in texts.items()},  # in comments of one line
         model_section=f"{{factory: {json.dumps(model)}}}" if _is_factory(model) else f"{{name: {json.dumps(model)}}}",
-        data_section="\n  ".join(_data(data)),
+        data_section="\n  ".join(_data(data, size)),
         modeline=MODELINE,
+        batch_size=_batch_size(samples),
+        metric="token_accuracy" if model == "gpt" or data.startswith("text:") else "accuracy",
+        optimizer="AdamW" if model in ("gpt", "vit", HUB_MODEL) else "{name: SGD, args: {momentum: 0.9}}",
     )
+
+
+def _batch_size(samples: int | None) -> int:
+    """The common one, or a power of two that gives an epoch of a small set some iterations.
+
+    >>> _batch_size(None), _batch_size(50_000), _batch_size(400), _batch_size(6)
+    (128, 128, 32, 2)
+    """
+    most = LARGEST_BATCH if samples is None else max(1, samples // FEWEST_ITERATIONS)
+    return min(LARGEST_BATCH, 1 << (most.bit_length() - 1)) if samples is None or samples >= 20 else 2
 
 
 def factories(model: str, data: str) -> list[str]:
@@ -77,7 +103,7 @@ def _is_factory(word: str) -> bool:
     return ":" in word and kind not in PLACES and not kind.startswith("torchvision.")
 
 
-def _data(data: str) -> list[str]:
+def _data(data: str, size: int | None) -> list[str]:
     if _is_factory(data):
         return [f"factory: {json.dumps(data)} # returns (train, heldout)"]
     kind, _, place = data.partition(":")
@@ -91,7 +117,8 @@ def _data(data: str) -> list[str]:
         return [f"name: {kind}"]
     if not place:
         raise ConfigError(f"--data {kind}: where does it lie? --data {kind}:{'DIR' if argument == 'root' else 'FILE'}")
-    return [f"name: {kind}", f"args: {{{argument}: {json.dumps(place)}{_layout(kind, place)}}}"]
+    pixels = "" if size is None else f", size: {size}"
+    return [f"name: {kind}", f"args: {{{argument}: {json.dumps(place)}{_layout(kind, place)}{pixels}}}"]
 
 
 def _layout(kind: str, place: str) -> str:
@@ -103,3 +130,32 @@ def _layout(kind: str, place: str) -> str:
         return ", train: ., heldout: null" if any(each.is_dir() for each in root.iterdir()) else ""
     found = next((name for name in HELDOUT if (root / name).is_dir()), None)
     return "" if found == HELDOUT[0] else f", heldout: {'null' if found is None else found}"
+
+
+HUB = '''\
+"""The model in {place}, as clrtool calls it: a batch of inputs in, its logits out."""
+
+import torch
+from transformers import {auto}
+
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model = {auto}.from_pretrained({place!r})
+
+    def forward(self, inputs):
+        return self.model({argument}=inputs).logits
+'''
+
+
+def hub_module(place: str, architecture: str) -> str:
+    """The code by which a model that Transformers has saved takes one tensor and returns one.
+
+    Args:
+        place: its folder.
+        architecture: its class, as its ``config.json`` has it.
+    """
+    task = next(each for each in HUB_TASKS if architecture.endswith(each))
+    auto, argument = HUB_TASKS[task]
+    return HUB.format(place=place, auto=auto, argument=argument)
