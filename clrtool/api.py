@@ -118,9 +118,11 @@ class RangeTest:
     def __str__(self) -> str:
         from rich.console import Console
 
+        from clrtool.report.text.grid import unpadded
+
         text = io.StringIO()
         Console(file=text, width=100, color_system=None, markup=False, highlight=False).print(self._table())
-        return text.getvalue().strip("\n")
+        return unpadded(text.getvalue()).strip("\n")
 
     def __repr__(self) -> str:
         return f"RangeTest(base_lr={self.base_lr}, max_lr={self.max_lr}, verdict={self.verdict.word!r})"

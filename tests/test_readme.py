@@ -166,4 +166,4 @@ def test_the_action_runs_as_it_stands_there(tmp_path):
         [step["shell"], "-e", "-c", step["run"]],
         cwd=tmp_path, env={**os.environ, **given, "PATH": path}, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert (done.returncode, "holds, for both bounds" in done.stderr) == (0, True), done.stderr
+    assert (done.returncode, "holds: both bounds" in done.stderr) == (0, True), done.stderr

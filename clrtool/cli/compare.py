@@ -157,7 +157,7 @@ class ComparisonFolder(Folder):
         self.check_again(record)
         if self.has_leftovers() or not (self.path / PICTURE).exists() or record.asked_target != request.target:
             return None
-        self.say(f"{self.path}: finished before with this request, shown again; --fresh runs it anew")
+        self.say(f"{self.path}: already finished with these options, shown again; --fresh runs it again")
         return record
 
     def finish(self, record: Comparison) -> None:
@@ -201,7 +201,7 @@ def _measured_bounds(folder: ComparisonFolder) -> BoundsFrom:
 
     refuse_links(folder.path, RANGE_TEST)
     own = replace(folder.spec, folder=folder.path / RANGE_TEST, fresh=folder.fresh)
-    folder.say(f"{own.folder}: a range test first, for the bounds")
+    folder.say(f"{own.folder}: running a range test first, for the bounds")
     return bounds_of(measure(RunFolder(own, folder.signals)), own.folder, RANGE_TEST)
 
 
@@ -259,8 +259,8 @@ def _train(folder: ComparisonFolder, request: Request, bounds: BoundsFrom, workl
 def _other_data(bounds: BoundsFrom, data_sha256: str) -> list[str]:
     if bounds.data_sha256 is None or not is_other_data(bounds.data_sha256, data_sha256):
         return []
-    text = f"The bounds of {bounds.source} were measured on other data than the policies were compared on"
-    return [f"{text}: clrtool rangetest CONFIG --fresh measures them anew."]
+    text = f"The bounds from {bounds.source} were measured with different data than this comparison"
+    return [f"{text}: clrtool rangetest CONFIG --fresh measures them again."]
 
 
 class ComparisonProgress(Progress):

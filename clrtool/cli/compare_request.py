@@ -141,20 +141,20 @@ def _policy(word: str) -> Plan | float | None:
 def _check_target(target: float | None, metric: Metric) -> None:
     if target is not None and not (math.isfinite(target) and (not metric.is_share or 0 < target <= 1)):
         rule = "above 0 and at most 1" if metric.is_share else "finite"
-        raise ConfigError(f"--target-accuracy {target}: must be {rule}, for the metric is {metric.label}")
+        raise ConfigError(f"--target-accuracy {target}: must be {rule}, because the metric is {metric.label}")
 
 
 def _known_bounds(spec: RunSpec, bounds: str | None, run: str | None) -> BoundsFrom | None:
     """Bounds that need no training: given, of a given run, or of a finished run of the same config."""
     if bounds is not None and run is not None:
-        raise ConfigError("--bounds and --run: give the one or the other")
+        raise ConfigError("--bounds and --run: give only one of them")
     if bounds is not None:
         return _given_bounds(bounds)
     if run is not None:
         place = find_run(run)
         record = read_run(place)
         if record.config_sha256 != spec.config.sha256():
-            other = "was measured with another config than this one; without --run a range test of this one is used"
+            other = "was measured with another config; without --run, a range test of this config is used"
             say(f"{place}: {other}", quiet=spec.display.quiet)
         return bounds_of(record, place)
     own = {} if spec.fresh else {spec.folder / RANGE_TEST: RANGE_TEST}
@@ -193,12 +193,13 @@ def _fitting(plan: Plan, like: Plan) -> Plan:
     """A plan that was given, if the workload can follow it to its end."""
     if plan.iterations_per_epoch not in (None, like.iterations_per_epoch):
         raise ValueError(
-            f"its epoch has {plan.iterations_per_epoch:,} iterations, that of the data {like.iterations_per_epoch:,}"
+            f"its epoch has {plan.iterations_per_epoch:,} iterations, but an epoch of the data has "
+            f"{like.iterations_per_epoch:,}"
         )
     if plan.iterations > like.iterations:
         epochs = plan.iterations / (like.iterations_per_epoch or 1)
         raise ValueError(
-            f"is {plan.iterations:,} iterations long, the comparison {like.iterations:,}: --epochs {epochs:.4g} lets "
-            "it end"
+            f"is {plan.iterations:,} iterations long, but the comparison only {like.iterations:,}; use --epochs "
+            f"{epochs:.4g}"
         )
     return plan

@@ -51,14 +51,17 @@ class Chart(Protocol):
 
 def show(table: RenderableType, *, plain: bool) -> None:
     """A table on stdout; where plain words are wanted, its rows as sentences."""
+    from clrtool.report.text.grid import spoken, unpadded
+
     if plain:
         from rich.text import Text
 
-        from clrtool.report.text.grid import spoken
-
         console().print(Text(spoken(table)), soft_wrap=True)
     else:
-        console().print(table)
+        out = console()
+        with out.capture() as printed:
+            out.print(table)
+        typer.echo(printed.get() if sys.stdout.isatty() else unpadded(printed.get()), nl=False)
 
 
 def draw(chart: Chart) -> None:

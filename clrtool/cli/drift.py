@@ -38,9 +38,9 @@ class DriftCheck:
         self, spec: RunSpec, words: Sequence[str], write: Path | None, check: Path | None, tolerance: float | None
     ) -> None:
         if write is not None and check is not None:
-            raise ConfigError("--write and --check: give the one or the other")
+            raise ConfigError("--write and --check: give only one of them")
         if tolerance is not None and write is None:
-            raise ConfigError("--tolerance goes with --write: --check takes the one that the file states")
+            raise ConfigError("--tolerance needs --write; --check uses the tolerance in the file")
         self._spec, self._write, self._check, self._tolerance = spec, write, check, tolerance
         # the folder may hold a run of other inputs
         self._mend = shlex.join(["clrtool", "rangetest", *words, "--fresh", "--write", str(check)])
@@ -50,7 +50,7 @@ class DriftCheck:
         if self._check is None:
             return
         if not self._check.is_file():
-            self._fail([f"{self._check}: there is no such file yet"])
+            self._fail([f"{self._check}: no such file yet"])
         from clrtool.report.records.plan_file import read_bounds
 
         kept = read_bounds(self._check)
@@ -65,7 +65,7 @@ class DriftCheck:
             self._fail_as_stale(stale)
 
     def after(self, record: RunRecord) -> None:
-        """Write the file, or hold the range test against it: exits with 1 if what is recommended has drifted."""
+        """Write the file, or hold the range test against it: exits with 1 if the recommendation has drifted."""
         from clrtool.core.results.recommendation import recommendation
 
         if record.bounds.max_lr is None:  # its exit code says so
@@ -80,7 +80,7 @@ class DriftCheck:
         from clrtool.core.results.recommendation import RULE_VERSION, changed_inputs
 
         changed = list(changed_inputs(kept.config, self._spec.config.model_dump(mode="json", exclude={"seed"})))
-        other_rule = f"the rule that reads bounds: version {kept.rule} -> {RULE_VERSION}"
+        other_rule = f"the rule for reading bounds: version {kept.rule} -> {RULE_VERSION}"
         return changed if kept.rule == RULE_VERSION else [*changed, other_rule]
 
     def _changed_data(self, kept: Recommendation) -> list[str]:
@@ -93,7 +93,7 @@ class DriftCheck:
     def _other_data(self, kept: Recommendation, data_sha256: str) -> list[str]:
         """Of another seed the split may be another, so nothing can be said of the data."""
         same_seed = kept.seed == self._spec.config.seed
-        return ["the data: its hash is another"] if same_seed and is_other_data(kept.data_sha256, data_sha256) else []
+        return ["the data: its hash has changed"] if same_seed and is_other_data(kept.data_sha256, data_sha256) else []
 
     def _keep(self, file: Path, new: Recommendation) -> None:
         """Write what has changed; inside the tolerance the old bytes stay, so that git shows no difference."""
@@ -103,7 +103,7 @@ class DriftCheck:
         tolerance = (old or new).tolerance if self._tolerance is None else self._tolerance
         if old is not None and not self._stale(old, new) and not _drifted(replace(old, tolerance=tolerance), new):
             if old.tolerance == tolerance:
-                say(f"{file}: unchanged, for both bounds are within noise or a tolerance of {tolerance:.0%}")
+                say(f"{file}: unchanged: both bounds are within noise or a tolerance of {tolerance:.0%}")
                 return
             new = old
         write_bounds(file, replace(new, tolerance=tolerance))
@@ -117,8 +117,8 @@ class DriftCheck:
         if stale := self._stale(old, new):
             self._fail_as_stale(stale)
         if drifted := _drifted(old, new):
-            self._fail([f"{file}: what is recommended has drifted", *drifted])
-        say(f"{file}: holds, for both bounds are within noise or a tolerance of {old.tolerance:.0%}")
+            self._fail([f"{file}: the recommendation has drifted", *drifted])
+        say(f"{file}: holds: both bounds are within noise or a tolerance of {old.tolerance:.0%}")
         _summarise(f"{file} holds", [_told(each) for each in changes(old, new)])
 
     def _stale(self, old: Recommendation, new: Recommendation) -> list[str]:
@@ -130,16 +130,16 @@ class DriftCheck:
         ]
 
     def _fail_as_stale(self, lines: Sequence[str]) -> None:
-        self._fail([f"{self._check} is stale: it was measured with other inputs", *lines])
+        self._fail([f"{self._check} is stale: it was measured with different inputs", *lines])
 
     def _fail(self, lines: Sequence[str]) -> None:
         text = "\n  ".join(lines)
-        say(f"{text}\nto mend it: {self._mend}")
+        say(f"{text}\nto fix it: {self._mend}")
         if os.environ.get("GITHUB_ACTIONS") == "true":
             typer.echo(
-                _annotation(_encodable(str(self._check)), _encodable(f"{text}\nto mend it: {self._mend}")), err=True
+                _annotation(_encodable(str(self._check)), _encodable(f"{text}\nto fix it: {self._mend}")), err=True
             )
-        _summarise(lines[0], [*lines[1:], f"to mend it: {self._mend}"])
+        _summarise(lines[0], [*lines[1:], f"to fix it: {self._mend}"])
         raise typer.Exit(DRIFTED)
 
 
@@ -148,7 +148,7 @@ def _changed_sources(old: Recommendation, now: Mapping[str, str]) -> list[str]:
     from clrtool.engine.configured.sources import changed_sources
 
     return [
-        f"{name}: {'its hash is another' if name in now else 'is not there'}"
+        f"{name}: {'its hash has changed' if name in now else 'is missing'}"
         for name in changed_sources(old.sources, now)
     ]
 
@@ -160,7 +160,7 @@ def _drifted(old: Recommendation, new: Recommendation) -> list[str]:
 
 
 def _told(change: Change) -> str:
-    noise = "too few seeds to tell noise" if change.noise is None else f"noise {change.noise:.2f}"
+    noise = "too few seeds to estimate the noise" if change.noise is None else f"noise {change.noise:.2f}"
     return (
         f"{change.name}: {change.old:.3g} -> {change.new:.3g}, a factor of {change.factor:.2f} (allowed "
         f"{change.allowed:.2f}, {noise})"

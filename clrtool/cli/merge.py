@@ -98,5 +98,5 @@ def _run_folder(folders: Sequence[Path]) -> Path:
     """The folder that holds all of them. Raises ConfigError if there is none."""
     parents = {folder.absolute().parent for folder in folders}
     if len(parents) > 1 or next(iter(parents)).name != SHARDS:
-        raise ConfigError("the shards do not lie in one run folder: say with -o DIR where the run is to be")
+        raise ConfigError("the shards are not in one run folder: give the folder of the merged run with -o DIR")
     return folders[0].parent.parent

@@ -272,7 +272,7 @@ def _run_share(context: typer.Context, spec: RunSpec, share: SeedShare, executor
     """Train the seeds of a share, to which other processes have the rest."""
     params = context.params
     if params["write"] or params["check"]:
-        raise ConfigError("--write and --check are about the whole test: give them after clrtool merge")
+        raise ConfigError("--write and --check need the whole test: run clrtool merge first")
     share.refuse_links()
     folder = RunFolder(share.placed(spec), context.obj, ShardWorker(spec, share))
     if not share.count(most_seeds(spec)):
@@ -285,7 +285,7 @@ def _run_share(context: typer.Context, spec: RunSpec, share: SeedShare, executor
                 executor.train(folder.signals)
             measure_share(folder, share)
         again = f"clrtool merge {shlex.quote(str(share.run))}"
-        folder.say(f"{spec.folder}: its seeds are swept; when all shards are: {again}")
+        folder.say(f"{spec.folder}: shard finished; when all are: {again}")
     if spec.display.as_json:
         typer.echo(json.dumps({"status": "shard", "shard": str(share.shards[-1]), "folder": str(spec.folder)}))
 
@@ -301,7 +301,8 @@ def show_run(record: RunRecord, spec: RunSpec) -> None:
         return
     if sys.stdout.isatty() and not spec.display.plain:
         draw(partial(range_test_chart, record))
-    show(result_table(record, spec.folder.resolve().name), plain=spec.display.plain)
+    table = result_table(record, spec.folder.resolve().name, verbose=spec.display.verbose)
+    show(table, plain=spec.display.plain)
     say(f"in {spec.folder}/: curve.csv, result.json, range_test.png", quiet=spec.display.quiet)
     if record.plan is not None:
         say(_next(str(spec.folder)), quiet=spec.display.quiet)

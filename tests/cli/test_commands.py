@@ -43,7 +43,7 @@ def test_a_finished_run_is_shown_again_and_not_repeated(cli, digits_run):
     before = (digits_run / "result.json").stat().st_mtime_ns
     again = cli("rangetest", "digits", *QUICK[:-1], "-o", digits_run)
     assert again.code == 0
-    assert "finished before with this config, shown again; --fresh runs it anew" in again.err
+    assert "already finished with this config, shown again; --fresh runs it again" in again.err
     assert (digits_run / "result.json").stat().st_mtime_ns == before
 
 
@@ -231,7 +231,7 @@ def test_an_interrupt_ends_in_130_and_keeps_what_was_measured(tmp_path):
     run.send_signal(signal.SIGINT)
     errors = run.communicate(timeout=30)[1]
     assert run.returncode == 130
-    assert "interrupted; what was measured is in" in errors
+    assert "interrupted; results so far are saved in" in errors
     assert "Traceback" not in errors
     assert len(rows.read_text().splitlines()) > 3
 

@@ -120,7 +120,7 @@ def test_json_is_one_object_equal_to_the_file_and_a_finished_comparison_is_shown
     assert printed.out == (compared / "compare.json").read_text()
     assert printed.err == ""
     again = cli(*SHORT, "-o", compared)
-    assert "finished before with this request, shown again; --fresh runs it anew" in again.err
+    assert "already finished with these options, shown again; --fresh runs it again" in again.err
     assert "triangular2" in again.out
     assert {path.name: path.stat().st_mtime_ns for path in compared.iterdir()} == before
 
@@ -202,14 +202,14 @@ def test_the_plan_of_the_best_can_be_planned_with(cli, compared):
         (["--policies", "fixed,fixed:-1"], "fixed:-1: a fixed rate must be finite and above 0"),
         (["--policies", "fixed,lost.json"], "lost.json: no such file"),
         (["--policies", "fixed,long.json"], "176 iterations long, the comparison 88: --epochs 4 lets it end"),
-        (["--policies", "fixed,other.json"], "its epoch has 50 iterations, that of the data 44"),
+        (["--policies", "fixed,other.json"], "its epoch has 50 iterations, but an epoch of the data has 44"),
         (
             ["optimizer={name: Adagrad}", "--policies", "fixed,moving.json"],
             "optimizer: the plan moves the momentum, and Adagrad has neither momentum nor betas",
         ),
         (["--bounds", "0.1"], "must be two numbers, BASE,MAX"),
         (["--bounds", "0.2,0.1"], "the second above the first"),
-        (["--run", "digits"], "--bounds and --run: give the one or the other"),
+        (["--run", "digits"], "--bounds and --run: give only one of them"),
         (["--target-accuracy", "97"], "must be above 0 and at most 1"),
         (["--epochs", "0"], "epochs must be finite and above 0"),
         (["--epochs", "nan"], "epochs must be finite and above 0"),
@@ -275,8 +275,8 @@ def test_a_comparison_that_was_begun_is_not_gone_on_with_as_another(zygote, tmp_
     assert any(path.suffix == ".pt" for path in before)
     refused = zygote.run([*words, "--seeds", "3"])
     assert refused.status == 2
-    assert "was begun with another config, or other policies, seeds, epochs or bounds" in refused.err
-    assert "run it anew with --fresh, or give another folder with -o" in refused.err
+    assert "was started with another config, or other policies, seeds, epochs or bounds" in refused.err
+    assert "use --fresh to start over, or -o for another folder" in refused.err
     assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
     done = zygote.run([*words, "--seeds", "3", "--fresh"])
     assert done.status == 0, done.err

@@ -77,7 +77,7 @@ def test_a_file_whose_name_is_no_utf_8_is_named_all_the_same(tmp_path):
     environment = os.environ | {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, env=environment)
     assert done.returncode == 1, done.stderr
-    assert rb"kept\udcff.json: there is no such file yet" in done.stderr
+    assert rb"kept\udcff.json: no such file yet" in done.stderr
 
 
 def test_a_label_with_controls_makes_pictures_that_can_be_read(cli, tmp_path):

@@ -159,7 +159,7 @@ def test_a_dataset_that_changed_between_two_starts_is_noticed(cli, tmp_path, mon
     np.savez("a.npz", x=images, y=np.arange(200) % 4)
     changed = cli(*words)
     assert changed.code == 2
-    assert "was measured on other data than there is now: --fresh runs it anew" in changed.err
+    assert "was measured with different data; use --fresh to run it again" in changed.err
     assert cli(*words, "--fresh").code in (0, 3)
     (tmp_path / "a.npz").unlink()
     gone = cli(*words[:-3], *words[-2:])
@@ -180,7 +180,7 @@ def test_deterministic_results_hold_no_times_and_are_not_mixed_with_others(cli, 
     assert cli(*words, "--fresh").code in (0, 3)
     mixed = cli(*words, "--deterministic")
     assert mixed.code == 2
-    assert "was measured without --deterministic: --fresh runs it anew" in mixed.err
+    assert "was measured without --deterministic; use --fresh to run it again" in mixed.err
 
 
 def test_code_that_changed_between_a_sweep_and_its_race_is_noticed(cli, folder, monkeypatch):
@@ -195,7 +195,9 @@ def test_code_that_changed_between_a_sweep_and_its_race_is_noticed(cli, folder, 
     sys.modules.pop("machine_factories")
     changed = cli(*words)
     assert changed.code == 2
-    assert "was begun with other code or weights than there are now (machine_factories)" in changed.err
+    assert (
+        "was started with different code or weights (machine_factories changed). Restore them to resume" in changed.err
+    )
     (folder / "machine_factories.py").write_text(most)
     sys.modules.pop("machine_factories")
     assert cli(*words).code in (0, 3)

@@ -262,11 +262,11 @@ def test_a_finished_run_of_other_code_is_not_shown_as_that_of_this(process, cust
     (tmp_path / "more.py").write_text("SCALE = 10\n")
     done = process(*custom, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "runs/mine was measured with other code or weights than there are now (more): --fresh" in done.stderr
+    assert "runs/mine was measured with different code or weights (more changed); use --fresh" in done.stderr
     checked = process(*custom, "--check", "mine.json", cwd=tmp_path)
     assert checked.returncode == 1
-    assert "more: its hash is another" in checked.stderr
-    mend = re.search(r"to mend it: (.*)", checked.stderr)[1]
+    assert "more: its hash has changed" in checked.stderr
+    mend = re.search(r"to fix it: (.*)", checked.stderr)[1]
     assert process(*shlex.split(mend)[1:], cwd=tmp_path).returncode == 0, "the command that is printed works"
     assert process(*custom, "--check", "mine.json", cwd=tmp_path).returncode == 0
 
@@ -277,6 +277,6 @@ def test_the_command_that_mends_a_stale_file_is_one_that_works(process, tmp_path
     assert process(*words, "--write", "kept.json", cwd=tmp_path).returncode == 0
     checked = process(*words, *change, "--check", "kept.json", cwd=tmp_path)
     assert checked.returncode == 1
-    mend = shlex.split(re.search(r"to mend it: (.*)", checked.stderr)[1])
+    mend = shlex.split(re.search(r"to fix it: (.*)", checked.stderr)[1])
     assert process(*mend[1:], cwd=tmp_path).returncode == 0
     assert process(*words, *change, "--check", "kept.json", cwd=tmp_path).returncode == 0

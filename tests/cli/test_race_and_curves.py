@@ -54,14 +54,14 @@ def test_a_finished_race_is_shown_again_with_its_reason_and_not_trained_anew(cli
     shown = " ".join(again.out.split())
     assert f"{race['iterations']} iterations" in shown
     assert f"{len({probe['lr'] for probe in race['probes']})} rates from" in shown
-    assert "that of a constant answer is" in shown
+    assert "a constant answer has" in shown
     assert (race_run / "result.json").read_bytes() == before
 
 
 def test_the_cost_of_a_race_is_told_before_it_starts_and_every_reading_as_soon_as_it_is_there(cli, tmp_path):
     told = cli("rangetest", "digits", "-o", tmp_path / "run").err
     race = measured(tmp_path / "run")["race"]
-    begin = told.index(f"racing: short runs of {race['budget']} iterations together at the most")
+    begin = told.index(f"racing: short runs, at most {race['budget']} iterations in total")
     assert begin < told.index("  lr ")
     assert told.count("  held-out loss ") + told.count("  not finite") == len(race["probes"])
 

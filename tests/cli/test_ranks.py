@@ -117,7 +117,7 @@ def test_a_signal_to_any_rank_stops_all_and_another_number_of_ranks_does_not_go_
     assert "the same command goes on from there" in printed[0][1]
     alone = cli("rangetest", config, "-o", tmp_path, *HOW)
     assert alone.code == 2
-    assert "was begun with 2 ranks, and there is 1 now: batch norm" in alone.err
+    assert "was started with 2 ranks, and there is 1 now; with batch norm" in alone.err
     assert "--fresh" in alone.err
 
 

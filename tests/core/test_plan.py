@@ -162,7 +162,7 @@ def test_the_budgets_that_are_offered_leave_nothing_over(epochs, iterations_per_
     assert bool(left) == (plan.iterations < math.floor(epochs * iterations_per_epoch * (1 + 1e-15)))
     if not left or (cycles and stepsize_epochs):
         return
-    words = left[0].split("cycle. ")[1].removesuffix(" epochs leave none.").split(" or ")
+    words = left[0].split("cycle. ")[1].removesuffix(" epochs would leave none over.").split(" or ")
     for budget in map(float, words):
         fitting = make_plan(0.001, 0.006, iterations_per_epoch, epochs=budget, **wishes)
         assert not any("left over" in reason for reason in fitting.reasons), budget
@@ -172,9 +172,9 @@ def test_the_budgets_that_are_offered_leave_nothing_over(epochs, iterations_per_
 
 def test_the_two_nearest_budgets_are_offered():
     plan = make_plan(0.001, 0.006, 47, epochs=30)
-    assert "24 or 32 epochs leave none" in " ".join(plan.reasons)
+    assert "24 or 32 epochs would leave none over" in " ".join(plan.reasons)
     plan = make_plan(0.001, 0.006, 100, epochs=30, stepsize_epochs=4)
-    assert "24 or 32 epochs leave none" in " ".join(plan.reasons)
+    assert "24 or 32 epochs would leave none over" in " ".join(plan.reasons)
     assert "600 of 3,000 iterations are left over" in " ".join(plan.reasons)
 
 

@@ -174,5 +174,5 @@ def test_a_run_that_goes_on_with_another_number_of_ranks_says_so(tmp_path):
     journal, text = open_journal(folder, now, "hash", NoRequests(), 0)
     assert "resumed with 1 segment finished" in text
     assert any("ranks was 1 and is 2" in warning for warning in journal.warnings)
-    with pytest.raises(ConfigError, match="was begun with 1 rank, and there are 2 now"):
+    with pytest.raises(ConfigError, match="was started with 1 rank, and there are 2 now"):
         open_journal(folder, replace(now, ranks=lone()), "hash", NoRequests(), 0)

@@ -247,7 +247,7 @@ def test_a_state_that_cannot_be_saved_is_named_and_its_seed_begins_anew():
     found, stops = interrupted(lambda journal: run_sweep(workload, GIVEN, 0, journal=journal), [20, 70])
     assert stops == 2
     assert any(
-        "An interrupted seed begins anew: state.team.optimizer.state.0.odd is of type object" in each
+        "An interrupted seed starts over: state.team.optimizer.state.0.odd is of type object" in each
         for each in found.warnings
     )
     for one, other in zip(found.curves, whole.curves, strict=True):
@@ -266,9 +266,9 @@ def test_a_checkpoint_that_does_not_fit_the_model_says_what_to_do():
 @pytest.mark.parametrize(
     ("changes", "config", "message"),
     [
-        ({}, "b" * 64, "was begun with another config"),
-        ({"deterministic": True}, "a" * 64, "was begun without --deterministic"),
-        ({"data": {"name": "digits", "heldout": 300}}, "a" * 64, "was begun on other data"),
+        ({}, "b" * 64, "was started with another config"),
+        ({"deterministic": True}, "a" * 64, "was started without --deterministic"),
+        ({"data": {"name": "digits", "heldout": 300}}, "a" * 64, "was started with different data"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, changes, config, message):

@@ -26,7 +26,7 @@ def choose_executor(
 ) -> tuple[RunSpec, Executor]:
     """What ``--jobs`` and ``--ray`` ask for, and the spec with the threads of each process."""
     if ray is not None and (jobs > 1 or share.shards):
-        raise ConfigError("--ray shares the seeds out by itself: do without --jobs and --seed-shard")
+        raise ConfigError("--ray distributes the seeds itself: leave out --jobs and --seed-shard")
     workers = min(jobs, max(1, share.count(most_seeds(spec))))
     deterministic = spec.options.deterministic
     spec = replace(spec, threads=threads_of(workers, spec.threads, deterministic=deterministic, display=spec.display))

@@ -59,7 +59,7 @@ class Folder:
             try:
                 yield
             except Interrupted:
-                say(f"interrupted; what was measured is in {self.path}/, and the same command goes on from there")
+                say(f"interrupted; results so far are saved in {self.path}/. Run the same command to resume")
                 raise
 
     def replace_old(self) -> None:
@@ -95,7 +95,7 @@ class Folder:
         """Raise ConfigError for a finished record that was measured in another way, or on other inputs."""
         options, config = self.spec.options, self.spec.config
         if options.deterministic and not record.environment.get("deterministic"):
-            raise ConfigError(f"{self.path} was measured without --deterministic: --fresh runs it anew")
+            raise ConfigError(f"{self.path} was measured without --deterministic; use --fresh to run it again")
         self._check_sources(record)
         if config.data.name in (None, "digits"):  # code is not run to show a result, and the digits are ours
             return
@@ -105,7 +105,7 @@ class Folder:
             with contextlib.redirect_stdout(sys.stderr):
                 found = data_sha256(config, device=options.device, download=options.download)
         except MachineError as error:
-            self.say(f"{error}: {self.path} is shown without a look at its data")
+            self.say(f"{error}: {self.path} is shown without checking its data")
             return
         self.check_data(record, found)
 
@@ -117,17 +117,17 @@ class Folder:
 
         found = source_hashes(self.spec.config, self.spec.options.folder)
         if gone := sorted(record.sources.keys() - found.keys()):
-            self.say(f"{', '.join(gone)} cannot be read: {self.path} is shown without a look at it")
+            self.say(f"{', '.join(gone)} cannot be read; {self.path} is shown without checking it")
         if changed := [name for name in changed_sources(record.sources, found) if name in found]:
             raise ConfigError(
-                f"{self.path} was measured with other code or weights than there are now ({', '.join(changed)}): "
-                "--fresh runs it anew"
+                f"{self.path} was measured with different code or weights ({', '.join(changed)} changed); use --fresh "
+                "to run it again"
             )
 
     def check_data(self, record: RunRecord | Comparison, data_sha256: str) -> None:
         """Raise ConfigError if a record was measured on other data."""
         if is_other_data(record.data_sha256, data_sha256):
-            raise ConfigError(f"{self.path} was measured on other data than there is now: --fresh runs it anew")
+            raise ConfigError(f"{self.path} was measured with different data; use --fresh to run it again")
 
     def opened_journal(self, workload: Workload, checkpoint: str, sha256: str, **known: Any) -> Journal:
         """The journal of a checkpoint, or a new one; says how far it had come."""

@@ -76,7 +76,7 @@ def _told(name: str, end: Ended, folder: Path) -> str:
     """What came of a config, in a line."""
     result = end.result or {}
     if result.get("status") == "dry run":
-        told = [f"{count(result['iterations'], 'iteration')}, {duration(result['seconds'])} at the most"]
+        told = [f"{count(result['iterations'], 'iteration')}, at most {duration(result['seconds'])}"]
     elif "bounds" in result:
         bounds = result["bounds"]
         found = {name: bounds[name] for name in ("base_lr", "max_lr") if bounds[name] is not None}

@@ -49,7 +49,7 @@ def measure(folder: RunFolder) -> RunRecord:
 
 
 def _shown_again(folder: RunFolder) -> str:
-    return f"{folder.path}: finished before with this config, shown again; --fresh runs it anew"
+    return f"{folder.path}: already finished with this config, shown again; --fresh runs it again"
 
 
 def measure_share(folder: RunFolder, share: SeedShare) -> None:

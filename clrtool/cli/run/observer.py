@@ -35,7 +35,7 @@ class FolderObserver(Observer):
 
     @contextmanager
     def racing(self, iterations: int) -> Iterator[None]:
-        self._folder.say(f"racing: short runs of {iterations:,} iterations together at the most")
+        self._folder.say(f"racing: short runs, at most {iterations:,} iterations in total")
         yield
 
     def on_probe(self, probe: Probe) -> None:

@@ -74,7 +74,7 @@ def _check(seat: Seat, spec: RunSpec) -> None:
     if (device := spec.options.device).startswith("cuda:"):
         raise ConfigError(f"--device {device} is one device, and every rank takes its own: give --device cuda")
     if spec.config.training.compile:
-        raise ConfigError(f"training.compile does not go with {world} ranks: leave it out, or run in one process")
+        raise ConfigError(f"training.compile does not work with {world} ranks: leave it out, or run in one process")
     if spec.accumulate:
         raise ConfigError(
             f"--on-oom accumulate runs in one process: with {world} ranks give training.micro_batches=2, or more"

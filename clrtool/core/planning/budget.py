@@ -104,7 +104,7 @@ class Budget:
             stepsize, down = self._halves()
             period = stepsize + down
             num_cycles = self.cycles or room // period
-            reason = "The stepsize was given, and with it as many whole cycles as fit." if self.cycles is None else (
+            reason = "The stepsize was given; as many whole cycles are planned as fit." if self.cycles is None else (
                 "The stepsize and the number of cycles were given."
             )  # fmt: skip
         elif self.stepsize_down is not None:
@@ -134,7 +134,7 @@ class Budget:
             )
         cycles = max(least, min(GOOD_CYCLES, most))
         if cycles == GOOD_CYCLES:
-            return cycles, "The paper finds 3 cycles enough for most of the way, and 4 better (section 3.2)."
+            return cycles, "The paper finds that 3 cycles train most of the way and 4 do better (section 3.2)."
         if cycles == most:
             return cycles, f"As many cycles as fit with a stepsize of at least {MIN_STEPSIZE_EPOCHS} epochs: {cycles}."
         return cycles, f"As few cycles as fit with a stepsize of at most {MAX_STEPSIZE_EPOCHS} epochs: {cycles}."
@@ -181,9 +181,9 @@ class Budget:
         if not fit.left:
             return ()
         fits = " or ".join(self._nearest(fit))
-        offer = f" {fits} epochs leave none." if fits else ""
+        offer = f" {fits} epochs would leave none over." if fits else ""
         room = fit.iterations + fit.left
-        return (f"{fit.left:,} of {room:,} iterations are left over: the plan stops at the end of a cycle.{offer}",)
+        return (f"{fit.left:,} of {room:,} iterations are left over, because a plan ends with a whole cycle.{offer}",)
 
     def _nearest(self, fit: Fit) -> list[str]:
         """The nearest budgets below and above, in epochs, whole ones where the stepsize is free."""

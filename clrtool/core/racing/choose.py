@@ -47,7 +47,7 @@ def choose(race: Race, swept: Bounds | None = None) -> Bounds:
         max_lr=max_lr,
         base_lr_interval=(BASE * low, BASE * high),
         max_lr_interval=(low, high),
-        base_reason=f"base_lr is a quarter of max_lr, the rule of thumb of the paper: {BASE * max_lr:.3g}.",
+        base_reason="A quarter of max_lr, a rule of thumb of the paper.",
         max_reason=_reason(race, found, 2.0**broken if apart else None) + _longer(race, advice),
         verdict=Verdict.WEAK if advice else Verdict.CLEAR,
         advice=advice,
@@ -74,19 +74,19 @@ def _advice(race: Race, found: Outcome, apart: float) -> tuple[Advice, ...]:
 
 def _reason(race: Race, found: Outcome, broken: float | None) -> str:
     """The last round with its losses, what other seeds and the sweep prefer, and why a pick is not the best."""
-    reached = ", ".join(f"{2.0**each:.3g} {found.last[each]:.4g}" for each in sorted(found.last))
+    reached = ", ".join(f"{found.last[each]:.4g} at {2.0**each:.3g}" for each in sorted(found.last))
     reason = (
-        f"After up to {found.horizon} iterations at one rate the held-out loss is, by rate: {reached}; that of a "
-        f"constant answer is {race.entry.constant:.4g}."
+        f"Held-out loss after up to {found.horizon} iterations at a constant rate: {reached}; a constant answer has "
+        f"{race.entry.constant:.4g}."
     )
     best, (first, *others) = best_of(found.last), found.picks
     if first != best:
-        reason += f" {2.0**first:.3g} is above the best of them, for a schedule comes down from its peak."
+        reason += f" The higher {2.0**first:.3g} is hardly worse, and a schedule comes down from its peak."
     if others:
         reason += f" {'Another seed prefers' if len(others) == 1 else 'Other seeds prefer'} "
         reason += ", ".join(f"{2.0**each:.3g}" for each in others) + "."
     if found.refused:
-        reason += f" {2.0**first:.3g} is left out, for there it loses much of its gain."
+        reason += f" {2.0**first:.3g} is left out: another seed loses much of its gain there."
     if broken is not None:
         reason += f" The sweep broke early and gives {broken:.3g}: max_lr is the geometric mean of both."
     return reason

@@ -305,7 +305,7 @@ def _verdict(advice: tuple[Advice, ...]) -> Verdict:
 def _base_reason(reading: Reading, metric: Metric) -> str:
     level, side = reading.level(fit.RISEN), "above" if metric.higher_is_better else "below"
     reason = (
-        f"{_start(metric)} starts to {metric.rises[:-1]}: from {reading.rises:.2g} on it is {side} "
+        f"{_start(metric)} starts to {metric.rises[:-1]} at LR {reading.rises:.2g}: from there on it is {side} "
         f"{metric.value(level):.3f}, {fit.RISEN:.0%} of the way from {metric.value(reading.floor):.3f} "
         f"to its best of {metric.value(reading.best):.3f}"
     )
@@ -321,15 +321,15 @@ def _max_reason(reading: Reading, metric: Metric) -> str:
     """Where the curve breaks or ends, and the range over which it is as good as its best."""
     label, breaks = _start(metric), f"{reading.breaks:.2g}"
     if reading.broken:
-        reason = f"{label} breaks above {breaks}, where it loses a third of its gain; max_lr is {fit.SAFETY:g} of that"
-    elif reading.fades is None:
-        reason = f"{label} does not break before {breaks}, where the sweep ends; max_lr is {fit.UNBROKEN:g} of that"
-    else:
         reason = (
-            f"{label} fades above {breaks} and keeps most of its gain to the end; max_lr is {fit.UNBROKEN:g} of that"
+            f"{label} breaks above LR {breaks}, where it loses a third of its gain; max_lr is {fit.SAFETY:g} times that"
         )
+    elif reading.fades is None:
+        reason = f"{label} does not break before LR {breaks}, where the sweep ends; max_lr is {fit.UNBROKEN:g} of that"
+    else:
+        reason = f"{label} fades above LR {breaks} and keeps most of its gain to the end; max_lr is {fit.UNBROKEN:g} times that"
     low, high = reading.flat
-    return f"{reason}. Its best of {metric.value(reading.best):.3f} holds to a tenth from {low:.2g} to {high:.2g}."
+    return f"{reason}. {label} stays within 10% of its best gain from LR {low:.2g} to {high:.2g}."
 
 
 def _start(metric: Metric) -> str:

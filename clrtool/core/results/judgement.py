@@ -25,7 +25,7 @@ class ComparisonVerdict(Sentence):
 
     WON = "One policy is better than every other, by more than noise."
     NO_DIFFERENCE = "No difference beyond noise among the best."
-    ONE_SEED = "One seed tells nothing of the noise: no policy wins."
+    ONE_SEED = "One seed does not show the noise, so no policy wins."
     NOT_FINITE = "No policy kept its loss finite in every seed."
     NOTHING_LEARNED = "No policy does better than a constant answer."
 
@@ -83,7 +83,7 @@ def judge(
         )
         return Judgement(ComparisonVerdict.NOTHING_LEARNED, best, None, tuple(others), None, reason)
     if len(finite[best]) == 1:
-        reason = f"{best} reached the best {metric.label}, {mean:.4g}: by how much noise, --seeds 3 tells."
+        reason = f"{best} reached the best {metric.label}, {mean:.4g}; --seeds 3 shows how much of its lead is noise."
         return Judgement(ComparisonVerdict.ONE_SEED, best, None, tuple(others), None, reason)
     floor = share_error(mean, heldout_samples) if metric.is_share else ROUNDING * abs(mean)
     ahead = {name: metric.value(1) * (finite[best] - finite[name]) for name in others}
@@ -122,8 +122,8 @@ def _no_difference(
     worse = [name for name in means if name not in (best, *within)]
     rest = f" Worse by more than noise: {', '.join(worse)}." if worse else ""
     reason = (
-        f"In {metric.label}, {reached}: differences of up to {most:.2g} are noise.{rest} Any of them will do; more "
-        "seeds tell finer."
+        f"In {metric.label}, {reached}: differences up to {most:.2g} are noise.{rest} Use any of these; more "
+        "seeds can tell smaller differences."
     )
     return Judgement(ComparisonVerdict.NO_DIFFERENCE, best, None, within, most, reason)
 

@@ -193,7 +193,7 @@ def _as_split(data: Any, unpack: Unpack | None, name: str) -> Split:
     if plain and hasattr(data, "__iter__"):
         if iter(data) is data:
             raise ConfigError(
-                f"data.factory: {name} can be read only once, and every seed reads it anew: return an object whose "
+                f"data.factory: {name} can be read only once, and every seed reads it again: return an object whose "
                 "__iter__ begins again, such as an IterableDataset"
             )
         return IterableStream(data, Collate(unpack))

@@ -253,6 +253,7 @@ def _with_heldout(workload: InProcessWorkload, trainer: Trainer, batch: Any, swe
     number = size = sum(map(len, batches)) if batches is not None else sum(each.samples or 1 for each in heldout)
     if not size:
         raise ConfigError("heldout_loader: gave no batch")
+    every = size
     if sweep.evaluations == "auto":
         length = workload.sweep_size(sweep).trained
         together = max(at_once, batch_size_of(heldout.loader) or next(iter(heldout)).samples or 1)
@@ -261,10 +262,19 @@ def _with_heldout(workload: InProcessWorkload, trainer: Trainer, batch: Any, swe
         )
     else:
         number = sweep.evaluations
-    if batches is not None:
-        heldout = replace(heldout, limit=size)
-        heldout.cache()
-    return replace(workload, heldout=heldout, evaluations=number)
+    if batches is None:
+        return replace(workload, heldout=heldout, evaluations=number)
+    heldout = replace(heldout, limit=size)
+    heldout.cache()
+    return replace(workload, heldout=heldout, evaluations=number, warnings=(*workload.warnings, *_limited(every, size)))
+
+
+def _limited(every: int, used: int) -> list[str]:
+    """Why not all held-out samples are used."""
+    if used >= every:
+        return []
+    why = "so that training takes most of the time"
+    return [f"{used:,} of {every:,} held-out samples are used, {why}: sweep.evaluations=N uses all of them."]
 
 
 def metric_of(model: Any, heldout_loader: Any) -> str:

@@ -98,7 +98,7 @@ def check_loader(loader: Any, name: str) -> None:
     if isinstance(loader, Iterator):
         raise ConfigError(
             f"{name}: is an iterator ({_kind(loader)}), which can be read once, and a range test reads it many times: "
-            "give a DataLoader, a list, or an object whose __iter__ begins anew"
+            "give a DataLoader, a list, or an object whose __iter__ starts from the beginning"
         )
 
 
@@ -114,7 +114,7 @@ def _all_epochs(loader: Iterable[Any], seed: int, begin: Callable[[], object]) -
                 empty = False
                 yield batch
             if empty:
-                raise ConfigError(f"train_loader: gave no batch in pass {epoch + 1}: it has to begin anew each time")
+                raise ConfigError(f"train_loader: gave no batch in pass {epoch + 1}: each pass must start again")
     finally:
         _end_workers(clone)
 

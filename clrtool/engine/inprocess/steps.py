@@ -267,7 +267,7 @@ def make_steps(
         named = _named(metric, higher_is_better)
         return SupervisedSteps(loss, named, measure) if step is None else CustomSteps(step, measure, named)
     if higher_is_better is not None:
-        raise ConfigError("higher_is_better: goes with measure= alone; a metric that has a name states it itself")
+        raise ConfigError("higher_is_better: is only for measure=; a named metric states it itself")
     if metric != "auto" and metric not in METRICS:
         raise ConfigError(f"metric: {shown(metric)} is no metric; {nearest(str(metric), ['auto', *METRICS])}")
     if step is None:

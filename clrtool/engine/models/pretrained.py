@@ -120,7 +120,7 @@ def load(model: nn.Module, weights: Weights, fresh: Iterable[str], source: str) 
     if faults:
         more = f", and {count(len(faults) - 3, 'more fault')}" if len(faults) > 3 else ""
         raise ConfigError(
-            f"model.weights: {source} {'; '.join(faults[:3])}{more}. What should be drawn anew goes into model.fresh"
+            f"model.weights: {source} {'; '.join(faults[:3])}{more}. List in model.fresh what to initialize instead"
         )
     model.load_state_dict({name: weights[name] for name in wanted}, strict=False)
 

@@ -233,8 +233,8 @@ class Journal:
                 raise
             except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
                 raise ConfigError(
-                    f"the checkpoint of this run does not fit what its config builds now, for code or libraries have "
-                    f"changed: --fresh runs it anew ({type(error).__name__}: {error})"
+                    f"the checkpoint of this run does not fit what its config builds now, because code or libraries "
+                    f"have changed; use --fresh to start over ({type(error).__name__}: {error})"
                 ) from error
         self.running = None
         return segment
@@ -295,7 +295,7 @@ class Journal:
         try:
             return segment.state()
         except TypeError as error:
-            self.warnings = tuple(dict.fromkeys((*self.warnings, f"An interrupted seed begins anew: {error}.")))
+            self.warnings = tuple(dict.fromkeys((*self.warnings, f"An interrupted seed starts over: {error}.")))
             return None
 
 

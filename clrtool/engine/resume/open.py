@@ -14,7 +14,9 @@ from clrtool.engine.training.workload import Workload
 from clrtool.errors import ConfigError
 from clrtool.words import count
 
-_WAYS_OUT = "go on as it was begun, run it anew with --fresh, or give another folder with -o"
+_WAYS_OUT = "to resume, use --fresh to start over, or -o for another folder"
+# How each change is undone; others: by going back.
+_UNDONE = {"sources": "Restore them", "data_sha256": "Restore it", "config_sha256": "Restore it"}
 
 
 def open_journal(
@@ -91,8 +93,8 @@ def saved_micro_batches(folder: CheckpointFolder) -> int | None:
 
 def _check(saved: Mapping[str, Any], about: Mapping[str, Any], run: Path, what: str) -> None:
     """Raise ConfigError if a checkpoint is of another run."""
-    for difference in differences(saved, about, what).values():
-        raise ConfigError(f"{run} {difference}: {_WAYS_OUT}")
+    for name, difference in differences(saved, about, what).items():
+        raise ConfigError(f"{run} {difference}. {_UNDONE.get(name, 'Go back to that')} {_WAYS_OUT}")
 
 
 def differences(saved: Mapping[str, Any], about: Mapping[str, Any], what: str = "another config") -> dict[str, str]:
@@ -100,18 +102,18 @@ def differences(saved: Mapping[str, Any], about: Mapping[str, Any], what: str = 
     switch = "without" if about.get("deterministic") else "with"
     told = {
         "format": "holds a checkpoint of another version of clrtool",
-        "config_sha256": f"was begun with {what}",
-        "data_sha256": "was begun on other data than there is now",
-        "sources": f"was begun with other code or weights than there are now ({_others(saved, about)})",
-        "deterministic": f"was begun {switch} --deterministic",
-        "device": f"was begun on {saved.get('device')}, and this is {about.get('device')}",
+        "config_sha256": f"was started with {what}",
+        "data_sha256": "was started with different data",
+        "sources": f"was started with different code or weights ({_others(saved, about)} changed)",
+        "deterministic": f"was started {switch} --deterministic",
+        "device": f"was started on {saved.get('device')}, and this is {about.get('device')}",
     }
     found = {name: text for name, text in told.items() if name in about and saved.get(name) != about[name]}
     before, ranks = saved.get("ranks", 1), about.get("ranks", 1)
     if before != ranks and (saved.get("ranks_matter") or about.get("ranks_matter")):
         found["ranks"] = (
-            f"was begun with {count(before, 'rank')}, and there {'are' if ranks > 1 else 'is'} {ranks} now: "
-            "batch norm, or what the model draws at random, makes that another test"
+            f"was started with {count(before, 'rank')}, and there {'are' if ranks > 1 else 'is'} {ranks} now; with "
+            "batch norm or a model that draws random numbers, that is a different test"
         )
     return found
 
@@ -126,7 +128,7 @@ def moved(before: Mapping[str, Any], now: Mapping[str, Any], what: str) -> list[
     """What to say of a test of which something happened in another environment."""
     before, now = ({"ranks": 1, **each} for each in (before, now))
     changed = [f"{name} was {before.get(name)} and is {now[name]}" for name in now if before.get(name) != now[name]]
-    text = f"{what} where {'; '.join(changed)}: equal up to rounding, and --fresh measures it anew."
+    text = f"{what} where {'; '.join(changed)}: results are equal up to rounding; --fresh measures all of it again."
     return [text] if changed else []
 
 

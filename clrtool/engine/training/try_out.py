@@ -55,7 +55,7 @@ def wants_closure(trainer: Trainer, batch: Any) -> bool:
             raise first from None
         if workload.precision == "fp16":
             raise ConfigError(
-                f"precision: {workload.make_optimizer.name} computes loss and gradients anew within a step, which fp16 "
+                f"precision: {workload.make_optimizer.name} computes loss and gradients again in a step, which fp16 "
                 "cannot scale: use bf16"
             ) from first
         return True

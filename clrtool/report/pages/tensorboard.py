@@ -125,7 +125,7 @@ def _overview(record: RunRecord, name: str) -> Iterator[tuple[int, Any]]:
     if record.plan is not None:
         yield from _plan(record.plan)
     yield 0, Summary(value=_pictures(record, name))
-    paragraphs = map(_markdown, spoken(result_table(record, name)).splitlines())
+    paragraphs = map(_markdown, spoken(result_table(record, name, verbose=True)).splitlines())
     text = TensorProto(dtype=DT_STRING, string_val=["\n\n".join(paragraphs).encode()])
     yield 0, Summary(value=[Summary.Value(tag="result", metadata=create_summary_metadata("", ""), tensor=text)])
 

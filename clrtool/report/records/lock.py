@@ -31,8 +31,8 @@ class Lock:
         """Raise MachineError if the folder is no longer the one that is held: it was removed, or replaced."""
         if not _is_current(self.descriptor, self.folder / NAME):
             raise MachineError(
-                f"{self.folder}: was removed or replaced while it was filled, and what was measured with it; the same "
-                "command begins anew"
+                f"{self.folder}: was removed or replaced during the run, and its results are lost; run the same "
+                "command to start over"
             )
 
 

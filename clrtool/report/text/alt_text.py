@@ -10,7 +10,7 @@ from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import reading_of
 from clrtool.core.results.comparison import Comparison
 from clrtool.core.results.record import RunRecord, SweepRecord
-from clrtool.report.text.facts import both, cycles, heldout, ranked, reached
+from clrtool.report.text.facts import cycles, decided, heldout, ranked, reached
 from clrtool.words import count, printable, shortened
 
 # Peaks that are told one by one; of more, the first and the last.
@@ -37,13 +37,10 @@ def race_alt(record: RunRecord, race: Race, title: str) -> str:
 
 
 def decision(record: RunRecord) -> str:
-    """What a range test came to, in one line: bounds, stepsize and verdict."""
-    bounds, plan = record.bounds, record.plan
-    numbers = [f"{name} {lr:.3g}" for name, lr, *_ in both(bounds) if lr]
-    if plan is not None and plan.stepsize is not None:
-        numbers.append(f"stepsize {plan.stepsize:,} ({plan.stepsize_epochs:.3g} epochs)")
-    verdict = f"verdict {bounds.verdict.word}: {bounds.verdict.value.removeprefix('What was measured ')}"
-    return f"{', '.join(numbers)}; {verdict}" if numbers else verdict.capitalize()
+    """What a range test came to, in one line: what to train with, and the verdict."""
+    verdict = f"Verdict {record.bounds.verdict.word}: {record.bounds.verdict.value}"
+    what = decided(record)
+    return f"{what[:1].upper()}{what[1:]}. {verdict}"
 
 
 def schedules_alt(plans: Mapping[str, Plan]) -> str:

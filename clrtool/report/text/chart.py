@@ -67,7 +67,7 @@ def _race_chart(race: Race, bounds: Bounds, width: int, *, ascii_only: bool) -> 
         )
         legend.append(f"{letter} {horizon:,}")
     pointers = {f"{name} {lr:.3g}": lr for name, lr, *_ in both(bounds) if lr is not None}
-    chart = canvas.framed("held-out loss of short runs, up to that of a constant answer", "learning rate", pointers)
+    chart = canvas.framed("held-out loss of short runs, up to the constant answer", "learning rate", pointers)
     said = f"after iterations: {', '.join(legend)}; * = where they meet"
     return "\n".join([chart, *wrap(said, max(map(len, chart.splitlines())))])
 

@@ -21,7 +21,7 @@ def comparison_table(record: Comparison, title: str) -> Group:
     seeds, metric = count(len(record.seeds), "seed"), record.metric
     headline = f"{title}: {len(record.candidates)} policies, {seeds} x {record.epochs:.4g} epochs"
     to_target = "reaches the target in" if record.target is None else f"reaches {record.target:.3g} in"
-    header = ("policy", "lr", metric.label, to_target, "a seed takes")
+    header = ("policy", "lr", metric.label, to_target, "time per seed")
     return Group(grid([_cells(each, record) for each in ranked(record)], headline, header), _notes(record))
 
 
@@ -60,7 +60,7 @@ def _notes(record: Comparison) -> Table:
     judgement, bounds = record.judgement, record.bounds
     cost = "" if bounds.cost_epochs is None else f", which cost {bounds.cost_epochs:.3g} epochs"
     error = record.standard_error
-    sure = "" if error is None else f" One {record.metric.label} is sure to {100 * error:.1f} points."
+    sure = "" if error is None else f" Each {record.metric.label} has a standard error of ±{100 * error:.1f} points."
     length = f"{count(record.iterations, 'iteration')} for every training"
     rows = [
         ("verdict", f"{judgement.verdict.value} {judgement.reason}"),
@@ -76,5 +76,5 @@ def _notes(record: Comparison) -> Table:
 
 def _held(candidate: Candidate, iterations: int) -> str:
     cycles = candidate.plan.num_cycles
-    ends = "ends" if cycles is None else f"of {count(cycles, 'whole cycle')} ends"
-    return f"{candidate.name}: its plan {ends} {count(iterations, 'iteration')} sooner, and holds its last rate."
+    after = "" if cycles is None else f" after {count(cycles, 'whole cycle')}"
+    return f"{candidate.name}: the plan ends{after}; the last {count(iterations, 'iteration')} keep its last rate."

@@ -17,26 +17,26 @@ def estimate_table(found: Estimate, title: str, folder: str) -> Table:
     Args:
         folder: the run folder, and what would become of it.
     """
-    return grid(_rows(found, folder), f"{title}: what a range test takes; nothing was written")
+    return grid(_rows(found, folder), f"{title}: what a range test will take; nothing was written")
 
 
 def _rows(found: Estimate, folder: str) -> Iterator[tuple[str, str]]:
     frozen = "" if found.trained == found.parameters else f", {found.trained:,} of them train"
     yield "model", f"{count(found.parameters, 'parameter')}{frozen}, on {found.device}"
-    batches = f"batches of {found.batch_size:,}, {count(found.iterations_per_epoch, 'iteration')} an epoch"
+    batches = f"batches of {found.batch_size:,}, {count(found.iterations_per_epoch, 'iteration')} per epoch"
     yield "data", f"{found.samples:,} samples in {batches}; {found.heldout_samples:,} held out"
     yield "sweep", _ends(found)
     shared = f" in {found.jobs} processes" if found.jobs > 1 else ""
     yield "", f"{count(found.seeds, 'seed')}{shared} x {_most(found.sweep, found.evaluations)}"
     if found.race:
-        yield "race", f"short runs of {_most(found.race, found.race_evaluations)} together"
-    yield "in all", f"{count(found.iterations, 'iteration')} at the most, {found.epochs:.3g} epochs"
-    timed = f"{duration(found.iteration_seconds)} an iteration, {duration(found.evaluation_seconds)} an evaluation"
-    yield "time", f"{duration(found.seconds)} at the most: {timed}, over {count(found.timed, 'iteration')}"
+        yield "race", f"short runs, {_most(found.race, found.race_evaluations)} in total"
+    yield "total", f"at most {count(found.iterations, 'iteration')}, {found.epochs:.3g} epochs"
+    timed = f"{duration(found.iteration_seconds)} per iteration, {duration(found.evaluation_seconds)} per evaluation"
+    yield "time", f"at most {duration(found.seconds)}: {timed}, measured over {count(found.timed, 'iteration')}"
     together = f", up to {found.at_once} times that where all seeds train at once" if found.at_once > 1 else ""
     each = f"; each of {found.jobs} processes takes as much" if found.jobs > 1 else ""
-    held = f", and up to {_size(found.held_bytes)} for runs of the race that may go on" if found.held_bytes else ""
-    peak = f"{_size(found.peak_bytes)} of {_size(found.memory_bytes)} at the peak of these"
+    held = f", plus up to {_size(found.held_bytes)} for paused runs of the race" if found.held_bytes else ""
+    peak = f"{_size(found.peak_bytes)} of {_size(found.memory_bytes)} at the peak"
     yield "memory", f"{peak}{together}{held}{each}"
     short = "; too little: another disk with -o DIR" if found.disk_bytes > found.free_bytes else ""
     yield "disk", f"{_size(found.disk_bytes)} while it runs, {_size(found.free_bytes)} free{short}"
@@ -51,7 +51,7 @@ def _ends(found: Estimate) -> str:
     given = "".join(f", {name} is {lr:.3g}" for name, lr in ends.items() if lr is not None)
     if not scouted:
         return f"from {found.start_lr:.3g} to {found.end_lr:.3g}"
-    return f"a scout of {count(found.scout, 'iteration')} at the most finds {scouted}{given}"
+    return f"a scout of at most {count(found.scout, 'iteration')} finds {scouted}{given}"
 
 
 def _most(iterations: int, evaluations: int) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from clrtool.core.schedules import FloatArray, Schedule
+from clrtool.words import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from clrtool.core.reading.curve import Curve
     from clrtool.core.reading.metric import Metric
     from clrtool.core.results.comparison import Candidate, Comparison
+    from clrtool.core.results.record import RunRecord
 
 
 def both(bounds: Bounds) -> list[tuple[str, float | None, Interval | None, str]]:
@@ -26,6 +28,23 @@ def both(bounds: Bounds) -> list[tuple[str, float | None, Interval | None, str]]
         ("base_lr", bounds.base_lr, bounds.base_lr_interval, bounds.base_reason),
         ("max_lr", bounds.max_lr, bounds.max_lr_interval, bounds.max_reason),
     ]
+
+
+def both_reasons(bounds: Bounds) -> list[tuple[str, str]]:
+    """Why each bound is where it is, with the bound's name."""
+    return [(name, reason) for name, _, _, reason in both(bounds)]
+
+
+def decided(record: RunRecord) -> str:
+    """What a range test came to, in one line that can be pasted: what to train with, or that there are no bounds."""
+    bounds, plan = record.bounds, record.plan
+    if bounds.base_lr is None or bounds.max_lr is None:
+        return f"{bounds.verdict.word}, no bounds to train with"
+    between = f"{bounds.base_lr:.3g} to {bounds.max_lr:.3g}"
+    if bounds.verdict.word == "inconclusive" or plan is None:
+        return f"{bounds.verdict.word}, learning rates {between}"
+    step = "" if plan.stepsize is None else f", stepsize {count(plan.stepsize, 'iteration')}"
+    return f"train with {plan.policy}, {between}{step}"
 
 
 def across(interval: Interval | None) -> str:

@@ -28,6 +28,15 @@ def grid(rows: Iterable[Sequence[str]], title: str = "", header: Sequence[str] =
     return table
 
 
+def unpadded(printed: str) -> str:
+    """What rich has printed, without the spaces with which it fills its lines.
+
+    >>> unpadded("a   \\n  b \\n")
+    'a\\n  b\\n'
+    """
+    return "\n".join(map(str.rstrip, printed.split("\n")))
+
+
 def spoken(shown: RenderableType) -> str:
     """A table as it is read aloud: the title, and a line a row: its first cell, a colon, and what the others say.
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from clrtool.report.text.facts import across, both, cycles, in_epochs, lengths, own_params
+from clrtool.report.text.facts import across, both, both_reasons, cycles, decided, in_epochs, lengths, own_params
 from clrtool.report.text.grid import grid
 from clrtool.words import count
 
 if TYPE_CHECKING:
     from clrtool.core.planning.finding import Finding
     from clrtool.core.planning.plan import Plan
-    from clrtool.core.racing.result import Race
     from clrtool.core.reading.bounds import Bounds
     from clrtool.core.reading.curve import SweepOutcome
     from clrtool.core.results.record import RunRecord, SweepRecord
@@ -26,20 +25,20 @@ Row = tuple[str, str, str]
 
 
 def bounds_table(bounds: Bounds, title: str) -> Table:
-    """Both bounds with interval and reason, the verdict, and what to do next."""
-    return grid([*_bounds(bounds), *_verdict(bounds)], f"{title}: bounds")
+    """Both bounds with their intervals, the verdict, what to do next, and why."""
+    return grid([*_bounds(bounds), *_verdict(bounds), *_why(both_reasons(bounds))], f"{title}: bounds")
 
 
-def result_table(record: RunRecord, title: str, say: Callable[[str], str] = str) -> Table:
-    """Bounds with interval and reason, the verdict, what to do next, and what the test cost.
+def result_table(record: RunRecord, title: str, say: Callable[[str], str] = str, *, verbose: bool = False) -> Table:
+    """The decision in its first line; then the bounds with their intervals, the verdict, what to do next, and why.
 
     Args:
         say: puts a text into the words of the door at which it is read.
+        verbose: what experts want to know too: race, sweep, evaluations and what they took.
     """
-    seeds = count(len(record.sweep.curves), "seed")
-    size = f"{seeds} x {record.sweep.epochs:.3g} epochs" if record.race is None else f"{record.cost_epochs:.3g} epochs"
-    rows = ((name, value, say(text)) for name, value, text in _result(record))
-    return grid(rows, f"{title}: LR range test, {size}")
+    rows = [*_result(record), *(_details(record) if verbose else _cost(record))]
+    rows += [("warning", "", warning) for warning in record.sweep.warnings]
+    return grid(((name, value, say(text)) for name, value, text in rows), f"{title}: {decided(record)}")
 
 
 def plan_table(plan: Plan, title: str) -> Table:
@@ -59,9 +58,8 @@ def lint_table(findings: Sequence[Finding], title: str) -> Table:
 
 
 def _bounds(bounds: Bounds) -> Iterator[Row]:
-    for name, lr, interval, reason in both(bounds):
-        value = "none" if lr is None else f"{lr:.3g}"
-        yield name, "\n".join(filter(None, (value, across(interval)))), reason
+    for name, lr, interval, _ in both(bounds):
+        yield name, "none" if lr is None else f"{lr:.3g}", f"interval {across(interval)}" if interval else ""
 
 
 def _verdict(bounds: Bounds) -> Iterator[Row]:
@@ -69,52 +67,65 @@ def _verdict(bounds: Bounds) -> Iterator[Row]:
     yield from (("", "", advice.value) for advice in bounds.advice)
 
 
+def _why(reasons: Iterable[tuple[str, str]]) -> Iterator[Row]:
+    """What each number rests on; the same reason is given once."""
+    told: set[str] = set()
+    for name, reason in reasons:
+        if reason not in told:
+            yield f"why {name}", "", reason
+        told.add(reason)
+
+
 def _result(record: RunRecord) -> Iterator[Row]:
-    sweep, plan, verification = record.sweep, record.plan, record.verification
-    yield from _bounds(record.bounds)
-    if len(sweep.groups) > 1:
-        others = ", ".join(f"{group.lr_ratio:.3g}" for group in sweep.groups[1:])
+    """What was decided, how far to trust it, and why."""
+    bounds, plan, groups, verification = record.bounds, record.plan, record.sweep.groups, record.verification
+    reasons = [*both_reasons(bounds)]
+    yield from _bounds(bounds)
+    if len(groups) > 1:
+        others = ", ".join(f"{group.lr_ratio:.3g}" for group in groups[1:])
         yield (
             "groups",
-            count(len(sweep.groups), "group"),
-            f"These rates are the first group's; the others have {others} times them.",
+            count(len(groups), "group"),
+            f"The rates are those of the first; the others: {others} times them.",
         )
     if plan is not None:
-        name, length, cycles = "plan", plan.iterations, f"{plan.policy} in {plan.epochs:.4g} epochs."
+        name, length, cycles = "plan", plan.iterations, f"{plan.policy} over {plan.epochs:.4g} epochs"
         if plan.stepsize is not None and plan.num_cycles is not None:
             name, length, cycles = "stepsize", plan.stepsize, f"{count(plan.num_cycles, 'cycle')} of {cycles}"
-        yield name, f"{count(length, 'iteration')}\n{in_epochs(length, plan)}", " ".join((cycles, *plan.reasons))
-    yield from _verdict(record.bounds)
+        yield name, count(length, "iteration"), "; ".join(filter(None, (in_epochs(length, plan), cycles)))
+        reasons.append((name, " ".join(plan.reasons)))
+    yield from _verdict(bounds)
+    yield from _why(reasons)
     if verification is not None:
         runs = f"{count(len(verification.trials), 'short run')}\n{verification.cost_epochs:.3g} epochs"
         yield "verified", runs, verification.reason
-    if record.race is not None:
-        yield from _race(record, record.race)
-        yield from (("warning", "", warning) for warning in sweep.warnings)
-        return
-    swept = f"From {sweep.start_lr:.2g} to {sweep.end_lr:.2g}, {sweep.spacing}."
-    swept += "" if sweep.engine == "eager" else f" Steps: {sweep.engine}."
-    seconds = "" if sweep.seconds is None else f"{sweep.seconds:.1f} s\n"
-    yield "sweep", f"{seconds}{sweep.cost_epochs:.3g} epochs", f"{swept} {_outcomes(sweep)}"
+
+
+def _cost(record: RunRecord) -> Iterator[Row]:
+    """What the test took, as a share of the training where that is known."""
+    seconds = "" if record.sweep.seconds is None else f"{record.sweep.seconds:.1f} s"
+    told, race = f"{record.cost_epochs:.3g} epochs", record.race
+    if race is not None:
+        training = race.entry.training
+        told += f", {record.iterations / training:.0%} of the planned training of {training:,} iterations"
+    yield "cost", seconds, f"{told}."
+
+
+def _details(record: RunRecord) -> Iterator[Row]:
+    """The race, the sweep before it or alone, its evaluations, and what all of it took."""
+    sweep, race = record.sweep, record.race
+    if race is not None:
+        rates = {probe.lr for probe in race.probes}
+        tried = f"{count(len(rates), 'rate')} from {min(rates):.2g} to {max(rates):.2g}" if rates else "no rate"
+        longest = max((probe.iterations for probe in race.probes), default=0)
+        yield "race", f"{race.iterations:,} iterations", f"{tried}; the best ran for {count(longest, 'iteration')}."
+    swept = f"From {sweep.start_lr:.2g} to {sweep.end_lr:.2g}, {sweep.spacing}, "
+    swept += f"{count(len(sweep.curves), 'seed')} of {sweep.epochs:.3g} epochs. "
+    swept += "" if sweep.engine == "eager" else f"Steps: {sweep.engine}. "
+    yield "sweep", f"{sweep.iterations:,} iterations", swept + _outcomes(sweep)
     samples = count(sweep.heldout_samples, sweep.metric.unit) if sweep.heldout_samples else ""
     yield "held out", samples, _evaluations(sweep)
-    yield from (("warning", "", warning) for warning in sweep.warnings)
-
-
-def _race(record: RunRecord, race: Race) -> Iterator[Row]:
-    """The race, the sweep before it, and what all of it took."""
-    sweep = record.sweep
-    rates = {probe.lr for probe in race.probes}
-    tried = f"{count(len(rates), 'rate')} from {min(rates):.2g} to {max(rates):.2g}" if rates else "no rate"
-    longest = max((probe.iterations for probe in race.probes), default=0)
-    yield "race", f"{race.iterations:,} iterations", f"{tried}, the best for {count(longest, 'iteration')}."
-    swept = f"From {sweep.start_lr:.2g} to {sweep.end_lr:.2g}. {_outcomes(sweep)}"
-    yield "sweep", f"{sweep.iterations:,} iterations", swept
-    seconds = "" if sweep.seconds is None else f"{sweep.seconds:.1f} s\n"
-    training = race.entry.training
-    share = f"{record.iterations / training:.0%} of the planned training of {training:,} iterations"
-    spent = "" if sweep.evaluation_share is None else f"; {sweep.evaluation_share:.0%} of the time were evaluations"
-    yield "cost", f"{seconds}{record.cost_epochs:.3g} epochs", f"{share}{spent}."
+    yield from _cost(record)
 
 
 def _plan(plan: Plan) -> Iterator[Row]:
@@ -147,13 +158,13 @@ def _value(value: object) -> str:
 
 
 def _evaluations(sweep: SweepRecord) -> str:
-    """How often the held-out set was measured, what that took, and how sure one measurement is."""
+    """How often the held-out set was measured, what that took, and the standard error of a measurement."""
     number = max(len(curve.lr) for curve in sweep.curves)
     share = "" if sweep.evaluation_share is None else f", {sweep.evaluation_share:.0%} of the time"
-    text = f"{count(number, 'evaluation')} a seed{share}."
+    text = f"{count(number, 'evaluation')} per seed{share}."
     if sweep.standard_error is None:
         return text
-    return f"{text} One {sweep.metric.label} is sure to {100 * sweep.standard_error:.1f} points, its standard error."
+    return f"{text} Each {sweep.metric.label} has a standard error of ±{100 * sweep.standard_error:.1f} points."
 
 
 def _outcomes(sweep: SweepRecord) -> str:
