@@ -8,14 +8,21 @@ BIN := $(VENV)/bin
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+
 setup: $(VENV)/.ready ## install clrtool and what its tests need into .venv
 
-$(VENV)/.ready: pyproject.toml
+# What runs clrtool comes first and alone: the demo waits for nothing else, and the tests add to it.
+$(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PIP) .
 	touch $@
 
-demo: setup ## range test, plan and pictures of the handwritten digits
+$(VENV)/.ready: $(VENV)/.installed
+	$(PIP) '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed ## install clrtool alone; range test, plan and pictures of the handwritten digits
 	$(BIN)/clrtool rangetest digits --fresh
 	$(BIN)/clrtool plan digits
 	$(BIN)/clrtool plot digits

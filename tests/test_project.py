@@ -40,7 +40,7 @@ def test_the_wheel_holds_the_configs_the_digits_and_the_licence(wheel):
 
 
 def test_the_wheel_runs_far_from_the_sources(wheel, tmp_path):
-    code = "import clrtool, sys; from clrtool.cli.main import main; print(clrtool.__file__, file=sys.stderr); main(['init'])"
+    code = "import clrtool, sys; from clrtool.cli.main import main; print(clrtool.__file__, file=sys.stderr); main(['init', '--list'])"
     environment = os.environ | {"PYTHONPATH": str(wheel)}
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
@@ -264,3 +264,16 @@ def test_every_file_that_the_design_page_names_is_there():
     named = set(re.findall(r"[a-z_]+(?:/[a-z_]+)*\.py", page))
     assert len(named) > 10
     assert [name for name in named if not (ROOT / name).exists() and not (ROOT / "clrtool" / name).exists()] == []
+
+
+def test_the_demo_installs_what_clrtool_runs_on_and_none_of_the_tools_of_its_tests(tmp_path):
+    def steps(target):
+        command = ["make", "--dry-run", target, f"VENV={tmp_path / 'venv'}"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    demo, tests = steps("demo"), steps("test")
+    assert "--editable .\n" in demo
+    assert "[dev]" not in demo
+    assert "--editable .\n" in tests, "one environment, to which the tests add"
+    assert "'.[dev]'" in tests
+    assert demo.index("--editable .") < demo.index("clrtool rangetest digits")

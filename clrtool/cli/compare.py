@@ -87,28 +87,16 @@ Output = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print compare.json and nothing else.", rich_help_panel=OUTPUT)]
 
 
+# fmt: off
 def compare(  # an option that is not named below is read from the context, by its name
-    context: typer.Context,
-    config: Config,
-    overrides: Overrides = None,
-    policies: Policies = POLICIES,
-    epochs: Epochs = None,
-    bounds: Bounds = None,
-    run: Run = None,
-    output: Output = None,
-    fresh: Fresh = False,
-    allow_import: AllowImport = None,
-    download: Download = False,
-    target_accuracy: TargetAccuracy = None,
-    checkpoint_every: Every = 15,
-    device: Device = "auto",
-    on_oom: OnOomOption = OnOom.stop,
-    deterministic: Deterministic = False,
-    seeds: Trainings = 3,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    context: typer.Context, config: Config, overrides: Overrides = None, policies: Policies = POLICIES,
+    epochs: Epochs = None, bounds: Bounds = None, run: Run = None, output: Output = None, fresh: Fresh = False,
+    allow_import: AllowImport = None, download: Download = False, target_accuracy: TargetAccuracy = None,
+    checkpoint_every: Every = 15, device: Device = "auto", on_oom: OnOomOption = OnOom.stop,
+    deterministic: Deterministic = False, seeds: Trainings = 3, as_json: Json = False, quiet: Quiet = False,
     plain: Plain = False,
 ) -> None:
+    # fmt: on
     """Train under several policies from the same seeds, and say which won.
 
     Examples:

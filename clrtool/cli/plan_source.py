@@ -285,9 +285,7 @@ def _known(before: Plan, asked: Asked) -> tuple[Plan, dict[str, Any]]:
     if policy not in POLICIES and policy != before.policy:
         find_policy(policy)
     if (asked.given() or asked.params()) and (policy not in POLICIES or policy == "stages"):
-        raise ConfigError(
-            f"{asked.source} is {before.policy}, which cannot be planned with other numbers: give a --policy"
-        )
+        raise ConfigError(f"{asked.source} is {before.policy}, which takes no other numbers: give a --policy")
     known = {"base_lr": before.base_lr, "max_lr": before.max_lr, "policy": policy, "epochs": before.epochs}
     known |= {"iterations_per_epoch": before.iterations_per_epoch} | before.asked
     if policy != before.policy:

@@ -64,20 +64,13 @@ Events = Annotated[
 ]
 
 
+# fmt: off
 def plot(
-    context: typer.Context,
-    sources: Sources = None,
-    others: Others = None,
-    iterations: Iterations = None,
-    iterations_per_epoch: PerEpoch = None,
-    base_lr: BaseLr = None,
-    max_lr: MaxLr = None,
-    policy: Policy = None,
-    epochs: Epochs = None,
-    output: Output = None,
-    term: Term = False,
-    tensorboard: Events = None,
+    context: typer.Context, sources: Sources = None, others: Others = None, iterations: Iterations = None,
+    iterations_per_epoch: PerEpoch = None, base_lr: BaseLr = None, max_lr: MaxLr = None, policy: Policy = None,
+    epochs: Epochs = None, output: Output = None, term: Term = False, tensorboard: Events = None,
 ) -> None:
+    # fmt: on
     """Draw a range test, a comparison or a schedule, or overlay several schedules.
 
     Examples:

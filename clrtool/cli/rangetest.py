@@ -193,9 +193,8 @@ def rangetest(  # an option that is not named below is read from the context, by
 
     Exit code 3 means that the test is inconclusive: there are no bounds to recommend, and the advice says what to
     change. All codes: 0 done, 1 drift found by --check, 2 wrong usage or config, 4 device, memory, disk or data
-    missing, 75 run folder in use, 130 interrupted.
-
-    On several GPUs: torchrun --nproc-per-node 4 -m clrtool rangetest mine.yaml
+    missing, 75 run folder in use, 130 interrupted. On several GPUs: torchrun --nproc-per-node 4 -m clrtool rangetest
+    mine.yaml
     """
     words = [needed(config), *(overrides or ())]
     if len(configs_in(words)) > 1:

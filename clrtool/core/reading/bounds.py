@@ -322,12 +322,14 @@ def _max_reason(reading: Reading, metric: Metric) -> str:
     label, breaks = _start(metric), f"{reading.breaks:.2g}"
     if reading.broken:
         reason = (
-            f"{label} breaks above LR {breaks}, where it loses a third of its gain; max_lr is {fit.SAFETY:g} times that"
+            f"{label} breaks above LR {breaks}, where it loses a third of its gain; max_lr is {fit.SAFETY:g} of that"
         )
     elif reading.fades is None:
         reason = f"{label} does not break before LR {breaks}, where the sweep ends; max_lr is {fit.UNBROKEN:g} of that"
     else:
-        reason = f"{label} fades above LR {breaks} and keeps most of its gain to the end; max_lr is {fit.UNBROKEN:g} times that"
+        reason = (
+            f"{label} fades above LR {breaks} and keeps most of its gain to the end; max_lr is {fit.UNBROKEN:g} of that"
+        )
     low, high = reading.flat
     return f"{reason}. {label} stays within 10% of its best gain from LR {low:.2g} to {high:.2g}."
 

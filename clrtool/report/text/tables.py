@@ -86,7 +86,7 @@ def _result(record: RunRecord) -> Iterator[Row]:
         yield (
             "groups",
             count(len(groups), "group"),
-            f"The rates are those of the first; the others: {others} times them.",
+            f"The rates are for the first; the others: {others} times them.",
         )
     if plan is not None:
         name, length, cycles = "plan", plan.iterations, f"{plan.policy} over {plan.epochs:.4g} epochs"
