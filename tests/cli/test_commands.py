@@ -250,7 +250,7 @@ def test_a_reader_that_stops_reading_is_no_error(process):
     assert result.stderr == ""
 
 
-def test_the_options_of_every_command_are_these_and_no_others(process):
+def test_the_options_of_every_command_are_these_and_no_others(cli):
     expected = {
         "rangetest": "-o --seeds --jobs --threads --seed-shard --ray --device --budget -n --fresh --download "
         "--allow-import --deterministic "
@@ -266,7 +266,7 @@ def test_the_options_of_every_command_are_these_and_no_others(process):
         "doctor": "--quick --json --plain",
     }
     for command, options in expected.items():
-        text = process(command, "--help-all").stdout
+        text = cli(command, "--help-all").out
         found = {line.split()[0].rstrip(",") for line in text.splitlines() if line.startswith("  -")}
         assert found == set(options.split()), command
 

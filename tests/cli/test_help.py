@@ -1,6 +1,5 @@
 """Help: on one screen, in groups, examples first, and every text begins with a word that says what the thing is or does."""
 
-import os
 import re
 import subprocess
 import sys
@@ -15,17 +14,15 @@ COMMANDS = typer.main.get_command(app).commands
 SCREEN = 40
 
 
-def helped(process, *words, columns=80):
-    done = process(*words, env={**os.environ, "NO_COLOR": "1", "COLUMNS": str(columns)})
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    return done.stdout
-
-
 @pytest.fixture
-def process():
-    def call(*words, env):
-        command = [sys.executable, "-m", "clrtool", *words]
-        return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+def helped(cli, monkeypatch):
+    """What a command says on a terminal of that width."""
+
+    def call(*words, columns=80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        told = cli(*words)
+        assert (told.code, told.err) == (0, "")
+        return told.out
 
     return call
 
@@ -37,9 +34,9 @@ def described():
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_fits_on_one_screen_and_leaves_no_space_at_the_end_of_a_line(process, command):
+def test_help_fits_on_one_screen_and_leaves_no_space_at_the_end_of_a_line(helped, command):
     for columns in (80, 120):
-        lines = helped(process, *command.split(), "--help", columns=columns).splitlines()
+        lines = helped(*command.split(), "--help", columns=columns).splitlines()
         assert len(lines) <= SCREEN
         assert max(map(len, lines)) < columns
         assert not [line for line in lines if line != line.rstrip()]
@@ -47,8 +44,8 @@ def test_help_fits_on_one_screen_and_leaves_no_space_at_the_end_of_a_line(proces
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_examples_come_first_and_every_option_is_in_a_named_group(process, command):
-    text = helped(process, command, "--help-all")
+def test_examples_come_first_and_every_option_is_in_a_named_group(helped, command):
+    text = helped(command, "--help-all")
     heads = re.findall(r"^([A-Z][\w ]+):$", text, re.MULTILINE)
     assert heads[0] == "Examples"
     assert set(heads) - {"Examples"} == {
@@ -62,8 +59,8 @@ def test_examples_come_first_and_every_option_is_in_a_named_group(process, comma
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_help_leaves_out_is_counted_and_stands_in_help_all(process, command):
-    short, whole = helped(process, command, "--help"), helped(process, command, "--help-all")
+def test_what_help_leaves_out_is_counted_and_stands_in_help_all(helped, command):
+    short, whole = helped(command, "--help"), helped(command, "--help-all")
     left_out = [each for name, each in described() if name == command and isinstance(each.rich_help_panel, Rare)]
     for each in left_out:
         assert f"  {each.opts[0]}" not in short

@@ -348,7 +348,7 @@ def test_the_picture_of_a_race_has_a_line_for_each_horizon_the_constant_answer_a
     assert left < min(probe.lr for probe in race.probes)
     assert right > max(*(probe.lr for probe in race.probes), record.sweep.end_lr)
     rates = len({probe.power for probe in race.probes})
-    for word in ("base_lr", "max_lr", "held-out loss of short runs", f"race of {rates} rates", record.bounds.verdict.word,
+    for word in ("base_lr", "max_lr", "held-out loss of short runs", f"a race of {rates} rates", record.bounds.verdict.word,
                  "accuracy", *labels):  # fmt: skip
         assert word in texts(shown)
     assert "race" not in texts(plot_range_test(read_run(digits_run), "digits"))
@@ -388,14 +388,33 @@ def test_a_sweep_that_ends_with_its_stop_still_has_a_hatched_part_to_see(digits_
     assert patch.get_window_extent().width > 0.05 * figure.axes[0].bbox.width
 
 
-def test_the_line_below_has_bounds_stepsize_and_verdict(digits_run):
-    record = read_run(digits_run)
-    line = plot_range_test(record, "digits").get_supxlabel()
-    bounds = record.bounds
-    for word in (f"base_lr {bounds.base_lr:.3g}", f"max_lr {bounds.max_lr:.3g}", f"stepsize {record.plan.stepsize}",
-                 f"verdict {bounds.verdict.word}"):  # fmt: skip
-        assert word in line
-    assert "\n" not in line
+def test_the_title_says_what_to_train_with_and_the_line_below_how_far_to_trust_it(digits_run, race_run):
+    for run in (digits_run, race_run):
+        record = read_run(run)
+        figure, bounds, plan = plot_range_test(record, "digits"), record.bounds, record.plan
+        between = f"{bounds.base_lr:.3g} to {bounds.max_lr:.3g}"
+        decision = f"digits: train with {plan.policy}, {between}, stepsize {plan.stepsize} iterations"
+        assert figure.get_suptitle() == decision
+        assert f"Verdict {bounds.verdict.word}: " in figure.get_supxlabel()
+        assert "\n" not in figure.get_suptitle() + figure.get_supxlabel()
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-5, 0.1), (0.1, 50), (1e-5, 50)])
+def test_both_bounds_are_drawn_wherever_they_lie(digits_run, race_run, low, high):
+    for run in (digits_run, race_run):
+        record = read_run(run)
+        bounds = dataclasses.replace(
+            record.bounds, base_lr=low, max_lr=high, base_lr_interval=(low, low), max_lr_interval=(high, high)
+        )
+        axes = plot_range_test(dataclasses.replace(record, bounds=bounds), "digits").axes
+        for panel in axes:
+            left, right = panel.get_xlim()
+            assert left < low
+            assert high < right
+            drawn = [line.get_xdata()[0] for line in panel.lines if len(set(line.get_xdata())) == 1]
+            assert {low, high} <= set(drawn)
+        labels = [text.get_text() for text in axes[0].texts if "_lr" in text.get_text()]
+        assert sorted(label.split()[0] for label in labels) == ["base_lr", "max_lr"]
 
 
 def test_what_a_picture_shows_in_words_is_in_it_and_beside_it(digits_run, tmp_path):
@@ -407,10 +426,10 @@ def test_what_a_picture_shows_in_words_is_in_it_and_beside_it(digits_run, tmp_pa
     words = beside.removeprefix(ALT_HEADER).strip()
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.text["Description"] == words
-        assert picture.text["Title"].startswith("<digits> & $more$: LR range test")
+        assert picture.text["Title"].startswith("<digits> & $more$: train with")
     inside = [element.text or "" for element in ET.parse(tmp_path / "a.svg").iter()]  # noqa: S314
     assert words in inside
-    assert any(each.startswith("<digits> & $more$: LR range test") for each in inside)
+    assert any(each.startswith("<digits> & $more$: train with") for each in inside)
     pdf = (tmp_path / "a.pdf").read_bytes()
     assert b"/Subject" in pdf
     assert b"/Title" in pdf

@@ -12,9 +12,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from clrtool.core.racing.probes import by_horizon
 from clrtool.core.racing.result import Race
 from clrtool.core.results.record import RunRecord
-from clrtool.report.plots.range_test import add_legend, draw_seeds, hatch, label_bounds, shade
-from clrtool.report.plots.style import add_title, fitting, palette, plain, styled
-from clrtool.report.text.alt_text import decision, race_alt
+from clrtool.report.plots.range_test import add_legend, draw_seeds, hatch, label_bounds, shade, show_bounds, tell
+from clrtool.report.plots.style import palette, plain, styled
+from clrtool.report.text.alt_text import race_alt
 from clrtool.report.text.facts import heldout
 from clrtool.words import count
 
@@ -36,6 +36,7 @@ def plot_race(record: RunRecord, race: Race, title: str) -> Figure:
         _draw_horizons(top, race)
         draw_seeds(bottom, record.sweep.curves, "metric", palette().blue, f"{label} of the sweep")
         _scale(top, bottom, record, race)
+        show_bounds(top, record.bounds)
         for axes in (top, bottom):
             shade(axes, record.bounds)
         hatch((bottom,), bottom, record.sweep, rotation=0)
@@ -44,8 +45,7 @@ def plot_race(record: RunRecord, race: Race, title: str) -> Figure:
         bottom.set(xlabel="learning rate", ylabel=label)
         add_legend(figure, top, bottom)
         rates = count(len({probe.power for probe in race.probes}), "rate")
-        add_title(figure, f"{plain(title)}: race of {rates} and LR range test, {record.cost_epochs:.3g} epochs")
-        figure.supxlabel(decision(record), fontsize=fitting(figure, decision(record), 9))
+        tell(figure, record, title, f"LR range test with a race of {rates}, {record.cost_epochs:.3g} epochs")
     return figure
 
 

@@ -17,14 +17,16 @@ from clrtool.core.reading.fit import BREAKING
 from clrtool.core.results.record import RunRecord, SweepRecord
 from clrtool.core.schedules import FloatArray
 from clrtool.report.plots.style import add_title, fitting, palette, plain, readable, styled
-from clrtool.report.text.alt_text import decision, range_test_alt, stopped
-from clrtool.report.text.facts import across, both, common, heldout
+from clrtool.report.text.alt_text import range_test_alt, stopped, verdict
+from clrtool.report.text.facts import across, both, common, decided, heldout
 from clrtool.words import count
 
 # A loss that diverged would flatten all the rest: the axis ends at this many times the first held-out loss.
 LOSS_CLIP = 1.5
 # Part of the axis that is kept for what comes after the last stop, so that it shows.
 AFTER = 0.06
+# Room between a bound outside of the sweep and the end of the axis, as a factor.
+BESIDE = 1.15
 # Points from the axis to the legend, with the numbers and the name of the axis between them.
 BELOW = -36
 
@@ -32,7 +34,7 @@ BELOW = -36
 def plot_sweep(record: RunRecord, title: str) -> Figure:
     """Accuracy and loss against the learning rate: a faint line a seed, their band and mean, the bounds shaded.
 
-    What comes after the first seed was stopped is hatched. The line below says what was decided.
+    What comes after the first seed was stopped is hatched. The title says what was decided.
     """
     with styled():
         figure = Figure(figsize=(8, 6.4), layout="constrained", label=range_test_alt(record, title))
@@ -43,6 +45,7 @@ def plot_sweep(record: RunRecord, title: str) -> Figure:
         draw_seeds(bottom, sweep.curves, "heldout_loss", colors.orange, "held-out loss")
         draw_seeds(bottom, sweep.curves, "train_loss", colors.grey, "training loss")
         _scale_axes(top, bottom, sweep)
+        show_bounds(top, record.bounds)
         _draw_reading(top, sweep)
         for axes in (top, bottom):
             shade(axes, record.bounds)
@@ -52,9 +55,15 @@ def plot_sweep(record: RunRecord, title: str) -> Figure:
         bottom.set(xlabel=f"learning rate ({plain(sweep.spacing)} sweep)", ylabel="loss")
         add_legend(figure, top, bottom)
         seeds = count(len(sweep.curves), "seed")
-        add_title(figure, f"{plain(title)}: LR range test, {seeds} × {sweep.epochs:.3g} epochs")
-        figure.supxlabel(decision(record), fontsize=fitting(figure, decision(record), 9))
+        tell(figure, record, title, f"LR range test, {seeds} × {sweep.epochs:.3g} epochs")
     return figure
+
+
+def tell(figure: Figure, record: RunRecord, title: str, measured: str) -> None:
+    """The decision above, the verdict and what was measured below."""
+    add_title(figure, f"{plain(title)}: {decided(record)}")
+    below = f"{verdict(record)} {measured}."
+    figure.supxlabel(below, fontsize=fitting(figure, below, 9))
 
 
 def draw_seeds(axes: Axes, curves: tuple[Curve, ...], column: str, color: str, label: str) -> None:
@@ -74,7 +83,7 @@ def _draw_reading(axes: Axes, sweep: SweepRecord) -> None:
     reading, ink = reading_of(sweep.curves, sweep.metric), palette().ink
     lr = max((curve.lr for curve in sweep.curves), key=len)
     fit = sweep.metric.value(1) * reading.fit  # a score is turned where lower is better
-    axes.plot(lr, fit, color=ink, linewidth=1, linestyle=(0, (4, 2)), label="nearest that rises and then falls")
+    axes.plot(lr, fit, color=ink, linewidth=1, linestyle=(0, (4, 2)), label="nearest curve that rises, then falls")
     if reading.broken:
         level = sweep.metric.value(reading.level(float(BREAKING.mean())))
         axes.plot(reading.breaks, level, "v", color=ink, markersize=7, label=f"breaks: {reading.breaks:.2g}")
@@ -120,6 +129,16 @@ def _behind() -> dict[str, object]:
     return {"facecolor": palette().paper, "edgecolor": "none", "alpha": 0.85, "pad": 1}
 
 
+def show_bounds(axes: Axes, bounds: Bounds) -> None:
+    """Widen the axis to bounds that lie outside of what was swept: a rule of thumb can put them there."""
+    rates = [lr for _, lr, *_ in both(bounds) if lr is not None]
+    low, high = axes.get_xlim()
+    if rates:
+        axes.set_xlim(
+            low if low <= min(rates) else min(rates) / BESIDE, high if high >= max(rates) else max(rates) * BESIDE
+        )
+
+
 def shade(axes: Axes, bounds: Bounds) -> None:
     """Shade what lies between the bounds, and their intervals."""
     if bounds.base_lr is None or bounds.max_lr is None:
@@ -150,11 +169,9 @@ def label_bounds(axes: Axes, bounds: Bounds) -> None:
         if lr is None:
             continue
         span = f"  ({across(interval)})" if interval else ""
-        inside = max(lr, axes.get_xlim()[0])  # a rule of thumb can put base_lr below the sweep
-        arrow = "← " if inside > lr else ""
-        place = axes.transAxes.inverted().transform(axes.transData.transform((inside, 0)))[0]
+        place = axes.transAxes.inverted().transform(axes.transData.transform((lr, 0)))[0]
         side = "left" if place < 0.25 else "right" if place > 0.75 else "center"
-        axes.annotate(f"{arrow}{name} {lr:.3g}{span}", (inside, 1), xycoords=("data", "axes fraction"),
+        axes.annotate(f"{name} {lr:.3g}{span}", (lr, 1), xycoords=("data", "axes fraction"),
                       color=readable(palette().green), xytext=(0, 4 + 13 * row), textcoords="offset points", ha=side,
                       fontsize=9)  # fmt: skip
 

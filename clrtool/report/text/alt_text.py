@@ -38,9 +38,13 @@ def race_alt(record: RunRecord, race: Race, title: str) -> str:
 
 def decision(record: RunRecord) -> str:
     """What a range test came to, in one line: what to train with, and the verdict."""
-    verdict = f"Verdict {record.bounds.verdict.word}: {record.bounds.verdict.value}"
     what = decided(record)
-    return f"{what[:1].upper()}{what[1:]}. {verdict}"
+    return f"{what[:1].upper()}{what[1:]}. {verdict(record)}"
+
+
+def verdict(record: RunRecord) -> str:
+    """How far to trust it, in a sentence."""
+    return f"Verdict {record.bounds.verdict.word}: {record.bounds.verdict.value}"
 
 
 def schedules_alt(plans: Mapping[str, Plan]) -> str:
