@@ -74,14 +74,16 @@ def _advice(race: Race, found: Outcome, apart: float) -> tuple[Advice, ...]:
 
 def _reason(race: Race, found: Outcome, broken: float | None) -> str:
     """The last round with its losses, what other seeds and the sweep prefer, and why a pick is not the best."""
-    reached = ", ".join(f"{found.last[each]:.4g} at {2.0**each:.3g}" for each in sorted(found.last))
+    reached = ", ".join(f"{2.0**each:.3g} {found.last[each]:.4g}" for each in sorted(found.last))
     reason = (
-        f"Held-out loss after up to {found.horizon} iterations at a constant rate: {reached}; a constant answer has "
-        f"{race.entry.constant:.4g}."
+        f"After up to {found.horizon} iterations at one rate, the held-out loss by rate is: {reached}; a constant answer "
+        f"has {race.entry.constant:.4g}."
     )
     best, (first, *others) = best_of(found.last), found.picks
     if first != best:
-        reason += f" The higher {2.0**first:.3g} is hardly worse, and a schedule comes down from its peak."
+        reason += (
+            f" {2.0**first:.3g} is above the best of them, and chosen because a schedule comes down from its peak."
+        )
     if others:
         reason += f" {'Another seed prefers' if len(others) == 1 else 'Other seeds prefer'} "
         reason += ", ".join(f"{2.0**each:.3g}" for each in others) + "."

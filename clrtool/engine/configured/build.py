@@ -294,11 +294,13 @@ def _checked(workload: ConfiguredWorkload, model: nn.Module, batch: Samples, num
         ConfigError: the outputs do not fit the targets.
     """
     shapes = ", ".join(f"{tuple(tensor.shape)}, {tensor.dtype}" for tensor in tensors_of(batch.inputs))
-    with blamed_on(f"model: a batch of shape {shapes}"):
+    with blamed_on(f"model: it must take a batch of shape {shapes}, as data gives it"):
         outputs = outputs_of(model, batch.inputs)
     workload, classes = _in_order(workload, outputs, batch)
     if isinstance(workload.loss, Criterion) and workload.loss.is_cross_entropy and classes < num_outputs:
-        raise ConfigError(f"model: has {classes} outputs for the {num_outputs} classes of the data")
+        raise ConfigError(
+            f"model: has {classes} outputs for the {num_outputs} classes of the data: give its last layer {num_outputs}"
+        )
     with blamed_on("loss"), warnings.catch_warnings():
         # torch broadcasts outputs and targets of two shapes, and warns; it is never what was meant
         warnings.filterwarnings("error", message="Using a target size")

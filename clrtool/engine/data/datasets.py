@@ -199,8 +199,13 @@ def _as_split(data: Any, unpack: Unpack | None, name: str) -> Split:
         return IterableStream(data, Collate(unpack))
     raise ConfigError(
         f"data.factory must return (train, heldout), each a pair of tensors, a dataset with a length or an iterable; "
-        f"{name} is {type(data).__name__}"
+        f"{name} is {type(data).__name__}{_of_length(data)}"
     )
+
+
+def _of_length(data: Any) -> str:
+    """Of a tuple its length, which tells (x_train, y_train, x_test, y_test) from two pairs."""
+    return f" of {len(data)} and not of 2" if isinstance(data, tuple) and len(data) != 2 else ""
 
 
 def _from_data_loader(loader: DataLoader[Any], unpack: Unpack | None, name: str) -> Split:

@@ -127,7 +127,9 @@ def check_arguments(function: Callable[..., Any], field: str, args: Mapping[str,
         if name in ours or (name not in offered and not takes_any):
             raise ConfigError(f"{field}: unknown argument {shown(name)}; {nearest(name, offered)}")
     if missing := [each.name for each in named if each.default is each.empty and each.name not in args]:
-        raise ConfigError(f"{field}: missing argument {', '.join(map(repr, missing))}")
+        needed = ", ".join(f"{name}: ..." for name in missing)
+        names = ", ".join(map(repr, missing))
+        raise ConfigError(f"{field}: missing argument {names}: give it in the config as args: {{{needed}}}")
     plain = function.func if isinstance(function, partial) else function
     if str(getattr(plain, "__module__", "")).startswith("clrtool."):
         _check_types(plain, field, args)
