@@ -76,8 +76,8 @@ def _reason(race: Race, found: Outcome, broken: float | None) -> str:
     """The last round with its losses, what other seeds and the sweep prefer, and why a pick is not the best."""
     reached = ", ".join(f"{2.0**each:.3g} {found.last[each]:.4g}" for each in sorted(found.last))
     reason = (
-        f"After up to {found.horizon} iterations at one rate, the held-out loss by rate is: {reached}; a constant answer "
-        f"has {race.entry.constant:.4g}."
+        f"After up to {found.horizon} iterations at one rate, the held-out loss by rate is: {reached}; a constant "
+        f"answer has {race.entry.constant:.4g}."
     )
     best, (first, *others) = best_of(found.last), found.picks
     if first != best:
