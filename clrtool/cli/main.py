@@ -38,6 +38,7 @@ clrtool finds the two learning rates that a cyclical schedule moves between, and
   clrtool rangetest digits    try it: a second on a CPU, nothing to download
   clrtool init                write a config for the model and data in this folder
   clrtool doctor              check that this machine can run a range test
+  clrtool guide               read how it works, topic by topic
 
 In Python: clrtool.range_test(model, optimizer, train_loader, heldout_loader, epochs=30)
 All commands: clrtool --help"""

@@ -93,8 +93,14 @@ def _batch_size(samples: int | None) -> int:
 
 
 def factories(model: str, data: str) -> list[str]:
-    """What of both is code."""
-    return [word for word in (model, data) if _is_factory(word)]
+    """What ``--allow-import`` has to cover: the code of both, in one pattern if it is in one module.
+
+    >>> factories("train:Net", "train:get_data"), factories("net:Net", "digits"), factories("a:Net", "b:data")
+    (['train:*'], ['net:Net'], ['a:Net', 'b:data'])
+    """
+    words = [word for word in (model, data) if _is_factory(word)]
+    modules = {word.partition(":")[0] for word in words}
+    return [f"{modules.pop()}:*"] if len(words) > len(modules) else words
 
 
 def _is_factory(word: str) -> bool:

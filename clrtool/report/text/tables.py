@@ -68,12 +68,11 @@ def _verdict(bounds: Bounds) -> Iterator[Row]:
 
 
 def _why(reasons: Iterable[tuple[str, str]]) -> Iterator[Row]:
-    """What each number rests on; the same reason is given once."""
-    told: set[str] = set()
-    for name, reason in reasons:
-        if reason not in told:
+    """What each number rests on. A reason that another begins with is not given twice."""
+    known = dict(reasons)
+    for name, reason in known.items():
+        if not any(name != other and longer.startswith(reason) for other, longer in known.items()):
             yield f"why {name}", "", reason
-        told.add(reason)
 
 
 def _result(record: RunRecord) -> Iterator[Row]:
