@@ -133,8 +133,9 @@ def plan(  # an option that is not named below is read from the context, by its 
         clrtool plan --from torch:OneCycleLR max_lr=0.1 total_steps=30 --lint
 
     The bounds come from a run, a plan file, the script or config of a training, a measured curve, or three numbers.
-    Options replace what the source planned. --lint takes such a file too: clrtool plan --lint ds_config.json. A plan ends where a cycle ends, at base_lr. --from reads the schedule of another system: torch, keras,
-    optax, transformers, deepspeed, timm, ignite and more; a wrong name lists all.
+    Options replace what the source planned. --lint takes such a file too: clrtool plan --lint ds_config.json. A plan
+    ends where a cycle ends, at base_lr. --from reads the schedule of another system: torch, keras, optax,
+    transformers, deepspeed, timm, ignite and more; a wrong name lists all.
     """
     from clrtool.cli.plan_source import Asked, make
 
