@@ -30,7 +30,7 @@ from clrtool.config.strict_yaml import quoted
 from clrtool.core.planning.budget import MAX_EPOCHS, MAX_ITERATIONS
 from clrtool.core.planning.policies import POLICIES
 from clrtool.core.planning.sweep_size import MOST_BUDGET
-from clrtool.core.reading.metric import METRICS, Metric
+from clrtool.core.reading.metric import METRICS, Metric, other_metric
 from clrtool.words import nearest
 
 Auto = Literal["auto"]
@@ -45,6 +45,9 @@ FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
 # Patterns of parameter names, as the shell matches file names: '*.bias', 'layer1.*'.
 Patterns = Annotated[list[Name], Field(max_length=200)]
 Clip = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
+
+# Where the name of a metric of torchmetrics begins.
+TORCHMETRICS = "torchmetrics."
 
 # A sweep over less has nothing to tell apart.
 SHORTEST_SWEEP = 1.5
@@ -189,9 +192,9 @@ class MetricConfig(Component):
     """The metric that curves show, and that the paper's method reads the bounds from.
 
     Args:
-        name: accuracy, top5, token_accuracy or loss.
+        name: accuracy, top5, token_accuracy, loss, or a class of torchmetrics such as torchmetrics.F1Score.
         factory: code that returns a function of outputs and targets, pkg.module:callable.
-        higher_is_better: whether a larger value of the factory's function is better.
+        higher_is_better: whether a larger value of it is better, where torchmetrics does not say it.
     """
 
     default_name = "accuracy"
@@ -201,7 +204,7 @@ class MetricConfig(Component):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str | None) -> str | None:
-        if name is not None and name not in METRICS:
+        if name is not None and name not in METRICS and not name.startswith(TORCHMETRICS):
             raise PydanticCustomError("rule", "is no metric; {nearest}", {"nearest": nearest(name, METRICS)})
         return name
 
@@ -209,15 +212,18 @@ class MetricConfig(Component):
     def _way_is_stated(self) -> Self:
         if self.factory is not None and self.higher_is_better is None:
             raise PydanticCustomError("section", "with a factory needs 'higher_is_better: true' or 'false'")
-        if self.name is not None and (self.higher_is_better is not None or self.args):
-            raise PydanticCustomError("section", "takes 'args' and 'higher_is_better' only with a factory")
+        if self.name in METRICS and (self.higher_is_better is not None or self.args):
+            rule = "takes 'args' and 'higher_is_better' only with a factory or a class of torchmetrics"
+            raise PydanticCustomError("section", rule)
         return self
 
     @property
     def metric(self) -> Metric:
-        if self.name is not None:
+        """What is read; which way a class of torchmetrics goes that says it itself, is not known here."""
+        if self.name in METRICS:
             return METRICS[self.name]
-        return Metric("metric", "metric", higher_is_better=bool(self.higher_is_better))
+        label = "metric" if self.name is None else self.name.rpartition(".")[2]
+        return other_metric(label, higher_is_better=bool(self.higher_is_better))
 
 
 class TrainingConfig(_Tree):

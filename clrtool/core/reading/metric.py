@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,22 @@ TOP5 = Metric("top5", "top-5 accuracy", is_share=True)
 TOKEN_ACCURACY = Metric("token_accuracy", "token accuracy", is_share=True, unit="token")
 LOSS = Metric("loss", "held-out loss", higher_is_better=False)
 METRICS = {metric.name: metric for metric in (ACCURACY, TOP5, TOKEN_ACCURACY, LOSS)}
+
+
+def other_metric(label: str, *, higher_is_better: bool) -> Metric:
+    """A metric that people name as they like; files call it by a name of letters.
+
+    >>> other_metric("IoU, mean", higher_is_better=True).name
+    'IoU_mean'
+
+    Raises:
+        ValueError: it has neither a letter nor a digit.
+    """
+    label = " ".join(label.split())
+    name = re.sub(r"\W+", "_", label)
+    if not name.strip("_"):
+        raise ValueError(f"{label!r} must be a name, with a letter or a digit in it")
+    return Metric(name if name.isidentifier() else f"_{name}", label, higher_is_better=higher_is_better)
 
 
 def share_error(share: float, samples: int) -> float:

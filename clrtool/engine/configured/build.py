@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from clrtool.config.schema import ModelConfig, RangeTestConfig
+from clrtool.core.reading.metric import Metric
 from clrtool.engine.configured.losses import Criterion, make_loss, make_measure
 from clrtool.engine.configured.sources import source_hashes
 from clrtool.engine.configured.workload import ConfiguredWorkload
@@ -32,11 +33,12 @@ from clrtool.engine.runtime.factories import FactoryImport, blamed_on, call, imp
 from clrtool.engine.runtime.hardware import memory_of
 from clrtool.engine.runtime.rng import rng_state
 from clrtool.engine.training.evaluation_budget import evaluation_budget
-from clrtool.engine.training.losses import count_positions, count_tokens
+from clrtool.engine.training.losses import Measure, count_positions, count_tokens
 from clrtool.engine.training.lr_response import response_warnings
 from clrtool.engine.training.optimizers import describe_groups, make_optimizer_recipe
 from clrtool.engine.training.trainer import Trainer
 from clrtool.engine.training.try_out import fresh_model, try_out, wants_closure
+from clrtool.engine.training.whole_set import WholeSet
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
 
@@ -109,6 +111,7 @@ def _assembled(
     """The workload in one layout, with what does not depend on that as it is given."""
     loader, heldout = data.loader(config.data, place, channels_last=channels_last)
     ranks: Ranks = given["ranks"]
+    measure = make_measure(config.metric, data.first.task, factory)
     return ConfiguredWorkload(
         loader=replace(loader, rank=ranks.rank, world=ranks.world),
         heldout=heldout,
@@ -119,10 +122,17 @@ def _assembled(
         data_sha256=data.sha256(),
         training=config.training,
         plan_epochs=config.plan.length(loader.iterations_per_epoch),
-        metric=config.metric.metric,
-        measure=make_measure(config.metric, data.first.task, factory),
+        metric=_metric(config, measure),
+        measure=measure,
         **given,
     )  # fmt: skip
+
+
+def _metric(config: RangeTestConfig, measure: Measure | WholeSet | None) -> Metric:
+    """The metric of a config, which goes the way that a class of torchmetrics says of itself."""
+    if not isinstance(measure, WholeSet) or measure.higher_is_better is None:
+        return config.metric.metric
+    return replace(config.metric.metric, higher_is_better=measure.higher_is_better)
 
 
 def data_sha256(config: RangeTestConfig, *, device: str, download: bool) -> str:
@@ -140,6 +150,11 @@ def _check_ranks(workload: ConfiguredWorkload, config: RangeTestConfig) -> None:
         raise ConfigError(
             f"data: an iterable cannot be shared out over {ranks.world} ranks: give a dataset with a length, or run in "
             "one process"
+        )
+    if isinstance(workload.measure, WholeSet):
+        raise ConfigError(
+            f"metric: {workload.metric.label} is read of the whole held-out set, of which each of {ranks.world} ranks "
+            "has a part: run in one process, or take accuracy or loss"
         )
     if config.training.sync_batch_norm and workload.device.type != "cuda":
         raise ConfigError("training.sync_batch_norm: torch has it on CUDA only; leave it out, or run in one process")
@@ -281,6 +296,9 @@ def _try_step(
         workload = replace(workload, needs_closure=wants_closure(trainer, step))
     if workload.measure is not None:
         with blamed_on("metric"), torch.no_grad():
+            if isinstance(workload.measure, WholeSet):
+                workload.measure(outputs_of(trainer.model, micro_batch.inputs), micro_batch.targets)
+                return workload
             value, _ = workload.measure(outputs_of(trainer.model, micro_batch.inputs), micro_batch.targets)
             if value.numel() != 1:
                 raise ConfigError(f"metric: must give one number, got shape {tuple(value.shape)}")

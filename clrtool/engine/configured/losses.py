@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from clrtool.config.schema import Component, MetricConfig
-from clrtool.core.reading.metric import ACCURACY, LOSS, TOKEN_ACCURACY, TOP5
-from clrtool.engine.data.tensors import SHORT, Task
+from clrtool.core.reading.metric import ACCURACY, LOSS, METRICS, TOKEN_ACCURACY, TOP5
+from clrtool.engine.configured.torch_metrics import made_metric
+from clrtool.engine.data.tensors import SHORT, Task, loss_class
 from clrtool.engine.runtime.factories import FactoryImport, blamed_on, call
 from clrtool.engine.training.losses import MEASURES, Loss, Measure, counted, token_cross_entropy
+from clrtool.engine.training.whole_set import WholeSet, is_of_whole_set
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
 
@@ -52,7 +54,7 @@ def make_loss(loss: Component, task: Task, factory: FactoryImport, device: torch
         # the weights of classes, say
         return Criterion(criterion.to(device) if isinstance(criterion, nn.Module) else criterion, task)
     known = {name: kind for name, kind in vars(nn).items() if name.endswith("Loss") and isinstance(kind, type)}
-    name = SHORT.get(str(loss.name), str(loss.name))
+    name = loss_class(str(loss.name))
     if name not in known:
         raise ConfigError(f"loss.name: unknown loss {loss.name!r}; {nearest(name, [*SHORT, *known])}")
     if name == "CrossEntropyLoss" and task is Task.VALUES:
@@ -76,15 +78,19 @@ def weight_of(loss: Loss, targets: Tensor) -> int | Tensor:
     return number_of(loss, targets)
 
 
-def make_measure(config: MetricConfig, task: Task, factory: FactoryImport) -> Measure | None:
+def make_measure(config: MetricConfig, task: Task, factory: FactoryImport) -> Measure | WholeSet | None:
     """The metric that a config names; None for the loss, which is measured anyhow."""
     if config.factory is not None:
         function = call(factory(config.factory, "metric.factory"), "metric.args", config.args)
+        if is_of_whole_set(function):
+            return WholeSet(function, "metric")
 
         def mean(outputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
             return torch.as_tensor(function(outputs, targets), device=outputs.device) * len(targets), len(targets)
 
         return mean
+    if config.metric.name not in METRICS:
+        return made_metric(config)
     needed = {ACCURACY: Task.CLASSES, TOP5: Task.CLASSES, TOKEN_ACCURACY: Task.TOKENS, LOSS: task}[config.metric]
     if task is not needed:
         raise ConfigError(f"metric.name: {config.name} needs {needed.value}; the targets are {task.value}")

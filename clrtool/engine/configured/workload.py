@@ -21,6 +21,7 @@ from clrtool.engine.runtime.rng import fork_rng
 from clrtool.engine.training.constant import Answers
 from clrtool.engine.training.evaluation_budget import evaluation_batch
 from clrtool.engine.training.losses import IGNORED, Loss, Measure, chance, count_right
+from clrtool.engine.training.whole_set import WholeSet
 from clrtool.engine.training.workload import EvalSums, Workload
 from clrtool.errors import ConfigError, MachineError, OutOfMemoryError
 
@@ -39,7 +40,7 @@ class ConfiguredWorkload(Workload):
     loader: ResidentLoader | StreamedLoader
     heldout: Samples
     loss: Loss
-    measure: Measure | None = count_right
+    measure: Measure | WholeSet | None = count_right
     channels_last: bool = False
     may_be_captured: ClassVar[bool] = True
 
@@ -107,8 +108,16 @@ class ConfiguredWorkload(Workload):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
+        if isinstance(self.measure, WholeSet):
+            self.measure.reset()
         with torch.inference_mode(), self.blamed_on("evaluation failed"), self.autocast():
             yield
+
+    def of_whole_set(self, sums: EvalSums) -> EvalSums:
+        if not isinstance(self.measure, WholeSet):
+            return sums
+        with self.blamed_on("metric"):
+            return sums._replace(metric=self.measure.value(), number=1)
 
     def blamed_on(self, field: str) -> AbstractContextManager[None]:
         """It becomes a ConfigError."""

@@ -33,7 +33,16 @@ class Task(Enum):
 
 def takes_values(loss: str) -> bool:
     """Whether a loss of torch compares outputs with real numbers, and not with class numbers."""
-    return SHORT.get(loss, loss) not in _OF_CLASSES
+    return loss_class(loss) not in _OF_CLASSES
+
+
+def loss_class(loss: str) -> str:
+    """The class of ``torch.nn`` that a loss of a config is, by its short or its dotted name too.
+
+    >>> loss_class("mse"), loss_class("torch.nn.NLLLoss")
+    ('MSELoss', 'NLLLoss')
+    """
+    return SHORT.get(loss, loss.removeprefix("torch.nn."))
 
 
 @dataclass(frozen=True, eq=False)

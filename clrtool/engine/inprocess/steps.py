@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from typing import Any
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
 
-from clrtool.core.reading.metric import ACCURACY, LOSS, METRICS, TOKEN_ACCURACY, TOP5, Metric
+from clrtool.core.reading.metric import ACCURACY, LOSS, METRICS, TOKEN_ACCURACY, TOP5, Metric, other_metric
 from clrtool.engine.data.collate import TARGET_NAMES, default_unpack
-from clrtool.engine.inprocess.accumulated import Accumulated, is_accumulated
+from clrtool.engine.inprocess.accumulated import Accumulated
 from clrtool.engine.models.forward import call_model, logits
 from clrtool.engine.training.constant import Answers
 from clrtool.engine.training.losses import (
@@ -25,8 +24,9 @@ from clrtool.engine.training.losses import (
     counted,
     token_cross_entropy,
 )
+from clrtool.engine.training.whole_set import WholeSet, is_of_whole_set
 from clrtool.engine.training.workload import EvalSums
-from clrtool.errors import ConfigError
+from clrtool.errors import ConfigError, as_config_error
 from clrtool.words import nearest, shown
 
 Step = Callable[[nn.Module, Any], Tensor | None]  # None to skip a batch
@@ -260,10 +260,10 @@ def make_steps(
     if step is not None and loss is not None:
         raise ConfigError("loss: step gives the loss; leave out one of the two")
     if measure is not None:
-        if is_accumulated(measure):
-            measure = Accumulated(measure, _unpacked)
-            metric = measure.name if metric == "auto" else metric
-            higher_is_better = measure.higher_is_better if higher_is_better is None else higher_is_better
+        if is_of_whole_set(measure):
+            whole = WholeSet(measure, "measure")
+            measure, metric = Accumulated(whole, _unpacked), whole.name if metric == "auto" else metric
+            higher_is_better = whole.higher_is_better if higher_is_better is None else higher_is_better
         named = _named(metric, higher_is_better)
         return SupervisedSteps(loss, named, measure) if step is None else CustomSteps(step, measure, named)
     if higher_is_better is not None:
@@ -284,8 +284,5 @@ def _named(metric: str, higher_is_better: bool | None) -> Metric:
         return METRICS[metric]
     if higher_is_better is None:
         raise ConfigError("higher_is_better: a measure needs higher_is_better=True or False, or metric='accuracy'")
-    label = "metric" if metric == "auto" else " ".join(str(metric).split())
-    name = re.sub(r"\W+", "_", label)  # as files and columns are called
-    if not name.strip("_"):
-        raise ConfigError(f"metric: {shown(metric)} must be a name, with a letter or a digit in it")
-    return Metric(name if name.isidentifier() else f"_{name}", label, higher_is_better=higher_is_better)
+    with as_config_error("metric: "):
+        return other_metric("metric" if metric == "auto" else str(metric), higher_is_better=higher_is_better)

@@ -93,7 +93,7 @@ class InProcessWorkload(Workload):
     def evaluating(self) -> Iterator[None]:
         """What is drawn at random does not change the training."""
         if isinstance(self.steps.measure, Accumulated):
-            self.steps.measure.reset()
+            self.steps.measure.whole.reset()
         with torch.no_grad(), RngStream(0).active():
             yield
 
@@ -101,7 +101,7 @@ class InProcessWorkload(Workload):
         steps = self.steps
         if not isinstance(steps.measure, Accumulated):
             return sums
-        value = steps.measure.value()
+        value = steps.measure.whole.value()
         if isinstance(steps, CustomSteps) and not steps.has_loss:  # it stands for the loss, lower where it is better
             sums = sums._replace(loss=value * steps.metric.value(-1.0), samples=1)
         return sums._replace(metric=value, number=1)
