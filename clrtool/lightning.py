@@ -137,6 +137,8 @@ def _usual(trainer: Trainer, train: Any) -> dict[str, Any]:
     """What the Trainer says of the training."""
     device = str(trainer.strategy.root_device)
     asked: dict[str, Any] = {"accumulate": trainer.accumulate_grad_batches, "device": device}
+    if trainer.precision == "16-mixed":  # whose gradients are scaled
+        asked["precision"] = "fp16"
     if trainer.gradient_clip_val:
         kind = "clip_value" if str(trainer.gradient_clip_algorithm or "norm").endswith("value") else "clip_norm"
         asked[kind] = float(trainer.gradient_clip_val)
@@ -169,8 +171,11 @@ def _check(trainer: Trainer, module: LightningModule) -> None:
             "module: optimises by hand, so no loss of it is known to descend: give clrtool.range_test a step of your "
             "own; of two networks that are trained against each other test one, with the other held as it is"
         )
-    if "16" in str(trainer.precision) and not str(trainer.precision).startswith("bf16"):
-        raise ConfigError(f"trainer: precision {trainer.precision!r} scales its gradients; use 'bf16-mixed' or 32")
+    if trainer.precision == "16-true":
+        raise ConfigError(
+            "trainer: precision '16-true' keeps weights in float16, in which small steps are rounded away: use "
+            "'16-mixed', 'bf16-mixed' or 32"
+        )
 
 
 def _optimizers(made: Any) -> Any:

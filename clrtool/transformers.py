@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from clrtool import api
 from clrtool.api import RangeTest
 from clrtool.core.planning.plan import Plan
+from clrtool.core.reading.metric import METRICS
 from clrtool.engine.inprocess.build import metric_of
+from clrtool.engine.inprocess.trainer_metrics import computed
 from clrtool.engine.training.scheduler import PlanScheduler
 from clrtool.errors import ConfigError
 
@@ -25,14 +28,15 @@ def range_test(trainer: Trainer, **options: Any) -> RangeTest:
     """Run the range test with the model, optimizer, datasets and ``compute_loss`` of a Trainer.
 
     The Trainer is left as it was. Length of training, accumulation and clipping come from its arguments unless
-    ``options`` override them. The metric is the accuracy if each sample has one class as its label, otherwise the
-    evaluation loss.
+    ``options`` override them. The metric is ``metric_for_best_model`` if its arguments name one, otherwise the accuracy
+    if each sample has one class as its label, otherwise the evaluation loss.
 
     Args:
-        options: the options of ``clrtool.range_test``.
+        options: the options of ``clrtool.range_test``; ``metric`` may also be a name that the Trainer's
+            ``compute_metrics`` gives, such as ``"eval_f1"``.
 
     Raises:
-        ConfigError: the Trainer runs several processes, or in fp16.
+        ConfigError: the Trainer runs several processes, or ``compute_metrics`` gives no such metric.
     """
     _check(trainer)
     apart = copy.copy(trainer)
@@ -47,8 +51,7 @@ def range_test(trainer: Trainer, **options: Any) -> RangeTest:
         with trainer.accelerator.autocast():
             return mine.compute_loss(model, batch, num_items_in_batch=items)
 
-    asked: dict[str, Any] = {"metric": metric_of(apart.model, heldout)} if "measure" not in options else {}
-    asked |= _usual(trainer) | options
+    asked = _measured(apart, heldout, options) | _usual(trainer) | options
     return api.range_test(trainer.model, _optimizer(apart), train, heldout, step=step, **asked)
 
 
@@ -123,6 +126,8 @@ def _usual(trainer: Trainer) -> dict[str, Any]:
     asked: dict[str, Any] = {"accumulate": args.gradient_accumulation_steps}
     if args.max_grad_norm:
         asked["clip_norm"] = float(args.max_grad_norm)
+    if args.fp16:  # whose gradients are scaled
+        asked["precision"] = "fp16"
     if args.max_steps > 0:
         asked["steps"] = args.max_steps
     else:
@@ -130,11 +135,23 @@ def _usual(trainer: Trainer) -> dict[str, Any]:
     return asked
 
 
+def _measured(trainer: Trainer, heldout: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the bounds are read from, as options: a metric of the Trainer's own, or what its model's outputs allow."""
+    args = trainer.args
+    name = str(options.get("metric", args.metric_for_best_model or ""))
+    if "measure" in options or name in METRICS:
+        return {}
+    if heldout is None or trainer.compute_metrics is None or name.removeprefix("eval_") in ("", "loss"):
+        return {} if "metric" in options else {"metric": metric_of(trainer.model, heldout)}
+    asked: dict[str, Any] = {"measure": computed(trainer, name), "metric": name, "eval_loss": "eval"}
+    if name == args.metric_for_best_model and args.greater_is_better is not None:
+        asked["higher_is_better"] = args.greater_is_better
+    return asked
+
+
 def _check(trainer: Trainer) -> None:
     args = trainer.args
     if args.world_size > 1 or args.n_gpu > 1:
         raise ConfigError("trainer: runs on several devices, and a range test on one: set CUDA_VISIBLE_DEVICES")
-    if args.fp16:
-        raise ConfigError("trainer: fp16 scales its gradients; use bf16=True or neither")
     if trainer.model is None or trainer.train_dataset is None:
         raise ConfigError("trainer: a range test needs a model and a train_dataset")

@@ -232,7 +232,7 @@ def test_every_shipped_config_loads_opens_with_a_sentence_and_fits_the_schema(na
 def test_the_shipped_configs_are_those_that_the_readme_names():
     assert set(shipped_configs()) == {
         "digits", "text", "cifar10", "cifar10-full", "cifar10-sigmoid-bn", "cifar10-resnet56", "cifar10-mlp-adamw",
-        "custom",
+        "custom", "lstm", "autoencoder", "multilabel", "siamese",
     }  # fmt: skip
 
 

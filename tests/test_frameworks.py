@@ -378,3 +378,38 @@ def test_a_trainer_that_counts_steps_over_a_stream_without_an_eval_set_is_tested
     found = clrtool.transformers.range_test(mine, **QUICK | {"policy": "cosine", "sweep_epochs": 10})
     assert found.plan.iterations == 50
     assert "TRAINING_LOSS" in [each.name for each in found.bounds.advice]
+
+
+def scores(prediction):
+    """F1 of the second class, by hand: of a whole set, which is no mean over its batches."""
+    said, is_so = prediction.predictions.argmax(-1) == 1, prediction.label_ids == 1
+    return {"f1": 2 * float((said & is_so).sum()) / float(said.sum() + is_so.sum()), "said": float(said.mean())}
+
+
+def scored(folder, **options):
+    return transformers.Trainer(
+        bert(), arguments(folder, per_device_eval_batch_size=30, **options), compute_metrics=scores,
+        train_dataset=Sentences(200, 0), eval_dataset=Sentences(100, 1),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_metric_of_compute_metrics_is_that_of_the_trainers_own_evaluation(tmp_path, is_asked):
+    mine = scored(tmp_path, **({} if is_asked else {"metric_for_best_model": "f1", "eval_strategy": "no"}))
+    before = state_of(mine.model)
+    asked = {"metric": "eval_f1", "higher_is_better": True} if is_asked else {}
+    found = clrtool.transformers.range_test(mine, **QUICK | asked)
+    assert state_of(mine.model) == before
+    told = mine.evaluate()
+    assert found.curves[0].metric[0] == pytest.approx(told["eval_f1"])
+    assert found.curves[0].heldout_loss[0] == pytest.approx(told["eval_loss"], rel=1e-4)
+    sweep = found.record.sweep
+    assert (sweep.metric.label, sweep.metric.higher_is_better) == ("eval_f1" if is_asked else "f1", True)
+    assert sweep.heldout_samples == 100
+
+
+def test_a_name_that_compute_metrics_does_not_give_is_refused_with_those_that_it_gives(tmp_path):
+    with pytest.raises(ConfigError, match=r"no 'eval_f11'; .*'f1'"):
+        clrtool.transformers.range_test(scored(tmp_path), metric="eval_f11", higher_is_better=True, **QUICK)
+    with pytest.raises(ConfigError, match="higher_is_better=True or False"):
+        clrtool.transformers.range_test(scored(tmp_path), metric="eval_f1", **QUICK)

@@ -8,22 +8,21 @@ from typing import Any
 
 from torch import nn
 
-from clrtool.engine.models.forward import call_model
 from clrtool.engine.training.whole_set import WholeSet
 
 
 @dataclass(frozen=True, eq=False)
 class Accumulated:
-    """What a model gives for the inputs of a batch, and its targets, go into a metric of the whole set.
+    """What is predicted for a batch, and its targets, go into a metric of the whole set.
 
     Args:
         whole: the metric.
-        unpack: takes a batch apart into inputs and targets.
+        predict: (model, batch) -> what the metric takes.
     """
 
     whole: WholeSet
-    unpack: Callable[[Any], tuple[Any, Any]]
+    predict: Callable[[nn.Module, Any], tuple[Any, Any]]
 
     def __call__(self, model: nn.Module, batch: Any) -> tuple[float, int]:
-        inputs, targets = self.unpack(batch)
-        return self.whole(call_model(model, inputs), targets)
+        self.whole.update(*self.predict(model, batch))
+        return 0.0, 0

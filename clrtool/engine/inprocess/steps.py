@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -261,9 +262,10 @@ def make_steps(
         raise ConfigError("loss: step gives the loss; leave out one of the two")
     if measure is not None:
         if is_of_whole_set(measure):
-            whole = WholeSet(measure, "measure")
-            measure, metric = Accumulated(whole, _unpacked), whole.name if metric == "auto" else metric
-            higher_is_better = whole.higher_is_better if higher_is_better is None else higher_is_better
+            measure = _of_whole_set(measure)
+        if isinstance(measure, Accumulated):
+            metric = measure.whole.name if metric == "auto" else metric
+            higher_is_better = measure.whole.higher_is_better if higher_is_better is None else higher_is_better
         named = _named(metric, higher_is_better)
         return SupervisedSteps(loss, named, measure) if step is None else CustomSteps(step, measure, named)
     if higher_is_better is not None:
@@ -276,6 +278,17 @@ def make_steps(
         return CustomSteps(step, None, LOSS)
     forward = SupervisedSteps(None, METRICS[metric])
     return CustomSteps(step, forward.metric_sums, METRICS[metric], forward)
+
+
+def _of_whole_set(metric: Any) -> Accumulated:
+    """A measure by a copy of a metric of torchmetrics."""
+    whole = WholeSet(copy.deepcopy(metric), "measure")
+
+    def predict(model: nn.Module, batch: Any) -> tuple[Any, Any]:
+        inputs, targets = _unpacked(batch)
+        return whole.fitted(call_model(model, inputs), targets)
+
+    return Accumulated(whole, predict)
 
 
 def _named(metric: str, higher_is_better: bool | None) -> Metric:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -25,12 +24,12 @@ class WholeSet:
     Outputs of half precision, targets and the order of classes are fitted to what classes of torchmetrics take.
 
     Args:
-        metric: has ``update(outputs, targets)``, ``compute()`` and ``reset()``; a copy of it is used.
+        metric: has ``update(outputs, targets)``, ``compute()`` and ``reset()``; it is changed.
         field: what an error is about.
     """
 
     def __init__(self, metric: Any, field: str) -> None:
-        self._metric, self._field = copy.deepcopy(metric), field
+        self._metric, self._field = metric, field
         # as people write it: JaccardIndex and not MulticlassJaccardIndex, which torchmetrics makes of it
         self.name = re.sub(r"^(Binary|Multiclass|Multilabel)", "", type(metric).__name__)
         self.higher_is_better: bool | None = getattr(metric, "higher_is_better", None)
@@ -38,15 +37,20 @@ class WholeSet:
 
     def __call__(self, outputs: Any, targets: Any) -> tuple[float, int]:
         """Take a batch in; what a measure gives of it is known for the set alone."""
-        outputs = logits(outputs)
-        if isinstance(outputs, Tensor) and isinstance(targets, Tensor):
-            outputs, targets = self._fitted(outputs, targets)
-            if hasattr(self._metric, "to"):
-                self._metric.to(outputs.device)
-        self._metric.update(outputs, targets)
+        self.update(*self.fitted(outputs, targets))
         return 0.0, 0
 
-    def _fitted(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def update(self, outputs: Any, targets: Any) -> None:
+        """Take in what the metric itself takes."""
+        if isinstance(outputs, Tensor) and hasattr(self._metric, "to"):
+            self._metric.to(outputs.device)
+        self._metric.update(outputs, targets)
+
+    def fitted(self, outputs: Any, targets: Any) -> tuple[Any, Any]:
+        """Outputs of a model and targets as the metric takes them."""
+        outputs = logits(outputs)
+        if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)):
+            return outputs, targets
         outputs = outputs.float() if outputs.is_floating_point() else outputs
         if outputs.shape != targets.shape and outputs.numel() == targets.numel():
             outputs = outputs.view_as(targets)  # one output for each target
