@@ -85,11 +85,11 @@ class RangeTest:
         """The measured curve of each seed."""
         return self.record.sweep.curves
 
-    def scheduler(self, optimizer: Any, last_epoch: int = -1) -> PlanScheduler:
+    def scheduler(self, optimizer: Any, last_epoch: int = -1, iterations_per_epoch: int | None = None) -> PlanScheduler:
         """A torch scheduler that follows the plan: call its ``step()`` after every ``optimizer.step()``."""
         from clrtool.engine.training.scheduler import PlanScheduler
 
-        return PlanScheduler(optimizer, self.plan, last_epoch)
+        return PlanScheduler(optimizer, self.plan, last_epoch, iterations_per_epoch)
 
     def plot(self, path: Path | str | None = None) -> Figure:
         """The picture of curves and bounds; also written to ``path`` (.png, .svg or .pdf) if one is given."""

@@ -1,4 +1,4 @@
-"""The factories of lstm.yaml, autoencoder.yaml, multilabel.yaml and siamese.yaml, each with data that it draws itself."""
+"""The factories of lstm.yaml, autoencoder.yaml, multilabel.yaml and siamese.yaml, each with data that it draws."""
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def parted(inputs, targets):
+def parted(inputs: torch.Tensor, targets: torch.Tensor):
     """(train, heldout), each a pair of tensors."""
     cut = int(TRAINED * len(inputs))
     return (inputs[:cut], targets[:cut]), (inputs[cut:], targets[cut:])
@@ -25,12 +25,12 @@ class StatefulLSTM(nn.Module):
     In evaluation every sequence begins with an empty state. The state is a buffer, so that it is part of checkpoints.
     """
 
-    def __init__(self, lanes, width):
+    def __init__(self, lanes: int, width: int) -> None:
         super().__init__()
         self.lstm, self.head = nn.LSTM(3, width, batch_first=True), nn.Linear(width, 2)
         self.register_buffer("state", torch.zeros(2, 1, lanes, width))
 
-    def forward(self, inputs):
+    def forward(self, inputs: torch.Tensor):
         """(batch, length, 3) -> (batch, length, 2)."""
         if not self.training:
             return self.head(self.lstm(inputs)[0])
@@ -47,14 +47,14 @@ def stateful_lstm(lanes: int, width: int):
 def streams(lanes: int, length: int, parts: int):
     """A switch that is set to 0 or 1 now and then, and has to be known in between; streams cut into parts.
 
-    Samples are in the order (part, lane), so that with ``shuffle: false`` each batch goes on where the one before ended.
+    Samples are in the order (part, lane), so that with ``shuffle: false`` each batch goes on where the last one ended.
     """
     events = torch.rand(lanes, parts * length, generator=generator())
     event = (events > 0.85).long() + (events > 0.925).long()  # 0 for none
     place = torch.where(event > 0, torch.arange(parts * length), -1).cummax(1).values
     last = torch.where(place < 0, 1, event.gather(1, place.clamp(min=0)))
 
-    def cut(tensor):
+    def cut(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.unflatten(1, (parts, length)).transpose(0, 1).flatten(0, 1)
 
     return parted(cut(nn.functional.one_hot(event, 3).float()), cut(last - 1))
@@ -89,11 +89,11 @@ def tagged(samples: int, labels: int):
 class Siamese(nn.Module):
     """The distance of two inputs, each by the same network."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 8))
 
-    def forward(self, first, second):
+    def forward(self, first: torch.Tensor, second: torch.Tensor):
         """Two of (batch, 20) -> (batch,)."""
         return (self.net(first) - self.net(second)).norm(dim=1)
 
@@ -106,7 +106,7 @@ def siamese():
 class Pairs(Dataset):
     """((first, second), whether both are of one class)."""
 
-    def __init__(self, inputs, classes, random):
+    def __init__(self, inputs: torch.Tensor, classes: torch.Tensor, random: torch.Generator) -> None:
         self.inputs, self.classes = inputs, classes
         self.other = torch.randint(len(inputs), (len(inputs),), generator=random)
         same = torch.rand(len(inputs), generator=random) < 0.5  # half of the pairs, or few would be of one class
@@ -114,10 +114,10 @@ class Pairs(Dataset):
             alike = (classes == classes[place]).nonzero().flatten()
             self.other[place] = alike[self.other[place] % len(alike)]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.inputs)
 
-    def __getitem__(self, place):
+    def __getitem__(self, place: int) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
         other = self.other[place]
         return (self.inputs[place], self.inputs[other]), (self.classes[place] == self.classes[other]).float()
 
@@ -134,7 +134,7 @@ def pairs(samples: int):
 def contrastive(margin: float):
     """Draws pairs of one class together, and others apart as far as ``margin``."""
 
-    def loss(distances, same):
+    def loss(distances: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
         return (same * distances**2 + (1 - same) * (margin - distances).clamp(min=0) ** 2).mean()
 
     return loss

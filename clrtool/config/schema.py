@@ -131,6 +131,7 @@ class DataConfig(Component):
         placement: device keeps all samples there, loader reads them through a DataLoader; auto decides by size.
         workers: processes that read samples.
         samples_per_epoch: length of an epoch, for an iterable without a length.
+        drop_last: whether the last samples of an epoch that do not fill a batch are left out, or are a smaller batch.
     """
 
     batch_size: Annotated[int, Field(ge=1, le=10**7)] = 128
@@ -142,6 +143,12 @@ class DataConfig(Component):
     placement: Literal["auto", "device", "loader"] = "auto"
     workers: OrAuto[Annotated[int, Field(ge=0, le=64)]] = "auto"
     samples_per_epoch: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    drop_last: bool = True
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_new(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Every value but those that are younger than the hashes of older configs, where they say nothing."""
+        return {name: value for name, value in as_usual(self).items() if name != "drop_last" or not value}
 
 
 def _no_lr(args: dict[str, Any]) -> dict[str, Any]:

@@ -122,6 +122,44 @@ def test_an_epoch_uses_a_sample_once_through_a_loader_too():
     assert sorted(seen[:, 0].tolist()) == sorted(X[:, 0].tolist())
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("placement", ["device", "loader"])
+def test_a_last_smaller_batch_is_taken_where_it_is_not_dropped(tmp_path, monkeypatch, placement, shuffle):
+    (tmp_path / "uneven_factories.py").write_text(UNEVEN)
+    monkeypatch.chdir(tmp_path)
+    sections = {"model": {"factory": "uneven_factories:net"}, "data": {
+        "factory": "uneven_factories:data", "batch_size": 32, "placement": placement, "workers": 0, "drop_last": False,
+        "shuffle": shuffle}}  # fmt: skip
+    config = RangeTestConfig.model_validate(sections)
+    workload = build_workload(config, device="cpu", allow_import=["uneven_factories:*"])
+    assert workload.iterations_per_epoch == 5
+    batches = workload.loader.batches(0, 3)
+    sizes, seen = [], []
+    for _ in range(7):
+        inputs, _ = next(batches)
+        sizes.append(len(inputs))
+        seen.append(inputs)
+    assert sizes == [32, 2, 32, 32, 32, 32, 2]
+    assert len(torch.unique(torch.cat(seen[2:]), dim=0)) == 130
+    trainer = Trainer(workload, seed=0)
+    assert len(trainer.train(0, [0.01] * 11)) == 11
+    plain = RangeTestConfig.model_validate(sections | {"data": sections["data"] | {"drop_last": True}})
+    assert plain.sha256() != config.sha256()
+    assert "drop_last" not in plain.model_dump()["data"]
+
+
+UNEVEN = """
+import torch
+
+def net():
+    return torch.nn.Linear(4, 3)
+
+def data():
+    x = torch.randn(180, 4, generator=torch.Generator().manual_seed(0))
+    return (x[:130], torch.arange(130) % 3), (x[130:], torch.arange(50) % 3)
+"""
+
+
 def test_a_dataset_that_changes_its_samples_is_not_frozen_in_memory():
     assert isinstance(load((Mapped(pairs), Mapped(pairs, 50)))[0], ResidentLoader)
     assert isinstance(load((Mapped(noisy), Mapped(pairs, 50)))[0], StreamedLoader)

@@ -33,6 +33,16 @@ def test_it_follows_every_policy(policy):
     np.testing.assert_allclose(seen[:, 0], plan.lr(range(plan.iterations)), rtol=1e-12, atol=1e-300)
 
 
+@pytest.mark.parametrize("policy", ["triangular2", "exp_range", "one_cycle"])
+def test_a_loop_of_other_iterations_an_epoch_has_the_rates_of_the_plan_at_the_same_epoch(policy):
+    plan = make_plan(0.001, 0.006, 44, epochs=8, policy=policy)
+    optimizer = make()
+    seen = follow(optimizer, PlanScheduler(optimizer, plan, iterations_per_epoch=66), 8 * 66)
+    np.testing.assert_allclose(seen[::3, 0], plan.lr(range(0, 8 * 44, 2)), rtol=1e-9)
+    with pytest.raises(ValueError, match="iterations_per_epoch = 0 must be at least 1"):
+        PlanScheduler(optimizer, plan, iterations_per_epoch=0)
+
+
 def test_it_gives_what_torchs_cyclic_lr_gives_momentum_too():
     plan = make_plan(0.001, 0.006, 5, epochs=13, momentum=(0.8, 0.9))
     ours, theirs = (make(momentum=0.5) for _ in range(2))

@@ -19,7 +19,7 @@ from clrtool.engine.configured.losses import Criterion, make_loss, make_measure
 from clrtool.engine.configured.sources import source_hashes
 from clrtool.engine.configured.workload import ConfiguredWorkload
 from clrtool.engine.data.load import Data, load_data
-from clrtool.engine.data.loader import ResidentLoader, StreamedLoader
+from clrtool.engine.data.loader import ResidentLoader, StreamedLoader, has_even_batches
 from clrtool.engine.data.nested import map_nested, tensors_of
 from clrtool.engine.data.streaming import IterableStream
 from clrtool.engine.data.tensors import Samples, Task, limited
@@ -150,6 +150,11 @@ def _check_ranks(workload: ConfiguredWorkload, config: RangeTestConfig) -> None:
         raise ConfigError(
             f"data: an iterable cannot be shared out over {ranks.world} ranks: give a dataset with a length, or run in "
             "one process"
+        )
+    if not has_even_batches(workload.loader):
+        raise ConfigError(
+            f"data.drop_last = false: {ranks.world} ranks do not share the last, smaller batch: leave it true, or run "
+            "in one process"
         )
     if isinstance(workload.measure, WholeSet):
         raise ConfigError(

@@ -83,10 +83,20 @@ class Data:
         heldout = preprocessed(self.heldout.to(device), replace(transform, augment=AugmentConfig()))
         if isinstance(self.train, Samples):
             samples = preprocessed(self.train.to(device), transform)
-            return ResidentLoader(samples, transform, config.batch_size, config.shuffle), heldout
+            return ResidentLoader(
+                samples, transform, config.batch_size, config.shuffle, drop_last=config.drop_last
+            ), heldout
         workers = default_workers(self.train) if config.workers == "auto" else config.workers
         loader = StreamedLoader(
-            self.train, self.convert, transform, config.batch_size, self.size, workers, device, shuffle=config.shuffle
+            self.train,
+            self.convert,
+            transform,
+            config.batch_size,
+            self.size,
+            workers,
+            device,
+            shuffle=config.shuffle,
+            drop_last=config.drop_last,
         )
         return loader, heldout
 

@@ -48,7 +48,8 @@ class Order(NamedTuple):
 class ResidentLoader:
     """All samples on the device.
 
-    The rest of an epoch that does not fill a batch is left out, another one each time. Of every batch a rank takes
+    The rest of an epoch that does not fill a batch is left out, another one each time, unless ``drop_last`` is False:
+    then it is a smaller batch. Of every batch a rank takes
     each ``world``-th sample.
     """
 
@@ -58,13 +59,14 @@ class ResidentLoader:
     shuffle: bool = True
     rank: int = 0
     world: int = 1
+    drop_last: bool = True
 
     def __len__(self) -> int:
         return len(self.samples)
 
     @property
     def iterations_per_epoch(self) -> int:
-        return len(self.samples) // self.batch_size
+        return _batches_of(len(self), self.batch_size, drop_last=self.drop_last)
 
     def order(self, seed: int, epoch: int) -> Order:
         generator = np.random.default_rng([seed, epoch])
@@ -78,7 +80,9 @@ class ResidentLoader:
         while True:
             epoch, position = divmod(start, self.iterations_per_epoch)
             indices, draws = self.order(seed, epoch)
-            for begin in range(position * self.batch_size, len(indices) - self.batch_size + 1, self.batch_size):
+            for begin in range(
+                position * self.batch_size, self.iterations_per_epoch * self.batch_size, self.batch_size
+            ):
                 rows = slice(begin + self.rank, begin + self.batch_size, self.world)
                 yield self.gather(indices[rows], None if draws is None else draws[rows])
             start = (epoch + 1) * self.iterations_per_epoch
@@ -90,11 +94,20 @@ class ResidentLoader:
         return self.transform(inputs, draws), self.samples.targets.index_select(0, indices)
 
 
+def _batches_of(size: int, batch_size: int, *, drop_last: bool) -> int:
+    return size // batch_size if drop_last else -(-size // batch_size)
+
+
+def has_even_batches(loader: ResidentLoader | StreamedLoader) -> bool:
+    """Whether all batches are of one size."""
+    return loader.drop_last or len(loader) % loader.batch_size == 0
+
+
 def _order(loader: ResidentLoader | StreamedLoader, epoch: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """All indices, shuffled or in the order of the data, from where the batches of the epochs before ended."""
     if loader.shuffle:
         return generator.permutation(len(loader))
-    start = epoch * loader.iterations_per_epoch * loader.batch_size
+    start = epoch * loader.iterations_per_epoch * loader.batch_size if loader.drop_last else 0
     return (start + np.arange(len(loader))) % len(loader)
 
 
@@ -131,13 +144,14 @@ class StreamedLoader:
     shuffle: bool = True
     rank: int = 0
     world: int = 1
+    drop_last: bool = True
 
     def __len__(self) -> int:
         return self.size
 
     @property
     def iterations_per_epoch(self) -> int:
-        return self.size // self.batch_size
+        return _batches_of(self.size, self.batch_size, drop_last=self.drop_last)
 
     def batches(self, seed: int, start: int) -> Iterator[Batch]:
         """Every batch from iteration ``start`` on, without end."""
@@ -172,7 +186,9 @@ class StreamedLoader:
         items, skipped = FaultTolerantStream(self.split.items), start
         for epoch in count():
             passed, first, rng = 0, None, RngStream(seed, epoch)
-            loader = self._loader(seed + EPOCH_SEEDS * epoch, items, batch_size=self.batch_size, drop_last=True)
+            loader = self._loader(
+                seed + EPOCH_SEEDS * epoch, items, batch_size=self.batch_size, drop_last=self.drop_last
+            )
             for batch in _with_rng(rng, loader):
                 passed += 1
                 if self.workers > 1 and passed <= 2:

@@ -63,7 +63,7 @@ def estimate(
     swept = at_once * saved + NUMBER * math.ceil(seeds / jobs) * (length + POINT * evaluations)
     return Estimate(
         device=str(workload.device),
-        samples=workload.iterations_per_epoch * workload.batch_size,
+        samples=min(len(workload.loader), workload.iterations_per_epoch * workload.batch_size),
         heldout_samples=len(workload.heldout),
         batch_size=workload.batch_size,
         iterations_per_epoch=workload.iterations_per_epoch,

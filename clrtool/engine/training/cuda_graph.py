@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clrtool.engine.data.loader import ResidentLoader
+from clrtool.engine.data.loader import ResidentLoader, has_even_batches
 from clrtool.engine.runtime.capture import capture, refusing_waits, side_streams
 from clrtool.engine.runtime.rng import restore_rng_state, rng_state, seed_everything
 from clrtool.engine.training.lr_response import difference, weights_of
@@ -47,6 +47,7 @@ def why_not_captured(workload: Workload) -> str | None:
     reasons = {
         "training.fast is off": not workload.training.fast,
         "the data is streamed": not isinstance(workload.loader, ResidentLoader),
+        "the last batch of an epoch is smaller": not has_even_batches(workload.loader),  # type: ignore[arg-type]
         "in fp16 each step is asked whether it succeeded": workload.precision == "fp16",
         "torch.compile does its own capture": workload.training.compile,
         "the optimizer computes gradients within its step": workload.needs_closure,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -36,6 +38,8 @@ class PlanScheduler(LRScheduler):
             group of the first follows the plan and the training loop steps each optimizer.
         plan: the plan to follow.
         last_epoch: number of iterations already done, minus 1.
+        iterations_per_epoch: number of iterations that the training loop takes in an epoch, if the plan counted another
+            one: the plan is then stretched to the same number of epochs. None for that of the plan.
 
     Raises:
         ValueError: the plan moves the momentum and the optimizer has none, or its first learning rate is not above 0;
@@ -54,10 +58,16 @@ class PlanScheduler(LRScheduler):
     [0.3]
     """
 
-    def __init__(self, optimizer: Optimizer | Sequence[Optimizer], plan: Plan, last_epoch: int = -1) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer | Sequence[Optimizer],
+        plan: Plan,
+        last_epoch: int = -1,
+        iterations_per_epoch: int | None = None,
+    ) -> None:
         if not isinstance(plan, Plan):
             raise TypeError(f"plan must be a Plan, as clrtool.make_plan and read_plan give it; got {plan!r}")
-        self.plan = plan
+        self.plan, self._pace = plan, _pace(plan, iterations_per_epoch)
         self._warned = False
         self._block = -1
         self._set: list[float | None] = []  # the learning rates as this scheduler left them
@@ -75,7 +85,7 @@ class PlanScheduler(LRScheduler):
 
     def get_lr(self) -> list[float | Tensor]:
         """The learning rate of every group; sets the momenta as torch's cyclical schedulers do."""
-        if self.last_epoch > self.plan.iterations and not self._warned:
+        if round(self.last_epoch * self._pace, 6) > self.plan.iterations and not self._warned:
             self._warned = True
             warnings.warn(
                 f"the plan ended after {self.plan.iterations:,} iterations: its last value is held; for a longer one: "
@@ -154,10 +164,25 @@ class PlanScheduler(LRScheduler):
         """Learning rate and momentum of the plan at this iteration."""
         block, place = divmod(self.last_epoch, BLOCK)
         if block != self._block:
-            self._block, iterations = block, range(block * BLOCK, (block + 1) * BLOCK)
-            self._lrs, momenta = self.plan.lr(iterations).tolist(), self.plan.momentum(iterations)
-            self._momenta = None if momenta is None else momenta.tolist()
+            self._block = block
+            places = self._pace * np.arange(block * BLOCK, (block + 1) * BLOCK)
+            whole = np.arange(int(places[0]), math.ceil(places[-1]) + 1)  # a plan is of whole iterations
+            momenta = self.plan.momentum(whole)
+            self._lrs = np.interp(places, whole, self.plan.lr(whole)).tolist()
+            self._momenta = None if momenta is None else np.interp(places, whole, momenta).tolist()
         return self._lrs[place], None if self._momenta is None else self._momenta[place]
+
+
+def _pace(plan: Plan, iterations_per_epoch: int | None) -> float:
+    """Iterations of a plan for one of a loop. Raises ValueError for a plan that does not know its epochs."""
+    if iterations_per_epoch is None:
+        return 1
+    if plan.iterations_per_epoch is None or not iterations_per_epoch >= 1:
+        raise ValueError(
+            f"iterations_per_epoch = {iterations_per_epoch!r} must be at least 1, and the plan know its own, which is "
+            f"{plan.iterations_per_epoch!r}"
+        )
+    return plan.iterations_per_epoch / iterations_per_epoch
 
 
 def check_has_momentum(optimizer: Optimizer, group: Mapping[str, Any]) -> None:
