@@ -281,7 +281,7 @@ def test_the_schema_refuses_what_the_tree_refuses():
 def test_an_unknown_config_name_lists_the_shipped_ones():
     with pytest.raises(
         ConfigError,
-        match=r"did you mean 'digits'. Valid: cifar10, cifar10-full, cifar10-mlp-adamw, cifar10-resnet56, ",
+        match=r"did you mean 'digits'. Valid: autoencoder, cifar10, cifar10-full, cifar10-mlp-adamw, cifar10-resnet56, ",
     ):
         find_config("digit")
 

@@ -67,7 +67,7 @@ ROOMS = {
         "report.records", "report.text", "report.plots", "errors", "words",
     },
     "lightning": {"core.planning", "engine.training", "engine.inprocess", "report.records", "api", "errors"},
-    "transformers": {"core.planning", "engine.training", "engine.inprocess", "api", "errors"},
+    "transformers": {"core.planning", "core.reading", "engine.training", "engine.inprocess", "api", "errors"},
     "__main__": {"cli"},
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -28,7 +28,7 @@ def reading_order(fault: Fault) -> tuple[bool, list[int | str]]:
 
 def _known_part(error: ErrorDetails, document: Document) -> KeyPath:
     """The key path of an error without the names that pydantic adds for the members of a union."""
-    loc = error["loc"]
+    loc = tuple(part for part in error["loc"] if not str(part).startswith("<"))
     if error["type"] == "missing":
         return loc
     return next(loc[:end] for end in range(len(loc), -1, -1) if loc[:end] in document.places or end == 0)
@@ -97,10 +97,16 @@ def _hint(value: Any, errors: list[ErrorDetails]) -> str:
 
 def _keys(tree: type[BaseModel], path: KeyPath) -> list[str]:
     """The valid keys of the section at ``path``."""
-    for part in path:
+    for place, part in enumerate(path):
         if isinstance(part, int):
             continue  # of a list, whose type of item was looked up with its name
-        annotation = tree.model_fields[part].annotation
-        kinds = (each for each in (annotation, *get_args(annotation)) if isinstance(each, type))
-        tree = next(each for each in kinds if issubclass(each, BaseModel))
+        sections = _sections(tree.model_fields[part].annotation)
+        tree = sections[-1] if any(isinstance(each, int) for each in path[place + 1 : place + 2]) else sections[0]
     return list(tree.model_fields)
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a field may hold, those in a list last."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections(part)]

@@ -85,7 +85,8 @@ def located(path: Path, overrides: Sequence[str]) -> Iterator[None]:
 
 
 def _with_place(fault: str, places: Mapping[KeyPath, tuple[str, str]]) -> str:
-    parts = tuple(re.split(r"[^\w.]", fault, maxsplit=1)[0].split("."))
+    names = re.split(r"[^\w.]", fault, maxsplit=1)[0].split(".")
+    parts = tuple(int(name) if name.isdecimal() else name for name in names)
     known = [parts[:end] for end in range(len(parts), 0, -1) if parts[:end] in places]
     return f"{places[known[0]][1]}: {fault}" if known else fault
 

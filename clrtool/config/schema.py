@@ -16,8 +16,10 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     SerializerFunctionWrapHandler,
+    Tag,
     ValidationInfo,
     field_validator,
     model_serializer,
@@ -183,6 +185,26 @@ class OptimizerConfig(Component):
 
     args: Annotated[dict[str, Any], AfterValidator(_no_lr)] = {}
     groups: Annotated[list[GroupRule], Field(max_length=200)] = []
+
+
+class PartOptimizerConfig(OptimizerConfig):
+    """One of several optimizers, each of which trains some of the parameters.
+
+    Args:
+        params: patterns of the names of those; a parameter belongs to the first that fits, so "*" takes the rest.
+        lr_ratio: its learning rate is so many times that of the sweep.
+    """
+
+    params: Annotated[Patterns, Field(min_length=1)]
+    lr_ratio: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 1.0
+
+
+# The tags are no keys that a config could have, and are left out of messages.
+Optimizers = Annotated[
+    Annotated[OptimizerConfig, Tag("<one>")]
+    | Annotated[list[PartOptimizerConfig], Field(min_length=2, max_length=20), Tag("<several>")],
+    Discriminator(lambda value: "<several>" if isinstance(value, list) else "<one>"),
+]
 
 
 class LossConfig(Component):
@@ -363,7 +385,7 @@ class RangeTestConfig(_Tree):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     model: ModelConfig
     data: DataConfig
-    optimizer: OptimizerConfig = OptimizerConfig(name="SGD", args={"momentum": 0.9})
+    optimizer: Optimizers = OptimizerConfig(name="SGD", args={"momentum": 0.9})
     loss: LossConfig = LossConfig(name="cross_entropy")
     metric: MetricConfig = MetricConfig(name="accuracy")
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
@@ -376,10 +398,17 @@ class RangeTestConfig(_Tree):
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    def optimizers(self) -> dict[str, OptimizerConfig]:
+        """The optimizer, or each of several, by its place in the config."""
+        if isinstance(self.optimizer, OptimizerConfig):
+            return {"optimizer": self.optimizer}
+        return {f"optimizer.{place}": part for place, part in enumerate(self.optimizer)}
+
     def factories(self) -> dict[str, str]:
         """Every field that names code, with that name."""
-        parts = ("model", "data", "optimizer", "loss", "metric")
-        named = {f"{part}.factory": getattr(self, part).factory for part in parts} | {"data.batch": self.data.batch}
+        parts: dict[str, Component] = {name: getattr(self, name) for name in ("model", "data", "loss", "metric")}
+        named = {f"{name}.factory": part.factory for name, part in (parts | self.optimizers()).items()}
+        named["data.batch"] = self.data.batch
         return {field: factory for field, factory in named.items() if factory is not None}
 
     def to_yaml(self) -> str:

@@ -35,7 +35,7 @@ from clrtool.engine.runtime.rng import rng_state
 from clrtool.engine.training.evaluation_budget import evaluation_budget
 from clrtool.engine.training.losses import Measure, count_positions, count_tokens
 from clrtool.engine.training.lr_response import response_warnings
-from clrtool.engine.training.optimizers import describe_groups, make_optimizer_recipe
+from clrtool.engine.training.optimizers import describe_groups, make_optimizers_recipe
 from clrtool.engine.training.trainer import Trainer
 from clrtool.engine.training.try_out import fresh_model, try_out, wants_closure
 from clrtool.engine.training.whole_set import WholeSet
@@ -115,7 +115,7 @@ def _assembled(
     return ConfiguredWorkload(
         loader=replace(loader, rank=ranks.rank, world=ranks.world),
         heldout=heldout,
-        make_optimizer=make_optimizer_recipe(config.optimizer, factory),
+        make_optimizer=make_optimizers_recipe(config, factory),
         loss=make_loss(config.loss, data.first.task, factory, place),
         device=place,
         precision=config.precision, channels_last=channels_last,

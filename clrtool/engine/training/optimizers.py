@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from clrtool.config.schema import GroupRule, OptimizerConfig
+from clrtool.config.schema import GroupRule, OptimizerConfig, PartOptimizerConfig, RangeTestConfig
 from clrtool.core.results.record import Group
 from clrtool.engine.models.pretrained import matching
 from clrtool.engine.runtime.factories import FactoryImport, call
+from clrtool.engine.training.joint import JointOptimizer
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
 
@@ -29,14 +30,19 @@ class OptimizerRecipe:
 
     build: Callable[..., Optimizer]
     config: OptimizerConfig
+    field: str = "optimizer"
 
     def __call__(self, model: nn.Module, lr: float | Tensor = 1.0, **options: Any) -> Optimizer:
         """Args: ``lr``, which the sweep replaces, and options that make a step faster, not different."""
-        groups = group_parameters(model, self.config.groups)
+        return self.of(trained_parameters(model), lr, **options)
+
+    def of(self, trained: Mapping[str, nn.Parameter], lr: float | Tensor = 1.0, **options: Any) -> Optimizer:
+        """The optimizer of some parameters, by their names."""
+        groups = group_parameters(trained, self.config.groups, self.field)
         build = self.build if self.config.factory else partial(self.build, lr=lr, **options)
-        optimizer = call(partial(build, groups), "optimizer.args", self.config.args)
+        optimizer = call(partial(build, groups), f"{self.field}.args", self.config.args)
         if not isinstance(optimizer, Optimizer):
-            raise ConfigError(f"optimizer: must be a torch.optim.Optimizer, it is {type(optimizer).__name__}")
+            raise ConfigError(f"{self.field}: must be a torch.optim.Optimizer, it is {type(optimizer).__name__}")
         first = float(optimizer.param_groups[0].get("lr", 1.0))
         for group in optimizer.param_groups:
             # The ratios of groups that a factory made with rates of their own are kept.
@@ -53,43 +59,82 @@ class OptimizerRecipe:
         return frozenset() if self.config.factory else frozenset(inspect.signature(self.build).parameters)
 
 
-def make_optimizer_recipe(config: OptimizerConfig, factory: FactoryImport) -> OptimizerRecipe:
+@dataclass(frozen=True)
+class JointRecipe:
+    """Several optimizers, each of the parameters whose name fits its patterns before any other's."""
+
+    parts: tuple[tuple[OptimizerRecipe, PartOptimizerConfig], ...]
+
+    def __call__(self, model: nn.Module, lr: float | Tensor = 1.0, **options: Any) -> Optimizer:
+        left, made = trained_parameters(model), list[Optimizer]()
+        for recipe, part in self.parts:
+            fits = {each for pattern in part.params for each in matching(pattern, left, f"{recipe.field}.params")}
+            made.append(recipe.of({name: left.pop(name) for name in [*left] if name in fits}, lr, **options))
+            for group in made[-1].param_groups:
+                group["lr_ratio"] *= part.lr_ratio
+        if left:
+            raise ConfigError(f"optimizer: no part trains {next(iter(left))!r}: give the last one params: ['*']")
+        return JointOptimizer(made)
+
+    @property
+    def name(self) -> str:
+        return " + ".join(recipe.name for recipe, _ in self.parts)
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """None that all of them obey."""
+        return frozenset()
+
+
+def make_optimizers_recipe(config: RangeTestConfig, factory: FactoryImport) -> OptimizerRecipe | JointRecipe:
+    """Raises ConfigError for an optimizer that torch does not have or that no learning rate can be swept with."""
+    if isinstance(config.optimizer, OptimizerConfig):
+        return make_optimizer_recipe(config.optimizer, factory)
+    parts = zip(config.optimizers(), config.optimizer, strict=True)
+    return JointRecipe(tuple((make_optimizer_recipe(part, factory, field), part) for field, part in parts))
+
+
+def make_optimizer_recipe(config: OptimizerConfig, factory: FactoryImport, field: str = "optimizer") -> OptimizerRecipe:
     """Raises ConfigError for an optimizer that torch does not have or that no learning rate can be swept with."""
     if config.factory is not None:
-        return OptimizerRecipe(factory(config.factory, "optimizer.factory"), config)
+        return OptimizerRecipe(factory(config.factory, f"{field}.factory"), config, field)
     if config.name == "LBFGS":
-        raise ConfigError("optimizer.name: LBFGS searches along a line, so its steps do not follow the learning rate")
+        raise ConfigError(f"{field}.name: LBFGS searches along a line, so its steps do not follow the learning rate")
     known = {
         name: kind
         for name, kind in vars(torch.optim).items()
         if isinstance(kind, type) and issubclass(kind, Optimizer) and name not in ("Optimizer", "LBFGS")
     }
     if config.name not in known:
-        raise ConfigError(f"optimizer.name: torch.optim has no {config.name!r}; {nearest(str(config.name), known)}")
-    recipe = OptimizerRecipe(known[config.name], config)
+        raise ConfigError(f"{field}.name: torch.optim has no {config.name!r}; {nearest(str(config.name), known)}")
+    recipe = OptimizerRecipe(known[config.name], config, field)
     for place, rule in enumerate(config.groups):
-        field, valid = f"optimizer.groups.{place}.args", recipe.parameters - {"params", "lr"}
+        group, valid = f"{field}.groups.{place}.args", recipe.parameters - {"params", "lr"}
         for name in rule.args:  # torch takes any key of a group, and follows those that it knows
             if name not in valid:
-                raise ConfigError(f"{field}: unknown argument {name!r}; {nearest(name, valid)}")
+                raise ConfigError(f"{group}: unknown argument {name!r}; {nearest(name, valid)}")
         # and it checks the values of its constructor's arguments alone
-        call(partial(recipe.build, [nn.Parameter(torch.zeros(1, 1))], lr=1.0), field, config.args | rule.args)
+        call(partial(recipe.build, [nn.Parameter(torch.zeros(1, 1))], lr=1.0), group, config.args | rule.args)
     return recipe
 
 
-def group_parameters(model: nn.Module, rules: Sequence[GroupRule]) -> list[Any]:
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that train, by their names."""
+    return {name: each for name, each in model.named_parameters() if each.requires_grad}
+
+
+def group_parameters(trained: Mapping[str, nn.Parameter], rules: Sequence[GroupRule], field: str) -> list[Any]:
     """The parameters that train, in one group for each set of options that the rules give them.
 
     A rule adds its options to the parameters that fit one of its patterns; where rules meet, the later one wins.
     """
-    trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
     if not rules:
         return list(trained.values())
     options: dict[str, dict[str, Any]] = {name: {"lr_ratio": 1.0} for name in trained}
     for place, rule in enumerate(rules):
         extra = rule.args | ({"lr_ratio": rule.lr_ratio} if "lr_ratio" in rule.model_fields_set else {})
         for pattern in rule.params:
-            for name in matching(pattern, trained, f"optimizer.groups.{place}.params"):
+            for name in matching(pattern, trained, f"{field}.groups.{place}.params"):
                 options[name] |= extra
     groups: dict[str, dict[str, Any]] = {}
     for name, wanted in options.items():

@@ -177,7 +177,7 @@ def _hparams(record: RunRecord, config: RangeTestConfig | None) -> Iterator[tupl
         yield from ((name, value) for name, value in values if value is not None)
     if config is not None:
         yield "batch_size", config.data.batch_size
-        parts: Mapping[str, Component] = {"model": config.model, "data": config.data, "optimizer": config.optimizer}
+        parts: Mapping[str, Component] = {"model": config.model, "data": config.data, **config.optimizers()}
         yield from ((key, part.name or part.factory) for key, part in parts.items())
 
 
