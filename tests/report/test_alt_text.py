@@ -51,7 +51,7 @@ def test_the_words_of_a_race_say_how_many_rates_ran_and_what_the_best_reached(ra
     assert f"after {longest} iterations {best.lr:.2g} is lowest with {best.loss:.3g}" in words
     assert f"a constant answer has {record.race.entry.constant:.3g}" in words
     assert f"{record.bounds.base_lr:.3g} to {record.bounds.max_lr:.3g}, stepsize" in words
-    assert f"Verdict {record.bounds.verdict.word}: " in words
+    assert f"verdict {record.bounds.verdict.word}: " in words
 
 
 def test_a_loss_falls_and_what_never_learns_stays(digits_run):

@@ -38,8 +38,10 @@ def race_alt(record: RunRecord, race: Race, title: str) -> str:
 
 def decision(record: RunRecord) -> str:
     """What a range test came to, in one line: what to train with, and the verdict."""
-    what = decided(record)
-    return f"{what[:1].upper()}{what[1:]}. {verdict(record)}"
+    if record.bounds.max_lr is None:
+        return verdict(record)
+    what, sure = decided(record), verdict(record)
+    return f"{what[:1].upper()}{what[1:]}; {sure[:1].lower()}{sure[1:]}"
 
 
 def verdict(record: RunRecord) -> str:
