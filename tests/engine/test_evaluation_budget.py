@@ -95,3 +95,14 @@ def test_a_comparison_evaluates_more_than_a_sweep_that_is_short_beside_it_can_af
     )
     assert len(build_workload(config, device="cpu").heldout) < 300
     assert len(build_workload(config, device="cpu", epochs=40).heldout) == 700
+
+
+@pytest.mark.parametrize(("batch_size", "epochs", "is_told"), [(512, 1, True), (16, 30, False)])
+def test_a_held_out_set_of_which_a_part_is_used_is_said_with_the_reason(batch_size, epochs, is_told):
+    settings = {"model": {"name": "mlp"}, "data": {"name": "digits", "batch_size": batch_size}}
+    config = RangeTestConfig.model_validate(settings | {"sweep": {"epochs": epochs}})
+    workload = build_workload(config, device="cpu")
+    told = [each for each in workload.warnings if "of the 359 held-out samples" in each]
+    assert bool(told) is is_told
+    assert (len(workload.heldout) < 359) is is_told
+    assert all(f"Evaluations use {len(workload.heldout)} of" in each for each in told)

@@ -280,8 +280,20 @@ def _tried_out(
             evaluations=number,
             heldout=_fewer(workload, size, config.seed),
             groups=describe_groups(trainer.optimizer),
-            warnings=(*workload.warnings, *response_warnings(workload)),
+            warnings=(
+                *workload.warnings,
+                *response_warnings(workload),
+                *_told_fewer(size, len(workload.heldout)),
+            ),
         )
+
+
+def _told_fewer(size: int, available: int) -> list[str]:
+    """That not all of the held-out set is used, and why."""
+    if size >= available:
+        return []
+    why = "so that evaluations take at most a fifth of the time; sweep.evaluations=N makes N of them on all"
+    return [f"Evaluations use {size:,} of the {available:,} held-out samples, {why}."]
 
 
 def _fewer(workload: ConfiguredWorkload, size: int, seed: int) -> Samples:
