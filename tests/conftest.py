@@ -126,7 +126,8 @@ def gpu(request, monkeypatch):
     """Where a test for a GPU runs; by ``--gpu-on cpu`` with everything but the capture."""
     found = Gpu(request.config.option.gpu_on)
     if found.is_dry:
-        monkeypatch.setattr("clrtool.engine.rangetest.sweep.make_ensembles", uncaptured)
+        for place in ("sweep", "scout"):
+            monkeypatch.setattr(f"clrtool.engine.rangetest.{place}.make_ensembles", uncaptured)
     return found
 
 

@@ -14,15 +14,19 @@ import numpy as np
 import pytest
 import torch
 
+from clrtool.config.schema import SweepConfig
+from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.runtime import capture as capturing
 from clrtool.engine.runtime.capture import capture, refusing_waits
-from clrtool.engine.training import cuda_graph, ensemble
+from clrtool.engine.training import cuda_evaluation, cuda_graph, ensemble
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
-from clrtool.engine.training.ensemble import make_ensembles
+from clrtool.engine.training.ensemble import Captures, make_ensembles
 from clrtool.engine.training.trainer import Trainer
 from tests.engine.workloads import digits
 
 LRS = np.geomspace(1e-3, 0.2, 60).tolist()
+BATCH_NORM = {"name": "convnet", "args": {"channels": [4, 8], "batch_norm": True}}
+AT_FIRST = {"initial_accumulator_value": 0.1}  # a state that does not begin at zero
 PLACES = [
     "begin",
     "begin, out of memory",
@@ -226,7 +230,7 @@ def test_waits_are_refused_without_a_warning_and_allowed_again(cuda, monkeypatch
 def test_the_plain_loop_after_a_failed_capture_gives_the_numbers_of_one_that_never_tried(cuda, monkeypatch):
     workload = digits(model={"name": "mlp", "args": {"dropout": 0.3}})
     monkeypatch.setattr(ensemble, "_has_graphs", lambda workload: True)
-    monkeypatch.setattr(cuda_graph, "_host_states", tuple)  # here dropout draws on the host
+    monkeypatch.setattr(cuda_graph, "host_states", tuple)  # here dropout draws on the host
     made, failed = [], []
     spied_on(monkeypatch, made)
     monkeypatch.setattr(CapturedEnsemble, "_step", failing_step(cuda, CapturedEnsemble._step))
@@ -278,11 +282,17 @@ class Replayed:
         self.replay = record
 
 
+def with_replays(monkeypatch):
+    """Captures that succeed, in a process whose device is a CPU."""
+    monkeypatch.setattr(ensemble, "_has_graphs", lambda workload: True)
+    for module in (cuda_graph, cuda_evaluation):
+        monkeypatch.setattr(module, "capture", Replayed)
+
+
 @ways(None)
 def test_a_capture_that_succeeds_trains_all_seeds_at_once_as_the_reference_does(cuda, monkeypatch):
     workload = digits()
-    monkeypatch.setattr(ensemble, "_has_graphs", lambda workload: True)
-    monkeypatch.setattr(cuda_graph, "capture", Replayed)
+    with_replays(monkeypatch)
     with workload.on_device():
         (both,) = make_ensembles(workload, LRS, [0, 7])
         assert both.engine == "one CUDA graph for a step of 2 seeds"
@@ -296,9 +306,112 @@ def test_an_evaluation_that_finds_no_room_beside_the_graph_falls_back_before_any
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     workload = digits()
-    monkeypatch.setattr(ensemble, "_has_graphs", lambda workload: True)
-    monkeypatch.setattr(cuda_graph, "capture", Replayed)
+    with_replays(monkeypatch)
     monkeypatch.setattr(Trainer, "evaluate", evaluate)
     with workload.on_device():
         engines = [each.engine for each in make_ensembles(workload, LRS, [0, 7])]
     assert engines == ["eager: the seeds do not fit on the device at once"] * 2
+
+
+@ways(None)
+def test_an_evaluation_that_cannot_be_captured_costs_no_more_than_its_own_capture(cuda, monkeypatch):
+    def fails(record):
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+    with_replays(monkeypatch)
+    monkeypatch.setattr(cuda_evaluation, "capture", fails)
+    workload = digits()
+    with workload.on_device():
+        (both,) = make_ensembles(workload, LRS, [0, 7])
+        assert both.engine.startswith("one CUDA graph for a step of 2 seeds; evaluations cannot be captured: Runtime")
+        both.train(0, 5)
+        assert both.evaluate([1, 0]) == [both.members[place].evaluate() for place in (1, 0)]
+
+
+@ways(None)
+def test_an_evaluation_that_goes_on_with_the_weights_of_its_capture_is_not_used(cuda, monkeypatch):
+    class Frozen:
+        def __init__(self, record):
+            record()
+
+        def replay(self):
+            pass
+
+    with_replays(monkeypatch)
+    monkeypatch.setattr(cuda_evaluation, "capture", Frozen)
+    workload = digits()
+    with workload.on_device():
+        (both,) = make_ensembles(workload, LRS, [0, 7])
+        assert both.engine.endswith("; the captured evaluation is not that of the reference")
+        both.train(0, 5)
+        assert both.evaluate([0, 1]) == [each.evaluate() for each in both.members]
+
+
+@ways(None)
+def test_an_evaluation_of_all_seeds_is_read_in_one_transfer_and_is_that_of_each(cuda, monkeypatch):
+    with_replays(monkeypatch)
+    workload, read = digits(), torch.Tensor.tolist
+    with workload.on_device():
+        (both,) = make_ensembles(workload, LRS, [0, 7])
+        both.train(0, 20)
+        expected = [each.evaluate() for each in both.members]
+        transfers = []
+        monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: transfers.append(tensor.shape) or read(tensor))
+        assert both.evaluate([0, 1]) == expected
+        assert both.evaluate([]) == []
+    assert transfers == [(2, 4)]
+
+
+@ways(None)
+def test_a_problem_is_captured_once_and_begins_again_with_other_seeds_and_rates_as_if_it_were_new(cuda, monkeypatch):
+    with_replays(monkeypatch)
+    seconds, workload = [], digits(model=BATCH_NORM, optimizer={"name": "Adagrad", "args": AT_FIRST})
+    captures, others = Captures(seconds.append), LRS[::-1][:30]
+    with workload.on_device():
+        (first,) = make_ensembles(workload, LRS, [0, 7], captures=captures)
+        first.train(0, 45)
+        (again,) = make_ensembles(workload, others, [3, 4], captures=captures)
+        assert again is first
+        assert [member.seed for member in again.members] == [3, 4]
+        losses = again.train(0, 30)
+        found = again.evaluate([0, 1])
+        references = [Trainer(workload, seed) for seed in (3, 4)]
+        np.testing.assert_allclose(losses, [each.train(0, others) for each in references], rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(found, [each.evaluate() for each in references], atol=0.02)
+        assert len(seconds) == 1
+        (alone,) = make_ensembles(workload, LRS, [3], captures=captures)
+        assert alone is not first
+    assert len(seconds) == 2
+    assert min(seconds) > 0
+
+
+@ways(None)
+def test_what_could_not_be_captured_is_not_tried_again(cuda, monkeypatch):
+    with_replays(monkeypatch)
+    monkeypatch.setattr(CapturedEnsemble, "matches_reference", lambda ensemble: False)
+    seconds, workload = [], digits()
+    captures = Captures(seconds.append)
+    with workload.on_device():
+        for seeds in ([0], [0], [1, 2]):
+            engines = {each.engine for each in make_ensembles(workload, LRS, seeds, captures=captures)}
+            assert engines == {"eager: the captured step is not that of the reference"}
+    assert len(seconds) == 1
+
+
+@ways(None)
+def test_a_test_tells_what_its_captures_took_and_counts_it_and_captures_a_scout_and_its_sweep_once(cuda, monkeypatch):
+    with_replays(monkeypatch)
+    begun, init = [], CapturedEnsemble.__init__
+    monkeypatch.setattr(
+        CapturedEnsemble, "__init__", lambda self, *args, **words: begun.append(args[1]) or init(self, *args, **words)
+    )
+    record = run_sweep(digits(), SweepConfig(epochs=1, evaluations=6, seeds=1))
+    assert begun == [[0]]
+    assert record.engine == "one CUDA graph for a step of 1 seeds"
+    assert record.capture_seconds > 0
+    assert record.seconds == record.train_seconds + record.evaluation_seconds + record.capture_seconds
+
+
+def test_a_test_that_captures_nothing_tells_nothing_of_captures():
+    record = run_sweep(digits(), SweepConfig(start_lr=1e-3, end_lr=0.1, epochs=0.2, evaluations=2, seeds=1))
+    assert record.capture_seconds is None

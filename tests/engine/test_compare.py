@@ -188,7 +188,7 @@ def test_seeds_in_one_team_measure_what_they_measure_one_after_the_other(monkeyp
     workload, made = digits(), plans("fixed", "triangular2")
     alone = compare(workload, made, 40, [0, 1])
 
-    def together(workload, lrs, seeds, engine, momenta):
+    def together(workload, lrs, seeds, engine, momenta, captures):
         yield CapturedEnsemble(workload, seeds, lrs, graph=False)
 
     monkeypatch.setattr(clrtool.engine.rangetest.compare, "make_ensembles", together)

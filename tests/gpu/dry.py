@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from clrtool.engine.training.ensemble import Ensemble
+    from clrtool.engine.training.ensemble import Captures, Ensemble
     from clrtool.engine.training.workload import Workload
 
 
@@ -34,6 +34,7 @@ def uncaptured(
     seeds: Sequence[int],
     engine: str | None = None,
     momenta: Sequence[float] = (),
+    captures: Captures | None = None,
 ) -> Iterator[Ensemble]:
     """What ``make_ensembles`` makes on CUDA, uncaptured; a step that is not the reference's is an error."""
     from clrtool.engine.training.cuda_graph import CapturedEnsemble, why_not_captured

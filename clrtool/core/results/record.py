@@ -48,6 +48,7 @@ class SweepRecord:
         groups: the parameter groups of the optimizer.
         engine: how the steps were run, and why not faster.
         warnings: what may make the bounds mean something else than they seem to.
+        capture_seconds: wall-clock time of capturing a step as a CUDA graph, with its checks; None where none was.
     """
 
     start_lr: float
@@ -66,10 +67,12 @@ class SweepRecord:
     groups: tuple[Group, ...] = ()
     engine: str = "eager"
     warnings: tuple[str, ...] = ()
+    capture_seconds: float | None = None
 
     def __post_init__(self) -> None:
         counts = (self.iterations, self.iterations_per_epoch, len(self.curves))
-        times = (self.train_seconds or 0, self.evaluation_seconds or 0, self.scout_iterations)
+        seconds = (self.train_seconds, self.evaluation_seconds, self.capture_seconds)
+        times = (*(each or 0 for each in seconds), self.scout_iterations)
         rules = (
             0 < self.start_lr < self.end_lr < math.inf,
             self.spacing in get_args(Spacing),
@@ -94,10 +97,10 @@ class SweepRecord:
 
     @property
     def seconds(self) -> float | None:
-        """Wall-clock time of training and evaluations together."""
+        """Wall-clock time of training, evaluations and capture together."""
         if self.train_seconds is None or self.evaluation_seconds is None:
             return None
-        return self.train_seconds + self.evaluation_seconds
+        return self.train_seconds + self.evaluation_seconds + (self.capture_seconds or 0.0)
 
     @property
     def evaluation_share(self) -> float | None:

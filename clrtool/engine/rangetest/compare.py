@@ -11,11 +11,10 @@ from clrtool.core.planning.plan import Plan
 from clrtool.core.reading.curve import Point
 from clrtool.core.reading.metric import LOSS
 from clrtool.core.results.comparison import Candidate, Training
-from clrtool.engine.resume.journal import Journal
+from clrtool.engine.resume.journal import Journal, Segment
 from clrtool.engine.training.constant import constant_loss
-from clrtool.engine.training.ensemble import Ensemble, make_ensembles
+from clrtool.engine.training.ensemble import Captures, Ensemble, make_ensembles
 from clrtool.engine.training.scheduler import check_has_momentum
-from clrtool.engine.training.trainer import Trainer
 from clrtool.engine.training.workload import Workload
 from clrtool.errors import as_config_error
 
@@ -91,6 +90,7 @@ class _Runs:
 
     def __init__(self, workload: Workload, stops: Sequence[int], journal: Journal, on_point: OnPoint) -> None:
         self._workload, self._stops, self._journal, self._on_point = workload, stops, journal, on_point
+        self._captures = Captures()
         self._spent = 0.0  # seconds of the trainings that are finished
 
     def candidate(self, name: str, plan: Plan, seeds: Sequence[int]) -> Candidate:
@@ -106,7 +106,8 @@ class _Runs:
                 done[seed] = self._training(seed, [Point(*point) for point in points], seconds)
                 self._tell(name, seed, done[seed].points)
         todo = [seed for seed in seeds if seed not in done]
-        for ensemble in make_ensembles(self._workload, lrs, todo, engine, () if momenta is None else momenta.tolist()):
+        moved = () if momenta is None else momenta.tolist()
+        for ensemble in make_ensembles(self._workload, lrs, todo, engine, moved, self._captures):
             engine = ensemble.engine
             finished, seconds = self._train(name, ensemble, lrs)
             self._journal.finish(
@@ -135,17 +136,26 @@ class _Runs:
             if stop <= segment.start:
                 continue  # it was measured before
             self._journal.advance(segment, stop)
-            for (member, points), losses in zip(tracks, segment.losses, strict=True):
-                if points and not math.isfinite(points[-1].train_loss):
-                    continue  # it broke before
-                with self._journal.timed("evaluation"):
-                    points.append(_measure(member, segment.start + len(losses), losses, lrs))
-                self._on_point(name, member.seed, points[-1])
-            segment.reset_losses()
+            self._evaluate(name, segment, lrs)
             if all(segment.broken):
                 break
         seconds = (self._journal.seconds["train"] - self._spent) / len(tracks)
         return {member.seed: points for member, points in tracks}, seconds
+
+    def _evaluate(self, name: str, segment: Segment, lrs: Sequence[float]) -> None:
+        """Evaluate every member that has not broken before, after the iteration at which the segment stands."""
+        going_on = [
+            place for place, points in enumerate(segment.points) if not points or math.isfinite(points[-1].train_loss)
+        ]
+        with self._journal.timed("evaluation"):
+            measured = segment.evaluate(going_on)
+        for place, (heldout_loss, metric) in zip(going_on, measured, strict=True):
+            losses = segment.losses[place]
+            iteration = segment.start + len(losses)
+            epoch, mean = iteration / self._workload.iterations_per_epoch, sum(losses) / len(losses)
+            segment.points[place].append(Point(iteration, epoch, lrs[iteration - 1], mean, heldout_loss, metric))
+            self._on_point(name, segment.ensemble.members[place].seed, segment.points[place][-1])
+        segment.reset_losses()
 
     def _tell(self, name: str, seed: int, points: Sequence[Point]) -> None:
         for point in points:
@@ -154,11 +164,3 @@ class _Runs:
 
 def _key(name: str, seed: int) -> str:
     return f"{name}, seed {seed}"
-
-
-def _measure(trainer: Trainer, iteration: int, losses: Sequence[float], lrs: Sequence[float]) -> Point:
-    """Evaluate after ``iteration`` updates; the weights of a loss that is not finite are not, and tell nothing."""
-    finite = all(map(math.isfinite, losses))
-    heldout_loss, metric = trainer.evaluate() if finite else (math.nan, math.nan)
-    epoch = iteration / trainer.workload.iterations_per_epoch
-    return Point(iteration, epoch, lrs[iteration - 1], sum(losses) / len(losses), heldout_loss, metric)

@@ -11,7 +11,7 @@ from clrtool.core.reading.curve import has_diverged
 from clrtool.core.reading.fit import medians
 from clrtool.core.schedules import ExponentialSweep, FloatArray
 from clrtool.engine.resume.journal import Journal
-from clrtool.engine.training.ensemble import EagerEnsemble
+from clrtool.engine.training.ensemble import Captures, EagerEnsemble, Ensemble, make_ensembles
 from clrtool.engine.training.workload import Workload
 
 # Below 1e-6 no float32 network moves in a few epochs; above 30 none of the optimizers here still learns.
@@ -37,16 +37,23 @@ class Scout(NamedTuple):
     iterations: int
 
 
-def scout(workload: Workload, seed: int, iterations: int, journal: Journal) -> Scout:
+def scout(workload: Workload, seed: int, iterations: int, journal: Journal, captures: Captures | None = None) -> Scout:
     """Find where learning breaks, from the training loss of one exponential sweep over all rates that there are.
 
     With l(lr) the running median of the loss and l0 the mean of its first fifth: it breaks where l is back at l0 after
     its minimum, or a quarter above l0 if it never fell.
+
+    Args:
+        captures: of the sweep after it, where that has one seed as well; for a scout alone a capture takes too long.
     """
     if (found := journal.result("scout")) is not None:
         return Scout(*found)
     lrs = ExponentialSweep(LOWEST_LR, HIGHEST_LR, iterations)(np.arange(iterations))
-    segment, means = journal.begin("scout", EagerEnsemble(workload, seed, lrs.tolist(), "eager")), list[float]()
+    ensemble: Ensemble = EagerEnsemble(workload, seed, lrs.tolist(), "eager")
+    if captures is not None:
+        engine = None if journal.running is None else str(journal.running["engine"])
+        (ensemble,) = make_ensembles(workload, lrs.tolist(), [seed], engine, captures=captures)
+    segment, means = journal.begin("scout", ensemble), list[float]()
     for start in range(0, iterations, CHUNK):  # up to the first loss that is not finite, or until it has diverged
         journal.advance(segment, min(start + CHUNK, iterations))
         losses = segment.losses[0][start : start + CHUNK]

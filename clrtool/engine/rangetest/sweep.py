@@ -15,7 +15,7 @@ from clrtool.engine.rangetest.ramp import Ramp, ends_of
 from clrtool.engine.rangetest.rounds import Round, Rounds
 from clrtool.engine.rangetest.scout import Scout, scout
 from clrtool.engine.resume.journal import Journal, Segment
-from clrtool.engine.training.ensemble import make_ensembles
+from clrtool.engine.training.ensemble import Captures, make_ensembles
 from clrtool.engine.training.trainer import Trainer
 from clrtool.engine.training.workload import Workload
 
@@ -50,12 +50,14 @@ def run_sweep(
     journal, size, done = journal or Journal(), workload.sweep_size(config), list[Round]()
     with workload.on_device():
         is_given = config.start_lr != "auto" and config.end_lr != "auto"
-        ends = ends_of(config, None if is_given else scout(workload, seed, size.scout, journal))
+        captures = Captures(journal.captured)
+        shared = captures if size.seeds == 1 else None
+        ends = ends_of(config, None if is_given else scout(workload, seed, size.scout, journal, shared))
         rounds = Rounds(
             config, size, _evaluations(workload, config), ends, seed, workload.heldout_samples, workload.metric
         )
         while (wanted := rounds.next(done)) is not None:
-            done.append(_measured(workload, wanted, journal, on_point))
+            done.append(_measured(workload, wanted, journal, on_point, captures))
     return _record(workload, rounds, done, journal)
 
 
@@ -71,7 +73,7 @@ def _evaluations(workload: Workload, config: SweepConfig) -> int:
 
 def _record(workload: Workload, rounds: Rounds, done: Sequence[Round], journal: Journal) -> SweepRecord:
     result, said = rounds.result(done)
-    ramp, seconds = result.ramp, journal.all_seconds
+    ramp, seconds = result.ramp, {} if workload.deterministic else journal.all_seconds
     steps = ramp.steps(result.curves)
     return SweepRecord(
         start_lr=float(ramp.lrs[0]),
@@ -83,8 +85,9 @@ def _record(workload: Workload, rounds: Rounds, done: Sequence[Round], journal: 
         iterations_per_epoch=workload.iterations_per_epoch,
         heldout_samples=workload.heldout_samples,
         chance=workload.chance,
-        train_seconds=None if workload.deterministic else seconds["train"],
-        evaluation_seconds=None if workload.deterministic else seconds["evaluation"],
+        train_seconds=seconds.get("train"),
+        evaluation_seconds=seconds.get("evaluation"),
+        capture_seconds=seconds.get("capture"),
         curves=result.curves,
         engine=result.engine,
         metric=workload.metric,
@@ -93,12 +96,12 @@ def _record(workload: Workload, rounds: Rounds, done: Sequence[Round], journal: 
     )
 
 
-def _measured(workload: Workload, wanted: Round, journal: Journal, on_point: OnPoint) -> Round:
+def _measured(workload: Workload, wanted: Round, journal: Journal, on_point: OnPoint, captures: Captures) -> Round:
     """The round with its curves: those that were finished before without training, the rest trained in ensembles."""
     ramp, lowest = wanted.ramp, f"from {float(wanted.ramp.lrs[0])!r}"
     curves, engine = _known(wanted, lowest, journal, on_point)
     lacking = journal.assigned([seed for seed in wanted.seeds if seed not in curves])
-    for ensemble in make_ensembles(workload, ramp.lrs.tolist(), lacking, engine):
+    for ensemble in make_ensembles(workload, ramp.lrs.tolist(), lacking, engine, captures=captures):
         engine = ensemble.engine
         names = ", ".join(str(member.seed) for member in ensemble.members)
         segment = journal.begin(f"seed {names} {lowest}", ensemble)
@@ -150,13 +153,8 @@ class _Track:
         for point in points:
             self.add(point)
 
-    def measure(self, iteration: int, losses: Sequence[float]) -> Point:
-        """Evaluate after ``iteration`` updates, the last of which had these training losses.
-
-        The weights of a loss that is not finite are not: there is nothing to evaluate.
-        """
-        finite = all(map(math.isfinite, losses))
-        heldout_loss, metric = self.trainer.evaluate() if finite else (math.nan, math.nan)
+    def point(self, iteration: int, losses: Sequence[float], heldout_loss: float, metric: float) -> Point:
+        """What was measured after ``iteration`` updates, the last of which had these training losses."""
         mean = sum(losses) / len(losses) if losses else math.nan  # numpy's mean warns of inf - inf
         lr = float(self.ramp.lrs[max(0, iteration - 1)])  # of the last update; at 0 there was none yet
         epoch = iteration / self.trainer.workload.iterations_per_epoch
@@ -197,10 +195,13 @@ def _tracks(segment: Segment, ramp: Ramp, on_point: OnPoint) -> list[_Track]:
 
 def _evaluate(tracks: Sequence[_Track], segment: Segment, journal: Journal, on_point: OnPoint) -> None:
     """Evaluate every member whose sweep goes on, after the iteration at which the segment stands."""
-    for track, points, losses in zip(tracks, segment.points, segment.losses, strict=True):
-        if track.outcome is None:
-            with journal.timed("evaluation"):
-                points.append(track.measure(segment.start + len(losses), losses))
-            track.add(points[-1])
-            on_point(track.trainer.seed, points[-1])
+    going_on = [place for place, track in enumerate(tracks) if track.outcome is None]
+    with journal.timed("evaluation"):
+        measured = segment.evaluate(going_on)
+    for place, (heldout_loss, metric) in zip(going_on, measured, strict=True):
+        track, losses = tracks[place], segment.losses[place]
+        point = track.point(segment.start + len(losses), losses, heldout_loss, metric)
+        segment.points[place].append(point)
+        track.add(point)
+        on_point(track.trainer.seed, point)
     segment.reset_losses()

@@ -119,6 +119,15 @@ class Segment:
                 self.losses[member] += new
                 self.broken[member] = bool(new) and not math.isfinite(new[-1])
 
+    def evaluate(self, members: Sequence[int]) -> list[tuple[float, float]]:
+        """Held-out loss and metric of the members at these places.
+
+        NaN for who ended with a loss that is not finite: those weights tell nothing.
+        """
+        finite = [place for place in members if all(map(math.isfinite, self.losses[place]))]
+        found = dict(zip(finite, self.ensemble.evaluate(finite), strict=True))
+        return [found.get(place, (math.nan, math.nan)) for place in members]
+
     def reset_losses(self) -> None:
         """Count the losses from here on."""
         self.start, self.losses = self.iteration, [[] for _ in self.losses]
@@ -187,8 +196,7 @@ class Journal:
     @property
     def all_seconds(self) -> dict[str, float]:
         """Seconds of this process and of the others."""
-        others = self._remote_seconds.values()
-        return {name: here + sum(each[name] for each in others) for name, here in self.seconds.items()}
+        return added_up([self.seconds, *self._remote_seconds.values()])
 
     def assigned(self, seeds: Sequence[int]) -> Sequence[int]:
         """Those of the seeds to be trained that are trained here.
@@ -267,6 +275,10 @@ class Journal:
         yield
         self.seconds[what] += time.perf_counter() - begin
 
+    def captured(self, seconds: float) -> None:
+        """Add what the capture of a step took; who captures nothing has no such entry."""
+        self.seconds["capture"] = self.seconds.get("capture", 0.0) + seconds
+
     def is_due(self) -> bool:
         """Whether something is to be saved now, or a signal asked to stop."""
         wanted = self._requests.stop is not None or self._requests.save
@@ -297,6 +309,16 @@ class Journal:
         except TypeError as error:
             self.warnings = tuple(dict.fromkeys((*self.warnings, f"An interrupted seed starts over: {error}.")))
             return None
+
+
+def added_up(seconds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The sum of what several processes took, by what it was for.
+
+    >>> added_up([{"train": 1.0}, {"train": 2.0, "capture": 3.0}])
+    {'train': 3.0, 'capture': 3.0}
+    """
+    names = dict.fromkeys(name for each in seconds for name in each)
+    return {name: sum(each.get(name, 0.0) for each in seconds) for name in names}
 
 
 def plain(value: Any, place: str) -> Any:

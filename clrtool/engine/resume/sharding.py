@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from clrtool.core.reading.curve import SweepOutcome
 from clrtool.core.results.shard import Shard, have
 from clrtool.engine.resume.checkpoint import CheckpointFolder
-from clrtool.engine.resume.journal import Assignment, RemoteResults
+from clrtool.engine.resume.journal import Assignment, RemoteResults, added_up
 from clrtool.engine.resume.open import differences, moved
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.files import read_text, write_whole
@@ -95,12 +95,15 @@ def find_shards(folders: Sequence[Path]) -> list[FinishedShard]:
     return found
 
 
+Spent = Literal["train", "evaluation", "capture"]
+
+
 class _Shape(BaseModel):
     """What a checkpoint of a shard has to be like, which may come from anybody."""
 
     finished: dict[str, Any]
-    seconds: dict[Literal["train", "evaluation"], float]
-    elsewhere: dict[str, dict[Literal["train", "evaluation"], float]] = {}
+    seconds: dict[Spent, float]
+    elsewhere: dict[str, dict[Spent, float]] = {}
     warnings: list[str]
     environment: dict[str, bool | int | str | None]
     device: str
@@ -163,8 +166,7 @@ def union(folders: Sequence[Path], about: Mapping[str, Any]) -> RemoteResults:
                 "sweep.end_lr, or keep the folders of all shards in one place while they run"
             )
         finished = mine | finished
-        taken = [values["seconds"], *values.get("elsewhere", {}).values()]
-        seconds[folder.name] = {name: sum(each[name] for each in taken) for name in values["seconds"]}
+        seconds[folder.name] = added_up([values["seconds"], *values.get("elsewhere", {}).values()])
         what = f"The seeds of {folder.name} were measured"
         warnings += [*values["warnings"], *moved(first["environment"], values["environment"], what)]
     return RemoteResults(

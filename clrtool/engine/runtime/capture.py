@@ -8,9 +8,10 @@ a capture is under way, so that the next dropout raises.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -46,6 +47,36 @@ def side_streams(device: int, number: int) -> tuple[torch.cuda.Stream, ...]:
     if number:
         return (*side_streams(device, number - 1), torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
     return (torch.cuda.Stream(device),)  # type: ignore[no-untyped-call]
+
+
+def on_streams(streams: Sequence[torch.cuda.Stream], works: Sequence[Callable[[], object]]) -> None:
+    """Do all works, on the streams in turn, so that small kernels of several run at once; without any, as they come."""
+    if not streams:
+        for work in works:
+            work()
+        return
+    main = torch.cuda.current_stream()
+    for stream in streams:
+        stream.wait_stream(main)
+    try:
+        for work, stream in zip(works, cycle(streams), strict=False):
+            with torch.cuda.stream(stream):
+                work()
+    finally:  # a capture that fails with work left on a stream would hide why
+        for stream in streams:
+            main.wait_stream(stream)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether that is what an error began with."""
+    return isinstance(first_error(error), torch.OutOfMemoryError | MemoryError)
+
+
+def first_error(error: BaseException) -> BaseException:
+    """What an error began with: a capture that an error has broken fails at its end too."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 @contextmanager

@@ -41,6 +41,12 @@ def rng_state(device: torch.device | None = None) -> dict[str, Any]:
     }
 
 
+def host_states() -> tuple[object, ...]:
+    """The state of every generator whose numbers a graph would freeze, to be compared."""
+    states = rng_state()
+    return states["torch"].tolist(), states["python"], states["numpy"][1].tolist(), states["numpy"][2:]
+
+
 def restore_rng_state(states: Mapping[str, Any], device: torch.device | None = None) -> None:
     """Put the generators back to :func:`rng_state`."""
     torch.set_rng_state(states["torch"])

@@ -14,15 +14,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clrtool.engine.data.loader import ResidentLoader, has_even_batches
-from clrtool.engine.runtime.capture import capture, refusing_waits, side_streams
-from clrtool.engine.runtime.rng import restore_rng_state, rng_state, seed_everything
+from clrtool.engine.runtime.capture import (
+    capture,
+    first_error,
+    is_out_of_memory,
+    on_streams,
+    refusing_waits,
+    side_streams,
+)
+from clrtool.engine.runtime.factories import describe
+from clrtool.engine.runtime.rng import host_states, restore_rng_state, rng_state, seed_everything
+from clrtool.engine.training.cuda_evaluation import JointEvaluation
 from clrtool.engine.training.lr_response import difference, weights_of
 from clrtool.engine.training.optimizers import OptimizerRecipe
 from clrtool.engine.training.step_check import Step, check_rates, gradients_of, is_near, statistics_of
@@ -35,6 +43,8 @@ WARM_UP = 3
 WAYS = {"fused", "foreach", "capturable"}
 # Seeds that run at once; a GPU has no room for more small kernels than these.
 STREAMS = 8
+# Learning rates that a graph has room for at the least, so that it serves a scout and the sweep after it.
+ROOM = 4096
 
 
 def why_not_captured(workload: Workload) -> str | None:
@@ -75,8 +85,8 @@ class CapturedEnsemble:
     """
 
     def __init__(self, workload: Workload, seeds: Sequence[int], lrs: Sequence[float], *, graph: bool = True) -> None:
-        self._clock = _Clock(workload, lrs)
-        self._losses = torch.zeros(len(seeds), len(lrs), device=workload.device)
+        self._workload, self._clock = workload, _Clock(workload, lrs)
+        self._losses = torch.zeros(len(seeds), len(self._clock.table), device=workload.device)
         self._slots = [
             _SeedSlot(workload, seed, self._clock, mine) for seed, mine in zip(seeds, self._losses, strict=True)
         ]
@@ -84,11 +94,21 @@ class CapturedEnsemble:
         self.members = [slot.trainer for slot in self._slots]
         self.engine = f"one CUDA graph for a step of {len(seeds)} seeds" if graph else "uncaptured"
         self._graph = self._capture() if graph else None
+        self._evaluation = self._joint_evaluation(graph=graph)
         seed_everything(seeds[0])
 
+    def begins_again(self, workload: Workload, seeds: Sequence[int], lrs: Sequence[float]) -> bool:
+        """Begin anew with other seeds and learning rates by the graphs that there are; False where these do not fit."""
+        if workload is not self._workload or len(seeds) != len(self._slots) or len(lrs) > len(self._clock.table):
+            return False
+        self._lrs = lrs
+        self._clock.put(lrs)
+        for slot, seed in zip(self._slots, seeds, strict=True):
+            slot.begin_again(seed)
+        seed_everything(seeds[0])
+        return True
+
     def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
-        for trainer in self.members:
-            trainer.workload.set_train_mode(trainer.model)
         done: list[list[float]] = [[] for _ in self._slots]
         while start < stop:
             end = self._steps(start, min(start + READ_EVERY, stop), pause)
@@ -100,8 +120,34 @@ class CapturedEnsemble:
                 break
         return [until_nonfinite(mine) for mine in done]
 
+    def evaluate(self, members: Sequence[int]) -> list[tuple[float, float]]:
+        if self._evaluation is None:
+            return [self.members[place].evaluate() for place in members]
+        found = self._evaluation.read() if members else []
+        return [found[place] for place in members]
+
+    def _joint_evaluation(self, *, graph: bool) -> JointEvaluation | None:
+        """That of all members; where it cannot be captured, none, and the engine says so."""
+        try:
+            return JointEvaluation(self.members, min(len(self.members), STREAMS), graph=graph)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            self.engine += f"; evaluations cannot be captured: {describe(first_error(error))[:200]}"
+            return None
+
+    def _check_evaluation(self) -> None:
+        """Evaluate, which has to find room beside the graph, and as the reference would."""
+        if self._evaluation is None:
+            self.members[0].evaluate()
+        elif not self._evaluation.is_that_of_trainers():
+            self._evaluation = None
+            self.engine += "; the captured evaluation is not that of the reference"
+
     def _steps(self, begin: int, end: int, pause: Pause = never) -> int:
         """Iterations from ``begin`` on, to ``end`` or to a pause; where it stopped."""
+        for trainer in self.members:  # an evaluation has left them in its mode
+            self._workload.set_train_mode(trainer.model)
         for iteration in range(begin, end):
             self._seek(iteration)
             if self._graph is not None:
@@ -136,11 +182,11 @@ class CapturedEnsemble:
         buffers = _buffers(self.members)
         for turn in range(WARM_UP):
             self._seek(0)
-            drawn = _host_states()
+            drawn = host_states()
             # A step that waits for the device cannot be captured: say so here, where the message is of use.
             with refusing_waits(turn > 0):
                 self._step(streams)
-            if _host_states() != drawn:
+            if host_states() != drawn:
                 raise RuntimeError("the model or the loss draws random numbers outside the device")
         if any(one is not other for one, other in zip(buffers, _buffers(self.members), strict=True)):
             raise RuntimeError("the model replaces its buffers in a step")
@@ -151,24 +197,8 @@ class CapturedEnsemble:
     def _step(self, streams: Sequence[torch.cuda.Stream] = ()) -> None:
         """One step of every slot, on a stream of its own each, so that small kernels of several run at once."""
         self._clock.read()
-        if streams:
-            self._fork(streams)
-        else:
-            for slot in self._slots:
-                slot.step()
+        on_streams(streams, [slot.step for slot in self._slots])
         self._clock.advance()
-
-    def _fork(self, streams: Sequence[torch.cuda.Stream]) -> None:
-        main = torch.cuda.current_stream()
-        for stream in streams:
-            stream.wait_stream(main)
-        try:
-            for slot, stream in zip(self._slots, cycle(streams), strict=False):
-                with torch.cuda.stream(stream):
-                    slot.step()
-        finally:  # a capture that fails with work left on a stream would hide why
-            for stream in streams:
-                main.wait_stream(stream)
 
     def _reset(self) -> None:
         for slot in self._slots:
@@ -184,7 +214,7 @@ class CapturedEnsemble:
         seed_everything(first)
         taken = self._two_steps(rates)
         follow = all(slot.took(1) for slot in self._slots)
-        self.members[0].evaluate()
+        self._check_evaluation()
         self._reset()
         members = zip(self.members, taken, strict=True)
         found = follow and all(is_near(workload, each.seed, rates, step) for each, step in members)
@@ -195,14 +225,13 @@ class CapturedEnsemble:
 
     def _two_steps(self, rates: Sequence[float]) -> list[Step]:
         """The second of two steps at these rates, from the start, of every seed."""
-        models, table = [each.model for each in self.members], self._clock.table
+        models = [each.model for each in self.members]
         before = [statistics_of(model) for model in models]
-        usual = table[: len(rates)].clone()
-        table[: len(rates)] = torch.tensor(rates)
+        self._clock.put(rates)
         self._steps(0, 1)
         weights = [weights_of(model) for model in models]
         self._steps(1, 2)
-        table[: len(rates)] = usual
+        self._clock.put(self._lrs)
         return [
             Step(difference(weights_of(model), old), gradients_of(model), difference(statistics_of(model), start))
             for model, old, start in zip(models, weights, before, strict=True)
@@ -213,7 +242,7 @@ class _Clock:
     """What of a step is the same for all seeds: which it is, its place in the epoch, and its learning rate.
 
     Args:
-        table: the learning rate of every iteration.
+        table: the learning rate of every iteration, and room for more.
         lr: that of this one.
         place: of this one in its epoch.
         now: where in a row of losses this one's belongs.
@@ -221,13 +250,18 @@ class _Clock:
 
     def __init__(self, workload: Workload, lrs: Sequence[float]) -> None:
         device = workload.device
-        self.table = torch.tensor(lrs, dtype=torch.float32, device=device)
+        self.table = torch.zeros(max(len(lrs), ROOM), device=device)
+        self.put(lrs)
         self.lr = torch.zeros(1, device=device)
         self._both = torch.zeros(2, dtype=torch.int64, device=device)
         self._iteration, self.place = self._both[:1], self._both[1:]
-        self._all = torch.arange(len(lrs), device=device)
+        self._all = torch.arange(len(self.table), device=device)
         self.now = self._all == self._iteration
         self._epoch, self._next = workload.iterations_per_epoch, -1
+
+    def put(self, lrs: Sequence[float]) -> None:
+        """Have the first iterations have these learning rates."""
+        self.table[: len(lrs)] = torch.tensor(lrs, dtype=torch.float32)
 
     def seek(self, iteration: int) -> None:
         """Have the next step be that of ``iteration``: something to do only where it does not follow."""
@@ -251,25 +285,35 @@ class _SeedSlot:
     def __init__(self, workload: Workload, seed: int, clock: _Clock, losses: Tensor) -> None:
         assert isinstance(workload.loader, ResidentLoader)
         self.workload, self.loader, self._clock, self._losses = workload, workload.loader, clock, losses
-        self.trainer = Trainer(workload, seed, lr=torch.tensor(1.0, device=workload.device), **_options(workload))
+        self.trainer = _trainer(workload, seed)
         # The steps before capture are meant to be uncaptured: torch need not warn of them.
         self.trainer.optimizer._warned_capturable_if_run_uncaptured = True
         for group in self.trainer.optimizer.param_groups:  # torch gives the same tensor to all
             group["lr"] = clock.lr.view(()) if group["lr_ratio"] == 1 else torch.zeros((), device=workload.device)
         self._epoch, self._order = 0, self._batches(0)
         self._taken = self._order[0][0]
-        model = self.trainer.model
-        self._tensors = [*model.parameters(), *model.buffers()]
-        self._start = [each.detach().clone() for each in self._tensors]
-        self._optimizer_start = [value.clone() for _, value in self._optimizer_tensors()]
-        workload.set_train_mode(model)
+        self._start = [each.detach().clone() for each in _tensors(self.trainer)]
+        self._optimizer_start = [value.clone() for _, value in _optimizer_tensors(self.trainer)]
+        workload.set_train_mode(self.trainer.model)
+
+    def begin_again(self, seed: int) -> None:
+        """Be what a slot of this seed is at its beginning, in the memory that the graph knows."""
+        fresh = _trainer(self.workload, seed)
+        self._start, self._optimizer_start = _tensors(fresh), [value for _, value in _optimizer_tensors(fresh)]
+        self.reset()
+        self.forget_start()
+        self.trainer.seed = seed
+        self._go_to(0)
 
     def seek(self, iteration: int) -> None:
         """Have the batches be those of the epoch of ``iteration``."""
         epoch = iteration // self.loader.iterations_per_epoch
         if epoch != self._epoch:
-            for current, fresh in zip(self._order, self._batches(epoch), strict=True):
-                current.copy_(fresh)
+            self._go_to(epoch)
+
+    def _go_to(self, epoch: int) -> None:
+        for current, fresh in zip(self._order, self._batches(epoch), strict=True):
+            current.copy_(fresh)
         self._epoch = epoch
 
     def _batches(self, epoch: int) -> list[Tensor]:
@@ -300,9 +344,9 @@ class _SeedSlot:
     def reset(self) -> None:
         """Weights, statistics and optimizer as they were made, in the memory that the graph knows."""
         with torch.no_grad():
-            for tensor, first in zip(self._tensors, self._start, strict=True):
+            for tensor, first in zip(_tensors(self.trainer), self._start, strict=True):
                 tensor.copy_(first)
-        for place, (name, value) in enumerate(self._optimizer_tensors()):
+        for place, (name, value) in enumerate(_optimizer_tensors(self.trainer)):
             # What was not there before the first step begins at zero, but for NAdam's product of momenta.
             initial = self._optimizer_start
             value.copy_(initial[place]) if initial else value.fill_(float(name == "mu_product"))
@@ -314,27 +358,32 @@ class _SeedSlot:
 
     def state(self) -> dict[str, Any]:
         """Weights, statistics and optimizer as they are."""
-        optimizer = [value for _, value in self._optimizer_tensors()]
-        return {"tensors": self._tensors, "optimizer": optimizer}
+        optimizer = [value for _, value in _optimizer_tensors(self.trainer)]
+        return {"tensors": _tensors(self.trainer), "optimizer": optimizer}
 
     def lacks_state(self, saved: Mapping[str, Any]) -> bool:
         """Whether the optimizer has still to make what was saved of it."""
-        return len(self._optimizer_tensors()) < len(saved["optimizer"])
+        return len(_optimizer_tensors(self.trainer)) < len(saved["optimizer"])
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         for name, tensors in self.state().items():
             copy_tensors(dict(enumerate(saved[name])), dict(enumerate(tensors)))
 
-    def _optimizer_tensors(self) -> list[tuple[str, Tensor]]:
-        states = self.trainer.optimizer.state.values()
-        return [(name, value) for state in states for name, value in state.items() if isinstance(value, Tensor)]
+
+def _trainer(workload: Workload, seed: int) -> Trainer:
+    """One whose optimizer reads its learning rate on the device."""
+    return Trainer(workload, seed, lr=torch.tensor(1.0, device=workload.device), **_options(workload))
+
+
+def _tensors(trainer: Trainer) -> list[Tensor]:
+    """Weights and buffers, which a step changes in place."""
+    return [*trainer.model.parameters(), *trainer.model.buffers()]
+
+
+def _optimizer_tensors(trainer: Trainer) -> list[tuple[str, Tensor]]:
+    states = trainer.optimizer.state.values()
+    return [(name, value) for state in states for name, value in state.items() if isinstance(value, Tensor)]
 
 
 def _buffers(trainers: Sequence[Trainer]) -> list[Tensor]:
     return [each for trainer in trainers for each in trainer.model.buffers()]
-
-
-def _host_states() -> tuple[object, ...]:
-    """The state of every generator whose numbers a graph would freeze."""
-    states = rng_state()
-    return states["torch"].tolist(), states["python"], states["numpy"][1].tolist(), states["numpy"][2:]

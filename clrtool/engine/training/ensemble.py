@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 
+from clrtool.engine.runtime.capture import first_error, is_out_of_memory
 from clrtool.engine.runtime.device import free_memory
 from clrtool.engine.runtime.factories import describe
 from clrtool.engine.training.cuda_graph import CapturedEnsemble, why_not_captured
@@ -33,6 +35,10 @@ class Ensemble(Protocol):
         """
         ...
 
+    def evaluate(self, members: Sequence[int]) -> list[tuple[float, float]]:
+        """Mean loss and metric over the held-out set, of the members at these places."""
+        ...
+
     def state(self) -> dict[str, Any]:
         """All that the next step depends on."""
         ...
@@ -53,11 +59,51 @@ class EagerEnsemble:
     def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
         return [self.members[0].train(start, self._lrs[start:stop], pause)]
 
+    def evaluate(self, members: Sequence[int]) -> list[tuple[float, float]]:
+        return [self.members[place].evaluate() for place in members]
+
     def state(self) -> dict[str, Any]:
         return self.members[0].state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.members[0].restore(state)
+
+
+def _in_silence(seconds: float) -> None:
+    """The way to capture that nobody times."""
+
+
+class Captures:
+    """The ensemble whose step was captured last: a problem is captured once, and its learning rates are exchanged.
+
+    Args:
+        spent: called with the seconds of each capture, its warm-up and its checks.
+    """
+
+    def __init__(self, spent: Callable[[float], object] = _in_silence) -> None:
+        self._last: CapturedEnsemble | str | None = None
+        self._spent = spent
+
+    def of(self, workload: Workload, lrs: Sequence[float], seeds: Sequence[int]) -> CapturedEnsemble | str:
+        """The last ensemble begun anew, or where it does not fit another one; or why there is none."""
+        last = self._last
+        if isinstance(last, str) or (last is not None and last.begins_again(workload, seeds, lrs)):
+            return last
+        del last
+        self.drop()
+        begin = time.perf_counter()
+        self._last = _captured(workload, lrs, seeds)
+        if isinstance(self._last, str):
+            torch.cuda.synchronize()
+            free_memory()  # an ensemble that failed is held by the frames of its error, in a cycle
+        self._spent(time.perf_counter() - begin)
+        return self._last
+
+    def drop(self) -> None:
+        """Free its memory, for what is trained now needs it."""
+        if isinstance(self._last, CapturedEnsemble):
+            self._last = None
+            free_memory()
 
 
 def make_ensembles(
@@ -66,28 +112,30 @@ def make_ensembles(
     seeds: Sequence[int],
     engine: str | None = None,
     momenta: Sequence[float] = (),
+    captures: Captures | None = None,
 ) -> Iterator[Ensemble]:
     """The trainers of all seeds: as one ensemble where their step can be captured, else one after the other.
 
     Args:
         engine: how the seeds before them were trained; these are trained alike.
         momenta: of every iteration, where it moves.
+        captures: what was captured for seeds that are done, to be used again where it fits.
     """
     if not _has_graphs(workload):
         engine = workload.ranks.engine
     elif momenta:  # no optimizer of torch's reads it on the device
         engine = "eager: the momentum moves"
+    captures = captures or Captures()
     if engine is not None and engine.startswith("eager"):
+        captures.drop()
         yield from (EagerEnsemble(workload, seed, lrs, engine, momenta) for seed in seeds)
         return
     if not seeds:
         return
-    captured = _captured(workload, lrs, seeds)
+    captured = captures.of(workload, lrs, seeds)
     if isinstance(captured, CapturedEnsemble):
         yield captured
         return
-    torch.cuda.synchronize()
-    free_memory()  # an ensemble that failed is held by the frames of its error, in a cycle
     yield from (EagerEnsemble(workload, seed, lrs, f"eager: {captured}") for seed in seeds)
 
 
@@ -107,8 +155,6 @@ def _captured(workload: Workload, lrs: Sequence[float], seeds: Sequence[int]) ->
 
 
 def _why_it_failed(error: BaseException) -> str:
-    while error.__context__ is not None:
-        error = error.__context__
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if is_out_of_memory(error):
         return "the seeds do not fit on the device at once"
-    return f"the step cannot be captured: {describe(error)[:200]}"
+    return f"the step cannot be captured: {describe(first_error(error))[:200]}"

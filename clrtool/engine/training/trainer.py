@@ -103,6 +103,12 @@ class Trainer:
     def eval_sums(self) -> EvalSums:
         """The sums of :meth:`evaluate`, over all ranks, as numbers."""
         workload = self.workload
+        sums = workload.ranks.sum(self.rank_sums()).tolist()  # the only wait
+        return workload.of_whole_set(EvalSums(*sums))
+
+    def rank_sums(self) -> Tensor:
+        """The sums of :meth:`evaluate` of this rank, (4,) in float64 on the device, for which nobody waits yet."""
+        workload = self.workload
         self.model.eval()
         set_mode(self.optimizer, "eval")
         workload.ranks.broadcast_buffers(self.model)
@@ -110,7 +116,7 @@ class Trainer:
             found = [workload.eval_step(self.model, batch) for batch in workload.heldout_batches()]
             found = found or [EvalSums(0, 0, 0, 0)]  # of fewer samples than ranks
             sums = [_on_device(sum(column), workload.device) for column in zip(*found, strict=True)]
-        return workload.of_whole_set(EvalSums(*workload.ranks.sum(torch.stack(sums)).tolist()))  # the only wait
+        return torch.stack(sums)
 
     def evaluate_average(self) -> tuple[float, float]:
         """The same of the running average of the weights, with the statistics of batch norm that belong to it."""

@@ -174,6 +174,8 @@ def find_run(source: str) -> Path:
 def _to_dict(record: RunRecord) -> dict[str, Any]:
     sweep = record.sweep
     measured = {name: value for name, value in vars(sweep).items() if name != "curves"}
+    if sweep.capture_seconds is None:
+        del measured["capture_seconds"]
     return {
         "schema_version": SCHEMA_VERSION,
         "status": "inconclusive" if record.bounds.verdict.word == "inconclusive" else "done",

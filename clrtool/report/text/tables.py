@@ -124,7 +124,18 @@ def _details(record: RunRecord) -> Iterator[Row]:
     yield "sweep", f"{sweep.iterations:,} iterations", swept + _outcomes(sweep)
     samples = count(sweep.heldout_samples, sweep.metric.unit) if sweep.heldout_samples else ""
     yield "held out", samples, _evaluations(sweep)
+    yield from _capture(sweep)
     yield from _cost(record)
+
+
+def _capture(sweep: SweepRecord) -> Iterator[Row]:
+    """What it took to have steps replayed, where they were."""
+    if sweep.capture_seconds is not None:
+        yield (
+            "capture",
+            f"{sweep.capture_seconds:.1f} s",
+            "The step as a CUDA graph, with its checks; part of the cost.",
+        )
 
 
 def _plan(plan: Plan) -> Iterator[Row]:
