@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from clrtool.config.schema import SweepConfig
 from clrtool.engine.rangetest.sweep import run_sweep
@@ -16,6 +18,7 @@ LRS = np.geomspace(1e-3, 0.2, 100).tolist()
 # Optimizers of torch that step by one kernel on a CPU too, where it alone reads a learning rate from the device.
 FUSED = {"SGD", "Adam", "AdamW", "Adagrad"}
 CONVNET = {"name": "convnet", "args": {"channels": [4, 8], "batch_norm": True}}
+SGD = {"name": "SGD", "args": {"momentum": 0.9}}
 VARIANTS = {
     "an mlp": {},
     "a convnet with batch norm and augmentation": {"model": CONVNET, "data": {"augment": {"flip": True, "crop": 2}}},
@@ -97,10 +100,71 @@ def test_a_team_that_was_warmed_up_and_reset_begins_as_if_it_were_new(name):
         np.testing.assert_allclose(ensemble.train(0, 40)[0], Trainer(workload, 0).train(0, LRS[:40]), rtol=1e-3)
 
 
-def test_short_sweeps_and_short_epochs_can_be_checked():
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_short_sweeps_and_short_epochs_can_be_checked(iterations):
     workload = digits(data={"batch_size": 1000})
     with workload.on_device():
-        assert CapturedEnsemble(workload, [0], LRS[:2], graph=False).matches_reference()
+        assert CapturedEnsemble(workload, [0], LRS[:iterations], graph=False).matches_reference()
+
+
+class Kernels(TorchDispatchMode):
+    """Counts the operations that compute: what makes a view or finds room launches no kernel."""
+
+    NONE = ("view", "reshape", "alias", "permute", "transpose", "expand", "squeeze", "select", "slice", "strided",
+            "detach", "split", "unbind", "empty", "record_function", "lift")  # fmt: skip
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name != "t" and ("index" in name or not any(word in name for word in self.NONE)):
+            self.names.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def hand_made_step(workload, optimizer):
+    """What one writes for a graph of one's own: places and rate are copied in before it, the loss is kept after it."""
+    model = Trainer(workload, 0).model
+    samples, rate, kept = workload.loader.samples, torch.tensor(0.1), torch.zeros(len(LRS))
+    optimizer = getattr(torch.optim, optimizer["name"])(model.parameters(), lr=rate, fused=True, **optimizer["args"])
+    order, table = torch.randperm(len(samples)), torch.tensor(LRS)
+    places = order[: workload.batch_size].clone()
+
+    def step():
+        places.copy_(order[: workload.batch_size])
+        rate.copy_(table[0])
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(samples.inputs[places]), samples.targets[places])
+        loss.backward()
+        optimizer.step()
+        kept[0].copy_(loss.detach())
+
+    return step
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("optimizer", [SGD, {"name": "AdamW", "args": {"weight_decay": 0.1}}])
+@pytest.mark.parametrize("model", [{"name": "mlp"}, CONVNET])
+def test_a_step_launches_at_most_two_kernels_more_than_those_of_its_seeds_made_by_hand(model, optimizer, seeds):
+    workload = digits(model=model, optimizer=optimizer)
+    with workload.on_device():
+        ensemble, by_hand = (
+            CapturedEnsemble(workload, range(seeds), LRS, graph=False),
+            hand_made_step(workload, optimizer),
+        )
+        ensemble.train(0, 2)
+        by_hand()
+        with Kernels() as wanted:
+            by_hand()
+        ensemble._seek(2)
+        with Kernels() as found:
+            ensemble._step()
+    assert len(wanted.names) > 10
+    assert len(found.names) <= seeds * len(wanted.names) + 2, (found.names, wanted.names)
+    fused = f"_fused_{optimizer['name'].lower()}_"
+    assert found.names.count(fused) == seeds * wanted.names.count(fused) == seeds
 
 
 def test_a_team_ends_when_every_member_is_broken_and_not_before():
