@@ -313,17 +313,24 @@ def test_an_evaluation_that_finds_no_room_beside_the_graph_falls_back_before_any
     assert engines == ["eager: the seeds do not fit on the device at once"] * 2
 
 
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (RuntimeError("CUDA error: operation not permitted"), "RuntimeError: CUDA error: operation not permitted"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "they do not fit at once"),
+    ],
+)
 @ways(None)
-def test_an_evaluation_that_cannot_be_captured_costs_no_more_than_its_own_capture(cuda, monkeypatch):
+def test_an_evaluation_that_cannot_be_captured_costs_no_more_than_its_own_capture(cuda, monkeypatch, error, why):
     def fails(record):
-        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+        raise error
 
     with_replays(monkeypatch)
     monkeypatch.setattr(cuda_evaluation, "capture", fails)
     workload = digits()
     with workload.on_device():
         (both,) = make_ensembles(workload, LRS, [0, 7])
-        assert both.engine.startswith("one CUDA graph for a step of 2 seeds; evaluations cannot be captured: Runtime")
+        assert both.engine.startswith(f"one CUDA graph for a step of 2 seeds; evaluations are not captured: {why}")
         both.train(0, 5)
         assert both.evaluate([1, 0]) == [both.members[place].evaluate() for place in (1, 0)]
 

@@ -169,6 +169,10 @@ class _Runs:
         """A race is advanced run by run."""
         raise NotImplementedError
 
+    def evaluate(self, members: Sequence[int]) -> list[tuple[float, float]]:
+        """A race is read run by run."""
+        raise NotImplementedError
+
     def state(self) -> dict[str, Any]:
         """All that the rest of the race depends on."""
         live = [(*key, run.state()) for key, run in self._live.items()]

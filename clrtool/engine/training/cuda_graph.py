@@ -28,6 +28,7 @@ from clrtool.engine.runtime.capture import (
     refusing_waits,
     side_streams,
 )
+from clrtool.engine.runtime.device import free_memory
 from clrtool.engine.runtime.factories import describe
 from clrtool.engine.runtime.rng import host_states, restore_rng_state, rng_state, seed_everything
 from clrtool.engine.training.cuda_evaluation import JointEvaluation
@@ -127,14 +128,15 @@ class CapturedEnsemble:
         return [found[place] for place in members]
 
     def _joint_evaluation(self, *, graph: bool) -> JointEvaluation | None:
-        """That of all members; where it cannot be captured, none, and the engine says so."""
+        """That of all members; none, and the engine says why, where that cannot be captured."""
         try:
             return JointEvaluation(self.members, min(len(self.members), STREAMS), graph=graph)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            self.engine += f"; evaluations cannot be captured: {describe(first_error(error))[:200]}"
-            return None
+        except Exception as error:  # noqa: BLE001 (whatever cannot be captured is run by the trainers)
+            why = describe(first_error(error))[:200]
+            why = "they do not fit at once" if is_out_of_memory(error) else why
+            self.engine += f"; evaluations are not captured: {why}"
+        free_memory()  # of what failed
+        return None
 
     def _check_evaluation(self) -> None:
         """Evaluate, which has to find room beside the graph, and as the reference would."""
