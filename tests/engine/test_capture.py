@@ -9,6 +9,7 @@ import warnings
 import weakref
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from clrtool.engine.training import cuda_evaluation, cuda_graph, ensemble
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.ensemble import Captures, make_ensembles
 from clrtool.engine.training.trainer import Trainer
+from clrtool.engine.training.whole_set import WholeSet
 from tests.engine.workloads import digits
 
 LRS = np.geomspace(1e-3, 0.2, 60).tolist()
@@ -333,6 +335,33 @@ def test_an_evaluation_that_cannot_be_captured_costs_no_more_than_its_own_captur
         assert both.engine.startswith(f"one CUDA graph for a step of 2 seeds; evaluations are not captured: {why}")
         both.train(0, 5)
         assert both.evaluate([1, 0]) == [both.members[place].evaluate() for place in (1, 0)]
+
+
+class Gathered:
+    """A metric of the whole held-out set: the share of classes that were guessed at all."""
+
+    def __init__(self):
+        self.seen = set()
+
+    def reset(self):
+        self.seen = set()
+
+    def update(self, outputs, targets):
+        self.seen |= set(outputs.argmax(1).tolist())
+
+    def compute(self):
+        return len(self.seen) / 10
+
+
+@ways(None)
+def test_a_metric_that_is_gathered_over_the_whole_set_is_evaluated_by_each_trainer(cuda, monkeypatch):
+    with_replays(monkeypatch)
+    workload = replace(digits(), measure=WholeSet(Gathered(), "metric"))
+    with workload.on_device():
+        (both,) = make_ensembles(workload, LRS, [0, 7])
+        assert both.engine.endswith("; evaluations are not captured: the metric is one of the whole held-out set")
+        both.train(0, 40)
+        assert both.evaluate([0, 1]) == [each.evaluate() for each in both.members]
 
 
 @ways(None)

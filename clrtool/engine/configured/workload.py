@@ -113,6 +113,10 @@ class ConfiguredWorkload(Workload):
         with torch.inference_mode(), self.blamed_on("evaluation failed"), self.autocast():
             yield
 
+    @property
+    def has_sums_alone(self) -> bool:
+        return not isinstance(self.measure, WholeSet)
+
     def of_whole_set(self, sums: EvalSums) -> EvalSums:
         if not isinstance(self.measure, WholeSet):
             return sums

@@ -129,6 +129,9 @@ class CapturedEnsemble:
 
     def _joint_evaluation(self, *, graph: bool) -> JointEvaluation | None:
         """That of all members; none, and the engine says why, where that cannot be captured."""
+        if not self._workload.has_sums_alone:
+            self.engine += "; evaluations are not captured: the metric is one of the whole held-out set"
+            return None
         try:
             return JointEvaluation(self.members, min(len(self.members), STREAMS), graph=graph)
         except Exception as error:  # noqa: BLE001 (whatever cannot be captured is run by the trainers)

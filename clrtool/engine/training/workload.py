@@ -180,6 +180,11 @@ class Workload(ABC):
     def evaluating(self) -> AbstractContextManager[None]:
         """What evaluations run in, beside the model's evaluation mode: without gradients, to begin with."""
 
+    @property
+    def has_sums_alone(self) -> bool:
+        """Whether evaluations are made of the sums of batches alone, and gather nothing on the host."""
+        return True
+
     def of_whole_set(self, sums: EvalSums) -> EvalSums:
         """The sums over the set that was just gone through, with a metric that is no mean over samples in its place."""
         return sums
