@@ -1,14 +1,17 @@
 """The run folder: files that come back as they were, are whole or absent, and are refused when damaged."""
 
+import io
 import json
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from clrtool.config.file import load_config
 from clrtool.core.planning.plan import make_plan
@@ -17,6 +20,7 @@ from clrtool.errors import ConfigError, MachineError
 from clrtool.files import write_whole
 from clrtool.report.records.plan_file import plan_to_json, read_plan
 from clrtool.report.records.run import curve_log, find_run, open_run, read_run, to_json, write_run
+from clrtool.report.text.tables import result_table
 from tests.conftest import as_version_1
 
 
@@ -59,6 +63,20 @@ def test_result_json_has_every_key_of_the_design_for_a_race_too(digits_run, race
     assert set(race) == {"start", "budget", "seeds", "training", "constant", "first", "iterations", "probes"}
     for probe in race["probes"]:
         assert set(probe) == {"seed", "power", "lr", "iterations", "taken", "loss", "metric"}
+
+
+def test_what_a_capture_took_is_a_line_of_its_own_and_part_of_the_time_and_is_left_out_where_there_was_none(copy):
+    record = read_run(copy)
+    assert "capture_seconds" not in json.loads(to_json(record))["sweep"]
+    captured = replace(record, sweep=replace(record.sweep, capture_seconds=2.5))
+    write_run(copy, captured)
+    found = read_run(copy)
+    assert found.sweep.capture_seconds == 2.5
+    assert found.sweep.seconds == pytest.approx(record.sweep.seconds + 2.5)
+    for shown, lines in ((found, 1), (record, 0)):
+        console = Console(width=100, file=io.StringIO())
+        console.print(result_table(shown, "title", verbose=True))
+        assert console.file.getvalue().count("capture  ") == lines
 
 
 def test_advice_in_the_words_of_an_earlier_version_is_read_as_that_of_today(copy):
