@@ -189,7 +189,7 @@ def test_a_job_that_is_killed_and_one_that_is_stopped_go_on_with_the_same_comman
     errors = run.communicate(timeout=60)[1]
     assert run.returncode == 130, errors
     assert "job 2/2: was ended by SIGKILL" in errors
-    assert "the same command goes on" in errors
+    assert "Run the same command to resume" in errors
     assert list((folder / JOBS / "1-of-2" / "checkpoint").glob("*.pt"))
     again, lock = start(*words), folder / JOBS / "1-of-2" / ".lock"
     wait_for(lambda: lock.is_file() and lock.read_text())

@@ -56,7 +56,7 @@ def test_plain_words_are_all_that_a_terminal_gets_where_they_are_wanted(tmp_path
     written = on_a_terminal(LONG, 80, tmp_path, CLRTOOL_PLAIN="1")
     assert not CONTROL.search(written)
     assert not re.search("[\u2500-\u28ff]", written), "no boxes, blocks or dots"
-    for name in ("base_lr", "max_lr", "stepsize", "verdict", "held out"):
+    for name in ("base_lr", "max_lr", "stepsize", "verdict", "cost"):
         assert re.search(rf"^{name}: .*\.\r$", written, re.MULTILINE), name
 
 
