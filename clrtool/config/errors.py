@@ -7,6 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from clrtool.config.schema import UNION
 from clrtool.config.strict_yaml import Document, Fault, KeyPath, read_yaml
 from clrtool.words import closest, nearest, shortened, shown
 
@@ -28,7 +29,7 @@ def reading_order(fault: Fault) -> tuple[bool, list[int | str]]:
 
 def _known_part(error: ErrorDetails, document: Document) -> KeyPath:
     """The key path of an error without the names that pydantic adds for the members of a union."""
-    loc = tuple(part for part in error["loc"] if not str(part).startswith("<"))
+    loc = tuple(part for part in error["loc"] if part not in UNION)
     if error["type"] == "missing":
         return loc
     return next(loc[:end] for end in range(len(loc), -1, -1) if loc[:end] in document.places or end == 0)

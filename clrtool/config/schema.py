@@ -199,11 +199,12 @@ class PartOptimizerConfig(OptimizerConfig):
     lr_ratio: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 1.0
 
 
-# The tags are no keys that a config could have, and are left out of messages.
+# What pydantic calls the members of a union: no keys of a config, and left out of messages.
+UNION = ("<one>", "<several>")
 Optimizers = Annotated[
-    Annotated[OptimizerConfig, Tag("<one>")]
-    | Annotated[list[PartOptimizerConfig], Field(min_length=2, max_length=20), Tag("<several>")],
-    Discriminator(lambda value: "<several>" if isinstance(value, list) else "<one>"),
+    Annotated[OptimizerConfig, Tag(UNION[0])]
+    | Annotated[list[PartOptimizerConfig], Field(min_length=2, max_length=20), Tag(UNION[1])],
+    Discriminator(lambda value: UNION[isinstance(value, list)]),
 ]
 
 

@@ -79,7 +79,7 @@ def test_bounds_that_were_measured_on_other_data_are_used_with_a_warning(cli, tm
     assert cli("rangetest", "digits", *SWEEP, "sweep.seeds=2", "-q").code == 0
     done = cli("compare", "digits", *split, *SHORT[2:6], *SHORT[8:], "--run", "digits", "-q", "-o", "out")
     assert done.code == 0
-    said = "The bounds of runs/digits were measured on other data"
+    said = "The bounds from runs/digits were measured with different data"
     assert any(warning.startswith(said) for warning in read_comparison(tmp_path / "out").warnings)
     assert said in " ".join(done.out.split())
 
@@ -201,7 +201,7 @@ def test_the_plan_of_the_best_can_be_planned_with(cli, compared):
         (["--policies", "fixed,fixed:much"], "fixed:much: must be a number after fixed:"),
         (["--policies", "fixed,fixed:-1"], "fixed:-1: a fixed rate must be finite and above 0"),
         (["--policies", "fixed,lost.json"], "lost.json: no such file"),
-        (["--policies", "fixed,long.json"], "176 iterations long, the comparison 88: --epochs 4 lets it end"),
+        (["--policies", "fixed,long.json"], "is 176 iterations long, but the comparison only 88; use --epochs 4"),
         (["--policies", "fixed,other.json"], "its epoch has 50 iterations, but an epoch of the data has 44"),
         (
             ["optimizer={name: Adagrad}", "--policies", "fixed,moving.json"],

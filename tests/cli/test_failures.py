@@ -165,7 +165,7 @@ def test_a_dataset_that_changed_between_two_starts_is_noticed(cli, tmp_path, mon
     gone = cli(*words[:-3], *words[-2:])
     assert gone.code in (0, 3)
     assert "a.npz does not exist" in gone.err
-    assert "is shown without a look at its data" in gone.err
+    assert "is shown without checking its data" in gone.err
 
 
 def test_deterministic_results_hold_no_times_and_are_not_mixed_with_others(cli, tmp_path):

@@ -326,7 +326,7 @@ def test_plot_overlays_plans_and_draws_another_systems_schedule(cli, tmp_path):
     ("words", "message"),
     [
         (["nowhere.json", "x=3"], "NAME=VALUE, --iterations and --iterations-per-epoch are for --from SYSTEM:NAME"),
-        ([], "plot needs a run folder, a plan file, or --from SYSTEM:NAME"),
+        ([], "plot needs a run folder, a plan file, --from SYSTEM:NAME, or"),
         (["--from", "torch:OneCycleLR", "max_lr=0.1", "total_steps=100"], "this picture needs a name: -o FILE.png"),
         (["--from", "torch:Nothing", "-o", "a.png"], "no schedule is known as 'torch:Nothing'"),
         (["nowhere.json", "other.json", "-o", "a.png"], "nowhere.json: no such file"),

@@ -49,7 +49,7 @@ def test_what_is_no_budget_is_refused(cli, tmp_path, share):
 
 def test_a_finished_race_is_shown_again_with_its_reason_and_not_trained_anew(cli, race_run):
     before, race = (race_run / "result.json").read_bytes(), measured(race_run)["race"]
-    again = cli("rangetest", "digits", "-o", race_run)
+    again = cli("rangetest", "digits", "-v", "-o", race_run)
     assert "shown again" in again.err
     shown = " ".join(again.out.split())
     assert f"{race['iterations']} iterations" in shown

@@ -114,7 +114,7 @@ def test_a_signal_to_any_rank_stops_all_and_another_number_of_ranks_does_not_go_
     processes[1].send_signal(signal.SIGTERM)
     codes, printed = ended(processes)
     assert codes == [143, 143], printed
-    assert "the same command goes on from there" in printed[0][1]
+    assert "Run the same command to resume" in printed[0][1]
     alone = cli("rangetest", config, "-o", tmp_path, *HOW)
     assert alone.code == 2
     assert "was started with 2 ranks, and there is 1 now; with batch norm" in alone.err
@@ -164,7 +164,7 @@ def seated(monkeypatch, rank, world=2):
     [
         (["data.batch_size=33"], "'data.batch_size=33': data.batch_size = 33 is shared out over 2 ranks"),
         (["--dry-run"], "clrtool rangetest --dry-run runs in one process, and torchrun has started 2"),
-        (["training.compile=true"], "training.compile does not go with 2 ranks"),
+        (["training.compile=true"], "training.compile does not work with 2 ranks"),
         (["--on-oom", "accumulate"], "with 2 ranks give training.micro_batches=2"),
         (["--device", "cuda:1"], "every rank takes its own"),
     ],

@@ -72,7 +72,7 @@ def test_seeds_that_agree_on_a_whole_hill_give_a_clear_verdict():
     bounds = find_bounds([curve(noisy(hill(), seed), seed) for seed in range(3)], heldout_samples=2000)
     assert (bounds.verdict, bounds.advice) == (Verdict.CLEAR, ())
     assert "starts to rise" in bounds.base_reason
-    assert "breaks above 0.0" in bounds.max_reason
+    assert "breaks above LR 0.0" in bounds.max_reason
 
 
 def test_one_seed_has_an_interval_of_its_noise_but_cannot_show_how_seeds_agree():
@@ -98,7 +98,7 @@ def test_a_plateau_that_nothing_breaks_keeps_half_of_the_largest_rate_and_an_ope
 def test_a_plateau_of_more_than_a_decade_that_ends_is_wide_and_says_from_where_to_where():
     bounds = find_bounds([curve(noisy(hill(1e-4, 1e-3, 0.1), seed), seed) for seed in range(3)], 2000)
     assert (bounds.verdict, bounds.advice) == (Verdict.WIDE, (Advice.INSENSITIVE,))
-    assert "holds to a tenth from 0.0008" in bounds.max_reason
+    assert "within 10% of its best gain from LR 0.0008" in bounds.max_reason
 
 
 def test_a_network_that_is_right_at_once_has_bounds_and_a_wide_verdict():

@@ -173,7 +173,7 @@ def test_the_text_says_what_the_terminal_does_whatever_is_in_it(copy, undrawn):
     assert "href" not in shown
     paragraphs = re.findall(r"<p>(.*?)</p>", shown, re.DOTALL)
     said = [html.unescape(re.sub(r"</?\w+>", "", each)) for each in paragraphs]
-    assert said == spoken(result_table(read_run(run), "digits")).splitlines()
+    assert said == spoken(result_table(read_run(run), "digits", verbose=True)).splitlines()
     assert any("max_lr" in each for each in said)
 
 

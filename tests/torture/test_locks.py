@@ -138,7 +138,7 @@ def test_a_run_folder_that_is_removed_while_it_is_filled_ends_the_run_with_4(zyg
     shutil.rmtree(folder)
     run.kill(signal.SIGCONT)
     assert run.wait() == 4, run.err
-    assert "was removed or replaced while it was filled" in run.err
+    assert "was removed or replaced during the run" in run.err
     assert not (folder / "result.json").exists()
     again = zygote.run(words(folder))
     assert again.status == 0, again.err
