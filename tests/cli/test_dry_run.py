@@ -67,7 +67,7 @@ def test_what_would_become_of_the_folder_is_told(cli, digits_run, tmp_path):
 
 
 def test_a_run_that_was_interrupted_is_told_as_far_as_it_came(cli, tmp_path, monkeypatch):
-    monkeypatch.setattr("clrtool.engine.rangetest.sweep._Track.measure", broken_off(Track.measure, 20))
+    monkeypatch.setattr("clrtool.engine.rangetest.sweep._Track.point", broken_off(Track.point, 20))
     place = ["-o", tmp_path / "run", "--checkpoint-every", "0"]
     assert cli(*SHORT, *place).code == 4
     told = shown(cli(*SHORT, *place, "-n"))
@@ -82,13 +82,13 @@ def shown(done):
     return " ".join(done.out.split())
 
 
-def broken_off(measure, iteration):
+def broken_off(point, iteration):
     """An evaluation that fails from an iteration on."""
 
-    def fail(track, now, losses):
+    def fail(track, now, *measured):
         if now > iteration:
             raise MachineError("broken off")
-        return measure(track, now, losses)
+        return point(track, now, *measured)
 
     return fail
 
