@@ -98,7 +98,7 @@ def _race(race, sweep):
         known = sorted(last)
         canvas.letters(2.0 ** np.array(known, dtype=float), np.array([last[each] for each in known]), letter)
     pointers = {"the sweep breaks": sweep.max_lr} if sweep else {}
-    title = "held-out loss up to that of a constant answer"
+    title = "held-out loss, up to a constant answer's"
     return canvas.framed(title, "learning rate", pointers)
 
 

@@ -413,3 +413,30 @@ def test_a_name_that_compute_metrics_does_not_give_is_refused_with_those_that_it
         clrtool.transformers.range_test(scored(tmp_path), metric="eval_f11", higher_is_better=True, **QUICK)
     with pytest.raises(ConfigError, match="higher_is_better=True or False"):
         clrtool.transformers.range_test(scored(tmp_path), metric="eval_f1", **QUICK)
+
+
+def test_half_precision_of_a_trainer_scales_the_gradients_of_its_range_test(tmp_path):
+    """A CPU has no fp16 of either system's own, so what they would do is told them, as a GPU's trainer says it."""
+    module, mine = Module(), trainer(tmp_path)
+    mine.strategy.precision_plugin.precision = "16-mixed"
+    found = clrtool.lightning.range_test(mine, module, **QUICK)
+    plain = clrtool.lightning.range_test(trainer(tmp_path), module, **QUICK)
+    assert found.curves[0].train_loss[1] == pytest.approx(plain.curves[0].train_loss[1], rel=0.02)
+    assert found.curves[0].train_loss.tolist() != plain.curves[0].train_loss.tolist()
+    mine.strategy.precision_plugin.precision = "16-true"
+    with pytest.raises(ConfigError, match="'16-true' keeps weights in float16"):
+        clrtool.lightning.range_test(mine, module, **QUICK)
+
+
+def test_fp16_of_the_arguments_of_transformers_is_that_of_its_range_test(tmp_path):
+    def tested(half):
+        torch.manual_seed(0)
+        mine = transformers.Trainer(
+            bert(), arguments(tmp_path), train_dataset=Sentences(400, 0), eval_dataset=Sentences(100, 1)
+        )
+        mine.args.fp16 = half
+        return clrtool.transformers.range_test(mine, **QUICK).curves[0].train_loss
+
+    half, full = tested(True), tested(False)
+    assert half[1] == pytest.approx(full[1], rel=0.02)
+    assert half.tolist() != full.tolist()

@@ -67,7 +67,9 @@ class Finds:
 
 def discover(folder: Path) -> Finds:
     """Look at a folder, without running what is in it."""
-    entries = sorted(each for each in folder.iterdir() if not each.name.startswith("."))[:MOST]
+    # a pipe or a device may never end, and a link may lead nowhere
+    plain = (each for each in folder.iterdir() if each.is_file() or each.is_dir())
+    entries = sorted(each for each in plain if not each.name.startswith("."))[:MOST]
     sources = [source for each in entries if each.suffix == ".py" and (source := _read_source(each)) is not None]
     sources.sort(key=lambda source: (source.module != "train", source.module))
     arrays = [found for each in entries if each.suffix == ".npz" and (found := _arrays(each)) is not None]
@@ -174,7 +176,7 @@ def _arrays(path: Path) -> tuple[Found, Found] | None:
                     read = header.read_array_header_1_0 if version == (1, 0) else header.read_array_header_2_0
                     shape, _, dtype = read(array)
                     shapes[name.removesuffix(".npy")] = (shape, dtype)
-    except (OSError, ValueError, BadZipFile, EOFError):
+    except (OSError, ValueError, RuntimeError, BadZipFile, EOFError):  # RuntimeError: encrypted, or packed otherwise
         return None
     inputs, targets = shapes.get("x_train", shapes.get("x")), shapes.get("y_train", shapes.get("y"))
     if inputs is None or targets is None:
@@ -211,7 +213,8 @@ def _images(place: Path, folder: Path) -> tuple[Found, Found] | None:
 
 
 def _first_image(folder: Path) -> Path | None:
-    return next((each for each in sorted(folder.iterdir())[:MOST] if each.suffix.lower() in IMAGES), None)
+    files = (each for each in sorted(folder.iterdir())[:MOST] if each.suffix.lower() in IMAGES)
+    return next((each for each in files if each.is_file()), None)
 
 
 def _side(image: Path) -> int | None:

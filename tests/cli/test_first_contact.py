@@ -1,6 +1,7 @@
 """What a newcomer meets: init without a question, commands without a config, and refusals that name the one thing to do."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -222,3 +223,15 @@ def test_json_is_json_on_every_command_that_prints_it(cli, digits_run):
     long, short = cli("plan", digits_run, "--format", "json"), cli("plan", digits_run, "--json")
     assert json.loads(short.out) == json.loads(long.out)
     assert cli("plan", digits_run, "--json", "--format", "csv").code == 2
+
+
+def test_init_does_not_wait_for_pipes_nor_stumble_over_links_that_lead_nowhere(process, tmp_path):
+    images = [tmp_path / "photos" / kind for kind in ("cats", "dogs")]
+    for folder in images:
+        folder.mkdir(parents=True)
+    for pipe in ("a.npz", "b.py", "c.txt", "photos/cats/d.png", "photos/dogs/e.png"):
+        os.mkfifo(tmp_path / pipe)
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    told = process("init")
+    assert told.returncode == 2
+    assert "clrtool init --list" in told.stderr

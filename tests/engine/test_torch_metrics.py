@@ -8,6 +8,7 @@ from clrtool.engine.configured.build import build_workload
 from clrtool.engine.configured.torch_metrics import made_metric
 from clrtool.engine.models.forward import outputs_of
 from clrtool.engine.training.trainer import Trainer
+from clrtool.engine.training.whole_set import WholeSet
 from clrtool.errors import ConfigError
 
 torchmetrics = pytest.importorskip("torchmetrics")
@@ -127,3 +128,11 @@ def test_a_metric_that_cannot_be_read_is_refused_with_the_fix(workload, words):
 def test_which_way_is_better_may_be_said_of_a_metric_that_does_not_say_it_itself():
     asked = MetricConfig(name="torchmetrics.MeanMetric", higher_is_better=False)
     assert made_metric(asked).higher_is_better is asked.metric.higher_is_better is False
+
+
+def test_targets_between_two_classes_are_refused_and_not_rounded():
+    whole = WholeSet(torchmetrics.F1Score(task="binary"), "metric")
+    outputs, targets = torch.rand(8), torch.tensor([0.0, 1.0] * 4)
+    assert whole.fitted(outputs, targets)[1].dtype is torch.long
+    with pytest.raises(ConfigError, match="metric: F1Score needs classes, and targets are not whole numbers"):
+        whole.fitted(outputs, targets * 0.9)

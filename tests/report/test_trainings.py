@@ -318,3 +318,11 @@ def test_a_warm_up_that_is_longer_than_the_training_of_a_deepspeed_config_is_fou
     shown = cli("plan", "--lint", "ds.json")
     assert shown.code == 1
     assert "never reached" in " ".join(shown.out.split())
+
+
+def test_a_config_of_clrtool_is_not_taken_for_arguments_of_a_trainer(tmp_path):
+    text = "model: {factory: mine:net, args: {learning_rate: 3}}\ndata: digits\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    assert not is_training(tmp_path / "mine.yaml")
+    (tmp_path / "args.yaml").write_text("learning_rate: 3e-4\nmax_steps: 100\n")
+    assert is_training(tmp_path / "args.yaml")

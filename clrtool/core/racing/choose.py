@@ -111,8 +111,8 @@ def _nothing(race: Race, found: Outcome) -> Bounds:
         reason = f"No run of the race has a finite loss, {tried}."
         return Bounds(None, None, None, None, reason, reason, Verdict.INCONCLUSIVE, (Advice.NOTHING_FINITE,))
     reason = (
-        f"No rate {tried} does better than a constant answer: the lowest held-out loss is {best:.4g}, that of a "
-        f"constant answer {entry.constant:.4g}, and that before training {entry.first:.4g}."
+        f"No rate {tried} does better than a constant answer: the lowest held-out loss is {best:.4g}, a constant "
+        f"answer has {entry.constant:.4g}, and the untrained model {entry.first:.4g}."
     )
     longer = _longer(race, (Advice.NOTHING_LEARNED,))
     return Bounds(None, None, None, None, reason, reason + longer, Verdict.INCONCLUSIVE, (Advice.NOTHING_LEARNED,))

@@ -57,7 +57,9 @@ class WholeSet:
         if not self._is_of_classes:
             return outputs, targets
         if targets.is_floating_point():  # as a binary cross entropy takes them
-            targets = targets.round().long()
+            if not bool((targets == targets.round()).all()):
+                raise ConfigError(f"{self._field}: {self.name} needs classes, and targets are not whole numbers")
+            targets = targets.long()
         places = targets.shape
         if targets.ndim > 1 and outputs.shape[:-1] == places and outputs.shape[:1] + outputs.shape[2:] != places:
             outputs = outputs.movedim(-1, 1)  # classes are second in all of torchmetrics

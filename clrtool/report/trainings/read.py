@@ -24,7 +24,8 @@ def is_training(file: Path) -> bool:
     text = _text(file)
     # a name that none of clrtool's own files has, in either way of writing it
     words = ("lr_scheduler_type", "learning_rate", "scheduler", "zero_optimization", "train_micro_batch_size_per_gpu")
-    return "schema_version" not in text and any(f"{word}:" in text or f'"{word}"' in text for word in words)
+    is_own = "schema_version" in text or all(f"\n{word}:" in f"\n{text}" for word in ("model", "data"))
+    return not is_own and any(f"{word}:" in text or f'"{word}"' in text for word in words)
 
 
 def read_training(file: Path, known: Known) -> tuple[Found, ...]:
