@@ -292,3 +292,28 @@ def test_two_signals_in_one_instant_are_one(zygote, reference, tmp_path, pair):
     assert run.wait() in {128 + each for each in pair}, run.err
     assert "Traceback" not in run.err
     assert_goes_on(zygote, reference, folder)
+
+
+CALLBACK = """
+import gc, signal, sys, time, weakref
+from clrtool.cli.run.signals import Signals
+from clrtool.errors import Interrupted
+class Thing: pass
+thing = Thing()
+kept = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))
+try:
+    with Signals():
+        del thing
+        for _ in range(500):
+            time.sleep(0.01)
+        print("was not interrupted")
+except Interrupted as error:
+    print("interrupted by", error.signum)
+"""
+
+
+def test_a_signal_in_a_callback_of_the_garbage_collector_is_neither_lost_nor_a_traceback():
+    run = subprocess.run([sys.executable, "-c", CALLBACK], capture_output=True, text=True, timeout=60, check=False)
+    assert run.stdout == f"interrupted by {signal.SIGTERM.value}\n"
+    assert "Traceback" not in run.stderr
+    assert "Exception ignored" not in run.stderr

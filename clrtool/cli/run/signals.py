@@ -13,6 +13,8 @@ from typing import Any, Self
 from clrtool.errors import Interrupted, OutOfMemoryError
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Seconds after which an interruption is raised again that came where nothing can be raised.
+AGAIN = 1e-3
 
 
 class Signals:
@@ -23,6 +25,9 @@ class Signals:
     one ends the process at once, whatever it is doing; but one that had come by then, in the same instant, asks for no
     more than the first. A SIGHUP that nohup has turned off stays so. SIGUSR1, which Slurm can send before it ends a
     job, is noted in ``save``.
+
+    What is raised in a callback of the garbage collector, of which an import has many, Python prints and drops: there
+    Interrupted is raised again a moment later, by SIGALRM.
     """
 
     def __init__(self) -> None:
@@ -31,6 +36,7 @@ class Signals:
         self._deferred = False
         self._process = os.getpid()
         self._before: dict[signal.Signals, Any] = {}
+        self._lost = sys.unraisablehook
 
     def __enter__(self) -> Self:
         with contextlib.suppress(ValueError):  # only the main thread may; elsewhere whoever embeds us decides
@@ -38,9 +44,12 @@ class Signals:
                 if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN:
                     self._before[each] = signal.signal(each, self._on_stop)
             self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._on_save)
+            self._lost, sys.unraisablehook = sys.unraisablehook, self._on_lost
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if sys.unraisablehook == self._on_lost:
+            sys.unraisablehook = self._lost
         if self.stop is None:  # else a second one ends the process, be it on its last steps
             for each, handler in self._before.items():
                 signal.signal(each, handler)
@@ -76,6 +85,17 @@ class Signals:
         tell(f"{name}: {does}; once more stops at once")
         if not self._deferred:
             raise Interrupted(signum)
+
+    def _on_lost(self, lost: sys.UnraisableHookArgs) -> None:
+        if not isinstance(lost.exc_value, Interrupted):
+            self._lost(lost)
+            return
+        signal.signal(signal.SIGALRM, self._raise_again)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN)
+
+    def _raise_again(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self.stop is not None and not self._deferred:  # deferred() raises it at its end
+            raise Interrupted(self.stop)
 
     def _stop_listening(self) -> None:
         """Give signals back what they do by default, once those are heard that came in the same instant.
