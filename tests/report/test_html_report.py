@@ -129,6 +129,14 @@ def test_a_report_holds_what_was_decided_and_every_measured_point(pages, digits_
     assert all(f"{point.lr:.5g}" in page.text and f"{point.metric:.5g}" in page.text for point in points)
 
 
+def test_a_report_says_how_it_was_measured_as_the_verbose_table_does(pages, digits_run):
+    record, page = read_run(digits_run), Page(pages["run"])
+    sweep, shown = record.sweep, page.text.split("How it was measured")[1].split("as a table")[0]
+    for word in (f"{sweep.iterations:,} iterations", f"From {sweep.start_lr:.2g} to {sweep.end_lr:.2g}",
+                 f"{sweep.heldout_samples} samples", f"{sweep.seconds:.1f} s", f"{record.cost_epochs:.3g} epochs"):  # fmt: skip
+        assert word in shown, word
+
+
 def test_the_program_in_a_report_is_that_of_plan(pages, cli, digits_run):
     assert html.escape(cli("plan", digits_run, "--format", "torch").out) in pages["run"]
 

@@ -18,6 +18,7 @@ from clrtool.report.plots import plot_comparison, plot_range_test, plot_schedule
 from clrtool.report.programs.program import to_code
 from clrtool.report.records.evaluations import columns
 from clrtool.report.text.facts import across, both, cycles, finals, in_epochs, lengths, own_params
+from clrtool.report.text.tables import how_measured
 from clrtool.words import count
 
 # Cycles that are listed; of more, the rest is counted.
@@ -42,6 +43,7 @@ def range_test_report(record: RunRecord, title: str, source: str) -> str:
                 bullets([*(each.value for each in bounds.advice), *verified, *sweep.warnings])),
         section("Pictures", picture(partial(plot_range_test, record, title)), schedule),
         *([] if plan is None else [_plan(plan), _next(plan, source)]),
+        section("How it was measured", table("Race, sweep, evaluations and cost", how_measured(record), last="prose")),
         section("Measured points", _measured(runs, ("seed",), sweep.metric.name)),
         _origin(record),
     )  # fmt: skip

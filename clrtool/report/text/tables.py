@@ -36,9 +36,27 @@ def result_table(record: RunRecord, title: str, say: Callable[[str], str] = str,
         say: puts a text into the words of the door at which it is read.
         verbose: what experts want to know too: race, sweep, evaluations and what they took.
     """
-    rows = [*_result(record), *(_details(record) if verbose else _cost(record))]
+    rows = [*_result(record), *(how_measured(record) if verbose else _cost(record))]
     rows += [("warning", "", warning) for warning in record.sweep.warnings]
     return grid(((name, value, say(text)) for name, value, text in rows), f"{title}: {decided(record)}")
+
+
+def how_measured(record: RunRecord) -> Iterator[Row]:
+    """The race, the sweep before it or alone, its evaluations, and what all of it took."""
+    sweep, race = record.sweep, record.race
+    if race is not None:
+        rates = {probe.lr for probe in race.probes}
+        tried = f"{count(len(rates), 'rate')} from {min(rates):.2g} to {max(rates):.2g}" if rates else "no rate"
+        longest = max((probe.iterations for probe in race.probes), default=0)
+        yield "race", f"{race.iterations:,} iterations", f"{tried}; the best ran for {count(longest, 'iteration')}."
+    swept = f"From {sweep.start_lr:.2g} to {sweep.end_lr:.2g}, {sweep.spacing}, "
+    swept += f"{count(len(sweep.curves), 'seed')} of {sweep.epochs:.3g} epochs. "
+    swept += "" if sweep.engine == "eager" else f"Steps: {sweep.engine}. "
+    yield "sweep", f"{sweep.iterations:,} iterations", swept + _outcomes(sweep)
+    samples = count(sweep.heldout_samples, sweep.metric.unit) if sweep.heldout_samples else ""
+    yield "held out", samples, _evaluations(sweep)
+    yield from _capture(sweep)
+    yield from _cost(record)
 
 
 def plan_table(plan: Plan, title: str) -> Table:
@@ -108,24 +126,6 @@ def _cost(record: RunRecord) -> Iterator[Row]:
         training = race.entry.training
         told += f", {record.iterations / training:.0%} of the planned training of {training:,} iterations"
     yield "cost", seconds, f"{told}."
-
-
-def _details(record: RunRecord) -> Iterator[Row]:
-    """The race, the sweep before it or alone, its evaluations, and what all of it took."""
-    sweep, race = record.sweep, record.race
-    if race is not None:
-        rates = {probe.lr for probe in race.probes}
-        tried = f"{count(len(rates), 'rate')} from {min(rates):.2g} to {max(rates):.2g}" if rates else "no rate"
-        longest = max((probe.iterations for probe in race.probes), default=0)
-        yield "race", f"{race.iterations:,} iterations", f"{tried}; the best ran for {count(longest, 'iteration')}."
-    swept = f"From {sweep.start_lr:.2g} to {sweep.end_lr:.2g}, {sweep.spacing}, "
-    swept += f"{count(len(sweep.curves), 'seed')} of {sweep.epochs:.3g} epochs. "
-    swept += "" if sweep.engine == "eager" else f"Steps: {sweep.engine}. "
-    yield "sweep", f"{sweep.iterations:,} iterations", swept + _outcomes(sweep)
-    samples = count(sweep.heldout_samples, sweep.metric.unit) if sweep.heldout_samples else ""
-    yield "held out", samples, _evaluations(sweep)
-    yield from _capture(sweep)
-    yield from _cost(record)
 
 
 def _capture(sweep: SweepRecord) -> Iterator[Row]:
