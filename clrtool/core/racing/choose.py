@@ -74,9 +74,9 @@ def _advice(race: Race, found: Outcome, apart: float) -> tuple[Advice, ...]:
 
 def _reason(race: Race, found: Outcome, broken: float | None) -> str:
     """The last round with its losses, what other seeds and the sweep prefer, and why a pick is not the best."""
-    reached = ", ".join(f"{2.0**each:.3g} {found.last[each]:.4g}" for each in sorted(found.last))
+    reached = ", ".join(f"{found.last[each]:.4g} at {2.0**each:.3g}" for each in sorted(found.last))
     reason = (
-        f"After up to {found.horizon} iterations at one rate, the held-out loss by rate is: {reached}; a constant "
+        f"After up to {found.horizon} iterations at a constant rate, the held-out loss is {reached}; a constant "
         f"answer has {race.entry.constant:.4g}."
     )
     best, (first, *others) = best_of(found.last), found.picks

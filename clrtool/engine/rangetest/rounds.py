@@ -98,5 +98,5 @@ class Rounds:
         return broke and find_bounds(done.curves, self.heldout_samples, metric=self.metric).max_lr is None
 
     def _lowered(self, first: Ramp) -> str:
-        broke = f"From {first.lrs[0]:.2g} up everything broke at once, and it was swept again, lower"
-        return f"{broke}: sweep.start_lr={self.ends.start_lr / LOWER:.2g} begins there."
+        broke = f"The sweep from {first.lrs[0]:.2g} upwards diverged at once and was repeated from a lower rate"
+        return f"{broke}; set sweep.start_lr={self.ends.start_lr / LOWER:.2g} to begin there."
