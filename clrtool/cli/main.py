@@ -58,6 +58,7 @@ for command in (rangetest, merge, compare, plan, plot, init, guide, schema, doct
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"clrtool {clrtool.__version__}, Python {platform.python_version()}, torch {_torch_version()}")
+        typer.echo("clrtool doctor lists the devices.")  # to look for them would load torch, which takes seconds
         raise typer.Exit
 
 
