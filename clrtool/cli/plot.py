@@ -195,7 +195,7 @@ def _report(place: Path | None, found: Found, output: Path) -> str:
     from clrtool.report.pages.html_report import comparison_report, plan_report, range_test_report
 
     if place is None:
-        raise ConfigError(f"{output}: a report is of one run, comparison or plan file; -o FILE.svg draws any schedules")
+        raise ConfigError(f"{output}: a report shows one run, comparison or plan file; -o FILE.svg draws any schedules")
     title, source = place.resolve().name, str(place)
     if isinstance(found, RunRecord):
         return range_test_report(found, title, source)

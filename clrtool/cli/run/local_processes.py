@@ -91,7 +91,7 @@ class LocalProcesses(Executor):
         if worst.code == 2:  # the same of all
             raise ConfigError(worst.message)
         kind = ERRORS.get(worst.code, MachineError)
-        raise kind("\n".join([*told, "the same command goes on with what was measured"]))
+        raise kind("\n".join([*told, "run the same command again to continue from what was measured"]))
 
 
 def swept(folder: Path) -> str:

@@ -242,8 +242,8 @@ def _with_heldout(workload: InProcessWorkload, trainer: Trainer, batch: Any, swe
             raise
         raise ConfigError(
             f"step: fails in evaluation mode ({describe(error)}), in which the held-out loss is computed: give "
-            "eval_loss='train' for that of training mode, or measure=(model, batch) -> (sum, number), with which step "
-            "is not called on held-out data"
+            "eval_loss='train' to compute it in training mode, or measure=(model, batch) -> (sum, number), with which "
+            "step is not called on held-out data"
         ) from error
     heldout, batches = workload.heldout, indices_of(clone_loader(workload.heldout.loader, 0))
     if workload.heldout.batches is not None:

@@ -32,7 +32,7 @@ def length_of(loader: Any, settings: Settings) -> Length:
         if known is None:
             raise ConfigError(
                 "train_loader: has no length: give steps=N, the optimizer steps of the training, or "
-                "iterations_per_epoch=N, those of one pass"
+                "iterations_per_epoch=N, the optimizer steps of one pass"
             )
         if known > LONGEST and not settings.iterations_per_epoch:
             raise ConfigError(

@@ -84,7 +84,7 @@ def find_shards(folders: Sequence[Path]) -> list[FinishedShard]:
             raise ConfigError(f"{folder}: is no shard of a range test; clrtool rangetest --seed-shard K/N makes one")
         result = _checked(folder, values)["finished"].get("share")
         if result is None:
-            raise ConfigError(f"{folder}: is not finished; the command that began it goes on with it")
+            raise ConfigError(f"{folder}: is not finished; run the command that started it again to continue")
         with as_config_error(f"{folder}: "):
             shard = Shard.parse(result["shard"])
         found.append(FinishedShard(folder, shard, values["deterministic"]))
