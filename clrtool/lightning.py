@@ -7,6 +7,7 @@ after a training, or from a callback during one.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from clrtool.engine.inprocess.length import batches_of
 from clrtool.engine.training.scheduler import PlanScheduler
 from clrtool.errors import ConfigError
 from clrtool.report.records.plan_file import to_plan
+from clrtool.words import in_python
 
 try:
     from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -32,7 +34,8 @@ except ImportError as error:
 class LRRangeTest(Callback):
     """Runs the range test when a fit begins, and lets the training follow the plan, one step per iteration.
 
-    A training that resumes from a checkpoint keeps its plan and is not tested again.
+    A training that resumes from a checkpoint keeps its plan and is not tested again. Where the test finds no bounds, a
+    warning says why, and the training runs as ``configure_optimizers`` has it.
 
     Args:
         apply: whether the plan replaces the schedulers of ``configure_optimizers``; False only measures.
@@ -58,21 +61,21 @@ class LRRangeTest(Callback):
             loaders = trainer.train_dataloader, trainer.val_dataloaders
             self.result = _test(trainer, pl_module, *loaders, trainer.optimizers, dict(self._asked))
             self._plan = self.result.record.plan
-            if self.apply:
-                self._plan = self.result.plan
+            if self.apply and self._plan is None:
+                warnings.warn(_not_applied(self.result), stacklevel=2)
         self._is_resumed = False
         if self.apply and self._plan is not None:
             scheduler = PlanScheduler(trainer.optimizers, self._plan, last_epoch=done - 1)
             trainer.strategy.lr_scheduler_configs = [LRSchedulerConfig(scheduler, interval="step")]
 
     def state_dict(self) -> dict[str, Any]:
-        """The plan, for a checkpoint."""
+        """The plan, for a checkpoint; None where the test found no bounds."""
         return {"plan": None if self._plan is None else self._plan.to_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with a plan."""
         self._plan = to_plan(state_dict["plan"])
-        self._is_resumed = self._plan is not None
+        self._is_resumed = True
 
 
 def range_test(
@@ -176,6 +179,11 @@ def _check(trainer: Trainer, module: LightningModule) -> None:
             "trainer: precision '16-true' keeps weights in float16, in which small steps are rounded away: use "
             "'16-mixed', 'bf16-mixed' or 32"
         )
+
+
+def _not_applied(found: RangeTest) -> str:
+    why = in_python(found.bounds.advice[0].value)
+    return f"the range test found no bounds, so the training keeps the rates of configure_optimizers: {why}"
 
 
 def _optimizers(made: Any) -> Any:

@@ -248,6 +248,36 @@ def test_a_callback_that_unfreezes_and_adds_a_group_goes_on_by_the_plan(tmp_path
     assert first["lr"] == pytest.approx(tested.result.plan.lr([40])[0])
 
 
+def test_a_fit_whose_test_finds_no_bounds_warns_and_trains_as_it_would_without(tmp_path):
+    class Coin(Module):
+        def train_dataloader(self):
+            inputs, targets = TRAIN[:]
+            shuffled = targets[torch.randperm(len(targets), generator=torch.Generator().manual_seed(5))]
+            return DataLoader(TensorDataset(inputs, shuffled), 32)
+
+        def val_dataloader(self):
+            inputs, targets = HELDOUT[:]
+            return DataLoader(TensorDataset(inputs, 1 - targets), 50)
+
+    def fitted(*callbacks, resumed=None, epochs=4):
+        torch.manual_seed(3)
+        mine, module = trainer(tmp_path, callbacks=[*callbacks]), Coin()
+        mine.fit_loop.max_epochs = epochs
+        mine.fit(module, ckpt_path=resumed, weights_only=None if resumed is None else True)
+        return mine, module
+
+    tested, again = clrtool.lightning.LRRangeTest(**QUICK), clrtool.lightning.LRRangeTest(**QUICK)
+    with pytest.warns(UserWarning, match="found no bounds, so the training keeps the rates of configure_optimizers: "):
+        mine, module = fitted(tested, epochs=2)
+    assert tested.result.max_lr is None
+    mine.save_checkpoint(tmp_path / "half.ckpt")
+    _, rest = fitted(again, resumed=tmp_path / "half.ckpt")
+    assert again.result is None  # the training is on its way, and is not tested
+    _, plain = fitted()
+    assert module.rates + rest.rates == plain.rates
+    assert all(torch.equal(one, other) for one, other in zip(rest.parameters(), plain.parameters(), strict=True))
+
+
 class Sentences(torch.utils.data.Dataset):
     """Sentences of 6 words of 40, whose class is whether the first is below 20; or which tell themselves."""
 
