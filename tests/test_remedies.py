@@ -48,6 +48,26 @@ class Broken(nn.Module):
         return self.net(inputs) / self.by
 
 
+class Beside(nn.Module):
+    """One layer is used, and another only where the model trains, to no effect."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.beside = deep(1, activation=nn.ReLU)(), nn.Linear(64, 10)
+
+    def forward(self, inputs):
+        return self.net(inputs) + 0 * self.beside(inputs.flatten(1))
+
+
+def step(model, batch):
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def flawless(model, batch):
+    """Whether a batch is without a mistake: of 500, one never is."""
+    return float((model(batch[0]).argmax(1) == batch[1]).all()), 1
+
+
 def shallow():
     return deep(1, activation=nn.ReLU)()
 
@@ -87,6 +107,16 @@ CASES = {
         Advice.NOTHING_LEARNED,
         {"train": shuffled(TRAIN), "heldout": DataLoader(shuffled(HELDOUT), 500)},
         {"train": TRAIN, "heldout": HELD},
+    ),
+    "a score that only much training moves, and the loss beside it": (
+        Advice.NOTHING_MOVED,
+        {"step": step, "measure": flawless, "metric": "flawless", "higher_is_better": True},
+        {"eval_loss": "eval"},
+    ),
+    "a part that does not reach the outputs, all of it": (
+        Advice.NOTHING_MOVED,
+        {"model": Beside, "optimizer": lambda model: torch.optim.SGD(model.beside.parameters(), 0.1)},
+        {"optimizer": sgd},
     ),
     "NaN, mended": (Advice.NOTHING_FINITE, {"model": lambda: Broken(0.0)}, {"model": lambda: Broken(1.0)}),
     "little learned, longer": (

@@ -181,8 +181,17 @@ def test_the_reason_is_true_of_the_probes():
     bounds, found = choose(race), outcome(race.entry, race.probes)
     assert f"After up to {max(probe.iterations for probe in race.probes if probe.seed == 0)}" in bounds.max_reason
     for power, loss in found.last.items():
-        assert f"{2.0**power:.3g} {loss:.4g}" in bounds.max_reason
+        assert f"{loss:.4g} at {2.0**power:.3g}" in bounds.max_reason
         assert any(probe.power == power and probe.loss == loss for probe in race.probes)
+
+
+@pytest.mark.parametrize("first", [0.0, -0.25, 2.4])
+def test_a_score_that_no_rate_moves_is_told_from_one_that_no_rate_betters(first):
+    still = choose(raced(entry(constant=first - 0.1, first=first), always(first)))
+    assert still.advice == (Advice.NOTHING_MOVED,)
+    assert f"is {first:.4g} at every rate" in still.max_reason
+    worse = choose(raced(entry(constant=first - 0.1, first=first), lambda power, _: first + 2.0**power))
+    assert worse.advice == (Advice.NOTHING_LEARNED,)
 
 
 def test_a_race_that_is_not_over_has_no_outcome():

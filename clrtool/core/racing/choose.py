@@ -105,11 +105,15 @@ def _longer(race: Race, advice: tuple[Advice, ...]) -> str:
 def _nothing(race: Race, found: Outcome) -> Bounds:
     """No bounds, and the numbers that say why."""
     entry, best = race.entry, min(found.last.values(), default=math.inf)
+    losses = {probe.loss for probe in race.probes if math.isfinite(probe.loss)}
     powers = [probe.power for probe in race.probes]
     tried = f"from {2.0 ** min(powers):.2g} to {2.0 ** max(powers):.2g}" if powers else "within the budget"
     if best == math.inf and powers:
         reason = f"No run of the race has a finite loss, {tried}."
         return Bounds(None, None, None, None, reason, reason, Verdict.INCONCLUSIVE, (Advice.NOTHING_FINITE,))
+    if losses == {entry.first}:
+        reason = f"The held-out loss is {entry.first:.4g} at every rate {tried}, as it is of the untrained model."
+        return Bounds(None, None, None, None, reason, reason, Verdict.INCONCLUSIVE, (Advice.NOTHING_MOVED,))
     reason = (
         f"No rate {tried} does better than a constant answer: the lowest held-out loss is {best:.4g}, a constant "
         f"answer has {entry.constant:.4g}, and the untrained model {entry.first:.4g}."

@@ -63,6 +63,10 @@ class Advice(Sentence):
     )
     INSENSITIVE = f"Any max_lr will do over more than a factor of {WIDE:g}; sweep.method=race chooses among them."
     NOTHING_LEARNED = "No rate does better than a constant answer: raise the budget, or check data and labels."
+    NOTHING_MOVED = (
+        "The held-out score is the same at every rate: read a loss or a finer score, or check that the model that is "
+        "scored is the one that is trained."
+    )
     NOTHING_FINITE = "Every rate gives a loss that is NaN or infinite: mend the model, its loss or its data."
     LITTLE_LEARNED = "The runs have learned little yet, and longer ones may rank the rates otherwise: raise the budget."
     BROKE_BELOW = (
