@@ -12,7 +12,7 @@ from clrtool.engine.resume.journal import FORMAT, Assignment, Journal, RemoteRes
 from clrtool.engine.runtime.device import environment
 from clrtool.engine.training.workload import Workload
 from clrtool.errors import ConfigError
-from clrtool.words import count
+from clrtool.words import count, is_newer
 
 _WAYS_OUT = "to resume, use --fresh to start over, or -o for another folder"
 # How each change is undone; others: by going back.
@@ -94,14 +94,20 @@ def saved_micro_batches(folder: CheckpointFolder) -> int | None:
 def _check(saved: Mapping[str, Any], about: Mapping[str, Any], run: Path, what: str) -> None:
     """Raise ConfigError if a checkpoint is of another run."""
     for name, difference in differences(saved, about, what).items():
-        raise ConfigError(f"{run} {difference}. {_UNDONE.get(name, 'Go back to that')} {_WAYS_OUT}")
+        undone = _UNDONE.get(name, "Go back to that") if not is_of_newer(saved) else "Upgrade clrtool"
+        raise ConfigError(f"{run} {difference}. {undone} {_WAYS_OUT}")
+
+
+def is_of_newer(saved: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is one of a newer clrtool."""
+    return is_newer(saved.get("format"), FORMAT)
 
 
 def differences(saved: Mapping[str, Any], about: Mapping[str, Any], what: str = "another config") -> dict[str, str]:
     """What makes a checkpoint one of another test, of all that ``about`` names, each as the end of a sentence."""
     switch = "without" if about.get("deterministic") else "with"
     told = {
-        "format": "holds a checkpoint of another version of clrtool",
+        "format": f"holds a checkpoint of {'a newer' if is_of_newer(saved) else 'another version of'} clrtool",
         "config_sha256": f"was started with {what}",
         "data_sha256": "was started with different data",
         "sources": f"was started with different code or weights ({_others(saved, about)} changed)",

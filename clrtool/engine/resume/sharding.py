@@ -17,7 +17,7 @@ from clrtool.core.reading.curve import SweepOutcome
 from clrtool.core.results.shard import Shard, have
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import Assignment, RemoteResults, added_up
-from clrtool.engine.resume.open import differences, moved
+from clrtool.engine.resume.open import differences, is_of_newer, moved
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.files import read_text, write_whole
 
@@ -120,6 +120,8 @@ _SWEEP = TypeAdapter(tuple[str, str, list[tuple[int, float, float, float, float,
 
 def _checked(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a checkpoint, if they have the types of those that clrtool writes."""
+    if is_of_newer(values):
+        raise ConfigError(f"{folder}: was measured by a newer clrtool: upgrade clrtool, or measure this shard again")
     try:
         _Shape.model_validate(dict(values))
         for name, result in values["finished"].items():
