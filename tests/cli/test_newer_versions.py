@@ -101,11 +101,11 @@ def test_a_checkpoint_of_a_newer_version_is_neither_resumed_nor_replaced(cli, sh
     done = cli("rangetest", "digits", *QUICK, "-o", "run", "--seed-shard", number)
     assert done.code == 2, done.err
     assert "a newer clrtool" in done.err
-    assert "pgrade clrtool" in done.err
+    assert "upgrade clrtool" in done.err
     assert sorted((shard / "checkpoint").iterdir()) == files
 
 
 def test_so_is_a_shard_that_is_merged(cli, shard):
     done = cli("merge", "run")
     assert done.code == 2
-    assert "1-of-2: was measured by a newer clrtool: upgrade clrtool" in done.err
+    assert "1-of-2: was begun by a newer clrtool" in done.err

@@ -78,6 +78,15 @@ def test_links_that_make_a_loop_and_what_is_no_file_are_named(photos, tmp_path):
         Images(str(photos))
 
 
+def test_folders_in_folders_without_an_end_are_named(photos):
+    deep = photos / "cat" / "/".join("d" * 99)
+    deep.mkdir(parents=True)
+    assert len(Images(str(photos))) == 2
+    (deep / "d" / "d").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="more than 100 folders deep"):
+        Images(str(photos))
+
+
 def test_files_that_never_end_hold_nobody_up(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(OSError, match="no plain file"):

@@ -9,10 +9,11 @@ from typing import Any
 
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import FORMAT, Assignment, Journal, RemoteResults, Requests
+from clrtool.engine.resume.shape import load_checkpoint
 from clrtool.engine.runtime.device import environment
 from clrtool.engine.training.workload import Workload
 from clrtool.errors import ConfigError
-from clrtool.words import count, is_newer
+from clrtool.words import count
 
 _WAYS_OUT = "to resume, use --fresh to start over, or -o for another folder"
 # How each change is undone; others: by going back.
@@ -43,7 +44,7 @@ def open_journal(
     about = about_test(workload, config_sha256)
     if remote is not None and remote.environment is not None:  # what was measured, and nothing here may be
         about |= {"environment": dict(remote.environment), "device": remote.device or about["device"]}
-    values, damaged = folder.load()
+    values, damaged = load_checkpoint(folder)
     said = [f"{file.name[:8]} is damaged" for file in damaged]
     if values is None:
         said += ["starting over"] if damaged else []
@@ -87,27 +88,21 @@ def follow_journal(workload: Workload, requests: Requests) -> Journal:
 
 def saved_micro_batches(folder: CheckpointFolder) -> int | None:
     """The micro-batches that an interrupted test had come to where memory was short; None if there is no checkpoint."""
-    values = folder.load().values
-    return None if values is None else int(values.get("micro_batches", 1))
+    values = load_checkpoint(folder).values
+    return None if values is None else int(values["micro_batches"])
 
 
 def _check(saved: Mapping[str, Any], about: Mapping[str, Any], run: Path, what: str) -> None:
     """Raise ConfigError if a checkpoint is of another run."""
     for name, difference in differences(saved, about, what).items():
-        undone = _UNDONE.get(name, "Go back to that") if not is_of_newer(saved) else "Upgrade clrtool"
-        raise ConfigError(f"{run} {difference}. {undone} {_WAYS_OUT}")
-
-
-def is_of_newer(saved: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint is one of a newer clrtool."""
-    return is_newer(saved.get("format"), FORMAT)
+        raise ConfigError(f"{run} {difference}. {_UNDONE.get(name, 'Go back to that')} {_WAYS_OUT}")
 
 
 def differences(saved: Mapping[str, Any], about: Mapping[str, Any], what: str = "another config") -> dict[str, str]:
     """What makes a checkpoint one of another test, of all that ``about`` names, each as the end of a sentence."""
     switch = "without" if about.get("deterministic") else "with"
     told = {
-        "format": f"holds a checkpoint of {'a newer' if is_of_newer(saved) else 'another version of'} clrtool",
+        "format": "holds a checkpoint of another version of clrtool",
         "config_sha256": f"was started with {what}",
         "data_sha256": "was started with different data",
         "sources": f"was started with different code or weights ({_others(saved, about)} changed)",

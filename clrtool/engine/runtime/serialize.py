@@ -88,4 +88,4 @@ def _has_one_list(file: IO[bytes], size: int) -> bool:
         if long[0] != b"PK\x06\x06" or place[2] != begin:
             return False
         length, start = long[-2:]
-    return sign == b"PK\x05\x06" and comment == 0 and start + length == begin
+    return (sign, comment, start + length) == (b"PK\x05\x06", 0, begin)
