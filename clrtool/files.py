@@ -7,7 +7,6 @@ import errno
 import fcntl
 import os
 import re
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -147,11 +146,14 @@ def _cannot_write(path: Path, written: int, error: OSError) -> str:
 
 
 def _free(folder: Path, error: OSError) -> str:
-    """What is left of a disk or a quota that is full."""
+    """What is left of a disk or a quota that is full: of its bytes, or of the files that it may hold."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return ""
     where = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
-    return f"; {shutil.disk_usage(where).free:,} bytes are free"
+    disk = os.statvfs(where)
+    if disk.f_files and not disk.f_favail:
+        return "; it holds as many files as it may: remove some, however small"
+    return f"; {disk.f_bavail * disk.f_frsize:,} bytes are free"
 
 
 def _mode(path: Path) -> int:

@@ -72,6 +72,15 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
+def is_newer(version: object, newest: int) -> bool:
+    """Whether what a file gives as the version of its format is one of a newer clrtool.
+
+    >>> is_newer(3, 2), is_newer(2, 2), is_newer("3", 2)
+    (True, False, False)
+    """
+    return type(version) is int and version > newest
+
+
 # What an option of the command line or a key of a config is called in Python, where all stand in one level.
 _IN_PYTHON = (
     (re.compile(r": optimizer\.name=\w+"), ""),

@@ -16,7 +16,7 @@ from clrtool.cli.run.folder import is_other_data
 from clrtool.cli.run.spec import RunSpec
 from clrtool.errors import ConfigError
 from clrtool.report.text.progress import say
-from clrtool.words import printable
+from clrtool.words import is_newer, printable
 
 if TYPE_CHECKING:
     from clrtool.core.results.recommendation import Change, Recommendation
@@ -80,7 +80,8 @@ class DriftCheck:
         from clrtool.core.results.recommendation import RULE_VERSION, changed_inputs
 
         changed = list(changed_inputs(kept.config, self._spec.config.model_dump(mode="json", exclude={"seed"})))
-        other_rule = f"the rule for reading bounds: version {kept.rule} -> {RULE_VERSION}"
+        newer = " (a newer clrtool wrote the file: upgrade clrtool)" if is_newer(kept.rule, RULE_VERSION) else ""
+        other_rule = f"the rule for reading bounds: version {kept.rule} -> {RULE_VERSION}{newer}"
         return changed if kept.rule == RULE_VERSION else [*changed, other_rule]
 
     def _changed_data(self, kept: Recommendation) -> list[str]:

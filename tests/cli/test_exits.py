@@ -148,3 +148,14 @@ def test_a_terminal_that_closes_saves_what_was_measured_unless_nohup_has_turned_
             run.send_signal(signal.SIGTERM)
         assert run.wait(timeout=60) == 128 + (signal.SIGTERM if ignored else signal.SIGHUP)
     assert list((tmp_path / "run" / "checkpoint").glob("*.pt"))
+
+
+@pytest.mark.parametrize("home", ["/proc/none", "/dev/null", "/proc/self/mem/x"])
+def test_a_home_that_cannot_be_written_is_no_matter_of_a_picture(tmp_path, home):
+    environment = os.environ | {"HOME": home, "XDG_CACHE_HOME": f"{home}/cache", "XDG_CONFIG_HOME": f"{home}/config"}
+    environment.pop("MPLCONFIGDIR", None)
+    for words in ([*PLAN[:-2], "-o", "plan.json"], ["plot", "plan.json", "-o", "plan.png"]):
+        command = [sys.executable, "-m", "clrtool", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr in ("", f"{words[-1]}: written\n")

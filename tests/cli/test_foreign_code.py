@@ -143,6 +143,11 @@ WRONG = {
     "seconds as a list": lambda values: values.update(seconds=[1, 2]),
     "an environment as a list": lambda values: values.update(environment=["linux"]),
     "warnings as numbers": lambda values: values.update(warnings=[1, 2]),
+    "sources as a text": lambda values: values.update(sources="all"),
+    "seconds that are no number": lambda values: values.update(seconds={"train": float("nan")}),
+    "parts as a text": lambda values: values.update(micro_batches="two"),
+    "a range that ends where it starts": lambda values: values["finished"].update(scout=(1.0, 1.0, 10)),
+    "a point before the first": lambda values: values["finished"].update({"seed 1 from 0.001": ("eager", "COMPLETED", [(-1, 0.1, 0.1, 1.0, 1.0, 0.5)])}),
 }  # fmt: skip
 
 

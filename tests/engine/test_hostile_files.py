@@ -1,8 +1,11 @@
 """Files of anybody start no program, make no loop, take no more memory than they hold, and never keep one waiting."""
 
+import io
 import os
+import pickle
 import resource
 import shutil
+import struct
 import subprocess
 import sys
 import zipfile
@@ -72,6 +75,15 @@ def test_links_that_make_a_loop_and_what_is_no_file_are_named(photos, tmp_path):
     shutil.rmtree(photos / "cat" / "deep")
     os.mkfifo(photos / "dog" / "b.jpeg")
     with pytest.raises(ConfigError, match=r"b\.jpeg is no plain file"):
+        Images(str(photos))
+
+
+def test_folders_in_folders_without_an_end_are_named(photos):
+    deep = photos / "cat" / "/".join("d" * 99)
+    deep.mkdir(parents=True)
+    assert len(Images(str(photos))) == 2
+    (deep / "d" / "d").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="more than 100 folders deep"):
         Images(str(photos))
 
 
@@ -173,3 +185,73 @@ def test_want_of_memory_or_of_files_is_a_matter_of_the_machine(tmp_path, kind, a
     )  # fmt: skip
     assert run.returncode in (0, 4), run.stderr
     assert "internal error" not in run.stderr
+
+
+def packed():
+    """An archive of torch whose entries are deflated."""
+    content = io.BytesIO()
+    plain = io.BytesIO(to_bytes({"w": torch.zeros(10_000)}))
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    return content.getvalue()
+
+
+def with_two_lists():
+    """The same, with a second list of entries as Python reads it, by which each holds one byte as it is."""
+    content, end = packed(), struct.Struct("<4s4H2LH")
+    *_, length, start, _ = end.unpack(content[-end.size :])
+    entries, at = bytearray(content[start : start + length]), 0
+    while at < length:
+        struct.pack_into("<H", entries, at + 10, zipfile.ZIP_STORED)
+        struct.pack_into("<2L", entries, at + 20, 1, 1)
+        at += 46 + sum(struct.unpack_from("<3H", entries, at + 28))
+    return content[: start + length] + bytes(entries) + content[-end.size :]
+
+
+@pytest.mark.parametrize("size", [10, 65_536, 66_000, 69_000])
+def test_an_archive_that_two_readers_read_otherwise_is_refused(size):
+    with pytest.raises(ValueError, match="no archive as torch"):
+        from_bytes(packed() + bytes(size))
+    with pytest.raises(ValueError, match="no archive as torch"):
+        from_bytes(with_two_lists())
+
+
+def as_torch_saved_before(values):
+    """A file of torch before 1.6 around a pickle of anybody's."""
+    heads = (torch.serialization.MAGIC_NUMBER, torch.serialization.PROTOCOL_VERSION, {"little_endian": True})
+    return b"".join(pickle.dumps(each, 2) for each in heads) + values + pickle.dumps([], 2)
+
+
+NAMED = b"\x80\x02}X\x01\x00\x00\x00a"
+CALLS = {
+    "bytes": b"c__builtin__\nbytearray\nJ\x00\x00\x00\x7f\x85R",
+    "an encoding": b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x08\x00\x00\x00punycode\x86R",
+    "numbers": b"ctorch\nFloatTensor\nJ\x00\x00\x00\x10\x85R",
+    "fewer numbers": b"ctorch\nDoubleTensor\nM\x00\x10\x85R",
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("archive", [False, True])
+def test_a_call_that_makes_much_of_little_is_not_made(tmp_path, call, archive):
+    values = NAMED + CALLS[call] + b"s."
+    content = as_torch_saved_before(values)
+    if archive:
+        saved = io.BytesIO()
+        writer = torch._C.PyTorchFileWriter(saved)
+        writer.write_record("data.pkl", values, len(values))
+        writer.write_end_of_file()
+        content = saved.getvalue()
+    (tmp_path / "a.pt").write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ConfigError, match=r"without running code \(ValueError\)|asks for more numbers than it holds"):
+        read_weights(tmp_path / "a.pt")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 200_000, "kilobytes"
+
+
+def test_files_as_torch_wrote_them_at_any_time_are_read(tmp_path):
+    state = torch.nn.Linear(2, 3).state_dict()
+    for new in (False, True):
+        torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=new)
+        assert read_weights(tmp_path / "a.pt").keys() == state.keys()

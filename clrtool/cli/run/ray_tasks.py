@@ -91,12 +91,13 @@ class RayTasks(Executor):
     def _known(self) -> bytes:
         """The results of earlier tasks, those of a driver that was interrupted among them."""
         from clrtool.engine.resume.checkpoint import CheckpointFolder
+        from clrtool.engine.resume.shape import load_checkpoint
         from clrtool.engine.resume.sharding import results
         from clrtool.engine.runtime.serialize import to_bytes
 
         known: dict[str, Any] = {}
         for folder in [self._spec.folder, *self.results()]:
-            values = CheckpointFolder(folder / SWEEP).load().values
+            values = load_checkpoint(CheckpointFolder(folder / SWEEP)).values
             known = known if values is None else results(values) | known
         return to_bytes(known)
 

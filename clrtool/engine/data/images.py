@@ -12,9 +12,12 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from clrtool.errors import ConfigError
 from clrtool.files import open_plain
+from clrtool.words import shown
 
 # Of an image before it is resized.
 MAX_PIXELS = 8192 * 8192
+# Folders in a folder of a class; Python's own walk through a tree ends at some 900.
+MAX_DEPTH = 100
 # What the endings of an image folder stand for. Of the others that Pillow knows by their content, whatever their name,
 # EPS starts a program, Ghostscript.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -72,15 +75,17 @@ class Images(ImageFolder):  # type: ignore[misc] # torchvision has no types
         return found
 
 
-def _files(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """All that is no folder, links followed. Raises ConfigError for a folder that is read already."""
+def _files(folder: Path, seen: set[tuple[int, int]], deep: int = 0) -> Iterator[Path]:
+    """All that is no folder, links followed. Raises ConfigError for a folder that is read already, or lies too deep."""
+    if deep > MAX_DEPTH:
+        raise ConfigError(f"data.args.root: {shown(str(folder))} lies more than {MAX_DEPTH} folders deep")
     if (identity := _identity(folder)) in seen:
         raise ConfigError(f"data.args.root: {folder} is a link to a folder that is read already")
     seen.add(identity)
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
-                yield from _files(Path(entry.path), seen)
+                yield from _files(Path(entry.path), seen, deep + 1)
             else:
                 yield Path(entry.path)
 

@@ -58,6 +58,10 @@ def read_weights(path: Path) -> Weights:
     for name, tensor in found.items():
         if fault := _fault(tensor):
             raise ConfigError(f"model.weights: {path} holds {name} {fault}")
+    _check_stored(path, found)
+    for name, tensor in found.items():
+        if not is_finite(tensor):
+            raise ConfigError(f"model.weights: {path} holds {name} with NaN or infinite values")
     return {name.removeprefix("module.").removeprefix("_orig_mod."): tensor for name, tensor in found.items()}
 
 
@@ -97,7 +101,14 @@ def _fault(tensor: Tensor) -> str | None:
         return f"as {tensor.dtype}: save it as float32, float16 or bfloat16"
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         return f"as {tuple(tensor.shape)}, larger than what is stored: save it with .contiguous()"
-    return None if is_finite(tensor) else "with NaN or infinite values"
+    return None
+
+
+def _check_stored(path: Path, weights: Weights) -> None:
+    """Raise ConfigError for tensors that a file asks for, and does not hold: torch makes them all the same."""
+    stored = {storage.data_ptr(): storage.nbytes() for each in weights.values() if (storage := each.untyped_storage())}
+    if sum(stored.values()) > path.stat().st_size:
+        raise ConfigError(f"model.weights: {path} asks for more numbers than it holds; save model.state_dict()")
 
 
 def load(model: nn.Module, weights: Weights, fresh: Iterable[str], source: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import FORMAT, Assignment, Journal, RemoteResults, Requests
+from clrtool.engine.resume.shape import load_checkpoint
 from clrtool.engine.runtime.device import environment
 from clrtool.engine.training.workload import Workload
 from clrtool.errors import ConfigError
@@ -43,7 +44,7 @@ def open_journal(
     about = about_test(workload, config_sha256)
     if remote is not None and remote.environment is not None:  # what was measured, and nothing here may be
         about |= {"environment": dict(remote.environment), "device": remote.device or about["device"]}
-    values, damaged = folder.load()
+    values, damaged = load_checkpoint(folder)
     said = [f"{file.name[:8]} is damaged" for file in damaged]
     if values is None:
         said += ["starting over"] if damaged else []
@@ -87,8 +88,8 @@ def follow_journal(workload: Workload, requests: Requests) -> Journal:
 
 def saved_micro_batches(folder: CheckpointFolder) -> int | None:
     """The micro-batches that an interrupted test had come to where memory was short; None if there is no checkpoint."""
-    values = folder.load().values
-    return None if values is None else int(values.get("micro_batches", 1))
+    values = load_checkpoint(folder).values
+    return None if values is None else int(values["micro_batches"])
 
 
 def _check(saved: Mapping[str, Any], about: Mapping[str, Any], run: Path, what: str) -> None:

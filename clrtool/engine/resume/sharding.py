@@ -9,15 +9,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-
-from clrtool.core.reading.curve import SweepOutcome
 from clrtool.core.results.shard import Shard, have
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import Assignment, RemoteResults, added_up
 from clrtool.engine.resume.open import differences, moved
+from clrtool.engine.resume.shape import load_checkpoint
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.files import read_text, write_whole
 
@@ -79,10 +77,10 @@ def find_shards(folders: Sequence[Path]) -> list[FinishedShard]:
     """The shards in these folders. Raises ConfigError if one is none, or not finished, or of another number of them."""
     found: list[FinishedShard] = []
     for folder in folders:
-        values = CheckpointFolder(folder / "checkpoint").load().values
+        values = load_checkpoint(CheckpointFolder(folder / "checkpoint")).values
         if values is None:
             raise ConfigError(f"{folder}: is no shard of a range test; clrtool rangetest --seed-shard K/N makes one")
-        result = _checked(folder, values)["finished"].get("share")
+        result = values["finished"].get("share")
         if result is None:
             raise ConfigError(f"{folder}: is not finished; run the command that started it again to continue")
         with as_config_error(f"{folder}: "):
@@ -93,46 +91,6 @@ def find_shards(folders: Sequence[Path]) -> list[FinishedShard]:
                 f"{folder} is shard {shard}, and {found[0].folder} is {found[0].shard}: shards of one test"
             )
     return found
-
-
-Spent = Literal["train", "evaluation", "capture"]
-
-
-class _Shape(BaseModel):
-    """What a checkpoint of a shard has to be like, which may come from anybody."""
-
-    finished: dict[str, Any]
-    seconds: dict[Spent, float]
-    elsewhere: dict[str, dict[Spent, float]] = {}
-    warnings: list[str]
-    environment: dict[str, bool | int | str | None]
-    device: str
-    deterministic: bool
-
-
-class _Share(BaseModel):
-    shard: str
-
-
-_SCOUT = TypeAdapter(tuple[float, float, int])
-_SWEEP = TypeAdapter(tuple[str, str, list[tuple[int, float, float, float, float, float]]])
-
-
-def _checked(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a checkpoint, if they have the types of those that clrtool writes."""
-    try:
-        _Shape.model_validate(dict(values))
-        for name, result in values["finished"].items():
-            if name == "share":
-                _Share.model_validate(result)
-            elif name == "scout":
-                _SCOUT.validate_python(result)
-            elif name.startswith("seed "):
-                _SWEEP.validate_python(result)
-                SweepOutcome[result[1]]
-    except (KeyError, ValidationError) as error:
-        raise ConfigError(f"{folder}: its checkpoint is none that clrtool wrote: measure this shard again") from error
-    return dict(values)
 
 
 def known_to(folders: Sequence[Path], about: Mapping[str, Any], agreed: AgreedScout) -> RemoteResults:
@@ -189,9 +147,9 @@ def _check(folder: Path, values: Mapping[str, Any], wanted: Mapping[str, Any], o
 
 def _checkpoints(folders: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
     for folder in folders:
-        values = CheckpointFolder(folder / "checkpoint").load().values
+        values = load_checkpoint(CheckpointFolder(folder / "checkpoint")).values
         if values is not None:
-            yield folder, _checked(folder, values)
+            yield folder, values
 
 
 def results(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import io
+import re
+import struct
 import warnings
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
-from zipfile import ZIP_STORED, ZipFile, is_zipfile
+from zipfile import ZIP_STORED, ZipFile
 
 import torch
+
+# An archive as torch tells one, and the records at its end: of the list of entries, of where that record is, and both
+# once more for archives of less than 4 GiB.
+_ARCHIVE = b"PK\x03\x04"
+_LONG, _PLACE, _SHORT = struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL"), struct.Struct("<4s4H2LH")
+
+# Calls that torch allows in a file, and that make gigabytes or hours of a few of its bytes: bytearray(2**33), or an
+# encoding that takes the square of a text's length. Neither is in anything that is a number or a tensor.
+_COSTLY = re.compile(rb"bytearray|_codecs")
+_BLOCK, _LONGEST_WORD = 2**24, 16
 
 
 def to_bytes(values: Any) -> bytes:
@@ -26,13 +39,53 @@ def load(file: IO[bytes], size: int) -> Any:
     """What torch has saved, on the CPU, without running what it may hold, and in as much memory as the file takes.
 
     Raises:
-        ValueError: it would unpack to more than it holds; torch packs nothing.
+        ValueError: it would unpack to more than it holds, for torch packs nothing; it is an archive of which two
+            readers may see two lists of entries, as torch writes none; or it holds calls that cost more than its size.
     """
-    if is_zipfile(file):
+    pickles: Iterable[bytes]
+    if file.read(len(_ARCHIVE)) == _ARCHIVE:
+        if not _has_one_list(file, size):
+            raise ValueError("it is no archive as torch.save writes them")
         with ZipFile(file) as declared:
             entries = declared.infolist()
-        if any(each.compress_type != ZIP_STORED for each in entries) or sum(each.file_size for each in entries) > size:
-            raise ValueError("it is packed, as torch.save packs nothing")
+            if (
+                any(each.compress_type != ZIP_STORED for each in entries)
+                or sum(each.file_size for each in entries) > size
+            ):
+                raise ValueError("it is packed, as torch.save packs nothing")
+            pickles = [declared.read(each) for each in entries if each.filename.lower().endswith("data.pkl")]
+    else:  # as torch saved before 1.6: pickles, and the numbers after them
+        file.seek(0)
+        pickles = _blocks(file)
+    if any(map(_COSTLY.search, pickles)):
+        raise ValueError("it holds more than numbers, texts and tensors")
     file.seek(0)
     with warnings.catch_warnings(action="ignore"):  # of what is refused in a moment, or is as it should be
         return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    """What a file holds, each block with the end of the one before."""
+    last = b""
+    while block := file.read(_BLOCK):
+        yield last + block
+        last = block[-_LONGEST_WORD:]
+
+
+def _has_one_list(file: IO[bytes], size: int) -> bool:
+    """Whether the list of entries ends where the records at the end begin, and these end the file.
+
+    torch takes the list that the records point to, Python the one that lies before them, and they look for the records
+    in ends of different lengths.
+    """
+    file.seek(max(0, size - _LONG.size - _PLACE.size - _SHORT.size))
+    end = file.read().rjust(_LONG.size + _PLACE.size + _SHORT.size)
+    long, place = _LONG.unpack_from(end), _PLACE.unpack_from(end, _LONG.size)
+    sign, *_, length, start, comment = _SHORT.unpack_from(end, _LONG.size + _PLACE.size)
+    begin = size - _SHORT.size
+    if place[0] == b"PK\x06\x07":
+        begin = size - len(end)
+        if long[0] != b"PK\x06\x06" or place[2] != begin:
+            return False
+        length, start = long[-2:]
+    return (sign, comment, start + length) == (b"PK\x05\x06", 0, begin)

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from clrtool.core.results.record import PLAN_VERSION, SCHEMA_VERSION
 from clrtool.errors import ConfigError
 from clrtool.files import read_text
+from clrtool.words import is_newer, shown
 
 YAML_ENDINGS = (".yaml", ".yml")
 CONFIG = "config.yaml"
@@ -37,6 +38,11 @@ def load(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: must hold one JSON object")
     version = values.get("schema_version")
+    if is_newer(version, SCHEMA_VERSION):
+        raise ConfigError(
+            f"{file}: was written by a newer clrtool: schema_version is {shown(version)}, at most "
+            f"{SCHEMA_VERSION} is read here: upgrade clrtool"
+        )
     if type(version) is not int or version not in {PLAN_VERSION, SCHEMA_VERSION}:
         raise ConfigError(f"{file}: schema_version must be {PLAN_VERSION} or {SCHEMA_VERSION}, it is {version!r:.40}")
     if (version > PLAN_VERSION or "sha256" in values) and values.get("sha256") != sha256_of(values):

@@ -75,7 +75,8 @@ def _hash(saved: Path) -> str:
     try:
         return load_config(saved).sha256()
     except ConfigError as error:
-        raise ConfigError(*error.faults, f"{saved.parent}: to replace this run, add --fresh") from error
+        mend = "if a newer clrtool wrote it, upgrade clrtool; to replace this run, add --fresh"
+        raise ConfigError(*error.faults, f"{saved.parent}: {mend}") from error
 
 
 @contextmanager

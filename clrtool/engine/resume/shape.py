@@ -1,0 +1,107 @@
+"""What a checkpoint has to be like, which may come from anybody: held against it before anything is made of one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, Strict, TypeAdapter
+
+from clrtool.core.racing.result import Race
+from clrtool.core.reading.curve import SweepOutcome
+from clrtool.engine.resume.checkpoint import CheckpointFolder, Found
+from clrtool.engine.resume.journal import FORMAT
+from clrtool.errors import ConfigError
+from clrtool.words import is_newer
+
+Number = Annotated[float, Strict()]
+Whole = Annotated[int, Strict(), Field(ge=0, le=2**53)]
+Seconds = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+Points = list[tuple[Whole, Number, Number, Number, Number, Number]]
+Spent = Literal["train", "evaluation", "capture"]
+
+
+class _Running(BaseModel):
+    """The state of a segment; what its models and optimizers hold is torch's to check."""
+
+    name: str
+    engine: str
+    seeds: list[int]
+    start: Whole
+    broken: list[bool]
+    losses: list[list[Number]]
+    points: list[Points]
+    team: dict[str, Any]
+
+
+class _Checkpoint(BaseModel):
+    config_sha256: str
+    data_sha256: str
+    sources: dict[str, str]
+    deterministic: bool
+    device: str
+    micro_batches: Whole
+    environment: dict[str, bool | int | str | None]
+    finished: dict[str, Any]
+    running: _Running | None
+    seconds: dict[Spent, Seconds]
+    elsewhere: dict[str, dict[Spent, Seconds]] = {}
+    warnings: list[str]
+
+
+class _Share(BaseModel):
+    shard: str
+
+
+_RACE = TypeAdapter(Race)
+_SCOUT = TypeAdapter(tuple[Number, Number, Whole])
+_SWEEP = TypeAdapter(tuple[str, str, Points])
+_TRAINING = TypeAdapter(tuple[str, Points, Seconds])
+
+
+def load_checkpoint(folder: CheckpointFolder) -> Found:
+    """The newest checkpoint of a folder that is whole.
+
+    Raises:
+        ConfigError: it is of a newer clrtool, or none that clrtool wrote.
+    """
+    found = folder.load()
+    if found.values is not None:
+        _check(folder.folder.parent, found.values)
+    return found
+
+
+def _check(folder: Path, values: Mapping[str, Any]) -> None:
+    if is_newer(version := values.get("format"), FORMAT):
+        raise ConfigError(
+            f"{folder}: was begun by a newer clrtool, whose checkpoint this one cannot read: upgrade clrtool to go on, "
+            "or measure it again with --fresh"
+        )
+    try:
+        if version != FORMAT:
+            raise ValueError(version)
+        for name, result in _Checkpoint.model_validate(dict(values)).finished.items():
+            _check_result(name, result)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{folder}: its checkpoint is none that this clrtool wrote: measure it again with --fresh"
+        ) from error
+
+
+def _check_result(name: str, result: object) -> None:
+    """Raise ValueError, KeyError or TypeError for what is no result of a segment by that name."""
+    if name == "share":
+        _Share.model_validate(result)
+    elif name == "race":
+        _RACE.validate_python(asdict(Race.from_dict(result)))  # type: ignore[arg-type] # whatever it is
+    elif name == "scout":
+        start_lr, end_lr, _ = _SCOUT.validate_python(result)
+        if not 0 < start_lr < end_lr < math.inf:
+            raise ValueError(start_lr)
+    elif name.startswith("seed "):
+        SweepOutcome[_SWEEP.validate_python(result)[1]]
+    else:
+        _TRAINING.validate_python(result)
