@@ -12,10 +12,11 @@ from torch.nn import functional
 
 from clrtool.config.schema import SweepConfig
 from clrtool.core.racing.probes import by_horizon
-from clrtool.engine.rangetest.race import WARM_UP, run_race
+from clrtool.engine.rangetest.race import USUAL, USUAL_ADAPTIVE, WARM_UP, run_race, usual_power
 from clrtool.engine.resume.journal import Journal
 from clrtool.engine.training.average import GAMMA, RunningAverage
 from clrtool.engine.training.constant import Answers, constant_loss
+from clrtool.engine.training.joint import JointOptimizer
 from clrtool.engine.training.trainer import READ_EVERY, Trainer
 from clrtool.errors import ConfigError
 from tests.engine.test_journal import WORKLOADS, interrupted
@@ -195,3 +196,31 @@ def test_sweeps_that_leave_too_little_of_the_budget_are_refused_before_anything_
     with pytest.raises(ConfigError, match=r"^sweep: the scout and \d sweeps of .* half of the 500 .* larger budget"):
         workload.sweep_size(SweepConfig(method="race", **section))
     assert workload.sweep_size(SweepConfig(method="race", budget=1.0, **section)).budget == 900
+
+
+class Wrapper(torch.optim.Optimizer):
+    """An optimizer that steps one inside, as those of sharpness, of lookahead and of gradient surgery do."""
+
+    def __init__(self, inner):
+        super().__init__(inner.param_groups, {})
+        self.base_optimizer = inner
+
+
+def made(kind):
+    return kind([nn.Parameter(torch.zeros(2, 2))], lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("make", "power"),
+    [
+        (lambda: Wrapper(made(torch.optim.SGD)), USUAL),
+        (lambda: Wrapper(made(torch.optim.RMSprop)), USUAL_ADAPTIVE),
+        (lambda: Wrapper(Wrapper(made(torch.optim.Adagrad))), USUAL),
+        (lambda: JointOptimizer([made(torch.optim.SGD), made(torch.optim.NAdam)]), USUAL),
+        (lambda: JointOptimizer([made(torch.optim.SparseAdam), made(torch.optim.SGD)]), USUAL_ADAPTIVE),
+        (lambda: JointOptimizer([made(torch.optim.SGD), made(torch.optim.SGD)]), USUAL),
+    ],
+    ids=["SGD in one", "RMSprop in one", "Adagrad in two", "SGD and NAdam", "SparseAdam and SGD", "SGD twice"],
+)
+def test_a_race_starts_at_the_usual_rate_of_the_optimizer_that_takes_the_steps_of_the_first_group(make, power):
+    assert usual_power(make()) == power

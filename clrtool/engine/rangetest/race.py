@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from clrtool.core.racing.probes import Entry, Probe, Run, contenders
 from clrtool.core.racing.race import next_run
@@ -69,16 +71,24 @@ def _entry(workload: Workload, trainer: Trainer, seeds: int, budget: int) -> Ent
         constant, budget = constant_head_loss(trainer), budget - STEPS
     if constant is not None:  # to the last digit, for all ranks have to ask for the same runs
         constant = float(workload.ranks.mean(torch.tensor(constant, device=workload.device)))
-    plain = any(each.__name__ in PLAIN for each in type(trainer.optimizer).__mro__)
     first = first if math.isfinite(first) else math.inf
     return Entry(
-        start=USUAL if plain else USUAL_ADAPTIVE,
+        start=usual_power(trainer.optimizer),
         budget=max(0, budget),
         seeds=seeds,
         training=workload.plan_iterations,
         constant=first if constant is None else constant,
         first=first,
     )
+
+
+def usual_power(optimizer: Optimizer) -> int:
+    """The power of two at which a race starts: of the first of several, and of the one inside that a wrapper steps."""
+    held = chain.from_iterable(each if isinstance(each, list | tuple) else (each,) for each in vars(optimizer).values())
+    inner = next((each for each in held if isinstance(each, Optimizer)), None)
+    if inner is not None:
+        return usual_power(inner)
+    return USUAL if any(each.__name__ in PLAIN for each in type(optimizer).__mro__) else USUAL_ADAPTIVE
 
 
 def _advance(runs: _Runs, wanted: Run, segment: Segment, journal: Journal) -> None:
