@@ -292,6 +292,52 @@ def test_a_chain_of_schedulers_which_would_be_neither_curve_is_refused(name, is_
         follow(optimizer, chain, 5)
 
 
+ONCE = {
+    "of a chain, at a milestone": lambda optimizer: torch.optim.lr_scheduler.MultiStepLR(optimizer, [9], 0.1).step,
+    "by hand": lambda optimizer: lambda: optimizer.param_groups[0].update(lr=0.3),
+}
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("name", ONCE)
+def test_a_single_change_by_another_which_would_last_one_iteration_is_refused(name, is_first):
+    optimizer = make(lrs=(1.0, 0.1))
+    scheduler = PlanScheduler(optimizer, make_plan(0.001, 0.006, 5, epochs=13))
+    change = ONCE[name](optimizer)
+    follow(optimizer, scheduler, 8)
+    steps = (change, scheduler.step) if is_first else (scheduler.step, change)
+
+    def train():
+        for _ in range(12):
+            optimizer.step()
+            for step in steps:
+                step()
+
+    with pytest.raises(ValueError, match=r"they were \[0\.0.* and are \[.* at iteration (8|9|1\d)\. "):
+        train()
+
+
+def test_the_rate_of_another_group_that_a_callback_sets_once_an_epoch_is_set_again_by_its_ratio():
+    plan = make_plan(0.001, 0.006, 5, epochs=13)
+    optimizer = make(lrs=(1.0, 0.1))
+    scheduler = PlanScheduler(optimizer, plan)
+    for start in range(0, 20, 5):
+        seen = follow(optimizer, scheduler, 5)
+        np.testing.assert_allclose(seen[1:, 1] / seen[1:, 0], 0.1, rtol=1e-12)
+        np.testing.assert_allclose(seen[:, 0], plan.lr(range(start, start + 5)), rtol=1e-12)
+        optimizer.param_groups[1]["lr"] = 0.01
+
+
+def test_rates_of_a_checkpoint_of_the_optimizer_alone_are_no_change_by_another():
+    plan = make_plan(0.001, 0.006, 5, epochs=13)
+    optimizer = make()
+    scheduler = PlanScheduler(optimizer, plan)
+    best = copy.deepcopy(optimizer.state_dict())
+    follow(optimizer, scheduler, 6)
+    optimizer.load_state_dict(best)  # weights and momenta of the best epoch; the plan goes on
+    np.testing.assert_allclose(follow(optimizer, scheduler, 9)[1:, 0], plan.lr(range(7, 15)), rtol=1e-12)
+
+
 def test_one_after_the_other_is_no_chain():
     plan = make_plan(0.001, 0.006, 5, epochs=13)
     optimizer = make()

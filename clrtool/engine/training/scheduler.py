@@ -17,7 +17,7 @@ from clrtool.engine.training.joint import joined
 
 # Iterations that are computed at a time: one alone costs ten times a step of torch's own schedulers.
 BLOCK = 256
-# Steps in a row before which the rates were others than this scheduler had set: one is a checkpoint that was loaded.
+# Steps in a row before which another had moved the rate of any group: one alone is that of a callback, once an epoch.
 CHAINED = 2
 
 
@@ -72,6 +72,7 @@ class PlanScheduler(LRScheduler):
         self._block = -1
         self._set: list[float | None] = []  # the learning rates as this scheduler left them
         self._moved = 0  # steps in a row before which another had moved them
+        self._seen: list[dict[str, Any]] = []  # the groups that they are of: a checkpoint that is loaded makes new ones
         one: Optimizer = joined(optimizer)
         for group in one.param_groups:
             if plan.schedule.cycles_momentum:
@@ -101,9 +102,13 @@ class PlanScheduler(LRScheduler):
     def step(self, epoch: int | None = None) -> None:
         """Go to the next iteration."""
         if epoch is None:
-            self._check_alone()
+            self._check_rates()
         super().step(epoch)
-        self._set = self._numbers()
+        self._remember()
+
+    def _remember(self) -> None:
+        """The rates as they are, for :meth:`_check_rates`."""
+        self._set, self._seen = self._numbers(), [*self.optimizer.param_groups]
 
     def _rates(self) -> list[float]:
         return [float(group["lr"]) for group in self.optimizer.param_groups]
@@ -125,14 +130,19 @@ class PlanScheduler(LRScheduler):
                 group["initial_lr"] = given * (float(first["initial_lr"]) / current if is_own else 1.0)
         return [float(group["initial_lr"]) / float(first["initial_lr"]) for group in groups]
 
-    def _check_alone(self) -> None:
-        """Raise ValueError where something else moves the rates from step to step, as schedulers do in a chain."""
-        now = self._numbers()[: len(self._set)]
-        self._moved = self._moved + 1 if self.last_epoch > 0 and now != self._set else 0
-        if self._moved >= CHAINED:
+    def _check_rates(self) -> None:
+        """Raise ValueError where something else moved the rate of the first group since, as a chain of schedulers does.
+
+        A callback that unfreezes a network sets that of another group once an epoch: it is set again by its ratio.
+        """
+        groups, now = self.optimizer.param_groups, self._numbers()[: len(self._set)]
+        is_new = any(new is not old for new, old in zip(groups, self._seen, strict=False))  # a checkpoint was loaded
+        self._moved = self._moved + 1 if self.last_epoch > 0 and not is_new and now != self._set else 0
+        if self._moved and (now[0] != self._set[0] or self._moved >= CHAINED):
             raise ValueError(
-                "another scheduler moves the learning rates that this plan sets, as in a ChainedScheduler: plan the "
-                "warm-up with warmup_epochs, or put one after the other with SequentialLR"
+                "another scheduler moves the learning rates that this plan sets, as in a ChainedScheduler, or the "
+                f"training loop does: they were {self._set} and are {now} at iteration {self.last_epoch:,}. Plan a "
+                "warm-up with warmup_epochs, or put schedulers one after the other with SequentialLR"
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -158,7 +168,7 @@ class PlanScheduler(LRScheduler):
             self.step()
         else:
             self._last_lr = [self._values()[0] * ratio for ratio in self._ratios()]
-            self._set = self._numbers()
+            self._remember()
 
     def _values(self) -> tuple[float, float | None]:
         """Learning rate and momentum of the plan at this iteration."""
