@@ -662,3 +662,66 @@ def test_a_metric_that_is_better_when_lower_says_so_itself_and_one_of_several_nu
     each = torchmetrics.Accuracy(task="multiclass", num_classes=10, average=None)
     with pytest.raises(ConfigError, match=r"must give one number.*set its average"):
         run(net, sgd, measure=each)
+
+
+class Speaks(nn.Module):
+    """A model that gives its own loss, as transformers' do: that of the next token, or of a label for each.
+
+    Args:
+        ahead: whether it shifts the labels inside, as one that writes the next token does.
+    """
+
+    def __init__(self, ahead):
+        super().__init__()
+        self.inner, self.out, self.ahead = nn.Embedding(12, 16), nn.Linear(16, 12), ahead
+
+    def forward(self, tokens, labels):
+        outputs = self.out(self.inner(tokens))
+        one, other = (outputs[:, :-1], labels[:, 1:]) if self.ahead else (outputs, labels)
+        loss = nn.functional.cross_entropy(one.flatten(0, 1), other.flatten())
+        return {"loss": loss, "logits": outputs}
+
+
+def sentences(ahead, number=60, length=9):
+    """Texts in which a token is five times the one before it and one more, padded; or labels that are three more."""
+    random = torch.Generator().manual_seed(int(ahead))
+    tokens = [torch.randint(12, (number,), generator=random)]
+    for _ in range(length - 1):
+        tokens.append((5 * tokens[-1] + 1) % 12)
+    tokens = torch.stack(tokens, 1)
+    labels = tokens.clone() if ahead else (tokens + 3) % 12
+    labels[torch.arange(length) >= torch.randint(3, length, (number, 1), generator=random)] = -100
+    return [{"tokens": tokens[at : at + 12], "labels": labels[at : at + 12]} for at in range(0, number, 12)]
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_token_accuracy_of_a_model_that_gives_its_own_loss_leaves_out_padding_and_is_shifted_as_the_loss_is(ahead):
+    from clrtool.core.reading.metric import TOKEN_ACCURACY
+    from clrtool.engine.inprocess.steps import SupervisedSteps
+
+    torch.manual_seed(4)
+    model, batch = Speaks(ahead), sentences(ahead)[0]
+    right, number = SupervisedSteps(None, TOKEN_ACCURACY).metric_sums(model, batch)
+    answers, labels = model(**batch)["logits"].argmax(-1).tolist(), batch["labels"].tolist()
+    pairs = [
+        (row[place - ahead], wanted[place])
+        for row, wanted in zip(answers, labels, strict=True)
+        for place in range(int(ahead), len(row))
+        if wanted[place] != -100
+    ]
+    assert (int(right), int(number)) == (sum(one == other for one, other in pairs), len(pairs))
+    found = run(model, torch.optim.Adam(model.parameters(), 0.01), train=sentences(ahead), heldout=sentences(ahead),
+                metric="token_accuracy", end_lr=1.0, sweep_epochs=12)  # fmt: skip
+    assert max(found.curves[0].metric) > 0.8
+
+
+def test_token_accuracy_of_a_loss_that_is_no_cross_entropy_of_the_outputs_is_refused():
+    class Contrasts(Speaks):
+        def forward(self, tokens, labels):
+            outputs = super().forward(tokens, labels)
+            return {"loss": 3 + outputs["logits"].square().mean(), "logits": outputs["logits"]}
+
+    model = Contrasts(ahead=False)
+    with pytest.raises(ConfigError, match="metric: token_accuracy cannot be measured on these batches, loss can"):
+        run(model, torch.optim.Adam(model.parameters(), 0.01), train=sentences(ahead=False),
+            heldout=sentences(ahead=False), metric="token_accuracy")  # fmt: skip

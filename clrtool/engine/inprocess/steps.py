@@ -30,6 +30,9 @@ from clrtool.engine.training.workload import EvalSums
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.words import nearest, shown
 
+# A model's own loss is a cross entropy where they differ by no more than this share: arithmetic of half precision.
+SAME = 1e-2
+
 Step = Callable[[nn.Module, Any], Tensor | None]  # None to skip a batch
 # (model, batch) -> (sum over what was measured, number of it)
 CustomMeasure = Callable[[nn.Module, Any], tuple[Any, Any]]
@@ -110,8 +113,11 @@ class SupervisedSteps:
         loss = checked_loss(mean, "loss") * number
         if self.measure is not None:
             return EvalSums(loss, number, *self.measure(model, batch))
-        measure = self._measure_of(logits(outputs), targets)
-        return EvalSums(loss, number, *(measure(logits(outputs), targets) if measure else (loss, number)))
+        outputs = logits(outputs)
+        if self.metric is TOKEN_ACCURACY and self._is_the_models(batch):
+            outputs, targets = _in_line(mean, outputs, targets)[1:]
+        measure = self._measure_of(outputs, targets)
+        return EvalSums(loss, number, *(measure(outputs, targets) if measure else (loss, number)))
 
     def metric_sums(self, model: nn.Module, batch: Any) -> tuple[Any, Any]:
         """The metric alone."""
@@ -146,11 +152,22 @@ class SupervisedSteps:
     def check_metric(self, model: nn.Module, batch: Any) -> None:
         """Raise ConfigError for a metric that this batch does not have."""
         found = self.found_metric(model, batch)
+        if self.metric is TOKEN_ACCURACY and found is LOSS and self._is_the_models(batch):
+            found = TOKEN_ACCURACY if self._has_tokens(model, batch) else LOSS
         if self.measure is None and self.metric not in (LOSS, found, *((TOP5,) if found is ACCURACY else ())):
             raise ConfigError(
                 f"metric: {self.metric.name} cannot be measured on these batches, {found.name} can; give "
                 "measure=(model, batch) -> (sum, number) for one of your own"
             )
+
+    def _has_tokens(self, model: nn.Module, batch: Any) -> bool:
+        """Whether the loss that a model gives itself is the cross entropy of its outputs and the batch's labels."""
+        loss, outputs, targets = self._run(model, batch)
+        outputs = logits(outputs)
+        are_both = isinstance(outputs, Tensor) and isinstance(targets, Tensor) and not targets.is_floating_point()
+        if not are_both or targets.ndim < 2 or outputs.shape[:-1] != targets.shape:
+            return False
+        return _in_line(loss, outputs, targets)[0] <= SAME * max(1.0, abs(float(loss.detach())))
 
     def order_warnings(self, model: nn.Module, batch: Any) -> tuple[str, ...]:
         """What to say where classes may lie in either of two dimensions of the outputs."""
@@ -187,6 +204,18 @@ class SupervisedSteps:
             return loss, outputs, targets
         outputs = call_model(model, inputs)
         return (self.loss or cross_entropy)(outputs, targets), outputs, targets
+
+
+def _in_line(loss: Tensor, outputs: Tensor, targets: Tensor) -> tuple[float, Tensor, Tensor]:
+    """How far a model's own loss is from the cross entropy of its tokens; outputs and targets as they belong together.
+
+    A language model shifts them inside: the output at a place is for the token after it. Whether it does is told by
+    which cross entropy is nearer to the loss that it gave.
+    """
+    ways = ((outputs, targets), (outputs[:, :-1], targets[:, 1:]))
+    far = [abs(float((loss - token_cross_entropy(*way)).detach())) for way in ways]
+    place = int(far[1] < far[0])
+    return far[place], *ways[place]
 
 
 def _unpacked(batch: Any) -> tuple[Any, Any]:
