@@ -4,40 +4,125 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from clrtool.report.trainings.found import Known, Open
+from clrtool.report.trainings.scopes import Function, Scope, pairs, parameters, scopes_of
 
 _DEPTH, _LARGEST = 20, 10**15
-# Where the arguments of a module or of a command line are kept.
-_OWN = ("self", "hparams", "self.hparams", "args", "self.args")
+# Where the attributes of an object, and where the arguments of a command line are kept.
+_SELF, _ARGUMENTS = ("self", "cls", "self.hparams", "hparams"), ("args", "self.args", "hparams")
 _FUNCTIONS: dict[str, Callable[..., Any]] = {"int": int, "float": float, "round": round, "min": min, "max": max}
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
 }  # fmt: skip
-Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Names:
-    """The assignments of a file. ``self.lr``, ``self.hparams['lr']`` and ``args.lr`` are ``lr``, and ``cfg.lr`` is not.
+    """The assignments of a file, each in the scope that Python keeps it in.
 
-    A name that is set more than once has no one value, and one that is an argument has its default, if it has one.
+    ``self.lr`` is shared by the methods of a class, and is the parameter ``lr`` of its ``__init__`` where nothing sets
+    it, as Lightning's ``save_hyperparameters`` has it; ``args.lr`` is the default of ``--lr``. A name that is bound to
+    several values in one scope has no one value; a parameter has what the file's calls pass, or else its default.
     """
 
     def __init__(self, tree: ast.Module, known: Known) -> None:
         self._known = known
-        self._values: dict[str, list[ast.expr]] = {}
-        for node in ast.walk(tree):
-            for name, value in _assigned(node):
-                self._values.setdefault(name, []).append(value)
+        self._scopes = scopes_of(tree)
+        self._flags = Scope(tree)
+        self._opened = {id(scope.node): scope for scope in self._scopes.values()}
+        nodes = list(ast.walk(tree))
+        calls: dict[str, list[ast.Call]] = {}
+        for call in (node for node in nodes if isinstance(node, ast.Call)):
+            calls.setdefault(last_word(call.func) or "", []).append(call)
+        seen: set[int] = set()
+        for node in nodes:
+            self._assign(node, seen)
+            self._parameters(node, calls)
+
+    def _assign(self, node: ast.AST, seen: set[int]) -> None:
+        """Keep what a statement binds; any other place where a name is stored binds it to what is not known."""
+        if (flag := _flag(node)) is not None:
+            self._flags.bind(*flag)
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr) else None
+        for target, given in (pair for each in targets if each and value for pair in pairs(each, value)):
+            seen.add(id(target))
+            if given is None or ast.unparse(target) != ast.unparse(given):
+                self._bind(target, given)
+        stored = isinstance(getattr(node, "ctx", None), ast.Store) and not isinstance(node, ast.Tuple | ast.List)
+        declared = isinstance(node, ast.AnnAssign) and node.value is None
+        if declared and isinstance(node, ast.AnnAssign):
+            seen.add(id(node.target))
+        elif stored and id(node) not in seen and isinstance(node, ast.expr):
+            self._bind(node, None)
+
+    def _bind(self, target: ast.expr, value: ast.expr | None) -> None:
+        scope, word = self._scopes[id(target)], last_word(target)
+        if word is None:
+            return
+        if isinstance(target, ast.Name):
+            scope.bind(word, value)
+        elif isinstance(target, ast.Attribute | ast.Subscript):
+            base = ast.unparse(target.value)
+            home = scope.around(ast.ClassDef) if base in _SELF else self._flags if base in _ARGUMENTS else None
+            (home or scope).bind(word if home else f"{base}.{word}", value)
+
+    def _parameters(self, node: ast.AST, calls: dict[str, list[ast.Call]]) -> None:
+        if not isinstance(node, Function | ast.Lambda) or id(node) not in self._opened:
+            return
+        owner = self._scopes[id(node)].node
+        name = "" if isinstance(node, ast.Lambda) else node.name
+        bound = isinstance(owner, ast.ClassDef)
+        made = owner.name if isinstance(owner, ast.ClassDef) and name == "__init__" else name
+        for word, values in parameters(node, calls.get(made, []) if made else [], bound=bound):
+            for value in values:
+                self._opened[id(node)].bind(word, value)
+
+    def _find(self, node: ast.expr) -> list[ast.expr | None] | None:
+        """What a name, an attribute or an entry is bound to, None where the file binds it nowhere."""
+        scope, word = self._scopes.get(id(node)), last_word(node)
+        if scope is None or word is None:
+            return None
+        if not isinstance(node, ast.Attribute | ast.Subscript):
+            return scope.find(word)
+        base, own = ast.unparse(node.value), scope.around(ast.ClassDef)
+        if base in _SELF and own is not None and (found := self._attribute(own, word)) is not None:
+            return found
+        if base in (*_SELF, *_ARGUMENTS) and word in self._flags.table:
+            return self._flags.table[word]
+        return scope.find(f"{base}.{word}") or self._entry(node.value, word)
+
+    def _attribute(self, own: Scope, word: str) -> list[ast.expr | None] | None:
+        """An attribute of a class, or the parameter of its ``__init__`` with that name."""
+        if word in own.table or not isinstance(own.node, ast.ClassDef):
+            return own.table.get(word)
+        starts = (each for each in own.node.body if isinstance(each, Function) and each.name == "__init__")
+        return next((self._opened[id(each)].table.get(word) for each in starts if id(each) in self._opened), None)
+
+    def _entry(self, base: ast.expr, word: str) -> list[ast.expr | None] | None:
+        """An entry of a dict of the file, or an attribute of a class of it or of what one makes of no arguments."""
+        (made, *others) = self.expressions(base)
+        match made:
+            case ast.Dict(keys=keys, values=values) if not others:
+                return [value for key, value in zip(keys, values, strict=True) if getattr(key, "value", None) == word]
+            case ast.Call(func=ast.Name(id="dict"), args=[], keywords=words) if not others:
+                return [each.value for each in words if each.arg == word]
+            case ast.Call(func=ast.Name(id=name), args=[], keywords=[]) | ast.Name(id=name) if not others:
+                classes = (each for each in self._opened.values() if isinstance(each.node, ast.ClassDef))
+                own = next((each for each in classes if each.node.name == name), None)  # type: ignore[attr-defined]
+                return self._attribute(own, word) if own is not None else None
+        return None
 
     def expressions(self, node: ast.expr) -> list[ast.expr]:
         """What a name may stand for; any other expression stands for itself."""
         found, seen = [node], 0
-        while seen < _DEPTH and (name := _key(found[0])) in self._values and len(found) == 1:
-            found, seen = self._values[name], seen + 1
+        while seen < _DEPTH and len(found) == 1 and (bound := self._find(found[0])):
+            if None in bound:
+                return [node]
+            found, seen = [each for each in bound if each is not None], seen + 1
         return found
 
     def value(self, node: ast.expr, depth: int = 0) -> Any:
@@ -95,41 +180,14 @@ def last_word(node: ast.expr) -> str | None:
     return None
 
 
-def _key(node: ast.expr) -> str | None:
-    """The name under which an expression is known."""
-    word = last_word(node)
-    if isinstance(node, ast.Attribute | ast.Subscript) and (base := ast.unparse(node.value)) not in _OWN:
-        return word and f"{base}.{word}"
-    return word
-
-
-def _assigned(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+def _flag(node: ast.AST) -> tuple[str, ast.expr] | None:
+    """The name and the default of an argument of a command line."""
     match node:
-        case ast.Assign(targets=targets, value=value):
-            for target in targets:
-                if (name := _key(target)) is not None and name != _key(value):
-                    yield name, value
-        case ast.AnnAssign(target=target, value=ast.expr() as value) if (name := _key(target)) is not None:
-            if name != _key(value):
-                yield name, value
-        case ast.AugAssign(target=target) if (name := _key(target)) is not None:
-            yield name, node.target  # its value changes: no one value
-            yield name, node.target
         case ast.Call(func=ast.Attribute(attr="add_argument"), args=[*flags, ast.Constant(value=str(flag))]):
             default = next((each.value for each in node.keywords if each.arg == "default"), None)
             if default is not None and flag.startswith("--") and len(flags) < 2:
-                yield flag[2:].replace("-", "_"), default
-        case ast.FunctionDef(args=args) | ast.AsyncFunctionDef(args=args):
-            yield from _defaults(args)
-
-
-def _defaults(args: ast.arguments) -> Iterator[tuple[str, ast.expr]]:
-    places = [*args.posonlyargs, *args.args]
-    for place, default in zip(places[len(places) - len(args.defaults) :], args.defaults, strict=True):
-        yield place.arg, default
-    for place, keyword in zip(args.kwonlyargs, args.kw_defaults, strict=True):
-        if keyword is not None:
-            yield place.arg, keyword
+                return flag[2:].replace("-", "_"), default
+    return None
 
 
 def _number(node: ast.expr, compute: Callable[..., Any], *values: Any) -> Any:

@@ -1,0 +1,70 @@
+"""Names in scripts of many shapes stand for what they stand for in Python, or for nothing."""
+
+import pytest
+
+from clrtool.errors import ConfigError
+from clrtool.report.trainings.found import Known
+from clrtool.report.trainings.read import read_training
+
+HEAD = "import torch\nfrom torch.optim import SGD\nfrom torch.optim.lr_scheduler import StepLR\nopen(MARK, 'w')\n"
+STEP = [{"step_size": 7, "gamma": 0.5, "base_lr": 0.1}]
+# ruff: noqa: ISC004 (each text is one script)
+SCRIPTS = {
+    "argparse defaults that a function is passed": (
+        "def main(args):\n    lr = args.lr\n    opt = SGD(net(), lr=lr)\n    StepLR(opt, args.step_size, args.gamma)\n"
+        "p.add_argument('--lr', default=0.1)\np.add_argument('--step-size', default=7)\n"
+        "p.add_argument('--gamma', default=0.5)\nmain(p.parse_args())\n", STEP),
+    "a module of Lightning that keeps its arguments": (
+        "class Net(L.LightningModule):\n    def __init__(self, lr=0.1, every=7):\n        self.lr = lr\n"
+        "        self.save_hyperparameters()\n    def other(self):\n        lr = 5.0\n"
+        "    def configure_optimizers(self):\n        opt = SGD(self.parameters(), lr=self.lr)\n"
+        "        return [opt], [StepLR(opt, self.hparams.every, gamma=0.5)]\n", STEP),
+    "a Trainer beside a function with the same name": (
+        "def other():\n    rate = 3.0\n    return rate\ndef main():\n    rate = 2e-5\n"
+        "    return TrainingArguments('out', learning_rate=rate, max_steps=100, lr_scheduler_type='linear')\n",
+        [{"num_warmup_steps": 0, "num_training_steps": 100, "base_lr": 2e-5}]),
+    "a plain loop that binds the same name later in a function": (
+        "lr, every = 0.1, 7\nopt = SGD(net(), lr=lr)\nsched = StepLR(opt, every, 0.5)\n"
+        "def show():\n    for lr in sched.get_last_lr():\n        print(lr)\n", STEP),
+    "accelerate, which wraps the optimizer": (
+        "def train(config):\n    lr = config['lr']\n    model = net()\n    opt = SGD(model, lr=lr)\n"
+        "    sched = StepLR(opt, step_size=config['every'], gamma=0.5)\n"
+        "    model, opt, sched = accelerator.prepare(model, opt, sched)\ntrain({'lr': 0.1, 'every': 7})\n", STEP),
+    "constants in a class": (
+        "class Config:\n    lr = 0.1\n    every = 7\nclass Other:\n    lr = 9.0\ncfg = Config()\n"
+        "opt = SGD(net(), lr=cfg.lr)\nStepLR(opt, Config.every, 0.5)\n", STEP),
+    "two functions that use the same names": (
+        "def a():\n    lr = 0.1\n    opt = SGD(net(), lr=lr)\n    StepLR(opt, 7, 0.5)\n"
+        "def b():\n    lr = 0.2\n    opt = SGD(net(), lr=lr)\n    StepLR(opt, 8, 0.5)\n",
+        [*STEP, {"step_size": 8, "gamma": 0.5, "base_lr": 0.2}]),
+    "a default that the only call replaces": (
+        "def make(lr=5.0, gamma=0.5):\n    opt = SGD(net(), lr=lr)\n    return StepLR(opt, 7, gamma)\nmake(0.1)\n", STEP),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SCRIPTS)
+def test_a_name_is_that_of_the_function_that_uses_it(tmp_path, shape):
+    text, params = SCRIPTS[shape]
+    mark, file = tmp_path / "mark", tmp_path / "train.py"
+    file.write_text(HEAD.replace("MARK", repr(str(mark))) + text)
+    assert [dict(each.params) for each in read_training(file, Known())] == params
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lr = 0.1\nif big:\n    lr = 0.2\nStepLR(SGD(net(), lr=lr), 7)\n",
+        "lr = 0.5\ndef make(lr):\n    return StepLR(SGD(net(), lr=lr), 7)\n",
+        "def other():\n    lr = 0.1\ndef make():\n    return StepLR(SGD(net(), lr=lr), 7)\n",
+        "lr = 0.5\ndef make():\n    for lr in rates:\n        StepLR(SGD(net(), lr=lr), 7)\n",
+        "class Net:\n    lr = 0.5\n    def make(self):\n        return StepLR(SGD(net(), lr=lr), 7)\n",
+        "class A:\n    lr = 0.5\nclass Net:\n    def make(self):\n        return StepLR(SGD(net(), lr=self.lr), 7)\n",
+        "def make(lr=0.1):\n    return StepLR(SGD(net(), lr=lr), 7)\nmake(0.2)\nmake(0.3)\n",
+    ],
+)
+def test_a_name_with_several_values_or_of_another_scope_is_asked_for(tmp_path, text):
+    file = tmp_path / "train.py"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="base_lr=VALUE"):
+        read_training(file, Known())
