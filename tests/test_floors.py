@@ -66,7 +66,7 @@ ROOMS = {
         "core.planning", "core.reading", "core.results", "engine.training", "engine.inprocess", "engine.rangetest",
         "report.records", "report.text", "report.plots", "errors", "words",
     },
-    "lightning": {"core.planning", "engine.training", "engine.inprocess", "report.records", "api", "errors"},
+    "lightning": {"core.planning", "engine.training", "engine.inprocess", "report.records", "api", "errors", "words"},
     "transformers": {"core.planning", "core.reading", "engine.training", "engine.inprocess", "api", "errors"},
     "__main__": {"cli"},
 }  # fmt: skip

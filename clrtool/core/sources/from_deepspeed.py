@@ -1,7 +1,8 @@
 """The ``scheduler`` section of a DeepSpeed config, in the order of its engine.
 
 The engine trains an iteration and steps the scheduler after it. A scheduler's first step computes its formula at 0, so
-iteration t has what the formula says at t - 1, and iteration 0 what the scheduler was made with.
+iteration t has what the formula says at t - 1, and iteration 0 what the scheduler was made with. The formulas of
+``OneCycle`` within its cycle and of ``LRRangeTest`` add that one themselves: of these iteration t has the value at t.
 """
 
 from __future__ import annotations
