@@ -27,7 +27,7 @@ def main() -> int:
     asked = _arguments()
     device, steps = ("cpu" if asked.cpu else "cuda"), [step for step in ALL if asked.only in step.name]
     if asked.cpu:
-        steps = [step._replace(seconds=DRY * step.seconds) for step in steps]
+        steps = [step._replace(seconds=DRY * step.seconds) for step in steps if step.dry]
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # of several, small kernels wait for each other most of the time
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.unlink(missing_ok=True)

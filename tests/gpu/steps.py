@@ -12,18 +12,19 @@ class Step(NamedTuple):
         name: in words.
         work: a function, as ``module:function``; it gets the results to add to, the device and ``args``.
         seconds: the most that it may take.
+        dry: whether it is part of the dry form; not where that, whose batches are all small, would do a step twice.
     """
 
     name: str
     work: str
     seconds: int
     args: tuple[str, ...] = ()
+    dry: bool = True
 
 
-def _sweeps(model: str, batch_size: int, *precisions: str, seconds: int = 60) -> Step:
-    return Step(
-        f"sweeps of {model}, batch {batch_size}", "speed:sweeps", seconds, (model, str(batch_size), *precisions)
-    )
+def _sweeps(model: str, batch_size: int, *precisions: str, seconds: int = 60, dry: bool = True) -> Step:
+    words = model, str(batch_size), *precisions
+    return Step(f"sweeps of {model}, batch {batch_size}", "speed:sweeps", seconds, words, dry)
 
 
 def _tests(name: str, *files: str, seconds: int = 60) -> Step:
@@ -49,7 +50,7 @@ ALL = (
     Step("curves of the graph and of the plain loop", "captures:curves", 45),
     Step("a range test of CIFAR-10", "whole:cifar10", 90),
     _sweeps("cifar10_full", 128, "bf16", "tf32"),
-    _sweeps("tiny MLP", 512, "fp32"),
-    _sweeps("small convnet", 512, "bf16"),
-    _sweeps("ResNet-18", 512, "bf16", seconds=80),
+    _sweeps("tiny MLP", 512, "fp32", dry=False),
+    _sweeps("small convnet", 512, "bf16", dry=False),
+    _sweeps("ResNet-18", 512, "bf16", seconds=80, dry=False),
 )  # fmt: skip

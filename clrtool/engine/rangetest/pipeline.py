@@ -19,6 +19,7 @@ from clrtool.engine.rangetest.race import run_race
 from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.resume.journal import Journal
 from clrtool.engine.runtime.device import environment
+from clrtool.engine.training.ensemble import Captures
 from clrtool.engine.training.workload import Workload
 from clrtool.errors import as_config_error
 
@@ -62,16 +63,18 @@ def range_test(
     """
     check_plan(workload, config.plan)
     observer, journal, size, race = observer or Observer(), journals(workload), workload.sweep_size(config.sweep), None
+    captures = Captures(journal.captured)  # a problem is captured once, for its sweep and its race
     with _sweeping(workload, size, observer):
-        sweep = run_sweep(workload, config.sweep, config.seed, observer.on_point, journal)
+        sweep = run_sweep(workload, config.sweep, config.seed, observer.on_point, journal, captures)
     if size.budget is not None:
         left = max(0, size.budget - sweep.iterations)
         seeds = range(config.seed, config.seed + (RACED if config.sweep.seeds == "auto" else config.sweep.seeds))
         with observer.racing(left):
-            race = run_race(workload, seeds, left, observer.on_probe, journal)
+            race = run_race(workload, seeds, left, observer.on_probe, journal, captures)
         if sweep.train_seconds is not None:
             spent = journal.all_seconds
-            sweep = replace(sweep, train_seconds=spent["train"], evaluation_seconds=spent["evaluation"])
+            train, evaluation, capture = spent["train"], spent["evaluation"], spent.get("capture")
+            sweep = replace(sweep, train_seconds=train, evaluation_seconds=evaluation, capture_seconds=capture)
     bounds = _bounds(sweep, race).doubted(workload.doubts)
     record = RunRecord(
         sweep=sweep,

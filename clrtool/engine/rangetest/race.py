@@ -13,16 +13,24 @@ from torch.optim import Optimizer
 from clrtool.core.racing.probes import Entry, Probe, Run, contenders
 from clrtool.core.racing.race import next_run
 from clrtool.core.racing.result import Race
+from clrtool.engine.rangetest.flat_run import (
+    WARM_UP,  # noqa: F401 (for who trains a run beside the race)
+    FlatRun,
+    PlainLoop,
+    SharedStep,
+    Way,
+    flat_lrs,
+)
 from clrtool.engine.resume.journal import Journal, Segment
-from clrtool.engine.training.average import RunningAverage
+from clrtool.engine.runtime.rng import fork_rng
 from clrtool.engine.training.constant import constant_loss
 from clrtool.engine.training.constant_head import STEPS, constant_head_loss
+from clrtool.engine.training.cuda_graph import CapturedEnsemble
+from clrtool.engine.training.ensemble import Captures, captured_or_engine
 from clrtool.engine.training.trainer import Pause, Trainer, never
 from clrtool.engine.training.workload import Workload
 
 OnProbe = Callable[[Probe], object]
-# A run begins with so many iterations of linear warm-up, as every schedule of today does.
-WARM_UP = 5
 # Where the race starts, as a power of two: the usual rate of plain gradient descent, and of all that scale it by its
 # size. Where it ends is measured.
 USUAL, USUAL_ADAPTIVE = -5, -10
@@ -30,13 +38,21 @@ PLAIN = ("SGD", "ASGD", "Adagrad", "Adadelta", "Rprop")
 NAME = "race"
 
 
-def run_race(workload: Workload, seeds: Sequence[int], budget: int, on_probe: OnProbe, journal: Journal) -> Race:
+def run_race(
+    workload: Workload,
+    seeds: Sequence[int],
+    budget: int,
+    on_probe: OnProbe,
+    journal: Journal,
+    captures: Captures | None = None,
+) -> Race:
     """Race flat rates against one another, within a budget.
 
     Args:
         seeds: of weights and batches, of which the first looks for the best rate.
         budget: iterations of all runs together.
         on_probe: called with each reading as soon as it is there, or was known to be.
+        captures: of the sweep before it, whose captured step serves the race where that has one seed as well.
 
     Raises:
         MachineError: the device is out of memory.
@@ -45,7 +61,8 @@ def run_race(workload: Workload, seeds: Sequence[int], budget: int, on_probe: On
     if (known := journal.result(NAME)) is not None:
         return Race.from_dict(known)
     with workload.on_device():
-        runs = _Runs(workload, seeds)
+        engine = None if journal.running is None else str(journal.running["engine"])
+        runs = _Runs(workload, seeds, captures or Captures(journal.captured), engine)
         segment = journal.begin(NAME, runs)
         entry = runs.entry = runs.entry or _entry(workload, runs.start(0), len(seeds), budget)
         for probe in runs.probes:
@@ -102,52 +119,21 @@ def _advance(runs: _Runs, wanted: Run, segment: Segment, journal: Journal) -> No
         journal.keep(segment)
 
 
-class _Run:
-    """One rate with one seed."""
-
-    def __init__(self, start: Trainer) -> None:
-        self.trainer = start.branch()
-        self.trainer.average = RunningAverage(self.trainer.model)
-        self.iteration, self.broken = 0, False
-
-    def train(self, lr: float, stop: int, pause: Pause) -> None:
-        if self.broken:
-            return
-        lrs = [lr * min(1.0, (place + 1) / WARM_UP) for place in range(self.iteration, stop)]
-        losses = self.trainer.train(self.iteration, lrs, pause)
-        self.iteration += len(losses)
-        self.broken = not all(map(math.isfinite, losses))
-
-    def read(self) -> tuple[float, float]:
-        return (math.nan, math.nan) if self.broken else self.trainer.evaluate_average()
-
-    def state(self) -> dict[str, Any]:
-        assert self.trainer.average is not None
-        average = self.trainer.average.state()
-        values = {"iteration": self.iteration, "broken": self.broken}
-        return values | {"trainer": self.trainer.state(), "average": average}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        assert self.trainer.average is not None
-        self.trainer.restore(state["trainer"])
-        self.trainer.average.restore(state["average"])
-        self.iteration, self.broken = state["iteration"], state["broken"]
-
-
 class _Runs:
     """All runs of a race that may be gone on with, and what was read: an ensemble that a segment can hold.
 
     Args:
         entry: what the race began with, once that is known.
         probes: what was read so far.
+        engine: how the runs are trained; nothing before the first of them.
     """
 
-    engine = "eager"
-
-    def __init__(self, workload: Workload, seeds: Sequence[int]) -> None:
-        self._workload, self._seeds = workload, seeds
+    def __init__(self, workload: Workload, seeds: Sequence[int], captures: Captures, engine: str | None = None) -> None:
+        self._workload, self._seeds, self._captures, self.engine = workload, seeds, captures, engine or ""
+        self._step: CapturedEnsemble | None = None
+        self._is_decided = False
         self._starts: dict[int, Trainer] = {}
-        self._live: dict[tuple[int, int], _Run] = {}
+        self._live: dict[tuple[int, int], FlatRun] = {}
         self.members = [self.start(0)]
         self.entry: Entry | None = None
         self.probes: list[Probe] = []
@@ -158,11 +144,28 @@ class _Runs:
             self._starts = {seed: Trainer(self._workload, self._seeds[seed])}  # and no longer that of another
         return self._starts[seed]
 
-    def open(self, seed: int, power: int) -> _Run:
+    def open(self, seed: int, power: int) -> FlatRun:
         """The run of a rate: as it is, or at its beginning."""
         if (seed, power) not in self._live:
-            self._live[seed, power] = _Run(self.start(seed))
+            self._live[seed, power] = FlatRun(self._way(seed))
         return self._live[seed, power]
+
+    def _way(self, seed: int) -> Way:
+        """How a run of a seed is trained: by the captured step that all runs share, or where there is none alone."""
+        if not self._is_decided:
+            self._decide(self._seeds[seed])
+        if self._step is None:
+            return PlainLoop(self.start(seed))
+        return SharedStep(self._workload, self._step, self._seeds[seed])
+
+    def _decide(self, seed: int) -> None:
+        """Capture the step, as of a run at the rate where the race starts; or know why that cannot be."""
+        assert self.entry is not None
+        lrs = flat_lrs(2.0**self.entry.start, max(1, self.entry.budget))
+        with fork_rng(self._workload.device):  # of which a plain run goes on as if nothing had been tried
+            found = captured_or_engine(self._workload, lrs, [seed], self._captures, self.engine or None)
+        self._step, self.engine = (None, found) if isinstance(found, str) else (found, found.engine)
+        self._is_decided = True
 
     def keep(self, runs: set[tuple[int, int]]) -> None:
         """Drop all runs but some, and their memory."""

@@ -32,6 +32,7 @@ def run_sweep(
     seed: int = 0,
     on_point: OnPoint = in_silence,
     journal: Journal | None = None,
+    captures: Captures | None = None,
 ) -> SweepRecord:
     """Sweep the learning rate once for each seed, beginning with ``seed``; see :class:`Rounds` for what may follow.
 
@@ -41,6 +42,7 @@ def run_sweep(
     Args:
         on_point: called with (seed, point) as soon as a point is measured, or was known to be.
         journal: where the segments of the test are kept, so that an interrupted one goes on.
+        captures: what of this problem was captured, for who trains on after the sweep.
 
     Raises:
         MachineError: the device is out of memory, or the disk is full.
@@ -50,7 +52,7 @@ def run_sweep(
     journal, size, done = journal or Journal(), workload.sweep_size(config), list[Round]()
     with workload.on_device():
         is_given = config.start_lr != "auto" and config.end_lr != "auto"
-        captures = Captures(journal.captured)
+        captures = captures or Captures(journal.captured)
         shared = captures if size.seeds == 1 else None
         ends = ends_of(config, None if is_given else scout(workload, seed, size.scout, journal, shared))
         rounds = Rounds(

@@ -102,12 +102,16 @@ class CapturedEnsemble:
         """Begin anew with other seeds and learning rates by the graphs that there are; False where these do not fit."""
         if workload is not self._workload or len(seeds) != len(self._slots) or len(lrs) > len(self._clock.table):
             return False
-        self._lrs = lrs
-        self._clock.put(lrs)
+        self.put_lrs(lrs)
         for slot, seed in zip(self._slots, seeds, strict=True):
             slot.begin_again(seed)
         seed_everything(seeds[0])
         return True
+
+    def put_lrs(self, lrs: Sequence[float]) -> None:
+        """Have the iterations from the first on have these learning rates, and leave all else as it is."""
+        self._lrs = lrs
+        self._clock.put(lrs)
 
     def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
         done: list[list[float]] = [[] for _ in self._slots]
@@ -159,6 +163,9 @@ class CapturedEnsemble:
                 self._graph.replay()
             else:
                 self._step()
+            for trainer in self.members:
+                if trainer.average is not None:
+                    trainer.average.update()
             if pause():
                 return iteration + 1
         return end
@@ -307,7 +314,7 @@ class _SeedSlot:
         self._start, self._optimizer_start = _tensors(fresh), [value for _, value in _optimizer_tensors(fresh)]
         self.reset()
         self.forget_start()
-        self.trainer.seed = seed
+        self.trainer.follow(seed)
         self._go_to(0)
 
     def seek(self, iteration: int) -> None:

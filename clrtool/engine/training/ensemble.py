@@ -121,22 +121,33 @@ def make_ensembles(
         momenta: of every iteration, where it moves.
         captures: what was captured for seeds that are done, to be used again where it fits.
     """
+    if not seeds:
+        return
+    found = captured_or_engine(workload, lrs, seeds, captures or Captures(), engine, momenta)
+    if isinstance(found, CapturedEnsemble):
+        yield found
+        return
+    yield from (EagerEnsemble(workload, seed, lrs, found, momenta) for seed in seeds)
+
+
+def captured_or_engine(
+    workload: Workload,
+    lrs: Sequence[float],
+    seeds: Sequence[int],
+    captures: Captures,
+    engine: str | None = None,
+    momenta: Sequence[float] = (),
+) -> CapturedEnsemble | str:
+    """All seeds as one ensemble, at its beginning; or where that cannot be, the engine of the plain loop and why."""
     if not _has_graphs(workload):
         engine = workload.ranks.engine
     elif momenta:  # no optimizer of torch's reads it on the device
         engine = "eager: the momentum moves"
-    captures = captures or Captures()
     if engine is not None and engine.startswith("eager"):
         captures.drop()
-        yield from (EagerEnsemble(workload, seed, lrs, engine, momenta) for seed in seeds)
-        return
-    if not seeds:
-        return
-    captured = captures.of(workload, lrs, seeds)
-    if isinstance(captured, CapturedEnsemble):
-        yield captured
-        return
-    yield from (EagerEnsemble(workload, seed, lrs, f"eager: {captured}") for seed in seeds)
+        return engine
+    found = captures.of(workload, lrs, seeds)
+    return f"eager: {found}" if isinstance(found, str) else found
 
 
 def _has_graphs(workload: Workload) -> bool:

@@ -6,7 +6,7 @@ import copy
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -118,12 +118,18 @@ class Trainer:
             sums = [_on_device(sum(column), workload.device) for column in zip(*found, strict=True)]
         return torch.stack(sums)
 
-    def evaluate_average(self) -> tuple[float, float]:
-        """The same of the running average of the weights, with the statistics of batch norm that belong to it."""
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Have the model hold the average of its weights, with the statistics of batch norm that belong to it."""
         assert self.average is not None
         set_mode(self.optimizer, "eval")
         with self.average.in_place():
             self._estimate_statistics()
+            yield
+
+    def evaluate_average(self) -> tuple[float, float]:
+        """The same of the running average of the weights."""
+        with self.averaged():
             return self.evaluate()
 
     @torch.no_grad()
@@ -187,6 +193,10 @@ class Trainer:
             with self._own_rng():
                 restore_rng_state(generators, self.workload.device)
         self._next = -1
+
+    def follow(self, seed: int) -> None:
+        """Take the batches of another seed from here on; its weights and random numbers are put in place by others."""
+        self.seed, self._next, self._estimated = seed, -1, []
 
     def _own_rng(self) -> AbstractContextManager[None]:
         """Where a branch draws random numbers; any other trainer has the global ones."""
