@@ -133,7 +133,8 @@ class SharedStep:
 
     def _begin_again(self) -> None:
         """Have the step be one of this seed, at its beginning."""
-        assert self._ensemble.begins_again(self._workload, [self._seed], [])
+        if not self._ensemble.begins_again(self._workload, [self._seed], []):
+            raise RuntimeError("the captured step is that of another problem")
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:

@@ -102,7 +102,7 @@ def _entry(workload: Workload, trainer: Trainer, seeds: int, budget: int) -> Ent
 def usual_power(optimizer: Optimizer) -> int:
     """The power of two at which a race starts: of the first of several, and of the one inside that a wrapper steps."""
     held = chain.from_iterable(each if isinstance(each, list | tuple) else (each,) for each in vars(optimizer).values())
-    inner = next((each for each in held if isinstance(each, Optimizer)), None)
+    inner = next((each for each in held if isinstance(each, Optimizer) and each is not optimizer), None)
     if inner is not None:
         return usual_power(inner)
     return USUAL if any(each.__name__ in PLAIN for each in type(optimizer).__mro__) else USUAL_ADAPTIVE
