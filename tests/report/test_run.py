@@ -147,6 +147,15 @@ def test_a_number_of_the_result_replaced_by_nonsense_is_refused(copy, section):
                 read_run(copy)
 
 
+@pytest.mark.parametrize("nonsense", [["torch"], 3, None, "linux"])
+@pytest.mark.parametrize("name", ["environment", "sources"])
+def test_a_table_of_the_result_replaced_by_nonsense_is_refused(copy, name, nonsense):
+    good = as_version_1(json.loads((copy / "result.json").read_text()))
+    (copy / "result.json").write_text(json.dumps(good | {name: nonsense}))
+    with pytest.raises(ConfigError, match=r"result\.json"):
+        read_run(copy)
+
+
 def test_rows_are_in_the_file_as_soon_as_they_are_measured(tmp_path, digits_run):
     curve = read_run(digits_run).sweep.curves[0]
     with curve_log(tmp_path, load_config(digits_run / "config.yaml")) as append:

@@ -151,12 +151,12 @@ def read_run(folder: Path | str) -> RunRecord:
             sweep=SweepRecord(**sweep, curves=_read_curves(curve_file, values, outcomes, sweep["metric"].name)),
             bounds=Bounds.from_dict(values["bounds"]),
             plan=to_plan(values["plan"]),
-            environment=values["environment"],
+            environment={**values["environment"]},
             config_sha256=values["config_sha256"],
             data_sha256=values["data_sha256"],
             verification=None if (runs := values.get("verification")) is None else Verification.from_dict(runs),
             race=None if (race := values.get("race")) is None else Race.from_dict(race),
-            sources=values.get("sources", {}),
+            sources={**values.get("sources", {})},
         )
 
 
