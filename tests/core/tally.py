@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+# Below this a difference of one in the last digit of a double is no share of it: doubles have fewer digits there.
+_EXACT = np.finfo(float).tiny / np.finfo(float).eps
+
 # For each source: parameter sets tried, values compared, and the greatest difference as a share of the largest value.
 _SEEN: dict[str, list] = {}
 
@@ -19,7 +22,7 @@ def tally(source, params, ours, theirs):
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     sets, values, worst = _SEEN.get(source, (set(), 0, 0.0))
     largest = np.abs(theirs).max(initial=0.0)
-    error = np.abs(ours - theirs).max(initial=0.0) / largest if largest else 0.0
+    error = np.abs(ours - theirs).max(initial=0.0) / largest if largest > _EXACT else 0.0
     sets.add(hash(repr(params)))
     _SEEN[source] = [sets, values + theirs.size, max(worst, float(error))]
 
