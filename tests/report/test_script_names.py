@@ -61,6 +61,8 @@ def test_a_name_is_that_of_the_function_that_uses_it(tmp_path, shape):
         "class Net:\n    lr = 0.5\n    def make(self):\n        return StepLR(SGD(net(), lr=lr), 7)\n",
         "class A:\n    lr = 0.5\nclass Net:\n    def make(self):\n        return StepLR(SGD(net(), lr=self.lr), 7)\n",
         "def make(lr=0.1):\n    return StepLR(SGD(net(), lr=lr), 7)\nmake(0.2)\nmake(0.3)\n",
+        "lr = 0.5\ndef set_up():\n    global lr\n    lr = 0.1\nStepLR(SGD(net(), lr=lr), 7)\n",
+        "def run():\n    lr = 0.5\n    def set_up():\n        nonlocal lr\n        lr = 0.1\n    StepLR(SGD(net(), lr=lr), 7)\n",
     ],
 )
 def test_a_name_with_several_values_or_of_another_scope_is_asked_for(tmp_path, text):

@@ -41,6 +41,8 @@ class Names:
         for node in nodes:
             self._assign(node, seen)
             self._parameters(node, calls)
+            if isinstance(node, ast.Global | ast.Nonlocal):
+                self._scopes[id(node)].share(node.names)
 
     def _assign(self, node: ast.AST, seen: set[int]) -> None:
         """Keep what a statement binds; any other place where a name is stored binds it to what is not known."""

@@ -25,6 +25,14 @@ class Scope:
         if not (isinstance(value, ast.Constant) and any(_same(value, each) for each in values)):
             values.append(value)
 
+    def share(self, names: list[str]) -> None:
+        """Leave open what a function sets in the scopes around it: that depends on when it is called."""
+        scope: Scope | None = self
+        while scope is not None:
+            for name in names:
+                scope.bind(name, None)
+            scope = scope.outer
+
     def find(self, name: str) -> Bound | None:
         """The values of a name as Python finds it: here, then in the scopes around that are not classes."""
         scope: Scope | None = self
