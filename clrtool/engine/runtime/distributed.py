@@ -172,13 +172,15 @@ class ProcessGroup(Ranks):
 
     def all_gather(self, state: Mapping[str, Any]) -> Any:
         mine = _to_tensor(state)
-        size = self.max(len(mine)) or 0
-        padded = torch.zeros(size, dtype=torch.uint8)
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
+        with _no_rank_lost():
+            dist.all_gather(lengths, torch.tensor([len(mine)]))
+        padded = torch.zeros(max(map(int, lengths)), dtype=torch.uint8)
         padded[: len(mine)] = mine
         gathered = [torch.empty_like(padded) for _ in range(self.world)]
         with _no_rank_lost():
             dist.all_gather(gathered, padded)
-        return [_from_tensor(content) for content in gathered]
+        return [_from_tensor(content[: int(length)]) for content, length in zip(gathered, lengths, strict=True)]
 
     def broadcast(self, values: Any) -> Any:
         content = _to_tensor(values) if self.rank == 0 else torch.empty(0, dtype=torch.uint8)
