@@ -470,3 +470,30 @@ def test_fp16_of_the_arguments_of_transformers_is_that_of_its_range_test(tmp_pat
     half, full = tested(True), tested(False)
     assert half[1] == pytest.approx(full[1], rel=0.02)
     assert half.tolist() != full.tolist()
+
+
+@pytest.mark.parametrize("labels", ["tokens", "some"])
+def test_token_accuracy_of_gpt2_is_that_of_its_labels_one_place_on(labels):
+    data, held = Sentences(200, 0, "tokens"), Sentences(60, 1, "tokens")
+
+    def collate(samples):
+        tokens = torch.stack([each["input_ids"] for each in samples])
+        return {"input_ids": tokens, "labels": tokens if labels == "tokens" else tokens.masked_fill(tokens < 9, -100)}
+
+    def by_hand(model, batch):
+        found, wanted = model(**batch).logits[:, :-1].argmax(-1), batch["labels"][:, 1:]
+        return (found == wanted).sum(), (wanted != -100).sum()
+
+    def curves(**asked):
+        loaders = DataLoader(data, 20, shuffle=True, collate_fn=collate), DataLoader(held, 30, collate_fn=collate)
+        found = clrtool.range_test(
+            gpt2(), lambda model: torch.optim.AdamW(model.parameters()), *loaders, epochs=4, method="paper",
+            **QUICK | asked,
+        )  # fmt: skip
+        return [curve.metric for curve in found.curves]
+
+    ours = curves(metric="token_accuracy")
+    theirs = curves(measure=by_hand, metric="hits", higher_is_better=True)
+    assert max(ours[0]) > 0.02
+    for mine, hand in zip(ours, theirs, strict=True):
+        assert list(mine) == pytest.approx(list(hand), abs=1e-7)

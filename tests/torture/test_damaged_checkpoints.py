@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from clrtool.engine.resume.checkpoint import CheckpointFolder
 from tests.torture.runs import LONG, assert_same, at_once, words
 
 
@@ -108,6 +109,39 @@ def test_where_both_are_damaged_the_run_starts_over_and_says_so(zygote, referenc
         assert_same(folder, reference.files)
 
     at_once(check, sorted(set(DAMAGES) - {"removed", "another one by its content"}))
+
+
+# What somebody wrote into a checkpoint, whole and with the hash of its new content.
+FORGED = {
+    "no finished segments": {"finished": None},
+    "a segment that runs as a text": {"running": "race"},
+    "seconds as a list": {"seconds": [1.0]},
+    "an endless time": {"seconds": {"train": float("inf")}},
+    "a config as a number": {"config_sha256": 1},
+    "parts below zero": {"micro_batches": -1},
+    "a race that is none": {"finished": {"race": {"probes": "all"}}},
+    "a format as a text": {"format": "9"},
+    "a newer format": {"format": 10**6},
+}
+
+
+def test_a_checkpoint_that_clrtool_did_not_write_is_a_message_and_begun_anew_only_where_asked(
+    zygote, reference, copies
+):
+    def check(forged):
+        folder = copies(forged)
+        store = CheckpointFolder(folder / "checkpoint")
+        store.save({**store.load().values, **FORGED[forged]})
+        run = zygote.run(words(folder, quiet=False))
+        assert run.status == 2, run.err
+        assert "Traceback" not in run.err
+        assert f"{folder}: " in run.err
+        assert ("upgrade clrtool" in run.err) == (forged == "a newer format")
+        again = zygote.run(words(folder, "--fresh"))
+        assert again.status == 0, again.err
+        assert_same(folder, reference.files)
+
+    at_once(check, FORGED)
 
 
 def test_damage_to_the_older_one_is_not_even_seen(zygote, reference, interrupted):

@@ -101,6 +101,21 @@ def test_a_disk_that_is_full_ends_in_exit_code_4_and_with_room_the_run_goes_on(z
     assert_same(folder, reference.files)
 
 
+@pytest.mark.parametrize("files", [2, 4, 7])
+def test_a_disk_that_holds_as_many_files_as_it_may_is_told_as_that(zygote, reference, small_disk, files):
+    disk, resize = small_disk
+    resize("", "-o", f"remount,size=20m,nr_inodes={files}")
+    folder = disk / NAME
+    run = zygote.run(words(folder))
+    assert run.status == MACHINE, run.err
+    assert "Traceback" not in run.err
+    assert re.search(rf"error: {re.escape(str(disk))}\S*: .*as many files as it may", run.err), run.err
+    resize("", "-o", "remount,size=20m,nr_inodes=1000")
+    again = zygote.run(words(folder))
+    assert again.status == 0, again.err
+    assert_same(folder, reference.files)
+
+
 def test_a_disk_without_a_byte_left_is_told_before_the_training(zygote, reference, small_disk):
     disk, resize = small_disk
     (disk / "filler").write_bytes(bytes(8192))
