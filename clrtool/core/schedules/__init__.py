@@ -17,14 +17,12 @@ from clrtool.core.schedules.cyclical import exp_range as exp_range
 from clrtool.core.schedules.cyclical import triangular as triangular
 from clrtool.core.schedules.cyclical import triangular2 as triangular2
 from clrtool.core.schedules.decays import Cosine as Cosine
-from clrtool.core.schedules.decays import CosineRestarts as CosineRestarts
 from clrtool.core.schedules.decays import Exponential as Exponential
 from clrtool.core.schedules.decays import Inverse as Inverse
 from clrtool.core.schedules.decays import Piecewise as Piecewise
 from clrtool.core.schedules.decays import Polynomial as Polynomial
 from clrtool.core.schedules.decays import Sigmoid as Sigmoid
 from clrtool.core.schedules.decays import cosine as cosine
-from clrtool.core.schedules.decays import cosine_restarts as cosine_restarts
 from clrtool.core.schedules.decays import exponential as exponential
 from clrtool.core.schedules.decays import fixed as fixed
 from clrtool.core.schedules.decays import inv as inv
@@ -46,6 +44,8 @@ from clrtool.core.schedules.phases import linear as linear
 from clrtool.core.schedules.phases import one_cycle as one_cycle
 from clrtool.core.schedules.phases import one_cycle_smith as one_cycle_smith
 from clrtool.core.schedules.phases import warmup_stable_decay as warmup_stable_decay
+from clrtool.core.schedules.restarts import CosineRestarts as CosineRestarts
+from clrtool.core.schedules.restarts import cosine_restarts as cosine_restarts
 from clrtool.core.schedules.sweeps import ExponentialSweep as ExponentialSweep
 from clrtool.core.schedules.sweeps import Spacing as Spacing
 from clrtool.core.schedules.sweeps import linear_sweep as linear_sweep
