@@ -7,7 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from clrtool.config.schema import UNION
+from clrtool.config.components import UNION
 from clrtool.config.strict_yaml import Document, Fault, KeyPath, read_yaml
 from clrtool.words import closest, nearest, shortened, shown
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from clrtool.config.schema import Component, RangeTestConfig
+from clrtool.config.components import Component
+from clrtool.config.schema import RangeTestConfig
 
 # Beside the configs; the comment by which an editor knows it.
 SCHEMA_FILE = "clrtool.schema.json"

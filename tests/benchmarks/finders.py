@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, TensorDataset
 
-from clrtool.config.schema import AugmentConfig, OptimizerConfig, SweepConfig, TrainingConfig
+from clrtool.config.components import AugmentConfig, OptimizerConfig
+from clrtool.config.schema import SweepConfig, TrainingConfig
 from clrtool.core.reading.metric import LOSS
 from clrtool.engine.configured.workload import ConfiguredWorkload
 from clrtool.engine.data.loader import ResidentLoader

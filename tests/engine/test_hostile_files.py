@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clrtool.config.schema import ModelConfig
+from clrtool.config.components import ModelConfig
 from clrtool.engine.data import datasets
 from clrtool.engine.data.images import Images, read_image
 from clrtool.engine.data.tensors import as_targets

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from clrtool.config.schema import Component, RangeTestConfig, SweepConfig
+from clrtool.config.components import Component
+from clrtool.config.schema import RangeTestConfig, SweepConfig
 from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.reading.metric import ACCURACY, LOSS, TOKEN_ACCURACY, TOP5
 from clrtool.engine.configured.build import build_workload

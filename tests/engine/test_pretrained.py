@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from clrtool.config.schema import ModelConfig
+from clrtool.config.components import ModelConfig
 from clrtool.engine.models.pretrained import keep_frozen_statistics, read_weights, with_weights
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError, MachineError

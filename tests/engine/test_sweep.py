@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from clrtool.config.schema import AugmentConfig, OptimizerConfig, SweepConfig, TrainingConfig
+from clrtool.config.components import AugmentConfig, OptimizerConfig
+from clrtool.config.schema import SweepConfig, TrainingConfig
 from clrtool.core.reading.curve import SweepOutcome, has_diverged
 from clrtool.core.reading.metric import ACCURACY
 from clrtool.engine.configured.workload import ConfiguredWorkload

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from clrtool.config.schema import MetricConfig, RangeTestConfig
+from clrtool.config.components import MetricConfig
+from clrtool.config.schema import RangeTestConfig
 from clrtool.engine.configured.build import build_workload
 from clrtool.engine.configured.torch_metrics import made_metric
 from clrtool.engine.models.forward import outputs_of

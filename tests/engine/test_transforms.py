@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clrtool.config.schema import AugmentConfig
+from clrtool.config.components import AugmentConfig
 from clrtool.engine.data.transforms import Transform, channel_statistics
 
 ZERO, ONE = torch.zeros(()), torch.ones(())

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torchvision import datasets as torchvision_datasets
 
-from clrtool.config.schema import ModelConfig
+from clrtool.config.components import ModelConfig
 from clrtool.engine.data import datasets
 from clrtool.engine.models import builtin as models
 from clrtool.engine.runtime import hardware as machine

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clrtool.config.schema import ModelConfig, RangeTestConfig
+from clrtool.config.components import ModelConfig
+from clrtool.config.schema import RangeTestConfig
 from clrtool.core.reading.metric import Metric
 from clrtool.engine.configured.losses import make_loss, make_measure
 from clrtool.engine.configured.sources import source_hashes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from clrtool.config.schema import Component, MetricConfig
+from clrtool.config.components import Component, MetricConfig
 from clrtool.core.reading.metric import ACCURACY, LOSS, METRICS, TOKEN_ACCURACY, TOP5
 from clrtool.engine.configured.torch_metrics import made_metric
 from clrtool.engine.data.tensors import SHORT, Task, loss_class

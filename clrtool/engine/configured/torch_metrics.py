@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from clrtool.config.schema import MetricConfig
+from clrtool.config.components import MetricConfig
 from clrtool.engine.runtime.factories import call
 from clrtool.engine.training.whole_set import WholeSet
 from clrtool.errors import ConfigError

@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
 
-from clrtool.config.schema import FilePath
+from clrtool.config.components import FilePath
 from clrtool.engine.data.collate import Collate, Unpack
 from clrtool.engine.data.streaming import IterableStream, MapDataset
 from clrtool.engine.data.tensors import Samples, as_targets, as_tensor, check_samples, from_arrays, limited

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from clrtool.config.schema import AugmentConfig, DataConfig, RangeTestConfig
+from clrtool.config.components import AugmentConfig, DataConfig
+from clrtool.config.schema import RangeTestConfig
 from clrtool.core.reading.metric import ACCURACY, TOP5
 from clrtool.engine.data import datasets
 from clrtool.engine.data.collate import Collate

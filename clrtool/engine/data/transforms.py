@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clrtool.config.schema import AugmentConfig
+from clrtool.config.components import AugmentConfig
 from clrtool.engine.data.nested import map_nested
 from clrtool.engine.data.tensors import Inputs
 from clrtool.errors import ConfigError

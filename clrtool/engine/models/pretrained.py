@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clrtool.config.schema import ModelConfig
+from clrtool.config.components import ModelConfig
 from clrtool.engine.data.tensors import is_finite
 from clrtool.engine.runtime import serialize
 from clrtool.errors import ConfigError, MachineError

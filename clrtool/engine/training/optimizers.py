@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from clrtool.config.schema import GroupRule, OptimizerConfig, PartOptimizerConfig, RangeTestConfig
+from clrtool.config.components import GroupRule, OptimizerConfig, PartOptimizerConfig
+from clrtool.config.schema import RangeTestConfig
 from clrtool.core.results.record import Group
 from clrtool.engine.models.pretrained import matching
 from clrtool.engine.runtime.factories import FactoryImport, call

@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from clrtool.config.components import Component
 from clrtool.config.file import load_config
-from clrtool.config.schema import Component, RangeTestConfig
+from clrtool.config.schema import RangeTestConfig
 from clrtool.core.planning.plan import Plan
 from clrtool.core.reading.curve import Curve
 from clrtool.core.results.record import RunRecord
