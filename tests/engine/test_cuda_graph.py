@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from clrtool.config.schema import SweepConfig
 from clrtool.engine.rangetest.sweep import run_sweep
-from clrtool.engine.training.cuda_graph import CapturedEnsemble, _Clock, why_not_captured
+from clrtool.engine.training.cuda_graph import CapturedEnsemble, why_not_captured
+from clrtool.engine.training.cuda_slot import Clock
 from clrtool.engine.training.ensemble import make_ensembles
 from clrtool.engine.training.trainer import READ_EVERY, Trainer, until_nonfinite
 from tests.engine.workloads import digits
@@ -77,8 +78,8 @@ def test_the_check_refuses_a_learning_rate_that_was_frozen_at_capture(monkeypatc
         read(clock)
         clock.lr.fill_(LRS[0])  # the number that the graph saw
 
-    workload, read = digits(model={"name": "mlp", "args": {"dropout": dropout}}), _Clock.read
-    monkeypatch.setattr(_Clock, "read", frozen)
+    workload, read = digits(model={"name": "mlp", "args": {"dropout": dropout}}), Clock.read
+    monkeypatch.setattr(Clock, "read", frozen)
     with workload.on_device():
         assert not CapturedEnsemble(workload, [0], LRS, graph=False).matches_reference()
 

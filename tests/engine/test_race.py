@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from clrtool.config.schema import SweepConfig
 from clrtool.core.racing.probes import by_horizon
-from clrtool.engine.rangetest.race import USUAL, USUAL_ADAPTIVE, WARM_UP, run_race, usual_power
+from clrtool.engine.rangetest.flat_run import WARM_UP
+from clrtool.engine.rangetest.race import USUAL, USUAL_ADAPTIVE, run_race, usual_power
 from clrtool.engine.resume.journal import Journal
 from clrtool.engine.training.average import GAMMA, RunningAverage
 from clrtool.engine.training.constant import Answers, constant_loss

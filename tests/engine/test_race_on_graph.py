@@ -11,7 +11,7 @@ from clrtool.engine.rangetest import flat_run
 from clrtool.engine.rangetest.pipeline import range_test
 from clrtool.engine.rangetest.race import run_race
 from clrtool.engine.resume.journal import Journal
-from clrtool.engine.training import cuda_evaluation, cuda_graph
+from clrtool.engine.training import cuda_evaluation, cuda_graph, cuda_slot
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.ensemble import Captures
 from tests.engine.test_capture import cuda, ways, with_replays  # noqa: F401 (a fixture)
@@ -40,7 +40,7 @@ def engines_of(monkeypatch):
 
 def same_kernels(monkeypatch):
     """Have the step of the graph be computed by the optimizer of the plain loop, so that bits can be compared."""
-    monkeypatch.setattr(cuda_graph, "_options", lambda workload: {"fused": False})
+    monkeypatch.setattr(cuda_slot, "device_options", lambda workload: {"fused": False})
 
 
 @ways(None)
@@ -121,7 +121,7 @@ def test_a_sweep_of_one_seed_and_its_race_share_a_capture_and_its_time_is_counte
 @ways(None)
 def test_a_run_that_breaks_on_the_captured_step_is_infinite_and_the_others_are_not(cuda, monkeypatch):  # noqa: F811
     with_replays(monkeypatch)
-    step = cuda_graph._SeedSlot.step
+    step = cuda_slot.SeedSlot.step
 
     def breaking(slot):
         step(slot)
@@ -133,7 +133,7 @@ def test_a_run_that_breaks_on_the_captured_step_is_infinite_and_the_others_are_n
     workload = digits()
     captures = Captures()
     found = race(workload, captures=captures)  # captured while all is well
-    monkeypatch.setattr(cuda_graph._SeedSlot, "step", breaking)
+    monkeypatch.setattr(cuda_slot.SeedSlot, "step", breaking)
     found = race(workload, captures=captures)
     broken = [probe for probe in found.probes if math.isinf(probe.loss)]
     assert broken

@@ -13,14 +13,7 @@ from torch.optim import Optimizer
 from clrtool.core.racing.probes import Entry, Probe, Run, contenders
 from clrtool.core.racing.race import next_run
 from clrtool.core.racing.result import Race
-from clrtool.engine.rangetest.flat_run import (
-    WARM_UP,  # noqa: F401 (for who trains a run beside the race)
-    FlatRun,
-    PlainLoop,
-    SharedStep,
-    Way,
-    flat_lrs,
-)
+from clrtool.engine.rangetest.flat_run import FlatRun, PlainLoop, SharedStep, Way, flat_lrs
 from clrtool.engine.resume.journal import Journal, Segment
 from clrtool.engine.runtime.rng import fork_rng
 from clrtool.engine.training.constant import constant_loss

@@ -32,10 +32,11 @@ from clrtool.engine.runtime.device import free_memory
 from clrtool.engine.runtime.factories import describe
 from clrtool.engine.runtime.rng import host_states, restore_rng_state, rng_state, seed_everything
 from clrtool.engine.training.cuda_evaluation import JointEvaluation
+from clrtool.engine.training.cuda_slot import Clock, SeedSlot, device_options
 from clrtool.engine.training.lr_response import difference, weights_of
 from clrtool.engine.training.optimizers import OptimizerRecipe
 from clrtool.engine.training.step_check import Step, check_rates, gradients_of, is_near, statistics_of
-from clrtool.engine.training.trainer import READ_EVERY, Pause, Trainer, copy_tensors, never, until_nonfinite
+from clrtool.engine.training.trainer import READ_EVERY, Pause, Trainer, never, until_nonfinite
 from clrtool.engine.training.workload import Workload
 
 # Steps before capture: kernels choose their algorithms, and the optimizer makes its state, which a graph has to find.
@@ -44,8 +45,6 @@ WARM_UP = 3
 WAYS = {"fused", "foreach", "capturable"}
 # Seeds that run at once; a GPU has no room for more small kernels than these.
 STREAMS = 8
-# Learning rates that a graph has room for at the least, so that it serves a scout and the sweep after it.
-ROOM = 4096
 
 
 def why_not_captured(workload: Workload) -> str | None:
@@ -64,18 +63,11 @@ def why_not_captured(workload: Workload) -> str | None:
         "the optimizer computes gradients within its step": workload.needs_closure,
         "the optimizer comes from a factory": config.factory is not None,
         f"{config.name} begins from a state of its own": config.name in ("ASGD", "Rprop"),
-        f"{optimizer.name} cannot take its learning rate from the device": not _options(workload),
+        f"{optimizer.name} cannot take its learning rate from the device": not device_options(workload),
         "the optimizer's way to step is set in its args": any(WAYS & {*args} for args in arguments),
         "dampening makes the first step another one": any(args.get("dampening") for args in arguments),
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
-
-
-def _options(workload: Workload) -> Mapping[str, Any]:
-    """The options with which a torch optimizer reads its learning rate on the device; none if it cannot."""
-    assert isinstance(workload.make_optimizer, OptimizerRecipe)
-    names = {"fused", "capturable"} if workload.device.type == "cuda" else {"fused"}
-    return dict.fromkeys(names & workload.make_optimizer.parameters, True)
 
 
 class CapturedEnsemble:
@@ -86,10 +78,10 @@ class CapturedEnsemble:
     """
 
     def __init__(self, workload: Workload, seeds: Sequence[int], lrs: Sequence[float], *, graph: bool = True) -> None:
-        self._workload, self._clock = workload, _Clock(workload, lrs)
+        self._workload, self._clock = workload, Clock(workload, lrs)
         self._losses = torch.zeros(len(seeds), len(self._clock.table), device=workload.device)
         self._slots = [
-            _SeedSlot(workload, seed, self._clock, mine) for seed, mine in zip(seeds, self._losses, strict=True)
+            SeedSlot(workload, seed, self._clock, mine) for seed, mine in zip(seeds, self._losses, strict=True)
         ]
         self._lrs = lrs
         self.members = [slot.trainer for slot in self._slots]
@@ -248,153 +240,6 @@ class CapturedEnsemble:
             Step(difference(weights_of(model), old), gradients_of(model), difference(statistics_of(model), start))
             for model, old, start in zip(models, weights, before, strict=True)
         ]
-
-
-class _Clock:
-    """What of a step is the same for all seeds: which it is, its place in the epoch, and its learning rate.
-
-    Args:
-        table: the learning rate of every iteration, and room for more.
-        lr: that of this one.
-        place: of this one in its epoch.
-        now: where in a row of losses this one's belongs.
-    """
-
-    def __init__(self, workload: Workload, lrs: Sequence[float]) -> None:
-        device = workload.device
-        self.table = torch.zeros(max(len(lrs), ROOM), device=device)
-        self.put(lrs)
-        self.lr = torch.zeros(1, device=device)
-        self._both = torch.zeros(2, dtype=torch.int64, device=device)
-        self._iteration, self.place = self._both[:1], self._both[1:]
-        self._all = torch.arange(len(self.table), device=device)
-        self.now = self._all == self._iteration
-        self._epoch, self._next = workload.iterations_per_epoch, -1
-
-    def put(self, lrs: Sequence[float]) -> None:
-        """Have the first iterations have these learning rates."""
-        self.table[: len(lrs)] = torch.tensor(lrs, dtype=torch.float32)
-
-    def seek(self, iteration: int) -> None:
-        """Have the next step be that of ``iteration``: something to do only where it does not follow."""
-        place = iteration % self._epoch
-        if iteration != self._next or place == 0:
-            self._iteration.fill_(iteration)
-            self.place.fill_(place)
-        self._next = iteration + 1
-
-    def read(self) -> None:
-        torch.index_select(self.table, 0, self._iteration, out=self.lr)
-        torch.eq(self._all, self._iteration, out=self.now)
-
-    def advance(self) -> None:
-        self._both += 1
-
-
-class _SeedSlot:
-    """One seed, with all that its step reads and writes on the device."""
-
-    def __init__(self, workload: Workload, seed: int, clock: _Clock, losses: Tensor) -> None:
-        assert isinstance(workload.loader, ResidentLoader)
-        self.workload, self.loader, self._clock, self._losses = workload, workload.loader, clock, losses
-        self.trainer = _trainer(workload, seed)
-        # The steps before capture are meant to be uncaptured: torch need not warn of them.
-        self.trainer.optimizer._warned_capturable_if_run_uncaptured = True
-        for group in self.trainer.optimizer.param_groups:  # torch gives the same tensor to all
-            group["lr"] = clock.lr.view(()) if group["lr_ratio"] == 1 else torch.zeros((), device=workload.device)
-        self._epoch, self._order = 0, self._batches(0)
-        self._taken = self._order[0][0]
-        self._start = [each.detach().clone() for each in _tensors(self.trainer)]
-        self._optimizer_start = [value.clone() for _, value in _optimizer_tensors(self.trainer)]
-        workload.set_train_mode(self.trainer.model)
-
-    def begin_again(self, seed: int) -> None:
-        """Be what a slot of this seed is at its beginning, in the memory that the graph knows."""
-        fresh = _trainer(self.workload, seed)
-        self._start, self._optimizer_start = _tensors(fresh), [value for _, value in _optimizer_tensors(fresh)]
-        self.reset()
-        self.forget_start()
-        self.trainer.follow(seed)
-        self._go_to(0)
-
-    def seek(self, iteration: int) -> None:
-        """Have the batches be those of the epoch of ``iteration``."""
-        epoch = iteration // self.loader.iterations_per_epoch
-        if epoch != self._epoch:
-            self._go_to(epoch)
-
-    def _go_to(self, epoch: int) -> None:
-        for current, fresh in zip(self._order, self._batches(epoch), strict=True):
-            current.copy_(fresh)
-        self._epoch = epoch
-
-    def _batches(self, epoch: int) -> list[Tensor]:
-        """The order of an epoch with a row for each batch: indices of samples, then what augmentation draws, if any."""
-        number, size = self.loader.iterations_per_epoch, self.loader.batch_size
-        order = (each for each in self.loader.order(self.trainer.seed, epoch) if each is not None)
-        return [each[: number * size].reshape(number, size, *each.shape[1:]) for each in order]
-
-    def step(self) -> None:
-        """One optimizer step, by operations on the device alone."""
-        rows = [each.index_select(0, self._clock.place).squeeze(0) for each in self._order]
-        self._taken, draws = rows[0], rows[1] if len(rows) > 1 else None
-        loss = self.workload.gradients(self.trainer, self.loader.gather(self._taken, draws))
-        assert loss is not None
-        self.workload.clip(self.trainer.model)
-        for group in self.trainer.optimizer.param_groups:
-            if group["lr_ratio"] != 1:
-                torch.mul(self._clock.lr.view(()), group["lr_ratio"], out=group["lr"])
-        self.trainer.optimizer.step()
-        # an indexed write would be sorted first where the same bits are asked for
-        torch.where(self._clock.now, loss.to(self._losses.dtype), self._losses, out=self._losses)
-
-    def took(self, iteration: int) -> bool:
-        """Whether the last step was taken with the batch of ``iteration``."""
-        epoch, place = divmod(iteration, self.loader.iterations_per_epoch)
-        return torch.equal(self._taken, self._batches(epoch)[0][place])
-
-    def reset(self) -> None:
-        """Weights, statistics and optimizer as they were made, in the memory that the graph knows."""
-        with torch.no_grad():
-            for tensor, first in zip(_tensors(self.trainer), self._start, strict=True):
-                tensor.copy_(first)
-        for place, (name, value) in enumerate(_optimizer_tensors(self.trainer)):
-            # What was not there before the first step begins at zero, but for NAdam's product of momenta.
-            initial = self._optimizer_start
-            value.copy_(initial[place]) if initial else value.fill_(float(name == "mu_product"))
-        self.trainer.optimizer.zero_grad()
-
-    def forget_start(self) -> None:
-        """Give back the memory of what :meth:`reset` needs."""
-        self._start, self._optimizer_start = [], []
-
-    def state(self) -> dict[str, Any]:
-        """Weights, statistics and optimizer as they are."""
-        optimizer = [value for _, value in _optimizer_tensors(self.trainer)]
-        return {"tensors": _tensors(self.trainer), "optimizer": optimizer}
-
-    def lacks_state(self, saved: Mapping[str, Any]) -> bool:
-        """Whether the optimizer has still to make what was saved of it."""
-        return len(_optimizer_tensors(self.trainer)) < len(saved["optimizer"])
-
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        for name, tensors in self.state().items():
-            copy_tensors(dict(enumerate(saved[name])), dict(enumerate(tensors)))
-
-
-def _trainer(workload: Workload, seed: int) -> Trainer:
-    """One whose optimizer reads its learning rate on the device."""
-    return Trainer(workload, seed, lr=torch.tensor(1.0, device=workload.device), **_options(workload))
-
-
-def _tensors(trainer: Trainer) -> list[Tensor]:
-    """Weights and buffers, which a step changes in place."""
-    return [*trainer.model.parameters(), *trainer.model.buffers()]
-
-
-def _optimizer_tensors(trainer: Trainer) -> list[tuple[str, Tensor]]:
-    states = trainer.optimizer.state.values()
-    return [(name, value) for state in states for name, value in state.items() if isinstance(value, Tensor)]
 
 
 def _buffers(trainers: Sequence[Trainer]) -> list[Tensor]:

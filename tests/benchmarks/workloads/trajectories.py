@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clrtool.engine.rangetest.race import WARM_UP
+from clrtool.engine.rangetest.flat_run import WARM_UP
 from clrtool.engine.training.average import RunningAverage, batch_norms, estimating
 from clrtool.engine.training.trainer import ESTIMATED
 from clrtool.files import write_whole
