@@ -34,7 +34,7 @@ lengths = st.integers(1, 60)
 shares = st.floats(0, 1)
 
 
-def equal(source, params, theirs, momenta=None, share=None):
+def assert_equal(source, params, theirs, momenta=None, share=None):
     """Hold a schedule against another system's values, to ``share`` of the largest where that one has single digits."""
     schedule = schedule_from(source, params)
     for ours, values in ((schedule, theirs), (schedule.momentum, momenta)):
@@ -64,7 +64,7 @@ def test_one_cycle_of_deepspeed_is_deepspeeds(bounds, chosen, first):
     low, high = bounds
     params = {"cycle_min_lr": low, "cycle_max_lr": high, "cycle_first_step_size": first} | chosen
     lr, momenta = deepspeed_values("OneCycle", params, STEPS)
-    equal("deepspeed:OneCycle", params, lr, momenta if chosen.get("cycle_momentum", True) else None)
+    assert_equal("deepspeed:OneCycle", params, lr, momenta if chosen.get("cycle_momentum", True) else None)
 
 
 @given(
@@ -84,9 +84,11 @@ def test_the_warmups_and_the_range_test_of_deepspeed_are_deepspeeds(lr, other, t
     }  # fmt: skip
     for name, params in cases.items():
         theirs, _ = deepspeed_values(name, params, STEPS, lr=other)
-        equal(f"deepspeed:{name}", params | ({"base_lr": other} if name == "WarmupCosineLR" else {}), theirs)
+        assert_equal(f"deepspeed:{name}", params | ({"base_lr": other} if name == "WarmupCosineLR" else {}), theirs)
     without = {name: value for name, value in cases["WarmupLR"].items() if name != "warmup_max_lr"}
-    equal("deepspeed:WarmupLR", without | {"base_lr": other}, deepspeed_values("WarmupLR", without, STEPS, lr=other)[0])
+    assert_equal(
+        "deepspeed:WarmupLR", without | {"base_lr": other}, deepspeed_values("WarmupLR", without, STEPS, lr=other)[0]
+    )
 
 
 def test_a_warmup_of_deepspeed_begins_an_iteration_late_and_falls_back_to_its_minimum():
@@ -112,7 +114,7 @@ def test_the_schedulers_of_timm_are_timms(lr, length, mul, decay, limit, warm, l
         "MultiStepLRScheduler": {"decay_t": [length, length + 7, length + 9], "decay_rate": decay} | warm,
     }
     for name, params in cases.items():
-        equal(f"timm:{name}", params | {"base_lr": lr}, timm_rates(name, params, lr, STEPS))
+        assert_equal(f"timm:{name}", params | {"base_lr": lr}, timm_rates(name, params, lr, STEPS))
 
 
 def test_a_scheduler_that_follows_a_metric_is_refused_by_its_name():
@@ -141,14 +143,14 @@ ignite_parts = st.one_of(
 @many
 def test_the_schedulers_of_ignite_are_ignites(part):
     params = {name: value for name, value in part.items() if name != "type"}
-    equal(f"ignite:{part['type']}", params, ignite_rates(part, 1.0, STEPS))
+    assert_equal(f"ignite:{part['type']}", params, ignite_rates(part, 1.0, STEPS))
 
 
 @given(st.lists(ignite_parts, min_size=2, max_size=4), st.lists(st.integers(1, 40), min_size=3, max_size=3))
 @many
 def test_schedulers_of_ignite_one_after_another_are_ignites(parts, durations):
     params = {"schedulers": parts, "durations": durations[: len(parts) - 1]}
-    equal("ignite:ConcatScheduler", params, ignite_rates({"type": "ConcatScheduler"} | params, 1.0, STEPS))
+    assert_equal("ignite:ConcatScheduler", params, ignite_rates({"type": "ConcatScheduler"} | params, 1.0, STEPS))
 
 
 @given(
@@ -159,7 +161,7 @@ def test_schedulers_of_ignite_one_after_another_are_ignites(parts, durations):
 def test_a_scheduler_of_ignite_with_a_warmup_is_ignites(part, start, duration, end, lr):
     params = {"lr_scheduler": part, "warmup_start_value": start, "warmup_duration": duration, "warmup_end_value": end}
     theirs = ignite_rates({"type": "create_lr_scheduler_with_warmup"} | params, lr, STEPS)
-    equal("ignite:create_lr_scheduler_with_warmup", params | {"base_lr": lr}, theirs)
+    assert_equal("ignite:create_lr_scheduler_with_warmup", params | {"base_lr": lr}, theirs)
 
 
 @given(rates, st.integers(2, 30), st.integers(2, 60), st.floats(0.05, 1), st.floats(0.1, 3), st.booleans())
@@ -181,7 +183,7 @@ def test_lists_of_schedulers_of_mmengine_are_mmengines(lr, warmup, length, share
         steps = warmup + length if later["type"] == "PolyLR" else STEPS
         parts = [rise, later]
         theirs = mmengine_rates(parts, lr, steps)
-        equal("mmengine:param_scheduler", {"schedulers": parts, "base_lr": lr}, theirs)
+        assert_equal("mmengine:param_scheduler", {"schedulers": parts, "base_lr": lr}, theirs)
 
 
 @given(rates, st.integers(1, 20), st.integers(2, 8), st.integers(0, 12), shares, st.floats(0.1, 3), st.booleans())
@@ -208,7 +210,7 @@ def test_the_schedulers_of_composer_are_composers(lr, per_epoch, epochs, warmup,
     for name, params in cases.items():
         length = {"max_duration": max_duration, "batches_per_epoch": per_epoch}
         theirs = composer_rates(name, params, lr, max_duration, per_epoch, epochs * per_epoch)
-        equal(f"composer:{name}", params | length | {"base_lr": lr}, theirs)
+        assert_equal(f"composer:{name}", params | length | {"base_lr": lr}, theirs)
 
 
 @given(
@@ -219,22 +221,28 @@ def test_the_schedulers_of_composer_are_composers(lr, per_epoch, epochs, warmup,
 def test_the_fits_of_fastai_are_fastais(lr, epochs, batches, chosen):
     lengths = {"n_epoch": epochs, "n_iter": batches}
     one = {"lr_max": lr} | chosen
-    equal("fastai:fit_one_cycle", one | lengths, *fastai_values("fit_one_cycle", one, epochs, batches), share=5e-6)
+    assert_equal(
+        "fastai:fit_one_cycle", one | lengths, *fastai_values("fit_one_cycle", one, epochs, batches), share=5e-6
+    )
     flat = {"lr": lr} | {name: value for name, value in chosen.items() if name in ("div_final", "pct_start")}
-    equal("fastai:fit_flat_cos", flat | lengths, fastai_values("fit_flat_cos", flat, epochs, batches)[0], share=5e-6)
+    assert_equal(
+        "fastai:fit_flat_cos", flat | lengths, fastai_values("fit_flat_cos", flat, epochs, batches)[0], share=5e-6
+    )
 
 
 @given(rates, st.integers(0, 60), st.integers(0, 100), some(num_cycles=st.just(0.0) | st.floats(0.01, 4)))
 @many
 def test_the_cosine_of_torchtune_is_torchtunes(lr, warmup, total, chosen):
     params = {"num_warmup_steps": warmup, "num_training_steps": total} | chosen
-    equal("torchtune:get_cosine_schedule_with_warmup", params | {"base_lr": lr}, torchtune_rates(params, lr, STEPS))
+    assert_equal(
+        "torchtune:get_cosine_schedule_with_warmup", params | {"base_lr": lr}, torchtune_rates(params, lr, STEPS)
+    )
 
 
 @given(some(lr=rates, warmup_steps=st.integers(0, 150)))
 @many
 def test_the_warmup_of_schedule_free_is_its_own(chosen):
-    equal("schedulefree:SGDScheduleFree", chosen, schedule_free_rates(chosen, STEPS))
+    assert_equal("schedulefree:SGDScheduleFree", chosen, schedule_free_rates(chosen, STEPS))
 
 
 @given(
@@ -252,7 +260,7 @@ def test_what_accelerate_steps_is_stepped_as_by_accelerate(lr, length, share, pr
         steps = 30 if split else STEPS  # torch refuses a step past a one cycle, and accelerate keeps from it
         theirs = accelerate_rates(part, lr, steps, processes, split)
         stepping = {"num_processes": processes, "split_batches": split}
-        equal("accelerate:AcceleratedScheduler", {"scheduler": part, "base_lr": lr} | stepping, theirs)
+        assert_equal("accelerate:AcceleratedScheduler", {"scheduler": part, "base_lr": lr} | stepping, theirs)
 
 
 @given(
@@ -282,7 +290,9 @@ def test_the_schedules_of_paddle_are_paddles(lr, low, length, share, total, pct,
     ]
     for part in parts:
         params = {name: value for name, value in part.items() if name != "type"}
-        equal(f"paddle:{part['type']}", params, paddle_rates(part, total if part["type"] == "OneCycleLR" else STEPS))
+        assert_equal(
+            f"paddle:{part['type']}", params, paddle_rates(part, total if part["type"] == "OneCycleLR" else STEPS)
+        )
 
 
 @given(rates, st.integers(2, 60), shares)
@@ -290,7 +300,7 @@ def test_the_schedules_of_paddle_are_paddles(lr, low, length, share, total, pct,
 def test_the_cosine_of_paddle_is_paddles(lr, length, share):
     """From the last learning rate it works out the next, so that its own errors add up."""
     params = {"learning_rate": lr, "T_max": length, "eta_min": lr * share}
-    equal(
+    assert_equal(
         "paddle:CosineAnnealingDecay",
         params,
         paddle_rates({"type": "CosineAnnealingDecay"} | params, STEPS),

@@ -27,14 +27,14 @@ def examples(number):
     return settings(max_examples=int(os.environ.get("CLRTOOL_EXAMPLES", number)), deadline=None)
 
 
-def close(source, params, ours, theirs, atol=1e-12):
+def assert_close(source, params, ours, theirs, atol=1e-12):
     tally(source, params, ours, theirs)
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=atol, err_msg=f"{source} {params}")
 
 
-def equal(source, params, theirs, momentum=None):
+def assert_equal(source, params, theirs, momentum=None):
     schedule = schedule_from(source, params)
-    close(source, params, schedule(range(len(theirs))), theirs)
+    assert_close(source, params, schedule(range(len(theirs))), theirs)
     if momentum is not None:
         np.testing.assert_allclose(schedule.momentum(range(len(momentum))), momentum, rtol=1e-9)
 
@@ -91,7 +91,7 @@ def test_cyclic_lr_is_torchs(one, other, up, down, mode, gamma, low, high):
         "base_lr": min(one, other), "max_lr": max(one, other), "step_size_up": up, "step_size_down": down,
         "mode": mode, "gamma": gamma, "base_momentum": low, "max_momentum": high,
     }  # fmt: skip
-    equal("torch:CyclicLR", params, *torch_rates("CyclicLR", params, STEPS))
+    assert_equal("torch:CyclicLR", params, *torch_rates("CyclicLR", params, STEPS))
 
 
 @given(counts, st.sampled_from(["cycle", "iterations"]), st.sampled_from([
@@ -104,7 +104,7 @@ def test_a_scale_written_as_text_is_the_python_function_of_the_same_text(up, sca
     function = eval(text if text.startswith("lambda") else f"lambda x: {text}", words)  # noqa: S307
     params = {"base_lr": 0.1, "max_lr": 0.7, "step_size_up": up, "scale_mode": scale_mode}
     theirs = torch_rates("CyclicLR", params | {"scale_fn": function}, STEPS)
-    equal("torch:CyclicLR", params | {"scale_fn": text}, *theirs)
+    assert_equal("torch:CyclicLR", params | {"scale_fn": text}, *theirs)
 
 
 @given(
@@ -120,7 +120,7 @@ def test_one_cycle_lr_is_torchs(max_lr, total, pct_start, anneal, three, div, fi
         with pytest.raises(ValueError, match="a rise of no length"):
             schedule_from("torch:OneCycleLR", params)
         return
-    equal("torch:OneCycleLR", params, *torch_rates("OneCycleLR", params, total))
+    assert_equal("torch:OneCycleLR", params, *torch_rates("OneCycleLR", params, total))
 
 
 @given(rates, shares, counts, counts, st.integers(1, 4))
@@ -139,7 +139,7 @@ def test_the_other_schedulers_of_torch_are_torchs(lr, share, first, second, mult
         theirs, _ = torch_rates(name, params, STEPS, lr=lr)
         # torch multiplies step by step: its own rounding is the larger one, and near 0 it is all there is
         schedule = schedule_from(f"torch:{name}", params | {"base_lr": lr})
-        close(f"torch:{name}", params, schedule(range(STEPS)), theirs, atol=1e-12 * max(1, lr))
+        assert_close(f"torch:{name}", params, schedule(range(STEPS)), theirs, atol=1e-12 * max(1, lr))
 
 
 def parts_of_torch(draw):
@@ -192,7 +192,7 @@ def test_schedulers_of_torch_in_sequence_are_torchs(data, lr, number):
     milestones = sorted(data.draw(ends))
     theirs = torch_composed("SequentialLR", parts, lr, STEPS, milestones=milestones)
     ours = schedule_from("torch:SequentialLR", {"schedulers": parts, "milestones": milestones, "base_lr": lr})
-    close("torch:SequentialLR", [parts, milestones], ours(range(STEPS)), theirs, atol=1e-12 * max(1, lr))
+    assert_close("torch:SequentialLR", [parts, milestones], ours(range(STEPS)), theirs, atol=1e-12 * max(1, lr))
 
 
 @given(st.data(), rates, st.integers(1, 3))
@@ -208,7 +208,7 @@ def test_schedulers_of_torch_in_the_same_step_are_torchs(data, lr, number):
         return
     theirs = torch_composed("ChainedScheduler", parts, lr, STEPS)
     rates = schedule_from("torch:ChainedScheduler", ours)(range(STEPS))
-    close("torch:ChainedScheduler", ours, rates, theirs, atol=1e-12 * max(1, lr))
+    assert_close("torch:ChainedScheduler", ours, rates, theirs, atol=1e-12 * max(1, lr))
 
 
 @given(rates, shares, counts, counts, st.floats(1.1, 3), st.booleans())
@@ -235,7 +235,7 @@ def test_the_schedules_of_keras_in_float64_are_keras_own(lr, share, steps, warmu
     for name, params in cases.items():
         word = name.split(",")[0]
         theirs = keras_rates(word, params, steps_seen)
-        close(f"keras:{word}", params, schedule_from(f"keras:{word}", params)(steps_seen), theirs)
+        assert_close(f"keras:{word}", params, schedule_from(f"keras:{word}", params)(steps_seen), theirs)
 
 
 @given(rates, shares, counts, counts, st.integers(-9, 20), st.floats(0.5, 3), st.booleans())
@@ -279,7 +279,9 @@ def test_the_schedules_of_optax_in_float64_are_optax_own(lr, share, steps, warmu
     )
     for name, params in cases.items():
         word = name.split(",")[0]
-        close(f"optax:{word}", params, schedule_from(f"optax:{word}", params)(seen), optax_rates(word, params, seen))
+        assert_close(
+            f"optax:{word}", params, schedule_from(f"optax:{word}", params)(seen), optax_rates(word, params, seen)
+        )
 
 
 @given(
@@ -314,7 +316,7 @@ def test_the_schedules_of_transformers_are_transformers_own(lr, share, warmup, t
     for name, params in cases.items():
         word = name.split(",")[0]
         ours = schedule_from(f"transformers:{word}", params | {"base_lr": lr})(range(STEPS))
-        close(f"transformers:{word}", params, ours, transformers_rates(word, params, lr, STEPS))
+        assert_close(f"transformers:{word}", params, ours, transformers_rates(word, params, lr, STEPS))
 
 
 @given(rates, shares, st.lists(st.integers(1, 60), min_size=3, max_size=3), st.integers(0, 3), st.booleans())
@@ -330,7 +332,7 @@ def test_schedules_of_optax_that_are_joined_are_optaxs(lr, share, lengths, first
     parts = [*parts[first:], *parts[:first]]
     params = {"schedules": parts, "boundaries": np.cumsum(lengths).tolist()}
     seen = sorted({0, *(end + near for end in params["boundaries"] for near in (-1, 0, 1)), 200})
-    close(
+    assert_close(
         "optax:join_schedules",
         params,
         schedule_from("optax:join_schedules", params)(seen),
@@ -451,7 +453,7 @@ def test_the_helper_for_torch_really_steps_it():
 @pytest.mark.parametrize("scale_mode", ["cycle", "iterations"])
 def test_a_scale_is_a_python_function_of_a_number(function, scale_mode):
     params = {"base_lr": 0.1, "max_lr": 0.7, "step_size_up": 4, "scale_fn": function, "scale_mode": scale_mode}
-    equal("torch:CyclicLR", params, *torch_rates("CyclicLR", params, STEPS))
+    assert_equal("torch:CyclicLR", params, *torch_rates("CyclicLR", params, STEPS))
 
 
 def test_a_condition_may_be_written_as_text():
@@ -462,7 +464,7 @@ def test_a_condition_may_be_written_as_text():
 
 
 def test_schedules_that_rise_or_begin_at_the_top_are_their_makers():
-    equal(
+    assert_equal(
         "torch:ExponentialLR",
         {"gamma": 1.1, "base_lr": 0.1},
         torch_rates("ExponentialLR", {"gamma": 1.1}, 60, lr=0.1)[0],
@@ -471,9 +473,9 @@ def test_schedules_that_rise_or_begin_at_the_top_are_their_makers():
         "CosineAnnealingLR": {"T_max": 20, "eta_min": 0.5},
         "CosineAnnealingWarmRestarts": {"T_0": 20, "eta_min": 0.5},
     }.items():
-        equal(f"torch:{name}", params | {"base_lr": 0.1}, torch_rates(name, params, 60, lr=0.1)[0])
+        assert_equal(f"torch:{name}", params | {"base_lr": 0.1}, torch_rates(name, params, 60, lr=0.1)[0])
     top = {"base_lr": 0.7, "max_lr": 0.1, "step_size_up": 4, "cycle_momentum": False}
-    equal("torch:CyclicLR", top, torch_rates("CyclicLR", top, 60)[0])
+    assert_equal("torch:CyclicLR", top, torch_rates("CyclicLR", top, 60)[0])
     seen = np.arange(60)
     for name, params in {
         "polynomial_schedule": {"init_value": 10.0, "end_value": 20.0, "power": 2, "transition_steps": 30},

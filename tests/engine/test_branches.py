@@ -48,11 +48,11 @@ def tensors(trainer):
     return copy.deepcopy({"model": dict(trainer.model.state_dict()), "optimizer": optimizer})
 
 
-def same(one, other):
+def assert_same(one, other):
     assert one.keys() == other.keys()
     for name, value in one.items():
         if isinstance(value, dict):
-            same(value, other[name])
+            assert_same(value, other[name])
         else:
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(other[name])), name
 
@@ -72,8 +72,8 @@ def test_a_branch_goes_on_as_the_one_it_came_from(make, optimizer, branch_first)
             # in two pieces, of which the second begins in another pass over the data
             assert begun + each.train(17, LRS[17:30]) + each.train(30, LRS[30:]) == losses
             assert each.evaluate() == evaluation
-        same(tensors(trainer), tensors(alone))
-        same(tensors(branch), tensors(alone))
+        assert_same(tensors(trainer), tensors(alone))
+        assert_same(tensors(branch), tensors(alone))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -87,14 +87,14 @@ def test_what_a_branch_trains_leaves_the_other_untouched(make, optimizer):
         before, drawn = tensors(trainer), torch.get_rng_state()
         for lr in (0.001, 0.5):  # several in turn, each from the same state
             branch = trainer.branch()
-            same(tensors(branch), before)
+            assert_same(tensors(branch), before)
             branch.train(17, [lr] * 20)
             branch.evaluate()
             assert any(
                 not torch.equal(one, other)
                 for one, other in zip(branch.model.parameters(), trainer.model.parameters(), strict=True)
             )
-        same(tensors(trainer), before)
+        assert_same(tensors(trainer), before)
         assert torch.equal(torch.get_rng_state(), drawn)
         assert begun + trainer.train(17, LRS[17:]) == losses
 
@@ -119,7 +119,7 @@ def test_a_trainer_begins_at_a_state_and_shares_nothing_with_it():
         second.restore(first.state())
         before = tensors(first)
         second.train(10, LRS[10:20])
-        same(tensors(first), before)
+        assert_same(tensors(first), before)
 
 
 def test_a_branch_of_half_precision_keeps_its_scale():

@@ -26,7 +26,7 @@ def plans(*names):
     return {name: candidate_plan(name, 0.01, 0.2, 30, epochs=2) for name in names}
 
 
-def same(one, other):
+def assert_same(one, other):
     assert [each.name for each in one] == [each.name for each in other]
     for mine, yours in zip(one, other, strict=True):
         for first, second in zip(mine.trainings, yours.trainings, strict=True):
@@ -90,7 +90,7 @@ def test_every_policy_gets_the_same_weights_batches_and_iterations():
     made = plans("fixed", "cosine")
     made["again"] = made["fixed"]
     fixed, cosine, again = compare(workload, made, ITERATIONS, [0, 1])
-    same([fixed], [clrtool.engine.rangetest.compare.Candidate("fixed", again.plan, again.trainings)])
+    assert_same([fixed], [clrtool.engine.rangetest.compare.Candidate("fixed", again.plan, again.trainings)])
     for each in (fixed, cosine):
         assert [training.seed for training in each.trainings] == [0, 1]
         for training in each.trainings:
@@ -158,7 +158,7 @@ def make_line():
 def test_a_comparison_interrupted_anywhere_measures_what_one_that_was_not_measures(model, looks):
     workload, made = digits(model=model), plans("fixed", "triangular2")
     found, _ = interrupted(lambda journal: compare(workload, made, 40, [0, 1], journal=journal), looks)
-    same(found, compare(workload, made, 40, [0, 1]))
+    assert_same(found, compare(workload, made, 40, [0, 1]))
 
 
 def test_what_is_finished_is_never_trained_again_and_is_told_again(monkeypatch):
@@ -168,7 +168,7 @@ def test_what_is_finished_is_never_trained_again_and_is_told_again(monkeypatch):
     monkeypatch.setattr(Trainer, "evaluate", lambda *_: pytest.fail("it evaluates again"))
     told = []
     again = compare(workload, made, 40, [0, 1], lambda *point: told.append(point), Journal(saved=store.values))
-    same(whole, again)
+    assert_same(whole, again)
     assert len(told) == 2 * 2 * 20
     for one, other in zip(whole, again, strict=True):
         assert [each.seconds for each in one.trainings] == [each.seconds for each in other.trainings]

@@ -65,7 +65,7 @@ def interrupted(run, looks):
     return run(Journal(store, saved=store.values)), stops
 
 
-def same(one, other):
+def assert_same(one, other):
     assert [curve.seed for curve in one.curves] == [curve.seed for curve in other.curves]
     for first, second in zip(one.curves, other.curves, strict=True):
         assert first.outcome is second.outcome
@@ -99,7 +99,7 @@ WORKLOADS = {
 def test_a_test_interrupted_anywhere_measures_what_one_that_was_not_measures(name, looks):
     workload = digits(**WORKLOADS[name])
     found, _ = interrupted(lambda journal: run_sweep(workload, SWEEP, 3, journal=journal), looks)
-    same(found, run_sweep(workload, SWEEP, 3))
+    assert_same(found, run_sweep(workload, SWEEP, 3))
 
 
 def test_it_is_interrupted_after_the_very_iteration_in_which_the_signal_comes():
@@ -120,7 +120,7 @@ def test_what_is_finished_is_never_trained_again(monkeypatch):
     monkeypatch.setattr(Trainer, "evaluate", lambda *_: pytest.fail("it evaluates again"))
     told = []
     again = run_sweep(workload, SWEEP, 0, lambda *point: told.append(point), Journal(saved=store.values))
-    same(whole, again)
+    assert_same(whole, again)
     assert len(told) == sum(len(curve.lr) for curve in whole.curves)
     assert again.train_seconds == whole.train_seconds
 
@@ -131,7 +131,7 @@ def test_a_sweep_that_breaks_is_a_result_wherever_it_was_interrupted():
     whole = run_sweep(workload, high, 0)
     assert "NOT_FINITE" in {curve.outcome.name for curve in whole.curves}
     for looks in range(1, 60, 7):
-        same(interrupted(lambda journal: run_sweep(workload, high, 0, journal=journal), [looks])[0], whole)
+        assert_same(interrupted(lambda journal: run_sweep(workload, high, 0, journal=journal), [looks])[0], whole)
 
 
 class Noisy(Dataset):
@@ -179,13 +179,13 @@ def test_data_that_is_read_at_random_is_read_alike_after_an_interruption(factory
     workload = noisy(factory, workers)
     whole = run_sweep(workload, GIVEN, 0)
     found, stops = interrupted(lambda journal: run_sweep(workload, GIVEN, 0, journal=journal), [9, 25])
-    same(found, whole)
+    assert_same(found, whole)
     assert stops == 2
 
 
 @FORKS
 def test_data_that_is_read_at_random_does_not_depend_on_the_number_of_workers():
-    same(run_sweep(noisy("make_noisy", 0), GIVEN, 0), run_sweep(noisy("make_noisy", 2), GIVEN, 0))
+    assert_same(run_sweep(noisy("make_noisy", 0), GIVEN, 0), run_sweep(noisy("make_noisy", 2), GIVEN, 0))
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
@@ -214,7 +214,7 @@ def test_on_cuda_an_interrupted_test_measures_the_same_by_the_deterministic_swit
     whole = run_sweep(workload, GIVEN, 0)
     found, stops = interrupted(lambda journal: run_sweep(workload, GIVEN, 0, journal=journal), [9, 12])
     assert (stops, found.engine, whole.engine) == (2, gpu.team(2), gpu.team(2))
-    same(found, whole)
+    assert_same(found, whole)
 
 
 @pytest.mark.gpu

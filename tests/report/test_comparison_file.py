@@ -46,7 +46,7 @@ def comparison(finals, broken=()):
     )
 
 
-def same(one, other):
+def assert_same(one, other):
     assert comparison_to_json(one) == comparison_to_json(other)
     for mine, yours in zip(one.candidates, other.candidates, strict=True):
         assert (mine.name, mine.plan, mine.engine) == (yours.name, yours.plan, yours.engine)
@@ -58,7 +58,7 @@ def same(one, other):
 def test_a_comparison_is_read_back_as_it_was_written(tmp_path, broken):
     record = comparison({"fixed": 0.9, "cosine": 0.95}, broken)
     write_comparison(tmp_path, record)
-    same(read_comparison(tmp_path), record)
+    assert_same(read_comparison(tmp_path), record)
 
 
 @pytest.mark.parametrize(

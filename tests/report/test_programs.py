@@ -57,7 +57,7 @@ def run(plan, framework):
     return names
 
 
-def agree(plan, rates, rtol=1e-9):
+def assert_agrees(plan, rates, rtol=1e-9):
     """From the first iteration to the last: a training of n iterations uses those from 0 to n - 1."""
     assert len(rates) == plan.iterations
     np.testing.assert_allclose(rates, plan.lr(range(plan.iterations)), rtol=rtol, atol=rtol * plan.max_lr)
@@ -80,7 +80,7 @@ def test_torch(plan):
         momenta.append(optimizer.param_groups[0]["momentum"])
         optimizer.step()
         scheduler.step()
-    agree(plan, rates)
+    assert_agrees(plan, rates)
     moved = plan.momentum(range(plan.iterations))
     np.testing.assert_allclose(momenta, 0.9 if moved is None else moved, rtol=1e-9)
 
@@ -110,7 +110,7 @@ def test_lightning(plan, tmp_path, monkeypatch):
             "enable_model_summary": False,
         }
         names["make_trainer"](accelerator="cpu", **quiet).fit(Module(), data)
-    agree(plan, rates)
+    assert_agrees(plan, rates)
 
 
 class Toy(torch.nn.Module):
@@ -143,7 +143,7 @@ def test_transformers(plan, tmp_path):
             step(*words, **options),
         )[1]
         trainer.train()
-    agree(plan, rates)
+    assert_agrees(plan, rates)
 
 
 @each_plan
@@ -160,7 +160,7 @@ def test_keras(plan):
             rates.append(float(optimizer.learning_rate))
             optimizer.apply([torch.ones(1)])
     # Keras computes in float32, where a power 1.01 ** 30 is good to a few units of the seventh digit
-    agree(plan, rates, rtol=4e-6 if plan.params.get("t_mul") == 1.01 else 1e-6)
+    assert_agrees(plan, rates, rtol=4e-6 if plan.params.get("t_mul") == 1.01 else 1e-6)
 
 
 @each_plan
@@ -183,7 +183,7 @@ def test_optax(plan):
                 updates, state = update({"w": jax.numpy.ones(1)}, state)
                 velocity = 1.0 + 0.9 * velocity
                 rates.append(float(-updates["w"][0]) / velocity)
-    agree(plan, rates, rtol=2e-6)
+    assert_agrees(plan, rates, rtol=2e-6)
     if momenta:
         np.testing.assert_allclose(momenta, plan.momentum(range(plan.iterations)), rtol=1e-6)
 
@@ -204,7 +204,7 @@ def test_deepspeed(extra):
     plan = make_plan(0.001, 0.006, 5, cycles=1, stepsize_epochs=3, policy="triangular", **extra)
     section = json.loads(to_code(plan, "deepspeed"))["scheduler"]
     assert section["type"] == "OneCycle"
-    agree(plan, [deepspeed_one_cycle(section["params"], t) for t in range(plan.iterations)])
+    assert_agrees(plan, [deepspeed_one_cycle(section["params"], t) for t in range(plan.iterations)])
     assert section["params"]["cycle_momentum"] is ("momentum" in extra)
 
 
@@ -260,7 +260,7 @@ IN_CAFFE = (
 )
 def test_caffe(plan):
     text = to_code(plan, "caffe")
-    agree(plan, [caffe(text, t) for t in range(plan.iterations)])
+    assert_agrees(plan, [caffe(text, t) for t in range(plan.iterations)])
     assert f"max_iter: {plan.iterations}" in text
 
 
@@ -316,7 +316,7 @@ def test_a_scale_is_written_down_with_the_brackets_that_it_needs(scale, per):
     plan = make_plan(0.001, 0.006, 5, policy="cyclical", scale=scale, per=per)
     names = {"np": np}
     exec(functions(plan, "np"), names)  # noqa: S102 (it is our own program)
-    agree(plan, [names["lr"](step) for step in range(plan.iterations)])
+    assert_agrees(plan, [names["lr"](step) for step in range(plan.iterations)])
 
 
 def test_a_python_function_cannot_be_written_down():
