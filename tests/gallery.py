@@ -52,7 +52,7 @@ TWO = entry(budget=800, seeds=2)
 # With what the sweep gives, where that matters.
 RACES = {
     Advice.NOTHING_LEARNED: (raced(entry(), always(2.29)), None),
-    Advice.NOTHING_MOVED: (raced(entry(), always(2.4)), None),
+    Advice.NOTHING_MOVED: (raced(entry(first=2.25), always(2.25)), None),
     Advice.NOTHING_FINITE: (raced(entry(), always(math.inf)), None),
     Advice.LITTLE_LEARNED: (raced(TWO, lambda power, n: 2.15 + 0.02 * abs(power + 6) - n / 1e5), None),
     Advice.CLOSE_RACE: (raced(TWO, lambda seed, power, n: bowl(-6 - 2 * seed, 0.3)(power, n)), None),

@@ -26,8 +26,8 @@ class Signals:
     more than the first. A SIGHUP that nohup has turned off stays so. SIGUSR1, which Slurm can send before it ends a
     job, is noted in ``save``.
 
-    What is raised in a callback of the garbage collector, of which an import has many, Python prints and drops: there
-    Interrupted is raised again a moment later, by SIGALRM.
+    Python prints and drops an exception that is raised in a callback of the garbage collector, and an import runs many
+    of these. Interrupted is then raised again a moment later, by SIGALRM.
     """
 
     def __init__(self) -> None:

@@ -112,7 +112,7 @@ def _nothing(race: Race, found: Outcome) -> Bounds:
         reason = f"No run of the race has a finite loss, {tried}."
         return Bounds(None, None, None, None, reason, reason, Verdict.INCONCLUSIVE, (Advice.NOTHING_FINITE,))
     if losses == {entry.first}:
-        reason = f"The held-out loss is {entry.first:.4g} at every rate {tried}, as it is of the untrained model."
+        reason = f"The held-out loss is {entry.first:.4g} at every rate {tried}, the same as before training."
         return Bounds(None, None, None, None, reason, reason, Verdict.INCONCLUSIVE, (Advice.NOTHING_MOVED,))
     reason = (
         f"No rate {tried} does better than a constant answer: the lowest held-out loss is {best:.4g}, a constant "

@@ -53,7 +53,7 @@ def repeated(t: Any, period: int, part: Callable[[IntArray], FloatArray]) -> Flo
 def pieces(t: Any, begins: Sequence[float], piece: Callable[[int, IntArray], FloatArray | float]) -> FloatArray:
     """``piece(k, t)`` where t has reached k of the rising ``begins``, each computed for its own iterations alone."""
     first, last = np.searchsorted(np.asarray(begins), (t.min(), t.max()), side="right")
-    if first == last:  # as in most blocks of a long schedule
+    if first == last:  # most blocks of a long schedule lie in one piece
         return np.full(len(t), piece(int(first), t), dtype=np.float64)
     result = np.empty(len(t))
     if np.all(t[1:] >= t[:-1]):  # iterations in their order are cut into slices, without a mask for each piece

@@ -16,7 +16,7 @@ from clrtool.words import shown
 
 # Of an image before it is resized.
 MAX_PIXELS = 8192 * 8192
-# Folders in a folder of a class; Python's own walk through a tree ends at some 900.
+# Levels of folders below the folder of a class; Python's recursion ends at about 900.
 MAX_DEPTH = 100
 # What the endings of an image folder stand for. Of the others that Pillow knows by their content, whatever their name,
 # EPS starts a program, Ghostscript.

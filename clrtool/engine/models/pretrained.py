@@ -105,10 +105,10 @@ def _fault(tensor: Tensor) -> str | None:
 
 
 def _check_stored(path: Path, weights: Weights) -> None:
-    """Raise ConfigError for tensors that a file asks for, and does not hold: torch makes them all the same."""
+    """Raise ConfigError for tensors that a file declares without holding their numbers: torch would allocate them."""
     stored = {storage.data_ptr(): storage.nbytes() for each in weights.values() if (storage := each.untyped_storage())}
     if sum(stored.values()) > path.stat().st_size:
-        raise ConfigError(f"model.weights: {path} asks for more numbers than it holds; save model.state_dict()")
+        raise ConfigError(f"model.weights: {path} declares more numbers than it holds; save model.state_dict()")
 
 
 def load(model: nn.Module, weights: Weights, fresh: Iterable[str], source: str) -> None:

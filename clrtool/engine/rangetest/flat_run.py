@@ -1,4 +1,4 @@
-"""The short runs of a race, each one rate with one seed: by the plain loop, or by a captured step that they share."""
+"""Short runs of a race at a constant rate, trained by the plain loop or by one captured step that they share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.trainer import Pause, Trainer
 from clrtool.engine.training.workload import Workload
 
-# A run begins with so many iterations of linear warm-up, as every schedule of today does.
+# Iterations of linear warm-up at the beginning of a run, as most schedules have.
 WARM_UP = 5
 
 
@@ -28,7 +28,7 @@ def flat_lrs(lr: float, iterations: int) -> list[float]:
 
 
 class Way(Protocol):
-    """How a run is trained."""
+    """The way in which a run is trained."""
 
     average: RunningAverage
 
@@ -50,7 +50,7 @@ class Way(Protocol):
 
 
 class FlatRun:
-    """One rate with one seed.
+    """A run of one rate with one seed.
 
     Args:
         iteration: updates that were taken.
@@ -82,7 +82,7 @@ class FlatRun:
 
 
 class PlainLoop:
-    """A branch of an untrained trainer: the reference."""
+    """The reference: a branch of an untrained trainer."""
 
     def __init__(self, start: Trainer) -> None:
         self._trainer = start.branch()
@@ -134,11 +134,11 @@ class SharedStep:
     def _begin_again(self) -> None:
         """Have the step be one of this seed, at its beginning."""
         if not self._ensemble.begins_again(self._workload, [self._seed], []):
-            raise RuntimeError("the captured step is that of another problem")
+            raise RuntimeError("the captured step belongs to another problem")
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:
-        """Have the graph's memory hold this run, and outside random numbers go on as if it had drawn none."""
+        """Put this run into the memory of the graph, and keep the random numbers outside as they are."""
         with fork_rng(self._workload.device):
             if self._trainer.seed != self._seed:  # its batches are another's
                 self._begin_again()

@@ -45,7 +45,7 @@ def run_race(
         seeds: of weights and batches, of which the first looks for the best rate.
         budget: iterations of all runs together.
         on_probe: called with each reading as soon as it is there, or was known to be.
-        captures: of the sweep before it, whose captured step serves the race where that has one seed as well.
+        captures: the captured step of the sweep, which the race uses too if the sweep had one seed.
 
     Raises:
         MachineError: the device is out of memory.
@@ -93,7 +93,10 @@ def _entry(workload: Workload, trainer: Trainer, seeds: int, budget: int) -> Ent
 
 
 def usual_power(optimizer: Optimizer) -> int:
-    """The power of two at which a race starts: of the first of several, and of the one inside that a wrapper steps."""
+    """The power of two at which a race starts: the usual rate of the optimizer that steps the first group.
+
+    A wrapper and a joint optimizer hold that one inside.
+    """
     held = chain.from_iterable(each if isinstance(each, list | tuple) else (each,) for each in vars(optimizer).values())
     inner = next((each for each in held if isinstance(each, Optimizer) and each is not optimizer), None)
     if inner is not None:
@@ -144,7 +147,7 @@ class _Runs:
         return self._live[seed, power]
 
     def _way(self, seed: int) -> Way:
-        """How a run of a seed is trained: by the captured step that all runs share, or where there is none alone."""
+        """Choose how a run is trained: by the captured step that all runs share, or else by the plain loop."""
         if not self._is_decided:
             self._decide(self._seeds[seed])
         if self._step is None:
@@ -152,7 +155,7 @@ class _Runs:
         return SharedStep(self._workload, self._step, self._seeds[seed])
 
     def _decide(self, seed: int) -> None:
-        """Capture the step, as of a run at the rate where the race starts; or know why that cannot be."""
+        """Capture the step at the rate where the race starts, or note why it cannot be captured."""
         assert self.entry is not None
         lrs = flat_lrs(2.0**self.entry.start, max(1, self.entry.budget))
         with fork_rng(self._workload.device):  # of which a plain run goes on as if nothing had been tried

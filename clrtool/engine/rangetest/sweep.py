@@ -42,7 +42,7 @@ def run_sweep(
     Args:
         on_point: called with (seed, point) as soon as a point is measured, or was known to be.
         journal: where the segments of the test are kept, so that an interrupted one goes on.
-        captures: what of this problem was captured, for who trains on after the sweep.
+        captures: the captured steps of this problem, which a race after the sweep can use.
 
     Raises:
         MachineError: the device is out of memory, or the disk is full.

@@ -1,4 +1,4 @@
-"""What a checkpoint has to be like, which may come from anybody: held against it before anything is made of one."""
+"""The types that a checkpoint must have, checked before it is used: it may come from anybody."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Spent = Literal["train", "evaluation", "capture"]
 
 
 class _Running(BaseModel):
-    """The state of a segment; what its models and optimizers hold is torch's to check."""
+    """The state of a segment that was interrupted; torch checks what its models and optimizers hold."""
 
     name: str
     engine: str
@@ -63,10 +63,10 @@ _TRAINING = TypeAdapter(tuple[str, Points, Seconds])
 
 
 def load_checkpoint(folder: CheckpointFolder) -> Found:
-    """The newest checkpoint of a folder that is whole.
+    """Load the newest undamaged checkpoint of a folder.
 
     Raises:
-        ConfigError: it is of a newer clrtool, or none that clrtool wrote.
+        ConfigError: a newer clrtool wrote it, or something else did.
     """
     found = folder.load()
     if found.values is not None:
@@ -77,8 +77,8 @@ def load_checkpoint(folder: CheckpointFolder) -> Found:
 def _check(folder: Path, values: Mapping[str, Any]) -> None:
     if is_newer(version := values.get("format"), FORMAT):
         raise ConfigError(
-            f"{folder}: was begun by a newer clrtool, whose checkpoint this one cannot read: upgrade clrtool to go on, "
-            "or measure it again with --fresh"
+            f"{folder}: was begun by a newer clrtool, whose checkpoint this one cannot read: upgrade clrtool to resume "
+            "it, or measure it again with --fresh"
         )
     try:
         if version != FORMAT:
@@ -87,12 +87,12 @@ def _check(folder: Path, values: Mapping[str, Any]) -> None:
             _check_result(name, result)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"{folder}: its checkpoint is none that this clrtool wrote: measure it again with --fresh"
+            f"{folder}: its checkpoint was not written by this clrtool: measure it again with --fresh"
         ) from error
 
 
 def _check_result(name: str, result: object) -> None:
-    """Raise ValueError, KeyError or TypeError for what is no result of a segment by that name."""
+    """Raise ValueError, KeyError or TypeError unless this is the result of a segment with that name."""
     if name == "share":
         _Share.model_validate(result)
     elif name == "race":

@@ -12,13 +12,13 @@ from zipfile import ZIP_STORED, ZipFile
 
 import torch
 
-# An archive as torch tells one, and the records at its end: of the list of entries, of where that record is, and both
-# once more for archives of less than 4 GiB.
+# How torch recognises an archive, and the three records at the end of one: where its list of entries lies, where that
+# record lies, and where the list lies in the form for archives below 4 GiB.
 _ARCHIVE = b"PK\x03\x04"
 _LONG, _PLACE, _SHORT = struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL"), struct.Struct("<4s4H2LH")
 
-# Calls that torch allows in a file, and that make gigabytes or hours of a few of its bytes: bytearray(2**33), or an
-# encoding that takes the square of a text's length. Neither is in anything that is a number or a tensor.
+# Calls that torch allows in a file although a few bytes cost gigabytes or minutes: bytearray(2**33) takes 8 GiB, and to
+# encode 24 kB as punycode takes 12 s, with the square of the length. Numbers, texts and tensors need neither.
 _COSTLY = re.compile(rb"bytearray|_codecs")
 _BLOCK, _LONGEST_WORD = 2**24, 16
 
@@ -45,7 +45,7 @@ def load(file: IO[bytes], size: int) -> Any:
     pickles: Iterable[bytes]
     if file.read(len(_ARCHIVE)) == _ARCHIVE:
         if not _has_one_list(file, size):
-            raise ValueError("it is no archive as torch.save writes them")
+            raise ValueError("it is not an archive as torch.save writes them")
         with ZipFile(file) as declared:
             entries = declared.infolist()
             if (
@@ -65,7 +65,7 @@ def load(file: IO[bytes], size: int) -> Any:
 
 
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:
-    """What a file holds, each block with the end of the one before."""
+    """Blocks of a file, each with the end of the one before it."""
     last = b""
     while block := file.read(_BLOCK):
         yield last + block

@@ -138,7 +138,7 @@ def captured_or_engine(
     engine: str | None = None,
     momenta: Sequence[float] = (),
 ) -> CapturedEnsemble | str:
-    """All seeds as one ensemble, at its beginning; or where that cannot be, the engine of the plain loop and why."""
+    """Capture all seeds as one ensemble; or name the engine of the plain loop, with the reason."""
     if not _has_graphs(workload):
         engine = workload.ranks.engine
     elif momenta:  # no optimizer of torch's reads it on the device

@@ -17,7 +17,7 @@ from clrtool.engine.training.joint import joined
 
 # Iterations that are computed at a time: one alone costs ten times a step of torch's own schedulers.
 BLOCK = 256
-# Steps in a row before which another had moved the rate of any group: one alone is that of a callback, once an epoch.
+# Steps in a row between which something else moved the rate of any group: a callback does so once an epoch.
 CHAINED = 2
 
 
@@ -43,7 +43,8 @@ class PlanScheduler(LRScheduler):
 
     Raises:
         ValueError: the plan moves the momentum and the optimizer has none, or its first learning rate is not above 0;
-            from ``step``, another scheduler moves the learning rates too.
+            from ``step``, another scheduler or the training loop has changed the learning rate of the first group, or
+            twice in a row that of another.
 
     >>> import torch, clrtool
     >>> plan = clrtool.make_plan(0.1, 0.5, iterations_per_epoch=1, epochs=4, policy="triangular", cycles=1)
@@ -131,9 +132,10 @@ class PlanScheduler(LRScheduler):
         return [float(group["initial_lr"]) / float(first["initial_lr"]) for group in groups]
 
     def _check_rates(self) -> None:
-        """Raise ValueError where something else moved the rate of the first group since, as a chain of schedulers does.
+        """Raise ValueError if something else moved the rate of the first group, as a chain of schedulers does.
 
-        A callback that unfreezes a network sets that of another group once an epoch: it is set again by its ratio.
+        A callback that unfreezes a network sets the rate of another group once an epoch; the plan sets that again by
+        its ratio.
         """
         groups, now = self.optimizer.param_groups, self._numbers()[: len(self._set)]
         is_new = any(new is not old for new, old in zip(groups, self._seen, strict=False))  # a checkpoint was loaded
