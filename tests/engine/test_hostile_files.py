@@ -211,9 +211,9 @@ def with_two_lists():
 
 @pytest.mark.parametrize("size", [10, 65_536, 66_000, 69_000])
 def test_an_archive_that_two_readers_read_otherwise_is_refused(size):
-    with pytest.raises(ValueError, match="no archive as torch"):
+    with pytest.raises(ValueError, match="not an archive as torch"):
         from_bytes(packed() + bytes(size))
-    with pytest.raises(ValueError, match="no archive as torch"):
+    with pytest.raises(ValueError, match="not an archive as torch"):
         from_bytes(with_two_lists())
 
 
