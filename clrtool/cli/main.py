@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 import warnings
 from collections.abc import Sequence
@@ -57,6 +56,8 @@ for command in (rangetest, merge, compare, plan, plot, init, guide, schema, doct
 
 def _version(wanted: bool) -> None:
     if wanted:
+        import platform  # milliseconds of every start, for one line
+
         typer.echo(f"clrtool {clrtool.__version__}, Python {platform.python_version()}, torch {_torch_version()}")
         typer.echo("clrtool doctor lists the devices.")  # to look for them would load torch, which takes seconds
         raise typer.Exit
