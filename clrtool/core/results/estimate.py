@@ -11,7 +11,7 @@ GENERATIONS, FILES = 2, 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A range test before it is run; every number is the most that it may be, unless everything breaks at once.
+    """A range test before it is run; every number is the most that it may be.
 
     Args:
         device: where it would run.
@@ -23,6 +23,7 @@ class Estimate:
         seeds: how many sweeps there are.
         jobs: processes that share them.
         evaluations: of one seed.
+        spare: iterations that a third seed, or sweeps begun again from a lower rate, may take besides.
         race, race_evaluations: iterations and evaluations of the race, 0 without one.
         iteration_seconds, evaluation_seconds: as they were measured.
         timed: iterations that were.
@@ -47,6 +48,7 @@ class Estimate:
     seeds: int
     jobs: int
     evaluations: int
+    spare: int
     race: int
     race_evaluations: int
     iteration_seconds: float
@@ -62,8 +64,8 @@ class Estimate:
 
     @property
     def iterations(self) -> int:
-        """Optimizer steps of all seeds, the scout and the short runs."""
-        return self.scout + self.seeds * self.sweep + self.race
+        """Optimizer steps of the scout, all sweeps and the race."""
+        return self.scout + self.seeds * self.sweep + self.spare + self.race
 
     @property
     def epochs(self) -> float:
@@ -74,8 +76,8 @@ class Estimate:
     def seconds(self) -> float:
         """Training and evaluations of the longest job, without what it takes to load torch and the data."""
         in_turn = math.ceil(self.seeds / self.jobs)
-        iterations = self.scout + in_turn * self.sweep + self.race
-        evaluations = in_turn * self.evaluations + self.race_evaluations
+        iterations = self.scout + in_turn * self.sweep + self.spare + self.race
+        evaluations = (in_turn + self.spare / self.sweep) * self.evaluations + self.race_evaluations
         return iterations * self.iteration_seconds + evaluations * self.evaluation_seconds
 
     @property

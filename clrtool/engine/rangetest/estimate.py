@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from clrtool.config.schema import RangeTestConfig
-from clrtool.core.planning.sweep_size import READINGS
+from clrtool.config.schema import RangeTestConfig, SweepConfig
+from clrtool.core.planning.sweep_size import READINGS, SEEDS, SweepSize
 from clrtool.core.racing.rules import HELD
 from clrtool.core.results.estimate import Estimate
 from clrtool.core.results.shard import Shard, owned
@@ -54,6 +54,7 @@ def estimate(
     size, (length, evaluations) = workload.sweep_size(config.sweep), longest_sweep(workload, config.sweep)
     start_lr, end_lr = (None if lr == "auto" else lr for lr in (config.sweep.start_lr, config.sweep.end_lr))
     seeds = owned(shards, size.seeds)
+    scout = 0 if "auto" not in (config.sweep.start_lr, config.sweep.end_lr) else size.scout
     # a shard sweeps, and who merges races
     race = 0 if size.budget is None or shards else max(0, size.budget - size.scout - size.seeds * length)
     # where a step can be captured, that of all seeds is
@@ -69,11 +70,12 @@ def estimate(
         iterations_per_epoch=workload.iterations_per_epoch,
         start_lr=start_lr,
         end_lr=end_lr,
-        scout=size.scout if start_lr is None or end_lr is None else 0,
+        scout=scout,
         sweep=length,
         seeds=seeds,
         jobs=jobs,
         evaluations=evaluations,
+        spare=0 if shards else _spare(config.sweep, size, size.run - scout - size.seeds * length),
         race=race,
         race_evaluations=READINGS if race else 0,
         at_once=at_once,
@@ -83,6 +85,12 @@ def estimate(
         warnings=workload.warnings,
         **found,
     )
+
+
+def _spare(config: SweepConfig, size: SweepSize, left: int) -> int:
+    """Iterations that sweeps may take after the first of each seed, of those that are left; a race counts its own."""
+    may_begin_again, may_add = config.start_lr == "auto", config.seeds == "auto" and size.seeds < SEEDS
+    return left if size.budget is None and (may_begin_again or may_add) else 0
 
 
 def _tried(workload: Workload, seed: int) -> tuple[dict[str, Any], int]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clrtool.config.schema import SweepConfig
-from clrtool.core.planning.sweep_size import SEEDS, SweepSize
+from clrtool.core.planning.sweep_size import SEEDS, SHORTEST, SweepSize
 from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.core.reading.metric import Metric
@@ -38,7 +38,7 @@ class Rounds:
     """The rounds of a range test between two ends.
 
     One sweep a seed; the same once more, lower, if everything broke before anything was learned and ``start_lr`` is
-    ``auto``, whatever that costs; and a third seed, if there is room for it.
+    ``auto``; and a third seed. Both only in what is left of ``size.run``, or of the budget of a race.
 
     Args:
         size, evaluations: the length of a sweep, and how often it is evaluated.
@@ -58,14 +58,12 @@ class Rounds:
     def next(self, done: Sequence[Round]) -> Round | None:
         """The round to measure after those that are done; None after the last."""
         if not done:
-            return self._round(self.ends)
-        last = done[-1]
+            return self._round(self.ends, self.size)
+        last, left = done[-1], (self.size.budget or self.size.run) - self.spent(done)
         if len(done) == 1 and self.config.start_lr == "auto" and self._broke_at_once(last):
-            end_lr = LOWER * self.ends.start_lr if self.config.end_lr == "auto" else self.ends.end_lr
-            return self._round(Scout(self.ends.start_lr / LOWER, end_lr, 0))
+            return self._lower(left // self.size.seeds)
         if self.size.budget is not None:  # what is left is the race's
             return None
-        left = self.size.run - self.spent(done)
         longest = max(int(curve.iteration[-1]) for curve in last.curves)
         known = last.seeds.stop - self.first
         if self.config.seeds == "auto" and known < SEEDS and left >= SPARE * longest:
@@ -89,8 +87,16 @@ class Rounds:
             said.append(f"{went_on}: sweep.end_lr={reached:.2g} plans for that.")
         return Round(ramp, last.seeds, curves, last.engine), tuple(said)
 
-    def _round(self, ends: Scout) -> Round:
-        ramp = Ramp.of(self.config, ends, self.size, self.evaluations)
+    def _lower(self, left: int) -> Round | None:
+        """The first round from a lower start, in so many iterations of each seed; None if they are too few."""
+        if left < min(self.size.iterations, SHORTEST):
+            return None
+        end_lr = LOWER * self.ends.start_lr if self.config.end_lr == "auto" else self.ends.end_lr
+        size = replace(self.size, iterations=min(self.size.iterations, left), most=min(self.size.most, left))
+        return self._round(Scout(self.ends.start_lr / LOWER, end_lr, 0), size)
+
+    def _round(self, ends: Scout, size: SweepSize) -> Round:
+        ramp = Ramp.of(self.config, ends, size, self.evaluations)
         return Round(ramp, range(self.first, self.first + self.size.seeds))
 
     def _broke_at_once(self, done: Round) -> bool:

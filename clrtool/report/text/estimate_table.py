@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
+from clrtool.core.planning.sweep_size import SHORTEST
 from clrtool.core.results.estimate import Estimate
 from clrtool.report.text.grid import grid
 from clrtool.words import count, duration
@@ -28,6 +29,8 @@ def _rows(found: Estimate, folder: str) -> Iterator[tuple[str, str]]:
     yield "sweep", _ends(found)
     shared = f" in {found.jobs} processes" if found.jobs > 1 else ""
     yield "", f"{count(found.seeds, 'seed')}{shared} x {_most(found.sweep, found.evaluations)}"
+    if found.spare >= SHORTEST:
+        yield "", f"up to {count(found.spare, 'iteration')} more for another seed, or to start again from a lower rate"
     if found.race:
         yield "race", f"short runs, {_most(found.race, found.race_evaluations)} in total"
     yield "total", f"at most {count(found.iterations, 'iteration')}, {found.epochs:.3g} epochs"
