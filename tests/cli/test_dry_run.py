@@ -35,7 +35,8 @@ def test_a_range_test_takes_no_more_than_was_told_and_nothing_is_written_before(
     assert (told["start_lr"], told["end_lr"]) == ((1e-3, 0.5) if ends else (None, None))
     rows = (tmp_path / "runs/digits/curve.csv").read_text().splitlines()[1:]
     assert len(rows) <= told["seeds"] * told["evaluations"]
-    assert (told["samples"], told["heldout_samples"]) == (44 * 32, taken["heldout_samples"])
+    assert (told["samples"], told["dropped"]) == (44 * 32, 1438 - 44 * 32)
+    assert told["heldout_samples"] == taken["heldout_samples"]
     assert told["parameters"] == 64 * 64 + 64 + 64 * 10 + 10
     used = sum(file.stat().st_size for file in (tmp_path / "runs/digits").rglob("*"))
     assert used <= told["disk_bytes"]
@@ -48,8 +49,10 @@ def test_jobs_and_shards_take_their_share(cli, tmp_path):
     )
     assert (plain["seeds"], jobs["seeds"], shard["seeds"]) == (4, 4, 1)
     assert (plain["jobs"], jobs["jobs"], shard["jobs"]) == (1, 2, 1)
-    steps = [told["seconds"] / told["iteration_seconds"] for told in (plain, jobs)]
-    assert 0.5 < steps[1] / steps[0] < 0.75, "both scout, and share the rest"
+    for told, in_turn in ((plain, 4), (jobs, 2)):
+        steps = told["scout"] + in_turn * told["sweep"]
+        times = steps * told["iteration_seconds"] + in_turn * told["evaluations"] * told["evaluation_seconds"]
+        assert told["seconds"] == pytest.approx(times, rel=0.02), "both scout, and share the rest"
     assert shard["iterations"] == shard["scout"] + shard["sweep"] < jobs["iterations"] == plain["iterations"]
     assert shard["folder"].endswith("4-of-4: would be new")
 

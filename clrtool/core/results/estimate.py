@@ -17,6 +17,7 @@ class Estimate:
         device: where it would run.
         parameters, trained: numbers in the model, and those of them that train.
         samples, heldout_samples, batch_size, iterations_per_epoch: the data.
+        dropped: samples of an epoch that do not fill a batch, and are left out.
         start_lr, end_lr: ends of the sweep; None for one that the scout finds.
         scout: iterations of the scout, 0 where both ends of the sweep are given.
         sweep: iterations of the sweep of one seed.
@@ -38,6 +39,7 @@ class Estimate:
     parameters: int
     trained: int
     samples: int
+    dropped: int
     heldout_samples: int
     batch_size: int
     iterations_per_epoch: int

@@ -59,12 +59,14 @@ def estimate(
     race = 0 if size.budget is None or shards else max(0, size.budget - size.scout - size.seeds * length)
     # where a step can be captured, that of all seeds is
     at_once = math.ceil(seeds / jobs) if workload.device.type == "cuda" else 1
+    samples = min(len(workload.loader), workload.iterations_per_epoch * workload.batch_size)
     found, saved = _tried(workload, config.seed)
     held = HELD * (saved + WEIGHT * found["parameters"]) if race else 0
     swept = at_once * saved + NUMBER * math.ceil(seeds / jobs) * (length + POINT * evaluations)
     return Estimate(
         device=str(workload.device),
-        samples=min(len(workload.loader), workload.iterations_per_epoch * workload.batch_size),
+        samples=samples,
+        dropped=len(workload.loader) - samples,
         heldout_samples=len(workload.heldout),
         batch_size=workload.batch_size,
         iterations_per_epoch=workload.iterations_per_epoch,

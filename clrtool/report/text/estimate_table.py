@@ -25,7 +25,8 @@ def _rows(found: Estimate, folder: str) -> Iterator[tuple[str, str]]:
     frozen = "" if found.trained == found.parameters else f", {found.trained:,} of them train"
     yield "model", f"{count(found.parameters, 'parameter')}{frozen}, on {found.device}"
     batches = f"batches of {found.batch_size:,}, {count(found.iterations_per_epoch, 'iteration')} per epoch"
-    yield "data", f"{found.samples:,} samples in {batches}; {found.heldout_samples:,} held out"
+    dropped = f", {found.dropped:,} left out (data.drop_last=false keeps them)" if found.dropped else ""
+    yield "data", f"{found.samples:,} samples in {batches}{dropped}; {found.heldout_samples:,} held out"
     yield "sweep", _ends(found)
     shared = f" in {found.jobs} processes" if found.jobs > 1 else ""
     yield "", f"{count(found.seeds, 'seed')}{shared} x {_most(found.sweep, found.evaluations)}"

@@ -83,6 +83,12 @@ def in_epochs(iterations: int, plan: Plan) -> str:
     return "" if plan.iterations_per_epoch is None else f"{iterations / plan.iterations_per_epoch:.4g} epochs"
 
 
+def in_counted_epochs(iterations: int, plan: Plan) -> str:
+    """The same with the iterations of an epoch, for who trains with another number of them."""
+    epochs = in_epochs(iterations, plan)
+    return epochs and f"{epochs} of {count(plan.iterations_per_epoch or 0, 'iteration')}"
+
+
 def lengths(plan: Plan) -> dict[str, int]:
     """What of a plan is counted in iterations."""
     found = {"warm-up": plan.warmup or None, "stepsize": plan.stepsize, "length": plan.iterations}

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from clrtool.report.text.facts import across, both, both_reasons, cycles, decided, in_epochs, lengths, own_params
+from clrtool.report.text.facts import (
+    across,
+    both,
+    both_reasons,
+    cycles,
+    decided,
+    in_counted_epochs,
+    in_epochs,
+    lengths,
+    own_params,
+)
 from clrtool.report.text.grid import grid
 from clrtool.words import count
 
@@ -109,7 +119,7 @@ def _result(record: RunRecord) -> Iterator[Row]:
         name, length, cycles = "plan", plan.iterations, f"{plan.policy} over {plan.epochs:.4g} epochs"
         if plan.stepsize is not None and plan.num_cycles is not None:
             name, length, cycles = "stepsize", plan.stepsize, f"{count(plan.num_cycles, 'cycle')} of {cycles}"
-        yield name, count(length, "iteration"), "; ".join(filter(None, (in_epochs(length, plan), cycles)))
+        yield name, count(length, "iteration"), "; ".join(filter(None, (in_counted_epochs(length, plan), cycles)))
         reasons.append((name, " ".join(plan.reasons)))
     yield from _verdict(bounds)
     yield from _why(reasons)
@@ -143,7 +153,8 @@ def _plan(plan: Plan) -> Iterator[Row]:
     yield "max_lr", f"{plan.max_lr:.4g}", ""
     yield from ((name, _value(value), "") for name, value in own_params(plan).items())
     for name, iterations in lengths(plan).items():
-        yield name, count(iterations, "iteration"), in_epochs(iterations, plan)
+        told = in_counted_epochs if name == "length" else in_epochs
+        yield name, count(iterations, "iteration"), told(iterations, plan)
     yield from _cycles(plan)
     yield from (("", "", reason) for reason in plan.reasons)
 
