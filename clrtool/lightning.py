@@ -11,8 +11,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from clrtool import api
-from clrtool.api import RangeTest
+from clrtool.api import rangetest
+from clrtool.api.rangetest import RangeTest
 from clrtool.core.planning.plan import Plan
 from clrtool.engine.inprocess.build import metric_of
 from clrtool.engine.inprocess.counting import samples_of
@@ -133,7 +133,7 @@ def _test(
     else:
         measured = {} if {"measure", "metric"} & set(options) else {"metric": metric_of(module, heldout)}
     asked = _usual(trainer, train) | measured | options
-    return api.range_test(module, optimizer, train, heldout, step=steps.train, **asked)
+    return rangetest.range_test(module, optimizer, train, heldout, step=steps.train, **asked)
 
 
 def _usual(trainer: Trainer, train: Any) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from clrtool import api
-from clrtool.api import RangeTest
+from clrtool.api import rangetest
+from clrtool.api.rangetest import RangeTest
 from clrtool.core.planning.plan import Plan
 from clrtool.core.reading.metric import METRICS
 from clrtool.engine.inprocess.build import metric_of
@@ -52,7 +52,7 @@ def range_test(trainer: Trainer, **options: Any) -> RangeTest:
             return mine.compute_loss(model, batch, num_items_in_batch=items)
 
     asked = _measured(apart, heldout, options) | _usual(trainer) | options
-    return api.range_test(trainer.model, _optimizer(apart), train, heldout, step=step, **asked)
+    return rangetest.range_test(trainer.model, _optimizer(apart), train, heldout, step=step, **asked)
 
 
 def apply_plan(trainer: Trainer, plan: Plan) -> None:

@@ -379,7 +379,7 @@ def test_a_trainer_that_cannot_be_tested_is_refused(tmp_path):
 
 
 def test_the_code_of_the_readme_runs_for_lightning(tmp_path, monkeypatch):
-    monkeypatch.setattr(clrtool.api, "range_test", quickly(clrtool.api.range_test))
+    monkeypatch.setattr(clrtool.api.rangetest, "range_test", quickly(clrtool.api.rangetest.range_test))
     names = {"Trainer": lambda max_epochs, **options: trainer(tmp_path, **options), "module": Module()}
     exec(snippet("clrtool.lightning"), names)  # noqa: S102 (it is our own)
     assert names["test"].plan.epochs == 4
@@ -389,7 +389,7 @@ def test_the_code_of_the_readme_runs_for_lightning(tmp_path, monkeypatch):
 
 
 def test_the_code_of_the_readme_runs_for_transformers(tmp_path, monkeypatch):
-    monkeypatch.setattr(clrtool.api, "range_test", quickly(clrtool.api.range_test))
+    monkeypatch.setattr(clrtool.api.rangetest, "range_test", quickly(clrtool.api.rangetest.range_test))
     data = {"train_dataset": Sentences(400, 0), "eval_dataset": Sentences(100, 1)}
     names = {"trainer": transformers.Trainer(bert(), arguments(tmp_path, num_train_epochs=1), **data)}
     exec(snippet("clrtool.transformers"), names)  # noqa: S102 (it is our own)

@@ -84,6 +84,35 @@ def test_two_networks_with_two_losses_are_refused_with_what_to_do(what):
         run(**given)
 
 
+class PatchCritic(nn.Sequential):
+    """Named for what it is by its class alone."""
+
+
+def step_of(model, batch):
+    return nn.functional.cross_entropy(nn.Sequential(*model.values())(batch[0]), batch[1])
+
+
+def one_each(model):
+    return [torch.optim.SGD(each.parameters(), 0.1) for each in model.children()]
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+@pytest.mark.parametrize(
+    "names", [("g", "d"), ("netG", "net_D"), ("generator_a", "discriminator_a"), ("gen", "second")]
+)
+def test_a_generator_and_its_adversary_with_an_optimizer_each_are_refused_by_name(names, is_made):
+    parts = nn.Sequential(nn.Flatten(), nn.Linear(64, 32)), PatchCritic(nn.ReLU(), nn.Linear(32, 10))
+    model = nn.ModuleDict(dict(zip(names, parts, strict=True)))
+    with pytest.raises(ConfigError, match=f"trains {names[0]} and {names[1]} against each other.* held as it is"):
+        run(model, one_each if is_made else one_each(model), step=step_of)
+
+
+def test_two_networks_that_descend_one_loss_have_an_optimizer_each():
+    parts = nn.Sequential(nn.Flatten(), nn.Linear(64, 32)), nn.Sequential(nn.ReLU(), nn.Linear(32, 10))
+    model = nn.ModuleDict(dict(zip(("encoder", "decoder"), parts, strict=True)))
+    assert run(model, one_each(model), step=step_of, sweep_epochs=3).max_lr
+
+
 class Sharp(torch.optim.Optimizer):
     """Sharpness-aware: it wraps another optimizer, and needs a closure.
 

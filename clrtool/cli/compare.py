@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,11 +33,10 @@ from clrtool.cli.run.folder import Folder, RunFolder, is_other_data
 from clrtool.cli.run.measure import measure
 from clrtool.cli.run.seed_share import SWEEP
 from clrtool.cli.run.spec import RunSpec, read_spec
-from clrtool.report.text.progress import Progress, say
+from clrtool.report.text.progress import ComparisonProgress, say
 
 if TYPE_CHECKING:
     from clrtool.cli.compare_request import Request
-    from clrtool.core.reading.curve import Point
     from clrtool.core.results.comparison import BoundsFrom, Comparison
     from clrtool.engine.training.workload import Workload
 
@@ -211,36 +208,24 @@ def _trained(folder: ComparisonFolder, request: Request, bounds: BoundsFrom) -> 
 
 
 def _train(folder: ComparisonFolder, request: Request, bounds: BoundsFrom, workload: Workload) -> Comparison:
-    from clrtool.core.results.comparison import Comparison
-    from clrtool.engine.rangetest.compare import check_momentum, constant_metric
-    from clrtool.engine.rangetest.compare import compare as train
-    from clrtool.engine.runtime.device import environment
+    from clrtool.engine.rangetest.compare import check_momentum, compared
     from clrtool.report.records.comparison_file import ANOTHER, begin_comparison
 
-    spec, config, per_epoch = folder.spec, folder.spec.config, workload.iterations_per_epoch
-    plans, iterations = request.plans(config.plan, bounds, per_epoch)
+    spec, config = folder.spec, folder.spec.config
+    plans, iterations = request.plans(config.plan, bounds, workload.iterations_per_epoch)
     check_momentum(workload, plans.values())
     request_sha256, seeds = request.sha256(spec, bounds), range(config.seed, config.seed + request.seeds)
     journal = folder.opened_journal(workload, SWEEP, request_sha256, what=ANOTHER)
     begin_comparison(folder.path, config)
     label, how = workload.metric.label, {"quiet": spec.display.quiet, "plain": spec.display.plain}
     with ComparisonProgress(list(plans), len(seeds), iterations, label, **how) as progress:
-        candidates = train(workload, plans, iterations, seeds, progress.tell, journal)
-    return Comparison(
-        candidates=candidates,
-        bounds=bounds,
-        iterations=iterations,
-        iterations_per_epoch=per_epoch,
-        heldout_samples=workload.heldout_samples,
-        metric=workload.metric,
+        record = compared(workload, plans, iterations, seeds, bounds, progress.tell, journal)
+    return replace(
+        record,
         asked_target=request.target,
-        constant=constant_metric(workload),
         request_sha256=request_sha256,
-        environment=environment(workload.device) | {"deterministic": workload.deterministic},
         config_sha256=config.sha256(),
-        data_sha256=workload.data_sha256,
-        sources=workload.sources,
-        warnings=(*workload.warnings, *journal.warnings, *_other_data(bounds, workload.data_sha256)),
+        warnings=(*record.warnings, *_other_data(bounds, workload.data_sha256)),
     )
 
 
@@ -249,26 +234,6 @@ def _other_data(bounds: BoundsFrom, data_sha256: str) -> list[str]:
         return []
     text = f"The bounds from {bounds.source} were measured with different data than this comparison"
     return [f"{text}: clrtool rangetest CONFIG --fresh measures them again."]
-
-
-class ComparisonProgress(Progress):
-    """One live line on a terminal, one plain line every 10 seconds elsewhere, over all trainings."""
-
-    def __init__(self, names: Sequence[str], seeds: int, iterations: int, metric: str, **how: bool) -> None:
-        super().__init__(seeds, 0.0, metric, **how)
-        self._names, self._iterations = names, iterations
-        self._done: dict[tuple[str, int], float] = {}
-
-    def tell(self, name: str, seed: int, point: Point) -> None:
-        """Take note of an evaluation. A training that broke is done."""
-        self._done[name, seed] = point.iteration / self._iterations if math.isfinite(point.train_loss) else 1.0
-        done = sum(self._done.values()) / (len(self._names) * self._seeds)
-        begun = sum(known == name for known, _ in self._done)
-        self._show(
-            done,
-            f"{name} ({self._names.index(name) + 1}/{len(self._names)})  seed {begun}/{self._seeds}  epoch "
-            f"{point.epoch:.1f}  lr {point.lr:.2e}  {self._metric} {point.metric:.3f}",
-        )
 
 
 def _show(record: Comparison, spec: RunSpec) -> None:

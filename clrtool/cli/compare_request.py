@@ -15,8 +15,8 @@ from clrtool.config.schema import PlanConfig
 from clrtool.core.planning.budget import MAX_EPOCHS
 from clrtool.core.planning.plan import Plan
 from clrtool.core.planning.policies import POLICIES
-from clrtool.core.reading.metric import Metric
-from clrtool.core.results.comparison import BoundsFrom, candidate_plan, fixed_plan
+from clrtool.core.results.candidates import Asked, candidate_plans, check_number, check_policy, check_target
+from clrtool.core.results.comparison import BoundsFrom
 from clrtool.core.results.record import RunRecord
 from clrtool.core.results.verification import read_again
 from clrtool.core.schedules.checks import check_positive
@@ -25,10 +25,6 @@ from clrtool.report.records.comparison_file import RANGE_TEST, RESULT, read_comp
 from clrtool.report.records.record_file import sha256_of
 from clrtool.report.records.run import find_run, read_run
 from clrtool.report.text.progress import say
-from clrtool.words import nearest, shown
-
-# As many as a picture has colours for.
-MOST = 8
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class Request:
         given: the bounds, where they are known before anything is trained.
     """
 
-    policies: Mapping[str, Plan | float | None]
+    policies: Mapping[str, Asked]
     seeds: int
     epochs: float
     target: float | None
@@ -64,17 +60,11 @@ class Request:
         Raises:
             ConfigError: one cannot be followed for so many iterations.
         """
-        made, ends = {}, (bounds.base_lr, bounds.max_lr, iterations_per_epoch)
         stepsize = None if settings.stepsize_epochs == "auto" else settings.stepsize_epochs
         with as_config_error():
-            like = candidate_plan("fixed", *ends, epochs=self.epochs)
-        for name, given in self.policies.items():
-            with as_config_error(f"--policies {name}: "):
-                if given is None:
-                    made[name] = candidate_plan(name, *ends, epochs=self.epochs, stepsize_epochs=stepsize)
-                else:
-                    made[name] = fixed_plan(given, like) if isinstance(given, float) else _fitting(given, like)
-        return made, like.iterations
+            return candidate_plans(
+                self.policies, bounds, iterations_per_epoch, epochs=self.epochs, stepsize_epochs=stepsize
+            )
 
 
 class InconclusiveError(Exception):
@@ -94,18 +84,19 @@ def read_request(spec: RunSpec, options: Mapping[str, Any]) -> Request:
     with as_config_error():
         check_positive("epochs", epochs, at_most=MAX_EPOCHS)
     policies, target = _read_policies(options["policies"]), options["target_accuracy"]
-    _check_target(target, spec.config.metric.metric)
+    with as_config_error("--target-accuracy: "):
+        check_target(target, spec.config.metric.metric)
     return Request(policies, options["seeds"], epochs, target, _known_bounds(spec, options["bounds"], options["run"]))
 
 
-def _read_policies(text: str) -> dict[str, Plan | float | None]:
+def _read_policies(text: str) -> dict[str, Asked]:
     """The policies by name. Raises ConfigError for one that is unknown, and for names that are given twice."""
     words = [word.strip() for word in text.split(",")]
     found = {_name(word, words): _policy(word) for word in words}
     if len(found) < len(words):
         raise ConfigError(f"--policies {text}: names a policy twice")
-    if not 2 <= len(found) <= MOST:
-        raise ConfigError(f"--policies {text}: 2 to {MOST} can be compared, not {len(found)}")
+    with as_config_error(f"--policies {text}: "):
+        check_number(found)
     return found
 
 
@@ -124,7 +115,7 @@ def _is_place(word: str) -> bool:
     return False
 
 
-def _policy(word: str) -> Plan | float | None:
+def _policy(word: str) -> Asked:
     if word.startswith("fixed:"):
         try:
             return float(word.removeprefix("fixed:"))
@@ -132,16 +123,11 @@ def _policy(word: str) -> Plan | float | None:
             raise ConfigError(f"--policies {word}: must be a number after fixed:, such as fixed:0.01") from error
     if _is_place(word):
         return plan_of(word)
-    if word not in (names := set(POLICIES) - {"stages"}):  # whose bounds are its own: a plan file can hold it
-        valid = nearest(word, names, show=len(names))
-        raise ConfigError(f"--policies: {shown(word)} is no policy; {valid}; or fixed:RATE, a plan file, a run folder")
+    try:
+        check_policy(word)
+    except ValueError as error:
+        raise ConfigError(f"--policies: {error}; or fixed:RATE, a plan file, a run folder") from error
     return None
-
-
-def _check_target(target: float | None, metric: Metric) -> None:
-    if target is not None and not (math.isfinite(target) and (not metric.is_share or 0 < target <= 1)):
-        rule = "above 0 and at most 1" if metric.is_share else "finite"
-        raise ConfigError(f"--target-accuracy {target}: must be {rule}, because the metric is {metric.label}")
 
 
 def _known_bounds(spec: RunSpec, bounds: str | None, run: str | None) -> BoundsFrom | None:
@@ -187,19 +173,3 @@ def bounds_of(record: RunRecord, place: Path, source: str = "") -> BoundsFrom:
     if bounds.base_lr is None or bounds.max_lr is None:
         raise InconclusiveError(f"{place} is inconclusive: {bounds.advice[0].value} Or give --bounds BASE,MAX")
     return BoundsFrom(bounds.base_lr, bounds.max_lr, source or str(place), record.cost_epochs, record.data_sha256)
-
-
-def _fitting(plan: Plan, like: Plan) -> Plan:
-    """A plan that was given, if the workload can follow it to its end."""
-    if plan.iterations_per_epoch not in (None, like.iterations_per_epoch):
-        raise ValueError(
-            f"its epoch has {plan.iterations_per_epoch:,} iterations, but an epoch of the data has "
-            f"{like.iterations_per_epoch:,}"
-        )
-    if plan.iterations > like.iterations:
-        epochs = plan.iterations / (like.iterations_per_epoch or 1)
-        raise ValueError(
-            f"is {plan.iterations:,} iterations long, but the comparison only {like.iterations:,}; use --epochs "
-            f"{epochs:.4g}"
-        )
-    return plan

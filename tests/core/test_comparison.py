@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from clrtool.core.planning.plan import make_plan
 from clrtool.core.reading.curve import Point
 from clrtool.core.reading.metric import ACCURACY, LOSS, share_error
+from clrtool.core.results.candidates import candidate_plan, fixed_plan
 from clrtool.core.results.comparison import (
     BoundsFrom,
     Candidate,
     Comparison,
     Training,
-    candidate_plan,
-    fixed_plan,
 )
 from clrtool.core.results.judgement import ComparisonVerdict, judge, sure
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import clrtool.engine.rangetest.compare
 from clrtool.core.planning.plan import make_plan
-from clrtool.core.results.comparison import candidate_plan, fixed_plan
+from clrtool.core.results.candidates import candidate_plan, fixed_plan
 from clrtool.engine.rangetest.compare import EVALUATIONS, compare, constant_metric
 from clrtool.engine.resume.journal import Journal
 from clrtool.engine.training.cuda_graph import CapturedEnsemble

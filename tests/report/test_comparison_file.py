@@ -9,7 +9,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from clrtool.core.reading.curve import Point
-from clrtool.core.results.comparison import BoundsFrom, Candidate, Comparison, Training, candidate_plan
+from clrtool.core.results.candidates import candidate_plan
+from clrtool.core.results.comparison import BoundsFrom, Candidate, Comparison, Training
 from clrtool.report.plots import plot_comparison, save_figure
 from clrtool.report.plots.style import LIGHT, contrast
 from clrtool.report.records.comparison_file import comparison_to_json, read_comparison, write_comparison

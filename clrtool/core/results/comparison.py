@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clrtool.core.planning.plan import Plan, make_plan
-from clrtool.core.planning.policies import find_policy
+from clrtool.core.planning.plan import Plan
 from clrtool.core.reading.curve import Point
 from clrtool.core.reading.metric import ACCURACY, Metric, share_error
 from clrtool.core.results.judgement import Judgement, beats, judge
@@ -199,46 +198,3 @@ class Comparison:
     def judgement(self) -> Judgement:
         finals = {each.name: each.finals for each in self.candidates}
         return judge(finals, self.metric, self.heldout_samples, self.constant)
-
-
-def candidate_plan(
-    policy: str,
-    base_lr: float,
-    max_lr: float,
-    iterations_per_epoch: int,
-    *,
-    epochs: float,
-    stepsize_epochs: float | None = None,
-) -> Plan:
-    """The plan of a policy in a comparison: that of ``make_plan``, but for ``fixed``.
-
-    ``fixed`` is the geometric mean of the bounds, ``sqrt(base_lr * max_lr)``. The paper's own fixed runs took base_lr
-    (section 4.1.2), and ``make_plan`` takes max_lr: the one is slow and the other may never settle, and to beat either
-    proves little.
-
-    Raises:
-        ValueError: the policy is unknown, or a number breaks its rule.
-
-    >>> candidate_plan("fixed", 0.01, 0.04, 100, epochs=2).max_lr
-    0.02
-    """
-    stepsize = stepsize_epochs if find_policy(policy).in_cycles else None
-    plan = make_plan(base_lr, max_lr, iterations_per_epoch, epochs=epochs, policy=policy, stepsize_epochs=stepsize)
-    if policy == "fixed":
-        return fixed_plan(math.sqrt(base_lr * max_lr), plan, "The geometric mean of base_lr and max_lr, throughout.")
-    return plan
-
-
-def fixed_plan(rate: float, like: Plan, reason: str = "The rate was given.") -> Plan:
-    """One learning rate, as long as another plan. Raises ValueError if it is not above 0."""
-    if not 0 < rate < math.inf:
-        raise ValueError(f"a fixed rate must be finite and above 0, got {rate!r}")
-    return Plan(
-        policy="fixed",
-        base_lr=rate,
-        max_lr=rate,
-        iterations=like.iterations,
-        iterations_per_epoch=like.iterations_per_epoch,
-        asked=like.asked,
-        reasons=(reason,),
-    )

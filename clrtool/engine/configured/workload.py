@@ -49,6 +49,10 @@ class ConfiguredWorkload(Workload):
         return int((self.heldout.targets != IGNORED).sum()) if self.metric.is_share else len(self.heldout)
 
     @property
+    def samples(self) -> int:
+        return len(self.loader)
+
+    @property
     def chance(self) -> float | None:
         return chance(self.metric, self.heldout.targets)
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from clrtool.engine.inprocess.adversarial import WAY_OUT, check_one_loss, two_networks
 from clrtool.engine.runtime.rng import restore_rng_state, rng_state
 from clrtool.engine.training.copies import copy_optimizer
 from clrtool.engine.training.joint import JointOptimizer, joined
@@ -20,12 +21,6 @@ from clrtool.errors import ConfigError
 
 ModelSource = nn.Module | Callable[[], nn.Module]
 OptimizerSource = Optimizer | Callable[[nn.Module], Any]
-# What to do about a training of two networks and two losses, which has no one loss to descend.
-_GAN = "test one network with the other held as it is: its module, its optimizer, and a step that gives its loss"
-
-
-def _two_networks(given: Any) -> str:
-    return f". Of two networks that are trained against each other {_GAN}" if isinstance(given, Mapping) else ""
 
 
 def check_optimizer(optimizer: Any) -> OptimizerSource:
@@ -34,7 +29,7 @@ def check_optimizer(optimizer: Any) -> OptimizerSource:
     if not isinstance(found, Optimizer) and not callable(found):
         raise ConfigError(
             "optimizer: must be a torch.optim.Optimizer, a list of them, or a function of the model that returns "
-            f"either; it is {type(found).__name__}{_two_networks(found)}"
+            f"either; it is {type(found).__name__}{two_networks(found)}"
         )
     source: OptimizerSource = found
     return source
@@ -54,7 +49,7 @@ def check_follows_rate(optimizer: Optimizer) -> None:
 
 def check_model(model: Any) -> None:
     if isinstance(model, Mapping) and not isinstance(model, nn.Module):
-        raise ConfigError(f"model: is several networks, {', '.join(map(str, model))}: {_GAN}")
+        raise ConfigError(f"model: is several networks, {', '.join(map(str, model))}: {WAY_OUT}")
     if not isinstance(model, nn.Module) and not callable(model):
         raise ConfigError(
             f"model: must be a torch.nn.Module, or a function that returns one; it is {type(model).__name__}"
@@ -126,9 +121,10 @@ class OptimizerCloner:
         if not isinstance(optimizer, Optimizer):
             raise ConfigError(
                 "optimizer: must be a torch.optim.Optimizer, a list of them, or a function of the model that returns "
-                f"either; it gave {type(optimizer).__name__}{_two_networks(optimizer)}"
+                f"either; it gave {type(optimizer).__name__}{two_networks(optimizer)}"
             )
         check_follows_rate(optimizer)
+        check_one_loss(model, optimizer)
         parameters = set(map(id, model.parameters()))
         if foreign := sum(id(each) not in parameters for group in optimizer.param_groups for each in group["params"]):
             raise ConfigError(

@@ -10,8 +10,9 @@ import numpy as np
 from clrtool.core.planning.plan import Plan
 from clrtool.core.reading.curve import Point
 from clrtool.core.reading.metric import LOSS
-from clrtool.core.results.comparison import Candidate, Training
+from clrtool.core.results.comparison import BoundsFrom, Candidate, Comparison, Training
 from clrtool.engine.resume.journal import Journal, Segment
+from clrtool.engine.runtime.device import environment
 from clrtool.engine.training.constant import constant_loss
 from clrtool.engine.training.ensemble import Captures, Ensemble, make_ensembles
 from clrtool.engine.training.scheduler import check_has_momentum
@@ -57,6 +58,37 @@ def compare(
         check_momentum(workload, plans.values())
         runs = _Runs(workload, stops, journal, on_point)
         return tuple(runs.candidate(name, plan, seeds) for name, plan in plans.items())
+
+
+def compared(
+    workload: Workload,
+    plans: Mapping[str, Plan],
+    iterations: int,
+    seeds: Sequence[int],
+    bounds: BoundsFrom,
+    on_point: OnPoint = _in_silence,
+    journal: Journal | None = None,
+) -> Comparison:
+    """The record of :func:`compare`, for every door; who asks adds what it was asked for.
+
+    Args:
+        bounds: what the plans were made of.
+    """
+    journal = journal or Journal()
+    candidates = compare(workload, plans, iterations, seeds, on_point, journal)
+    return Comparison(
+        candidates=candidates,
+        bounds=bounds,
+        iterations=iterations,
+        iterations_per_epoch=workload.iterations_per_epoch,
+        heldout_samples=workload.heldout_samples,
+        metric=workload.metric,
+        constant=constant_metric(workload),
+        environment=environment(workload.device) | {"deterministic": workload.deterministic},
+        data_sha256=workload.data_sha256,
+        sources=workload.sources,
+        warnings=(*workload.warnings, *journal.warnings),
+    )
 
 
 def check_momentum(workload: Workload, plans: Iterable[Plan]) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from clrtool.config.schema import RangeTestConfig, SweepConfig
+from clrtool.config.schema import SweepConfig
 from clrtool.core.planning.sweep_size import READINGS, SEEDS, SweepSize
 from clrtool.core.racing.rules import HELD
 from clrtool.core.results.estimate import Estimate
 from clrtool.core.results.shard import Shard, owned
-from clrtool.engine.configured.workload import ConfiguredWorkload
+from clrtool.engine.rangetest.pipeline import Asked
 from clrtool.engine.rangetest.sweep import longest_sweep
 from clrtool.engine.resume.journal import plain
 from clrtool.engine.runtime.hardware import memory_use
@@ -35,16 +35,16 @@ NUMBER, POINT, WEIGHT = 9, 7, 4
 
 
 def estimate(
-    workload: ConfiguredWorkload,
-    config: RangeTestConfig,
-    folder: Path,
+    workload: Workload,
+    config: Asked,
+    folder: Path = Path(),
     shards: Sequence[Shard] = (),
     jobs: int = 1,
 ) -> Estimate:
     """Take and time a few optimizer steps and one evaluation.
 
     Args:
-        folder: of the run, whose disk has to hold its files; it need not be there.
+        folder: of the run, whose disk has to hold its files, where it has one; it need not be there.
         shards: whose seeds would be trained; of none, all.
         jobs: processes that would share them.
 
@@ -52,24 +52,19 @@ def estimate(
         OutOfMemoryError: a batch does not fit.
     """
     size, (length, evaluations) = workload.sweep_size(config.sweep), longest_sweep(workload, config.sweep)
-    start_lr, end_lr = (None if lr == "auto" else lr for lr in (config.sweep.start_lr, config.sweep.end_lr))
-    seeds = owned(shards, size.seeds)
-    scout = 0 if "auto" not in (config.sweep.start_lr, config.sweep.end_lr) else size.scout
+    seeds, ends = owned(shards, size.seeds), (config.sweep.start_lr, config.sweep.end_lr)
+    scout = size.scout if "auto" in ends else 0
     # a shard sweeps, and who merges races
     race = 0 if size.budget is None or shards else max(0, size.budget - size.scout - size.seeds * length)
     # where a step can be captured, that of all seeds is
     at_once = math.ceil(seeds / jobs) if workload.device.type == "cuda" else 1
-    samples = min(len(workload.loader), workload.iterations_per_epoch * workload.batch_size)
     found, saved = _tried(workload, config.seed)
     held = HELD * (saved + WEIGHT * found["parameters"]) if race else 0
     swept = at_once * saved + NUMBER * math.ceil(seeds / jobs) * (length + POINT * evaluations)
+    start_lr, end_lr = (None if lr == "auto" else lr for lr in ends)
     return Estimate(
         device=str(workload.device),
-        samples=samples,
-        dropped=len(workload.loader) - samples,
-        heldout_samples=len(workload.heldout),
-        batch_size=workload.batch_size,
-        iterations_per_epoch=workload.iterations_per_epoch,
+        **_data(workload),
         start_lr=start_lr,
         end_lr=end_lr,
         scout=scout,
@@ -87,6 +82,19 @@ def estimate(
         warnings=workload.warnings,
         **found,
     )
+
+
+def _data(workload: Workload) -> dict[str, int]:
+    """The data, as fields of :class:`Estimate`."""
+    known, used = workload.samples, workload.iterations_per_epoch * workload.batch_size
+    samples = used if known is None else min(known, used)
+    return {
+        "samples": samples,
+        "dropped": 0 if known is None else known - samples,
+        "heldout_samples": workload.heldout_samples,
+        "batch_size": workload.batch_size,
+        "iterations_per_epoch": workload.iterations_per_epoch,
+    }
 
 
 def _spare(config: SweepConfig, size: SweepSize, left: int) -> int:

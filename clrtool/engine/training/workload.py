@@ -142,6 +142,11 @@ class Workload(ABC):
     def batch_size(self) -> int:
         return self.loader.batch_size
 
+    @property
+    def samples(self) -> int | None:
+        """Size of the training set; None where its loader does not tell."""
+        return None
+
     def sweep_size(self, sweep: SweepConfig) -> SweepSize:
         """The length of a range test, with every ``auto`` decided. Raises ConfigError if it exceeds its budget."""
         epochs = None if sweep.epochs == "auto" else sweep.epochs

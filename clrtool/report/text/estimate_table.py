@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.table import Table
 
@@ -11,22 +11,29 @@ from clrtool.core.results.estimate import Estimate
 from clrtool.report.text.grid import grid
 from clrtool.words import count, duration
 
+Words = Callable[[str], str]
 
-def estimate_table(found: Estimate, title: str, folder: str) -> Table:
+
+def estimate_table(found: Estimate, title: str, folder: str | None = None, words: Words = str) -> Table:
     """What a range test would take at the most.
 
     Args:
-        folder: the run folder, and what would become of it.
+        folder: the run folder, and what would become of it; None where there is none.
+        words: says a sentence in the words of who reads it.
     """
-    return grid(_rows(found, folder), f"{title}: what a range test will take; nothing was written")
+    rows = [*_rows(found), *(() if folder is None else _disk(found, folder))]
+    rows += (("warning", warning) for warning in found.warnings)
+    told = [(name, words(text)) for name, text in rows]
+    return grid(told, f"{title}: what a range test will take; nothing was written")
 
 
-def _rows(found: Estimate, folder: str) -> Iterator[tuple[str, str]]:
+def _rows(found: Estimate) -> Iterator[tuple[str, str]]:
     frozen = "" if found.trained == found.parameters else f", {found.trained:,} of them train"
     yield "model", f"{count(found.parameters, 'parameter')}{frozen}, on {found.device}"
     batches = f"batches of {found.batch_size:,}, {count(found.iterations_per_epoch, 'iteration')} per epoch"
     dropped = f", {found.dropped:,} left out (data.drop_last=false keeps them)" if found.dropped else ""
-    yield "data", f"{found.samples:,} samples in {batches}{dropped}; {found.heldout_samples:,} held out"
+    heldout = f"{found.heldout_samples:,}" if found.heldout_samples else "an unknown number"
+    yield "data", f"{found.samples:,} samples in {batches}{dropped}; {heldout} held out"
     yield "sweep", _ends(found)
     shared = f" in {found.jobs} processes" if found.jobs > 1 else ""
     yield "", f"{count(found.seeds, 'seed')}{shared} x {_most(found.sweep, found.evaluations)}"
@@ -42,10 +49,12 @@ def _rows(found: Estimate, folder: str) -> Iterator[tuple[str, str]]:
     held = f", plus up to {_size(found.held_bytes)} for paused runs of the race" if found.held_bytes else ""
     peak = f"{_size(found.peak_bytes)} of {_size(found.memory_bytes)} at the peak"
     yield "memory", f"{peak}{together}{held}{each}"
+
+
+def _disk(found: Estimate, folder: str) -> Iterator[tuple[str, str]]:
     short = "; too little: another disk with -o DIR" if found.disk_bytes > found.free_bytes else ""
     yield "disk", f"{_size(found.disk_bytes)} while it runs, {_size(found.free_bytes)} free{short}"
     yield "folder", folder
-    yield from (("warning", warning) for warning in found.warnings)
 
 
 def _ends(found: Estimate) -> str:

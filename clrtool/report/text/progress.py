@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self, TextIO
 
 from clrtool.words import printable
@@ -166,3 +168,23 @@ class Status(InPlace):
         say(line, quiet=self._quiet)
         if self._live is not None:
             self._live.start()
+
+
+class ComparisonProgress(Progress):
+    """One live line on a terminal, one plain line every 10 seconds elsewhere, over all trainings."""
+
+    def __init__(self, names: Sequence[str], seeds: int, iterations: int, metric: str, **how: bool) -> None:
+        super().__init__(seeds, 0.0, metric, **how)
+        self._names, self._iterations = names, iterations
+        self._done: dict[tuple[str, int], float] = {}
+
+    def tell(self, name: str, seed: int, point: Point) -> None:
+        """Take note of an evaluation. A training that broke is done."""
+        self._done[name, seed] = point.iteration / self._iterations if math.isfinite(point.train_loss) else 1.0
+        done = sum(self._done.values()) / (len(self._names) * self._seeds)
+        begun = sum(known == name for known, _ in self._done)
+        self._show(
+            done,
+            f"{name} ({self._names.index(name) + 1}/{len(self._names)})  seed {begun}/{self._seeds}  epoch "
+            f"{point.epoch:.1f}  lr {point.lr:.2e}  {self._metric} {point.metric:.3f}",
+        )

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from clrtool.api.job import ProgressObserver, job_of
+from clrtool.api.shown import Shown
 from clrtool.core.planning.plan import Plan
 from clrtool.core.reading.bounds import Bounds, Verdict
 from clrtool.core.reading.curve import Curve, Point
 from clrtool.core.results.record import RunRecord
-from clrtool.engine.rangetest.observer import Observer
 from clrtool.errors import ConfigError
-from clrtool.report.text.progress import Progress
 from clrtool.words import in_python
 
 if TYPE_CHECKING:
@@ -29,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class RangeTest:
+class RangeTest(Shown):
     """A finished range test.
 
     A notebook shows it as a table and a picture; ``print`` shows the table.
@@ -115,38 +111,13 @@ class RangeTest:
         write_run(folder, self.record)
         draw_run(folder, self.record)
 
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        from clrtool.report.text.grid import unpadded
-
-        text = io.StringIO()
-        Console(file=text, width=100, color_system=None, markup=False, highlight=False).print(self._table())
-        return unpadded(text.getvalue()).strip("\n")
-
     def __repr__(self) -> str:
         return f"RangeTest(base_lr={self.base_lr}, max_lr={self.max_lr}, verdict={self.verdict.word!r})"
 
-    def _repr_html_(self) -> str:
-        from clrtool.report.plots import drawn
-
-        table = self._table()
-        rows = zip(*(column.cells for column in table.columns), strict=True)
-        lines = ["".join(f'<td style="text-align: left">{_escaped(cell)}</td>' for cell in row) for row in rows]
-        image = base64.b64encode(drawn(self.plot(), ".png")).decode()
-        return (
-            f"<table><caption>{_escaped(table.title)}</caption><tr>{'</tr><tr>'.join(lines)}</tr></table>"
-            f'<img width="800" alt="{html.escape(repr(self))}" src="data:image/png;base64,{image}">'
-        )
-
-    def _table(self) -> Table:
+    def tables(self) -> list[Table]:
         from clrtool.report.text.tables import result_table
 
-        return result_table(self.record, self.title, in_python)
-
-
-def _escaped(cell: Any) -> str:
-    return html.escape(cell.plain if hasattr(cell, "plain") else str(cell)).replace("\n", "<br>")
+        return [result_table(self.record, self.title, in_python)]
 
 
 def range_test(
@@ -187,52 +158,12 @@ def range_test(
     Raises:
         ConfigError: an option breaks its rule, or the arguments do not fit together.
     """
-    from clrtool.engine.inprocess.clone import preserved
+    from clrtool.engine.rangetest.pipeline import range_test as run
 
-    with preserved(model), _in_python():  # from here on, for an import may draw random numbers too
-        from clrtool.engine.inprocess.build import build_workload
-        from clrtool.engine.inprocess.options import Settings
-        from clrtool.engine.inprocess.steps import make_steps
-        from clrtool.engine.rangetest.pipeline import range_test as run
-
-        settings, looks = Settings.of(options), metric == "auto" and measure is None
-        steps = make_steps(loss, step, measure, metric, higher_is_better)
-        workload = build_workload(model, optimizer, train_loader, heldout_loader, steps, settings, find_metric=looks)
+    given = options | {"loss": loss, "step": step, "measure": measure, "metric": metric,
+                       "higher_is_better": higher_is_better}  # fmt: skip
+    with job_of(model, optimizer, train_loader, heldout_loader, given) as (workload, settings):
         return RangeTest(_with_doubt(run(workload, settings, ProgressObserver(on_point, quiet=not progress))), title)
-
-
-@contextmanager
-def _in_python() -> Iterator[None]:
-    """Say what breaks a rule in the words of Python."""
-    try:
-        yield
-    except ConfigError as error:
-        faults = tuple(map(in_python, error.faults))
-        if faults == error.faults:
-            raise
-        raise ConfigError(*faults) from error
-
-
-class ProgressObserver(Observer):
-    """Shows a line on stderr, and calls a program with each point.
-
-    Args:
-        on_point: called with (seed, point).
-        quiet: whether to leave the line out.
-    """
-
-    def __init__(self, on_point: Callable[[int, Point], object] | None, *, quiet: bool) -> None:
-        self._told, self._quiet = on_point, quiet
-
-    @contextmanager
-    def sweeping(self, seeds: int, epochs: float, metric: str) -> Iterator[None]:
-        with Progress(seeds, epochs, metric, quiet=self._quiet, plain=False) as self._progress:
-            yield
-
-    def on_point(self, seed: int, point: Point) -> None:
-        self._progress.update(seed, point)
-        if self._told is not None:
-            self._told(seed, point)
 
 
 def _with_doubt(record: RunRecord) -> RunRecord:
