@@ -333,6 +333,70 @@ def test_batches_of_graphs_are_counted_by_their_graphs():
     assert max(found.curves[0].metric) > 0.5
 
 
+def sentences(number, seed):
+    """Half of the words are the class's own."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 2, (number,), generator=generator)
+    words = torch.randint(4, 20, (number, 12), generator=generator)
+    words[:, ::2] += 20 * labels[:, None]
+    return [{"input_ids": each, "labels": label} for each, label in zip(words, labels, strict=True)]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft, which uses an older name of transformers
+def test_a_transformer_fine_tuned_by_lora_of_peft_trains_its_adapters_alone():
+    from peft import LoraConfig, get_peft_model
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=40, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+                        max_position_embeddings=16)  # fmt: skip
+    lora = LoraConfig(task_type="SEQ_CLS", r=4, lora_alpha=8, target_modules=["query", "value"])
+    model = get_peft_model(BertForSequenceClassification(config), lora)
+    train = DataLoader(sentences(320, 1), 32, shuffle=True, generator=generator())
+    found = range_tested(model, torch.optim.AdamW(model.parameters(), 1e-3), train, DataLoader(sentences(128, 2), 64),
+                         sweep_epochs="auto", epochs=30)  # fmt: skip
+    assert 1e-4 < found.max_lr < 0.3
+    names = {name for name, each in model.named_parameters() if each.requires_grad}
+    assert all("lora" in name or "classifier" in name for name in names)
+
+
+def graphs_of_geometric(number, seed):
+    from torch_geometric.data import Data
+
+    generator = torch.Generator().manual_seed(seed)
+    for size in torch.randint(4, 9, (number,), generator=generator).tolist():
+        features = torch.randn(size, 5, generator=generator)
+        edges = torch.randint(0, size, (2, 3 * size), generator=generator)
+        yield Data(x=features, edge_index=edges, y=(features[:, 0].mean() > 0).long().reshape(1))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch_geometric, which scripts a function
+def test_graphs_of_torch_geometric_are_read_by_a_step_and_counted_by_its_measure():
+    from torch_geometric.loader import DataLoader as GraphLoader
+    from torch_geometric.nn import GCNConv, global_mean_pool
+
+    class Convolved(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = GCNConv(5, 16), nn.Linear(16, 2)
+
+        def forward(self, batch):
+            return self.last(global_mean_pool(self.first(batch.x, batch.edge_index).relu(), batch.batch))
+
+    torch.manual_seed(0)
+    model = Convolved()
+    train = GraphLoader([*graphs_of_geometric(300, 1)], 30, shuffle=True, generator=generator())
+    heldout = GraphLoader([*graphs_of_geometric(100, 2)], 50)
+    given = model, torch.optim.Adam(model.parameters()), train, heldout
+    with pytest.raises(clrtool.ConfigError, match=r"it is \w*DataBatch\w*\. For any other give step="):
+        clrtool.range_test(*given, **QUICK)
+    found = range_tested(*given, sweep_epochs="auto", epochs=30, eval_loss="eval", metric="accuracy",
+                         step=lambda model, batch: F.cross_entropy(model(batch), batch.y),
+                         measure=lambda model, batch: ((model(batch).argmax(1) == batch.y).sum(), batch.num_graphs))  # fmt: skip
+    assert found.record.sweep.heldout_samples == 100
+    assert found.max_lr > 1e-3
+
+
 def test_the_digest_sees_what_changes():
     model = Pooled()
     before = digest(model.state_dict())

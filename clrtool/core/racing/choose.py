@@ -8,6 +8,7 @@ from clrtool.core.planning.sweep_size import MOST_BUDGET
 from clrtool.core.racing.probes import best_of
 from clrtool.core.racing.race import Outcome, outcome
 from clrtool.core.racing.result import Race
+from clrtool.core.racing.rules import LEARNED
 from clrtool.core.reading.bounds import Advice, Bounds, Verdict
 
 # base_lr against max_lr: Smith's rule of thumb is a third or a quarter (arXiv 1506.01186 v6, section 3.3), and a
@@ -115,8 +116,8 @@ def _nothing(race: Race, found: Outcome) -> Bounds:
         reason = f"The held-out loss is {entry.first:.4g} at every rate {tried}, the same as before training."
         return Bounds(None, None, None, None, reason, reason, Verdict.INCONCLUSIVE, (Advice.NOTHING_MOVED,))
     reason = (
-        f"No rate {tried} does better than a constant answer: the lowest held-out loss is {best:.4g}, a constant "
-        f"answer has {entry.constant:.4g}, and the untrained model {entry.first:.4g}."
+        f"No rate {tried} does at least {LEARNED:.0%} better than a constant answer: the lowest held-out loss is "
+        f"{best:.4g}, a constant answer has {entry.constant:.4g}, and the untrained model {entry.first:.4g}."
     )
     longer = _longer(race, (Advice.NOTHING_LEARNED,))
     return Bounds(None, None, None, None, reason, reason + longer, Verdict.INCONCLUSIVE, (Advice.NOTHING_LEARNED,))

@@ -62,7 +62,7 @@ class Advice(Sentence):
         "sweep.method=race choose."
     )
     INSENSITIVE = f"Any max_lr will do over more than a factor of {WIDE:g}; sweep.method=race chooses among them."
-    NOTHING_LEARNED = "No rate does better than a constant answer: raise the budget, or check data and labels."
+    NOTHING_LEARNED = "No rate does clearly better than a constant answer: raise the budget, or check data and labels."
     NOTHING_MOVED = (
         "The held-out score is the same at every rate: read a loss or a finer score, or check that the model that is "
         "scored is the one that is trained."
@@ -85,6 +85,7 @@ class Advice(Sentence):
 
 # The advice of earlier versions that says it in other words now, as it stands in their files.
 FORMER = {
+    "No rate does better than a constant answer: raise the budget, or check data and labels.": Advice.NOTHING_LEARNED,
     "Seeds prefer different rates, and max_lr lies between them: raise the budget to tell them apart.": (
         Advice.CLOSE_RACE
     ),
