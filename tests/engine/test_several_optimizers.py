@@ -97,3 +97,16 @@ def test_one_optimizer_is_told_of_in_the_words_of_before(tmp_path):
         ConfigError, match=r"mine.yaml:\d+:\d+: unknown key 'grups' in optimizer; did you mean 'groups'"
     ):
         built(tmp_path, HEAD.rstrip() + " {name: SGD, grups: []}\n")
+
+
+@pytest.mark.parametrize("model", ["{name: mlp, args: {hidden: [16]}}", "{name: convnet}"])
+def test_muon_over_more_than_matrices_says_to_give_a_list_and_that_list_works(tmp_path, model):
+    text = HEAD.replace("{name: mlp, args: {hidden: [16]}}", model)
+    with pytest.raises(
+        ConfigError, match=r"Muon steps matrices alone, and [\w.]+ has [14] dimensions: give a list"
+    ) as error:
+        built(tmp_path, f"{text}  {{name: Muon}}\n")
+    model = built(tmp_path, f"{text}  {{name: SGD}}\n").make_model()
+    matrices = [name for name, each in model.named_parameters() if each.ndim == 2]
+    listed = str(error.value).split("give a list, ")[1].replace("PATTERNS OF MATRICES", ", ".join(matrices))
+    assert len(built(tmp_path, f"{text}  {listed}\n").groups) == 2

@@ -39,6 +39,7 @@ class OptimizerRecipe:
 
     def of(self, trained: Mapping[str, nn.Parameter], lr: float | Tensor = 1.0, **options: Any) -> Optimizer:
         """The optimizer of some parameters, by their names."""
+        self._check_matrices(trained)
         groups = group_parameters(trained, self.config.groups, self.field)
         build = self.build if self.config.factory else partial(self.build, lr=lr, **options)
         optimizer = call(partial(build, groups), f"{self.field}.args", self.config.args)
@@ -49,6 +50,15 @@ class OptimizerRecipe:
             # The ratios of groups that a factory made with rates of their own are kept.
             group.setdefault("lr_ratio", float(group.get("lr", first)) / first if first else 1.0)
         return optimizer
+
+    def _check_matrices(self, trained: Mapping[str, nn.Parameter]) -> None:
+        """Raise ConfigError for Muon over anything but matrices, with a list of optimizers that has others for it."""
+        other = next((name for name, each in trained.items() if each.ndim != 2), None)
+        if self.config.name == "Muon" and other is not None:
+            raise ConfigError(
+                f"{self.field}: Muon steps matrices alone, and {other} has {trained[other].ndim} dimensions: give a "
+                "list, [{name: Muon, params: [PATTERNS OF MATRICES]}, {name: AdamW, params: ['*'], lr_ratio: 0.015}]"
+            )
 
     @property
     def name(self) -> str:
