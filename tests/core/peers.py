@@ -54,13 +54,17 @@ def deepspeed_values(name, params, steps, lr=1.0):
 
 def timm_rates(name, params, lr, steps):
     """The learning rate at each step of a training that calls ``step`` at the end of every one."""
-    schedulers = peer("timm.scheduler")
     sgd = optimizer(lr)
-    scheduler = getattr(schedulers, name)(sgd, **params)
+    return timm_values(getattr(peer("timm.scheduler"), name)(sgd, **params), sgd, steps)
+
+
+def timm_values(scheduler, sgd, steps):
+    """What a scheduler sets that is told after every step how many there were; one in epochs counts these alone."""
     rates = []
     for step in range(steps):
         rates.append(float(sgd.param_groups[0]["lr"]))
         scheduler.step(step + 1)
+        scheduler.step_update(step + 1)
     return rates
 
 
@@ -68,6 +72,8 @@ def ignite_made(part, sgd):
     """A scheduler of ignite, or one of torch inside it, from a part as clrtool reads it."""
     handlers = peer("ignite.handlers")
     params = {name: value for name, value in part.items() if name != "type"}
+    if part["type"] == "LRScheduler":
+        return handlers.LRScheduler(ignite_made(params["lr_scheduler"], sgd))
     if hasattr(torch.optim.lr_scheduler, part["type"]):
         return getattr(torch.optim.lr_scheduler, part["type"])(sgd, **params)
     if part["type"] == "ConcatScheduler":
@@ -83,7 +89,10 @@ def ignite_made(part, sgd):
 
 def ignite_rates(part, lr, steps):
     sgd = optimizer(lr)
-    scheduler = ignite_made(part, sgd)
+    return ignite_values(ignite_made(part, sgd), sgd, steps)
+
+
+def ignite_values(scheduler, sgd, steps):
     rates = []
     for _ in range(steps):
         scheduler(None)
@@ -91,38 +100,48 @@ def ignite_rates(part, lr, steps):
     return rates
 
 
-def mmengine_rates(parts, lr, steps):
+def mmengine_rates(parts, lr, steps, epoch_length=1):
+    """As its hook steps them: those by epoch at the end of an epoch, the others after every iteration."""
     schedulers = peer("mmengine.optim.scheduler")
     sgd = optimizer(lr)
-    made = [
-        getattr(schedulers, part["type"])(sgd, **{name: value for name, value in part.items() if name != "type"})
-        for part in parts
-    ]
+    made = [mmengine_made(schedulers, dict(part), sgd, epoch_length) for part in parts]
     rates = []
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         rates.append(float(sgd.param_groups[0]["lr"]))
         sgd.step()
         for scheduler in made:
-            scheduler.step()
+            if not scheduler.by_epoch or step % epoch_length == 0:
+                scheduler.step()
     return rates
+
+
+def mmengine_made(schedulers, params, sgd, epoch_length):
+    kind = getattr(schedulers, params.pop("type"))
+    if params.pop("convert_to_iter_based", False):
+        return kind.build_iter_from_epoch(optimizer=sgd, epoch_length=epoch_length, **params)
+    return kind(sgd, **params)
 
 
 def composer_rates(name, params, lr, max_duration, batches_per_epoch, steps):
     """The factor of a scheduler of composer at each batch, from the clock that its trainer keeps."""
     scheduler = getattr(peer("composer.optim.scheduler"), name)(**params)
+    return [lr * factor for factor in composer_factors(scheduler, max_duration, batches_per_epoch, steps)]
+
+
+def composer_factors(scheduler, max_duration, batches_per_epoch, steps):
     time = peer("composer.core.time")
     state = type("State", (), {})()
     state.max_duration = time.Time.from_timestring(max_duration)
     state.dataloader_len = time.Time(batches_per_epoch, "ba")
-    rates = []
+    factors = []
     for batch in range(steps):
         state.timestamp = time.Timestamp(
             epoch=batch // batches_per_epoch, batch=batch, batch_in_epoch=batch % batches_per_epoch
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a warm-up of 0 batches is one
-            rates.append(lr * scheduler(state))
-    return rates
+            factors.append(scheduler(state))
+    return factors
 
 
 def fastai_values(name, params, n_epoch, n_iter):

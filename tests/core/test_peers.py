@@ -16,6 +16,7 @@ from tests.core.peers import (
     ignite_rates,
     mmengine_rates,
     paddle_rates,
+    peer,
     schedule_free_rates,
     timm_rates,
     torchtune_rates,
@@ -117,9 +118,43 @@ def test_the_schedulers_of_timm_are_timms(lr, length, mul, decay, limit, warm, l
         assert_equal(f"timm:{name}", params | {"base_lr": lr}, timm_rates(name, params, lr, STEPS))
 
 
-def test_a_scheduler_that_follows_a_metric_is_refused_by_its_name():
-    with pytest.raises(ValueError, match="PlateauLRScheduler follows a metric"):
-        schedule_from("timm:PlateauLRScheduler", {})
+@pytest.mark.parametrize(
+    ("source", "params", "name"),
+    [
+        ("timm:PlateauLRScheduler", {"patience_t": 3}, "PlateauLRScheduler"),
+        ("transformers:greedy", {"patience": 3}, "greedy"),
+        ("transformers:reduce_lr_on_plateau", {"patience": 3}, "reduce_lr_on_plateau"),
+        ("ignite:ReduceLROnPlateauScheduler", {"metric_name": "loss"}, "ReduceLROnPlateauScheduler"),
+        ("torch:ReduceLROnPlateau", {"mode": "min", "factor": 0.1, "patience": 10}, "ReduceLROnPlateau"),
+        ("paddle:ReduceOnPlateau", {"learning_rate": 0.1, "patience": 3}, "ReduceOnPlateau"),
+        (
+            "mmengine:param_scheduler",
+            {"schedulers": [{"type": "ReduceOnPlateauLR", "monitor": "loss"}]},
+            "ReduceOnPlateauLR",
+        ),
+    ],
+)
+def test_a_scheduler_that_follows_a_metric_is_refused_by_its_name_whatever_it_is_given(source, params, name):
+    with pytest.raises(ValueError, match=f"{name} follows a metric"):
+        schedule_from(source, params)
+
+
+@given(
+    rates, st.integers(1, 60), shares, st.sampled_from(["constant", "rsqrt", "power"]), st.floats(0.5, 40), st.floats(0.1, 2),
+    st.sampled_from(["linear", "1-sqrt", "cosine", "power", "exp"]), st.floats(0.1, 3), st.floats(0.01, 0.9),
+    st.integers(0, 30), st.data(),
+)  # fmt: skip
+@many
+def test_the_warmup_stable_decay_of_timm_is_timms(
+    lr, length, low, stable, scale, power, decay, bend, ratio, warmup, data
+):
+    if not hasattr(peer("timm.scheduler"), "WSDLRScheduler"):
+        pytest.skip("this timm has no WSDLRScheduler")
+    params = {"t_initial": length, "decay_t": data.draw(st.integers(1, length)), "lr_min": low * lr, "stable_fn": stable,
+              "stable_power": power, "decay_fn": decay, "decay_power": bend, "decay_ratio": ratio, "warmup_t": warmup,
+              "warmup_lr_init": low}  # fmt: skip
+    params |= {"stable_timescale": scale} if not warmup or data.draw(st.booleans()) else {}
+    assert_equal("timm:WSDLRScheduler", params | {"base_lr": lr}, timm_rates("WSDLRScheduler", params, lr, STEPS))
 
 
 ignite_cycles = st.fixed_dictionaries(
@@ -151,6 +186,71 @@ def test_the_schedulers_of_ignite_are_ignites(part):
 def test_schedulers_of_ignite_one_after_another_are_ignites(parts, durations):
     params = {"schedulers": parts, "durations": durations[: len(parts) - 1]}
     assert_equal("ignite:ConcatScheduler", params, ignite_rates({"type": "ConcatScheduler"} | params, 1.0, STEPS))
+
+
+@given(
+    ignite_parts, st.lists(ignite_parts, min_size=1, max_size=2), st.lists(st.integers(2, 20), min_size=4, max_size=4),
+    st.sampled_from([
+        {"type": "StepLR", "step_size": 7}, {"type": "ExponentialLR", "gamma": 0.9},
+        {"type": "MultiStepLR", "milestones": [3, 3, 9], "gamma": 0.5}, {"type": "PolynomialLR", "total_iters": 12, "power": 2.0},
+    ]),
+    st.integers(0, 2), st.booleans(), rates,
+)  # fmt: skip
+@many
+def test_a_scheduler_of_torch_among_others_of_ignite_begins_with_what_it_finds(
+    first, later, durations, part, at, warm, lr
+):
+    wrapped = {"type": "LRScheduler", "lr_scheduler": part}
+    parts = [first, *later]
+    parts.insert(min(at, len(parts)), wrapped)
+    if warm and first is not parts[0]:
+        rise = {"lr_scheduler": first, "warmup_start_value": 0.0, "warmup_duration": 5}
+        parts[1] = {"type": "create_lr_scheduler_with_warmup"} | rise
+    params = {"schedulers": parts, "durations": durations[: len(parts) - 1]}
+    theirs = ignite_rates({"type": "ConcatScheduler"} | params, lr, STEPS)
+    assert_equal("ignite:ConcatScheduler", params | {"base_lr": lr}, theirs)
+
+
+@given(
+    st.integers(2, 40),
+    shares,
+    st.floats(0.05, 1),
+    rates,
+    st.floats(0.1, 3),
+    st.sampled_from(["triangular", "exp_range"]),
+)
+@many
+def test_a_scheduler_of_torch_wrapped_by_ignite_is_ignites(length, share, factor, lr, power, mode):
+    for part in (
+        {"type": "StepLR", "step_size": length, "gamma": share},
+        {"type": "MultiStepLR", "milestones": [length, length, 2 * length], "gamma": share},
+        {"type": "ExponentialLR", "gamma": share},
+        {"type": "LinearLR", "total_iters": length, "start_factor": factor, "end_factor": share},
+        {"type": "ConstantLR", "total_iters": length, "factor": factor},
+        {"type": "PolynomialLR", "total_iters": length, "power": power},
+        {"type": "CosineAnnealingLR", "T_max": length, "eta_min": lr * share},
+        {"type": "CosineAnnealingWarmRestarts", "T_0": length, "T_mult": 1 + length % 3, "eta_min": lr * share},
+        {"type": "CyclicLR", "base_lr": lr * share, "max_lr": lr, "step_size_up": length, "mode": mode, "gamma": 0.99,
+         "cycle_momentum": False},
+        {"type": "OneCycleLR", "max_lr": lr, "total_steps": 4 * length + 60, "cycle_momentum": False},
+    ):  # fmt: skip
+        params = {"lr_scheduler": part, "base_lr": lr}
+        steps = 60 if part["type"] == "OneCycleLR" else STEPS
+        theirs = ignite_rates({"type": "LRScheduler", "lr_scheduler": part}, lr, steps)
+        assert_equal("ignite:LRScheduler", params, theirs)
+
+
+@pytest.mark.parametrize(
+    "later", [{"type": "CosineAnnealingLR", "T_max": 9}, {"type": "OneCycleLR", "max_lr": 1, "total_steps": 9}]
+)
+def test_what_a_scheduler_of_torch_makes_of_what_it_finds_is_refused_where_it_is_not_read(later):
+    line = {"type": "PiecewiseLinear", "milestones_values": [[0, 0.1], [5, 1.0]]}
+    inside = {"type": "LRScheduler", "lr_scheduler": later}
+    two = [{"type": "LRScheduler", "lr_scheduler": {"type": "StepLR", "step_size": 3}}, inside]
+    nested = [line, {"type": "ConcatScheduler", "schedulers": [inside, line], "durations": [4]}]
+    for schedulers in ([line, inside], two, nested):
+        with pytest.raises(ValueError, match="ConcatScheduler"):
+            schedule_from("ignite:ConcatScheduler", {"schedulers": schedulers, "durations": [5]})
 
 
 @given(
@@ -186,6 +286,46 @@ def test_lists_of_schedulers_of_mmengine_are_mmengines(lr, warmup, length, share
         assert_equal("mmengine:param_scheduler", {"schedulers": parts, "base_lr": lr}, theirs)
 
 
+@given(
+    rates, st.integers(2, 30), st.integers(1, 9), st.integers(1, 12), shares, st.floats(0.05, 1), st.booleans(),
+    st.booleans(),
+)  # fmt: skip
+@many
+def test_schedulers_of_mmengine_by_epoch_after_a_warmup_by_iteration_are_mmengines(
+    lr, warmup, per_epoch, length, share, factor, converts, drops
+):
+    warm = {"type": "LinearLR", "start_factor": factor, "by_epoch": False, "begin": 0, "end": warmup}
+    drop = {"type": "StepLR", "step_size": 1, "gamma": factor, "begin": 0, "end": 3, "by_epoch": False}
+    begin = -(-warmup // per_epoch)
+    window = {"begin": begin, "end": begin + length + 1} | ({"convert_to_iter_based": True} if converts else {})
+    for later in (
+        {"type": "MultiStepLR", "milestones": [length, length + 2], "gamma": share},
+        {"type": "CosineAnnealingLR", "T_max": length, "eta_min_ratio": share} | window,
+        {"type": "CosineAnnealingLR", "T_max": max(1, length // 2), "eta_min": lr * share / 2} | window,
+        {"type": "PolyLR", "eta_min": lr * share} | window,
+        {"type": "CosineRestartLR", "periods": [length, 2], "restart_weights": [share, 1], "eta_min_ratio": 0.1} | window,
+        {"type": "OneCycleLR", "eta_max": lr, "total_steps": 9 * length + 60, "pct_start": 0.4} | window,
+    ):  # fmt: skip
+        parts = [drop] * (drops and warmup > 3) + [warm, later]
+        theirs = mmengine_rates(parts, lr, STEPS, per_epoch)
+        params = {"schedulers": parts, "base_lr": lr, "epoch_length": per_epoch}
+        assert_equal("mmengine:param_scheduler", params, theirs)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [{"type": "LinearLR", "by_epoch": False, "end": 500}, {"type": "MultiStepLR", "milestones": [8, 11]}],
+        [{"type": "CosineAnnealingLR", "T_max": 8, "convert_to_iter_based": True}],
+        [{"type": "CosineAnnealingLR", "by_epoch": False}],
+        [{"type": "LinearLR", "by_epoch": False}],
+    ],
+)
+def test_what_mmengine_takes_from_the_training_has_to_be_said(parts):
+    with pytest.raises(ValueError, match=r"give epoch_length|give its end"):
+        schedule_from("mmengine:param_scheduler", {"schedulers": parts})
+
+
 @given(rates, st.integers(1, 20), st.integers(2, 8), st.integers(0, 12), shares, st.floats(0.1, 3), st.booleans())
 @many
 def test_the_schedulers_of_composer_are_composers(lr, per_epoch, epochs, warmup, share, power, in_epochs):
@@ -211,6 +351,11 @@ def test_the_schedulers_of_composer_are_composers(lr, per_epoch, epochs, warmup,
         length = {"max_duration": max_duration, "batches_per_epoch": per_epoch}
         theirs = composer_rates(name, params, lr, max_duration, per_epoch, epochs * per_epoch)
         assert_equal(f"composer:{name}", params | length | {"base_lr": lr}, theirs)
+
+
+def test_a_part_of_an_epoch_is_refused_as_composer_refuses_it():
+    with pytest.raises(ValueError, match="whole number of epochs"):
+        schedule_from("composer:ExponentialScheduler", {"gamma": 0.5, "decay_period": "1.5ep", "batches_per_epoch": 11})
 
 
 @given(
@@ -272,6 +417,8 @@ def test_the_schedules_of_paddle_are_paddles(lr, low, length, share, total, pct,
     parts = [
         {"type": "PiecewiseDecay", "boundaries": [length, length + 9], "values": [lr, low, share]},
         {"type": "NaturalExpDecay", "learning_rate": lr, "gamma": share},
+        {"type": "NoamDecay", "learning_rate": lr, "d_model": total, "warmup_steps": length},
+        {"type": "MultiplicativeDecay", "learning_rate": lr, "lr_lambda": lambda x: 1 - share / (1 + x)},
         {"type": "InverseTimeDecay", "learning_rate": lr, "gamma": share},
         {"type": "PolynomialDecay", "learning_rate": lr, "decay_steps": length, "end_lr": low, "power": pct * 4, "cycle": flag},
         {"type": "ExponentialDecay", "learning_rate": lr, "gamma": share},
@@ -293,6 +440,13 @@ def test_the_schedules_of_paddle_are_paddles(lr, low, length, share, total, pct,
         assert_equal(
             f"paddle:{part['type']}", params, paddle_rates(part, total if part["type"] == "OneCycleLR" else STEPS)
         )
+
+
+@pytest.mark.parametrize(("length", "mult"), [(1, 2), (1, 3), (1, 5), (2, 3), (3, 3), (1, 10), (7, 2), (1, 6)])
+def test_restarts_of_paddle_after_a_warmup_are_where_its_logarithm_has_them(length, mult):
+    fall = {"type": "CosineAnnealingWarmRestarts", "learning_rate": 0.5, "T_0": length, "T_mult": mult, "eta_min": 0.1}
+    params = {"learning_rate": fall, "warmup_steps": 3, "start_lr": 0.0, "end_lr": 0.5}
+    assert_equal("paddle:LinearWarmup", params, paddle_rates({"type": "LinearWarmup"} | params, 2500))
 
 
 @given(rates, st.integers(2, 60), shares)

@@ -142,6 +142,76 @@ def test_the_other_schedulers_of_torch_are_torchs(lr, share, first, second, mult
         assert_close(f"torch:{name}", params, schedule(range(STEPS)), theirs, atol=1e-12 * max(1, lr))
 
 
+@pytest.mark.parametrize("text", ["lambda x: 0.95", "lambda t: 1 - 1 / (2 + t)", "lambda x: 1.1 if x < 20 else 0.9"])
+def test_factors_that_are_multiplied_step_by_step_are_torchs(text):
+    theirs, _ = torch_rates("MultiplicativeLR", {"lr_lambda": eval(text)}, STEPS, lr=0.3)  # noqa: S307 (a text above)
+    params = {"lr_lambda": text, "base_lr": 0.3}
+    assert_equal("torch:MultiplicativeLR", params, theirs)
+    chained = [{"type": "LinearLR"}, {"type": "MultiplicativeLR", "lr_lambda": text}]
+    sgd = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
+    made = [torch.optim.lr_scheduler.LinearLR(sgd), torch.optim.lr_scheduler.MultiplicativeLR(sgd, eval(text))]  # noqa: S307
+    scheduler, theirs = torch.optim.lr_scheduler.ChainedScheduler(made), []
+    for _ in range(STEPS):
+        theirs.append(sgd.param_groups[0]["lr"])
+        sgd.step()
+        scheduler.step()
+    assert_equal("torch:ChainedScheduler", {"schedulers": chained, "base_lr": 0.3}, theirs)
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "params"),
+    [
+        ("torch:LambdaLR", "lr_lambda", {}),
+        ("torch:MultiplicativeLR", "lr_lambda", {}),
+        ("paddle:LambdaDecay", "lr_lambda", {"learning_rate": 0.1}),
+        ("torch:CyclicLR", "scale_fn", {"base_lr": 0.1, "max_lr": 0.5}),
+        ("tfa:CyclicalLearningRate", "scale_fn",
+         {"initial_learning_rate": 0.1, "maximal_learning_rate": 0.5, "step_size": 9}),
+    ],
+)  # fmt: skip
+def test_a_number_in_the_place_of_a_function_is_the_constant_and_anything_else_is_refused(source, name, params):
+    t = range(50)
+    constant = schedule_from(source, params | {name: lambda x: 0.25})(t)
+    np.testing.assert_allclose(schedule_from(source, params | {name: 0.25})(t), constant)
+    for wrong in (True, {"x": 1}):
+        with pytest.raises(ValueError, match=f"{name} must be a function"):
+            schedule_from(source, params | {name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("source", "params", "told"),
+    [
+        ("torch:SequentialLR", {"schedulers": 5, "milestones": []}, "schedulers must be a list"),
+        ("torch:ChainedScheduler", {"schedulers": []}, "schedulers must be a list of at least 1"),
+        ("torch:SequentialLR", {"schedulers": ["LinearLR", "ConstantLR"], "milestones": 5}, "2 parts need 1 milestones"),
+        ("optax:join_schedules", {"schedules": 5, "boundaries": []}, "schedules must be a list"),
+        ("ignite:ConcatScheduler", {"schedulers": ["PiecewiseLinear"], "durations": []}, "a list of at least 2"),
+        ("ignite:PiecewiseLinear", {"milestones_values": [[0]]}, r"pairs .* got \[0\]"),
+        ("ignite:PiecewiseLinear", {"milestones_values": 5}, "pairs of a milestone and its value, got 5"),
+        ("mmengine:param_scheduler", {"schedulers": 5}, "schedulers must be a list"),
+        ("mmengine:param_scheduler", {"schedulers": [{"type": "StepLR", "step": 5}]}, "no parameter 'step'; did you mean"),
+        ("mmengine:param_scheduler", {"schedulers": [{"type": "StepLR", "by_epoch": "no"}]}, "by_epoch must be true or"),
+        ("mmengine:param_scheduler", {"schedulers": [{"type": "MultiStepLR", "milestones": 5}]}, "a list of numbers"),
+        ("mmengine:param_scheduler", {"schedulers": [{"type": "CosineRestartLR", "periods": [3, 4]}]}, "as many as periods"),
+        ("mmengine:param_scheduler", {"schedulers": [], "epoch_length": 0}, "epoch_length must be a whole number"),
+    ],
+)  # fmt: skip
+def test_what_is_no_list_of_parts_is_refused_in_words_of_its_system(source, params, told):
+    with pytest.raises(ValueError, match=told):
+        schedule_from(source, params)
+
+
+def test_factors_that_are_multiplied_are_asked_for_in_any_order_and_not_for_ever():
+    schedule = schedule_from("torch:MultiplicativeLR", {"lr_lambda": "1 - 1 / (1 + x) ** 2", "base_lr": 1.0})
+    t = np.array([100_000, 7, 40_000, 0, 65_536, 32_768])
+    np.testing.assert_allclose(schedule(t), (t + 2) / (2 * (t + 1)), rtol=1e-9)  # the product telescopes
+    with pytest.raises(ValueError, match="worked out up to iteration"):
+        schedule([10**9])
+    with pytest.raises(ValueError, match="MultiplicativeLR inside a SequentialLR is not read"):
+        schedule_from("torch:SequentialLR", {"milestones": [3], "schedulers": [
+            {"type": "LinearLR"}, {"type": "MultiplicativeLR", "lr_lambda": "0.9"}]})  # fmt: skip
+
+
 def parts_of_torch(draw):
     """A scheduler of torch and its parameters, for any place in a composition."""
     share, first, second = draw(shares), draw(counts), draw(counts)

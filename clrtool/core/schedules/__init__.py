@@ -3,7 +3,9 @@
 from clrtool.core.schedules.base import FloatArray as FloatArray
 from clrtool.core.schedules.base import Schedule as Schedule
 from clrtool.core.schedules.combine import Moved as Moved
+from clrtool.core.schedules.combine import Multiplied as Multiplied
 from clrtool.core.schedules.combine import Product as Product
+from clrtool.core.schedules.combine import Raised as Raised
 from clrtool.core.schedules.combine import Repeat as Repeat
 from clrtool.core.schedules.combine import Scaled as Scaled
 from clrtool.core.schedules.combine import Unread as Unread

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
-from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule
+from clrtool.core.schedules.base import BLOCK, MARKED, FloatArray, IntArray, Schedule
 from clrtool.core.schedules.checks import check_lr, check_whole, is_number
 from clrtool.core.schedules.expression import Scale, scaled
 from clrtool.core.schedules.operations import repeated
+
+# Where factors are multiplied one by one, the last iteration for which that is done.
+FARTHEST = 2 * 10**7
 
 
 @dataclass(frozen=True)
@@ -50,42 +54,52 @@ class Product(Schedule):
 
 @dataclass(frozen=True)
 class Moved(Schedule):
-    """``part`` at iteration ``times * t + by``: one that is stepped several times, or that others begin inside.
+    """``part`` at iteration ``times * floor(t / every) + by``: stepped several times, or only once in an epoch.
 
     Raises:
-        ValueError: ``times`` is below 1, or ``by`` is negative.
+        ValueError: ``times`` or ``every`` is below 1, or ``by`` is negative.
+
+    >>> from clrtool.core.schedules import piecewise
+    >>> Moved(piecewise([1], [1.0, 0.5]), every=3)(range(5))
+    array([1. , 1. , 1. , 0.5, 0.5])
     """
 
     part: Schedule
     times: int = 1
     by: int = 0
+    every: int = 1
 
     def __post_init__(self) -> None:
         check_whole("times", self.times)
         check_whole("by", self.by, at_least=0)
+        check_whole("every", self.every)
 
     @property
     def preview(self) -> int:
-        return max(1, math.ceil((self.part.preview - self.by) / self.times))
+        return max(1, self.every * math.ceil((self.part.preview - self.by) / self.times))
 
     @property
     def cycles_momentum(self) -> bool:
         return self.part.cycles_momentum
 
     def cycle_ends(self, until: int) -> list[int]:
-        return self._seen(self.part.cycle_ends(until * self.times + self.by))
+        return self._seen(self.part.cycle_ends(self._inside(until)))
 
     def corners(self, until: int) -> list[int]:
-        return self._seen(self.part.corners(until * self.times + self.by))
+        return self._seen(self.part.corners(self._inside(until)))
 
     def lr_at(self, t: IntArray) -> FloatArray:
-        return self.part.lr_at(t * self.times + self.by)
+        return self.part.lr_at(self._inside(t))
 
     def momentum_at(self, t: IntArray) -> FloatArray:
-        return self.part.momentum_at(t * self.times + self.by)
+        return self.part.momentum_at(self._inside(t))
+
+    def _inside(self, t: Any) -> Any:
+        """The iteration of the part."""
+        return (t if self.every == 1 else t // self.every) * self.times + self.by
 
     def _seen(self, marks: list[int]) -> list[int]:
-        return sorted({-(-(mark - self.by) // self.times) for mark in marks if mark >= self.by})
+        return sorted({self.every * -(-(mark - self.by) // self.times) for mark in marks if mark >= self.by})
 
 
 @dataclass(frozen=True)
@@ -182,6 +196,73 @@ class Within(Schedule):
         lr = self.part.lr_at(t)
         lr = lr if self.least is None else np.maximum(lr, self.least)
         return lr if self.most is None else np.minimum(lr, self.most)
+
+
+@dataclass(frozen=True)
+class Multiplied(Schedule):
+    """``lr(t) = base_lr * scale(1) * scale(2) * ... * scale(t)``, of the first ``FARTHEST`` iterations.
+
+    >>> from clrtool.core.schedules import Expression
+    >>> Multiplied(0.5, Expression("1 / x"))([0, 1, 2, 3])
+    array([0.5       , 0.5       , 0.25      , 0.08333333])
+    """
+
+    base_lr: float
+    scale: Scale
+    _before: list[float] = field(default_factory=lambda: [1.0], init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_lr("base_lr", self.base_lr)
+
+    @property
+    def preview(self) -> int:
+        return 1000
+
+    def lr_at(self, t: IntArray) -> FloatArray:
+        first, last = int(t.min()) // BLOCK, int(t.max()) // BLOCK
+        if last * BLOCK > FARTHEST:
+            raise ValueError(
+                f"a product of a factor for each iteration is worked out up to iteration {FARTHEST:,}; asked for "
+                f"iteration {int(t.max()):,}"
+            )
+        while len(self._before) <= last:
+            self._before.append(float(self._block(len(self._before) - 1)[-1]))
+        values = np.concatenate([[1.0], *(self._block(block) for block in range(first, last + 1))])
+        values[0] = self._before[first]
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(self.base_lr * values[t - first * BLOCK])
+
+    def _block(self, block: int) -> FloatArray:
+        """The product at the ``BLOCK`` iterations after the first of a block."""
+        factors = scaled(np.arange(block * BLOCK + 1, (block + 1) * BLOCK + 1), self.scale)
+        with np.errstate(over="ignore", invalid="ignore"):  # of what is not finite the plan says the iteration
+            return np.asarray(self._before[block] * np.cumprod(factors))
+
+
+@dataclass(frozen=True)
+class Raised(Schedule):
+    """``lr(t) = part(t) + by``.
+
+    >>> from clrtool.core.schedules import linear
+    >>> Raised(linear(0.0, 1.0, 2), by=0.5)(range(3))
+    array([1.5, 1. , 0.5])
+    """
+
+    part: Schedule
+    by: float
+
+    def __post_init__(self) -> None:
+        check_lr("by", self.by)
+
+    @property
+    def preview(self) -> int:
+        return self.part.preview
+
+    def corners(self, until: int) -> list[int]:
+        return self.part.corners(until)
+
+    def lr_at(self, t: IntArray) -> FloatArray:
+        return self.part.lr_at(t) + self.by
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,26 @@ class Expression:
         return Expression, (self.text,)
 
 
+def function_of(name: str, value: object) -> Scale:
+    """A Python function as it is, or the one that a text says; a number, which YAML makes of a text, is a constant.
+
+    Raises:
+        ValueError: it is none of them, or the text is no expression.
+
+    >>> function_of("lr_lambda", 0.5)(np.array([1.0, 2.0]))
+    array([0.5, 0.5])
+    """
+    if isinstance(value, str):
+        return Expression(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Expression(repr(float(value)))
+    if not callable(value):
+        raise ValueError(
+            f"{name} must be a function of one number, or the text of one, such as 'lambda x: 0.9 ** x'; got {value!r}"
+        )
+    return value
+
+
 def _read(text: str) -> Callable[[FloatArray], Any]:
     tree, variable = _parse(text)
     try:

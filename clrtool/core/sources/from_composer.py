@@ -50,6 +50,8 @@ class _Clock:
             if self.batches_per_epoch is None:
                 raise ValueError(f"{name}={time} needs batches_per_epoch")
             check_whole("batches_per_epoch", self.batches_per_epoch)
+            if number != int(number):
+                raise ValueError(f"{name} must be a whole number of epochs, as composer requires, got {time!r}")
             return int(int(number) * self.batches_per_epoch)
         return int(number)
 

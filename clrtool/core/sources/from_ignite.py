@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-from clrtool.core.schedules import Moved, Phases, Repeat, Schedule, Unread, fixed, in_sequence
+from clrtool.core.schedules import Cosine, Moved, Phases, Product, Repeat, Schedule, Unread, fixed, in_sequence
 from clrtool.core.schedules.checks import check_lr, check_whole
 from clrtool.core.schedules.phases import Shape
-from clrtool.core.sources.parts import name_of, read_part
+from clrtool.core.sources.parts import check_listed, name_of, read_part
 from clrtool.core.sources.registry import source
 
 _PREFIX = "ignite.handlers."
+_TORCH = "torch.optim.lr_scheduler."
 # A cyclical scheduler goes on for ever; so many cycles that differ are worked out, or as many as fit into these
 # iterations.
 _CYCLES, _FAR = 300, 2**40
+_CHAINED = ("StepLR", "MultiStepLR", "ExponentialLR", "PolynomialLR")
 
 
 @source(_PREFIX + "PiecewiseLinear")
@@ -24,8 +27,11 @@ def piecewise_linear(
     param_name: str = "lr",
 ) -> Schedule:
     """A line from each milestone to the next; two at the same iteration are a jump."""
-    if not milestones_values:
-        raise ValueError("milestones_values needs at least one pair of a milestone and its value")
+    if not isinstance(milestones_values, list | tuple) or not milestones_values:
+        raise ValueError(f"milestones_values needs pairs of a milestone and its value, got {milestones_values!r}")
+    for pair in milestones_values:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise ValueError(f"milestones_values are pairs of a milestone and its value, got {pair!r}")
     parts: list[Schedule] = []
     begins: list[int] = []
     for (begin, start), (end, value) in pairwise(milestones_values):
@@ -79,19 +85,64 @@ def cosine_annealing(
 
 
 @source(_PREFIX + "ConcatScheduler")
-def concat(schedulers: Sequence[Any], durations: Sequence[int]) -> Schedule:
-    """One after another, each from its own step 0, for its duration."""
-    if len(schedulers) != len(durations) + 1:
+def concat(schedulers: Sequence[Any], durations: Sequence[int], base_lr: float = 1e-3) -> Schedule:
+    """One after another, each from its own step 0, for its duration.
+
+    A scheduler of torch begins with the learning rate that it finds: the optimizer's, or the last of the part before.
+    """
+    check_listed("schedulers", schedulers, at_least=2)
+    if not isinstance(durations, list | tuple) or len(schedulers) != len(durations) + 1:
         raise ValueError(f"{len(schedulers)} schedulers need {len(schedulers) - 1} durations, got {durations!r}")
     for duration in durations:
         check_whole("a duration", duration)
-    return in_sequence([read_part(part, "ignite") for part in schedulers], [0, *accumulate(durations)])
+    if sum(map(_of_torch_inside, schedulers)) > 1:
+        raise ValueError("of schedulers of torch in one ConcatScheduler, which change each other, only one is read")
+    parts: list[Schedule] = []
+    for number, part in enumerate(schedulers):
+        found = float(parts[-1]([durations[number - 1] - 1])[0]) if number else base_lr
+        if number and _of_torch_inside(part) and not _chained(part):
+            raise ValueError(
+                "a scheduler of torch after others in a ConcatScheduler begins with what it finds, which is read of "
+                f"{', '.join(_CHAINED)} alone; got {part!r}"
+            )
+        parts.append(read_part(part, "ignite", base_lr=found if _of_torch_inside(part) else base_lr))
+    return in_sequence(parts, [0, *accumulate(durations)])
 
 
 @source(_PREFIX + "LRScheduler")
 def lr_scheduler(lr_scheduler: Any, base_lr: float = 1e-3) -> Schedule:
-    """A scheduler of torch."""
-    return read_part(lr_scheduler, "torch", base_lr=base_lr)
+    """A scheduler of torch, which takes its first step twice: when it is made, and when the training begins.
+
+    So one that multiplies what it finds is ahead of itself. That is torch as it is today; in older versions
+    ExponentialLR, PolynomialLR and CosineAnnealingLR kept the optimizer's learning rate for one iteration.
+    """
+    full, params = name_of(lr_scheduler, "torch")
+    schedule = read_part(lr_scheduler, "torch", base_lr=base_lr)
+    match full.removeprefix(_TORCH):
+        case "StepLR" | "MultiStepLR" | "CyclicLR" | "OneCycleLR" | "LambdaLR":
+            return schedule
+        case "ExponentialLR" | "CosineAnnealingWarmRestarts":
+            return Moved(schedule, by=1)
+        case "LinearLR":
+            return Product((fixed(params.get("start_factor", 1 / 3)), schedule))
+        case "ConstantLR":
+            return Product((fixed(params.get("factor", 1 / 3)), schedule))
+        case "PolynomialLR":
+            steps = params.get("total_iters", 5)
+            return Product((fixed((steps / (steps + 1)) ** params.get("power", 1.0)), schedule))
+        case "CosineAnnealingLR" if isinstance(schedule, Cosine) and schedule.iterations > 1:
+            height = 2 / (1 + math.cos(math.pi / schedule.iterations))
+            first = schedule.base_lr + (schedule.max_lr - schedule.base_lr) * height
+            return in_sequence([fixed(first), Moved(schedule, by=1)], [0, 1])
+    raise ValueError(
+        f"{full.removeprefix(_TORCH)} in an LRScheduler of ignite, which takes its first step twice, is not read"
+    )
+
+
+@source(_PREFIX + "ReduceLROnPlateauScheduler")
+def reduce_lr_on_plateau(**_: object) -> Schedule:
+    """It follows a metric."""
+    raise ValueError("ReduceLROnPlateauScheduler follows a metric: what it does is not known before the training")
 
 
 @source(_PREFIX + "create_lr_scheduler_with_warmup")
@@ -104,7 +155,7 @@ def with_warmup(
 ) -> Schedule:
     """A straight rise whose last value is where the scheduler begins; that value does not come twice."""
     check_whole("warmup_duration", warmup_duration, at_least=2)
-    system = "torch" if _of_torch(lr_scheduler) else "ignite"
+    system = "torch" if of_torch(lr_scheduler) else "ignite"
     schedule = read_part(lr_scheduler, system, base_lr=base_lr)
     first = float(schedule([0])[0])
     found = first if system == "torch" else base_lr
@@ -116,7 +167,22 @@ def with_warmup(
     return in_sequence([rise, schedule], [0, warmup_duration - (end == first)])
 
 
-def _of_torch(part: Any) -> bool:
+def _of_torch_inside(part: Any) -> int:
+    """How many schedulers of torch a part holds that begin with what they find; one with a warm-up doesn't."""
+    full, params = name_of(part, "ignite")
+    if full == _PREFIX + "LRScheduler":
+        return 1
+    return sum(map(_of_torch_inside, params["schedulers"])) if full == _PREFIX + "ConcatScheduler" else 0
+
+
+def _chained(part: Any) -> bool:
+    """Whether a part is a scheduler of torch that multiplies what it finds, again and again."""
+    inner = name_of(part, "ignite")[1].get("lr_scheduler")
+    return inner is not None and name_of(inner, "torch")[0].split(".")[-1] in _CHAINED
+
+
+def of_torch(part: Any) -> bool:
+    """Whether a part of ignite's is a scheduler of torch."""
     try:
         return name_of(part, "torch")[0].startswith("torch.")
     except ValueError:

@@ -21,7 +21,7 @@ from clrtool.core.schedules import (
 )
 from clrtool.core.schedules.checks import LAST, check_positive, check_whole
 from clrtool.core.schedules.phases import Anneal
-from clrtool.core.sources.parts import begins_of, read_part
+from clrtool.core.sources.parts import begins_of, check_listed, read_part
 from clrtool.core.sources.registry import source
 
 
@@ -169,6 +169,7 @@ def warmup_exponential_decay_schedule(
 @source("optax.join_schedules")
 def join_schedules(schedules: Sequence[Any], boundaries: Sequence[int]) -> Schedule:
     """One after another, each from its own step 0."""
+    check_listed("schedules", schedules)
     begins = begins_of(boundaries, len(schedules), "boundaries")
     return in_sequence([read_part(part, "optax") for part in schedules], begins)
 
@@ -176,6 +177,7 @@ def join_schedules(schedules: Sequence[Any], boundaries: Sequence[int]) -> Sched
 @source("optax.sgdr_schedule")
 def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> Schedule:
     """Cosine falls with a warm-up each, one after another; ``decay_steps`` is the length of each."""
+    check_listed("cosine_kwargs", cosine_kwargs)
     parts = [read_part({"warmup_cosine_decay_schedule": given}, "optax") for given in cosine_kwargs]
     lengths = [given["decay_steps"] for given in cosine_kwargs]
     return in_sequence(parts, [0, *accumulate(lengths[:-1])])

@@ -11,8 +11,9 @@ from clrtool.core.schedules import (
     CosineRestarts,
     Cyclical,
     Exponential,
-    Expression,
     Inverse,
+    Moved,
+    Multiplied,
     Phases,
     Piecewise,
     Polynomial,
@@ -22,23 +23,42 @@ from clrtool.core.schedules import (
     exponential,
     fixed,
     in_sequence,
+    inverse_sqrt,
     inverse_time,
     piecewise,
     step,
 )
 from clrtool.core.schedules.checks import check_lr, check_positive, check_rising, check_whole
-from clrtool.core.schedules.expression import Scale
+from clrtool.core.schedules.expression import Scale, function_of
 from clrtool.core.schedules.phases import Anneal
 from clrtool.core.sources.from_torch import cyclic_lr
 from clrtool.core.sources.parts import read_part
 from clrtool.core.sources.registry import source
 
 _PREFIX = "paddle.optimizer.lr."
+# Restarts after this iteration are never reached.
+_FAR = 2**40
 
 
 @source(_PREFIX + "PiecewiseDecay")
 def piecewise_decay(boundaries: Sequence[int], values: Sequence[float]) -> Piecewise:
     return piecewise(list(boundaries), list(values))
+
+
+@source(_PREFIX + "NoamDecay")
+def noam_decay(d_model: int, warmup_steps: int, learning_rate: float = 1.0) -> Schedule:
+    """A rise from 0, then the inverse of a square root, as in arXiv 1706.03762."""
+    check_positive("d_model", d_model)
+    check_whole("warmup_steps", warmup_steps)
+    top = learning_rate / math.sqrt(d_model * warmup_steps)
+    rise = Phases(knots=(0, warmup_steps), values=(0.0, top), shapes=("linear",))
+    return in_sequence([rise, inverse_sqrt(top, warmup_steps)], [0, warmup_steps])
+
+
+@source(_PREFIX + "MultiplicativeDecay")
+def multiplicative_decay(learning_rate: float, lr_lambda: str | Scale) -> Schedule:
+    """A factor of the learning rate of the step before."""
+    return Multiplied(learning_rate, function_of("lr_lambda", lr_lambda))
 
 
 @source(_PREFIX + "NaturalExpDecay")
@@ -65,8 +85,26 @@ def linear_warmup(learning_rate: Any, warmup_steps: int, start_lr: float, end_lr
     """A straight rise from ``start_lr`` to ``end_lr``, then ``learning_rate``: a number or a schedule of paddle."""
     check_whole("warmup_steps", warmup_steps)
     later = fixed(learning_rate) if isinstance(learning_rate, int | float) else read_part(learning_rate, "paddle")
+    later = _by_logarithm(later) if isinstance(later, CosineRestarts) and later.t_mul > 1 else later
     rise = Phases(knots=(0, warmup_steps), values=(start_lr, end_lr), shapes=("linear",))
     return in_sequence([rise, later], [0, warmup_steps])
+
+
+def _by_logarithm(falls: CosineRestarts) -> Schedule:
+    """Falls of which paddle works out by a logarithm which one it is, as it does where it is told the iteration.
+
+    Where the logarithm of a restart is rounded below a whole number, that iteration is the end of the fall before.
+    """
+    length, mult = int(falls.period), int(falls.t_mul)
+    parts: list[Schedule] = []
+    begins: list[int] = []
+    for begin in map(int, falls.begins(_FAR)):
+        late = begin > 0 and int(math.log(begin / int(falls.period) * (mult - 1) + 1, mult)) < len(parts)
+        fall = Cosine(base_lr=falls.base_lr, max_lr=falls.max_lr, iterations=length)
+        parts.append(Moved(fall, by=1) if late else fall)
+        begins.append(begin + late)
+        length *= mult
+    return in_sequence(parts, begins)
 
 
 @source(_PREFIX + "ExponentialDecay")
@@ -89,7 +127,7 @@ def step_decay(learning_rate: float, step_size: int, gamma: float = 0.1) -> Expo
 
 @source(_PREFIX + "LambdaDecay")
 def lambda_decay(learning_rate: float, lr_lambda: str | Scale) -> Schedule:
-    return Scaled(learning_rate, Expression(lr_lambda) if isinstance(lr_lambda, str) else lr_lambda)
+    return Scaled(learning_rate, function_of("lr_lambda", lr_lambda))
 
 
 @source(_PREFIX + "CosineAnnealingDecay")
@@ -166,6 +204,6 @@ def warm_restarts(
 
 
 @source(_PREFIX + "ReduceOnPlateau")
-def reduce_on_plateau(learning_rate: float = 1e-3) -> Schedule:
+def reduce_on_plateau(**_: object) -> Schedule:
     """It follows a metric."""
     raise ValueError("ReduceOnPlateau follows a metric: what it does is not known before the training")

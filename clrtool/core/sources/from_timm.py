@@ -9,16 +9,21 @@ from dataclasses import replace
 from clrtool.core.schedules import (
     Curve,
     Exponential,
+    Inverse,
     Moved,
     Phases,
+    Product,
+    Raised,
     Repeat,
     Schedule,
     Unread,
+    Within,
     fixed,
     in_sequence,
     piecewise,
 )
 from clrtool.core.schedules.checks import check_lr, check_positive, check_whole
+from clrtool.core.schedules.phases import Shape
 from clrtool.core.sources.registry import source
 
 _PREFIX = "timm.scheduler."
@@ -119,8 +124,55 @@ def multi_step(
     return _warmed(drops, base_lr, base_lr, warmup_t, warmup_lr_init, prefix=warmup_prefix)
 
 
+@source(_PREFIX + "WSDLRScheduler")
+def wsd(
+    t_initial: int,
+    decay_t: int,
+    lr_min: float = 0.0,
+    stable_fn: str = "constant",
+    stable_timescale: float | None = None,
+    stable_power: float = 0.5,
+    decay_fn: str = "1-sqrt",
+    decay_power: float = 0.5,
+    decay_ratio: float = 0.1,
+    warmup_t: int = 0,
+    warmup_lr_init: float = 0.0,
+    t_in_epochs: bool = True,
+    base_lr: float = 1e-3,
+) -> Schedule:
+    """The warm-up comes before ``t_initial``; the fall is a share of what the stable part, which goes on, would be."""
+    check_whole("decay_t", decay_t)
+    check_whole("t_initial", t_initial, at_least=decay_t)
+    powers = {"constant": 0.0, "rsqrt": 0.5, "power": stable_power}
+    if stable_fn not in powers:
+        raise ValueError(f"stable_fn must be one of {', '.join(powers)}, got {stable_fn!r}")
+    stable: Schedule = fixed(max(base_lr, lr_min))
+    if powers[stable_fn]:
+        every = warmup_t if stable_timescale is None else stable_timescale
+        check_positive("stable_timescale, by default warmup_t,", every)
+        stable = Within(Inverse(max_lr=base_lr, rate=1.0, every=every, power=powers[stable_fn]), least=lr_min)
+    begin, share = t_initial - decay_t, _share(decay_fn, decay_t, decay_power, decay_ratio)
+    fall = Raised(Product((Raised(Moved(stable, by=begin), -lr_min), share)), lr_min)
+    return _warmed(in_sequence([stable, fall], [0, begin]), base_lr, base_lr, warmup_t, warmup_lr_init, prefix=True)
+
+
+def _share(decay_fn: str, decay_t: int, power: float, ratio: float) -> Schedule:
+    """What a fall leaves of the height, from 1 to 0."""
+    shapes: dict[str, Shape] = {"linear": "linear", "1-sqrt": "1-sqrt", "cosine": "cosine"}
+    if decay_fn in shapes:
+        return Phases(knots=(0, decay_t), values=(1.0, 0.0), shapes=(shapes[decay_fn],))
+    if decay_fn == "power":
+        return Curve(start=1.0, end=0.0, length=decay_t, bend="power", k=power)
+    if decay_fn != "exp":
+        raise ValueError(f"decay_fn must be one of {', '.join(shapes)}, power, exp, got {decay_fn!r}")
+    if not 0 < ratio < 1:
+        raise ValueError(f"decay_ratio must be between 0 and 1, got {ratio!r}")
+    fall = Raised(Exponential(max_lr=1 / (1 - ratio), gamma=ratio, every=decay_t), -ratio / (1 - ratio))
+    return in_sequence([fall, fixed(0.0)], [0, decay_t])
+
+
 @source(_PREFIX + "PlateauLRScheduler")
-def plateau(base_lr: float = 1e-3) -> Schedule:
+def plateau(**_: object) -> Schedule:
     """It follows a metric."""
     raise ValueError("PlateauLRScheduler follows a metric: what it does is not known before the training")
 

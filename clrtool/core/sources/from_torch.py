@@ -11,8 +11,8 @@ from clrtool.core.schedules import (
     CosineRestarts,
     Cyclical,
     Exponential,
-    Expression,
     Moved,
+    Multiplied,
     Phases,
     Piecewise,
     Product,
@@ -30,14 +30,14 @@ from clrtool.core.schedules import (
 )
 from clrtool.core.schedules.checks import check_lr, check_positive, check_whole
 from clrtool.core.schedules.cyclical import Per
-from clrtool.core.schedules.expression import Scale
+from clrtool.core.schedules.expression import Scale, function_of
 from clrtool.core.schedules.phases import Anneal
-from clrtool.core.sources.parts import begins_of, name_of, read_part
+from clrtool.core.sources.parts import begins_of, check_listed, name_of, read_part
 from clrtool.core.sources.registry import source
 
 _PREFIX = "torch.optim.lr_scheduler."
 # Those that multiply the learning rate that they find; the others set it.
-_MULTIPLY = ("ConstantLR", "LinearLR", "StepLR", "MultiStepLR", "ExponentialLR", "PolynomialLR")
+_MULTIPLY = ("ConstantLR", "LinearLR", "StepLR", "MultiStepLR", "ExponentialLR", "PolynomialLR", "MultiplicativeLR")
 
 
 @source(_PREFIX + "CyclicLR")
@@ -64,7 +64,7 @@ def cyclic_lr(
     pers: dict[str, Per] = {"cycle": "cycle", "iterations": "iteration"}
     if scale_mode not in pers:
         raise ValueError(f"scale_mode must be 'cycle' or 'iterations', got {scale_mode!r}")
-    scale = scale_fn or modes[mode]
+    scale = modes[mode] if scale_fn is None else function_of("scale_fn", scale_fn)
     momentum = (base_momentum, max_momentum) if cycle_momentum else None
     return cyclical(base_lr, max_lr, step_size_up, scale, pers[scale_mode], step_size_down, momentum=momentum)
 
@@ -170,7 +170,20 @@ def constant_lr(factor: float = 1 / 3, total_iters: int = 5, base_lr: float = 1e
 def lambda_lr(lr_lambda: str | Scale, base_lr: float = 1e-3) -> Schedule:
     """A factor of the optimizer's learning rate, a Python function of the step or the text of one."""
     _check_one_group(lr_lambda=lr_lambda)
-    return Scaled(base_lr, Expression(lr_lambda) if isinstance(lr_lambda, str) else lr_lambda)
+    return Scaled(base_lr, function_of("lr_lambda", lr_lambda))
+
+
+@source(_PREFIX + "MultiplicativeLR")
+def multiplicative_lr(lr_lambda: str | Scale, base_lr: float = 1e-3) -> Schedule:
+    """A factor of the learning rate of the step before, a Python function of the step or the text of one."""
+    _check_one_group(lr_lambda=lr_lambda)
+    return Multiplied(base_lr, function_of("lr_lambda", lr_lambda))
+
+
+@source(_PREFIX + "ReduceLROnPlateau")
+def reduce_lr_on_plateau(**_: object) -> Schedule:
+    """It follows a metric."""
+    raise ValueError("ReduceLROnPlateau follows a metric: what it does is not known before the training")
 
 
 @source(_PREFIX + "SequentialLR")
@@ -180,6 +193,7 @@ def sequential_lr(schedulers: Sequence[Any], milestones: Sequence[int], base_lr:
     OneCycleLR, and a CyclicLR that is made first, replace the learning rate from which those made after them start, and
     from which whichever of them is first begins.
     """
+    check_listed("schedulers", schedulers)
     begins = begins_of(milestones, len(schedulers))
     made = [name_of(part, "torch") for part in schedulers]
     _check_single("SequentialLR", [name for name, _ in made])
@@ -218,6 +232,11 @@ def _check_one_group(**values: object) -> None:
 def _check_single(outer: str, names: Sequence[str]) -> None:
     """Raise ValueError where a part is itself made of others: what it starts from depends on those around it."""
     for name in names:
+        if name == _PREFIX + "MultiplicativeLR" and outer == "SequentialLR":
+            raise ValueError(
+                "MultiplicativeLR inside a SequentialLR is not read: it multiplies whatever the part before it left; "
+                "give the product of its factors as a LambdaLR"
+            )
         if name.removeprefix(_PREFIX) in ("SequentialLR", "ChainedScheduler"):
             raise ValueError(
                 f"{name.removeprefix(_PREFIX)} inside a {outer} is not read: each of its parts goes on from what the "
@@ -241,8 +260,9 @@ def _sharing(made: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str
 @source(_PREFIX + "ChainedScheduler")
 def chained_scheduler(schedulers: Sequence[Any], base_lr: float = 1e-3) -> Schedule:
     """All in the same step, each multiplying the learning rate that those before it left."""
+    check_listed("schedulers", schedulers)
     names = [name_of(part, "torch")[0].split(".")[-1] for part in schedulers]
-    _check_single("ChainedScheduler", names)
+    _check_single("ChainedScheduler", [_PREFIX + name for name in names])
     if "CosineAnnealingLR" in names and len(names) > 1:
         raise ValueError(
             "CosineAnnealingLR in a ChainedScheduler with others is not read: it bends the learning rate that the last "

@@ -184,3 +184,15 @@ def _length(num_warmup_steps: int, num_training_steps: int) -> int:
     check_whole("num_warmup_steps", num_warmup_steps, at_least=0)
     check_whole("num_training_steps", num_training_steps, at_least=0)
     return max(1, num_training_steps - num_warmup_steps)
+
+
+@source(_PREFIX + "reduce_lr_on_plateau")
+def reduce_lr_on_plateau(**_: object) -> Schedule:
+    """It follows a metric."""
+    raise ValueError("reduce_lr_on_plateau follows a metric: what it does is not known before the training")
+
+
+@source(_PREFIX + "greedy")
+def greedy(**_: object) -> Schedule:
+    """It follows a metric."""
+    raise ValueError("greedy follows a metric: what it does is not known before the training")

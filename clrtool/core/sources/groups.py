@@ -12,6 +12,7 @@ _LISTS = {
     "torch.optim.lr_scheduler.CyclicLR": ("base_lr", "max_lr", "base_momentum", "max_momentum"),
     "torch.optim.lr_scheduler.OneCycleLR": ("max_lr", "base_momentum", "max_momentum"),
     "torch.optim.lr_scheduler.LambdaLR": ("lr_lambda",),
+    "torch.optim.lr_scheduler.MultiplicativeLR": ("lr_lambda",),
 }
 
 

@@ -46,8 +46,14 @@ def read_part(part: Any, system: str, **defaults: Any) -> Schedule:
     return build(SOURCES[full], bind(full, given | params), full)
 
 
+def check_listed(name: str, parts: object, at_least: int = 1) -> None:
+    """Raise ValueError unless the parts of a schedule are a list of so many."""
+    if not isinstance(parts, list | tuple) or len(parts) < at_least:
+        raise ValueError(f"{name} must be a list of at least {at_least}, got {parts!r}")
+
+
 def begins_of(milestones: Sequence[float], parts: int, name: str = "milestones") -> tuple[int, ...]:
     """Where the parts begin, the first at 0. Raises ValueError unless there is one milestone fewer than parts."""
-    if isinstance(milestones, str) or len(milestones) != parts - 1:
+    if not isinstance(milestones, list | tuple) or len(milestones) != parts - 1:
         raise ValueError(f"{parts} parts need {parts - 1} {name}, got {milestones!r}")
     return (0, *(int(milestone) for milestone in milestones))

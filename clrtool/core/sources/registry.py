@@ -13,6 +13,8 @@ from clrtool.words import nearest
 Reader = Callable[..., Schedule]
 _R = TypeVar("_R", bound=Reader)
 SOURCES: dict[str, Reader] = {}
+# Whose schedules they are.
+SYSTEMS: set[str] = set()
 # Whose a name alone is where several systems have it.
 _FIRST = ("torch", "keras")
 
@@ -22,6 +24,7 @@ def source(name: str) -> Callable[[_R], _R]:
 
     def enter(reader: _R) -> _R:
         SOURCES[name] = reader
+        SYSTEMS.add(_words(name)[0])
         return reader
 
     return enter
@@ -53,6 +56,8 @@ def find_source(name: str) -> str:
 def bind(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a source with its defaults filled in. Raises ValueError for an unknown or missing one."""
     parameters = inspect.signature(SOURCES[name]).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return dict(params)  # it takes anything, and refuses it
     for given in params:
         if given not in parameters:
             raise ValueError(f"{name} has no parameter {given!r}; {nearest(given, parameters)}")

@@ -14,7 +14,21 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from clrtool.core.planning.plan import Plan
-from clrtool.core.schedules import Expression, Geometric, Join, Moved, Product, Repeat, Schedule, Within, WithMomentum
+from clrtool.core.schedules import (
+    Expression,
+    Geometric,
+    Join,
+    Moved,
+    Multiplied,
+    Product,
+    Raised,
+    Repeat,
+    Schedule,
+    Unread,
+    Within,
+    WithMomentum,
+    in_sequence,
+)
 from clrtool.core.schedules.expression import Scale, scaled
 from clrtool.core.schedules.operations import between, ceil_divide, named, pieces, remainder, repeated, restarts
 from clrtool.errors import ConfigError
@@ -46,6 +60,7 @@ def functions(plan: Plan, xp: str, what: What = "lr") -> str:
 
 def _define(schedule: Schedule, name: str, what: What, until: int, *first: str) -> str:
     """A function with its ``first`` lines, after those that it calls."""
+    schedule = _reached(schedule, until)
     match schedule:
         case Join():
             parts: Sequence[Schedule] = schedule.parts
@@ -57,10 +72,12 @@ def _define(schedule: Schedule, name: str, what: What, until: int, *first: str) 
             moving = [part for part in schedule.parts if part.cycles_momentum]
             return _define(moving[-1], name, what, until, *first)
         case Moved():
-            parts, until = [schedule.part], until * schedule.times + schedule.by
+            parts, until = [schedule.part], until // schedule.every * schedule.times + schedule.by
             value = f"{name}_1({_moved(schedule)})"
         case Repeat():
             parts, value = [schedule.part], f"{name}_1(step % {schedule.period})"
+        case Raised():
+            parts, value = [schedule.part], f"{name}_1(step) + {_source(schedule.by)}"
         case Within():
             parts, value = [schedule.part], _held(schedule, f"{name}_1(step)")
         case WithMomentum():
@@ -71,7 +88,22 @@ def _define(schedule: Schedule, name: str, what: What, until: int, *first: str) 
     return "\n\n\n".join([*defined, _function(name, [*first, f"return {value}"])])
 
 
+def _reached(schedule: Schedule, until: int) -> Schedule:
+    """A schedule without the parts that begin later."""
+    if not isinstance(schedule, Join) or schedule.begins[-1] <= until:
+        return schedule
+    parts = sum(begin <= until for begin in schedule.begins)
+    return in_sequence(schedule.parts[:parts], schedule.begins[:parts])
+
+
 def _written(schedule: Schedule, name: str, what: What, until: int, *first: str) -> str:
+    if isinstance(schedule, Unread):
+        raise ConfigError(f"no program can be written of it: {schedule.reason}")
+    if isinstance(schedule, Multiplied):
+        raise ConfigError(
+            "a product of a factor for each iteration is no function of the step that can be written down: give the "
+            "product of the factors as a LambdaLR"
+        )
     lines = list(first)
     step: Any = Term("step", lines, until)
     value = schedule.lr_at(step) if what == "lr" else schedule.momentum_at(step)
@@ -88,7 +120,8 @@ def _choice(schedule: Join, name: str) -> str:
 
 
 def _moved(schedule: Moved) -> str:
-    times = f"{schedule.times} * step" if schedule.times != 1 else "step"
+    step = "step" if schedule.every == 1 else f"(step // {schedule.every})"
+    times = f"{schedule.times} * {step}" if schedule.times != 1 else step
     return f"{times} + {schedule.by}" if schedule.by else times
 
 

@@ -55,7 +55,7 @@ class _Calls:
             return f"{_TRANSFORMERS}{name}" if isinstance(name, str) else None
         if word in FUNCTIONS:
             return _TRANSFORMERS + FUNCTIONS[word]
-        return _TORCH + word if _TORCH + word in SOURCES else None
+        return _TORCH + word if _TORCH + word in SOURCES and word not in _METRIC else None
 
     def params(self, call: ast.Call, source: str) -> dict[str, Any]:
         """The arguments of a call by their names, the optimizer left out; parts of a schedule are schedules again."""
@@ -132,7 +132,9 @@ def positions(source: str, *, in_get_scheduler: bool = False) -> list[str]:
     if in_get_scheduler:
         return ["name", "optimizer", "num_warmup_steps", "num_training_steps", "scheduler_specific_kwargs"]
     own = source == _TORCH + "CyclicLR"
-    words = [word for word in inspect.signature(SOURCES[source]).parameters if own or word != "base_lr"]
+    parameters = inspect.signature(SOURCES[source]).parameters.values()
+    named = [each.name for each in parameters if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    words = [word for word in named if own or word != "base_lr"]
     return words if source == _TORCH + "ChainedScheduler" else ["optimizer", *words]
 
 
