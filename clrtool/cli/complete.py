@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from clrtool.config.shipped import shipped_configs
+from clrtool.report.programs.formats import FORMATS
 
 
 def configs(incomplete: str) -> list[str]:
@@ -17,6 +18,11 @@ def runs(incomplete: str) -> list[str]:
     """Finished runs in ``runs/`` by name, and folders and files by path."""
     names = sorted(path.parent.name for path in Path("runs").glob("*/result.json"))
     return _beginning([*names, *_paths(incomplete, (".json", ".yaml"))], incomplete)
+
+
+def formats(incomplete: str) -> list[str]:
+    """What a plan can be printed as."""
+    return _beginning(("table", *FORMATS), incomplete)
 
 
 def _paths(incomplete: str, endings: tuple[str, ...]) -> Iterable[str]:

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from clrtool.cli.complete import runs
+from clrtool.cli.complete import formats, runs
 from clrtool.cli.console import Plain, show
 from clrtool.cli.help import OUTPUT, rare
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.files import write_whole
-from clrtool.report.programs.formats import FORMATS, write_plan
+from clrtool.report.programs.formats import FORMATS, PACKAGES, write_plan
 from clrtool.report.text.progress import say
 from clrtool.words import nearest
 
@@ -99,7 +100,8 @@ Form = Annotated[
         "--format",
         parser=_read_format,
         metavar="FORMAT",
-        help="table, json, csv, yaml, torch, keras, optax ...",
+        help="table, json, csv, yaml, torch, timm, ignite ...",
+        autocompletion=formats,
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -187,7 +189,21 @@ def _show(made: Plan, title: str, form: str, output: Path | None, *, plain: bool
         show(plan_table(made, title), plain=plain)
     else:
         with as_config_error():
-            sys.stdout.writelines(write_plan(made, form))
+            sys.stdout.writelines(_printed(made, form))
+
+
+def _printed(made: Plan, form: str) -> Iterable[str]:
+    """The plan in a format; in the words of another system they are run there first, where it is installed."""
+    text = write_plan(made, form)
+    if form not in PACKAGES:
+        return text
+    from clrtool.cli.trial import run_printed
+
+    text = ["".join(text)]
+    why_not = run_printed(made, form, *text)
+    if why_not is not None:
+        say(f"note: read back, but not run in {form}: {why_not}")
+    return text
 
 
 def _write(made: Plan, title: str, form: str, output: Path) -> None:
@@ -199,7 +215,7 @@ def _write(made: Plan, title: str, form: str, output: Path) -> None:
 
         plots.save_figure(plots.plot_schedules({title: made}), output)
     else:
-        write_whole(output, write_plan(made, _form_of(output, form)))
+        write_whole(output, _printed(made, _form_of(output, form)))
     say(f"{output}: written")
 
 

@@ -28,6 +28,7 @@ def completed(line, folder):
         ("clrtool rangetest digits --bud", ["--budget"]),
         ("clrtool plan my-", ["my-run"]),
         ("clrtool rangetest digits --on-oom a", ["accumulate"]),
+        ("clrtool plan my-run --format c", ["csv", "composer", "caffe"]),
     ],
 )
 def test_commands_options_configs_and_runs_are_completed_without_a_heavy_import(tmp_path, line, expected):

@@ -17,15 +17,18 @@ from clrtool.report.records.plan_file import read_plan
 
 NUMBERS = ["--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "47"]
 ONE_CYCLE = ["--from", "torch:OneCycleLR", "max_lr=0.1", "total_steps=30"]
+ONE_TRIANGLE = {"policy": "triangular", "cycles": 1, "stepsize_epochs": 3}
 TRAINING = ["--iterations", "1410", "--iterations-per-epoch", "47"]
 
 
 @pytest.mark.parametrize("form", sorted(FORMATS))
 def test_every_format_is_printed_and_is_that_of_the_plan(cli, form):
-    words = ["--cycles", "1", "--stepsize-epochs", "3", "--policy", "triangular", "--format", form]
-    printed = cli("plan", *NUMBERS, *words)
+    # composer has a triangle from 0 alone
+    wishes = {"policy": "linear", "epochs": 6} if form == "composer" else ONE_TRIANGLE
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in wishes.items()]
+    printed = cli("plan", *NUMBERS, *words, "--format", form)
     assert printed.code == 0, printed.err
-    plan = make_plan(1e-3, 1e-2, 47, cycles=1, stepsize_epochs=3, policy="triangular")
+    plan = make_plan(1e-3, 1e-2, 47, **wishes)
     assert printed.out == "".join(write_plan(plan, form))
 
 

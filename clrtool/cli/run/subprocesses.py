@@ -70,13 +70,18 @@ class Command(NamedTuple):
     environment: Mapping[str, str] = MappingProxyType({})
 
 
+def python() -> list[str]:
+    """This Python, which imports nothing from where it is started, unless clrtool itself lies there."""
+    here = Path(__file__).is_relative_to(Path.cwd())  # not installed, but found where the parent was started
+    return [sys.executable, *([] if here else ["-P"])]
+
+
 class Child:
     """One process, which is told to stop by the end of its stdin."""
 
     def __init__(self, command: Command) -> None:
-        here = Path(__file__).is_relative_to(Path.cwd())  # not installed, but found where the parent was started
         self._process = subprocess.Popen(  # noqa: S603  # nosec B603 # our own words
-            [sys.executable, *([] if here else ["-P"]), "-m", "clrtool", *command.words],
+            [*python(), "-m", "clrtool", *command.words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -11,8 +11,11 @@ if TYPE_CHECKING:
 # The formats, each with the endings of a file that may hold it; the first format of an ending is what it means alone.
 FORMATS: Mapping[str, tuple[str, ...]] = {
     "json": (".json",), "csv": (".csv",), "yaml": (".yaml", ".yml"), "torch": (".py",), "lightning": (".py",),
-    "transformers": (".py",), "keras": (".py",), "optax": (".py",), "deepspeed": (".json",), "caffe": (".prototxt",),
+    "transformers": (".py",), "keras": (".py",), "optax": (".py",), "timm": (".py",), "ignite": (".py",),
+    "mmengine": (".py",), "composer": (".py",), "deepspeed": (".json",), "caffe": (".prototxt",),
 }  # fmt: skip
+# The formats that are run before they are given, in the package of that name, where it is installed.
+PACKAGES = ("timm", "ignite", "mmengine", "composer", "deepspeed")
 # Rows of a CSV that are computed at a time.
 CSV_BLOCK = 100_000
 

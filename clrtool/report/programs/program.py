@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from clrtool.core.planning.plan import Plan
 from clrtool.errors import ConfigError
+from clrtool.report.programs.falls import COMPOSER, TIMM
 from clrtool.report.programs.formula import functions
-from clrtool.report.programs.sections import header, same, to_caffe, to_deepspeed
+from clrtool.report.programs.ignite import IGNITE
+from clrtool.report.programs.mmengine import MMENGINE
+from clrtool.report.programs.sections import DEEPSPEED, to_caffe
+from clrtool.report.programs.words import header, same, say
 from clrtool.words import nearest
 
 _TORCH = "torch.optim.lr_scheduler."
@@ -30,7 +35,7 @@ _SCHEDULER = '''class Scheduler(torch.optim.lr_scheduler.LambdaLR):
 def to_code(plan: Plan, framework: str) -> str:
     """The plan as text of a framework, a key of ``FRAMEWORKS``.
 
-    A constructor of torch, DeepSpeed or Caffe is read back and held against the plan before it is given.
+    What is said in the words of another system, torch among them, is read back and held against the plan first.
 
     Raises:
         ConfigError: that framework has no such schedule and cannot be given a function of the step.
@@ -186,6 +191,10 @@ FRAMEWORKS: dict[str, Callable[[Plan], str]] = {
     "transformers": _transformers,
     "keras": _keras,
     "optax": _optax,
-    "deepspeed": to_deepspeed,
+    "timm": partial(say, language=TIMM),
+    "ignite": partial(say, language=IGNITE),
+    "mmengine": partial(say, language=MMENGINE),
+    "composer": partial(say, language=COMPOSER),
+    "deepspeed": partial(say, language=DEEPSPEED),
     "caffe": to_caffe,
 }

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from clrtool.core.planning.plan import Plan
 from clrtool.core.schedules import Cyclical, Exponential, Geometric, Inverse, Piecewise, Polynomial, Sigmoid
-from clrtool.core.sources import schedule_from
 from clrtool.errors import ConfigError
-from clrtool.words import count
-
-# Iterations of a plan at which a constructor is held against it before it is printed.
-CHECKED = 10_000
+from clrtool.report.programs.words import Language, Words, header, same
 
 
-def to_deepspeed(plan: Plan) -> str:
-    """The ``scheduler`` section of a DeepSpeed config.
-
-    Raises:
-        ConfigError: the plan is more than one triangle, which is all that DeepSpeed has of the paper's.
-    """
-    kind, params = "OneCycle", dict(plan.params)
+def _deepspeed(plan: Plan) -> Iterator[Words]:
     schedule = plan.schedule
-    if plan.policy.startswith("deepspeed."):
-        kind = plan.policy.split(".")[-1]
-    elif isinstance(schedule, Cyclical) and plan.iterations == schedule.period and schedule.per == "cycle":
+    if isinstance(schedule, Cyclical) and plan.iterations == schedule.period and schedule.per == "cycle":
         momentum = schedule.momentum_bounds
         params = {
             "cycle_min_lr": schedule.base_lr,
@@ -37,16 +25,24 @@ def to_deepspeed(plan: Plan) -> str:
             "cycle_second_step_size": schedule.period - schedule.stepsize,
             "cycle_momentum": momentum is not None,
         } | ({"cycle_min_mom": momentum[0], "cycle_max_mom": momentum[1]} if momentum else {})
-    else:
-        raise ConfigError(
-            f"DeepSpeed has no schedule for {plan.policy} with {plan.iterations:,} iterations, only one triangle: plan "
-            "with --policy triangular --cycles 1, or give what --format torch prints to "
-            "deepspeed.initialize(lr_scheduler=...)"
-        )
-    # DeepSpeed begins with its lower momentum, and has the one of the cycle from its first step on
-    if not same(plan, f"deepspeed.runtime.lr_schedules.{kind}", params, momentum_from=1):
-        raise ConfigError(f"DeepSpeed's {kind} cannot follow {plan.policy} with {plan.params} exactly")
-    return json.dumps({"scheduler": {"type": kind, "params": params}}, indent=2)
+        yield "OneCycle", params
+
+
+def _write_deepspeed(plan: Plan, name: str, params: dict[str, Any]) -> str:  # noqa: ARG001 (JSON has no comments)
+    lr = params.pop("base_lr", None)
+    optimizer = {} if lr is None else {"optimizer": {"params": {"lr": lr}}}
+    return json.dumps(optimizer | {"scheduler": {"type": name, "params": params}}, indent=2) + "\n"
+
+
+DEEPSPEED = Language(
+    system="DeepSpeed",
+    prefix="deepspeed.runtime.lr_schedules.",
+    find=_deepspeed,
+    write=_write_deepspeed,
+    instead="its one cycle is a triangle: plan with --policy triangular --cycles 1, or give what --format torch prints "
+    "to deepspeed.initialize(lr_scheduler=...)",
+    momentum_from=1,  # it begins with its lower momentum, and has the one of the cycle from its first step on
+)
 
 
 def to_caffe(plan: Plan) -> str:
@@ -98,29 +94,6 @@ def _caffe_words(plan: Plan) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911 (a 
         f"Caffe has no lr_policy for {plan.policy} with {plan.params}; it has fixed, step, exp, inv, multistep, poly, "
         "sigmoid, and with the paper's patch triangular and triangular2"
     )
-
-
-def same(plan: Plan, source: str, params: Mapping[str, Any], momentum_from: int = 0) -> bool:
-    """Whether a plan in another system's words, read back, is the plan: nothing else is printed."""
-    last = plan.iterations - 1
-    sample = np.unique(np.linspace(0, last, min(last + 1, CHECKED)).astype(np.int64))
-    try:
-        theirs = schedule_from(source, params)
-    except ValueError:
-        return False
-    if not np.allclose(theirs(sample), plan.schedule(sample), rtol=1e-9, atol=1e-15):
-        return False
-    sample = sample[sample >= momentum_from]
-    momentum = plan.momentum(sample)
-    return momentum is None or np.allclose(theirs.momentum(sample), momentum)  # type: ignore[arg-type]
-
-
-def header(plan: Plan) -> str:
-    """What a program or a solver begins with: the plan in one line."""
-    epochs = "" if plan.epochs is None else f" ({plan.epochs:.6g} epochs)"
-    cycles = "" if plan.num_cycles is None else f", {count(plan.num_cycles, 'cycle')}"
-    bounds = f"{plan.base_lr:.6g} to {plan.max_lr:.6g}"
-    return f"# {plan.policy}, {bounds}{cycles}, {plan.iterations:,} iterations{epochs}. Written by clrtool.\n"
 
 
 def _number(value: float) -> str:

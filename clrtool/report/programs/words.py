@@ -1,0 +1,106 @@
+"""A plan in the words of another system: its own where it was read in them, else the nearest that are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clrtool.core.planning.plan import Plan
+from clrtool.core.planning.policies import POLICIES
+from clrtool.core.schedules import FloatArray
+from clrtool.core.sources import schedule_from
+from clrtool.errors import ConfigError
+from clrtool.words import count
+
+# Iterations of a plan at which words are held against it before they are printed.
+CHECKED = 10_000
+# The name of a schedule in a system, and its parameters there.
+Words = tuple[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Language:
+    """How a system says what a plan is.
+
+    Args:
+        system: its name.
+        prefix: what the full names of its schedules begin with, as in ``SOURCES``.
+        find: words for a plan that was not read in its own, the plainest first; they need not be right.
+        write: what is printed, from a plan and words that are.
+        instead: what to do where there are none.
+        momentum_from: the iteration from which it moves the momentum; None where it has no words for that.
+    """
+
+    system: str
+    prefix: str
+    find: Callable[[Plan], Iterable[Words]]
+    write: Callable[[Plan, str, dict[str, Any]], str]
+    instead: str
+    momentum_from: int | None = None
+
+
+def say(plan: Plan, language: Language) -> str:
+    """The plan in the first words that, read back, are the plan.
+
+    Raises:
+        ConfigError: the system has no such schedule.
+    """
+    if plan.schedule.cycles_momentum and language.momentum_from is None:
+        without = "plan without --momentum" if plan.policy in POLICIES else "give cycle_momentum=false"
+        raise ConfigError(
+            f"{plan.policy} moves the momentum too, and what is printed for {language.system} would leave it alone: "
+            f"{without}, or take what --format torch prints"
+        )
+    with suppress(ValueError):  # part of it is not read
+        for name, params in _candidates(plan, language):
+            if same(plan, language.prefix + name, params, momentum_from=language.momentum_from or 0):
+                return language.write(plan, name, params)
+    raise ConfigError(
+        f"{language.system} has no schedule for {plan.policy} with {count(plan.iterations, 'iteration')}: "
+        f"{language.instead}"
+    )
+
+
+def _candidates(plan: Plan, language: Language) -> Iterator[Words]:
+    """A plan that was read in the words of the system is said in the same."""
+    if plan.policy.startswith(language.prefix) and not plan.warmup:
+        yield plan.policy.removeprefix(language.prefix), dict(plan.params)
+    else:
+        yield from language.find(plan)
+
+
+def same(plan: Plan, source: str, params: Mapping[str, Any], momentum_from: int = 0) -> bool:
+    """Whether a plan in another system's words, read back, is the plan: nothing else is printed."""
+    last = plan.iterations - 1
+    sample = np.linspace(0, last, min(last + 1, CHECKED)).astype(np.int64)
+    corners = np.array(plan.schedule.corners(last), dtype=np.int64)
+    sample = np.unique(np.concatenate([sample, *(np.clip(corners + by, 0, last) for by in (-1, 0, 1))]))
+    try:
+        theirs = schedule_from(source, params)
+        equal = bool(equals(theirs(sample), plan.schedule(sample)).all())
+    except ValueError:
+        return False
+    sample = sample[sample >= momentum_from]
+    momentum = plan.momentum(sample)
+    if not equal or momentum is None:
+        return equal
+    moved = theirs.momentum(sample)
+    return moved is not None and np.allclose(moved, momentum)
+
+
+def equals(theirs: FloatArray, ours: FloatArray) -> NDArray[np.bool_]:
+    """Where learning rates are those of the plan, but for what floating point loses."""
+    return np.isclose(theirs, ours, rtol=1e-9, atol=1e-15)
+
+
+def header(plan: Plan) -> str:
+    """What a program or a solver begins with: the plan in one line."""
+    epochs = "" if plan.epochs is None else f" ({plan.epochs:.6g} epochs)"
+    cycles = "" if plan.num_cycles is None else f", {count(plan.num_cycles, 'cycle')}"
+    bounds = f"{plan.base_lr:.6g} to {plan.max_lr:.6g}"
+    return f"# {plan.policy}, {bounds}{cycles}, {plan.iterations:,} iterations{epochs}. Written by clrtool.\n"
