@@ -37,6 +37,17 @@ SCRIPTS = {
         "def a():\n    lr = 0.1\n    opt = SGD(net(), lr=lr)\n    StepLR(opt, 7, 0.5)\n"
         "def b():\n    lr = 0.2\n    opt = SGD(net(), lr=lr)\n    StepLR(opt, 8, 0.5)\n",
         [*STEP, {"step_size": 8, "gamma": 0.5, "base_lr": 0.2}]),
+    "a name of the module that functions say is global and leave as it is": (
+        "lr, every = 0.1, 7\ndef show():\n    global lr\n    print(lr)\ndef make():\n    global lr\n    lr_now = lr\n"
+        "    return StepLR(SGD(net(), lr=lr_now), every, 0.5)\n", STEP),
+    "a name that an inner function sets in the function around it, beside one of the module": (
+        "lr = 0.1\ndef run():\n    lr = 3.0\n    def set_up():\n        nonlocal lr\n        lr = 4.0\n    set_up()\n"
+        "StepLR(SGD(net(), lr=lr), 7, 0.5)\n", STEP),
+    "imports before the values that replace them": (
+        "from config import *\nfrom config import lr\nlr2 = 0.1\nStepLR(SGD(net(), lr=lr2), 7, gamma=0.5)\n", STEP),
+    "a method that is decorated and one that is passed around": (
+        "class Net:\n    def __init__(self, lr=0.1):\n        self.lr = lr\n    @torch.no_grad()\n    def step(self): pass\n"
+        "    def make(self):\n        run(self.step)\n        return StepLR(SGD(net(), lr=self.lr), 7, gamma=0.5)\n", STEP),
     "a default that the only call replaces": (
         "def make(lr=5.0, gamma=0.5):\n    opt = SGD(net(), lr=lr)\n    return StepLR(opt, 7, gamma)\nmake(0.1)\n", STEP),
 }  # fmt: skip
@@ -62,11 +73,41 @@ def test_a_name_is_that_of_the_function_that_uses_it(tmp_path, shape):
         "class A:\n    lr = 0.5\nclass Net:\n    def make(self):\n        return StepLR(SGD(net(), lr=self.lr), 7)\n",
         "def make(lr=0.1):\n    return StepLR(SGD(net(), lr=lr), 7)\nmake(0.2)\nmake(0.3)\n",
         "lr = 0.5\ndef set_up():\n    global lr\n    lr = 0.1\nStepLR(SGD(net(), lr=lr), 7)\n",
+        "lr = 0.5\ndef set_up():\n    global lr\n    lr = 0.1\n    StepLR(SGD(net(), lr=lr), 7)\nset_up()\n",
+        "lr = 0.5\nfrom config import lr\nStepLR(SGD(net(), lr=lr), 7)\n",
+        "lr = 0.5\nimport config.lr as lr\nStepLR(SGD(net(), lr=lr), 7)\n",
+        "lr = 0.5\nfrom config import *\nStepLR(SGD(net(), lr=lr), 7)\n",
+        "lr = 0.5\ndef lr():\n    return 0.1\nStepLR(SGD(net(), lr=lr), 7)\n",
+        "lr = 0.5\nclass lr: pass\nStepLR(SGD(net(), lr=lr), 7)\n",
+        "lr = 0.5\ntry: go()\nexcept E as lr: pass\nStepLR(SGD(net(), lr=lr), 7)\n",
+        "lr = 0.5\nmatch x:\n    case lr: pass\nStepLR(SGD(net(), lr=lr), 7)\n",
+        "lr = 0.5\nmatch x:\n    case [_, *lr]: pass\nStepLR(SGD(net(), lr=lr), 7)\n",
+        "lr = 0.5\nmatch x:\n    case {'a': 1, **lr}: pass\nStepLR(SGD(net(), lr=lr), 7)\n",
+        "lr = 0.5\ndel lr\nStepLR(SGD(net(), lr=lr), 7)\n",
+        "lr = 0.5\nlr *= 2\nStepLR(SGD(net(), lr=lr), 7)\n",
+        "rates = {'lr': 0.5}\nif big:\n    rates['lr'] = 0.1\nStepLR(SGD(net(), lr=rates['lr']), 7)\n",
+        "rates = {'lr': 0.5}\nrates.update(lr=0.1)\nStepLR(SGD(net(), lr=rates['lr']), 7)\n",
+        "rates = {'lr': 0.5}\ndef more():\n    rates.update(lr=0.1)\nmore()\nStepLR(SGD(net(), lr=rates['lr']), 7)\n",
+        "class C:\n    lr = 0.5\nc = C()\nif big:\n    c.lr = 0.1\nStepLR(SGD(net(), lr=c.lr), 7)\n",
+        "def make(lr=0.5):\n    return StepLR(SGD(net(), lr=lr), 7)\nother = make\nother(0.1)\n",
+        "def make(lr=0.5):\n    return StepLR(SGD(net(), lr=lr), 7)\nfunctools.partial(make, lr=0.1)()\n",
+        "@click.command()\n@click.option('--lr', default=0.1)\ndef make(lr=0.5):\n    return StepLR(SGD(net(), lr=lr), 7)\nmake()\n",
+        "p.add_argument('--lr', default=0.5)\np.set_defaults(lr=0.1)\nargs = p.parse_args()\nStepLR(SGD(net(), lr=args.lr), 7)\n",
         "def run():\n    lr = 0.5\n    def set_up():\n        nonlocal lr\n        lr = 0.1\n    StepLR(SGD(net(), lr=lr), 7)\n",
     ],
 )
-def test_a_name_with_several_values_or_of_another_scope_is_asked_for(tmp_path, text):
+def test_a_name_with_several_values_or_of_another_scope_or_changed_in_another_way_is_asked_for(tmp_path, text):
     file = tmp_path / "train.py"
     file.write_text(text)
     with pytest.raises(ConfigError, match="base_lr=VALUE"):
+        read_training(file, Known())
+
+
+@pytest.mark.parametrize(
+    "change", ["steps.append(9)", "steps.extend([9])", "steps[0] = 9", "del steps[0]", "steps += [9]"]
+)
+def test_a_list_that_is_changed_is_asked_for(tmp_path, change):
+    file = tmp_path / "train.py"
+    file.write_text(f"steps = [5, 8]\nsched = MultiStepLR(SGD(net(), lr=0.1), steps)\n{change}\n")
+    with pytest.raises(ConfigError, match="milestones=VALUE"):
         read_training(file, Known())

@@ -326,3 +326,38 @@ def test_a_config_of_clrtool_is_not_taken_for_arguments_of_a_trainer(tmp_path):
     assert not is_training(tmp_path / "mine.yaml")
     (tmp_path / "args.yaml").write_text("learning_rate: 3e-4\nmax_steps: 100\n")
     assert is_training(tmp_path / "args.yaml")
+
+
+PARTS = {"milestones": [5], "base_lr": 0.1, "schedulers": [{"LinearLR": {}}, {"ExponentialLR": {"gamma": 0.9}}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("parts.json", {"type": "SequentialLR"} | PARTS),
+        ("parts.json", {"_target_": "torch.optim.lr_scheduler.SequentialLR"} | PARTS),
+        ("parts.yaml", {"schedule": "torch:SequentialLR"} | PARTS),
+        ("one.yaml", {"type": "optax:exponential_decay", "init_value": 0.5, "transition_steps": 5, "decay_rate": 0.5}),
+        ("joined.json", {"type": "optax:join_schedules", "boundaries": [5], "schedules": [
+            {"type": "linear_schedule", "init_value": 0.0, "end_value": 1.0, "transition_steps": 5},
+            {"type": "constant_schedule", "value": 1.0}]}),
+    ],
+)  # fmt: skip
+def test_a_schedule_that_is_written_out_in_a_file_is_planned_and_linted(cli, tmp_path, name, written):
+    file = tmp_path / name
+    file.write_text(json.dumps(written, indent=1))
+    (found,) = read_training(file, Known())
+    params = dict(written)
+    source = next(params.pop(key) for key in ("type", "_target_", "schedule") if key in params)
+    theirs = schedule_from(source, params)(range(20))
+    rows = cli("plan", file, "--iterations", "20", "--format", "csv").out.splitlines()[1:]
+    assert [float(row.split(",")[1]) for row in rows] == theirs.tolist()
+    assert cli("plan", "--lint", file, "--iterations", "20").code in (0, 1)
+    assert found.place == f"{file}:2"
+
+
+def test_a_schedule_that_is_written_out_under_an_unknown_name_is_refused_with_its_line(tmp_path):
+    file = tmp_path / "parts.json"
+    file.write_text(json.dumps({"type": "torch:SequentielLR"} | PARTS, indent=1))
+    with pytest.raises(ConfigError, match=r"parts.json:2: no schedule is known as 'torch:SequentielLR'"):
+        read_training(file, Known())

@@ -1,4 +1,4 @@
-"""The schedule of a DeepSpeed config, or of TrainingArguments in a JSON or YAML file."""
+"""The schedule of a DeepSpeed config, of TrainingArguments, or written out in parts, in a JSON or YAML file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 from clrtool.config.strict_yaml import Document, read_yaml
 from clrtool.core.planning.finding import OPTIMIZERS
 from clrtool.core.sources import SOURCES, takes
-from clrtool.errors import ConfigError
+from clrtool.core.sources.parts import NAMES, name_of
+from clrtool.errors import ConfigError, as_config_error
 from clrtool.report.trainings.found import Found, Known, Open, known_source
 
 _DEEPSPEED = (
@@ -23,7 +24,7 @@ _ARGUMENTS = ("num_train_epochs", "max_steps", "per_device_train_batch_size", "w
 
 
 def find_in_config(file: Path, text: str, known: Known) -> tuple[Found, ...] | None:
-    """The schedule of a file, None if it is neither kind.
+    """The schedule of a file, None if it is of none of these kinds.
 
     Raises:
         ConfigError: it is one of them, and has no schedule that can be read.
@@ -39,7 +40,18 @@ def find_in_config(file: Path, text: str, known: Known) -> tuple[Found, ...] | N
         lines = {name: _line(document, name) for name in values}
         _check_own_name(values, f"{file}:{lines.get('lr_scheduler', line)}")
         return (training_arguments(values, f"{file}:{line}", known, lines),)
-    return None
+    return _written_out(document)
+
+
+def _written_out(document: Document) -> tuple[Found] | None:
+    """A schedule by its name and parameters, which may be other schedules, as ``--from`` takes them."""
+    named = next((key for key in NAMES if isinstance(document.value.get(key), str)), None)
+    if named is None:
+        return None
+    place = f"{document.name}:{_line(document, named)}"
+    with as_config_error(f"{place}: "):
+        source, params = name_of(document.value, "torch")
+    return (Found(place=place, source=source, params=params),)
 
 
 def _deepspeed(document: Document, known: Known) -> Found:

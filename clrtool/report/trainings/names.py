@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from clrtool.report.trainings.found import Known, Open
+from clrtool.report.trainings.rebound import also_bound, called_by_others, open_changed
 from clrtool.report.trainings.scopes import Function, Scope, pairs, parameters, scopes_of
 
 _DEPTH, _LARGEST = 20, 10**15
@@ -38,15 +39,17 @@ class Names:
         for call in (node for node in nodes if isinstance(node, ast.Call)):
             calls.setdefault(last_word(call.func) or "", []).append(call)
         seen: set[int] = set()
+        self._passed = called_by_others(nodes)
         for node in nodes:
             self._assign(node, seen)
             self._parameters(node, calls)
-            if isinstance(node, ast.Global | ast.Nonlocal):
-                self._scopes[id(node)].share(node.names)
+            for name in also_bound(node):
+                self._scopes[id(node)].bind(name, None)
+        open_changed(nodes, self._scopes)
 
     def _assign(self, node: ast.AST, seen: set[int]) -> None:
         """Keep what a statement binds; any other place where a name is stored binds it to what is not known."""
-        if (flag := _flag(node)) is not None:
+        for flag in _flags(node):
             self._flags.bind(*flag)
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         value = node.value if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr) else None
@@ -80,7 +83,7 @@ class Names:
         bound = isinstance(owner, ast.ClassDef)
         made = owner.name if isinstance(owner, ast.ClassDef) and name == "__init__" else name
         for word, values in parameters(node, calls.get(made, []) if made else [], bound=bound):
-            for value in values:
+            for value in [*values, *([None] if name in self._passed else [])]:
                 self._opened[id(node)].bind(word, value)
 
     def _find(self, node: ast.expr) -> list[ast.expr | None] | None:
@@ -95,7 +98,8 @@ class Names:
             return found
         if base in (*_SELF, *_ARGUMENTS) and word in self._flags.table:
             return self._flags.table[word]
-        return scope.find(f"{base}.{word}") or self._entry(node.value, word)
+        found = [*(scope.find(f"{base}.{word}") or []), *(self._entry(node.value, word) or [])]
+        return found or None
 
     def _attribute(self, own: Scope, word: str) -> list[ast.expr | None] | None:
         """An attribute of a class, or the parameter of its ``__init__`` with that name."""
@@ -182,14 +186,15 @@ def last_word(node: ast.expr) -> str | None:
     return None
 
 
-def _flag(node: ast.AST) -> tuple[str, ast.expr] | None:
-    """The name and the default of an argument of a command line."""
+def _flags(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """The names and the defaults of arguments of a command line."""
     match node:
         case ast.Call(func=ast.Attribute(attr="add_argument"), args=[*flags, ast.Constant(value=str(flag))]):
             default = next((each.value for each in node.keywords if each.arg == "default"), None)
             if default is not None and flag.startswith("--") and len(flags) < 2:
-                return flag[2:].replace("-", "_"), default
-    return None
+                yield flag[2:].replace("-", "_"), default
+        case ast.Call(func=ast.Attribute(attr="set_defaults"), keywords=defaults):
+            yield from ((each.arg, each.value) for each in defaults if each.arg)
 
 
 def _number(node: ast.expr, compute: Callable[..., Any], *values: Any) -> Any:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from clrtool.core.sources.parts import NAMES
+from clrtool.core.sources.registry import SYSTEMS
 from clrtool.errors import ConfigError
 from clrtool.files import read_text
 from clrtool.report.records.record_file import reading
@@ -12,6 +15,8 @@ from clrtool.report.trainings.found import Found, Known, completed
 from clrtool.report.trainings.scripts import find_in_script
 
 _CONFIGS = (".json", ".yaml", ".yml")
+# A schedule that is named with its system: "type": "torch:CyclicLR", _target_: torch.optim.lr_scheduler.StepLR
+_SOURCE = re.compile(rf"\"?\b({'|'.join(NAMES)})\b\"?\s*:\s*[\"']?({'|'.join(sorted(SYSTEMS))})[:.]")
 MAX_CHARACTERS = 2_000_000
 
 
@@ -23,9 +28,11 @@ def is_training(file: Path) -> bool:
         return True
     text = _text(file)
     # a name that none of clrtool's own files has, in either way of writing it
-    words = ("lr_scheduler_type", "learning_rate", "scheduler", "zero_optimization", "train_micro_batch_size_per_gpu")
+    words = ("lr_scheduler_type", "learning_rate", "scheduler", "zero_optimization", "train_micro_batch_size_per_gpu",
+             "schedulers", "schedules")  # fmt: skip
     is_own = "schema_version" in text or all(f"\n{word}:" in f"\n{text}" for word in ("model", "data"))
-    return not is_own and any(f"{word}:" in text or f'"{word}"' in text for word in words)
+    named = any(f"{word}:" in text or f'"{word}"' in text for word in words) or _SOURCE.search(text) is not None
+    return not is_own and named
 
 
 def read_training(file: Path, known: Known) -> tuple[Found, ...]:
@@ -43,7 +50,7 @@ def read_training(file: Path, known: Known) -> tuple[Found, ...]:
     if found is None:
         raise ConfigError(
             f"{file}: neither a DeepSpeed config, which has a scheduler section, nor TrainingArguments, which have a "
-            "learning_rate; give its schedule with --from"
+            "learning_rate, nor a schedule with its type and parameters; give its schedule with --from"
         )
     return completed(found, known)
 

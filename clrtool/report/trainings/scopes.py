@@ -25,22 +25,35 @@ class Scope:
         if not (isinstance(value, ast.Constant) and any(_same(value, each) for each in values)):
             values.append(value)
 
-    def share(self, names: list[str]) -> None:
-        """Leave open what a function sets in the scopes around it: that depends on when it is called."""
-        scope: Scope | None = self
-        while scope is not None:
-            for name in names:
-                scope.bind(name, None)
-            scope = scope.outer
+    def share(self, names: list[str], owner: Scope | None) -> None:
+        """Names that are those of another scope; what is set here is left open: it depends on when this is called."""
+        if owner is None or owner is self:
+            return
+        for name in names:
+            sets = self.table.get(name)
+            values = owner.table.setdefault(name, [])
+            if sets and None not in values:
+                values.append(None)
+            self.table[name] = values
 
     def find(self, name: str) -> Bound | None:
         """The values of a name as Python finds it: here, then in the scopes around that are not classes."""
+        home = self.home(name)
+        return None if home is None else home.table[name]
+
+    def home(self, name: str) -> Scope | None:
+        """The scope in which Python finds a name."""
         scope: Scope | None = self
         while scope is not None:
             if name in scope.table and (scope is self or not isinstance(scope.node, ast.ClassDef)):
-                return scope.table[name]
+                return scope
             scope = scope.outer
         return None
+
+    @property
+    def outermost(self) -> Scope:
+        """The scope of the module."""
+        return self if self.outer is None else self.outer.outermost
 
     def around(self, kind: type[ast.AST]) -> Scope | None:
         """The nearest scope of a kind: this one or one around it."""
