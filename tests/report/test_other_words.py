@@ -1,5 +1,6 @@
 """What is printed of plans in the words of other systems, run as printed in their packages, which are extras."""
 
+import ast
 import json
 import os
 import re
@@ -215,3 +216,29 @@ def test_a_plan_that_is_too_long_to_be_looked_through_has_the_knots_of_its_corne
     text = to_code(make_plan(0.001, 0.006, 400_000, epochs=90, warmup_epochs=2), form)
     assert len(text.splitlines()) < 60
     assert all(f"{turn + (form == 'mmengine')}," in text for turn in (800_000, 4_320_000, 36_000_000))
+
+
+@pytest.mark.parametrize(
+    ("form", "source", "params"),
+    [
+        ("composer", "composer:CosineAnnealingScheduler", {"max_duration": "40ba", "batches_per_epoch": "TEXT"}),
+        ("ignite", "ignite:ConcatScheduler", {"base_lr": "TEXT", "durations": [5], "schedulers": [
+            {"type": "PiecewiseLinear", "milestones_values": [[0, 0.1], [9, 1.0]]}] * 2}),
+        ("ignite", "ignite:PiecewiseLinear", {"milestones_values": [[0, 0.1], [9, 1.0]], "param_name": "TEXT"}),
+        ("timm", "timm:StepLRScheduler", {"decay_t": 5, "t_in_epochs": "TEXT"}),
+        ("timm", "timm:CosineLRScheduler", {"t_initial": 5, "t_in_epochs": "TEXT"}),
+        ("deepspeed", "deepspeed:WarmupLR", {"warmup_type": "TEXT"}),
+    ],
+)  # fmt: skip
+def test_no_text_of_a_plan_becomes_code_of_what_is_printed(form, source, params):
+    text = 'lr", 1)\n"""\nraise SystemExit("run")\n"""\n\'\'\'\nraise SystemExit("run")\n'
+    params = {name: text if value == "TEXT" else value for name, value in params.items()}
+    try:
+        printed = to_code(plan_from(source, params, iterations=40), form)
+    except (ConfigError, ValueError):
+        return
+    if form != "deepspeed":
+        tree = ast.parse(printed)
+        assert not [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+    else:
+        assert json.loads(printed)["scheduler"]["params"]["warmup_type"] == text

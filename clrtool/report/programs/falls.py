@@ -98,6 +98,7 @@ def _composer_repeats(schedule: Schedule) -> Iterator[Words]:
 
 def _write_composer(plan: Plan, name: str, params: dict[str, Any]) -> str:
     lr, duration, batches = (params.pop(word, None) for word in ("base_lr", "max_duration", "batches_per_epoch"))
+    duration = str(duration).strip()
     epoch = "" if batches is None else f" An epoch has {batches} batches."
     made = source(Call(name, (), params), indent=4)
     return f'''{header(plan)}from composer.optim import {name}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from clrtool.core.planning.plan import Plan
 from clrtool.core.planning.policies import POLICIES
 from clrtool.core.schedules import FloatArray
+from clrtool.core.schedules.checks import is_number
 from clrtool.core.sources import schedule_from
 from clrtool.errors import ConfigError
 from clrtool.words import count
@@ -59,11 +60,19 @@ def say(plan: Plan, language: Language) -> str:
     with suppress(ValueError):  # part of it is not read
         for name, params in _candidates(plan, language):
             if same(plan, language.prefix + name, params, momentum_from=language.momentum_from or 0):
+                _check_said(params)
                 return language.write(plan, name, params)
     raise ConfigError(
         f"{language.system} has no schedule for {plan.policy} with {count(plan.iterations, 'iteration')}: "
         f"{language.instead}"
     )
+
+
+def _check_said(params: Mapping[str, Any]) -> None:
+    """Raise ValueError unless what stands in a comment or a docstring is a number: a text could end that."""
+    for name in ("base_lr", "batches_per_epoch", "epoch_length"):
+        if params.get(name) is not None and not is_number(params[name]):
+            raise ValueError(f"{name} must be a number, got {params[name]!r}")
 
 
 def _candidates(plan: Plan, language: Language) -> Iterator[Words]:
