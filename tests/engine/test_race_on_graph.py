@@ -1,6 +1,7 @@
 """The race on the captured step, over the stand-in for CUDA: it takes it, falls back safely, and reads the same."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from clrtool.engine.training import cuda_evaluation, cuda_graph, cuda_slot
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.ensemble import Captures
 from tests.engine.test_capture import cuda, ways, with_replays  # noqa: F401 (a fixture)
+from tests.engine.test_cuda_graph import Kernels
 from tests.engine.test_journal import interrupted
 from tests.engine.workloads import digits
 
@@ -56,6 +58,56 @@ def test_a_race_on_the_captured_step_gives_the_bytes_of_the_plain_loop(cuda, mon
     assert {probe.seed for probe in found.probes} == {0, 1}
     assert len(seconds) == 1
     assert found == expected
+
+
+def turns_of(monkeypatch):
+    """Which run has trained or was read, in order, from here on."""
+    seen = []
+    for name in ("train", "read"):
+        call = getattr(flat_run.SharedStep, name)
+        monkeypatch.setattr(
+            flat_run.SharedStep, name, lambda self, *args, call=call: seen.append(self) or call(self, *args)
+        )
+    return seen
+
+
+def calls_of(monkeypatch, owner, name):
+    """How often a method was called from here on."""
+    calls, call = [], getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *args, **options: calls.append(name) or call(*args, **options))
+    return calls
+
+
+@ways(None)
+def test_weights_are_copied_only_where_another_run_has_its_turn(cuda, monkeypatch):  # noqa: F811
+    with_replays(monkeypatch)
+    turns = turns_of(monkeypatch)
+    there, away = calls_of(monkeypatch, CapturedEnsemble, "restore"), calls_of(monkeypatch, flat_run, "copies_of")
+    away_again = calls_of(monkeypatch, flat_run, "copy_all")
+    race(digits(**PLAIN))
+    changes = sum(one is not other for one, other in pairwise(turns))
+    first = len({*map(id, turns)})  # a run that begins needs nothing back
+    assert 5 < first < len(turns) / 2
+    assert len(there) <= changes - (first - 1)
+    assert len(away + away_again) / 2 <= changes  # weights and optimizer; nothing of a run that was dropped
+
+
+@ways(None)
+def test_a_turn_costs_one_launch_for_each_type_of_number(cuda, monkeypatch):  # noqa: F811
+    with_replays(monkeypatch)
+    workload = digits(**PLAIN | NORMED)
+    with workload.on_device():
+        turns = flat_run.Turns(workload, Captures().of(workload, [0.1] * 30, [3]))
+        one, other = (flat_run.SharedStep(turns, seed) for seed in (3, 3))
+        for run in (one, other, one):
+            run.train(0, [0.1] * 3, lambda: False)
+        with Kernels() as found:
+            other._turn().__enter__()
+    moved = [name for name in found.names if "copy" in name or "clone" in name]
+    tensors = sum(map(len, turns.tensors.values()))
+    assert tensors > 15
+    # away and back, weights and optimizer: of float32, and the counters of batch norm
+    assert moved == ["_foreach_copy_"] * 6
 
 
 @ways(None)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from clrtool.engine.runtime.rng import fork_rng
+from torch import Tensor
+
+from clrtool.engine.runtime.rng import RngStream, fork_rng
 from clrtool.engine.training.average import RunningAverage
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
+from clrtool.engine.training.in_place import copies_of, copy_all
 from clrtool.engine.training.trainer import Pause, Trainer
 from clrtool.engine.training.workload import Workload
 
@@ -101,51 +104,90 @@ class PlainLoop:
         self._trainer.restore(state)
 
 
-class SharedStep:
-    """A captured step of one seed that runs take in turn, each with weights of its own that lie elsewhere meanwhile."""
+class Turns:
+    """A captured step of one seed that runs take in turn: its memory is that of one of them, until another trains.
 
-    def __init__(self, workload: Workload, ensemble: CapturedEnsemble, seed: int) -> None:
-        self._workload, self._ensemble, self._seed = workload, ensemble, seed
-        (self._trainer,) = ensemble.members
-        with fork_rng(workload.device):
-            self._begin_again()
-            self._kept: Mapping[str, Any] = copy.deepcopy(ensemble.state())
-            self.average = RunningAverage(self._trainer.model)
+    Args:
+        ensemble: the step. Nobody else trains by it.
+    """
+
+    def __init__(self, workload: Workload, ensemble: CapturedEnsemble) -> None:
+        self.workload, self.ensemble = workload, ensemble
+        (self.trainer,) = ensemble.members
+        self._holder: weakref.ref[SharedStep] | None = None
+
+    @property
+    def holder(self) -> SharedStep | None:
+        """The run whose weights lie there; none where it was dropped."""
+        return None if self._holder is None else self._holder()
+
+    def pass_to(self, run: SharedStep) -> None:
+        """Have the memory be that of a run, and what lay there be put away."""
+        if (before := self.holder) is not None:
+            before.put_away()
+        self._holder = weakref.ref(run)
+
+    @property
+    def tensors(self) -> dict[str, list[Tensor]]:
+        """Weights, statistics and optimizer as they lie there."""
+        part: dict[str, list[Tensor]]
+        (part,) = self.ensemble.state()["parts"]
+        return part
+
+
+class SharedStep:
+    """A run by a captured step that others take too. Its weights lie elsewhere while another has its turn."""
+
+    def __init__(self, turns: Turns, seed: int) -> None:
+        self._turns, self._seed = turns, seed
+        self._kept: dict[str, list[Tensor]] = {}
+        turns.pass_to(self)
+        with fork_rng(turns.workload.device):
+            if not turns.ensemble.begins_again(turns.workload, [seed], []):
+                raise RuntimeError("the captured step belongs to another problem")
+            self._rng = RngStream.from_here(turns.workload.device)
+        self.average = RunningAverage(turns.trainer.model)
 
     def train(self, start: int, lrs: list[float], pause: Pause) -> list[float]:
-        with self._in_place():
-            self._ensemble.put_lrs(lrs)
-            (losses,) = self._ensemble.train(start, len(lrs), pause)
+        with self._turn():
+            self._turns.ensemble.put_lrs(lrs)
+            (losses,) = self._turns.ensemble.train(start, len(lrs), pause)
         return losses
 
     def read(self) -> tuple[float, float]:
-        with self._in_place(), self._trainer.averaged():
-            (found,) = self._ensemble.evaluate([0])
+        with self._turn(), self._turns.trainer.averaged():
+            (found,) = self._turns.ensemble.evaluate([0])
         return found
 
     def state(self) -> dict[str, Any]:
-        return dict(self._kept)
+        tensors = self._turns.tensors if self._turns.holder is self else self._kept
+        return {"parts": [tensors], "generators": self._rng.states}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self._kept = state
-        with self._in_place():  # which finds out whether it fits
-            pass
+        with self._turn():
+            self._turns.ensemble.restore(state)  # with its random numbers, which are this run's from here on
 
-    def _begin_again(self) -> None:
-        """Have the step be one of this seed, at its beginning."""
-        if not self._ensemble.begins_again(self._workload, [self._seed], []):
-            raise RuntimeError("the captured step belongs to another problem")
+    def put_away(self) -> None:
+        """Keep weights, statistics and optimizer: another run goes on in their place."""
+        tensors = self._turns.tensors
+        if not self._kept:
+            self._kept = {name: copies_of(own) for name, own in tensors.items()}
+            return
+        for name, own in tensors.items():
+            copy_all(own, self._kept[name])
 
     @contextmanager
-    def _in_place(self) -> Iterator[None]:
-        """Put this run into the memory of the graph, and keep the random numbers outside as they are."""
-        with fork_rng(self._workload.device):
-            if self._trainer.seed != self._seed:  # its batches are another's
-                self._begin_again()
-            self._ensemble.restore(self._kept)
-            self._trainer.average = self.average
+    def _turn(self) -> Iterator[None]:
+        """Have the memory be this run's, draw its random numbers, and leave those outside as they are."""
+        turns = self._turns
+        with self._rng.active():
+            if turns.holder is not self:
+                turns.pass_to(self)
+                if turns.trainer.seed != self._seed:  # its batches are another's
+                    turns.ensemble.follow([self._seed])
+                turns.ensemble.restore({"parts": [self._kept], "generators": self._rng.states})
+            turns.trainer.average = self.average
             try:
                 yield
             finally:
-                self._trainer.average = None
-            self._kept = copy.deepcopy(self._ensemble.state())
+                turns.trainer.average = None

@@ -13,12 +13,11 @@ from torch.optim import Optimizer
 from clrtool.core.racing.probes import Entry, Probe, Run, contenders
 from clrtool.core.racing.race import next_run
 from clrtool.core.racing.result import Race
-from clrtool.engine.rangetest.flat_run import FlatRun, PlainLoop, SharedStep, Way, flat_lrs
+from clrtool.engine.rangetest.flat_run import FlatRun, PlainLoop, SharedStep, Turns, Way, flat_lrs
 from clrtool.engine.resume.journal import Journal, Segment
 from clrtool.engine.runtime.rng import fork_rng
 from clrtool.engine.training.constant import constant_loss
 from clrtool.engine.training.constant_head import STEPS, constant_head_loss
-from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.ensemble import Captures, captured_or_engine
 from clrtool.engine.training.trainer import Pause, Trainer, never
 from clrtool.engine.training.workload import Workload
@@ -126,7 +125,7 @@ class _Runs:
 
     def __init__(self, workload: Workload, seeds: Sequence[int], captures: Captures, engine: str | None = None) -> None:
         self._workload, self._seeds, self._captures, self.engine = workload, seeds, captures, engine or ""
-        self._step: CapturedEnsemble | None = None
+        self._step: Turns | None = None
         self._is_decided = False
         self._starts: dict[int, Trainer] = {}
         self._live: dict[tuple[int, int], FlatRun] = {}
@@ -152,7 +151,7 @@ class _Runs:
             self._decide(self._seeds[seed])
         if self._step is None:
             return PlainLoop(self.start(seed))
-        return SharedStep(self._workload, self._step, self._seeds[seed])
+        return SharedStep(self._step, self._seeds[seed])
 
     def _decide(self, seed: int) -> None:
         """Capture the step at the rate where the race starts, or note why it cannot be captured."""
@@ -160,7 +159,8 @@ class _Runs:
         lrs = flat_lrs(2.0**self.entry.start, max(1, self.entry.budget))
         with fork_rng(self._workload.device):  # of which a plain run goes on as if nothing had been tried
             found = captured_or_engine(self._workload, lrs, [seed], self._captures, self.engine or None)
-        self._step, self.engine = (None, found) if isinstance(found, str) else (found, found.engine)
+        self._step = None if isinstance(found, str) else Turns(self._workload, found)
+        self.engine = found if isinstance(found, str) else found.engine
         self._is_decided = True
 
     def keep(self, runs: set[tuple[int, int]]) -> None:

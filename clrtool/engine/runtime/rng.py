@@ -86,6 +86,12 @@ class RngStream:
         draws._states, draws._device = rng_state(device), device
         return draws
 
+    @property
+    def states(self) -> Mapping[str, Any]:
+        """Where the generators were left; those of who began from somewhere."""
+        assert self._states is not None
+        return self._states
+
     @contextmanager
     def active(self) -> Iterator[None]:
         with fork_rng(self._device):

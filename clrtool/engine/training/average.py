@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from clrtool.engine.training.in_place import copies_of, copy_all, copy_tensors
 
 # Weight of late iterates, by the power of time with which they count.
 GAMMA = 3.0
@@ -47,12 +49,12 @@ class RunningAverage:
     def in_place(self) -> Iterator[None]:
         """Have the model hold the average, and afterwards its own weights and buffers again."""
         tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
-        own = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        own = copies_of([*tensors.values()])
         try:
-            _copy(self.weights, tensors)
+            copy_all(self.weights.values(), [tensors[name] for name in self.weights])
             yield
         finally:
-            _copy(own, tensors)
+            copy_all(own, tensors.values())
 
     def state(self) -> dict[str, Any]:
         """All of it, in plain types and tensors."""
@@ -61,13 +63,7 @@ class RunningAverage:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put back a :meth:`state`."""
         self.updates = int(state["updates"])
-        _copy(state["weights"], self.weights)
-
-
-@torch.no_grad()
-def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
-    for name, tensor in source.items():
-        target[name].copy_(tensor)
+        copy_tensors(state["weights"], self.weights)
 
 
 def batch_norms(model: nn.Module) -> list[Any]:

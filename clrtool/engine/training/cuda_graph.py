@@ -100,6 +100,11 @@ class CapturedEnsemble:
         seed_everything(seeds[0])
         return True
 
+    def follow(self, seeds: Sequence[int]) -> None:
+        """Take the batches of other seeds from here on; weights and random numbers are put in place by others."""
+        for slot, seed in zip(self._slots, seeds, strict=True):
+            slot.follow(seed)
+
     def put_lrs(self, lrs: Sequence[float]) -> None:
         """Have the iterations from the first on have these learning rates, and leave all else as it is."""
         self._lrs = lrs

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from clrtool.engine.data.loader import ResidentLoader
+from clrtool.engine.training.in_place import copies_of, copy_all, copy_tensors
 from clrtool.engine.training.optimizers import OptimizerRecipe
-from clrtool.engine.training.trainer import Trainer, copy_tensors
+from clrtool.engine.training.trainer import Trainer
 from clrtool.engine.training.workload import Workload
 
 # Learning rates that a graph has room for at the least, so that it serves a scout and the sweep after it.
@@ -78,8 +79,8 @@ class SeedSlot:
             group["lr"] = clock.lr.view(()) if group["lr_ratio"] == 1 else torch.zeros((), device=workload.device)
         self._epoch, self._order = 0, self._batches(0)
         self._taken = self._order[0][0]
-        self._start = [each.detach().clone() for each in _tensors(self.trainer)]
-        self._optimizer_start = [value.clone() for _, value in _optimizer_tensors(self.trainer)]
+        self._start = copies_of(_tensors(self.trainer))
+        self._optimizer_start = copies_of([value for _, value in _optimizer_tensors(self.trainer)])
         workload.set_train_mode(self.trainer.model)
 
     def begin_again(self, seed: int) -> None:
@@ -88,6 +89,10 @@ class SeedSlot:
         self._start, self._optimizer_start = _tensors(fresh), [value for _, value in _optimizer_tensors(fresh)]
         self.reset()
         self.forget_start()
+        self.follow(seed)
+
+    def follow(self, seed: int) -> None:
+        """Take the batches of another seed from here on."""
         self.trainer.follow(seed)
         self._go_to(0)
 
@@ -129,13 +134,13 @@ class SeedSlot:
 
     def reset(self) -> None:
         """Weights, statistics and optimizer as they were made, in the memory that the graph knows."""
-        with torch.no_grad():
-            for tensor, first in zip(_tensors(self.trainer), self._start, strict=True):
-                tensor.copy_(first)
-        for place, (name, value) in enumerate(_optimizer_tensors(self.trainer)):
-            # What was not there before the first step begins at zero, but for NAdam's product of momenta.
-            initial = self._optimizer_start
-            value.copy_(initial[place]) if initial else value.fill_(float(name == "mu_product"))
+        copy_all(self._start, _tensors(self.trainer))
+        state = _optimizer_tensors(self.trainer)
+        if self._optimizer_start:
+            copy_all(self._optimizer_start, [value for _, value in state])
+        else:  # what was not there before the first step begins at zero, but for NAdam's product of momenta
+            for name, value in state:
+                value.fill_(float(name == "mu_product"))
         self.trainer.optimizer.zero_grad()
 
     def forget_start(self) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from clrtool.engine.runtime.rng import RngStream, restore_rng_state, rng_state
 from clrtool.engine.training.average import RunningAverage, batch_norms, estimating
 from clrtool.engine.training.copies import carry_extras
+from clrtool.engine.training.in_place import copy_tensors
 from clrtool.engine.training.joint import set_mode
 from clrtool.engine.training.scheduler import set_momentum
 from clrtool.engine.training.workload import EvalSums, Workload
@@ -224,16 +225,6 @@ def until_nonfinite(losses: list[float]) -> list[float]:
     """
     broken = (place for place, loss in enumerate(losses, 1) if not math.isfinite(loss))
     return losses[: next(broken, len(losses))]
-
-
-def copy_tensors(saved: Mapping[Any, Tensor], target: Mapping[Any, Tensor]) -> None:
-    """Copy each tensor of one into its place in the other, in the memory where that lies."""
-    if saved.keys() != target.keys():
-        raise ValueError(f"it lacks or has too much: {', '.join(sorted(map(str, saved.keys() ^ target.keys()))[:5])}")
-    for name, tensor in saved.items():
-        if tensor.shape != target[name].shape:
-            raise ValueError(f"{name} was {tuple(tensor.shape)} and is {tuple(target[name].shape)}")
-        target[name].copy_(tensor)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
