@@ -5,6 +5,7 @@ has two ways, that of torch to 2.11 and that of the later ones, whose ``reset`` 
 """
 
 import gc
+import time
 import warnings
 import weakref
 from collections import Counter
@@ -15,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from clrtool.config.schema import SweepConfig
+from clrtool.config.schema import RangeTestConfig, SweepConfig
+from clrtool.engine.rangetest.estimate import WARM_UP, estimate
 from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.runtime import capture as capturing
 from clrtool.engine.runtime.capture import capture, refusing_waits
@@ -451,3 +453,26 @@ def test_a_test_tells_what_its_captures_took_and_counts_it_and_captures_a_scout_
 def test_a_test_that_captures_nothing_tells_nothing_of_captures():
     record = run_sweep(digits(), SweepConfig(start_lr=1e-3, end_lr=0.1, epochs=0.2, evaluations=2, seeds=1))
     assert record.capture_seconds is None
+
+
+@ways(None)
+def test_a_dry_run_times_the_captured_step_as_a_range_test_takes_it(cuda, monkeypatch, tmp_path):
+    with_replays(monkeypatch)
+    trained, train = [], CapturedEnsemble.train
+    monkeypatch.setattr(CapturedEnsemble, "train", lambda self, *place: trained.append(place) or train(self, *place))
+    config = RangeTestConfig.model_validate({"model": {"name": "mlp"}, "data": {"name": "digits"}})
+    told = estimate(digits(), config, tmp_path)
+    assert sum(stop - start for start, stop in trained) == told.timed + WARM_UP
+    assert told.checkpoint_bytes > 0
+
+
+def test_a_dry_run_times_an_evaluation_that_is_no_longer_cold(monkeypatch, tmp_path):
+    evaluate, cold = Trainer.evaluate, iter([0.2])
+
+    def slow_at_first(trainer):
+        time.sleep(next(cold, 0.0))
+        return evaluate(trainer)
+
+    monkeypatch.setattr(Trainer, "evaluate", slow_at_first)
+    config = RangeTestConfig.model_validate({"model": {"name": "mlp"}, "data": {"name": "digits"}})
+    assert estimate(digits(), config, tmp_path).evaluation_seconds < 0.2

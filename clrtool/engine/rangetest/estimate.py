@@ -23,13 +23,15 @@ from clrtool.engine.rangetest.pipeline import Asked
 from clrtool.engine.rangetest.sweep import longest_sweep
 from clrtool.engine.resume.journal import plain
 from clrtool.engine.runtime.hardware import memory_use
-from clrtool.engine.training.trainer import Trainer
+from clrtool.engine.training.ensemble import Captures, EagerEnsemble, Ensemble, captured_or_engine
 from clrtool.engine.training.workload import Workload
 
 # Steps that are timed: so many at once, at the most, and for how long. The first two begin slowly.
 AT_ONCE, MOST, SECONDS, WARM_UP = 5, 200, 1.0, 2
 # So small that no weight leaves its place, whatever the model.
 LR = 1e-9
+# Rates between which a captured step is checked.
+CHECKED = (1e-6, 1.0)
 # Bytes of a number in a checkpoint, and numbers of an evaluation with what holds them together; of an averaged weight.
 NUMBER, POINT, WEIGHT = 9, 7, 4
 
@@ -106,14 +108,11 @@ def _spare(config: SweepConfig, size: SweepSize, left: int) -> int:
 def _tried(workload: Workload, seed: int) -> tuple[dict[str, Any], int]:
     """What is found out of a model by a few steps, as fields of :class:`Estimate`; and bytes of its state in a file."""
     with workload.on_device():
-        trainer = Trainer(workload, seed)
-        timed, seconds = _step_seconds(trainer)
-        begin = time.perf_counter()
-        trainer.evaluate()
-        evaluation = time.perf_counter() - begin
-        saved = _saved_bytes(trainer)
+        way = _way(workload, seed)
+        timed, seconds = _step_seconds(way)
+        evaluation, saved = _evaluation_seconds(way), _saved_bytes(way)
     peak, memory = memory_use(workload.device)
-    parameters = list(trainer.model.parameters())
+    parameters = list(way.members[0].model.parameters())
     found = {
         "parameters": sum(each.numel() for each in parameters),
         "trained": sum(each.numel() for each in parameters if each.requires_grad),
@@ -126,22 +125,44 @@ def _tried(workload: Workload, seed: int) -> tuple[dict[str, Any], int]:
     return found, saved
 
 
-def _step_seconds(trainer: Trainer) -> tuple[int, float]:
+def _way(workload: Workload, seed: int) -> Ensemble:
+    """How the test would train one seed, on CUDA by a captured step; at rates that leave every weight in its place."""
+    lrs, found = [LR] * (WARM_UP + MOST), captured_or_engine(workload, CHECKED, [seed], Captures())
+    if isinstance(found, str):
+        return EagerEnsemble(workload, seed, lrs, found)
+    found.put_lrs(lrs)
+    return found
+
+
+def _step_seconds(way: Ensemble) -> tuple[int, float]:
     """Steps that were timed, and the time of one: the median over a few at once, after which a GPU was waited for."""
-    trainer.train(0, [LR] * WARM_UP)
+    way.train(0, WARM_UP)
     times: list[float] = []
     while not times or (len(times) < MOST // AT_ONCE and sum(times) < SECONDS):
+        start = WARM_UP + len(times) * AT_ONCE
         begin = time.perf_counter()
-        trainer.train(WARM_UP + len(times) * AT_ONCE, [LR] * AT_ONCE)
+        way.train(start, start + AT_ONCE)
         times.append(time.perf_counter() - begin)
     return len(times) * AT_ONCE, statistics.median(times) / AT_ONCE
 
 
-def _saved_bytes(trainer: Trainer) -> int:
+def _evaluation_seconds(way: Ensemble) -> float:
+    """The time of the second evaluation, for the first chooses kernels; of the first, where that takes long anyway."""
+    seconds = 0.0
+    for _ in range(2):
+        begin = time.perf_counter()
+        way.evaluate([0])
+        seconds = time.perf_counter() - begin
+        if seconds > SECONDS:
+            break
+    return seconds
+
+
+def _saved_bytes(way: Ensemble) -> int:
     """What weights, statistics and optimizer take in a file; none where they cannot be saved, as in a range test."""
     content = io.BytesIO()
     with contextlib.suppress(TypeError):
-        torch.save(plain(trainer.state(), "state"), content)
+        torch.save(plain(way.state(), "state"), content)
     return content.tell()
 
 
