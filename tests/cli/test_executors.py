@@ -10,9 +10,12 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from clrtool.cli.run import local_processes
 from clrtool.cli.run.seed_share import JOBS, SeedShare, read_shard
 from clrtool.core.results.shard import Shard
 from clrtool.engine.resume.sharding import AgreedScout
@@ -59,6 +62,22 @@ def test_two_jobs_leave_the_files_of_a_plain_run_and_nothing_else(process, plain
     assert done.returncode in (0, 3), done.stderr
     assert "2 processes share the seeds" in done.stderr
     assert_same(tmp_path / "digits", whole(plain))
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "told"),
+    [("auto", 1, "2 processes share the seeds and 1 GPU: without --jobs one process trains"), ("cuda:1", 2, "and 1 GPU"),
+     ("auto", 2, ""), ("auto", 0, ""), ("cpu", 1, "")],
+)  # fmt: skip
+def test_jobs_that_crowd_on_a_gpu_are_told_so(monkeypatch, capsys, tmp_path, device, gpus, told):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(local_processes, "run_children", lambda *_: {})
+    display = SimpleNamespace(quiet=False, plain=True)
+    spec = SimpleNamespace(folder=tmp_path, display=display, options=SimpleNamespace(device=device))
+    local_processes.LocalProcesses(spec, [], 2).train(SimpleNamespace(stop=None))
+    said = capsys.readouterr().err
+    assert told in said
+    assert ("GPU" in said) is bool(told)
 
 
 def test_two_jobs_that_sweep_before_a_race_leave_the_files_of_a_run_without_jobs(process, tmp_path):

@@ -16,6 +16,7 @@ from clrtool.core.results.shard import Shard
 from clrtool.errors import BusyError, ConfigError, MachineError
 from clrtool.files import write_whole
 from clrtool.report.text.progress import Status, say
+from clrtool.words import count
 
 # What a code of a child stands for; anything else is a matter of the machine, such as the end by a signal.
 ERRORS = {70: RuntimeError, 75: BusyError}
@@ -66,7 +67,7 @@ class LocalProcesses(Executor):
             Interrupted: a signal asked to stop, and everything is saved.
         """
         folder, display = self._spec.folder, self._spec.display
-        say(f"{self.workers} processes share the seeds", quiet=display.quiet)
+        say(f"{self.workers} processes share the seeds{self._crowd()}", quiet=display.quiet)
         shards = [Shard(number, self.workers) for number in range(1, self.workers + 1)]
         commands = [Command(f"job {shard}", self._words, {WORKER: str(shard)}) for shard in shards]
         with Status(quiet=display.quiet, plain=display.plain) as status:
@@ -78,6 +79,14 @@ class LocalProcesses(Executor):
             ended = run_children(commands, self.workers, signals, lambda: status.show(swept(folder)), on_end)
         if failed := {name: end for name, end in ended.items() if end.code}:
             self._fail(failed)
+
+    def _crowd(self) -> str:
+        """What it costs that several of them compute on one GPU."""
+        from clrtool.engine.runtime.device import gpus_of_jobs
+
+        if not 0 < (gpus := gpus_of_jobs(self._spec.options.device)) < self.workers:
+            return ""
+        return f" and {count(gpus, 'GPU')}: without --jobs one process trains all seeds of it at once"
 
     def _fail(self, failed: Mapping[str, Ended]) -> None:
         """Raise what the worst has met; each leaves its log."""

@@ -38,9 +38,16 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def gpus_of_jobs(name: str) -> int:
+    """How many GPUs the jobs of a command share; none on a CPU."""
+    if name in ("auto", "cuda"):
+        return torch.cuda.device_count()
+    return int(name.startswith("cuda"))
+
+
 def device_of_job(name: str, number: int) -> str:
     """The device of a job, counted from 1: the GPUs in turn, where none is named."""
-    gpus = torch.cuda.device_count() if name in ("auto", "cuda") else 0
+    gpus = gpus_of_jobs(name) if name in ("auto", "cuda") else 0
     return f"cuda:{(number - 1) % gpus}" if gpus else name
 
 
