@@ -18,6 +18,7 @@ from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import Journal, NoRequests, plain
 from clrtool.engine.resume.open import open_journal
+from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError, Interrupted
@@ -111,6 +112,28 @@ def test_it_is_interrupted_after_the_very_iteration_in_which_the_signal_comes():
         running = store.values["running"]
         # two looks an iteration at the most: one by the training, one before the state is saved
         assert running["start"] + len(running["losses"][0]) <= looks
+
+
+class Two(Ranks):
+    """Two ranks that are one process, and how often they had to agree."""
+
+    world, asked = 2, 0
+
+    def any(self, flag):
+        self.asked += 1
+        return flag
+
+
+def test_ranks_agree_on_a_pause_now_and_then_and_one_process_looks_after_each_iteration():
+    for ranks, most in ((Two(), 10), (SINGLE_PROCESS, 100)):
+        looks = StopAfter(10**6)
+        journal = Journal(requests=looks, ranks=ranks)
+        assert not any(journal.pauses() for _ in range(100))
+        assert 10**6 - looks.left == most
+        looks.left = 0
+        assert any(journal.pauses() for _ in range(100)), "a signal is heard"
+    with pytest.raises(Interrupted):
+        run_sweep(digits(ranks=Two()), GIVEN, 0, journal=Journal(Memory(), StopAfter(12), ranks=Two()))
 
 
 def test_what_is_finished_is_never_trained_again(monkeypatch):

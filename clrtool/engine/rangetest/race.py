@@ -109,7 +109,7 @@ def _advance(runs: _Runs, wanted: Run, segment: Segment, journal: Journal) -> No
     while run.iteration < wanted.iterations and not run.broken:
         before = run.iteration
         with journal.timed("train"):
-            run.train(wanted.lr, wanted.iterations, journal.is_due)
+            run.train(wanted.lr, wanted.iterations, journal.pauses)
         segment.start += run.iteration - before  # of all runs together, for who reads the checkpoint
         journal.keep(segment)
 

@@ -25,6 +25,8 @@ from clrtool.errors import ConfigError, Interrupted
 T = TypeVar("T")
 # Seconds between checkpoints, and the share of the time that they may take where they are large.
 EVERY, SHARE = 15.0, 0.05
+# Iterations after which ranks agree on whether to pause: to agree takes as long as a small step.
+AGREE_EVERY = 10
 # The format of a checkpoint.
 FORMAT = 1
 
@@ -187,6 +189,7 @@ class Journal:
         self._remote_seconds = {**saved.get("elsewhere", {}), **self._remote.seconds}
         self.warnings: tuple[str, ...] = tuple(dict.fromkeys((*saved.get("warnings", ()), *self._remote.warnings)))
         self._due = time.monotonic() + every
+        self._iterations = 0  # of all ranks alike
 
     @property
     def environment(self) -> dict[str, str | int]:
@@ -256,7 +259,7 @@ class Journal:
         self.keep(segment)
         while segment.iteration < stop and not all(segment.broken):
             with self.timed("train"):
-                segment.add(segment.ensemble.train(segment.iteration, stop, self.is_due))
+                segment.add(segment.ensemble.train(segment.iteration, stop, self.pauses))
             self.keep(segment)
 
     def keep(self, segment: Segment) -> None:
@@ -278,6 +281,11 @@ class Journal:
     def captured(self, seconds: float) -> None:
         """Add what the capture of a step took; who captures nothing has no such entry."""
         self.seconds["capture"] = self.seconds.get("capture", 0.0) + seconds
+
+    def pauses(self) -> bool:
+        """Whether to stop training here, asked after each iteration; several ranks agree on it now and then."""
+        self._iterations += 1
+        return self._iterations % (1 if self._ranks.world == 1 else AGREE_EVERY) == 0 and self.is_due()
 
     def is_due(self) -> bool:
         """Whether something is to be saved now, or a signal asked to stop."""
