@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 import clrtool
+from clrtool.engine.inprocess import heldout as held_out
 from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.errors import ConfigError
 from tests.documents import snippet
@@ -473,6 +474,17 @@ def test_the_code_of_the_readme_runs(capsys):
     exec(snippet("def step"), names | {"train_loader": train, "heldout_loader": heldout})  # noqa: S102
     exec(snippet("find_bounds"), names)  # noqa: S102
     assert names["bounds"].max_lr is not None
+
+
+@pytest.mark.parametrize(("room", "where"), [(20, "cuda"), (5, "host")])
+def test_heldout_batches_are_brought_to_a_gpu_once_where_they_take_little_of_it(monkeypatch, room, where):
+    moved = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (room * 4000, 10**9))
+    monkeypatch.setattr(held_out, "to_device", lambda batch, device, fresh: moved.append((str(device), fresh)) or batch)
+    batches = held_out.HeldoutBatches([(torch.zeros(250, 2), torch.zeros(250)) for _ in range(2)])
+    batches.cache(torch.device("cuda"))
+    assert len(list(batches)) == 2
+    assert moved == ([("cuda", False)] * 2 if where == "cuda" else []), "copies, for a batch may be changed by a step"
 
 
 @FORKS

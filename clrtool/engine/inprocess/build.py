@@ -249,7 +249,7 @@ def _with_heldout(workload: InProcessWorkload, trainer: Trainer, batch: Any, swe
     if workload.heldout.batches is not None:
         batches = None
     if batches is None:
-        heldout.cache()
+        heldout.cache(workload.device)
     number = size = sum(map(len, batches)) if batches is not None else sum(each.samples or 1 for each in heldout)
     if not size:
         raise ConfigError("heldout_loader: gave no batch")
@@ -265,7 +265,7 @@ def _with_heldout(workload: InProcessWorkload, trainer: Trainer, batch: Any, swe
     if batches is None:
         return replace(workload, heldout=heldout, evaluations=number)
     heldout = replace(heldout, limit=size)
-    heldout.cache()
+    heldout.cache(workload.device)
     return replace(workload, heldout=heldout, evaluations=number, warnings=(*workload.warnings, *_limited(every, size)))
 
 

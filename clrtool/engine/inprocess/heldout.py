@@ -15,11 +15,13 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 from clrtool.core.reading.bounds import Advice
 from clrtool.engine.data.nested import nbytes
 from clrtool.engine.inprocess.counting import samples_of
-from clrtool.engine.inprocess.loaders import clone_loader, indices_of
+from clrtool.engine.inprocess.loaders import clone_loader, indices_of, to_device
 from clrtool.errors import ConfigError
 
 # Bytes of held-out batches that are cached; more are read again for each evaluation.
 CACHE_BYTES = 2**30
+# Of a GPU's free memory, what cached batches may take of it.
+DEVICE_SHARE = 0.1
 # Of a training set without a held-out one: the share that is split off, and how many samples at the most.
 SHARE, MOST = 0.1, 2500
 # Batches whose training loss is read where none can be split off.
@@ -51,8 +53,8 @@ class HeldoutBatches:
     def __iter__(self) -> Iterator[Heldout]:
         return iter(self._cached) if self._cached else islice(self._read(), self.batches)
 
-    def cache(self) -> None:
-        """Read the batches once and for all, if they fit."""
+    def cache(self, device: torch.device) -> None:
+        """Read the batches once and for all, if they fit; onto a GPU, if they take little of it."""
         size, found = 0, []
         for each in self:
             found.append(each)
@@ -61,6 +63,8 @@ class HeldoutBatches:
                 return
         if not found:
             raise ConfigError("heldout_loader: gave no batch")
+        if _has_room(device, size):  # each evaluation would bring them there again
+            found = [Heldout(to_device(batch, device, fresh=False), samples) for batch, samples in found]
         self._cached.extend(found)
 
     def _read(self) -> Iterator[Heldout]:
@@ -77,6 +81,11 @@ class HeldoutBatches:
             batches = [chosen[start : start + size] for start in range(0, number, size)]
         clone.__dict__["batch_sampler"] = batches  # as it was drawn: it may draw another time
         yield from map(Heldout, clone, map(len, batches))
+
+
+def _has_room(device: torch.device, size: int) -> bool:
+    """Whether batches of so many bytes take little of a GPU's free memory."""
+    return device.type == "cuda" and size <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 class Parts(NamedTuple):
