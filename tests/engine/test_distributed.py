@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from clrtool.engine.models.batch_norm import seen_by_batch_norm, synced
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import NoRequests
 from clrtool.engine.resume.open import open_journal
+from clrtool.engine.runtime import distributed
 from clrtool.engine.runtime.distributed import SINGLE_PROCESS, ProcessGroup, device_of_rank
 from clrtool.engine.runtime.rng import seed_everything
 from clrtool.errors import ConfigError, MachineError
@@ -151,6 +153,39 @@ def test_ranks_that_read_other_data_are_refused():
 
     with pytest.raises(ConfigError, match="the ranks do not have the same data"):
         digits(ranks=Other(rank=0, world=2, local_rank=0, store=dist.HashStore()))
+
+
+class Hanging:
+    """What a device does that waits for a rank which is gone."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def query(self):
+        self.asked += 1
+        return False
+
+
+def test_a_signal_is_heard_while_a_device_waits_for_a_rank_that_is_gone(monkeypatch):
+    def heard(signum, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, heard)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            lone()._wait_for(Hanging())
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_device_that_waits_for_a_rank_that_has_failed_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(distributed, "LOOK_INTERVAL", 0.02)
+    ranks, device = lone(), Hanging()
+    ranks.store.set(distributed.FAILED, "1 4")
+    with pytest.raises(MachineError, match="a rank was lost"):
+        ranks._wait_for(device)
+    assert device.asked > 10, "the device comes first"
 
 
 def test_each_rank_has_a_gpu_of_its_own_or_is_told_that_there_is_none(monkeypatch):

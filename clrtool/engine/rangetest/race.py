@@ -79,7 +79,7 @@ def _entry(workload: Workload, trainer: Trainer, seeds: int, budget: int) -> Ent
     if constant is None:
         constant, budget = constant_head_loss(trainer), budget - STEPS
     if constant is not None:  # to the last digit, for all ranks have to ask for the same runs
-        constant = float(workload.ranks.mean(torch.tensor(constant, device=workload.device)))
+        constant = workload.ranks.numbers(workload.ranks.mean(torch.tensor(constant, device=workload.device)))
     first = first if math.isfinite(first) else math.inf
     return Entry(
         start=usual_power(trainer.optimizer),

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 RANK_TIMEOUT = 600.0
 # Seconds between two looks for what another rank has left in the store.
 POLL_INTERVAL = 0.02
+# The same while the device computes, and between two questions whether it is done: less than a step takes.
+LOOK_INTERVAL, AWAKE = 1.0, 1e-4
 # Keys of the store.
 BEGIN, END, FAILED = "begin", "end", "failed"
 LOST = (
@@ -80,6 +82,10 @@ class Ranks:
 
     def mean(self, values: Tensor) -> Tensor:
         return values
+
+    def numbers(self, values: Tensor) -> Any:
+        """Values as plain numbers, in lists as deep as they have dimensions; the device is waited for."""
+        return values.tolist()
 
     def any(self, flag: bool) -> bool:
         return flag
@@ -157,6 +163,11 @@ class ProcessGroup(Ranks):
     def mean(self, values: Tensor) -> Tensor:
         # in float64 the order, which depends on how many values there are, does not matter
         return self.sum(values.to(torch.float64, copy=True)) / self.world
+
+    def numbers(self, values: Tensor) -> Any:
+        if values.is_cuda:
+            self._wait_for(torch.cuda.current_stream(values.device).record_event())
+        return values.tolist()
 
     def any(self, flag: bool) -> bool:
         return bool(self._all_reduce(torch.tensor(int(flag)), dist.ReduceOp.MAX))
@@ -246,6 +257,17 @@ class ProcessGroup(Ranks):
                 if self.store.check([FAILED]):
                     raise MachineError(LOST)
             time.sleep(POLL_INTERVAL)
+
+    def _wait_for(self, event: Any) -> None:
+        """Wait for what the device does, awake: where a rank was lost, a kernel of NCCL may wait for it without end."""
+        look = time.monotonic() + LOOK_INTERVAL
+        while not event.query():
+            if time.monotonic() > look:
+                with _no_rank_lost():
+                    if self.store.check([FAILED]):
+                        raise MachineError(LOST)
+                look = time.monotonic() + LOOK_INTERVAL
+            time.sleep(AWAKE)
 
     def _all_reduce(self, values: Tensor, op: Any) -> Tensor:
         with _no_rank_lost():

@@ -91,7 +91,7 @@ class Trainer:
                 self._next = place + 1
                 paused = pause()
                 if paused or len(unread) == READ_EVERY or self._next == end:
-                    done += workload.ranks.mean(torch.stack(unread).float()).tolist()
+                    done += workload.ranks.numbers(workload.ranks.mean(torch.stack(unread).float()))
                     if paused or not all(map(math.isfinite, done[-len(unread) :])):
                         break
                     unread.clear()
@@ -104,7 +104,7 @@ class Trainer:
     def eval_sums(self) -> EvalSums:
         """The sums of :meth:`evaluate`, over all ranks, as numbers."""
         workload = self.workload
-        sums = workload.ranks.sum(self.rank_sums()).tolist()  # the only wait
+        sums = workload.ranks.numbers(workload.ranks.sum(self.rank_sums()))  # the only wait
         return workload.of_whole_set(EvalSums(*sums))
 
     def rank_sums(self) -> Tensor:

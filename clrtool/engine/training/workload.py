@@ -241,7 +241,9 @@ class Workload(ABC):
             scaler.update()
             if scaler.get_scale() >= scale:
                 return loss
-            if scale <= 1 or not math.isfinite(self.ranks.mean(loss).item()):  # it is not the scale that overflows
+            if scale <= 1 or not math.isfinite(
+                self.ranks.numbers(self.ranks.mean(loss))
+            ):  # it is not the scale that overflows
                 return torch.full_like(loss, math.inf)
 
     def closures(self, trainer: InTraining, batch: Any) -> tuple[Any, ...]:
