@@ -1,6 +1,7 @@
 """The fast path against the reference: the step of the device, run uncaptured on a CPU, and captured where there is CUDA."""
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clrtool.config.schema import SweepConfig
+from clrtool.engine.data.loader import ResidentLoader
 from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.training.cuda_graph import CapturedEnsemble, why_not_captured
 from clrtool.engine.training.cuda_slot import Clock
@@ -62,6 +64,26 @@ def test_a_step_can_be_sought_anywhere_in_any_epoch():
             np.testing.assert_allclose(
                 ensemble.train(start, stop)[0], reference.train(start, LRS[start:stop]), rtol=1e-4
             )
+
+
+@pytest.mark.parametrize("data", [{}, {"augment": {"flip": True, "crop": 2}}])
+def test_the_order_of_the_next_epoch_is_drawn_in_a_thread_while_this_one_trains(monkeypatch, data):
+    drawn, draw, here = [], ResidentLoader.drawn, threading.current_thread()
+
+    def noted(loader, seed, epoch):
+        drawn.append((seed, epoch, threading.current_thread() is here))
+        return draw(loader, seed, epoch)
+
+    workload = digits(model=CONVNET, data=data)
+    with workload.on_device():
+        expected = references(workload, [3, 4])
+        monkeypatch.setattr(ResidentLoader, "drawn", noted)
+        losses = CapturedEnsemble(workload, [3, 4], LRS, graph=False).train(0, len(LRS))
+    np.testing.assert_allclose(losses, expected, rtol=2e-3, atol=2e-3)
+    assert [each for each in drawn if each[2]] == [(3, 0, True), (4, 0, True)]
+    # one more than were trained, for an epoch that may follow
+    assert sorted(each[:2] for each in drawn if not each[2])[:3] == [(3, 1), (3, 2), (3, 3)]
+    assert len(drawn) == len({*drawn})
 
 
 def test_the_check_of_the_captured_step_accepts_what_follows_the_learning_rate_and_leaves_no_trace():

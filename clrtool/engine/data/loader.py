@@ -37,6 +37,10 @@ WORKER_TIMEOUT = 600.0
 EPOCH_SEEDS = 1_000_003
 
 
+# The same as an :class:`Order`, on the host.
+DrawnOrder = tuple[NDArray[np.int64], NDArray[np.int16] | None]
+
+
 class Order(NamedTuple):
     """One epoch: the indices of its samples (N,), and the random numbers of their augmentation (N, DRAWS) if any."""
 
@@ -69,11 +73,17 @@ class ResidentLoader:
         return _batches_of(len(self), self.batch_size, drop_last=self.drop_last)
 
     def order(self, seed: int, epoch: int) -> Order:
+        return self.on_device(self.drawn(seed, epoch))
+
+    def drawn(self, seed: int, epoch: int) -> DrawnOrder:
+        """The order of an epoch on the host, without a call of torch's."""
         generator = np.random.default_rng([seed, epoch])
-        size, device = len(self.samples), self.samples.targets.device
-        indices = array_to_device(_order(self, epoch, generator), device)
-        draws = self.transform.draw(generator, size, tensors_of(self.samples.inputs)[0].shape)
-        return Order(indices, None if draws is None else array_to_device(draws, device))
+        indices, image = _order(self, epoch, generator), tensors_of(self.samples.inputs)[0].shape
+        return indices, self.transform.draw(generator, len(self.samples), image)
+
+    def on_device(self, drawn: DrawnOrder) -> Order:
+        device, (indices, draws) = self.samples.targets.device, drawn
+        return Order(array_to_device(indices, device), None if draws is None else array_to_device(draws, device))
 
     def batches(self, seed: int, start: int) -> Iterator[Batch]:
         """Every batch from iteration ``start`` on, without end."""

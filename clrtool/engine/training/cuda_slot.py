@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clrtool.engine.data.loader import ResidentLoader
+from clrtool.engine.data.ahead import OrdersAhead
+from clrtool.engine.data.loader import Order, ResidentLoader
 from clrtool.engine.training.in_place import copies_of, copy_all, copy_tensors
 from clrtool.engine.training.optimizers import OptimizerRecipe
 from clrtool.engine.training.trainer import Trainer
@@ -77,7 +78,8 @@ class SeedSlot:
         self.trainer.optimizer._warned_capturable_if_run_uncaptured = True
         for group in self.trainer.optimizer.param_groups:  # torch gives the same tensor to all
             group["lr"] = clock.lr.view(()) if group["lr_ratio"] == 1 else torch.zeros((), device=workload.device)
-        self._epoch, self._order = 0, self._batches(0)
+        self._orders = OrdersAhead(self.loader)
+        self._epoch, self._order = 0, self._batches(self._orders.order(seed, 0))
         self._taken = self._order[0][0]
         self._start = copies_of(_tensors(self.trainer))
         self._optimizer_start = copies_of([value for _, value in _optimizer_tensors(self.trainer)])
@@ -103,15 +105,17 @@ class SeedSlot:
             self._go_to(epoch)
 
     def _go_to(self, epoch: int) -> None:
-        for current, fresh in zip(self._order, self._batches(epoch), strict=True):
+        for current, fresh in zip(
+            self._order, self._batches(self._orders.order(self.trainer.seed, epoch)), strict=True
+        ):
             current.copy_(fresh)
         self._epoch = epoch
 
-    def _batches(self, epoch: int) -> list[Tensor]:
-        """The order of an epoch with a row for each batch: indices of samples, then what augmentation draws, if any."""
+    def _batches(self, order: Order) -> list[Tensor]:
+        """An order with a row for each batch: indices of samples, then what augmentation draws, if any."""
         number, size = self.loader.iterations_per_epoch, self.loader.batch_size
-        order = (each for each in self.loader.order(self.trainer.seed, epoch) if each is not None)
-        return [each[: number * size].reshape(number, size, *each.shape[1:]) for each in order]
+        rows = (each for each in order if each is not None)
+        return [each[: number * size].reshape(number, size, *each.shape[1:]) for each in rows]
 
     def step(self) -> None:
         """One optimizer step, by operations on the device alone."""
@@ -130,7 +134,7 @@ class SeedSlot:
     def took(self, iteration: int) -> bool:
         """Whether the last step was taken with the batch of ``iteration``."""
         epoch, place = divmod(iteration, self.loader.iterations_per_epoch)
-        return torch.equal(self._taken, self._batches(epoch)[0][place])
+        return torch.equal(self._taken, self._batches(self.loader.order(self.trainer.seed, epoch))[0][place])
 
     def reset(self) -> None:
         """Weights, statistics and optimizer as they were made, in the memory that the graph knows."""
