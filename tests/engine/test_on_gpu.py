@@ -82,13 +82,15 @@ def test_the_memory_of_a_failed_capture_is_free_afterwards():
     large = {"name": "mlp", "args": {"hidden": [4096, 4096]}}
     workload = failing(digits("cuda", model=large), raises, "after")
     with workload.on_device():
-        before = reserved()
+        seen = []
         for _ in range(3):
             team = next(iter(make_ensembles(workload, LRS, [0, 1, 2])))
             assert team.engine.startswith("eager: the step cannot be captured")
             del team
-        # the weights alone of a seed take 65 MiB; what stays is of cuBLAS, once
-        assert reserved() - before <= 64 * 2**20
+            seen.append(reserved())
+        # The weights alone of a seed take 65 MiB. What stays after the first is cuBLAS's, which keeps 32 MiB for each
+        # stream and each thread that computes on it: two for each seed.
+        assert max(seen) - seen[0] <= 2**20, [f"{each / 2**20:.0f} MiB" for each in seen]
 
 
 @pytest.mark.gpu
@@ -96,6 +98,7 @@ def test_seeds_that_do_not_fit_at_once_are_trained_one_after_the_other():
     large = {"name": "mlp", "args": {"hidden": [6000, 6000]}}
     workload = digits("cuda", model=large)
     with workload.on_device():
+        reserved()  # nothing that others have left counts for what one takes
         torch.cuda.reset_peak_memory_stats()
         Trainer(workload, 0).train(0, LRS[:3])
         one, whole = torch.cuda.max_memory_reserved(), torch.cuda.get_device_properties(0).total_memory

@@ -256,7 +256,8 @@ def test_bf16_gives_nearly_the_curve_of_fp32():
 def test_cuda_gives_nearly_the_curve_of_the_cpu(gpu):
     expected = sweep_of(digits("cpu", training={"fast": False}), end_lr=0.2, evaluations=10)
     found = sweep_of(digits(gpu.device), end_lr=0.2, evaluations=10)
-    assert (expected.engine, found.engine) == (gpu.plain("training.fast is off"), gpu.team(1))
+    assert expected.engine.startswith("eager")  # with no reason, for a CPU has no graphs
+    assert found.engine == gpu.team(1)
     np.testing.assert_allclose(expected.curves[0].metric, found.curves[0].metric, atol=0.03)
 
 

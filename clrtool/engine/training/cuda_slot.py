@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from clrtool.engine.data.ahead import OrdersAhead
 from clrtool.engine.data.loader import Order, ResidentLoader
@@ -21,9 +23,27 @@ ROOM = 4096
 
 def device_options(workload: Workload) -> Mapping[str, Any]:
     """The options with which a torch optimizer reads its learning rate on the device; none if it cannot."""
-    assert isinstance(workload.make_optimizer, OptimizerRecipe)
+    recipe = workload.make_optimizer
+    assert isinstance(recipe, OptimizerRecipe)
     names = {"fused", "capturable"} if workload.device.type == "cuda" else {"fused"}
-    return dict.fromkeys(names & workload.make_optimizer.parameters, True)
+    found = names & recipe.parameters
+    if found == {"fused"} and not _has_fused_step(recipe.build, workload.device):
+        found = set()
+    return dict.fromkeys(found, True)
+
+
+@cache
+def _has_fused_step(build: Callable[..., Optimizer], device: torch.device) -> bool:
+    """Whether an optimizer steps by one kernel there: to torch 2.11 Adagrad takes the word and refuses to step."""
+    weight = nn.Parameter(torch.zeros(1, device=device))
+    weight.grad = torch.zeros_like(weight)
+    try:
+        build([weight], lr=torch.tensor(1.0, device=device), fused=True).step()
+    except RuntimeError as error:
+        if "fused" not in str(error):
+            raise
+        return False
+    return True
 
 
 class Clock:
