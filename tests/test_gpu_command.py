@@ -12,8 +12,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.gpu import report, wheels
+from clrtool.engine.runtime.device import arithmetic
+from tests.gpu import report, speed, wheels
 from tests.gpu.results import Results, read
 from tests.gpu.run import run
 from tests.gpu.steps import ALL, Step
@@ -115,6 +117,25 @@ def test_a_test_for_a_gpu_tells_which_engines_have_trained_in_it(tmp_path):
     (line,) = [line for line in lines if line["what"] == "test"]
     assert (failed, line["outcome"]) == ([], "passed")
     assert line["engines"] == ["uncaptured", "eager: Adafactor cannot take its learning rate from the device"]
+
+
+def test_whole_tests_are_timed_in_one_arithmetic(tmp_path, monkeypatch):
+    seen = []
+
+    def noting(case):
+        return lambda: seen.append(torch.backends.cudnn.conv.fp32_precision)
+
+    for name, value in {
+        "hand_captured": noting,
+        "PEERS": {"peer": noting},
+        "swept": lambda case: noting(case)(),
+    }.items():
+        monkeypatch.setattr(speed, name, value)
+    monkeypatch.setattr(speed.sweep, "make_ensembles", speed.uncaptured)
+    with arithmetic("tf32", deterministic=False):  # torch's own default on a GPU
+        speed.whole_tests(Results(tmp_path / "gpu.jsonl", "whole"), "cpu", "tiny MLP")
+    assert len(seen) > 4
+    assert {*seen} == {"ieee"}
 
 
 def test_every_step_has_its_function_and_every_test_for_a_gpu_its_step():

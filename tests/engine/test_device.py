@@ -10,7 +10,7 @@ from clrtool.engine.runtime.distributed import ProcessGroup, Ranks
 from clrtool.errors import ConfigError, MachineError
 from tests.engine.workloads import digits
 
-CUDNN, MATMUL = torch.backends.cudnn, torch.backends.cuda.matmul
+CUDNN, MATMUL, MKLDNN = torch.backends.cudnn, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
 
 # What torch raises where cuBLAS was used before it was told.
 UNTOLD = (
@@ -24,7 +24,7 @@ def settings():
     """All that arithmetic touches, in torch's older names and its newer ones."""
     memory = torch.utils.deterministic
     older = CUDNN.allow_tf32, MATMUL.allow_tf32, torch.get_float32_matmul_precision(), CUDNN.benchmark
-    newer = MATMUL.fp32_precision, CUDNN.conv.fp32_precision, CUDNN.rnn.fp32_precision
+    newer = MATMUL.fp32_precision, MKLDNN.fp32_precision, CUDNN.conv.fp32_precision, CUDNN.rnn.fp32_precision
     return older, newer, torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
 
 
@@ -37,6 +37,26 @@ def test_code_inside_may_read_and_set_the_older_flags_of_precision(precision):
             assert CUDNN.allow_tf32
         assert CUDNN.allow_tf32 is (precision == "tf32")
     assert settings() == before
+
+
+@pytest.mark.parametrize("older", ["highest", "high", "medium"])
+@pytest.mark.parametrize("inner", ["fp32", "tf32"])
+@pytest.mark.parametrize("outer", ["fp32", "tf32"])
+def test_the_older_name_can_be_read_inside_and_is_put_back_however_often_and_deep(older, outer, inner):
+    was = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(older)
+    try:
+        before = settings()
+        with arithmetic(outer, deterministic=False):
+            between = settings()
+            for _ in range(2):
+                with arithmetic(inner, deterministic=False):
+                    assert torch.get_float32_matmul_precision() == {"fp32": "highest", "tf32": "high"}[inner]
+                assert settings() == between
+        assert settings() == before
+    finally:
+        torch.set_float32_matmul_precision(was)
+        MATMUL.fp32_precision = MKLDNN.fp32_precision = "none"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32"])

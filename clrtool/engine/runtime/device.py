@@ -79,29 +79,39 @@ def arithmetic(precision: str | None, *, deterministic: bool) -> Iterator[None]:
 @contextmanager
 def _float32_products(precision: str) -> Iterator[None]:
     """Set both of torch's ways to say it: one alone makes reading the other an error, as torch.compile does."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    backends: tuple[Any, ...] = (matmul, cudnn.conv, cudnn.rnn)  # type: ignore[attr-defined]
+    cudnn, backends = torch.backends.cudnn, _backends()
     before = [backend.fp32_precision for backend in backends]
-    old = _or_none(lambda: matmul.allow_tf32), _or_none(lambda: cudnn.allow_tf32)
-    old_matmul = _or_none(torch.get_float32_matmul_precision)
+    # None where a program has contradicted itself before: it could not be put back
+    old, old_matmul = _or_none(lambda: cudnn.allow_tf32), _or_none(torch.get_float32_matmul_precision)
+    is_tf32 = precision == "tf32"
     try:
-        _set_products([precision] * 3, (precision == "tf32",) * 2)
+        _set_products(
+            [precision] * len(backends), None if old is None else is_tf32, old_matmul and ("highest", "high")[is_tf32]
+        )
         yield
     finally:
-        if old_matmul is not None and old_matmul != torch.get_float32_matmul_precision():
-            torch.set_float32_matmul_precision(old_matmul)
-        _set_products(before, old)
+        _set_products(before, old, old_matmul)
 
 
-def _set_products(precisions: Sequence[str], allow_tf32: Sequence[bool | None]) -> None:
+def _backends() -> tuple[Any, ...]:
+    """What has a precision of its own; matrix products on a CPU too, for the older name means these as well."""
+    cudnn = torch.backends.cudnn
+    return (
+        torch.backends.cuda.matmul,
+        torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
+        cudnn.conv,  # type: ignore[attr-defined]
+        cudnn.rnn,
+    )
+
+
+def _set_products(precisions: Sequence[str], allow_tf32: bool | None, matmul: str | None) -> None:
     """The older flags first, for they change the newer ones."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    legacy: tuple[Any, ...] = (matmul, cudnn)
-    for older, allow in zip(legacy, allow_tf32, strict=True):
-        if allow is not None:
-            older.allow_tf32 = allow
-    for newer, precision in zip((matmul, cudnn.conv, cudnn.rnn), precisions, strict=True):  # type: ignore[attr-defined]
-        newer.fp32_precision = precision
+    if allow_tf32 is not None:
+        torch.backends.cudnn.allow_tf32 = allow_tf32
+    if matmul is not None:
+        torch.set_float32_matmul_precision(matmul)
+    for backend, precision in zip(_backends(), precisions, strict=True):
+        backend.fp32_precision = precision
 
 
 def _or_none(read: Callable[[], T]) -> T | None:
