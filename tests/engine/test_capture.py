@@ -21,7 +21,9 @@ from clrtool.engine.rangetest.estimate import WARM_UP, estimate
 from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.runtime import capture as capturing
 from clrtool.engine.runtime.capture import capture, refusing_waits
-from clrtool.engine.training import cuda_evaluation, cuda_graph, ensemble
+from clrtool.engine.runtime.hardware import memory_use
+from clrtool.engine.runtime.rng import fork_rng, seed_everything
+from clrtool.engine.training import cuda_evaluation, cuda_graph, cuda_slot, ensemble
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.ensemble import Captures, make_ensembles
 from clrtool.engine.training.trainer import Trainer
@@ -401,6 +403,22 @@ def test_an_evaluation_of_all_seeds_is_read_in_one_transfer_and_is_that_of_each(
 
 
 @ways(None)
+def test_a_stretch_between_two_evaluations_waits_for_the_device_twice_however_many_seeds(cuda, monkeypatch):
+    with_replays(monkeypatch)
+    workload, waits = digits(), []
+    with workload.on_device():
+        (three,) = make_ensembles(workload, LRS, [0, 7, 8])
+        for name in ("tolist", "item", "__float__", "__bool__", "__int__", "numpy", "cpu"):
+            call = getattr(torch.Tensor, name)
+            monkeypatch.setattr(
+                torch.Tensor, name, lambda tensor, *args, call=call: waits.append(tensor.shape) or call(tensor, *args)
+            )
+        three.train(0, 5)
+        three.evaluate([0, 1, 2])
+        assert waits == [(3, 5), (3, 4)]
+
+
+@ways(None)
 def test_a_problem_is_captured_once_and_begins_again_with_other_seeds_and_rates_as_if_it_were_new(cuda, monkeypatch):
     with_replays(monkeypatch)
     seconds, workload = [], digits(model=BATCH_NORM, optimizer={"name": "Adagrad", "args": AT_FIRST})
@@ -421,6 +439,44 @@ def test_a_problem_is_captured_once_and_begins_again_with_other_seeds_and_rates_
         assert alone is not first
     assert len(seconds) == 2
     assert min(seconds) > 0
+
+
+@ways(None)
+def test_the_copy_of_the_first_weights_is_given_back_after_the_check_and_after_each_new_beginning(cuda, monkeypatch):
+    kept, copies_of = [], cuda_slot.copies_of
+
+    def noted(tensors):
+        found = copies_of(tensors)
+        kept.extend(weakref.ref(each) for each in found)
+        return found
+
+    with_replays(monkeypatch)
+    monkeypatch.setattr(cuda_slot, "copies_of", noted)
+    workload = digits()
+    with workload.on_device():
+        (both,) = make_ensembles(workload, LRS, [0, 7])
+        assert len(kept) >= 8, "two seeds of four tensors"
+        assert not [each for each in kept if each() is not None]
+        assert both.begins_again(workload, [3, 4], LRS)
+        assert all(not slot._start and not slot._optimizer_start for slot in both._slots)
+
+
+@ways(None)
+def test_a_seed_reaches_the_generators_of_one_gpu_alone_for_nobody_puts_back_the_others(cuda, monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeded.append)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the others are somebody else's"))
+    with fork_rng():
+        seed_everything(5)
+    assert seeded == [5]
+
+
+@ways(None)
+def test_memory_on_a_gpu_is_what_torch_keeps_for_itself_and_not_what_tensors_take(cuda, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 7)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1, 9))
+    assert memory_use(torch.device("cuda")) == (7, 9)
 
 
 @ways(None)

@@ -42,6 +42,7 @@ class Watch:
 def run_tests(results: Results, device: str, *files: str) -> None:
     """Run those of these files; raises SystemExit where any fails."""
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # those of others may warn, which is an error, or take the GPU
-    words = ["-m", "gpu", "--gpu-on", device, "-p", "no:cacheprovider", *files]
+    # torch says so once, where the first kernel of a thread is cuBLAS's, and helps itself; here it would be an error
+    words = ["-W", "ignore:Attempting to run cuBLAS", "-m", "gpu", "--gpu-on", device, "-p", "no:cacheprovider", *files]
     if code := pytest.main(words, plugins=[Watch(results)]):
         raise SystemExit(int(code))
