@@ -35,15 +35,17 @@ class RunningAverage:
             name: weight.detach().to(torch.promote_types(weight.dtype, torch.float32), copy=True)
             for name, weight in model.named_parameters()
         }
+        # to look for them in the model takes longer than the update of a small one
+        self._own, self._means = list(model.parameters()), list(self.weights.values())
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights as they are now."""
         self.updates += 1
         share = min(1.0, (GAMMA + 1) / (self.updates + GAMMA))
-        means = list(self.weights.values())
-        weights = [weight.detach().to(self.weights[name].dtype) for name, weight in self._model.named_parameters()]
-        torch._foreach_lerp_(means, weights, share)
+        pairs = zip(self._own, self._means, strict=True)
+        weights = [own if own.dtype == mean.dtype else own.to(mean.dtype) for own, mean in pairs]
+        torch._foreach_lerp_(self._means, weights, share)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
