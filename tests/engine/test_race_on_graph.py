@@ -191,3 +191,18 @@ def test_a_run_that_breaks_on_the_captured_step_is_infinite_and_the_others_are_n
     assert broken
     assert all(probe.lr > 0.3 and probe.taken < probe.iterations for probe in broken)
     assert np.isfinite([probe.loss for probe in found.probes if probe not in broken]).all()
+
+
+@pytest.mark.gpu
+def test_on_cuda_a_race_on_the_captured_step_reads_what_the_plain_loop_reads(gpu, monkeypatch):
+    seen = engines_of(monkeypatch)
+    plain = race(digits(gpu.device, training={"fast": False}))
+    assert {*seen} == {"PlainLoop"}
+    seen.clear()
+    found = race(digits(gpu.device))
+    assert {*seen} == ({"PlainLoop"} if gpu.is_dry else {"SharedStep"})
+    one, other = (each.probes[:5] for each in (found, plain))  # later ones follow from losses that may differ a little
+    assert [(each.seed, each.power, each.iterations) for each in one] == [
+        (each.seed, each.power, each.iterations) for each in other
+    ]
+    np.testing.assert_allclose([each.loss for each in one], [each.loss for each in other], rtol=0.05)
