@@ -6,6 +6,7 @@ import torch
 from clrtool.config.file import load_config
 from clrtool.engine.configured.build import build_workload
 from clrtool.engine.rangetest.sweep import run_sweep
+from clrtool.engine.training.cuda_graph import why_not_captured
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError
 
@@ -27,6 +28,10 @@ BOTH = (
 def built(folder, text):
     (folder / "mine.yaml").write_text(text)
     return build_workload(load_config(folder / "mine.yaml"), device="cpu")
+
+
+def test_several_are_trained_by_the_plain_loop_and_the_reason_is_theirs(tmp_path):
+    assert why_not_captured(built(tmp_path, BOTH)) == "several optimizers step together: Muon + AdamW"
 
 
 def test_each_parameter_steps_as_by_its_own_optimizer_at_its_ratio(tmp_path):

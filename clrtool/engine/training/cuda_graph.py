@@ -51,7 +51,7 @@ def why_not_captured(workload: Workload) -> str | None:
     """What keeps a workload from being captured; None if nothing does."""
     optimizer = workload.make_optimizer
     if not isinstance(optimizer, OptimizerRecipe):
-        return f"{optimizer.name} is not made from a config"
+        return f"several optimizers step together: {optimizer.name}"
     config = optimizer.config
     arguments = [config.args, *(rule.args for rule in config.groups)]
     reasons = {
