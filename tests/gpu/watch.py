@@ -23,7 +23,9 @@ class Watch:
         begin = Journal.begin
 
         def noting(journal: Journal, name: str, ensemble: Any) -> Any:
-            self._engines.append(getattr(ensemble, "engine", name))
+            self._engines.append(
+                getattr(ensemble, "engine", "") or name
+            )  # that of a race is not known at its beginning
             return begin(journal, name, ensemble)
 
         monkeypatch.setattr(Journal, "begin", noting)
