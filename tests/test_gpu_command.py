@@ -12,10 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import torch
 
-from clrtool.engine.runtime.device import arithmetic
-from tests.gpu import report, speed, wheels
+from tests.gpu import report, wheels
 from tests.gpu.results import Results, read
 from tests.gpu.run import run
 from tests.gpu.steps import ALL, Step
@@ -120,6 +118,11 @@ def test_a_test_for_a_gpu_tells_which_engines_have_trained_in_it(tmp_path):
 
 
 def test_whole_tests_are_timed_in_one_arithmetic(tmp_path, monkeypatch):
+    import torch  # here, for the steps of these tests import this file, and some end soon
+
+    from clrtool.engine.runtime.device import arithmetic
+    from tests.gpu import speed
+
     seen = []
 
     def noting(case):
