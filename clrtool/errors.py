@@ -31,11 +31,14 @@ class Interrupted(BaseException):
     """A signal asked to stop, and what was measured is saved. Exit code 128 + the number of the signal.
 
     No Exception, so that nothing which guards a user's code takes it for a fault of that code.
+
+    Args:
+        way_on: which command goes on from what is saved.
     """
 
-    def __init__(self, signum: int) -> None:
+    def __init__(self, signum: int, way_on: str = "the same command") -> None:
         super().__init__(signum)
-        self.signum = signum
+        self.signum, self.way_on = signum, way_on
 
 
 INTERNAL = 70
@@ -70,6 +73,15 @@ def lack_of(error: BaseException | None) -> BaseException | None:
         seen.append(error)
         error = error.__cause__ or error.__context__
     return None
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, without the number that the system has for it.
+
+    >>> reason(FileNotFoundError(2, "No such file or directory")), reason(ValueError("no number"))
+    ('No such file or directory', 'no number')
+    """
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 @contextmanager

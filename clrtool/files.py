@@ -24,7 +24,8 @@ def write_whole(path: Path, content: str | bytes | Iterable[str]) -> None:
     """Replace ``path`` in one step: a temporary file in the same folder, fsync, rename, fsync of the folder.
 
     A content in blocks is written as it comes and never held whole. The temporary file is locked while it has a
-    writer, so that :func:`sweep_orphans` can tell those whose writer was killed.
+    writer, so that :func:`sweep_orphans` can tell those whose writer was killed; on a file system without locks none
+    is told, and none removed.
 
     Raises:
         MachineError: the folder cannot be made or written, ``path`` is a device, a link or a folder, or the disk is
@@ -110,6 +111,14 @@ def check_writable(folder: Path) -> None:
         raise MachineError(f"{folder}: cannot be written: {error.strerror or error}{_free(folder, error)}") from error
 
 
+def check_here() -> None:
+    """Raise MachineError if the current folder was removed: torch ends a process that computes in none."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise MachineError("the current folder was removed: go to another one") from error
+
+
 def temporary_files(folder: Path) -> list[Path]:
     """The temporary files in a folder, of writers that write or that were killed."""
     found = folder.iterdir() if folder.is_dir() else ()
@@ -129,7 +138,8 @@ def _temporary(path: Path) -> Iterator[tuple[int, Path]]:
     """A locked file beside ``path``, gone at the end unless it was renamed, whatever happens in between."""
     while True:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # a file system without locks: sweep_orphans gets none either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         if Path(name).exists():  # else it was swept between the two calls
             break
         os.close(descriptor)

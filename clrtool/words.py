@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Iterable
 from enum import Enum
 
@@ -15,6 +17,8 @@ _INVISIBLE = frozenset(
 # What a runner of GitHub Actions obeys: '::' where a line begins, which may be anywhere once a table has wrapped it,
 # and '##[' anywhere.
 _COMMAND = re.compile(r":(?=:)|#(?=#\[)")
+# What means itself between the quotes of a shell, in any of them.
+_PLAIN = re.compile(r"[\w ./=,+@%-]", re.ASCII)
 
 
 class Sentence(Enum):
@@ -83,7 +87,7 @@ def is_newer(version: object, newest: int) -> bool:
 
 # What an option of the command line or a key of a config is called in Python, where all stand in one level.
 _IN_PYTHON = (
-    (re.compile(r": optimizer\.name=\w+"), ""),
+    (re.compile(r": optimizer=\w+"), ""),
     (re.compile(r"--([a-z]+) (\d+)"), r"\1=\2"),
     (re.compile(r"--([a-z]+)"), r"\1="),
     (re.compile(r"\bsweep\.epochs\b"), "sweep_epochs"),
@@ -135,6 +139,39 @@ def printable(text: str) -> str:
     """
     visible = (letter if _is_visible(letter) else ascii(letter)[1:-1] for letter in text)
     return _COMMAND.sub(r"\g<0> ", "".join(visible))
+
+
+def shell_command(*words: object) -> str:
+    """A command for a person to paste, which a shell reads as these words, whatever names and paths hold.
+
+    >>> print(shell_command("clrtool", "plan", "my runs/it's"))
+    clrtool plan 'my runs/it'"'"'s'
+    """
+    return " ".join(_shell_word(str(word)) for word in words)
+
+
+def argument(path: object) -> str:
+    """A path as a command takes it that would take a dash at its beginning for one of an option.
+
+    >>> argument("-x.yaml"), argument("runs/x")
+    ('./-x.yaml', 'runs/x')
+    """
+    return f"./{path}" if str(path).startswith("-") else str(path)
+
+
+def _shell_word(word: str) -> str:
+    r"""A word that is printed as it is, quoted; one that :func:`printable` would change, by its bytes.
+
+    >>> _shell_word("a b"), _shell_word("a\x1bb::c")
+    ("'a b'", "$'a\\x1bb\\x3a\\x3ac'")
+    """
+    if printable(word) == word and "\n" not in word:
+        return shlex.quote(word)
+    kept = (
+        letter if _PLAIN.fullmatch(letter) else "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))
+        for letter in word
+    )
+    return f"$'{''.join(kept)}'"
 
 
 def _is_visible(letter: str) -> bool:

@@ -68,6 +68,17 @@ def test_orphans_are_swept_and_files_that_are_being_written_are_not(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".mine.tmp"]
 
 
+@pytest.mark.parametrize("words", [["rangetest", "digits", "-o", "run"], ["compare", "digits"], ["doctor", "--quick"]])
+def test_a_current_folder_that_was_removed_is_told_as_that(cli, tmp_path, monkeypatch, words):
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    refused = cli(*words)
+    assert (refused.code, "the current folder was removed: go to another one" in refused.err) == (4, True)
+    planned = cli("plan", "--base-lr", "0.1", "--max-lr", "0.2", "--iterations-per-epoch", "9")
+    assert planned.code == 0, "what needs no folder is done"
+
+
 def test_a_folder_without_room_is_known_before_anything_is_measured(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clrtool.cli.complete import runs
-from clrtool.cli.console import Plain, show
+from clrtool.cli.console import Plain, readable_or_not, show
 from clrtool.cli.help import MACHINES, OUTPUT, RUN, rare
 from clrtool.cli.rangetest import (
     INCONCLUSIVE,
@@ -34,6 +34,7 @@ from clrtool.cli.run.measure import measure
 from clrtool.cli.run.seed_share import SWEEP
 from clrtool.cli.run.spec import RunSpec, read_spec
 from clrtool.report.text.progress import ComparisonProgress, say
+from clrtool.words import argument, shell_command
 
 if TYPE_CHECKING:
     from clrtool.cli.compare_request import Request
@@ -106,7 +107,8 @@ def compare(  # an option that is not named below is read from the context, by i
 
     The bounds come from a finished range test of the same config; if there is none, one is run first. A policy wins
     only if its lead is larger than the noise between seeds. The output folder gets config.yaml, runs.csv,
-    compare.json and compare.png. The same command resumes an interrupted comparison and shows a finished one again.
+    compare.json and compare.png. The same command, without --fresh, resumes an
+    interrupted comparison and shows a finished one again.
     """
     from clrtool.cli.compare_request import InconclusiveError, read_request
     from clrtool.config.file import find_config, run_name
@@ -121,7 +123,8 @@ def compare(  # an option that is not named below is read from the context, by i
         record = _compare(folder, read_request(spec, context.params))
     except InconclusiveError as error:
         if as_json:
-            typer.echo(json.dumps({"status": "inconclusive", "code": INCONCLUSIVE, "message": str(error)}))
+            with readable_or_not():
+                typer.echo(json.dumps({"status": "inconclusive", "code": INCONCLUSIVE, "message": str(error)}))
         else:
             say(str(error))
         raise typer.Exit(INCONCLUSIVE) from error
@@ -246,4 +249,5 @@ def _show(record: Comparison, spec: RunSpec) -> None:
     show(comparison_table(record, spec.folder.resolve().name), plain=spec.display.plain)
     say(f"in {spec.folder}/: {', '.join(FILES[1:])}", quiet=spec.display.quiet)
     if (best := record.judgement.best) is not None:
-        say(f"next: clrtool plan {spec.folder}/{RESULT}, the plan of {best}", quiet=spec.display.quiet)
+        command = shell_command("clrtool", "plan", argument(spec.folder / RESULT))
+        say(f"next, for the plan of {best}: {command}", quiet=spec.display.quiet)

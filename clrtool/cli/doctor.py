@@ -14,10 +14,11 @@ import typer
 
 import clrtool
 from clrtool.cli.complete import configs
-from clrtool.cli.console import Plain, show
+from clrtool.cli.console import Plain, readable_or_not, show
 from clrtool.cli.help import OUTPUT, RUN
 from clrtool.cli.rangetest import Overrides
 from clrtool.errors import MachineError
+from clrtool.files import check_here
 
 MACHINE = 4
 PACKAGES = ("numpy", "torch", "torchvision", "matplotlib", "pydantic", "ruamel.yaml", "typer", "rich")
@@ -62,6 +63,7 @@ def doctor(
     is shown. A config is validated and the imports that it needs are listed; no code is imported and no data read.
     Exit code 4 means that the machine lacks something.
     """
+    check_here()
     checked = {} if config is None else {"config": _checked(config, overrides or ())}
     from clrtool.engine.runtime.hardware import survey
     from clrtool.report.text.doctor_table import doctor_table
@@ -78,9 +80,11 @@ def doctor(
     }
     if as_json:
         status = {"status": "error", "code": MACHINE, "message": "\n".join(faults)} if faults else {}
-        typer.echo(json.dumps({"status": "ok", **status, **report}, indent=2))
+        with readable_or_not():
+            typer.echo(json.dumps({"status": "ok", **status, **report}, indent=2))
         raise typer.Exit(MACHINE if faults else 0)
-    show(doctor_table(report), plain=plain)
+    with readable_or_not():
+        show(doctor_table(report), plain=plain)
     if faults:
         raise MachineError("\n".join(faults))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from clrtool.cli.console import readable_or_not
 from clrtool.cli.run.folder import is_other_data
 from clrtool.cli.run.spec import RunSpec
 from clrtool.errors import ConfigError
 from clrtool.report.text.progress import say
-from clrtool.words import is_newer, printable
+from clrtool.words import argument, is_newer, printable, shell_command
 
 if TYPE_CHECKING:
     from clrtool.core.results.recommendation import Change, Recommendation
@@ -43,17 +44,40 @@ class DriftCheck:
             raise ConfigError("--tolerance needs --write; --check uses the tolerance in the file")
         self._spec, self._write, self._check, self._tolerance = spec, write, check, tolerance
         # the folder may hold a run of other inputs
-        self._mend = shlex.join(["clrtool", "rangetest", *words, "--fresh", "--write", str(check)])
+        config, *others = words
+        self._mend = shell_command("clrtool", "rangetest", argument(config), *others, "--fresh", "--write", check)
 
     def before(self) -> None:
-        """See what can be seen without training: exits with 1 if the file is missing, or of other inputs."""
-        if self._check is None:
+        """See what can be seen without training: exits with 1 if the file is missing, or of other inputs.
+
+        Raises:
+            ConfigError: the file is there and is none of ours, or one that was damaged.
+            MachineError: the file could not be written where it is to be.
+        """
+        if self._write is not None:
+            self._check_place(self._write)
+        if self._check is None or not (lines := self._known_before(self._check)):
             return
-        if not self._check.is_file():
-            self._fail([f"{self._check}: no such file yet"])
+        if self._spec.display.as_json:  # nothing else is printed
+            with readable_or_not():
+                typer.echo(json.dumps({"status": "stale", "code": DRIFTED, "message": "\n".join(lines)}))
+        self._fail(lines)
+
+    def _check_place(self, write: Path) -> None:
+        from clrtool.files import check_writable
         from clrtool.report.records.plan_file import read_bounds
 
-        kept = read_bounds(self._check)
+        check_writable(write.parent)
+        if os.path.lexists(write):
+            read_bounds(write)
+
+    def _known_before(self, check: Path) -> list[str]:
+        """Why a file does not hold, as far as that is known before a training."""
+        if not os.path.lexists(check):
+            return [f"{check}: no such file yet"]
+        from clrtool.report.records.plan_file import read_bounds
+
+        kept = read_bounds(check)
         stale, settings = self._changed_settings(kept), self._spec.config
         if not stale and (settings.factories() or settings.model.weights):
             from clrtool.engine.configured.sources import source_hashes
@@ -61,8 +85,7 @@ class DriftCheck:
             stale = _changed_sources(kept, source_hashes(settings, self._spec.options.folder))
         if not stale and settings.data.factory is None and settings.seed == kept.seed:
             stale = self._changed_data(kept)
-        if stale:
-            self._fail_as_stale(stale)
+        return _as_stale(check, stale) if stale else []
 
     def after(self, record: RunRecord) -> None:
         """Write the file, or hold the range test against it: exits with 1 if the recommendation has drifted."""
@@ -116,7 +139,7 @@ class DriftCheck:
 
         old = read_bounds(file)
         if stale := self._stale(old, new):
-            self._fail_as_stale(stale)
+            self._fail(_as_stale(file, stale))
         if drifted := _drifted(old, new):
             self._fail([f"{file}: the recommendation has drifted", *drifted])
         say(f"{file}: holds: both bounds are within noise or a tolerance of {old.tolerance:.0%}")
@@ -130,9 +153,6 @@ class DriftCheck:
             *_changed_sources(old, new.sources),
         ]
 
-    def _fail_as_stale(self, lines: Sequence[str]) -> None:
-        self._fail([f"{self._check} is stale: it was measured with different inputs", *lines])
-
     def _fail(self, lines: Sequence[str]) -> None:
         text = "\n  ".join(lines)
         say(f"{text}\nto fix it: {self._mend}")
@@ -142,6 +162,10 @@ class DriftCheck:
             )
         _summarise(lines[0], [*lines[1:], f"to fix it: {self._mend}"])
         raise typer.Exit(DRIFTED)
+
+
+def _as_stale(file: Path, changed: Sequence[str]) -> list[str]:
+    return [f"{file} is stale: it was measured with different inputs", *changed]
 
 
 def _changed_sources(old: Recommendation, now: Mapping[str, str]) -> list[str]:
@@ -194,7 +218,9 @@ def _summarise(title: str, lines: Sequence[str]) -> None:
     text = printable("\n".join([title, *(f"  {line}" for line in lines)]))
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     try:
-        with Path(file).open("a", encoding="utf-8") as summary:
+        # a pipe that nobody reads is an error, and not waited for
+        appended = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
+        with open(appended, "a", encoding="utf-8") as summary:  # noqa: PTH123 (it is open)
             summary.write(f"### clrtool\n\n{fence}text\n{text}\n{fence}\n\n")
     except OSError as error:
         say(f"{file}: the summary of the step cannot be written: {error.strerror}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +16,7 @@ from clrtool.config.shipped import shipped_configs
 from clrtool.errors import ConfigError
 from clrtool.files import write_whole
 from clrtool.report.text.progress import say
-from clrtool.words import nearest
+from clrtool.words import argument, nearest, shell_command
 
 if TYPE_CHECKING:
     from clrtool.cli.discover import Finds, Found
@@ -158,22 +158,35 @@ def _write_hub(finds: Finds, target: Path) -> None:
 
 
 def _refuse_existing(target: Path) -> None:
+    """Raise ConfigError for a config that is there, or whose run would have no folder to go to."""
+    from clrtool.config.file import run_name
+
+    run_name(target)
     if target.exists():
         raise ConfigError(f"{target}: exists already; give another name: clrtool init NAME.yaml")
 
 
 def _copy(config: Path, target: Path) -> None:
     """A shipped config with the code that it names, its comments in the name that it gets."""
+    from clrtool.config.file import run_name
+
+    run_name(target)
     name, modules = config.stem, _modules(config)
     sources = {config: target} | _code(config, target, modules)
     for path in sources.values():
         if path.exists():
             raise ConfigError(f"{path}: exists already; copy to another folder: clrtool init {name} DIR/{name}.yaml")
     for path, copy in sources.items():
-        write_whole(copy, path.read_bytes().replace(f"{name}.yaml".encode(), target.name.encode()))
+        write_whole(copy, _renamed(path.read_text(encoding="utf-8"), name, target))
         say(f"{copy}: written")
     _help_editors(target)
-    _say_next(target, "".join(f" --allow-import '{module}:*'" for module in modules))
+    _say_next(target, (f"{module}:*" for module in modules))
+
+
+def _renamed(text: str, name: str, target: Path) -> str:
+    """A text that speaks of a shipped config, which now speaks of its copy."""
+    own = shell_command(argument(target.name))
+    return re.sub(rf"(?<=rangetest ){name}(?:\.yaml)?(?![\w.-])|\b{name}\.yaml\b", lambda _: own, text)
 
 
 def _modules(config: Path) -> list[str]:
@@ -211,7 +224,7 @@ def _say_how(target: Path, model: str, data: str) -> None:
     from clrtool.report.programs.starter import factories
 
     _help_editors(target)
-    _say_next(target, "".join(f" --allow-import '{word}'" for word in factories(model, data)))
+    _say_next(target, factories(model, data))
 
 
 def _help_editors(config: Path) -> None:
@@ -224,8 +237,10 @@ def _help_editors(config: Path) -> None:
         say(f"{beside}: written; editors complete and check the config with it")
 
 
-def _say_next(config: Path, allow: str) -> None:
-    command = f"clrtool rangetest {shlex.quote(str(config))}{allow}"
+def _say_next(config: Path, allowed: Iterable[str]) -> None:
+    from clrtool.report.programs.starter import command_for
+
+    command = command_for(config, allowed)
     say(f"next: {command} --dry-run\n      {command}")
 
 

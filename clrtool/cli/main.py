@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -97,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit. CLRTOOL_DEBUG=1 shows the traceback of an error."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115, PTH123
+    os.environ.pop("MPLBACKEND", None)  # no picture needs any, and of one that it lacks matplotlib is not imported
     if (seat := find_seat()) is not None and seat.local_rank:
         hush()
     signals = Signals()
@@ -114,7 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (Interrupted, Exception) as error:  # noqa: BLE001 (a bug must end in code 70, for CI takes 1 for drift)
         stop = error.signum if isinstance(error, Interrupted) else signals.stop  # it may have come to another rank
         if stop is not None and not isinstance(error, MachineError | OSError):
-            _end(stop, words)  # whatever it became on its way out of an import that it broke off
+            # whatever it became on its way out of an import that it broke off
+            _end(error if isinstance(error, Interrupted) else Interrupted(stop), words)
         if isinstance(error, OSError):
             silence_stdout()
         if isinstance(error, BrokenPipeError):  # as rich tells it
@@ -136,11 +138,11 @@ def _warn(
     say(f"warning: {message}" if foreign else f"{filename}:{lineno}: {category.__name__}: {message}")
 
 
-def _end(signum: int, words: Sequence[str]) -> NoReturn:
+def _end(stop: Interrupted, words: Sequence[str]) -> NoReturn:
     """Leave with the code that a shell gives to a process which a signal has ended."""
-    code = SIGNALLED + signum
+    code = SIGNALLED + stop.signum
     if "--json" in words:
-        typer.echo(json.dumps({"status": "interrupted", "code": code, "message": "the same command goes on"}))
+        _print_json({"status": "interrupted", "code": code, "message": f"{stop.way_on} goes on"})
     sys.exit(code)
 
 
@@ -151,10 +153,19 @@ def _fail(error: BaseException, code: int, words: Sequence[str]) -> NoReturn:
     if code == INTERNAL:
         message = f"internal error, a bug in clrtool: {type(error).__name__}: {error}\nCLRTOOL_DEBUG=1 shows where"
     if "--json" in words:
-        typer.echo(json.dumps({"status": "error", "code": code, "message": message}))
+        _print_json({"status": "error", "code": code, "message": message})
     else:
         say("error: " + message.replace("\n", "\n       "))
     sys.exit(code)
+
+
+def _print_json(values: Mapping[str, object]) -> None:
+    """What became of a command, which its code says too where nobody reads it or there is no room for it."""
+    try:
+        with readable_or_not():
+            typer.echo(json.dumps(values))
+    except OSError:
+        silence_stdout()
 
 
 def _message(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from clrtool.cli.complete import formats, runs
-from clrtool.cli.console import Plain, show
+from clrtool.cli.console import Plain, readable_or_not, show
 from clrtool.cli.help import OUTPUT, rare
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.files import write_whole
@@ -166,17 +166,18 @@ def _lint(asked: Asked, form: str, output: Path | None, *, plain: bool) -> NoRet
 
     if output is not None:
         raise ConfigError("--lint prints what it finds: leave out -o")
-    findings = lint(asked)
-    if form == "json":
-        sys.stdout.write(json.dumps({"findings": [vars(finding) for finding in findings]}, indent=2) + "\n")
-    elif form != "table":
+    if form not in ("json", "table"):
         raise ConfigError(f"--lint prints a table or json, not {form}")
-    elif findings:
-        from clrtool.report.text.tables import lint_table
+    findings = lint(asked)
+    with readable_or_not():
+        if form == "json":
+            sys.stdout.write(json.dumps({"findings": [vars(finding) for finding in findings]}, indent=2) + "\n")
+        elif findings:
+            from clrtool.report.text.tables import lint_table
 
-        show(lint_table(findings, asked.title), plain=plain)
-    else:
-        say(f"{asked.title}: nothing found")
+            show(lint_table(findings, asked.title), plain=plain)
+        else:
+            say(f"{asked.title}: nothing found")
     raise typer.Exit(0 if all(finding.note for finding in findings) else FOUND)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -19,7 +18,7 @@ from clrtool.cli.drift import DriftCheck
 from clrtool.cli.dry_run import dry_run
 from clrtool.cli.help import CI, DEVICE, MACHINES, OUTPUT, RUN, rare
 from clrtool.cli.run.executor import Executor
-from clrtool.cli.run.executors import NO_MEASURE, choose_executor, most_seeds, passed_on
+from clrtool.cli.run.executors import NO_MEASURE, choose_executor, merge_command, most_seeds, passed_on
 from clrtool.cli.run.folder import RunFolder
 from clrtool.cli.run.many import configs_in, run_configs
 from clrtool.cli.run.measure import measure, measure_share
@@ -29,6 +28,7 @@ from clrtool.cli.run.spec import BuildOptions, Display, RunSpec, read_spec
 from clrtool.cli.run.torchrun import check_alone, leading
 from clrtool.errors import ConfigError
 from clrtool.report.text.progress import say
+from clrtool.words import argument, shell_command
 
 if TYPE_CHECKING:
     from clrtool.core.results.record import RunRecord
@@ -47,7 +47,7 @@ class OnOom(StrEnum):
 
 
 CONFIG_HELP = "YAML file, or a shipped config such as digits."
-OVERRIDE_HELP = "Values such as optimizer.name=AdamW."
+OVERRIDE_HELP = "Values such as optimizer=AdamW."
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help=CONFIG_HELP, autocompletion=configs)]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help=OVERRIDE_HELP)]
 OptionalConfig = Annotated[
@@ -55,7 +55,7 @@ OptionalConfig = Annotated[
 ]
 More = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[CONFIG|KEY=VALUE]...", help="More configs; values such as optimizer.name=AdamW."),
+    typer.Argument(metavar="[CONFIG|KEY=VALUE]...", help="More configs; values such as optimizer=AdamW."),
 ]
 Output = Annotated[
     Path | None, typer.Option("-o", metavar="DIR", help="Run folder.  [default: runs/CONFIG]", rich_help_panel=RUN)
@@ -183,13 +183,13 @@ def rangetest(  # an option that is not named below is read from the context, by
     Examples:
         clrtool rangetest digits
         clrtool rangetest mine.yaml --dry-run
-        clrtool rangetest mine.yaml optimizer.name=AdamW --budget 0.5
+        clrtool rangetest mine.yaml optimizer=AdamW --budget 0.5
 
     First the learning rate is swept, then short runs at the best rates race. --budget 0.25, the default, lets all of
     it cost a quarter of the planned training. --allow-import is repeatable, and takes 'pkg.*' too.
 
     The run folder gets config.yaml, curve.csv, result.json and two pictures, each with a text that describes it. The
-    same command resumes an interrupted run, and shows a finished run again without training.
+    same command, without --fresh, resumes an interrupted run, and shows a finished run again without training.
 
     Exit code 3 means that the test is inconclusive: there are no bounds to recommend, and the advice says what to
     change. All codes: 0 done, 1 drift found by --check, 2 wrong usage or config, 4 device, memory, disk or data
@@ -198,7 +198,10 @@ def rangetest(  # an option that is not named below is read from the context, by
     """
     words = [needed(config), *(overrides or ())]
     if len(configs_in(words)) > 1:
-        run_configs(context, configs_in(words), output)
+        told, code = run_configs(context, configs_in(words), output)
+        with readable_or_not():
+            typer.echo(told)
+        raise typer.Exit(code)
     spec, share = _asked(context, words, read_shard(seed_shard))
     spec, executor = choose_executor(context, spec, share, jobs, ray)
     if dry:
@@ -224,8 +227,10 @@ def needed(config: str | None) -> str:
     """The config that was given. Raises ConfigError without one, and names those that could be meant."""
     if config is not None:
         return config
-    here = sorted(path.name for path in Path().glob("*.y*ml") if path.suffix in (".yaml", ".yml"))
-    found = [f"clrtool rangetest {shlex.quote(name)}" for name in here[:SHOWN_CONFIGS]]
+    from clrtool.config.file import names_a_run
+
+    here = sorted(path.name for path in Path().glob("*.y*ml") if path.suffix in (".yaml", ".yml") and names_a_run(path))
+    found = [shell_command("clrtool", "rangetest", argument(name)) for name in here[:SHOWN_CONFIGS]]
     raise ConfigError(
         "rangetest needs a config. Try one of these:",
         *(found or ["clrtool init              write a config for the model and data in this folder"]),
@@ -283,8 +288,7 @@ def _run_share(context: typer.Context, spec: RunSpec, share: SeedShare, executor
                 folder.begin_elsewhere()
                 executor.train(folder.signals)
             measure_share(folder, share)
-        again = f"clrtool merge {shlex.quote(str(share.run))}"
-        folder.say(f"{spec.folder}: shard finished; when all are: {again}")
+        folder.say(f"{spec.folder}: shard finished; when all are: {merge_command(context, spec, share)}")
     if spec.display.as_json:
         typer.echo(json.dumps({"status": "shard", "shard": str(share.shards[-1]), "folder": str(spec.folder)}))
 
@@ -304,11 +308,11 @@ def show_run(record: RunRecord, spec: RunSpec) -> None:
     show(table, plain=spec.display.plain)
     say(f"in {spec.folder}/: curve.csv, result.json, range_test.png", quiet=spec.display.quiet)
     if record.plan is not None:
-        say(_next(str(spec.folder)), quiet=spec.display.quiet)
+        say(_next(spec.folder), quiet=spec.display.quiet)
 
 
-def _next(folder: str) -> str:
+def _next(folder: Path) -> str:
     """What to type now."""
-    run, report = shlex.quote(folder), shlex.quote(f"{folder}/report.html")
-    steps = f"clrtool plan {run}", f"clrtool plan {run} --format torch", f"clrtool plot {run} -o {report}"
-    return "next: " + "\n      ".join(steps)
+    run = argument(folder)
+    steps = ("plan", run), ("plan", run, "--format", "torch"), ("plot", run, "-o", folder / "report.html")
+    return "next: " + "\n      ".join(shell_command("clrtool", *step) for step in steps)

@@ -14,7 +14,7 @@ from clrtool.config.errors import dotted, explain, reading_order
 from clrtool.config.schema import RangeTestConfig
 from clrtool.config.shipped import shipped_configs
 from clrtool.config.strict_yaml import MAX_CHARACTERS, MAX_DEPTH, Document, KeyPath, read_yaml
-from clrtool.errors import ConfigError, MachineError
+from clrtool.errors import ConfigError, MachineError, reason
 from clrtool.files import read_text
 from clrtool.words import count, nearest, shown
 
@@ -49,13 +49,23 @@ def run_name(path: Path) -> str:
         ConfigError: it would name a hidden folder, one outside of ``runs/``, or one that is awkward to type.
     """
     name = path.stem
-    plain = all(letter.isalnum() or letter in "._- " or category(letter).startswith("M") for letter in name)
-    if not plain or not name or name[0] in ".- " or name[-1] in ". " or len(name) > MAX_NAME:
+    if not names_a_run(path):
         raise ConfigError(
             f"{path}: {shown(name)} cannot name a run folder: letters, digits and ' ', '-', '_', '.' within them, at "
             f"most {MAX_NAME} in all; give the folder with -o DIR"
         )
     return name
+
+
+def names_a_run(path: Path) -> bool:
+    """Whether a run folder may be called as a config is.
+
+    >>> names_a_run(Path("my net-2.yaml")), names_a_run(Path("-x.yaml"))
+    (True, False)
+    """
+    name = path.stem
+    plain = all(letter.isalnum() or letter in "._- " or category(letter).startswith("M") for letter in name)
+    return plain and bool(name) and name[0] not in ".- " and name[-1] not in ". " and len(name) <= MAX_NAME
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RangeTestConfig:
@@ -95,7 +105,7 @@ def _read(path: Path, overrides: Sequence[str]) -> Document:
     try:
         text = read_text(path, MAX_BYTES)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {reason(error)}") from error
     document = read_yaml(text, str(path))
     document.value = {} if document.value is None else document.value
     if not isinstance(document.value, dict):

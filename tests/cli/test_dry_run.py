@@ -147,7 +147,7 @@ def test_what_cannot_be_planned_and_what_an_optimizer_makes_of_the_rates_is_told
     assert "plan: epochs = 0.02 is 0 iterations" in long.err
     odd = shown(cli(*SHORT, "-n", "optimizer=Rprop"))
     assert "warning" in odd
-    assert "optimizer.name=AdamW" in odd
+    assert "optimizer=AdamW" in odd
 
 
 def test_a_batch_that_does_not_fit_is_told_as_a_range_test_tells_it(cli, tmp_path, monkeypatch):

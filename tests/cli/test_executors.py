@@ -338,4 +338,20 @@ def test_the_first_scout_that_is_finished_is_that_of_all(tmp_path):
     assert first.put((1e-3, 1.0, 100)) == (1e-3, 1.0, 100)
     assert second.put((2e-3, 2.0, 100)) == (1e-3, 1.0, 100) == second.get()
     assert AgreedScout(tmp_path, {**ABOUT, "config_sha256": "b"}).get() is None
+
+
+def test_processes_of_the_same_number_in_two_containers_agree_all_the_same(tmp_path, monkeypatch):
+    first, second = AgreedScout(tmp_path, ABOUT), AgreedScout(tmp_path, ABOUT)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    link, agreed = os.link, []
+
+    def at_the_same_time(source, target):
+        monkeypatch.setattr(os, "link", link)
+        agreed.append(second.put((1.0, 2.0, 3)))
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", at_the_same_time)
+    agreed.append(first.put((4.0, 5.0, 6)))
+    assert agreed == [(1.0, 2.0, 3)] * 2
+    assert len(list(tmp_path.iterdir())) == 1
     assert len(list(tmp_path.iterdir())) == 1

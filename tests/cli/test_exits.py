@@ -33,8 +33,37 @@ def test_a_reader_that_goes_has_what_it_wanted(form):
 def test_a_lint_that_nobody_reads_has_found_what_it_has_found():
     words = ["--from", "torch:OneCycleLR", "max_lr=0.1", "total_steps=30", "--iterations", "1410"]
     code, errors = unread("plan", "--lint", *words, "--iterations-per-epoch", "47", read=0)
-    assert code in (0, 1), "0 only where the pipe was gone before anything was printed"
+    assert code == 1
     assert "Traceback" not in errors
+
+
+FAILING = {
+    "a stale file": (1, ["rangetest", "digits", "--check", "none.json"]),
+    "a wrong config": (2, ["rangetest", "digits", "data.batch_size=0"]),
+    "a lint": (1, ["plan", "--lint", "--from", "torch:OneCycleLR", "max_lr=0.1", "total_steps=30", "--iterations", "1410",
+                   "--iterations-per-epoch", "47"]),
+    "two configs": (2, ["rangetest", "digits", "no-such-config"]),
+    "a machine": (4, ["doctor", "--quick"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["", "--json"])
+@pytest.mark.parametrize("what", FAILING)
+def test_a_code_is_the_same_where_nobody_reads_what_is_said(cli, monkeypatch, tmp_path, what, form):
+    code, words = FAILING[what]
+    if what == "a machine":
+        (tmp_path / "runs").write_text("no folder")
+    elif what == "two configs":
+        code = cli(*words).code
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "clrtool", *words, *([form] if form else [])],
+        stdout=write, stderr=subprocess.PIPE, check=False, cwd=tmp_path, timeout=100,
+    )  # fmt: skip
+    os.close(write)
+    assert "Traceback" not in done.stderr.decode()
+    assert done.returncode == code, done.stderr
 
 
 @pytest.fixture
@@ -48,8 +77,9 @@ def drifted(cli, tmp_path):
     )
 
 
-@pytest.mark.parametrize("place", ["", "missing/summary.md", "full"])
+@pytest.mark.parametrize("place", ["", "missing/summary.md", "full", "pipe"])
 def test_a_summary_that_cannot_be_written_hides_no_verdict(drifted, monkeypatch, tmp_path, place):
+    os.mkfifo(tmp_path / "pipe")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "/dev/full" if place == "full" else str(tmp_path / place))
     done = drifted("data.batch_size=64")
     assert done.code == 1
@@ -96,6 +126,14 @@ def test_a_label_with_controls_makes_pictures_that_can_be_read(cli, tmp_path):
         assert cli("plot", tmp_path / "run", "-o", tmp_path / name).code == 0
         assert "\x1b" not in (tmp_path / name).read_text()
     ElementTree.parse(tmp_path / "a.svg")  # noqa: S314 (our own)
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "module://no_such_module", ""])
+def test_a_backend_of_matplotlib_that_is_not_there_stops_no_picture(tmp_path, backend):
+    words = ["-m", "clrtool", "plot", *PLAN[1:], "-o", "plan.svg"]
+    environment = os.environ | {"MPLBACKEND": backend}
+    done = subprocess.run([sys.executable, *words], capture_output=True, check=False, env=environment, timeout=100)
+    assert done.returncode == 0, done.stderr
 
 
 RC = {

@@ -1,6 +1,7 @@
 """Only code that was allowed runs, from where its user has it: not what lies beside it, nor what a shard says."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -84,6 +85,18 @@ def test_files_in_the_current_folder_take_the_place_of_nothing(process, tmp_path
         (tmp_path / f"{name}.py").write_text(TRAP)
     done = process("rangetest", "digits", *QUICK, "-o", "run", cwd=tmp_path)
     assert done.returncode in (0, 3), done.stderr
+    assert not list(tmp_path.rglob("*.ran"))
+
+
+def test_no_name_of_the_standard_library_is_looked_for_in_the_current_folder(tmp_path):
+    for name in {*sys.stdlib_module_names, "sitecustomize", "torch", "numpy", "rich", "click", "pydantic"}:
+        (tmp_path / f"{name}.py").write_text(TRAP)
+    words = ["plan", "--base-lr", "0.1", "--max-lr", "0.2", "--iterations-per-epoch", "9", "-o", "a.png"]
+    # as the script that pip installs: without -P Python itself looks into the current folder, before we begin
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "clrtool", *words], cwd=tmp_path, capture_output=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
     assert not list(tmp_path.rglob("*.ran"))
 
 
@@ -198,6 +211,12 @@ def hashes(folder):
         ("netting", "(WIDTH)", "(WIDTH) + unused()", ["netting"]),
         ("netting", "(WIDTH)", "(WIDTH) + globals()['un' + 'used']()", ["helping", "netting"]),
         ("netting", "def unused", "@print\ndef unused", ["netting"]),
+        ("netting", "def unused()", "def unused(by=print(end=''))", ["netting"]),
+        ("netting", "def unused()", "def unused(by=3)", []),
+        ("netting", "def unused", "class Patch:\n    helping.other = print\ndef unused", ["netting"]),
+        ("netting", "def unused", "class Patch:\n    print(end='')\ndef unused", ["netting"]),
+        ("netting", "def unused", "class Patch:\n    def a(self, b=print()): ...\ndef unused", ["netting"]),
+        ("netting", "def unused", "class Plain:\n    rate = 3\n    def a(self): print()\ndef unused", []),
         ("helping", "width * 2", "10 * width", ["helping"]),
         ("helping", "return 3", "return 4", []),
         ("helping", "def other", "print('imported')\ndef other", ["helping"]),
@@ -213,6 +232,19 @@ def test_a_hash_of_code_is_one_of_what_runs(tmp_path, file, old, new, changed):
     after = hashes(tmp_path)
     assert set(before) == set(after) == {"netting", "helping"}
     assert [name for name in sorted(after) if before[name] != after[name]] == changed
+
+
+@pytest.mark.parametrize("line", ["import_module('helping')", "__import__('helping', globals())"])
+def test_a_module_that_is_imported_by_a_text_is_hashed_too(tmp_path, line):
+    (tmp_path / "netting.py").write_text(
+        f"from importlib import import_module\ndef make():\n    return {line}.scaled(2)\n"
+    )
+    (tmp_path / "helping.py").write_text(HELPING)
+    before = hashes(tmp_path)
+    (tmp_path / "helping.py").write_text(HELPING.replace("width * 2", "10 * width"))
+    after = hashes(tmp_path)
+    assert before["netting"] == after["netting"]
+    assert before["helping"] != after["helping"]
 
 
 def test_packages_and_relative_imports_are_followed_and_nothing_is_run(tmp_path):
@@ -247,6 +279,32 @@ def test_a_module_is_found_for_itself_and_for_nobody_else(tmp_path):
     with pytest.raises(ModuleNotFoundError):
         import named_neighbour  # noqa: F401
     assert str(tmp_path) not in sys.path
+
+
+@pytest.mark.parametrize("place", ["recompiled.py", "recompiled/__init__.py", "recompiled/deep/inner.py"])
+def test_code_is_what_its_source_says_though_compiled_code_lies_beside_it(tmp_path, monkeypatch, place):
+    import py_compile
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / place
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for folder in (each for each in file.parents if each.is_relative_to(tmp_path / "recompiled")):
+        (folder / "__init__.py").touch()
+    name = place.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+
+    def value():
+        for each in [each for each in sys.modules if each.partition(".")[0] == "recompiled"]:
+            del sys.modules[each]
+        return import_module(name, [tmp_path]).value
+
+    file.write_text("value = 1\n")
+    assert value() == 1
+    assert not list(tmp_path.rglob("__pycache__")), "nothing is written beside a config"
+    py_compile.compile(str(file))
+    times = file.stat()
+    file.write_text("value = 2\n")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert value() == 2
 
 
 @pytest.fixture

@@ -6,11 +6,13 @@ import functools
 import importlib
 import importlib.util
 import io
+import itertools
 import json
 import os
 import resource
 import signal
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -33,7 +35,16 @@ PACKAGE = str(Path(importlib.util.find_spec("clrtool").origin).parent)
 
 
 def inject(
-    limit_fsize=None, limit_as=None, user=None, kill_at_call=None, count_calls=None, signal_at=(), signal_at_exit=None
+    limit_fsize=None,
+    limit_as=None,
+    user=None,
+    umask=None,
+    backwards=False,
+    kill_at_call=None,
+    count_calls=None,
+    signal_at=(),
+    signal_at_exit=None,
+    error_at=(),
 ):
     """Prepare this process for its fault.
 
@@ -41,12 +52,15 @@ def inject(
         limit_fsize: bytes that a file may hold; more is an OSError.
         limit_as: bytes of memory.
         user: whom to be from here on, where root may do anything.
+        umask: the permissions that new files do not get.
+        backwards: whether the clock on the wall runs backwards, an hour at each look at it.
         kill_at_call: (event, number): die of SIGKILL when this event happens so many times. An event is a moment
             before or after a system call that changes files; what is about to be written is torn by it.
         count_calls: file that all events and their numbers are written to at the end.
         signal_at: entries of (module:function, number of its call, signal, times): before that call goes on, the
             process sends the signal to itself, ``times`` times.
         signal_at_exit: the signal that the process sends to itself when the interpreter ends.
+        error_at: entries of (module:function, number of its call, error number): that call fails; 0 for every call.
     """
     for kind, limit in ((resource.RLIMIT_FSIZE, limit_fsize), (resource.RLIMIT_AS, limit_as)):
         if limit is not None:
@@ -55,6 +69,13 @@ def inject(
         os.setgroups([])
         os.setgid(user)
         os.setuid(user)
+    if umask is not None:
+        os.umask(umask)
+    if backwards:
+        looks = itertools.count()
+        time.time = lambda: 2e9 - 3600 * next(looks)
+    for place, number, error in error_at:
+        _error_at(place, number, error)
     if kill_at_call is not None or count_calls is not None:
         _watch_writers(_Events(kill_at_call, count_calls))
     if signal_at_exit is not None:
@@ -158,6 +179,22 @@ def _signal_at(place, call, number, times):
         return function(*arguments, **options)
 
     _replace(owner, name, function, signalled)
+
+
+def _error_at(place, call, number):
+    """Let a function of the system fail."""
+    module_name, _, name = place.partition(":")
+    module = importlib.import_module(module_name)
+    function, calls = getattr(module, name), 0
+
+    def failing(*arguments, **options):
+        nonlocal calls
+        calls += 1
+        if calls == call or not call:
+            raise OSError(number, os.strerror(number), *arguments[:1])
+        return function(*arguments, **options)
+
+    setattr(module, name, failing)
 
 
 def _replace(owner, name, old, new):

@@ -1,11 +1,12 @@
 """Two runs in one folder, another config in it, and links in the place of its files."""
 
+import os
 import shutil
 import signal
 
 import pytest
 
-from tests.torture.runs import NAME, PICTURES, assert_same, contents, wait_for, words
+from tests.torture.runs import NAME, PICTURES, assert_same, at_once, contents, wait_for, words
 
 REFUSED, MACHINE, HELD = 2, 4, 75
 
@@ -85,9 +86,7 @@ def test_fresh_with_another_config_takes_nothing_of_the_old_checkpoint(zygote, t
     assert_same(interrupted, contents(tmp_path / "other" / NAME))
 
 
-# What a run writes anew is taken out of the folder with its link; what it reads or appends to is refused.
-LINKED = {"config.yaml": False, "curve.csv": False, "checkpoint": False, ".lock": False}
-LINKED |= dict.fromkeys(("result.json", *sorted(PICTURES)), True)
+LINKED = ["config.yaml", "curve.csv", "checkpoint", ".lock", "result.json", *sorted(PICTURES)]
 
 
 @pytest.mark.parametrize("more", [[], ["--fresh"]], ids=["as it is", "fresh"])
@@ -105,10 +104,28 @@ def test_a_link_in_the_place_of_a_file_of_a_run_is_not_followed(zygote, referenc
     run = zygote.run(words(interrupted, *more))
     assert "Traceback" not in run.err
     assert (contents(outside) if target.is_file() else contents(target)) == before
-    if run.status == 0 and LINKED[name]:
-        assert_same(interrupted, reference.files)
-    else:
-        assert run.status in (REFUSED, MACHINE), run.err
+    assert run.status == MACHINE, run.err
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_finished_run_with_something_else_in_the_place_of_a_file_is_refused_and_loses_nothing(
+    zygote, reference, tmp_path, kind
+):
+    def check(name):
+        folder = tmp_path / name / NAME
+        shutil.copytree(reference.folder, folder)
+        place, away = folder / name, tmp_path / f"away-{name}"
+        place.rename(away)
+        {"link": lambda: place.symlink_to(away), "pipe": lambda: os.mkfifo(place), "folder": place.mkdir}[kind]()
+        before = contents(folder)
+        for more in ([], ["--fresh"]):
+            run = zygote.run(words(folder, *more))
+            assert run.status == MACHINE, run.err
+            assert f"{place}: is no plain file, so clrtool did not write it" in run.err
+            assert contents(folder) == before
+        assert away.read_bytes() == reference.files[name]
+
+    at_once(check, sorted(reference.files))
 
 
 def test_a_link_to_nothing_is_not_written_through(zygote, interrupted, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clrtool.cli.run.executor import Executor
@@ -11,6 +12,7 @@ from clrtool.cli.run.seed_share import SeedShare
 from clrtool.cli.run.spec import RunSpec
 from clrtool.core.planning.sweep_size import SEEDS
 from clrtool.errors import ConfigError
+from clrtool.words import argument, shell_command
 
 if TYPE_CHECKING:
     import typer
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 NO_MEASURE = {"dry", "fresh", "write", "check", "tolerance", "as_json", "quiet", "plain", "verbose"}
 # Options that are for the process which starts the others.
 OURS = NO_MEASURE | {"output", "jobs", "threads", "seed_shard", "ray"}
+# Options with which shards are merged as they were measured.
+MERGED = {"allow_import", "download", "device", "on_oom", "threads", "checkpoint_every"}
 
 
 def choose_executor(
@@ -53,6 +57,14 @@ def command_of(context: typer.Context, share: SeedShare, without: set[str]) -> l
     shard = [] if share.shard is None else ["--seed-shard", str(share.shard)]
     words = [context.params["config"], *(context.params["overrides"] or ())]
     return ["rangetest", *words, *passed_on(context, without), *shard, "-o", str(share.run)]
+
+
+def merge_command(context: typer.Context, spec: RunSpec, share: SeedShare) -> str:
+    """The command that merges the shards of a test: it may run the same code, and finds it in the same places."""
+    without = {str(option.name) for option in context.command.params} - MERGED
+    is_elsewhere = spec.config.factories() and spec.options.folder.resolve() != Path.cwd()
+    place = ["--config", str(spec.path)] if is_elsewhere else []
+    return shell_command("clrtool", "merge", argument(share.run), *passed_on(context, without), *place)
 
 
 def passed_on(context: typer.Context, without: set[str]) -> list[str]:

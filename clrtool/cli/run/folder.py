@@ -58,9 +58,14 @@ class Folder:
                 sweep_orphans(folder)
             try:
                 yield
-            except Interrupted:
-                say(f"interrupted; results so far are saved in {self.path}/. Run the same command to resume")
-                raise
+            except Interrupted as stop:
+                say(f"interrupted; results so far are saved in {self.path}/. Run {self.way_on} to resume")
+                raise Interrupted(stop.signum, self.way_on) from stop
+
+    @property
+    def way_on(self) -> str:
+        """The command that goes on with what is here: --fresh has replaced what was, and would replace this too."""
+        return f"the same command{' without --fresh' if self.spec.fresh and not self.fresh else ''}"
 
     def replace_old(self) -> None:
         """Remove what an earlier test has left unfinished, where it is to be replaced."""

@@ -100,7 +100,8 @@ class LocalProcesses(Executor):
         if worst.code == 2:  # the same of all
             raise ConfigError(worst.message)
         kind = ERRORS.get(worst.code, MachineError)
-        raise kind("\n".join([*told, "run the same command again to continue from what was measured"]))
+        same = f"the same command again{', without --fresh,' if self._spec.fresh else ''}"
+        raise kind("\n".join([*told, f"run {same} to continue from what was measured"]))
 
 
 def swept(folder: Path) -> str:

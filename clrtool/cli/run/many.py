@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import typer
 
@@ -25,8 +24,8 @@ def configs_in(words: Sequence[str]) -> list[str]:
     return [words[0], *(word for word in words[1:] if "=" not in word)]
 
 
-def run_configs(context: typer.Context, configs: Sequence[str], output: Path | None) -> NoReturn:
-    """Run each, tell each in a line, and exit with the worst of their codes: one that fails stops no other."""
+def run_configs(context: typer.Context, configs: Sequence[str], output: Path | None) -> tuple[str, int]:
+    """Run each; gives what to say of each in a line, and the worst of their codes: one that fails stops no other."""
     params, folders, finished = context.params, folders_of(configs, output), list[str]()
     if given := [name for name in ALONE if params.get(name) is not None]:
         raise ConfigError(f"--{given[0]} is about one config, and here are {len(configs)}")
@@ -41,10 +40,10 @@ def run_configs(context: typer.Context, configs: Sequence[str], output: Path | N
 
         ended = run_children(_commands(context, folders), params["jobs"], context.obj, on_look, on_end)
     if params["as_json"]:
-        typer.echo(json.dumps({name: end.result or _failed(end) for name, end in ended.items()}, indent=2))
+        told = json.dumps({name: end.result or _failed(end) for name, end in ended.items()}, indent=2)
     else:
-        typer.echo("\n".join(printable(_told(name, end, folders[name])) for name, end in ended.items()))
-    raise typer.Exit(max(end.code for end in ended.values()))
+        told = "\n".join(printable(_told(name, end, folders[name])) for name, end in ended.items())
+    return told, max(end.code for end in ended.values())
 
 
 def folders_of(configs: Sequence[str], output: Path | None) -> dict[str, Path]:

@@ -93,7 +93,8 @@ def read_shard(text: str | None) -> Shard | None:
 def worker_of_parent() -> Shard | None:
     """Which of the processes of --jobs this one is; None for one that a user has started."""
     text = os.environ.pop(WORKER, None)
-    return None if text is None else Shard.parse(text)
+    with as_config_error(f"{WORKER} in the environment is for processes of --jobs: "):
+        return None if text is None else Shard.parse(text)
 
 
 def _of_slurm() -> Shard:

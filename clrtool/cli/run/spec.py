@@ -107,7 +107,9 @@ def read_spec(
 ) -> RunSpec:
     """What a command was asked for, with its config read. Raises ConfigError for one that is not valid."""
     from clrtool.config.file import load_config
+    from clrtool.files import check_here
 
+    check_here()
     if options.deterministic:  # cuBLAS reads it when it is loaded
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     config = load_config(path, overrides)

@@ -115,9 +115,9 @@ def _fitting(plan: Plan, like: Plan) -> Plan:
             f"{like.iterations_per_epoch:,}"
         )
     if plan.iterations > like.iterations:
-        epochs = plan.iterations / (like.iterations_per_epoch or 1)
+        epochs = math.ceil(1e4 * plan.iterations / (like.iterations_per_epoch or 1)) / 1e4
         raise ValueError(
             f"is {plan.iterations:,} iterations long, but the comparison only {like.iterations:,}; use --epochs "
-            f"{epochs:.4g}"
+            f"{epochs:.12g}"
         )
     return plan

@@ -27,7 +27,7 @@ from clrtool.engine.data.streaming import IterableStream, MapDataset
 from clrtool.engine.data.tensors import Samples, as_targets, as_tensor, check_samples, from_arrays, limited
 from clrtool.engine.runtime.factories import blamed_on
 from clrtool.engine.runtime.hardware import total_memory
-from clrtool.errors import ConfigError, MachineError
+from clrtool.errors import ConfigError, MachineError, reason
 from clrtool.files import read_bytes
 from clrtool.words import nearest, shown
 
@@ -109,7 +109,8 @@ def image_folder(
     try:
         folders = [Images(str(_existing(Path(root) / name))) for name in names]
     except OSError as error:
-        raise ConfigError(f"data.args.root: {error}") from error
+        where = "" if error.filename is None else f"{error.filename}: "
+        raise ConfigError(f"data.args.root: {where}{reason(error)}") from error
     if folders[0].classes != folders[-1].classes:
         odd = sorted(set(folders[0].classes) ^ set(folders[-1].classes))
         raise ConfigError(f"data.args.root: {train} and {heldout} differ in their classes: {', '.join(odd[:10])}")
@@ -148,7 +149,7 @@ def torchvision_dataset(
     try:
         sets = [kind(root, **split, **extra) for split in splits]
     except (OSError, RuntimeError) as error:
-        why = str(error).partition(" You can use download")[0]
+        why = reason(error).partition(" You can use download")[0]
         hint = "" if download else " (to fetch it, add --download)"
         raise MachineError(f"data: torchvision.{name} in {root!r}: {why}{hint}") from error
     train, heldout = (MapDataset(each, Collate(size=size), _labels(each)) for each in sets)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,14 +54,15 @@ class AgreedScout:
 
     def put(self, scout: tuple[float, ...]) -> tuple[float, ...]:
         """Propose a scout, and get that of the first who did."""
-        mine = self._file.with_suffix(f".{os.getpid()}")
+        # numbers of processes are the same in many containers
+        mine = self._file.with_suffix(f".{secrets.token_hex(8)}")
         write_whole(mine, json.dumps(scout))
         try:
             # another was faster; or the disk has no links, and merging sees a difference
             with contextlib.suppress(OSError):
                 os.link(mine, self._file)
         finally:
-            mine.unlink()
+            mine.unlink(missing_ok=True)
         return self.get() or scout
 
 
@@ -82,7 +84,9 @@ def find_shards(folders: Sequence[Path]) -> list[FinishedShard]:
             raise ConfigError(f"{folder}: is no shard of a range test; clrtool rangetest --seed-shard K/N makes one")
         result = values["finished"].get("share")
         if result is None:
-            raise ConfigError(f"{folder}: is not finished; run the command that started it again to continue")
+            raise ConfigError(
+                f"{folder}: is not finished; run the command that started it, without --fresh, to continue"
+            )
         with as_config_error(f"{folder}: "):
             shard = Shard.parse(result["shard"])
         found.append(FinishedShard(folder, shard, values["deterministic"]))

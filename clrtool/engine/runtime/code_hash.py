@@ -23,8 +23,10 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 # Where one of these is used, a name may be reached without being written: then everything counts.
 _BY_ANY_NAME = {
     "eval", "exec", "getattr", "globals", "locals", "vars", "__dict__", "__getattr__", "__init_subclass__",
-    "__subclasses__", "__import__", "import_module",
+    "__subclasses__", "__import__", "import_module", "attrgetter", "methodcaller", "getmembers", "modules",
 }  # fmt: skip
+# Where one of these is used, any text may be the name of a module.
+_IMPORTERS = {"__import__", "import_module"}
 # Fields of a syntax tree that say nothing, or not in every version of Python.
 _SILENT = {"ctx", "kind", "type_comment"}
 
@@ -126,6 +128,14 @@ def _imported(module: str, source: _Source) -> Iterator[str]:
             base = ".".join([*around, *([node.module] if node.module else [])])
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
+    if source.tree is not None and _IMPORTERS & _names(source.tree):
+        yield from (name for name in _texts(source.tree) if all(part.isidentifier() for part in name.split(".")))
+
+
+def _texts(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
 
 
 def _reached(sources: Mapping[str, _Source], wanted: set[str]) -> dict[str, list[ast.stmt]]:
@@ -147,8 +157,28 @@ def _reached(sources: Mapping[str, _Source], wanted: set[str]) -> dict[str, list
 
 
 def _waits(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
-    """Whether a definition does nothing by itself: neither a decorator nor a metaclass gets it."""
-    return not node.decorator_list and not getattr(node, "keywords", None)
+    """Whether a definition does nothing by itself: no decorator nor metaclass gets it, and it calls nothing."""
+    alone = not node.decorator_list and not getattr(node, "keywords", None)
+    return alone and not any(_acts(each) for part in _evaluated(node) for each in ast.walk(part))
+
+
+def _evaluated(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> Iterator[ast.AST]:
+    """What of a definition runs where it stands, and not only when what it defines is used."""
+    if not isinstance(node, ast.ClassDef):
+        yield from (each for each in (*node.args.defaults, *node.args.kw_defaults) if each is not None)
+        return
+    yield from node.bases
+    for each in node.body:
+        if isinstance(each, _DEFINITIONS):
+            yield from (*each.decorator_list, *_evaluated(each))
+        else:
+            yield each
+
+
+def _acts(node: ast.AST) -> bool:
+    """Whether a piece of code may do something to what is around it."""
+    is_place = isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load)
+    return isinstance(node, ast.Call) or is_place
 
 
 def _is_script(node: ast.stmt) -> bool:

@@ -3,6 +3,10 @@
 A folder on ``sys.path`` lends its files to every import of every module: an optional import of an installed package,
 which most of them make, would run a file of that name beside the config that nobody has allowed. So a module of the
 user's is found for the one who was asked to import it, and what else lies in its folder for itself alone.
+
+It is compiled from its source each time. Python takes compiled code that lies beside a file for that of the file where
+size and time agree, as they may after an edit, and the hash of the source would be that of other code than what runs.
+It would also write into the folder of the config.
 """
 
 from __future__ import annotations
@@ -11,9 +15,18 @@ import importlib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import FrameType, ModuleType
+from typing import NoReturn
+
+
+class _Source(SourceFileLoader):
+    """The source of a module, and no compiled code beside it."""
+
+    def path_stats(self, path: str) -> NoReturn:
+        """Of a file without them Python neither reads nor writes compiled code."""
+        raise OSError(path)
 
 
 class _OwnFolder:
@@ -29,10 +42,14 @@ class _OwnFolder:
             return None
         folder = self._folders.get(_importer())
         folders = self._named.get(name) or ([] if folder is None else [folder])
-        spec = find_beside(name, folders)
+        spec = _from_source(find_beside(name, folders))
         if spec is not None:
             self._folders[name] = str(folder_of(spec))
         return spec
+
+    def holds(self, name: str) -> bool:
+        """Whether a package was found here."""
+        return name in self._folders
 
     @contextmanager
     def named(self, name: str, folders: Sequence[Path]) -> Iterator[None]:
@@ -44,7 +61,17 @@ class _OwnFolder:
             self._named = {}
 
 
-_OWN = _OwnFolder()
+class _OwnParts:
+    """The first of the finders, for the parts of packages that were found beside a config, and for nothing else."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
+        """Where Python itself would find the part."""
+        if path is None or not _OWN.holds(name.partition(".")[0]):
+            return None
+        return _from_source(PathFinder.find_spec(name, path))
+
+
+_OWN, _PARTS = _OwnFolder(), _OwnParts()
 
 
 def places_of_code(folder: Path) -> list[Path]:
@@ -57,6 +84,7 @@ def import_module(name: str, folders: Sequence[Path]) -> ModuleType:
     top = name.partition(".")[0]
     if _OWN not in sys.meta_path:
         sys.meta_path.append(_OWN)
+        sys.meta_path.insert(0, _PARTS)
     importlib.invalidate_caches()  # a file may be younger than the last look into its folder
     with _OWN.named(top, folders):
         return importlib.import_module(name)
@@ -71,6 +99,12 @@ def find_installed(top: str) -> ModuleSpec | None:
 def find_beside(top: str, folders: Sequence[str]) -> ModuleSpec | None:
     """Where a module lies in one of the folders; nothing is run."""
     return PathFinder.find_spec(top, list(folders)) if folders else None
+
+
+def _from_source(spec: ModuleSpec | None) -> ModuleSpec | None:
+    if spec is not None and type(spec.loader) is SourceFileLoader:
+        spec.loader = _Source(spec.loader.name, spec.loader.path)
+    return spec
 
 
 def folder_of(spec: ModuleSpec) -> Path:

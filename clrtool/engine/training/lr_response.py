@@ -44,7 +44,7 @@ def response_warnings(workload: Workload) -> tuple[str, ...]:
         return ()
     warning = (
         f"optimizer: a step of {name} at {HIGH / LOW:g} times the learning rate is {ratio:.3g} times as long: "
-        "it does not follow the learning rate, so the bounds mean little. Try SGD, Adam or AdamW: optimizer.name=AdamW"
+        "it does not follow the learning rate, so the bounds mean little. Try SGD, Adam or AdamW: optimizer=AdamW"
     )
     return (warning,)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -19,7 +18,7 @@ from clrtool.report.programs.program import to_code
 from clrtool.report.records.evaluations import columns
 from clrtool.report.text.facts import across, both, cycles, finals, in_epochs, lengths, own_params
 from clrtool.report.text.tables import how_measured
-from clrtool.words import count
+from clrtool.words import argument, count, shell_command
 
 # Cycles that are listed; of more, the rest is counted.
 SHOWN_CYCLES = 50
@@ -140,8 +139,8 @@ def _cycles(plan: Plan) -> str:
 
 def _next(plan: Plan, source: str) -> str:
     """What to type, and the program that follows the plan."""
-    name = shlex.quote(source)
-    commands = f"clrtool plan {name}\nclrtool plan {name} --format torch -o schedule.py"
+    shown = shell_command("clrtool", "plan", argument(source))
+    commands = f"{shown}\n{shown} --format torch -o schedule.py"
     return section("What to type next", code("commands", commands), paragraph("To follow the plan in torch:"),
                    code("program for torch", to_code(plan, "torch")))  # fmt: skip
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from clrtool.config.json_schema import MODELINE
 from clrtool.errors import ConfigError
-from clrtool.words import nearest, printable, shown
+from clrtool.words import argument, nearest, printable, shell_command, shown
 
 # The models that are known by name alone; those of torchvision are looked up when they are built.
 MODELS = ("mlp", "convnet", "resnet", "vit", "gpt")
@@ -29,8 +30,8 @@ HUB_MODEL = "hub_model:Model"
 # Samples of a batch, and iterations that an epoch has at the least where the set is small.
 LARGEST_BATCH, FEWEST_ITERATIONS = 128, 10
 TEMPLATE = """\
-# An LR range test of {model} on {data}: clrtool rangetest {file}{allow}
-# Every key with its rule: clrtool schema. A value for one run: clrtool rangetest {file} plan.epochs=90
+# An LR range test of {model} on {data}: {command}
+# Every key with its rule: clrtool schema. A value for one run: {command} plan.epochs=90
 {modeline}
 seed: 0
 model: {model_section}
@@ -65,14 +66,9 @@ def starter(model: str, data: str, file: str, size: int | None = None, samples: 
     if not _is_factory(model) and not model.startswith("torchvision.") and model not in MODELS:
         known = [*MODELS, "torchvision.resnet18", "pkg.module:callable"]
         raise ConfigError(f"--model: unknown model {shown(model)}; {nearest(model, known)}")
-    texts = {
-        "model": model,
-        "data": data,
-        "file": file,
-        "allow": "".join(f" --allow-import '{word}'" for word in factories(model, data)),
-    }
     return TEMPLATE.format(
-        **{name: printable(text).replace("\n", " ") for name, text in texts.items()},  # in comments of one line
+        command=command_for(file, factories(model, data)),
+        **{name: printable(text).replace("\n", " ") for name, text in (("model", model), ("data", data))},
         model_section=f"{{factory: {json.dumps(model)}}}" if _is_factory(model) else f"{{name: {json.dumps(model)}}}",
         data_section="\n  ".join(_data(data, size)),
         modeline=MODELINE,
@@ -80,6 +76,16 @@ def starter(model: str, data: str, file: str, size: int | None = None, samples: 
         metric="token_accuracy" if model == "gpt" or data.startswith("text:") else "accuracy",
         optimizer="AdamW" if model in ("gpt", "vit", HUB_MODEL) else "{name: SGD, args: {momentum: 0.9}}",
     )
+
+
+def command_for(config: Path | str, allowed: Iterable[str]) -> str:
+    """The command that measures a config whose code is allowed by these patterns.
+
+    >>> command_for("my net.yaml", ["train:*"])
+    "clrtool rangetest 'my net.yaml' --allow-import 'train:*'"
+    """
+    imports = (word for pattern in allowed for word in ("--allow-import", pattern))
+    return shell_command("clrtool", "rangetest", argument(config), *imports)
 
 
 def _batch_size(samples: int | None) -> int:

@@ -82,7 +82,9 @@ def _acquire(path: Path) -> int:
             ) from error
         except OSError as error:
             os.close(descriptor)
-            raise MachineError(f"{path}: cannot be locked: {error.strerror}") from error
+            raise MachineError(
+                f"{path}: cannot be locked: {error.strerror}; give a folder on another file system with -o DIR"
+            ) from error
         os.close(descriptor)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from clrtool.core.results.record import PLAN_VERSION, SCHEMA_VERSION
-from clrtool.errors import ConfigError
+from clrtool.errors import ConfigError, MachineError, reason
 from clrtool.files import read_text
 from clrtool.words import is_newer, shown
 
@@ -54,12 +56,24 @@ def _missing(file: Path) -> str:
     if file.name != "result.json":
         return f"{file}: no such file"
     begun = (file.parent / "curve.csv").exists()
-    return f"{file.parent} is not a finished run" + ("; the command that began it goes on with it" if begun else "")
+    return f"{file.parent} is not a finished run" + (
+        "; the command that began it, without --fresh, goes on with it" if begun else ""
+    )
 
 
 def own_files(folder: Path, names: Sequence[str], header: str, writer: str) -> list[str]:
-    """Which of the files are in a folder. Raises ConfigError if they are not ours, by the first line of its config."""
-    saved, found = folder / CONFIG, [name for name in names if (folder / name).exists()]
+    """Which of the files are in a folder, before any of them is read or replaced.
+
+    Raises:
+        ConfigError: they are not ours, by the first line of the config.
+        MachineError: one of them is a link, which may lead to files of others, or no file.
+    """
+    saved, found = folder / CONFIG, [name for name in names if os.path.lexists(folder / name)]
+    for place in (folder / name for name in found):
+        if not stat.S_ISREG(place.lstat().st_mode):
+            raise MachineError(
+                f"{place}: is no plain file, so clrtool did not write it: remove it, or give another folder with -o DIR"
+            )
     if found and not (saved.is_file() and saved.read_bytes().startswith(header.encode())):
         held = ", ".join(found)
         raise ConfigError(f"{folder} holds a {held} that {writer} did not write: give another folder with -o DIR")
@@ -81,8 +95,8 @@ def sha256_of(values: Mapping[str, Any]) -> str:
 def changed(file: Path) -> ConfigError:
     """The message for a file whose content is not what clrtool wrote."""
     return ConfigError(
-        f"{file}: was changed since clrtool wrote it, for its sha256 is another: restore the file, or measure it again "
-        "with --fresh"
+        f"{file}: was changed since clrtool wrote it, for its sha256 is another: restore the file, or move it away and "
+        "measure again with --fresh"
     )
 
 
@@ -94,7 +108,7 @@ def reading(file: Path) -> Iterator[None]:
     except ConfigError:
         raise
     except (OSError, csv.Error, RecursionError, *DAMAGED) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
+        raise ConfigError(f"{file}: cannot be read: {reason(error)}") from error
 
 
 @contextmanager

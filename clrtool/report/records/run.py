@@ -40,6 +40,8 @@ COMPUTED = ("stopped_at", "cost_epochs", "evaluation_share", "standard_error")
 DERIVED = ("seeds", "outcome", *COMPUTED)
 # By its first line a folder is known as a run, whose files may be replaced.
 HEADER = "# The resolved config of a range test, written by clrtool.\n"
+# How a run that cannot be read is mended.
+_REPLACED = "to replace this run, add --fresh"
 
 
 def open_run(folder: Path, config: RangeTestConfig, *, fresh: bool = False) -> RunRecord | None:
@@ -68,14 +70,19 @@ def finished_run(folder: Path, config: RangeTestConfig, *, fresh: bool = False) 
             f"{folder} holds a run of another config: give this one another folder with -o DIR, "
             "or replace the old run with --fresh"
         )
-    return read_run(folder) if "result.json" in found else None
+    if "result.json" not in found:
+        return None
+    try:
+        return read_run(folder)
+    except ConfigError as error:
+        raise ConfigError(*error.faults, f"{folder}: {_REPLACED}") from error
 
 
 def _hash(saved: Path) -> str:
     try:
         return load_config(saved).sha256()
     except ConfigError as error:
-        mend = "if a newer clrtool wrote it, upgrade clrtool; to replace this run, add --fresh"
+        mend = f"if a newer clrtool wrote it, upgrade clrtool; {_REPLACED}"
         raise ConfigError(*error.faults, f"{saved.parent}: {mend}") from error
 
 

@@ -1,0 +1,99 @@
+"""Calls of the system that fail, and a machine that is odd: what is there stays whole, and the same command goes on."""
+
+import errno
+import os
+import signal
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.torture.conftest import STEP
+from tests.torture.runs import LONG, NAME, assert_same, assert_whole, at_once, contents, words
+
+MACHINE = 4
+# The calls that make a file be there or go, and which of them fail in turn: the first, some on the way, the last ones.
+CALLS = ["os:replace", "os:fsync", "os:fchmod", "tempfile:mkstemp", "os:unlink"]
+NUMBERS = [*range(1, 60)] if LONG else [1, 2, 3, 5, 9, 14]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_that_fails_once_ends_in_4_with_the_file_and_later_the_run_goes_on(zygote, reference, tmp_path, call):
+    def check(number):
+        folder = tmp_path / str(number) / NAME
+        run = zygote.run(words(folder), {"error_at": [[call, number, errno.EIO]]})
+        assert run.status in (0, MACHINE), run.err  # 0 where there are fewer calls, or what fails is no loss
+        assert "Traceback" not in run.err
+        if run.status:
+            assert f"{folder}/" in run.err
+            assert "Input/output error" in run.err
+        assert_whole(folder)
+        again = zygote.run(words(folder))
+        assert again.status == 0, again.err
+        assert_same(folder, reference.files)
+        return run.status
+
+    at_once(check, NUMBERS)
+
+
+def test_a_disk_that_is_full_at_a_picture_alone_costs_no_training(zygote, reference, interrupted):
+    largest = max(reference.files, key=lambda name: len(reference.files[name]))
+    assert largest == "range_test.png"
+    run = zygote.run(words(interrupted), {"limit_fsize": len(reference.files[largest]) - 1})
+    assert run.status == MACHINE
+    assert f"{largest}: cannot write" in run.err
+    assert (interrupted / "result.json").is_file()
+    again = zygote.run(words(interrupted), {"signal_at": [[STEP, 1, int(signal.SIGKILL), 1]]})
+    assert again.status == 0, again.err
+    assert_same(interrupted, reference.files)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_told_as_that_and_a_file_alone_needs_none(zygote, tmp_path, number):
+    run = zygote.run(words(tmp_path / NAME), {"error_at": [["fcntl:lockf", 0, number]]})
+    assert run.status == MACHINE
+    assert f"cannot be locked: {os.strerror(number)}; give a folder on another file system with -o DIR" in run.err
+    plan = ["plan", "--base-lr", "0.1", "--max-lr", "0.2", "--iterations-per-epoch", "9", "-o", tmp_path / "a.json"]
+    run = zygote.run(list(map(str, plan)), {"error_at": [["fcntl:flock", 0, number]]})
+    assert run.status == 0, run.err
+    assert (tmp_path / "a.json").is_file()
+
+
+def test_a_clock_that_runs_backwards_changes_nothing(zygote, reference, interrupted, tmp_path):
+    for folder in (tmp_path / NAME, interrupted):
+        run = zygote.run(words(folder), {"backwards": True})
+        assert run.status == 0, run.err
+        assert_same(folder, reference.files)
+
+
+def test_files_are_for_whom_the_umask_lets(zygote, reference, tmp_path):
+    for umask, mode in ((0o077, 0o600), (0o000, 0o666)):
+        folder = tmp_path / str(umask) / NAME
+        run = zygote.run(words(folder), {"umask": umask})
+        assert run.status == 0, run.err
+        assert_same(folder, reference.files)
+        assert {stat.S_IMODE((folder / name).stat().st_mode) for name in contents(folder)} == {mode}
+
+
+@pytest.mark.parametrize("state", ["finished", "interrupted", "empty", "closed"])
+def test_the_run_of_another_user_is_shown_or_told_and_never_changed(zygote, reference, interrupted, state):
+    if os.geteuid():
+        pytest.skip("only root can be somebody else")
+    with tempfile.TemporaryDirectory(prefix="clrtool-torture-") as place:
+        Path(place).chmod(0o755)
+        folder = Path(place) / NAME
+        source = {"finished": reference.folder, "interrupted": interrupted, "closed": reference.folder}.get(state)
+        folder.mkdir(mode=0o700 if state == "closed" else 0o755)
+        for name, content in contents(source).items() if source else ():
+            if isinstance(content, bytes):
+                (folder / name).write_bytes(content)
+                (folder / name).chmod(0o644)
+        before = contents(folder)
+        for command in (words(folder), words(folder, "--fresh"), ["plan", str(folder)], ["plot", str(folder)]):
+            run = zygote.run(command, {"user": 65534}, cwd=Path("/"))
+            assert "Traceback" not in run.err
+            shown = state == "finished" and "--fresh" not in command and command[0] != "plot"
+            assert run.status in ((0,) if shown else (2, MACHINE)), f"{command}: {run.status} {run.err}"
+            assert str(folder) in run.err or shown
+        assert contents(folder) == before
