@@ -71,6 +71,7 @@ def merge(
 
     folders = _folders(shards)
     folder = output or _run_folder(folders)
+    _check_apart(folder, folders)
     found = find_shards(folders)
     first = found[0]
     if config is not None and not config.is_file():
@@ -86,12 +87,21 @@ def merge(
 
 
 def _folders(given: Sequence[Path]) -> list[Path]:
-    """The folders of shards, each once."""
+    """The folders of shards, each once. Raises ConfigError for a path that is none."""
     found: list[Path] = []
     for path in given:
+        if not path.is_dir():
+            raise ConfigError(f"{path}: no such folder; give the run folder with all shards, or their folders")
         inside = sorted(each for each in (path / SHARDS).glob("*-of-*") if each.is_dir())
         found += inside or [path]
     return list(dict.fromkeys(found))
+
+
+def _check_apart(folder: Path, shards: Sequence[Path]) -> None:
+    """Raise ConfigError for a run folder in that of a shard, which would not be left as it is."""
+    target = folder.resolve()
+    if inside := [shard for shard in shards if shard.resolve() in (target, *target.parents)]:
+        raise ConfigError(f"-o {folder}: lies in the shard {inside[0]}, which is left unchanged: give another folder")
 
 
 def _run_folder(folders: Sequence[Path]) -> Path:

@@ -136,6 +136,16 @@ def test_a_backend_of_matplotlib_that_is_not_there_stops_no_picture(tmp_path, ba
     assert done.returncode == 0, done.stderr
 
 
+def test_a_model_that_is_to_be_compiled_where_there_is_no_compiler_is_a_matter_of_the_machine(tmp_path):
+    words = ["rangetest", "digits", *QUICK, "training.compile=true"]
+    environment = os.environ | {"CXX": "/bin/false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-m", "clrtool", *words], capture_output=True, check=False, env=environment, timeout=200
+    )
+    assert done.returncode == 4, done.stderr
+    assert b"training.compile: torch finds no C++ compiler that works" in done.stderr
+
+
 RC = {
     "LaTeX": b"text.usetex: True\nlines.linewidth: 9\naxes.facecolor: red\n",
     "no UTF-8": b"lines.linewidth: \xff\n",

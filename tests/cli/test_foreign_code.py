@@ -182,6 +182,25 @@ def test_a_shard_of_a_wrong_type_is_a_message(cli, two_shards, tmp_path, wrong):
     assert "2-of-2: " in done.err
 
 
+@pytest.mark.parametrize("place", [["shards", "1-of-2"], ["shards", "2-of-2", "checkpoint"], ["again"]])
+def test_a_merge_into_a_shard_is_refused_and_leaves_it_as_it_is(cli, two_shards, tmp_path, place):
+    run = shutil.copytree(two_shards, tmp_path / "run")
+    (run / "again").symlink_to(run / "shards" / "2-of-2")
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    done = cli("merge", run, "-o", run.joinpath(*place))
+    assert (done.code, "which is left unchanged" in done.err) == (2, True)
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+    assert cli("merge", run, "-q").code in (0, 3)
+
+
+@pytest.mark.parametrize("place", ["nothing", "a file", "a loop"])
+def test_what_is_no_folder_of_shards_is_named(cli, tmp_path, place):
+    (tmp_path / "a file").touch()
+    (tmp_path / "a loop").symlink_to("a loop")
+    done = cli("merge", place)
+    assert (done.code, f"{place}: no such folder" in done.err) == (2, True)
+
+
 NET = """
 '''A net.'''
 import helping

@@ -23,6 +23,8 @@ from clrtool.words import nearest, shown
 T = TypeVar("T")
 # ('pkg.module:callable', field of the config) -> the callable, if its import is allowed.
 FactoryImport = Callable[[str, str], Callable[..., Any]]
+# What torch says that is to compile a model on a machine without a compiler, whatever it makes of it on its way.
+_NO_COMPILER = "No working C++ compiler found"
 # Lines of a user's own code that a message names.
 SHOWN_FRAMES = 3
 _STANDARD = Path(sysconfig.get_path("stdlib"))
@@ -102,6 +104,10 @@ def blamed_on(field: str) -> Iterator[None]:
             raise
         if is_lost(error):
             raise MachineError(LOST) from error
+        if _NO_COMPILER in str(error):
+            raise MachineError(
+                "training.compile: torch finds no C++ compiler that works: install one, such as g++, or leave it out"
+            ) from error
         raise ConfigError(f"{field}: {describe(error)}") from error
 
 

@@ -16,6 +16,9 @@ from pathlib import Path
 from clrtool.errors import BusyError, MachineError
 
 NAME = ".lock"
+_FOREIGN = "there is something of that name that is no lock of clrtool: remove it"
+# What the system says of an entry that is no file: a link, a folder, a socket.
+_NO_FILE = {errno.ELOOP, errno.EISDIR, errno.ENXIO}
 # What its holder writes into it; anything else is not repeated.
 _HOLDER = re.compile(r"\d{1,20} on [\w.-]{1,200}", re.ASCII)
 
@@ -98,10 +101,12 @@ def _opened(path: Path) -> tuple[int, bool]:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:  # its holder has just removed it
         return _opened(path)
+    except OSError as error:
+        raise OSError(errno.EINVAL, _FOREIGN) if error.errno in _NO_FILE else error from None
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "there is something of that name that is no lock of clrtool: remove it")
+        raise OSError(errno.EINVAL, _FOREIGN)
     return descriptor, False
 
 
