@@ -107,8 +107,8 @@ def compare(  # an option that is not named below is read from the context, by i
 
     The bounds come from a finished range test of the same config; if there is none, one is run first. A policy wins
     only if its lead is larger than the noise between seeds. The output folder gets config.yaml, runs.csv,
-    compare.json and compare.png. The same command, without --fresh, resumes an
-    interrupted comparison and shows a finished one again.
+    compare.json and compare.png. The same command, without --fresh, resumes an interrupted comparison and shows a
+    finished one again.
     """
     from clrtool.cli.compare_request import InconclusiveError, read_request
     from clrtool.config.file import find_config, run_name

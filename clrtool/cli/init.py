@@ -159,18 +159,20 @@ def _write_hub(finds: Finds, target: Path) -> None:
 
 def _refuse_existing(target: Path) -> None:
     """Raise ConfigError for a config that is there, or whose run would have no folder to go to."""
-    from clrtool.config.file import run_name
-
-    run_name(target)
+    _check_name(target)
     if target.exists():
         raise ConfigError(f"{target}: exists already; give another name: clrtool init NAME.yaml")
 
 
-def _copy(config: Path, target: Path) -> None:
-    """A shipped config with the code that it names, its comments in the name that it gets."""
+def _check_name(target: Path) -> None:
     from clrtool.config.file import run_name
 
-    run_name(target)
+    run_name(target, fix="give the config another name")
+
+
+def _copy(config: Path, target: Path) -> None:
+    """A shipped config with the code that it names, its comments in the name that it gets."""
+    _check_name(target)
     name, modules = config.stem, _modules(config)
     sources = {config: target} | _code(config, target, modules)
     for path in sources.values():

@@ -39,8 +39,8 @@ def find_config(source: str) -> Path:
     return shipped[source]
 
 
-def run_name(path: Path) -> str:
-    """The name of a config's own run folder: that of its file without the ending.
+def run_name(path: Path, fix: str = "give the folder with -o DIR") -> str:
+    """The name of a config's own run folder: that of its file without the ending. ``fix`` is what a person may do.
 
     >>> run_name(Path("configs/my net-2.yaml"))
     'my net-2'
@@ -52,7 +52,7 @@ def run_name(path: Path) -> str:
     if not names_a_run(path):
         raise ConfigError(
             f"{path}: {shown(name)} cannot name a run folder: letters, digits and ' ', '-', '_', '.' within them, at "
-            f"most {MAX_NAME} in all; give the folder with -o DIR"
+            f"most {MAX_NAME} in all; {fix}"
         )
     return name
 

@@ -419,6 +419,14 @@ def test_what_a_new_config_says_to_type_works(cli, paste, code, name):
     assert json.loads(paste("clrtool schema").out)["properties"]
 
 
+@pytest.mark.parametrize("name", ["it's.yaml", "$HOME.yaml", "a=b.yaml", "two::dots.yaml", "a\x1b[31mb.yaml"])
+@pytest.mark.parametrize("how", [["custom"], ["--model", "mlp", "--data", "digits"]])
+def test_a_config_whose_run_has_no_folder_to_go_to_is_not_begun(cli, how, name):
+    refused = cli("init", *how[:1], name) if how == ["custom"] else cli("init", name, *how)
+    assert (refused.code, "give the config another name" in refused.err) == (2, True)
+    assert not list(Path().iterdir())
+
+
 @pytest.mark.parametrize("name", shipped_configs())
 def test_the_copy_of_a_shipped_config_names_itself_in_its_commands(cli, tmp_path, name):
     assert cli("init", name, "my copy.yaml").code == 0

@@ -1,10 +1,15 @@
 """What a terminal shows: a live curve, no colours where none are wanted, and words alone for who cannot see it."""
 
+import fcntl
+import itertools
 import os
 import pty
 import re
+import select
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -15,23 +20,26 @@ LONG = ["rangetest", "digits", "sweep.epochs=40", "--seeds", "2"]
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def on_a_terminal(words, columns, folder, **environment):
-    """All that a command writes to a terminal of that width."""
+def on_a_terminal(words, columns, folder, sizes=(), **environment):
+    """All that a command writes to a terminal of that width, or of these (lines, columns) in turn while it runs."""
     ours, theirs = pty.openpty()
-    given = {
-        **os.environ,
-        "TERM": "xterm",
-        "COLUMNS": str(columns),
-        "LINES": "40",
-        "PYTHONIOENCODING": "utf-8",
-        **environment,
-    }
+    given = {**os.environ, "TERM": "xterm", "PYTHONIOENCODING": "utf-8", **environment}
+    if sizes:
+        given.pop("COLUMNS", None)
+        given.pop("LINES", None)
+    else:
+        given |= {"COLUMNS": str(columns), "LINES": "40"}
     command = [sys.executable, "-m", "clrtool", *words]
     child = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=given, cwd=folder)
     os.close(theirs)
-    written = b""
+    written, next_size = b"", itertools.cycle(sizes)
     try:
-        while part := os.read(ours, 65536):
+        while True:
+            while sizes and not select.select([ours], [], [], 0.02)[0]:
+                # the kernel tells whoever draws, by SIGWINCH
+                fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", *next(next_size), 0, 0))
+            if not (part := os.read(ours, 65536)):
+                break
             written += part
     except OSError:  # so Linux tells that the other end was closed
         pass
@@ -50,6 +58,22 @@ def test_a_sweep_is_drawn_while_it_runs_and_no_line_is_wider_than_the_terminal(t
     told = [line for line in lines if not line.startswith(("in ", "next", "      clrtool"))]
     assert max(map(len, told)) <= 60
     assert "base_lr" in result
+
+
+def test_a_terminal_that_changes_its_size_while_it_is_drawn_on_gets_the_whole_result(tmp_path):
+    sizes = [(24, 80), (1, 1), (0, 0), (3, 7), (50, 200), (2, 500)]
+    written = on_a_terminal(LONG, None, tmp_path, sizes)
+    assert "Traceback" not in written
+    assert "next: clrtool plan runs/digits" in written
+
+
+@pytest.mark.parametrize("columns", ["1", "0", "-1", "abc", "7", "100000"])
+def test_a_width_that_no_terminal_has_breaks_no_table_and_no_chart(cli, digits_run, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    for words in (["plan", digits_run], ["plot", digits_run, "--term"], ["rangetest", "--help-all"], ["guide", "ci"]):
+        done = cli(*words)
+        assert (done.code, done.err) == (0, "")
+        assert done.out.strip()
 
 
 def test_plain_words_are_all_that_a_terminal_gets_where_they_are_wanted(tmp_path):

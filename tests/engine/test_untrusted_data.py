@@ -99,6 +99,36 @@ def test_the_two_that_may_unpickle_have_a_checksum_for_every_file():
         assert all(re.fullmatch("[0-9a-f]{32}", md5) for md5 in sums)
 
 
+def idx(kind, *shape, content=b""):
+    """A file of MNIST: two zeros, the kind of number, how many sizes, the sizes, the numbers."""
+    return bytes([0, 0, kind, len(shape)]) + b"".join(struct.pack(">I", size) for size in shape) + content
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (b"", b""),
+        (b"garbage", b"x" * 10),
+        (idx(8, 2**31, 2**31, 2**31), idx(8, 10)),
+        (idx(99, 3, 2, 2, content=bytes(12)), idx(8, 3, content=bytes(3))),
+        (idx(14, 3, 2, 2, content=bytes(96)), idx(8, 3, content=bytes(3))),
+    ],
+)
+def test_files_of_something_else_under_the_names_of_mnist_are_told_with_the_dataset(images, labels):
+    folder = Path("data/MNIST/raw")
+    folder.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(images)
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(labels)
+    with pytest.raises(ConfigError, match=r"data: torchvision\.MNIST in 'data' cannot be read: \w+Error"):
+        datasets.torchvision_dataset("MNIST", 0, False)
+
+
+def test_a_file_of_torchvision_that_is_not_there_is_named():
+    with pytest.raises(MachineError, match=r"torchvision\.USPS in 'data': data/usps\.bz2: No such file or directory"):
+        datasets.torchvision_dataset("USPS", 0, False)
+
+
 def test_arrays_of_objects_are_refused_unread(refused, pwned):
     np.savez("a.npz", x=np.ones((50, 4)), y=np.array([Touches(pwned)] * 50, dtype=object))
     np.save("b.npy", np.array([Touches(pwned)] * 50, dtype=object), allow_pickle=True)

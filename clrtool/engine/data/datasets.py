@@ -25,7 +25,7 @@ from clrtool.config.components import FilePath
 from clrtool.engine.data.collate import Collate, Unpack
 from clrtool.engine.data.streaming import IterableStream, MapDataset
 from clrtool.engine.data.tensors import Samples, as_targets, as_tensor, check_samples, from_arrays, limited
-from clrtool.engine.runtime.factories import blamed_on
+from clrtool.engine.runtime.factories import blamed_on, describe
 from clrtool.engine.runtime.hardware import total_memory
 from clrtool.errors import ConfigError, MachineError, reason
 from clrtool.files import read_bytes
@@ -109,8 +109,7 @@ def image_folder(
     try:
         folders = [Images(str(_existing(Path(root) / name))) for name in names]
     except OSError as error:
-        where = "" if error.filename is None else f"{error.filename}: "
-        raise ConfigError(f"data.args.root: {where}{reason(error)}") from error
+        raise ConfigError(f"data.args.root: {_with_file(error)}") from error
     if folders[0].classes != folders[-1].classes:
         odd = sorted(set(folders[0].classes) ^ set(folders[-1].classes))
         raise ConfigError(f"data.args.root: {train} and {heldout} differ in their classes: {', '.join(odd[:10])}")
@@ -149,11 +148,23 @@ def torchvision_dataset(
     try:
         sets = [kind(root, **split, **extra) for split in splits]
     except (OSError, RuntimeError) as error:
-        why = reason(error).partition(" You can use download")[0]
+        why = _with_file(error).partition(" You can use download")[0]
         hint = "" if download else " (to fetch it, add --download)"
         raise MachineError(f"data: torchvision.{name} in {root!r}: {why}{hint}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever files of anybody's do to their reader
+        raise ConfigError(
+            f"data: torchvision.{name} in {root!r} cannot be read: {describe(error)}: its files are of something else, "
+            "or data.args lacks one of its arguments"
+        ) from error
     train, heldout = (MapDataset(each, Collate(size=size), _labels(each)) for each in sets)
     return limited(train, limit, seed), heldout
+
+
+def _with_file(error: OSError | RuntimeError) -> str:
+    name = getattr(error, "filename", None)
+    return reason(error) if name is None else f"{name}: {reason(error)}"
 
 
 def unpickles(kind: type) -> bool:
