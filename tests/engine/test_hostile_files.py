@@ -140,6 +140,14 @@ def test_complex_weights_of_a_real_model_are_refused_not_cut(tmp_path):
         with_weights(lambda: torch.nn.Linear(2, 2), ModelConfig(name="mlp", weights=str(tmp_path / "a.pt")))()
 
 
+@pytest.mark.parametrize("entry", [" ", '"a":0,'])
+def test_a_header_of_safetensors_is_not_read_where_it_is_larger_than_any_model_needs(tmp_path, entry):
+    header = b"{" + entry.encode() * 2**24 + b"}"
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ConfigError, match=f"has a header of {len(header):,} bytes; at most 16,777,216 are read"):
+        read_weights(tmp_path / "a.safetensors")
+
+
 def test_packed_weights_are_not_unpacked(tmp_path):
     deflated(tmp_path / "a.pt")
     with pytest.raises(ConfigError, match="no weights that can be read"):

@@ -18,6 +18,8 @@ from clrtool.errors import ConfigError, MachineError
 from clrtool.files import open_plain, size_of
 from clrtool.words import count, nearest
 
+# Bytes of a header of .safetensors, which takes thirty times as many to read: hundreds of thousands of tensors.
+_MOST_HEADER = 2**24
 Weights = Mapping[str, Tensor]
 _DTYPES = {
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128, torch.int64,
@@ -73,6 +75,11 @@ def _read(path: Path) -> Any:
                 raise ConfigError(f"model.weights: {path} is empty")
             if path.suffix != ".safetensors":
                 return serialize.load(file, size)
+            # its length stands before it
+            if _MOST_HEADER < (length := int.from_bytes(file.read(8), "little")) <= size:
+                raise ConfigError(
+                    f"model.weights: {path} has a header of {length:,} bytes; at most {_MOST_HEADER:,} are read"
+                )
         from safetensors.torch import load_file
 
         return load_file(path)
