@@ -232,7 +232,7 @@ def hashes(folder):
         ("netting", "def unused", "@print\ndef unused", ["netting"]),
         ("netting", "def unused()", "def unused(by=print(end=''))", ["netting"]),
         ("netting", "def unused()", "def unused(by=3)", []),
-        ("netting", "def unused", "class Patch:\n    helping.other = print\ndef unused", ["netting"]),
+        ("netting", "def unused", "class Patch:\n    helping.other = print\ndef unused", ["helping", "netting"]),
         ("netting", "def unused", "class Patch:\n    print(end='')\ndef unused", ["netting"]),
         ("netting", "def unused", "class Patch:\n    def a(self, b=print()): ...\ndef unused", ["netting"]),
         ("netting", "def unused", "class Plain:\n    rate = 3\n    def a(self): print()\ndef unused", []),

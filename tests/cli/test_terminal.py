@@ -35,7 +35,7 @@ def on_a_terminal(words, columns, folder, sizes=(), **environment):
     written, next_size = b"", itertools.cycle(sizes)
     try:
         while True:
-            while sizes and not select.select([ours], [], [], 0.02)[0]:
+            while sizes and not select.select([ours], [], [], 0.1)[0]:
                 # the kernel tells whoever draws, by SIGWINCH
                 fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", *next(next_size), 0, 0))
             if not (part := os.read(ours, 65536)):
@@ -61,8 +61,9 @@ def test_a_sweep_is_drawn_while_it_runs_and_no_line_is_wider_than_the_terminal(t
 
 
 def test_a_terminal_that_changes_its_size_while_it_is_drawn_on_gets_the_whole_result(tmp_path):
-    sizes = [(24, 80), (1, 1), (0, 0), (3, 7), (50, 200), (2, 500)]
-    written = on_a_terminal(LONG, None, tmp_path, sizes)
+    sizes = [(24, 80), (1, 1), (0, 0), (3, 7), (50, 200), (2, 90)]
+    words = ["rangetest", "digits", "sweep.epochs=8", "--seeds", "1"]
+    written = on_a_terminal(words, None, tmp_path, sizes)
     assert "Traceback" not in written
     assert "next: clrtool plan runs/digits" in written
 
