@@ -126,6 +126,7 @@ EXCEPTIONS = {
         "subprocess",
     ): "it starts clrtool itself, by the words of its own command line and no shell",
     ("cli/doctor.py", "importlib.metadata"): "it reads the versions of packages and imports none",
+    ("cli/commands.py", "importlib"): "it imports the command of a name in its own list",
     ("cli/main.py", "importlib.metadata"): "it reads the versions of packages and imports none",
     ("engine/configured/torch_metrics.py", "importlib"): "it imports parts of torchmetrics, from a table of ours",
     (

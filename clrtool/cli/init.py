@@ -1,8 +1,7 @@
-"""``clrtool init`` and ``clrtool schema``: where a config of one's own begins."""
+"""``clrtool init``: where a config of one's own begins."""
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from clrtool.cli.complete import configs
 from clrtool.cli.help import OUTPUT, RUN
+from clrtool.cli.schema import schema_text
 from clrtool.config.shipped import shipped_configs
 from clrtool.errors import ConfigError
 from clrtool.files import write_whole
@@ -220,24 +220,10 @@ def _help_editors(config: Path) -> None:
 
     beside = config.with_name(SCHEMA_FILE)
     if not beside.exists():
-        write_whole(beside, _schema())
+        write_whole(beside, schema_text())
         say(f"{beside}: written; editors complete and check the config with it")
 
 
 def _say_next(config: Path, allow: str) -> None:
     command = f"clrtool rangetest {shlex.quote(str(config))}{allow}"
     say(f"next: {command} --dry-run\n      {command}")
-
-
-def schema() -> None:
-    """Print the JSON Schema of a config, for editors and other checkers.
-
-    Example: clrtool schema > clrtool.schema.json
-    """
-    typer.echo(_schema(), nl=False)
-
-
-def _schema() -> str:
-    from clrtool.config.json_schema import json_schema
-
-    return json.dumps(json_schema(), indent=2) + "\n"

@@ -13,16 +13,8 @@ from typing import Annotated, NoReturn
 import typer
 
 import clrtool
-from clrtool.cli.compare import compare
+from clrtool.cli.commands import Commands
 from clrtool.cli.console import readable_or_not, silence_stdout
-from clrtool.cli.doctor import doctor
-from clrtool.cli.guide import guide
-from clrtool.cli.help import Command, Commands
-from clrtool.cli.init import init, schema
-from clrtool.cli.merge import merge
-from clrtool.cli.plan import plan
-from clrtool.cli.plot import plot
-from clrtool.cli.rangetest import rangetest
 from clrtool.cli.run.signals import Signals
 from clrtool.cli.run.subprocesses import ATTACHED, end_with_stdin
 from clrtool.cli.run.torchrun import check_alone, find_seat, hush
@@ -50,8 +42,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (rangetest, merge, compare, plan, plot, init, guide, schema, doctor):
-    app.command(cls=Command)(command)
 
 
 def _version(wanted: bool) -> None:
