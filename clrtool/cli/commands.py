@@ -16,13 +16,17 @@ from clrtool.cli.help import Command, lines, parts, with_defaults
 SUMMARIES = {
     "rangetest": "Find base_lr and max_lr with an LR range test, and plan a schedule.",
     "merge": "Merge the shards of rangetest --seed-shard into one run.",
-    "compare": "Train under several policies from the same seeds, and say which won.",
+    "compare": "Train with several policies from the same seeds, and say which won.",
     "plan": "Plan a schedule in whole cycles: as a table, a file, or training code.",
-    "plot": "Draw a range test, a comparison or a schedule, or overlay several schedules.",
-    "init": "Write a config: for the model and data in this folder, for those you name, or a copy.",
+    "plot": "Draw a range test, a comparison, or one or more schedules.",
+    "init": "Write a config for the model and data in this folder, or those you name.",
     "guide": "Read a page of the guide, or list its topics.",
     "schema": "Print the JSON Schema of a config, for editors and other checkers.",
-    "doctor": "Check that this machine can run a range test; collect what a bug report needs.",
+    "doctor": "Check that this machine can run a range test.",
+}
+OPTIONS = {
+    "--version": "Show the versions of clrtool, Python and torch.",
+    "--install-completion": "Install completion for the current shell.",
 }
 
 
@@ -43,11 +47,11 @@ class Commands(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         summary, examples, _ = parts(self.help or "")
         formatter.write(f"Usage: {ctx.command_path} COMMAND ...\n\n{fill(summary, formatter.width)}\n")
-        formatter.write("\nExamples:\n" + "".join(f"  {line}\n" for line in examples) + "\nCommands:\n")
-        rows = list(SUMMARIES.items())
-        rows += [("--version", "Show the versions of clrtool, Python and torch.")]
-        rows += [("--install-completion", "Install completion for the current shell.")]
-        formatter.write("".join(f"{line}\n" for row in rows for line in lines(*row, formatter.width, 20)))
+        formatter.write("\nExamples:\n" + "".join(f"  {line}\n" for line in examples))
+        for head, rows in (("Commands", SUMMARIES), ("Options", OPTIONS)):
+            formatter.write(f"\n{head}:\n")
+            sizes = formatter.width, max(map(len, rows))
+            formatter.write("".join(f"{line}\n" for row in rows.items() for line in lines(*row, *sizes)))
         formatter.write(f"\n{ctx.command_path} COMMAND --help tells more about a command.\n")
 
 

@@ -35,7 +35,7 @@ Name = Annotated[
     ),
 ]
 Destination = Annotated[
-    Path | None, typer.Argument(metavar="[FILE.yaml]", help="Copy of a shipped config.  [default: NAME.yaml]")
+    Path | None, typer.Argument(metavar="[FILE.yaml]", help="File for the copy.  [default: NAME.yaml]")
 ]
 Model = Annotated[
     str | None,
@@ -53,7 +53,7 @@ List = Annotated[bool, typer.Option("--list", help="List the shipped configs.", 
 def init(
     name: Name = None, destination: Destination = None, model: Model = None, data: Data = None, listed: List = False
 ) -> None:
-    """Write a config: for the model and data in this folder, for those you name, or a copy.
+    """Write a config for the model and data in this folder, or those you name.
 
     Examples:
         clrtool init

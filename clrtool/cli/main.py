@@ -14,7 +14,7 @@ import typer
 
 import clrtool
 from clrtool.cli.commands import Commands
-from clrtool.cli.console import readable_or_not, silence_stdout
+from clrtool.cli.console import asks_for_json, readable_or_not, silence_stdout
 from clrtool.cli.run.signals import Signals
 from clrtool.cli.run.subprocesses import ATTACHED, end_with_stdin
 from clrtool.cli.run.torchrun import check_alone, find_seat, hush
@@ -129,8 +129,8 @@ def _warn(
 def _end(signum: int, words: Sequence[str]) -> NoReturn:
     """Leave with the code that a shell gives to a process which a signal has ended."""
     code = SIGNALLED + signum
-    if "--json" in words:
-        typer.echo(json.dumps({"status": "interrupted", "code": code, "message": "the same command goes on"}))
+    if asks_for_json(words):
+        typer.echo(json.dumps({"status": "interrupted", "code": code, "message": "run the same command to resume"}))
     sys.exit(code)
 
 
@@ -140,7 +140,7 @@ def _fail(error: BaseException, code: int, words: Sequence[str]) -> NoReturn:
     message = _message(error)
     if code == INTERNAL:
         message = f"internal error, a bug in clrtool: {type(error).__name__}: {error}\nCLRTOOL_DEBUG=1 shows where"
-    if "--json" in words:
+    if asks_for_json(words):
         typer.echo(json.dumps({"status": "error", "code": code, "message": message}))
     else:
         say("error: " + message.replace("\n", "\n       "))
@@ -152,7 +152,7 @@ def _message(error: BaseException) -> str:
     lack = lack_of(error)
     if lack is not None and not isinstance(error, ConfigError | MachineError):
         what = lack.strerror if isinstance(lack, OSError) else str(lack)
-        return f"this machine gives this process no more: {what or 'out of memory'}"
+        return f"this machine has no more to give: {what or 'out of memory'}"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file'}: {error.strerror}"
     return str(error)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clrtool.cli.complete import configs
-from clrtool.cli.console import Plain, draw, readable_or_not, show
+from clrtool.cli.console import Format, Plain, draw, readable_or_not, show
 from clrtool.cli.drift import DriftCheck
 from clrtool.cli.dry_run import dry_run
 from clrtool.cli.help import CI, DEVICE, MACHINES, OUTPUT, RUN, rare
@@ -175,7 +175,7 @@ def rangetest(  # an option that is not named below is read from the context, by
     on_oom: OnOomOption = OnOom.stop, deterministic: Deterministic = False, seeds: Seeds = None, jobs: Jobs = 1,
     threads: Threads = None, seed_shard: SeedShard = None, ray: Ray = None, write: Write = None, check: Check = None,
     tolerance: Tolerance = None, verbose: Verbose = False, as_json: Json = False, quiet: Quiet = False,
-    plain: Plain = False,
+    plain: Plain = False, form: Format = None,
 ) -> None:
     # fmt: on
     """Find base_lr and max_lr with an LR range test, and plan a schedule.
@@ -300,6 +300,7 @@ def show_run(record: RunRecord, spec: RunSpec) -> None:
         return
     if sys.stdout.isatty() and not spec.display.plain:
         draw(partial(range_test_chart, record))
+        typer.echo()
     table = result_table(record, spec.folder.resolve().name, verbose=spec.display.verbose)
     show(table, plain=spec.display.plain)
     say(f"in {spec.folder}/: curve.csv, result.json, range_test.png", quiet=spec.display.quiet)

@@ -33,8 +33,8 @@ def threads_of(workers: int, threads: int | None, *, deterministic: bool, displa
     if not deterministic:
         return max(1, cores // workers)
     say(
-        f"--deterministic: each of {workers} jobs takes as many threads as a run without --jobs, for the same bytes; "
-        f"on a CPU --threads {max(1, cores // workers)} for both is faster",
+        f"--deterministic: each of {workers} jobs uses as many threads as a run without --jobs, so that the bytes "
+        f"agree; on a CPU, both are faster with --threads {max(1, cores // workers)}",
         quiet=display.quiet,
     )
     return None

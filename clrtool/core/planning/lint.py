@@ -92,7 +92,7 @@ def _runaway(momentum: FloatArray | None, t: np.ndarray[Any, Any]) -> Iterator[F
         yield Finding(
             "momentum",
             f"the momentum is {momentum[first]:.3g} at iteration {t[first]:,} and at most {momentum.max():.3g}: from 1 "
-            "on a step is never forgotten, and what they add up to grows without end",
+            "on, no step is ever forgotten and their sum grows without end",
             "a momentum below 1 throughout",
         )
 

@@ -21,6 +21,10 @@ class Observer:
     def on_point(self, seed: int, point: Point) -> None:
         """An evaluation, as soon as it is measured, or was known to be."""
 
+    def sharing(self, processes: int, seeds: int) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Entered while other processes sweep these seeds, whose points are told afterwards."""
+        return nullcontext()
+
     def racing(self, iterations: int) -> AbstractContextManager[None]:  # noqa: ARG002
         """Entered while short runs race, which take so many iterations at the most."""
         return nullcontext()

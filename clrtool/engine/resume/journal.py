@@ -207,7 +207,7 @@ class Journal:
         mine, remote = self._assignment.mine(seeds) if seeds else seeds, self._remote
         if mine and remote.device is not None:
             raise ConfigError(
-                f"seed {mine[0]} is to be trained on {remote.device}, as the others were: go on where there is one"
+                f"seed {mine[0]} must be trained on {remote.device}, as the others were: resume where there is one"
             )
         if mine:
             self.warnings = tuple(dict.fromkeys((*self.warnings, *remote.moved)))

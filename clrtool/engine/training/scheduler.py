@@ -82,7 +82,9 @@ class PlanScheduler(LRScheduler):
             group.setdefault("initial_lr", float(group["lr"]))
         first = float(one.param_groups[0]["initial_lr"])
         if not first > 0:
-            raise ValueError(f"the first group's learning rate must be above 0, for the others follow it; got {first}")
+            raise ValueError(
+                f"the first group's learning rate must be above 0, because the others follow it; got {first}"
+            )
         super().__init__(one, last_epoch)
 
     def get_lr(self) -> list[float | Tensor]:

@@ -54,7 +54,7 @@ def _missing(file: Path) -> str:
     if file.name != "result.json":
         return f"{file}: no such file"
     begun = (file.parent / "curve.csv").exists()
-    return f"{file.parent} is not a finished run" + ("; the command that began it goes on with it" if begun else "")
+    return f"{file.parent} is not a finished run" + ("; the command that started it resumes it" if begun else "")
 
 
 def own_files(folder: Path, names: Sequence[str], header: str, writer: str) -> list[str]:

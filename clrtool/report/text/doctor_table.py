@@ -59,7 +59,7 @@ def _tested(test: Mapping[str, Any]) -> Row:
         return name, f"failed after {test['seconds']:.1f} s: {test['fault']}"
     done = f"{count(test['iterations'], 'iteration')}, accuracy {test['accuracy']:.2f}"
     if not test["engine"]:
-        return name, f"not finished after {test['seconds']:.1f} s, for the device is busy or slow: {done}"
+        return name, f"not finished after {test['seconds']:.1f} s, because the device is busy or slow: {done}"
     rate = f"{test['per_second']:,.0f} a second"
     return name, f"passed in {test['seconds']:.1f} s: {done}, {rate}, steps {test['engine']}"
 
