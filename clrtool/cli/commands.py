@@ -44,9 +44,13 @@ class Commands(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
         return with_defaults(super().get_params(ctx))
 
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(f"Usage: {ctx.command_path} COMMAND ...\n")
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         summary, examples, _ = parts(self.help or "")
-        formatter.write(f"Usage: {ctx.command_path} COMMAND ...\n\n{fill(summary, formatter.width)}\n")
+        self.format_usage(ctx, formatter)
+        formatter.write(f"\n{fill(summary, formatter.width)}\n")
         formatter.write("\nExamples:\n" + "".join(f"  {line}\n" for line in examples))
         for head, rows in (("Commands", SUMMARIES), ("Options", OPTIONS)):
             formatter.write(f"\n{head}:\n")

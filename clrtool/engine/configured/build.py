@@ -169,8 +169,8 @@ def _in_micro_batches(workload: ConfiguredWorkload, micro_batches: int | None) -
     size = -(-workload.batch_size // micro_batches)
     warning = (
         f"Out of memory: batches of {workload.batch_size} were split into {micro_batches} micro-batches of {size}, "
-        f"which is the same step, but batch norm sees {size} samples at a time: training.micro_batches={micro_batches} does "
-        "so from the start."
+        f"which is the same step, but batch norm sees {size} samples at a time: training.micro_batches={micro_batches} "
+        "does so from the start."
     )
     training = workload.training.model_copy(update={"micro_batches": micro_batches})
     return replace(workload, training=training, warnings=(*workload.warnings, warning))

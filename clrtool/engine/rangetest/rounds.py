@@ -84,7 +84,7 @@ class Rounds:
         if steps > ramp.planned:
             planned, reached = ramp.lrs[ramp.planned - 1], ramp.lrs[steps - 1]
             said.append(
-                f"Nothing had broken at {planned:.2g}, so the sweep continued; sweep.end_lr={reached:.2g} plans for that."
+                f"Nothing had broken at {planned:.2g}, so the sweep went on; sweep.end_lr={reached:.2g} plans for that."
             )
         return Round(ramp, last.seeds, curves, last.engine), tuple(said)
 
