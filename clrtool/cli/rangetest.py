@@ -304,12 +304,13 @@ def show_run(record: RunRecord, spec: RunSpec) -> None:
     table = result_table(record, spec.folder.resolve().name, verbose=spec.display.verbose)
     show(table, plain=spec.display.plain)
     say(f"in {spec.folder}/: curve.csv, result.json, range_test.png", quiet=spec.display.quiet)
-    if record.plan is not None:
-        say(_next(str(spec.folder)), quiet=spec.display.quiet)
+    say(_next(record, str(spec.folder)), quiet=spec.display.quiet)
 
 
-def _next(folder: str) -> str:
+def _next(record: RunRecord, folder: str) -> str:
     """What to type now."""
+    if record.plan is None:
+        return "next: clrtool guide troubleshooting, which has an entry for every verdict and advice"
     run, report = shlex.quote(folder), shlex.quote(f"{folder}/report.html")
     steps = f"clrtool plan {run}", f"clrtool plan {run} --format torch", f"clrtool plot {run} -o {report}"
     return "next: " + "\n      ".join(steps)
