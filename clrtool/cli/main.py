@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -15,8 +14,7 @@ import typer
 import clrtool
 from clrtool.cli.commands import Commands
 from clrtool.cli.console import asks_for_json, readable_or_not, silence_stdout
-from clrtool.cli.run.signals import Signals
-from clrtool.cli.run.subprocesses import ATTACHED, end_with_stdin
+from clrtool.cli.run.signals import ATTACHED, Signals, end_with_stdin
 from clrtool.cli.run.torchrun import check_alone, find_seat, hush
 from clrtool.errors import INTERNAL, ConfigError, Interrupted, MachineError, exit_code, lack_of
 from clrtool.report.text.progress import say
@@ -130,7 +128,7 @@ def _end(signum: int, words: Sequence[str]) -> NoReturn:
     """Leave with the code that a shell gives to a process which a signal has ended."""
     code = SIGNALLED + signum
     if asks_for_json(words):
-        typer.echo(json.dumps({"status": "interrupted", "code": code, "message": "run the same command to resume"}))
+        _echo_json({"status": "interrupted", "code": code, "message": "run the same command to resume"})
     sys.exit(code)
 
 
@@ -141,10 +139,16 @@ def _fail(error: BaseException, code: int, words: Sequence[str]) -> NoReturn:
     if code == INTERNAL:
         message = f"internal error, a bug in clrtool: {type(error).__name__}: {error}\nCLRTOOL_DEBUG=1 shows where"
     if asks_for_json(words):
-        typer.echo(json.dumps({"status": "error", "code": code, "message": message}))
+        _echo_json({"status": "error", "code": code, "message": message})
     else:
         say("error: " + message.replace("\n", "\n       "))
     sys.exit(code)
+
+
+def _echo_json(values: Mapping[str, object]) -> None:
+    import json  # milliseconds of every start, for an error
+
+    typer.echo(json.dumps(values))
 
 
 def _message(error: BaseException) -> str:

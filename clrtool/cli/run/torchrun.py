@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
-from clrtool.cli.run.signals import Signals
-from clrtool.cli.run.spec import RunSpec
 from clrtool.errors import ConfigError, exit_code
 
 if TYPE_CHECKING:
+    from clrtool.cli.run.signals import Signals
+    from clrtool.cli.run.spec import RunSpec
     from clrtool.engine.runtime.distributed import ProcessGroup
 
 # What torchrun tells each process that it starts.
