@@ -140,7 +140,6 @@ def range_test(
     """Run the LR range test on copies of a model and an optimizer, and plan a schedule from its bounds.
 
     Model, optimizer, loaders and global random generators are left exactly as they were, even after an exception.
-    ``clrtool guide how-it-works`` explains the method.
 
     Args:
         model: a module, whose weights every seed starts from; or a function that returns a new one.
@@ -153,7 +152,8 @@ def range_test(
         metric: accuracy, top5, token_accuracy, loss, or a name for ``measure``; auto: accuracy if there are classes.
         higher_is_better: whether a larger ``measure`` is better.
         title, progress: heading of the table; whether to show a line on stderr.
-        on_point, jobs: called with ``(seed, point)`` after each evaluation; processes that share several seeds.
+        on_point: called with ``(seed, point)`` after each evaluation.
+        jobs: number of processes that share the seeds; ``clrtool guide many-gpus`` tells what can be sent to them.
         options: lengths, budget, seeds, ranges, precision: ``help(clrtool.RangeTestOptions)``.
 
     Raises:

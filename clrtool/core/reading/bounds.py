@@ -146,7 +146,7 @@ class Bounds:
             raise ValueError("bounds must be finite, 0 < base_lr < max_lr, each inside its interval")
 
     def doubted(self, reasons: tuple[Advice, ...]) -> Bounds:
-        """The same, weak at best where there are reasons, whatever was measured."""
+        """The same bounds, with a verdict that is weak at best if there are doubts."""
         if not reasons:
             return self
         verdict = Verdict.INCONCLUSIVE if self.verdict is Verdict.INCONCLUSIVE else Verdict.WEAK
