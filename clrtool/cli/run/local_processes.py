@@ -22,7 +22,7 @@ ERRORS = {70: RuntimeError, 75: BusyError}
 
 
 def threads_of(workers: int, threads: int | None, *, deterministic: bool, display: Display) -> int | None:
-    """The threads that each of so many workers computes with, so that all of them share the cores.
+    """The threads that each worker computes with, so that all of them share the cores.
 
     How a sum is split among threads can change its last bits: with --deterministic a worker takes as many as a plain
     run.

@@ -25,7 +25,7 @@ def lint_source(
     iterations_per_epoch: int | None,
     use: Use,
 ) -> tuple[Finding, ...]:
-    """Lint a schedule in another system's words, over a training of so many iterations.
+    """Lint a schedule in another system's words, over a training of ``iterations``.
 
     >>> arguments = {"max_lr": 0.1, "total_steps": 30}
     >>> [finding.rule for finding in lint_source("torch:OneCycleLR", arguments, 1410, 47, Use(optimizer="Adam"))]

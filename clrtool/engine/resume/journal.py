@@ -303,7 +303,7 @@ class Journal:
         self._due = end + max(self._every, (end - begin) / SHARE)
 
     def _state(self, segment: Segment) -> Mapping[str, Any] | None:
-        """The state of a segment; None of one that cannot be saved, which then begins anew when it is interrupted."""
+        """The state of a segment; None if it cannot be saved, and then starts over after an interruption."""
         try:
             return segment.state()
         except TypeError as error:
