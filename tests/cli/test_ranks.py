@@ -184,7 +184,7 @@ def test_the_nearest_batch_size_that_fits_is_named(cli, monkeypatch, tmp_path):
     for size, world, nearest in ((33, 4, 32), (2, 4, 4), (35, 4, 36)):
         seated(monkeypatch, 0, world)
         found = cli("rangetest", "digits", f"data.batch_size={size}", "-o", tmp_path)
-        assert f"the nearest that fits is {nearest}\n" in found.err
+        assert f"the nearest such size is {nearest}\n" in found.err
 
 
 def test_only_the_first_rank_says_what_is_wrong(process, monkeypatch, tmp_path):
