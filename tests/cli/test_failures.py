@@ -106,7 +106,7 @@ def test_a_comparison_accumulates_too(cli, folder):
     assert cli(*words).code == 4
     assert cli(*words, "--on-oom", "accumulate").code == 0
     told = json.loads((folder / "comparison" / "compare.json").read_text())
-    assert any("taken in 4 micro-batches of 32" in each for each in told["warnings"])
+    assert any("split into 4 micro-batches of 32" in each for each in told["warnings"])
 
 
 def test_a_model_that_does_not_fit_with_one_sample_is_out_of_memory_all_the_same(cli, folder):
