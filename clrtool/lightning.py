@@ -101,7 +101,7 @@ def range_test(
         options: of ``clrtool.range_test``.
 
     Raises:
-        ConfigError: the module optimises by hand, or the Trainer runs several processes.
+        ConfigError: the module optimizes manually, or the Trainer runs several processes.
     """
     if datamodule is not None:
         datamodule.prepare_data()
@@ -171,8 +171,8 @@ def _check(trainer: Trainer, module: LightningModule) -> None:
         raise ConfigError("trainer: runs several processes, and a range test runs in one: Trainer(devices=1)")
     if not module.automatic_optimization:
         raise ConfigError(
-            "module: optimises by hand, so no loss of it is known to descend: give clrtool.range_test a step of your "
-            "own; of two networks that are trained against each other test one, with the other held as it is"
+            "module: optimizes manually, so its loss is not known: give clrtool.range_test a step of your own. Of two "
+            "networks that are trained against each other, test one while the other stays fixed"
         )
     if trainer.precision == "16-true":
         raise ConfigError(

@@ -81,7 +81,7 @@ def _curves(curves):
     for letter, each in zip("abc", curves, strict=False):
         canvas.letters(each.lr, each.metric, letter)
     return canvas.framed(
-        f"held-out accuracy; {'a letter a seed, * for several' if len(curves) > 1 else 'one seed'}", "learning rate"
+        f"held-out accuracy; {'a letter per seed, * for several' if len(curves) > 1 else 'one seed'}", "learning rate"
     )
 
 

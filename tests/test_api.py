@@ -433,7 +433,7 @@ def test_a_model_that_cannot_be_copied_is_refused_with_the_fix():
 def test_seeds_that_cannot_differ_are_told_of():
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     found = clrtool.range_test(model, sgd(model), InOrder(batches(lambda *pair: pair)[0]), [HELDOUT[:100]], **QUICK)
-    assert "seeds agree says nothing" in found.record.sweep.warnings[-1]
+    assert "agreement of seeds says nothing" in found.record.sweep.warnings[-1]
 
 
 def test_a_result_is_shown_drawn_saved_and_followed(cli, tmp_path):

@@ -42,7 +42,7 @@ ROOMS = {
     "engine.resume": {"core.racing", "core.reading", "core.results", "engine.runtime", "engine.training"} | FLOOR_0,
     "engine.rangetest": {
         "config", "core.schedules", "core.planning", "core.reading", "core.racing", "core.results", "engine.runtime",
-        "engine.training", "engine.configured", "engine.resume", "errors",
+        "engine.training", "engine.configured", "engine.resume", "errors", "words",
     },
     "report.records": CORE - {"core.sources"} | {"config"} | FLOOR_0,
     "report.text": CORE - {"core.sources"} | {"errors", "words"},

@@ -157,7 +157,7 @@ def test_a_module_that_cannot_be_tested_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="mode = 'best' must be 'max' or 'min'"):
         clrtool.lightning.range_test(trainer(tmp_path), module, mode="best", **QUICK)
     module.automatic_optimization = False
-    with pytest.raises(ConfigError, match="module: optimises by hand"):
+    with pytest.raises(ConfigError, match="module: optimizes manually"):
         clrtool.lightning.range_test(trainer(tmp_path), module, **QUICK)
 
 

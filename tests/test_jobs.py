@@ -80,7 +80,7 @@ def test_a_parameter_of_two_optimizers_is_refused():
 @pytest.mark.parametrize("what", ["model", "optimizer"])
 def test_two_networks_with_two_losses_are_refused_with_what_to_do(what):
     given = {"model": net(), "optimizer": sgd} | {what: {"generator": net(), "critic": net()}}
-    with pytest.raises(ConfigError, match="test one network with the other held as it is"):
+    with pytest.raises(ConfigError, match="test one network while the other stays fixed"):
         run(**given)
 
 
@@ -103,7 +103,7 @@ def one_each(model):
 def test_a_generator_and_its_adversary_with_an_optimizer_each_are_refused_by_name(names, is_made):
     parts = nn.Sequential(nn.Flatten(), nn.Linear(64, 32)), PatchCritic(nn.ReLU(), nn.Linear(32, 10))
     model = nn.ModuleDict(dict(zip(names, parts, strict=True)))
-    with pytest.raises(ConfigError, match=f"trains {names[0]} and {names[1]} against each other.* held as it is"):
+    with pytest.raises(ConfigError, match=f"trains {names[0]} and {names[1]} against each other.* stays fixed"):
         run(model, one_each if is_made else one_each(model), step=step_of)
 
 

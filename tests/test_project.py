@@ -126,6 +126,7 @@ EXCEPTIONS = {
         "subprocess",
     ): "it starts clrtool itself, by the words of its own command line and no shell",
     ("cli/doctor.py", "importlib.metadata"): "it reads the versions of packages and imports none",
+    ("cli/commands.py", "importlib"): "it imports the command of a name in its own list",
     ("cli/main.py", "importlib.metadata"): "it reads the versions of packages and imports none",
     ("engine/configured/torch_metrics.py", "importlib"): "it imports parts of torchmetrics, from a table of ours",
     (
@@ -146,6 +147,10 @@ EXCEPTIONS = {
         "cli/trial_child.py",
         "exec",
     ): "it runs what clrtool has just printed: names of ours, and literals of values that were read back",
+    (
+        "engine/rangetest/processes.py",
+        "pickle",
+    ): "a program's own objects, sent by it to the processes that it starts",
     ("files.py", "tempfile"): "the one place that makes temporary files",
 }
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from clrtool.core.reading.curve import Point
 from clrtool.engine.inprocess.options import Options
 from clrtool.engine.rangetest.observer import Observer
 from clrtool.errors import ConfigError
-from clrtool.report.text.progress import Progress
+from clrtool.report.text.progress import Progress, Status
 from clrtool.words import in_python
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ class JobOptions(Options, total=False):
 
 
 @contextmanager
-def job_of(
+def recipe_of(
     model: Any, optimizer: Any, train_loader: Any, heldout_loader: Any, given: Mapping[str, Any]
-) -> Iterator[tuple[InProcessWorkload, Settings]]:
-    """The workload and its settings; model and generators are put back at the end.
+) -> Iterator[tuple[partial[InProcessWorkload], Settings]]:
+    """What makes the workload, and its settings; model and generators are put back at the end.
 
     Args:
         given: :class:`JobOptions`.
@@ -51,9 +52,17 @@ def job_of(
         metric = given.get("metric", "auto")
         steps = make_steps(metric=metric, **own)
         settings = Settings.of({name: each for name, each in given.items() if name not in (*own, "metric")})
-        looks = metric == "auto" and own["measure"] is None
-        workload = build_workload(model, optimizer, train_loader, heldout_loader, steps, settings, find_metric=looks)
-        yield workload, settings
+        looks, loaders = metric == "auto" and own["measure"] is None, (train_loader, heldout_loader)
+        yield partial(build_workload, model, optimizer, *loaders, steps, settings, find_metric=looks), settings
+
+
+@contextmanager
+def job_of(
+    model: Any, optimizer: Any, train_loader: Any, heldout_loader: Any, given: Mapping[str, Any]
+) -> Iterator[tuple[InProcessWorkload, Settings]]:
+    """The workload itself, and its settings; see :func:`recipe_of`."""
+    with recipe_of(model, optimizer, train_loader, heldout_loader, given) as (build, settings):
+        yield build(), settings
 
 
 @contextmanager
@@ -82,6 +91,12 @@ class ProgressObserver(Observer):
     @contextmanager
     def sweeping(self, seeds: int, epochs: float, metric: str) -> Iterator[None]:
         with Progress(seeds, epochs, metric, quiet=self._quiet, plain=False) as self._progress:
+            yield
+
+    @contextmanager
+    def sharing(self, processes: int, seeds: int) -> Iterator[None]:
+        with Status(quiet=self._quiet, plain=False) as status:
+            status.show(f"{processes} processes sweep {seeds} seeds")
             yield
 
     def on_point(self, seed: int, point: Point) -> None:

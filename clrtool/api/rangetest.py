@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from clrtool.api.job import ProgressObserver, job_of
+from clrtool.api.job import ProgressObserver, recipe_of
 from clrtool.api.shown import Shown
 from clrtool.core.planning.plan import Plan
 from clrtool.core.reading.bounds import Bounds, Verdict
@@ -134,12 +134,12 @@ def range_test(
     title: str = "range test",
     progress: bool = True,
     on_point: Callable[[int, Point], object] | None = None,
+    jobs: int = 1,
     **options: Unpack[Options],
 ) -> RangeTest:
     """Run the LR range test on copies of a model and an optimizer, and plan a schedule from its bounds.
 
-    Model, optimizer, loaders and global random generators are left exactly as they were, even after an exception. It
-    runs in this process, however many GPUs there are. ``clrtool guide how-it-works`` explains the method.
+    Model, optimizer, loaders and global random generators are left exactly as they were, even after an exception.
 
     Args:
         model: a module, whose weights every seed starts from; or a function that returns a new one.
@@ -153,17 +153,19 @@ def range_test(
         higher_is_better: whether a larger ``measure`` is better.
         title, progress: heading of the table; whether to show a line on stderr.
         on_point: called with ``(seed, point)`` after each evaluation.
+        jobs: number of processes that share the seeds; ``clrtool guide many-gpus`` tells what can be sent to them.
         options: lengths, budget, seeds, ranges, precision: ``help(clrtool.RangeTestOptions)``.
 
     Raises:
         ConfigError: an option breaks its rule, or the arguments do not fit together.
     """
-    from clrtool.engine.rangetest.pipeline import range_test as run
+    from clrtool.engine.rangetest.processes import range_test_in_processes
 
     given = options | {"loss": loss, "step": step, "measure": measure, "metric": metric,
                        "higher_is_better": higher_is_better}  # fmt: skip
-    with job_of(model, optimizer, train_loader, heldout_loader, given) as (workload, settings):
-        return RangeTest(_with_doubt(run(workload, settings, ProgressObserver(on_point, quiet=not progress))), title)
+    with recipe_of(model, optimizer, train_loader, heldout_loader, given) as (build, settings):
+        observer = ProgressObserver(on_point, quiet=not progress)
+        return RangeTest(_with_doubt(range_test_in_processes(build, settings, observer, jobs)), title)
 
 
 def _with_doubt(record: RunRecord) -> RunRecord:
@@ -171,8 +173,8 @@ def _with_doubt(record: RunRecord) -> RunRecord:
     if not _are_alike(record.sweep.curves):
         return record
     warning = (
-        "Every seed measured the same: neither weights nor the order of the batches depend on the seed, so that "
-        "seeds agree says nothing. Give functions that make a fresh model, or a loader that shuffles."
+        "Every seed measured the same: neither weights nor the order of the batches depend on the seed, so the "
+        "agreement of seeds says nothing. Give functions that make a fresh model, or a loader that shuffles."
     )
     return replace(record, sweep=replace(record.sweep, warnings=(*record.sweep.warnings, warning)))
 

@@ -48,9 +48,14 @@ def _in_html(table: Table) -> str:
     rows = [*zip(*(column.cells for column in table.columns), strict=True)]
     if table.show_header:
         rows.insert(0, tuple(column.header for column in table.columns))
-    lines = ["".join(f'<td style="text-align: left">{_escaped(cell)}</td>' for cell in row) for row in rows]
+    lines = ["".join([*(_cell(each, "nowrap") for each in row[:-1]), _cell(row[-1], "normal")]) for row in rows]
     caption = f"<caption>{_escaped(table.title)}</caption>" if table.title else ""
     return f"<table>{caption}<tr>{'</tr><tr>'.join(lines)}</tr></table>"
+
+
+def _cell(cell: Any, white_space: str) -> str:
+    """A cell; names and numbers stay on one line, and sentences stand in the last column."""
+    return f'<td style="text-align: left; vertical-align: top; white-space: {white_space}">{_escaped(cell)}</td>'
 
 
 def _escaped(cell: Any) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clrtool.cli.complete import runs
-from clrtool.cli.console import Plain, readable_or_not, show
+from clrtool.cli.console import Format, Plain, readable_or_not, show
 from clrtool.cli.help import MACHINES, OUTPUT, RUN, rare
 from clrtool.cli.rangetest import (
     INCONCLUSIVE,
@@ -73,14 +73,14 @@ Run = Annotated[
     str | None,
     typer.Option(
         metavar="RUN",
-        help="Range test.  [default: runs/CONFIG]",
+        help="Range test with the bounds.  [default: runs/CONFIG]",
         autocompletion=runs,
         rich_help_panel=RUN,
     ),
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("-o", metavar="DIR", help="Folder.  [default: runs/CONFIG-compare]", rich_help_panel=RUN),
+    typer.Option("-o", metavar="DIR", help="Output folder.  [default: runs/CONFIG-compare]", rich_help_panel=RUN),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print compare.json and nothing else.", rich_help_panel=OUTPUT)]
 
@@ -92,10 +92,10 @@ def compare(  # an option that is not named below is read from the context, by i
     allow_import: AllowImport = None, download: Download = False, target_accuracy: TargetAccuracy = None,
     checkpoint_every: Every = 15, device: Device = "auto", on_oom: OnOomOption = OnOom.stop,
     deterministic: Deterministic = False, seeds: Trainings = 3, as_json: Json = False, quiet: Quiet = False,
-    plain: Plain = False,
+    plain: Plain = False, form: Format = None,
 ) -> None:
     # fmt: on
-    """Train under several policies from the same seeds, and say which won.
+    """Train with several policies from the same seeds, and say which won.
 
     Examples:
         clrtool compare digits

@@ -58,7 +58,7 @@ class Request:
         """The plan of each policy, and the iterations that all are trained for.
 
         Raises:
-            ConfigError: one cannot be followed for so many iterations.
+            ConfigError: one cannot be followed for that number of iterations.
         """
         stepsize = None if settings.stepsize_epochs == "auto" else settings.stepsize_epochs
         with as_config_error():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
@@ -25,6 +27,38 @@ Plain = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+
+
+class ResultFormat(StrEnum):
+    """How a result is printed."""
+
+    table = "table"
+    json = "json"
+
+
+def _choose_format(context: typer.Context, wanted: ResultFormat | None) -> None:
+    if wanted == ResultFormat.json:
+        context.default_map = {"as_json": True}
+
+
+# What other commands call it; help shows --json alone.
+Format = Annotated[
+    ResultFormat | None,
+    typer.Option(
+        "--format",
+        metavar="table|json",
+        help="Same as --json, or the table.",
+        is_eager=True,  # before --json, whose default it sets
+        callback=_choose_format,
+        expose_value=False,
+        hidden=True,
+    ),
+]
+
+
+def asks_for_json(words: Sequence[str]) -> bool:
+    """Whether a command line asks for JSON, be it one that cannot be read otherwise."""
+    return "--json" in words or "--format=json" in words or ("--format", "json") in pairwise(words)
 
 
 @contextlib.contextmanager

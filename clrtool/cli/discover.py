@@ -112,7 +112,7 @@ class Source:
             )
 
     def data(self) -> Iterator[Found]:
-        """Functions that give two sets, by their names and what they return."""
+        """Functions that give a pair, of two sets or of inputs and labels, by their names and what they return."""
         for node in self.tree.body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not _parameters(node.args):
                 pairs = [
@@ -120,7 +120,7 @@ class Source:
                     if isinstance(each, ast.Return) and isinstance(each.value, ast.Tuple) and len(each.value.elts) == 2
                 ]  # fmt: skip
                 if pairs and any(word in node.name.lower() for word in DATA_WORDS):
-                    why = f"{self.module}.py: {node.name}() returns two sets (line {node.lineno})."
+                    why = f"{self.module}.py: {node.name}() returns a pair (line {node.lineno})."
                     yield Found(f"{self.module}:{node.name}", why, self.runs_on_import())
 
     def runs_on_import(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import typer
 
 import clrtool
 from clrtool.cli.complete import configs
-from clrtool.cli.console import Plain, readable_or_not, show
+from clrtool.cli.console import Format, Plain, readable_or_not, show
 from clrtool.cli.help import OUTPUT, RUN
 from clrtool.cli.rangetest import Overrides
 from clrtool.errors import MachineError
@@ -49,9 +49,10 @@ def doctor(
     overrides: Overrides = None,
     quick: Quick = False,
     as_json: Json = False,
+    form: Format = None,
     plain: Plain = False,
 ) -> None:
-    """Check that this machine can run a range test; collect what a bug report needs.
+    """Check that this machine can run a range test.
 
     Examples:
         clrtool doctor

@@ -56,7 +56,7 @@ def _becomes(folder: RunFolder, workload: ConfiguredWorkload) -> str:
     try:
         record = finished_run(path, config, fresh=folder.fresh)
         if record is not None:
-            would = "be shown" if folder.is_complete(record) else "go on to what is left"
+            would = "be shown" if folder.is_complete(record) else "be completed"
             return f"{path}: holds a finished run of this config, which would {would}"
         if folder.fresh or not checkpoints.folder.is_dir():
             return f"{path}: would be {'replaced' if folder.fresh and path.exists() else 'new'}"
@@ -64,4 +64,4 @@ def _becomes(folder: RunFolder, workload: ConfiguredWorkload) -> str:
         text = open_journal(checkpoints, workload, config.sha256(), folder.signals, every)[1]
     except (ConfigError, MachineError) as error:
         return f"refused: {error}"
-    return f"{path}: holds an unfinished run, which would go on: {text}"
+    return f"{path}: holds an unfinished run, which would resume: {text}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -15,6 +15,7 @@ from clrtool.report.text.progress import console
 from clrtool.words import nearest
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
     from rich.markdown import Markdown
 
 # In the order in which they are read; a page is TOPIC.md in the folder of the guide.
@@ -38,6 +39,13 @@ TOPICS = (
 FOLDER = Path(__file__).parent.parent / "guide"
 # Columns of a line that is read with ease.
 WIDEST = 100
+# In place of rich's colours, which are faint on a light terminal.
+STYLES = {
+    "markdown.code": "bold",
+    "markdown.code_block": "none",
+    "markdown.table.header": "bold",
+    "markdown.table.border": "none",
+}
 # What a page begins with, below its heading; the list of topics tells it without these words.
 PROMISE = "After this page you can "
 
@@ -94,14 +102,25 @@ def _show(text: str) -> None:
     from rich.theme import Theme
 
     screen = console()
-    with screen.use_theme(Theme({"markdown.code": "bold"})):
+    with screen.use_theme(Theme(STYLES)):
         screen.print(_rendered(text), width=min(screen.width, WIDEST))
 
 
 def _rendered(text: str) -> Markdown:
     """The page for a terminal, where links to other pages are commands, and pictures are the words beside them."""
-    from rich.markdown import Markdown
+    from rich.markdown import CodeBlock, Markdown
+    from rich.padding import Padding
+
+    class Plain(CodeBlock):
+        """Code as it is: any colour of a highlighter is unreadable on some background."""
+
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            self.text.rstrip()
+            yield Padding(self.text, (0, 0, 0, 2))
+
+    class Page(Markdown):
+        elements: ClassVar = {**Markdown.elements, "fence": Plain}
 
     text = re.sub(r"!\[([^\]]*)\]\([^)]*\)", r"*Picture: \1*", text)
     text = re.sub(r"\[([^\]]*)\]\(([\w-]+)\.md(?:#[\w-]*)?\)", r"\1 (`clrtool guide \2`)", text)
-    return Markdown(text, code_theme="ansi_dark", hyperlinks=False)
+    return Page(text, hyperlinks=False)

@@ -10,7 +10,7 @@ from textwrap import fill
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 INPUT, RUN, DEVICE, MACHINES = "Input", "Run", "Device", "Seeds and machines"
 CI, OUTPUT = "CI", "Output"
@@ -34,6 +34,9 @@ def rare(group: str) -> Rare:
 class Command(TyperCommand):
     """A command whose help is grouped. Its docstring: a summary, ``Examples:`` with a command a line, and details."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        return with_defaults(super().get_params(ctx))
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if EVERYTHING in args:
             ctx.meta[EVERYTHING] = True
@@ -47,7 +50,7 @@ class Command(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         everything = bool(ctx.meta.get(EVERYTHING))
-        summary, examples, details = _parts(self.help or "")
+        summary, examples, details = parts(self.help or "")
         self.format_usage(ctx, formatter)
         formatter.write(f"\n{fill(summary, formatter.width)}\n")
         if examples:
@@ -74,35 +77,24 @@ class Command(TyperCommand):
         widest = max((len(name) for rows in groups.values() for name, _ in rows if len(name) <= NAMES), default=0)
         for group, rows in groups.items():
             formatter.write(f"\n{group}:\n")
-            formatter.write("".join(f"{line}\n" for row in rows for line in _lines(*row, formatter.width, widest)))
+            formatter.write("".join(f"{line}\n" for row in rows for line in lines(*row, formatter.width, widest)))
         return left_out
 
 
-class Commands(TyperGroup):
-    """The list of commands, each with the first sentence of its summary."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        summary, examples, _ = _parts(self.help or "")
-        formatter.write(f"Usage: {ctx.command_path} COMMAND ...\n\n{fill(summary, formatter.width)}\n")
-        formatter.write("\nExamples:\n" + "".join(f"  {line}\n" for line in examples) + "\nCommands:\n")
-        found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
-        rows = [(name, _first_sentence(command.help or "")) for name, command in found if command is not None]
-        rows += [("--version", "Show the versions of clrtool, Python and torch.")]
-        rows += [("--install-completion", "Install completion for the current shell.")]
-        formatter.write("".join(f"{line}\n" for row in rows for line in _lines(*row, formatter.width, 20)))
-        formatter.write(f"\n{ctx.command_path} COMMAND --help tells more of each.\n")
+def with_defaults(params: list[Any]) -> list[Any]:
+    """The parameters, with False where typer leaves the default of a flag at None, for which it imports pydantic."""
+    for each in params:
+        if getattr(each, "is_flag", False) and each.default is None:
+            each.default = False
+    return params
 
 
-def _parts(text: str) -> tuple[str, list[str], list[str]]:
+def parts(text: str) -> tuple[str, list[str], list[str]]:
     """Of a docstring: the summary, the examples and the details."""
     summary, *others = [part.strip() for part in text.strip().split("\n\n")]
     examples = [part for part in others if part.startswith(EXAMPLES)]
     commands = [line.strip() for part in examples for line in part.partition(":")[2].splitlines() if line.strip()]
     return " ".join(summary.split()), commands, [" ".join(part.split()) for part in others if part not in examples]
-
-
-def _first_sentence(text: str) -> str:
-    return _parts(text)[0].partition(". ")[0].rstrip(".") + "."
 
 
 def _arguments(command: TyperCommand) -> list[Any]:
@@ -128,7 +120,7 @@ def _told(param: Any) -> str:
     return f"{param.help}  [default: {getattr(default, 'value', default)}]" if shows else str(param.help)
 
 
-def _lines(name: str, told: str, width: int, names: int) -> Iterator[str]:
+def lines(name: str, told: str, width: int, names: int) -> Iterator[str]:
     """A row in two columns."""
     indent = " " * (names + 4)
     text = fill(told, width, initial_indent=indent, subsequent_indent=indent)

@@ -1,8 +1,7 @@
-"""``clrtool init`` and ``clrtool schema``: where a config of one's own begins."""
+"""``clrtool init``: where a config of one's own begins."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from clrtool.cli.complete import configs
 from clrtool.cli.help import OUTPUT, RUN
+from clrtool.cli.schema import schema_text
 from clrtool.config.shipped import shipped_configs
 from clrtool.errors import ConfigError
 from clrtool.files import write_whole
@@ -35,7 +35,7 @@ Name = Annotated[
     ),
 ]
 Destination = Annotated[
-    Path | None, typer.Argument(metavar="[FILE.yaml]", help="Copy of a shipped config.  [default: NAME.yaml]")
+    Path | None, typer.Argument(metavar="[FILE.yaml]", help="File for the copy.  [default: NAME.yaml]")
 ]
 Model = Annotated[
     str | None,
@@ -53,7 +53,7 @@ List = Annotated[bool, typer.Option("--list", help="List the shipped configs.", 
 def init(
     name: Name = None, destination: Destination = None, model: Model = None, data: Data = None, listed: List = False
 ) -> None:
-    """Write a config: for the model and data in this folder, for those you name, or a copy.
+    """Write a config for the model and data in this folder, or those you name.
 
     Examples:
         clrtool init
@@ -235,7 +235,7 @@ def _help_editors(config: Path) -> None:
 
     beside = config.with_name(SCHEMA_FILE)
     if not beside.exists():
-        write_whole(beside, _schema())
+        write_whole(beside, schema_text())
         say(f"{beside}: written; editors complete and check the config with it")
 
 
@@ -244,17 +244,3 @@ def _say_next(config: Path, allowed: Iterable[str]) -> None:
 
     command = command_for(config, allowed)
     say(f"next: {command} --dry-run\n      {command}")
-
-
-def schema() -> None:
-    """Print the JSON Schema of a config, for editors and other checkers.
-
-    Example: clrtool schema > clrtool.schema.json
-    """
-    typer.echo(_schema(), nl=False)
-
-
-def _schema() -> str:
-    from clrtool.config.json_schema import json_schema
-
-    return json.dumps(json_schema(), indent=2) + "\n"

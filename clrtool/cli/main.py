@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
@@ -13,18 +12,9 @@ from typing import Annotated, NoReturn
 import typer
 
 import clrtool
-from clrtool.cli.compare import compare
-from clrtool.cli.console import readable_or_not, silence_stdout
-from clrtool.cli.doctor import doctor
-from clrtool.cli.guide import guide
-from clrtool.cli.help import Command, Commands
-from clrtool.cli.init import init, schema
-from clrtool.cli.merge import merge
-from clrtool.cli.plan import plan
-from clrtool.cli.plot import plot
-from clrtool.cli.rangetest import rangetest
-from clrtool.cli.run.signals import Signals
-from clrtool.cli.run.subprocesses import ATTACHED, end_with_stdin
+from clrtool.cli.commands import Commands
+from clrtool.cli.console import asks_for_json, readable_or_not, silence_stdout
+from clrtool.cli.run.signals import ATTACHED, Signals, end_with_stdin
 from clrtool.cli.run.torchrun import check_alone, find_seat, hush
 from clrtool.errors import INTERNAL, ConfigError, Interrupted, MachineError, exit_code, lack_of
 from clrtool.report.text.progress import say
@@ -50,8 +40,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (rangetest, merge, compare, plan, plot, init, guide, schema, doctor):
-    app.command(cls=Command)(command)
 
 
 def _version(wanted: bool) -> None:
@@ -141,8 +129,8 @@ def _warn(
 def _end(stop: Interrupted, words: Sequence[str]) -> NoReturn:
     """Leave with the code that a shell gives to a process which a signal has ended."""
     code = SIGNALLED + stop.signum
-    if "--json" in words:
-        _print_json({"status": "interrupted", "code": code, "message": f"{stop.way_on} goes on"})
+    if asks_for_json(words):
+        _print_json({"status": "interrupted", "code": code, "message": f"run {stop.way_on} to resume"})
     sys.exit(code)
 
 
@@ -152,7 +140,7 @@ def _fail(error: BaseException, code: int, words: Sequence[str]) -> NoReturn:
     message = _message(error)
     if code == INTERNAL:
         message = f"internal error, a bug in clrtool: {type(error).__name__}: {error}\nCLRTOOL_DEBUG=1 shows where"
-    if "--json" in words:
+    if asks_for_json(words):
         _print_json({"status": "error", "code": code, "message": message})
     else:
         say("error: " + message.replace("\n", "\n       "))
@@ -161,6 +149,8 @@ def _fail(error: BaseException, code: int, words: Sequence[str]) -> NoReturn:
 
 def _print_json(values: Mapping[str, object]) -> None:
     """What became of a command, which its code says too where nobody reads it or there is no room for it."""
+    import json  # milliseconds of every start, for an error
+
     try:
         with readable_or_not():
             typer.echo(json.dumps(values))
@@ -173,7 +163,7 @@ def _message(error: BaseException) -> str:
     lack = lack_of(error)
     if lack is not None and not isinstance(error, ConfigError | MachineError):
         what = lack.strerror if isinstance(lack, OSError) else str(lack)
-        return f"this machine gives this process no more: {what or 'out of memory'}"
+        return f"this machine has no more to give: {what or 'out of memory'}"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file'}: {error.strerror}"
     return str(error)

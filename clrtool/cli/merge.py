@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from clrtool.cli.console import Plain
+from clrtool.cli.console import Format, Plain
 from clrtool.cli.help import RUN
 from clrtool.cli.rangetest import (
     AllowImport,
@@ -52,7 +52,7 @@ def merge(
     context: typer.Context, shards: Shards, output: Output = None, config: ConfigOption = None,
     allow_import: AllowImport = None, download: Download = False, checkpoint_every: Every = 15,
     device: Device = "auto", on_oom: OnOomOption = OnOom.stop, threads: Threads = None, verbose: Verbose = False,
-    as_json: Json = False, quiet: Quiet = False, plain: Plain = False,
+    as_json: Json = False, form: Format = None, quiet: Quiet = False, plain: Plain = False,
 ) -> None:
     # fmt: on
     """Merge the shards of rangetest --seed-shard into one run.

@@ -91,7 +91,7 @@ Csv = Annotated[
     Path | None, _number(rare(TRANSLATE), "FILE", "Learning rates to lint, one per iteration; with --lint.")
 ]
 Stepped = Annotated[
-    str, _number(rare(TRANSLATE), "iteration|epoch", "Time between calls of scheduler.step(); with --lint.")
+    str, _number(rare(TRANSLATE), "iteration|epoch", "Call of scheduler.step(), per iteration or epoch; with --lint.")
 ]
 Optimizer = Annotated[str | None, _number(rare(TRANSLATE), "NAME[:MOMENTUM]", "SGD, SGD:0.9, AdamW ...; with --lint.")]
 Form = Annotated[

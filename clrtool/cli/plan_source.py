@@ -123,8 +123,8 @@ def make(asked: Asked) -> Plan:
             groups = _schedules(asked)
             if len(groups) > 1:
                 raise ConfigError(
-                    f"--from {asked.schedule} has a schedule for each of {len(groups)} parameter groups: say of which "
-                    f"one the plan is, group=1 to group={len(groups)}"
+                    f"--from {asked.schedule} has a schedule for each of {len(groups)} parameter groups: choose one, "
+                    f"group=1 to group={len(groups)}"
                 )
             return _planned(asked, *groups.values())
         if asked.training is not None:
@@ -209,7 +209,7 @@ def _from_training(asked: Asked) -> Plan:
     asked.refuse(f"{asked.source} but with --lint: its own are NAME=VALUE", "base_lr", "max_lr")
     found = _trainings(asked)
     if len(found) > 1:
-        raise ConfigError(f"{asked.source} has {len(found)} schedules: give the one that is meant as it is said above")
+        raise ConfigError(f"{asked.source} has {len(found)} schedules: choose one, with the options listed above")
     length = asked.iterations or found[0].iterations
     with as_config_error(f"{found[0].place}: "):
         return plan_from(found[0].source, found[0].params, iterations=length,
@@ -285,7 +285,7 @@ def _known(before: Plan, asked: Asked) -> tuple[Plan, dict[str, Any]]:
     if policy not in POLICIES and policy != before.policy:
         find_policy(policy)
     if (asked.given() or asked.params()) and (policy not in POLICIES or policy == "stages"):
-        raise ConfigError(f"{asked.source} is {before.policy}, which takes no other numbers: give a --policy")
+        raise ConfigError(f"{asked.source} is a {before.policy} schedule with fixed numbers: give a --policy")
     known = {"base_lr": before.base_lr, "max_lr": before.max_lr, "policy": policy, "epochs": before.epochs}
     known |= {"iterations_per_epoch": before.iterations_per_epoch} | before.asked
     if policy != before.policy:

@@ -71,7 +71,7 @@ def plot(
     epochs: Epochs = None, output: Output = None, term: Term = False, tensorboard: Events = None,
 ) -> None:
     # fmt: on
-    """Draw a range test, a comparison or a schedule, or overlay several schedules.
+    """Draw a range test, a comparison, or one or more schedules.
 
     Examples:
         clrtool plot digits -o report.html

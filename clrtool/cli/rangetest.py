@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from clrtool.cli.complete import configs
-from clrtool.cli.console import Plain, draw, readable_or_not, show
+from clrtool.cli.console import Format, Plain, draw, readable_or_not, show
 from clrtool.cli.drift import DriftCheck
 from clrtool.cli.dry_run import dry_run
 from clrtool.cli.help import CI, DEVICE, MACHINES, OUTPUT, RUN, rare
@@ -175,7 +175,7 @@ def rangetest(  # an option that is not named below is read from the context, by
     on_oom: OnOomOption = OnOom.stop, deterministic: Deterministic = False, seeds: Seeds = None, jobs: Jobs = 1,
     threads: Threads = None, seed_shard: SeedShard = None, ray: Ray = None, write: Write = None, check: Check = None,
     tolerance: Tolerance = None, verbose: Verbose = False, as_json: Json = False, quiet: Quiet = False,
-    plain: Plain = False,
+    plain: Plain = False, form: Format = None,
 ) -> None:
     # fmt: on
     """Find base_lr and max_lr with an LR range test, and plan a schedule.
@@ -198,10 +198,7 @@ def rangetest(  # an option that is not named below is read from the context, by
     """
     words = [needed(config), *(overrides or ())]
     if len(configs_in(words)) > 1:
-        told, code = run_configs(context, configs_in(words), output)
-        with readable_or_not():
-            typer.echo(told)
-        raise typer.Exit(code)
+        _run_all(context, configs_in(words), output)
     spec, share = _asked(context, words, read_shard(seed_shard))
     spec, executor = choose_executor(context, spec, share, jobs, ray)
     if dry:
@@ -221,6 +218,14 @@ def rangetest(  # an option that is not named below is read from the context, by
                 show_run(record, spec)
             drift.after(record)
             check_conclusive(record)
+
+
+def _run_all(context: typer.Context, configs: Sequence[str], output: Path | None) -> NoReturn:
+    """Several configs, whose code is told even if nobody reads what became of them."""
+    told, code = run_configs(context, configs, output)
+    with readable_or_not():
+        typer.echo(told)
+    raise typer.Exit(code)
 
 
 def needed(config: str | None) -> str:
@@ -304,15 +309,17 @@ def show_run(record: RunRecord, spec: RunSpec) -> None:
         return
     if sys.stdout.isatty() and not spec.display.plain:
         draw(partial(range_test_chart, record))
+        typer.echo()
     table = result_table(record, spec.folder.resolve().name, verbose=spec.display.verbose)
     show(table, plain=spec.display.plain)
     say(f"in {spec.folder}/: curve.csv, result.json, range_test.png", quiet=spec.display.quiet)
-    if record.plan is not None:
-        say(_next(spec.folder), quiet=spec.display.quiet)
+    say(_next(record, spec.folder), quiet=spec.display.quiet)
 
 
-def _next(folder: Path) -> str:
+def _next(record: RunRecord, folder: Path) -> str:
     """What to type now."""
+    if record.plan is None:
+        return "next: clrtool guide troubleshooting, which has an entry for every verdict and advice"
     run = argument(folder)
     steps = ("plan", run), ("plan", run, "--format", "torch"), ("plot", run, "-o", folder / "report.html")
     return "next: " + "\n      ".join(shell_command("clrtool", *step) for step in steps)

@@ -174,7 +174,7 @@ class PartOptimizerConfig(OptimizerConfig):
 
     Args:
         params: patterns of the names of those; a parameter belongs to the first that fits, so "*" takes the rest.
-        lr_ratio: its learning rate is so many times that of the sweep.
+        lr_ratio: its learning rate, as a multiple of the rate of the sweep.
     """
 
     params: Annotated[Patterns, Field(min_length=1)]

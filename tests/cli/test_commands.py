@@ -330,3 +330,16 @@ def test_help_and_version_work(process):
     assert process("--version").stdout.splitlines() == [told, "clrtool doctor lists the devices."]
     assert process("-h").returncode == 0
     assert process("rangetes").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "words", [["rangetest", "digits", "-o", "run"], ["doctor"], ["rangetest", "nothing-of-that-name"]]
+)
+def test_json_is_asked_for_by_format_too_as_of_plan(cli, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = [cli(*words, *asked) for asked in (["--json"], ["--format", "json"], ["--format=json"])]
+    keys = [json.loads(each.out).keys() for each in told]
+    assert keys[0] == keys[1] == keys[2]
+    assert {each.code for each in told} == {told[0].code}
+    with pytest.raises(ValueError, match="Expecting value"):
+        json.loads(cli(*words, "--format", "table").out)

@@ -74,7 +74,7 @@ def test_a_run_that_was_interrupted_is_told_as_far_as_it_came(cli, tmp_path, mon
     place = ["-o", tmp_path / "run", "--checkpoint-every", "0"]
     assert cli(*SHORT, *place).code == 4
     told = shown(cli(*SHORT, *place, "-n"))
-    assert "holds an unfinished run, which would go on: " in told
+    assert "holds an unfinished run, which would resume: " in told
     assert "resumed with 1 segment finished" in told, "that of the scout"
     assert "refused: " in shown(cli(*SHORT, *place, "-n", "--deterministic"))
     assert "would be replaced" in shown(cli(*SHORT, *place, "-n", "--fresh"))

@@ -80,7 +80,7 @@ def test_accumulating_keeps_the_batch_and_records_the_micro_batches(cli, folder)
     assert result.code in (0, 3), result.err
     told = json.loads((folder / "by-itself" / "result.json").read_text())
     assert told["sweep"]["iterations_per_epoch"] == 1438 // 128
-    assert any("batches of 128 were taken in 4 micro-batches of 32" in each for each in told["sweep"]["warnings"])
+    assert any("batches of 128 were split into 4 micro-batches of 32" in each for each in told["sweep"]["warnings"])
     cli(*of("hungry", *words, "training.micro_batches=4", "-o", "by-hand"))
     for name in ("curve.csv", "config.yaml"):
         one, other = ((folder / run / name).read_text() for run in ("by-itself", "by-hand"))
@@ -106,7 +106,7 @@ def test_a_comparison_accumulates_too(cli, folder):
     assert cli(*words).code == 4
     assert cli(*words, "--on-oom", "accumulate").code == 0
     told = json.loads((folder / "comparison" / "compare.json").read_text())
-    assert any("taken in 4 micro-batches of 32" in each for each in told["warnings"])
+    assert any("split into 4 micro-batches of 32" in each for each in told["warnings"])
 
 
 def test_a_model_that_does_not_fit_with_one_sample_is_out_of_memory_all_the_same(cli, folder):

@@ -198,7 +198,7 @@ def test_a_pattern_that_covers_nothing_is_told_from_none_at_all(cli, pattern):
     assert none.code == some.code == 2
     assert "only if the command line allows it" in none.err
     assert (
-        f"--allow-import {pattern!r} does not cover it, for a pattern is module:callable, module:* or package.*"
+        f"--allow-import {pattern!r} does not cover it, because a pattern is module:callable, module:* or package.*"
         in some.err
     )
     for told in (none, some):

@@ -6,11 +6,13 @@ import sys
 
 import pytest
 
-from clrtool.cli.help import Rare
+from clrtool.cli.commands import SUMMARIES
+from clrtool.cli.help import Rare, parts
 from clrtool.cli.main import app
 
 typer = pytest.importorskip("typer")
-COMMANDS = typer.main.get_command(app).commands
+GROUP = typer.main.get_command(app)
+COMMANDS = {name: GROUP.get_command(typer.Context(GROUP), name) for name in SUMMARIES}
 SCREEN = 40
 
 
@@ -96,23 +98,34 @@ def test_a_text_of_help_names_the_thing_or_what_it_does(command, param):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_examples_of_help_are_commands_with_real_options(command):
-    from clrtool.cli.help import _parts
-
-    for line in _parts(COMMANDS[command].help)[1]:
+    for line in parts(COMMANDS[command].help)[1]:
         words = line.split()
         assert words[:2] == ["clrtool", command]
         known = {option for each in COMMANDS[command].params for option in getattr(each, "opts", ())}
         assert {word for word in words if word.startswith("-")} <= known, line
 
 
-def test_help_imports_neither_rich_nor_numpy():
-    code = (
-        "import sys; from clrtool.cli.main import main\ntry: main(['rangetest', '--help'])\nexcept SystemExit: pass\n"
-    )
+@pytest.mark.parametrize(
+    ("words", "called"),
+    [([], set()), (["--help"], set()), (["rangetest", "--help"], {"rangetest"}), (["schema", "-h"], {"schema"})],
+)
+def test_help_imports_the_command_that_it_is_about_and_no_library_but_typer(words, called):
+    code = f"import sys; from clrtool.cli.main import main\ntry: main({words})\nexcept SystemExit: pass\n"
     code += "print(*sys.modules, file=sys.stderr)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr.split()
-    assert "clrtool.cli.help" in loaded
-    assert not {"numpy", "torch", "rich", "matplotlib"} & set(loaded)
+    assert {name for name in SUMMARIES if f"clrtool.cli.{name}" in loaded} == called
+    assert not {"numpy", "torch", "rich", "pydantic", "matplotlib"} & set(loaded)
+
+
+@pytest.mark.parametrize("command", SUMMARIES)
+def test_the_line_of_a_command_is_the_first_sentence_of_its_own_help(command):
+    assert parts(COMMANDS[command].help)[0].partition(". ")[0].rstrip(".") + "." == SUMMARIES[command]
+
+
+def test_a_command_that_is_misspelled_names_the_nearest(cli):
+    told = cli("rangtest", "digits")
+    assert (told.code, told.out) == (2, "")
+    assert "Did you mean 'rangetest'?" in told.err
 
 
 def test_clrtool_alone_says_what_to_do_next_in_a_few_lines(cli):

@@ -108,4 +108,4 @@ def test_a_checkpoint_of_a_newer_version_is_neither_resumed_nor_replaced(cli, sh
 def test_so_is_a_shard_that_is_merged(cli, shard):
     done = cli("merge", "run")
     assert done.code == 2
-    assert "1-of-2: was begun by a newer clrtool" in done.err
+    assert "1-of-2: was started by a newer clrtool" in done.err

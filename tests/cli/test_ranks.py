@@ -162,8 +162,11 @@ def seated(monkeypatch, rank, world=2):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["data.batch_size=33"], "'data.batch_size=33': data.batch_size = 33 is shared out over 2 ranks"),
-        (["--dry-run"], "clrtool rangetest --dry-run runs in one process, and torchrun has started 2"),
+        (
+            ["data.batch_size=33"],
+            "'data.batch_size=33': data.batch_size = 33 must be divisible by the number of ranks, 2",
+        ),
+        (["--dry-run"], "clrtool rangetest --dry-run runs in one process, but torchrun started 2"),
         (["training.compile=true"], "training.compile does not work with 2 ranks"),
         (["--on-oom", "accumulate"], "with 2 ranks give training.micro_batches=2"),
         (["--device", "cuda:1"], "every rank takes its own"),
@@ -181,7 +184,7 @@ def test_the_nearest_batch_size_that_fits_is_named(cli, monkeypatch, tmp_path):
     for size, world, nearest in ((33, 4, 32), (2, 4, 4), (35, 4, 36)):
         seated(monkeypatch, 0, world)
         found = cli("rangetest", "digits", f"data.batch_size={size}", "-o", tmp_path)
-        assert f"the nearest that fits is {nearest}\n" in found.err
+        assert f"the nearest such size is {nearest}\n" in found.err
 
 
 def test_only_the_first_rank_says_what_is_wrong(process, monkeypatch, tmp_path):
@@ -194,7 +197,7 @@ def test_compare_is_refused_under_torchrun_and_one_rank_is_no_rank(cli, monkeypa
     seated(monkeypatch, 0)
     found = cli("compare", "digits")
     assert found.code == 2
-    assert "clrtool compare runs in one process, and torchrun has started 2" in found.err
+    assert "clrtool compare runs in one process, but torchrun started 2" in found.err
     from clrtool.cli.run.torchrun import find_seat
 
     seated(monkeypatch, 0, world=1)

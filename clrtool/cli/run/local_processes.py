@@ -23,7 +23,7 @@ ERRORS = {70: RuntimeError, 75: BusyError}
 
 
 def threads_of(workers: int, threads: int | None, *, deterministic: bool, display: Display) -> int | None:
-    """The threads that each of so many workers computes with, so that all of them share the cores.
+    """The threads that each worker computes with, so that all of them share the cores.
 
     How a sum is split among threads can change its last bits: with --deterministic a worker takes as many as a plain
     run.
@@ -34,8 +34,8 @@ def threads_of(workers: int, threads: int | None, *, deterministic: bool, displa
     if not deterministic:
         return max(1, cores // workers)
     say(
-        f"--deterministic: each of {workers} jobs takes as many threads as a run without --jobs, for the same bytes; "
-        f"on a CPU --threads {max(1, cores // workers)} for both is faster",
+        f"--deterministic: each of {workers} jobs uses as many threads as a run without --jobs, so that the bytes "
+        f"agree; on a CPU, both are faster with --threads {max(1, cores // workers)}",
         quiet=display.quiet,
     )
     return None

@@ -28,7 +28,7 @@ def run_configs(context: typer.Context, configs: Sequence[str], output: Path | N
     """Run each; gives what to say of each in a line, and the worst of their codes: one that fails stops no other."""
     params, folders, finished = context.params, folders_of(configs, output), list[str]()
     if given := [name for name in ALONE if params.get(name) is not None]:
-        raise ConfigError(f"--{given[0]} is about one config, and here are {len(configs)}")
+        raise ConfigError(f"--{given[0]} takes one config, not {len(configs)}")
     with Status(quiet=params["quiet"] or params["as_json"], plain=params["plain"]) as status:
 
         def on_end(name: str, end: Ended) -> None:
@@ -54,7 +54,7 @@ def folders_of(configs: Sequence[str], output: Path | None) -> dict[str, Path]:
     for config in configs:
         folder = (output or Path("runs")) / run_name(Path(config))
         if (other := next((name for name, known in folders.items() if known == folder), None)) is not None:
-            raise ConfigError(f"{other} and {config} would both be measured in {folder}: run them apart, with -o DIR")
+            raise ConfigError(f"{other} and {config} would both write to {folder}: run each by itself, with -o DIR")
         folders[config] = folder
     return folders
 

@@ -141,7 +141,7 @@ def _result(task: Any) -> dict[str, Any]:
         result: dict[str, Any] = ray.get(task)
     except ray.exceptions.RayError as error:
         raise MachineError(
-            f"a task of Ray failed: {_line(error)}; each node needs this clrtool, torch and the data at the same paths"
+            f"a Ray task failed: {_line(error)}; each node needs this clrtool, torch and the data at the same paths"
         ) from error
     return result
 

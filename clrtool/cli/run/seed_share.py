@@ -102,12 +102,12 @@ def _of_slurm() -> Shard:
     names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_STEP")
     values = [os.environ.get(name, "1" if name.endswith("STEP") else "") for name in names]
     if not all(value.isascii() and value.isdecimal() for value in values):
-        raise ConfigError(f"--seed-shard slurm needs {', '.join(names[:3])}, which an array of jobs has: or give K/N")
+        raise ConfigError(f"--seed-shard slurm needs {', '.join(names[:3])} of a job array; elsewhere give K/N")
     task, lowest, tasks, step = map(int, values)
     number, rest = divmod(task - lowest, max(1, step))
     if rest or not 0 <= number < tasks:
         raise ConfigError(
-            f"--seed-shard slurm: task {task} is not one of {tasks} from {lowest} on in a row; number them so "
-            f"(--array=1-{tasks}), or give K/N"
+            f"--seed-shard slurm: task {task} is not one of {tasks} tasks numbered in a row from {lowest}: use "
+            f"--array=1-{tasks}, or give K/N"
         )
     return Shard(number + 1, tasks)

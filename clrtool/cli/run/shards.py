@@ -51,7 +51,7 @@ class ShardArray(Executor):
         if numbers := sorted({(seed - self._spec.config.seed) % of + 1 for seed in seeds} - given):
             options = " and with ".join(f"--seed-shard {k}/{of}" for k in numbers)
             raise ConfigError(
-                f"shard {', '.join(f'{k}/{of}' for k in numbers)} is missing: run the command of {first.folder} "
-                f"with {options} in place of its own"
+                f"shard {', '.join(f'{k}/{of}' for k in numbers)} is missing: run the command that made {first.folder} "
+                f"with {options} instead"
             )
         return seeds

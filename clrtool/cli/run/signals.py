@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -13,6 +14,8 @@ from typing import Any, Self
 from clrtool.errors import Interrupted, OutOfMemoryError
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# In the environment of a child: that it ends with its stdin.
+ATTACHED = "CLRTOOL_ATTACHED"
 # Seconds after which an interruption is raised again that came where nothing can be raised.
 AGAIN = 1e-3
 
@@ -122,3 +125,15 @@ def tell(message: str) -> None:
         # a live line is left, and the cursor that it hid is shown
         live = "\r\x1b[K\x1b[?25h" if sys.stderr.isatty() else ""
         os.write(sys.stderr.fileno(), f"{live}{message}\n".encode())
+
+
+def end_with_stdin(signals: Signals) -> None:
+    """In a child of :mod:`subprocesses`: stop when stdin ends, unless a signal has asked for that already."""
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        if signals.stop is None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

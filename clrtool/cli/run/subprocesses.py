@@ -19,10 +19,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, NamedTuple
 
-from clrtool.cli.run.signals import Signals
+from clrtool.cli.run.signals import ATTACHED, Signals
 
-# In the environment of a child: that it ends with its stdin.
-ATTACHED = "CLRTOOL_ATTACHED"
 # Seconds between two looks at the children.
 LOOK = 0.1
 # A younger child may not have its handlers yet, and has nothing to save.
@@ -183,15 +181,3 @@ def _pass_on(signals: Signals, children: Sequence[Child]) -> None:
     if signals.stop is not None:
         for child in children:
             child.stop()
-
-
-def end_with_stdin(signals: Signals) -> None:
-    """In a child: stop when stdin ends, unless a signal has asked for that already."""
-
-    def watch() -> None:
-        while os.read(0, 4096):
-            pass
-        if signals.stop is None:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()

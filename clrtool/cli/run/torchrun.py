@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
-from clrtool.cli.run.signals import Signals
-from clrtool.cli.run.spec import RunSpec
 from clrtool.errors import ConfigError, exit_code
 
 if TYPE_CHECKING:
+    from clrtool.cli.run.signals import Signals
+    from clrtool.cli.run.spec import RunSpec
     from clrtool.engine.runtime.distributed import ProcessGroup
 
 # What torchrun tells each process that it starts.
@@ -68,11 +68,11 @@ def _check(seat: Seat, spec: RunSpec) -> None:
     if size % world:
         nearest = max(world, round(size / world) * world)
         raise ConfigError(
-            f"data.batch_size = {size} is shared out over {world} ranks, which must divide it: the nearest that fits "
-            f"is {nearest}"
+            f"data.batch_size = {size} must be divisible by the number of ranks, {world}: the nearest such size is "
+            f"{nearest}"
         )
     if (device := spec.options.device).startswith("cuda:"):
-        raise ConfigError(f"--device {device} is one device, and every rank takes its own: give --device cuda")
+        raise ConfigError(f"--device {device} names one device, but every rank needs its own: give --device cuda")
     if spec.config.training.compile:
         raise ConfigError(f"training.compile does not work with {world} ranks: leave it out, or run in one process")
     if spec.accumulate:
@@ -85,7 +85,7 @@ def check_alone(command: str) -> None:
     """Raise ConfigError where torchrun has started a command that runs in one process."""
     if (seat := find_seat()) is not None:
         raise ConfigError(
-            f"clrtool {command} runs in one process, and torchrun has started {seat.world}: only rangetest trains over "
+            f"clrtool {command} runs in one process, but torchrun started {seat.world}: only rangetest trains on "
             "several"
         )
 

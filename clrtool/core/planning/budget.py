@@ -198,7 +198,7 @@ class Budget:
         return [str(epochs) for epochs in found if epochs is not None]
 
     def _typed(self, iterations: int) -> str:
-        """A number of epochs that makes exactly so many iterations, in as few digits as that takes."""
+        """The number of epochs that makes exactly these iterations, in as few digits as possible."""
         texts = (f"{(iterations + 0.5) / self.iterations_per_epoch:.{digits}g}" for digits in range(1, 18))
         exact = f"{iterations / self.iterations_per_epoch:g}"
         return next(text for text in (exact, *texts) if _floor(float(text) * self.iterations_per_epoch) == iterations)

@@ -25,7 +25,7 @@ def lint_source(
     iterations_per_epoch: int | None,
     use: Use,
 ) -> tuple[Finding, ...]:
-    """Lint a schedule in another system's words, over a training of so many iterations.
+    """Lint a schedule in another system's words, over a training of ``iterations``.
 
     >>> arguments = {"max_lr": 0.1, "total_steps": 30}
     >>> [finding.rule for finding in lint_source("torch:OneCycleLR", arguments, 1410, 47, Use(optimizer="Adam"))]
@@ -92,7 +92,7 @@ def _runaway(momentum: FloatArray | None, t: np.ndarray[Any, Any]) -> Iterator[F
         yield Finding(
             "momentum",
             f"the momentum is {momentum[first]:.3g} at iteration {t[first]:,} and at most {momentum.max():.3g}: from 1 "
-            "on a step is never forgotten, and what they add up to grows without end",
+            "on, no step is ever forgotten and their sum grows without end",
             "a momentum below 1 throughout",
         )
 

@@ -226,7 +226,7 @@ def plan_from(
     """A plan that follows a schedule in another system's words; see ``clrtool.schedule_from``.
 
     Args:
-        iterations: its length; None for as many as show what the schedule does.
+        iterations: its length. Default: enough to show what the schedule does.
 
     >>> plan_from("keras:CosineDecay", {"initial_learning_rate": 0.1, "decay_steps": 500}).iterations
     500

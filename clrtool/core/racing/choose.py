@@ -48,7 +48,7 @@ def choose(race: Race, swept: Bounds | None = None) -> Bounds:
         max_lr=max_lr,
         base_lr_interval=(BASE * low, BASE * high),
         max_lr_interval=(low, high),
-        base_reason="A quarter of max_lr, a rule of thumb of the paper.",
+        base_reason="A quarter of max_lr, the paper's rule of thumb.",
         max_reason=_reason(race, found, 2.0**broken if apart else None) + _longer(race, advice),
         verdict=Verdict.WEAK if advice else Verdict.CLEAR,
         advice=advice,
@@ -83,7 +83,7 @@ def _reason(race: Race, found: Outcome, broken: float | None) -> str:
     best, (first, *others) = best_of(found.last), found.picks
     if first != best:
         reason += (
-            f" {2.0**first:.3g} is above the best of them, and chosen because a schedule comes down from its peak."
+            f" {2.0**first:.3g} is above the best of them and was chosen because a schedule comes down from its peak."
         )
     if others:
         reason += f" {'Another seed prefers' if len(others) == 1 else 'Other seeds prefer'} "

@@ -68,14 +68,16 @@ class Advice(Sentence):
         "scored is the one that is trained."
     )
     NOTHING_FINITE = "Every rate gives a loss that is NaN or infinite: mend the model, its loss or its data."
-    LITTLE_LEARNED = "The runs have learned little yet, and longer ones may rank the rates otherwise: raise the budget."
+    LITTLE_LEARNED = (
+        "The runs have learned little yet, and longer ones may rank the rates differently: raise the budget."
+    )
     BROKE_BELOW = (
         "The sweep broke below the rate that won, and max_lr lies between them: raise the budget to tell which."
     )
-    SPLIT_OFF = "There is no held-out set, and a part of the training set was held out in its place: give one."
+    SPLIT_OFF = "There is no held-out set, so a part of the training set was held out: give one."
     TRAINING_LOSS = "There is no held-out set: this is the loss of batches that are trained on. Give held-out ones."
     ALIKE_SEEDS = (
-        "Every seed is given the same samples in the same order, so that seeds agree says little: shuffle them with "
+        "Every seed is given the same samples in the same order, so their agreement says little: shuffle them with "
         "torch's global generator."
     )
     CLOSE_RACE = (
@@ -90,6 +92,12 @@ FORMER = {
         Advice.CLOSE_RACE
     ),
     "Every seed is given the same samples in the same order, so that seeds agree says little.": Advice.ALIKE_SEEDS,
+    "Every seed is given the same samples in the same order, so that seeds agree says little: shuffle them with "
+    "torch's global generator.": Advice.ALIKE_SEEDS,
+    "The runs have learned little yet, and longer ones may rank the rates otherwise: raise the budget.": (
+        Advice.LITTLE_LEARNED
+    ),
+    "There is no held-out set, and a part of the training set was held out in its place: give one.": Advice.SPLIT_OFF,
     "One seed cannot show how far seeds agree: run with --seeds 3.": Advice.ONE_SEED,
     "The interval of max_lr spans more than a factor of 4: raise sweep.epochs or --seeds, or let --verify choose.": (
         Advice.SEEDS_DISAGREE
@@ -138,7 +146,7 @@ class Bounds:
             raise ValueError("bounds must be finite, 0 < base_lr < max_lr, each inside its interval")
 
     def doubted(self, reasons: tuple[Advice, ...]) -> Bounds:
-        """The same, weak at best where there are reasons, whatever was measured."""
+        """The same bounds, with a verdict that is weak at best if there are doubts."""
         if not reasons:
             return self
         verdict = Verdict.INCONCLUSIVE if self.verdict is Verdict.INCONCLUSIVE else Verdict.WEAK

@@ -217,7 +217,7 @@ def resample(axis: Axis, scores: FloatArray) -> list[Reading]:
     """Readings of curves that could as well have been measured, by bootstrap.
 
     Each of ``RESAMPLES`` draws as many seeds as there are, with replacement, and gives each running median the
-    residuals of all seeds anew, in random order: the noise of evaluations and of training. Curves that show no rise
+    residuals of all seeds again, in random order: the noise of evaluations and of training. Curves that show no rise
     give none.
     """
     seeds, middle = len(scores), running_median(scores)

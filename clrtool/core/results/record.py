@@ -190,7 +190,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything that is known of one finished range test."""
+    """Everything that is known about one finished range test."""
 
     sweep: SweepRecord
     bounds: Bounds

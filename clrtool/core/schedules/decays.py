@@ -100,7 +100,7 @@ class Exponential(Schedule):
 class Polynomial(Schedule):
     """``lr(t) = base_lr + (max_lr - base_lr) * (1 - min(t, n) / n) ** power`` with n iterations.
 
-    With ``cycle`` n grows to the next multiple that is not below t, as Keras has it: the fall begins anew.
+    With ``cycle`` n grows to the next multiple that is not below t, as Keras has it: the fall starts again.
     """
 
     base_lr: float

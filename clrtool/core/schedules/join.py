@@ -142,7 +142,7 @@ def stages(
 
     Args:
         stages: for each (base_lr, max_lr, stepsize, until), the last being the iteration at which the stage ends.
-        shape: ``triangular`` or ``triangular2``, anew in each stage.
+        shape: ``triangular`` or ``triangular2``, starting again in each stage.
 
     >>> table_2 = [(1e-3, 5e-3, 2000, 16_000), (1e-4, 5e-4, 1000, 22_000), (1e-5, 5e-5, 500, 25_000)]
     >>> stages(table_2)([2000, 16_000, 17_000, 22_500])

@@ -16,7 +16,7 @@ from clrtool.core.schedules.operations import named, restarts
 
 @dataclass(frozen=True, kw_only=True)
 class CosineRestarts(Schedule):
-    """Cosine falls from ``max_lr`` to ``base_lr`` that begin anew, each longer by ``t_mul`` and lower by ``m_mul``.
+    """Repeated cosine falls from ``max_lr`` to ``base_lr``, each longer by ``t_mul`` and lower by ``m_mul``.
 
     With f the share of fall i (from 0) that is done, fall i being ``period * t_mul ** i`` iterations long::
 
@@ -109,6 +109,6 @@ def cosine_restarts(
     num_cycles: int | None = None,
     momentum: MomentumBounds | None = None,
 ) -> CosineRestarts:
-    """Half cosines that begin anew at ``max_lr``: SGDR, arXiv 1608.03983."""
+    """Half cosines that restart at ``max_lr``: SGDR, arXiv 1608.03983."""
     return CosineRestarts(base_lr=base_lr, max_lr=max_lr, period=period, t_mul=t_mul, m_mul=m_mul,
                           num_cycles=num_cycles, momentum_bounds=momentum)  # fmt: skip

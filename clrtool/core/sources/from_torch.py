@@ -224,8 +224,8 @@ def _check_one_group(**values: object) -> None:
     for name, value in values.items():
         if isinstance(value, list | tuple):
             raise ValueError(
-                f"{name} is a list, a value for each parameter group, and a schedule is that of one group: give the "
-                f"value of the group that you mean, not {value!r}"
+                f"{name} is a list, one value for each parameter group, but a schedule belongs to one group: give "
+                f"the value of the group that you mean, not {value!r}"
             )
 
 
@@ -271,8 +271,8 @@ def chained_scheduler(schedulers: Sequence[Any], base_lr: float = 1e-3) -> Sched
     for name in names[:-1]:
         if name not in _MULTIPLY:
             raise ValueError(
-                f"{name} in a ChainedScheduler sets the learning rate anew at every step, and those after it multiply "
-                "that once: put it last and alone of its kind, or use SequentialLR"
+                f"{name} in a ChainedScheduler sets the learning rate again at every step, and those after it multiply "
+                "it only once: put it last, and only one such scheduler, or use SequentialLR"
             )
     if names and names[-1] not in _MULTIPLY:
         setter = read_part(schedulers[-1], "torch", base_lr=base_lr)  # it sets what the others have multiplied

@@ -141,7 +141,7 @@ def _check_ranks(workload: ConfiguredWorkload, config: RangeTestConfig) -> None:
         return
     if isinstance(workload.loader, StreamedLoader) and isinstance(workload.loader.split, IterableStream):
         raise ConfigError(
-            f"data: an iterable cannot be shared out over {ranks.world} ranks: give a dataset with a length, or run in "
+            f"data: an iterable cannot be split over {ranks.world} ranks: give a dataset with a length, or run in "
             "one process"
         )
     if not has_even_batches(workload.loader):
@@ -151,8 +151,8 @@ def _check_ranks(workload: ConfiguredWorkload, config: RangeTestConfig) -> None:
         )
     if isinstance(workload.measure, WholeSet):
         raise ConfigError(
-            f"metric: {workload.metric.label} is read of the whole held-out set, of which each of {ranks.world} ranks "
-            "has a part: run in one process, or take accuracy or loss"
+            f"metric: {workload.metric.label} needs the whole held-out set, but each of {ranks.world} ranks has only a "
+            "part of it: run in one process, or use accuracy or loss"
         )
     if config.training.sync_batch_norm and workload.device.type != "cuda":
         raise ConfigError("training.sync_batch_norm: torch has it on CUDA only; leave it out, or run in one process")
@@ -168,9 +168,9 @@ def _in_micro_batches(workload: ConfiguredWorkload, micro_batches: int | None) -
         return workload
     size = -(-workload.batch_size // micro_batches)
     warning = (
-        f"Out of memory: batches of {workload.batch_size} were taken in {micro_batches} micro-batches of {size}, which "
-        f"is the same step, but batch norm sees {size} samples at a time: training.micro_batches={micro_batches} does "
-        "so from the start."
+        f"Out of memory: batches of {workload.batch_size} were split into {micro_batches} micro-batches of {size}, "
+        f"which is the same step, but batch norm sees {size} samples at a time: training.micro_batches={micro_batches} "
+        "does so from the start."
     )
     training = workload.training.model_copy(update={"micro_batches": micro_batches})
     return replace(workload, training=training, warnings=(*workload.warnings, warning))

@@ -174,7 +174,7 @@ def _with_facts(workload: ConfiguredWorkload, model: nn.Module, micro_batch: Sam
     draws = any(before[name] is not None and not torch.equal(before[name], after[name]) for name in ("torch", "cuda"))
     unused = any(each.requires_grad and each.grad is None for each in model.parameters())
     seen = seen_by_batch_norm(model, workload.micro_batch_size, ranks.world)
-    # torch groups gradients anew after the first step, but not where it looks for unused ones; of more than two ranks
+    # torch groups gradients again after the first step, but not where it looks for unused ones; of more than two ranks
     # the groups decide in which order is added
     finds_unused = unused or (workload.deterministic and ranks.world > 2)
     facts = replace(ranks, batch_norm=seen, matters=draws or bool(seen), finds_unused=finds_unused)

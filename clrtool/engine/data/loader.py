@@ -254,7 +254,7 @@ def _different_from(first: Samples | None, second: Samples) -> Samples:
     """The second batch. Raises ConfigError if two workers gave the same samples."""
     if first is not None and all(map(torch.equal, first.tensors, second.tensors)):
         raise ConfigError(
-            "data.workers: two workers read the same samples of the iterable; let it share them out by "
+            "data.workers: two workers read the same samples of the iterable; divide them with "
             "torch.utils.data.get_worker_info(), or set data.workers=1"
         )
     return second
@@ -278,6 +278,6 @@ def worker_fault(error: RuntimeError) -> str:
             "process and shows where"
         )
     return (
-        f"data.workers: a worker was killed, most often for want of memory or of /dev/shm: {error} "
+        f"data.workers: a worker was killed, most often for lack of memory or /dev/shm: {error} "
         "data.workers=0 reads in this process and shows the cause"
     )

@@ -26,8 +26,8 @@ _OF_CLASSES = {"CrossEntropyLoss", "NLLLoss", "MultiMarginLoss", "MultiLabelMarg
 class Task(Enum):
     """What the targets are, by their type and shape."""
 
-    CLASSES = "class numbers, one a sample"
-    TOKENS = "class numbers, a sequence a sample"
+    CLASSES = "class numbers, one per sample"
+    TOKENS = "class numbers, a sequence per sample"
     VALUES = "real numbers"
 
 
@@ -199,7 +199,7 @@ def check_samples(samples: Samples, name: str) -> None:
         sizes = ", ".join(str(len(tensor)) if tensor.ndim else "no" for tensor in inputs)
         raise ConfigError(f"data: the {name} set has {sizes} inputs and {len(samples)} labels")
     if samples.task is not Task.VALUES and int(targets.min()) < (-100 if samples.task is Task.TOKENS else 0):
-        raise ConfigError(f"data: the {name} labels must be class numbers from 0, one a sample")
+        raise ConfigError(f"data: the {name} labels must be class numbers from 0, one per sample")
     for tensor in inputs:
         if tensor.ndim < 2 or tensor.numel() == 0 or tensor.is_complex():
             raise ConfigError(

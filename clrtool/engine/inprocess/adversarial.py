@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from clrtool.errors import ConfigError
 
-WAY_OUT = "test one network with the other held as it is: its module, its optimizer, and a step that gives its loss"
+WAY_OUT = "test one network while the other stays fixed: its module, its optimizer, and a step that gives its loss"
 # What the two are called in programs, as a name of the module or a part of its class's name. Structure does not tell
 # them: an encoder and a decoder with an optimizer each look the same, and descend one loss.
 GENERATORS, ADVERSARIES = ("generator", "gen", "netg", "g"), ("discriminator", "critic", "disc", "netd", "d")

@@ -35,7 +35,9 @@ def lone_class(
         return ()
     trained, held = (_classes(steps, each) for each in (batches, [each.batch for each in islice(heldout, LOOKED_AT)]))
     if len(held) == 1:
-        return (f"heldout_loader: its first batches have class {min(held)} alone, and tell nothing of any other.",)
+        return (
+            f"heldout_loader: its first batches have class {min(held)} alone, so they say nothing about any other.",
+        )
     if len(trained) == 1 and held:
         sorted_by_class = f"train_loader: its first batches have class {min(trained)} alone, as if sorted by class"
         return (f"{sorted_by_class}: shuffle=True",)

@@ -134,7 +134,7 @@ class OptimizerCloner:
         rates = [float(group.get("initial_lr", group.get("lr", 1.0))) for group in optimizer.param_groups]
         if not rates[0] > 0:
             raise ConfigError(
-                f"optimizer: the lr of its first group must be above 0, for the others follow it: {rates}"
+                f"optimizer: the lr of its first group must be above 0, because the others follow it: {rates}"
             )
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr_ratio"] = rate / rates[0]

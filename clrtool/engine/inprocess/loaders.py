@@ -141,7 +141,7 @@ def _set_epoch(loader: Any, epoch: int) -> None:
 
 
 def clone_loader(loader: Any, seed: int) -> Any:
-    """What gives the same batches and leaves the loader as it is; its generators are seeded anew.
+    """What gives the same batches and leaves the loader as it is; its generators get a seed of their own.
 
     Raises:
         ConfigError: a sampler cannot be copied.

@@ -47,7 +47,7 @@ def left_alone(model: Any, *functions: Callable[..., Any] | None) -> Iterator[No
         raise ConfigError(
             f"step: changes {', '.join(changed)}, which it was not given: a range test trains copies, so a step "
             "gives the loss of its argument and leaves optimizers to the range test. Of two networks that are trained "
-            "against each other test one, with the other held as it is"
+            "against each other, test one while the other stays fixed"
         ) from cause
     if cause is not None:
         raise cause

@@ -1,4 +1,4 @@
-"""A model's weights: read from a file, those that are drawn anew, and the parts that do not train."""
+"""A model's weights: read from a file, those that start from new random weights, and the parts that do not train."""
 
 from __future__ import annotations
 

@@ -15,14 +15,18 @@ class Observer:
     """What a range test tells while it runs; this one keeps it to itself."""
 
     def sweeping(self, seeds: int, epochs: float, metric: str) -> AbstractContextManager[None]:  # noqa: ARG002
-        """Entered while so many seeds are swept, each for so many epochs, unless it breaks or a third follows."""
+        """Entered while ``seeds`` are swept, each for ``epochs`` unless it breaks; a third seed may follow."""
         return nullcontext()
 
     def on_point(self, seed: int, point: Point) -> None:
         """An evaluation, as soon as it is measured, or was known to be."""
 
+    def sharing(self, processes: int, seeds: int) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Entered while other processes sweep these seeds, whose points are told afterwards."""
+        return nullcontext()
+
     def racing(self, iterations: int) -> AbstractContextManager[None]:  # noqa: ARG002
-        """Entered while short runs race, which take so many iterations at the most."""
+        """Entered while short runs race, for at most ``iterations`` in total."""
         return nullcontext()
 
     def on_probe(self, probe: Probe) -> None:

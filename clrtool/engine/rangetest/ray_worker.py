@@ -7,30 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import chdir, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clrtool.config.schema import RangeTestConfig
-from clrtool.core.results.shard import LackingError
 from clrtool.engine.configured.build import build_workload
-from clrtool.engine.rangetest.observer import Observer
-from clrtool.engine.rangetest.pipeline import sweep_seeds
-from clrtool.engine.resume.journal import Assignment, Journal, RemoteResults
-from clrtool.engine.resume.open import about_test
+from clrtool.engine.rangetest.share import sweep_share
 from clrtool.engine.runtime.device import computing_with
 from clrtool.engine.runtime.serialize import from_bytes, to_bytes
 from clrtool.errors import ConfigError, MachineError
-
-
-@dataclass
-class _Kept:
-    """A store in memory."""
-
-    values: Mapping[str, Any]
-
-    def save(self, values: Mapping[str, Any]) -> None:
-        self.values = values
 
 
 def sweep_remotely(
@@ -49,27 +34,11 @@ def sweep_remotely(
         ``checkpoint``, its bytes, and ``lacking``, the seeds that are to be trained next; or ``error``, of the kind
         ``kind``, for exceptions of ours need not be known where they arrive.
     """
+    asked = RangeTestConfig.model_validate(config)
     try:
         with computing_with(threads), chdir(place) if Path(place).is_dir() else nullcontext():
-            return _sweep(RangeTestConfig.model_validate(config), source, from_bytes(known), seeds)
+            workload = build_workload(asked, **{**source, "folder": Path(source["folder"])})
+            values, lacking = sweep_share(workload, asked, from_bytes(known), seeds)
+            return {"checkpoint": to_bytes(values), "lacking": list(lacking)}
     except (ConfigError, MachineError) as error:
         return {"kind": "config" if isinstance(error, ConfigError) else "machine", "error": str(error)}
-
-
-def _sweep(
-    config: RangeTestConfig, source: Mapping[str, Any], known: Mapping[str, Any], seeds: Sequence[int]
-) -> dict[str, Any]:
-    workload = build_workload(config, **{**source, "folder": Path(source["folder"])})
-    kept, lacking = _Kept({}), tuple[int, ...]()
-    journal = Journal(
-        kept,
-        about=about_test(workload, config.sha256()),
-        remote=RemoteResults(known),
-        assignment=Assignment(lambda wanted: [seed for seed in wanted if seed in seeds]),
-    )
-    try:
-        sweep_seeds(workload, config, Observer(), journal)
-    except LackingError as error:
-        lacking = error.seeds
-    journal.finish()
-    return {"checkpoint": to_bytes(kept.values), "lacking": list(lacking)}

@@ -83,8 +83,9 @@ class Rounds:
         ramp, steps = last.ramp, last.ramp.steps(curves)
         if steps > ramp.planned:
             planned, reached = ramp.lrs[ramp.planned - 1], ramp.lrs[steps - 1]
-            went_on = f"Nothing had broken at {planned:.2g}, and the sweep went on"
-            said.append(f"{went_on}: sweep.end_lr={reached:.2g} plans for that.")
+            said.append(
+                f"Nothing had broken at {planned:.2g}, so the sweep went on; sweep.end_lr={reached:.2g} plans for that."
+            )
         return Round(ramp, last.seeds, curves, last.engine), tuple(said)
 
     def _lower(self, left: int) -> Round | None:

@@ -210,7 +210,7 @@ class Journal:
         mine, remote = self._assignment.mine(seeds) if seeds else seeds, self._remote
         if mine and remote.device is not None:
             raise ConfigError(
-                f"seed {mine[0]} is to be trained on {remote.device}, as the others were: go on where there is one"
+                f"seed {mine[0]} must be trained on {remote.device}, as the others were: resume where there is one"
             )
         if mine:
             self.warnings = tuple(dict.fromkeys((*self.warnings, *remote.moved)))
@@ -311,7 +311,7 @@ class Journal:
         self._due = end + max(self._every, (end - begin) / SHARE)
 
     def _state(self, segment: Segment) -> Mapping[str, Any] | None:
-        """The state of a segment; None of one that cannot be saved, which then begins anew when it is interrupted."""
+        """The state of a segment; None if it cannot be saved, and then starts over after an interruption."""
         try:
             return segment.state()
         except TypeError as error:

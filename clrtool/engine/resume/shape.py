@@ -77,8 +77,8 @@ def load_checkpoint(folder: CheckpointFolder) -> Found:
 def _check(folder: Path, values: Mapping[str, Any]) -> None:
     if is_newer(version := values.get("format"), FORMAT):
         raise ConfigError(
-            f"{folder}: was begun by a newer clrtool, whose checkpoint this one cannot read: upgrade clrtool to resume "
-            "it, or measure it again with --fresh"
+            f"{folder}: was started by a newer clrtool, whose checkpoint this one cannot read: upgrade clrtool to "
+            "resume it, or measure it again with --fresh"
         )
     try:
         if version != FORMAT:

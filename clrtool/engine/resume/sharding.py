@@ -124,8 +124,8 @@ def union(folders: Sequence[Path], about: Mapping[str, Any]) -> RemoteResults:
         mine = results(values)
         if "scout" in mine and finished.setdefault("scout", mine["scout"]) != mine["scout"]:
             raise ConfigError(
-                f"{place} and {folder} swept different ranges, for their scouts differ: give both sweep.start_lr and "
-                "sweep.end_lr, or keep the folders of all shards in one place while they run"
+                f"{place} and {folder} swept different ranges, because their scouts differ: give both sweep.start_lr "
+                "and sweep.end_lr, or keep the folders of all shards in one place while they run"
             )
         finished = mine | finished
         seconds[folder.name] = added_up([values["seconds"], *values.get("elsewhere", {}).values()])
@@ -145,7 +145,7 @@ def _check(folder: Path, values: Mapping[str, Any], wanted: Mapping[str, Any], o
     if "micro_batches" in wanted and values.get("micro_batches") != wanted["micro_batches"]:
         most = max(values.get("micro_batches", 1), wanted["micro_batches"])
         raise ConfigError(
-            f"{folder} took its batches in other parts than {other}: training.micro_batches={most} for all"
+            f"{folder} split its batches differently from {other}: set training.micro_batches={most} for all"
         )
 
 

@@ -146,7 +146,7 @@ def usual_threads() -> int:
 
 @contextmanager
 def computing_with(threads: int | None) -> Iterator[None]:
-    """Let torch compute with so many threads; None for as many as it takes by itself."""
+    """Let torch compute with this number of threads; None for its own choice."""
     if threads is None:
         yield
         return

@@ -38,8 +38,8 @@ LOOK_INTERVAL, AWAKE = 1.0, 1e-4
 # Keys of the store.
 BEGIN, END, FAILED = "begin", "end", "failed"
 LOST = (
-    "a rank was lost: it was killed, or hangs, or cannot be reached; what torchrun says of it comes below. The same "
-    "command goes on from the checkpoint, which torchrun --max-restarts 1 does by itself"
+    "a rank was lost: it was killed, hangs or cannot be reached; torchrun's own report follows. The same command "
+    "resumes from the checkpoint, which torchrun --max-restarts 1 does by itself"
 )
 
 
@@ -294,7 +294,7 @@ def join(rank: int, world: int, local_rank: int) -> ProcessGroup:
     except MachineError:
         raise
     except (RuntimeError, ValueError) as error:
-        raise MachineError(f"the {world} ranks do not find each other: {error}") from error
+        raise MachineError(f"the {world} ranks cannot find each other: {error}") from error
     return ProcessGroup(rank=rank, world=world, local_rank=local_rank, store=PrefixStore("clrtool", store))
 
 
@@ -312,7 +312,7 @@ def _meet(store: Store, rank: int, world: int) -> str:
                 return name
             seen.add(name)
         time.sleep(POLL_INTERVAL)
-    raise MachineError(f"not all of the {world} ranks came within {RANK_TIMEOUT:g} s")
+    raise MachineError(f"not all of the {world} ranks arrived within {RANK_TIMEOUT:g} s")
 
 
 def device_of_rank(name: str, local_rank: int) -> str:

@@ -45,7 +45,7 @@ def import_factory(factory: str, field: str, allowed: Iterable[str], folder: Pat
     if not any(covers(pattern, factory) for pattern in allowed):
         given = ", ".join(f"--allow-import {pattern!r}" for pattern in allowed)
         why = (
-            f"and {given} does not cover it, for a pattern is module:callable, module:* or package.*"
+            f"and {given} does not cover it, because a pattern is module:callable, module:* or package.*"
             if given
             else "and a config may run code only if the command line allows it"
         )

@@ -14,7 +14,7 @@ from clrtool.engine.runtime.factories import describe
 from clrtool.engine.training.joint import JointOptimizer
 from clrtool.errors import ConfigError
 
-# What every optimizer has, copied or made anew by torch.
+# What every optimizer has, copied or made again by torch.
 _OWN = frozenset(vars(torch.optim.SGD([torch.zeros(1)], lr=1.0)))
 
 

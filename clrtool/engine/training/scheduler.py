@@ -39,7 +39,7 @@ class PlanScheduler(LRScheduler):
         plan: the plan to follow.
         last_epoch: number of iterations already done, minus 1.
         iterations_per_epoch: number of iterations that the training loop takes in an epoch, if the plan counted another
-            one: the plan is then stretched to the same number of epochs. None for that of the plan.
+            one: the plan is then stretched to the same number of epochs. Default: the plan's.
 
     Raises:
         ValueError: the plan moves the momentum and the optimizer has none, or its first learning rate is not above 0;
@@ -82,7 +82,9 @@ class PlanScheduler(LRScheduler):
             group.setdefault("initial_lr", float(group["lr"]))
         first = float(one.param_groups[0]["initial_lr"])
         if not first > 0:
-            raise ValueError(f"the first group's learning rate must be above 0, for the others follow it; got {first}")
+            raise ValueError(
+                f"the first group's learning rate must be above 0, because the others follow it; got {first}"
+            )
         super().__init__(one, last_epoch)
 
     def get_lr(self) -> list[float | Tensor]:
@@ -155,8 +157,8 @@ class PlanScheduler(LRScheduler):
         """Go to an iteration.
 
         The optimizer's own state brings the learning rates and momenta. Where it was not loaded, so that they are still
-        those that this scheduler set, they are set anew; any other is left as it is, for it may be that of the next
-        scheduler in a ``SequentialLR``.
+        those that this scheduler set, they are set again; any other is left alone, because the next scheduler in a
+        ``SequentialLR`` may have set it.
         """
         if not isinstance(state_dict.get("last_epoch"), int):
             raise ValueError(f"the state of a PlanScheduler is {{'last_epoch': iteration}}, got {dict(state_dict)!r}")

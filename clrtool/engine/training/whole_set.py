@@ -66,7 +66,7 @@ class WholeSet:
         return outputs, targets
 
     def reset(self) -> None:
-        """Begin a set anew."""
+        """Start a new set."""
         self._metric.reset()
 
     def value(self) -> float:

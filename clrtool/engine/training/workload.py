@@ -127,12 +127,12 @@ class Workload(ABC):
     @property
     @abstractmethod
     def heldout_samples(self) -> int:
-        """Size of the held-out set; of what is counted in it, where the metric is a share; 0 where it is not known."""
+        """Number of held-out samples, or of what the metric counts in them; 0 if unknown."""
 
     @property
     @abstractmethod
     def chance(self) -> float | None:
-        """The metric of who always gives the commonest answers; None where there is no such."""
+        """The metric of a model that always gives the commonest answer; None if that is unknown."""
 
     @property
     def iterations_per_epoch(self) -> int:

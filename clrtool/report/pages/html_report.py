@@ -91,7 +91,7 @@ def _bounds_table(bounds: Bounds) -> str:
         (name, "none" if lr is None else f"{lr:.4g}", across(interval), reason)
         for name, lr, interval, reason in both(bounds)
     ]
-    return table("The bounds of the cycle", rows, ("bound", "value", "95 % interval", "why"), "prose")
+    return table("The bounds of the cycle", rows, ("bound", "value", "interval", "why"), "prose")
 
 
 def _policies(record: Comparison) -> str:

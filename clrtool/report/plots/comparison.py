@@ -16,7 +16,7 @@ from clrtool.report.text.alt_text import comparison_alt
 from clrtool.report.text.facts import heldout, reached, sampled
 from clrtool.words import count, printable, shortened
 
-# Rates are drawn at so many iterations, and at the corners of each plan.
+# Rates are drawn at this number of iterations, and at the corners of each plan.
 POINTS = 2001
 # The early part of training, where every policy learns fast, is left to run out of the axis.
 EARLY = 0.2

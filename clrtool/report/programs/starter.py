@@ -117,7 +117,7 @@ def _is_factory(word: str) -> bool:
 
 def _data(data: str, size: int | None) -> list[str]:
     if _is_factory(data):
-        return [f"factory: {json.dumps(data)} # returns (train, heldout)"]
+        return [f"factory: {json.dumps(data)} # returns (train, heldout), or one set to be split"]
     kind, _, place = data.partition(":")
     if kind.startswith("torchvision."):
         return [f"name: {json.dumps(kind)}", f"args: {{root: {json.dumps(place or 'data')}}}"]

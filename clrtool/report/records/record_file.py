@@ -57,7 +57,7 @@ def _missing(file: Path) -> str:
         return f"{file}: no such file"
     begun = (file.parent / "curve.csv").exists()
     return f"{file.parent} is not a finished run" + (
-        "; the command that began it, without --fresh, goes on with it" if begun else ""
+        "; the command that started it, without --fresh, resumes it" if begun else ""
     )
 
 

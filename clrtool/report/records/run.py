@@ -92,7 +92,7 @@ def curve_log(folder: Path, config: RangeTestConfig) -> Iterator[Callable[[int, 
 
     What an earlier run left in the folder goes only now, when the new one is about to be trained; its result first,
     so that it is never taken for that of the new config. A row that was torn when a run was killed goes too: the rows
-    of a run that goes on are written anew from its checkpoint.
+    of a run that is resumed are written again from its checkpoint.
     """
     for name in FILES[2:]:
         (folder / name).unlink(missing_ok=True)

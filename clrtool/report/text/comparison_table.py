@@ -38,7 +38,7 @@ def _reached(candidate: Candidate) -> str:
     if candidate.mean is None:
         broken = [training.points[-1] for training in candidate.trainings if not training.is_finite]
         rates = " and ".join(dict.fromkeys(f"{point.lr:.3g}" for point in broken))
-        reached = f"not finite in {len(broken)} of {len(candidate.finals)}, from a rate of {rates} on"
+        reached = f"not finite in {len(broken)} of {len(candidate.finals)}, from LR {rates}"
     else:
         reached = f"{candidate.mean:.4f}" + ("" if candidate.deviation is None else f" ± {candidate.deviation:.4f}")
     return f"{reached}\n{finals(candidate)}" if 1 < len(candidate.finals) <= SHOWN_SEEDS else reached

@@ -16,10 +16,8 @@ Row = tuple[str, str]
 def doctor_table(report: Mapping[str, Any]) -> Table:
     """The report of ``clrtool doctor``: versions, machine, environment, the config if one was given, and the faults."""
     faults = report["machine"]["faults"]
-    table = grid(_rows(report))
-    # without a name of somebody else's in it, it may have the style that rich has for titles
-    table.title = f"doctor: {count(len(faults), 'fault')}" if faults else "doctor: this machine can run a range test"
-    return table
+    found = count(len(faults), "fault") if faults else "this machine can run a range test"
+    return grid(_rows(report), f"doctor: {found}")
 
 
 def _rows(report: Mapping[str, Any]) -> Iterator[Row]:
@@ -59,7 +57,7 @@ def _tested(test: Mapping[str, Any]) -> Row:
         return name, f"failed after {test['seconds']:.1f} s: {test['fault']}"
     done = f"{count(test['iterations'], 'iteration')}, accuracy {test['accuracy']:.2f}"
     if not test["engine"]:
-        return name, f"not finished after {test['seconds']:.1f} s, for the device is busy or slow: {done}"
+        return name, f"not finished after {test['seconds']:.1f} s, because the device is busy or slow: {done}"
     rate = f"{test['per_second']:,.0f} a second"
     return name, f"passed in {test['seconds']:.1f} s: {done}, {rate}, steps {test['engine']}"
 
