@@ -11,6 +11,7 @@ from clrtool.cli.compare import POLICIES
 from clrtool.core.results.candidates import USUAL
 from clrtool.errors import ConfigError
 from tests.test_api import HELDOUT, TRAIN, Used, sgd
+from tests.test_projects import Words, carried, passages
 
 TRAINING, HELD = DataLoader(TRAIN, 50), DataLoader(HELDOUT, 100)
 BOUNDS = (0.01, 0.3)
@@ -80,6 +81,14 @@ def test_everything_of_the_program_is_as_it_was():
     clrtool.compare(used.model, used.optimizer, used.train, used.heldout, bounds=BOUNDS, trainings=1, epochs=2,
                     policies=["fixed", "cosine"], progress=False)  # fmt: skip
     assert used.hash() == before
+
+
+def test_held_out_samples_that_cannot_be_counted_are_not_told_of():
+    found = clrtool.compare(Words, lambda model: torch.optim.SGD(model.parameters(), 1.0), passages(8, 12, 0),
+                            passages(8, 3, 1), step=carried, bounds=(1.0, 4.0), policies=["fixed", "cosine"],
+                            trainings=1, epochs=1, progress=False)  # fmt: skip
+    assert found.record.heldout_samples == 0
+    assert "held out" not in str(found)
 
 
 def test_policies_are_those_of_the_command_line_where_none_are_named():

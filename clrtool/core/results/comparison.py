@@ -126,7 +126,7 @@ class Comparison:
         bounds: what they were made of.
         iterations: optimizer steps of every training, the same for all.
         iterations_per_epoch: optimizer steps in one pass over the training set.
-        heldout_samples: size of the held-out set; of its tokens, where the metric counts them.
+        heldout_samples: size of the held-out set; of its tokens, where the metric counts them; 0 where not known.
         metric: what is compared.
         asked_target: the metric that was asked to be reached; None for that of the reference.
         constant: the metric of the best constant answer; None where that is not known.
@@ -153,9 +153,9 @@ class Comparison:
     def __post_init__(self) -> None:
         seeds = {tuple(training.seed for training in each.trainings) for each in self.candidates}
         names = {each.name for each in self.candidates}
-        counts = (self.iterations, self.iterations_per_epoch, self.heldout_samples)
+        known = self.heldout_samples >= self.metric.is_share and min(self.iterations, self.iterations_per_epoch) >= 1
         ends = {each.points[-1].iteration for one in self.candidates for each in one.trainings if each.is_finite}
-        if len(seeds) != 1 or len(names) < len(self.candidates) or min(counts) < 1 or not ends <= {self.iterations}:
+        if len(seeds) != 1 or len(names) < len(self.candidates) or not known or not ends <= {self.iterations}:
             raise ValueError("a comparison has policies of different names, the same seeds, and one length for all")
 
     @property

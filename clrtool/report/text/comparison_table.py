@@ -61,12 +61,12 @@ def _notes(record: Comparison) -> Table:
     cost = "" if bounds.cost_epochs is None else f", which cost {bounds.cost_epochs:.3g} epochs"
     error = record.standard_error
     sure = "" if error is None else f" Each {record.metric.label} has a standard error of ±{100 * error:.1f} points."
-    length = f"{count(record.iterations, 'iteration')} for every training"
+    length, size = f"{count(record.iterations, 'iteration')} for every training", record.heldout_samples
     rows = [
         ("verdict", f"{judgement.verdict.value} {judgement.reason}"),
         ("bounds", f"{bounds.base_lr:.3g} to {bounds.max_lr:.3g}, from {bounds.source}{cost}."),
         ("budget", f"{length}, {record.cost_epochs:.4g} epochs in all."),
-        ("held out", f"{count(record.heldout_samples, record.metric.unit)}.{sure}"),
+        *([("held out", f"{count(size, record.metric.unit)}.{sure}")] if size else []),
         *(("held", _held(each, record.held(each))) for each in record.candidates if record.held(each)),
         *(("steps", f"{each.name}: {each.engine}") for each in record.candidates if each.engine != "eager"),
         *(("warning", warning) for warning in record.warnings),
