@@ -1,6 +1,6 @@
 """Public projects, rebuilt small: what training with the recommended bounds reaches beside the project's own rate.
 
-    python -m tests.benchmarks.projects
+    python -m tests.benchmarks.projects [NAMES]
 
 Each is tested and trained as its authors wrote it (tests/test_projects.py), with three seeds, by ``clrtool.range_test`` and
 ``clrtool.compare``. The rate of the project is held throughout, as its own code does; the bounds are those of the test.
@@ -8,6 +8,7 @@ Each is tested and trained as its authors wrote it (tests/test_projects.py), wit
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -103,7 +104,8 @@ def main() -> None:
     print("| project | its rate | bounds | verdict | metric | its rate / triangular2 / one_cycle |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, project in projects().items():
-        print(row(name, project), flush=True)
+        if not sys.argv[1:] or name in sys.argv[1:]:
+            print(row(name, project), flush=True)
 
 
 if __name__ == "__main__":
