@@ -65,6 +65,10 @@ def is_run(command):
     return not command.startswith(tuple(ELSEWHERE))
 
 
+# What is said of a package that some machines have and others lack.
+NOT_HERE = re.compile(r"^note: read back, but not run in .*\n", re.MULTILINE)
+
+
 def run(command):
     """A command in this process and the current folder: exit code, and what it prints, on stderr if nothing else."""
     words = shlex.split(command, comments=True)
@@ -75,7 +79,7 @@ def run(command):
             main(words[1:])
     except SystemExit as stop:
         code = stop.code or 0
-    return code, out.getvalue() or err.getvalue()
+    return code, out.getvalue() or NOT_HERE.sub("", err.getvalue())
 
 
 def cut(output, shown):

@@ -291,7 +291,7 @@ def test_init_writes_a_commented_config_for_a_model_and_data_of_ones_own(cli, tm
     assert {name: config["data"][name] for name in data_is} == data_is
     text = (tmp_path / "own.yaml").read_text()
     assert sum(" # " in line or line.startswith("#") for line in text.splitlines()) >= 10
-    assert ("--allow-import 'mine.net:make' --allow-import 'mine.sets:load'" in text) is ("factory" in model_is)
+    assert ("--allow-import mine.net:make --allow-import mine.sets:load" in text) is ("factory" in model_is)
     again = cli("init", tmp_path / "own.yaml", "--model", model, "--data", data)
     assert (again.code, (tmp_path / "own.yaml").read_text()) == (2, text)
 

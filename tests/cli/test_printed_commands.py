@@ -18,7 +18,7 @@ import pytest
 
 import clrtool
 from clrtool.cli.guide import TOPICS, page
-from clrtool.cli.help import _parts
+from clrtool.cli.help import parts
 from clrtool.cli.main import app
 from clrtool.config.file import load_config
 from clrtool.config.shipped import shipped_configs
@@ -132,7 +132,7 @@ def test_a_word_of_a_command_is_read_by_a_shell_as_it_was(word):
 def lines_of_help():
     for name, command in {None: app, **{each.callback.__name__: each for each in app.registered_commands}}.items():
         text = command.callback.__doc__ if name else command.registered_callback.callback.__doc__
-        for line in _parts(textwrap.dedent(f"    {text}"))[1]:
+        for line in parts(textwrap.dedent(f"    {text}"))[1]:
             yield pytest.param(line, id=line)
 
 

@@ -169,7 +169,7 @@ def seated(monkeypatch, rank, world=2):
         (["--dry-run"], "clrtool rangetest --dry-run runs in one process, but torchrun started 2"),
         (["training.compile=true"], "training.compile does not work with 2 ranks"),
         (["--on-oom", "accumulate"], "with 2 ranks give training.micro_batches=2"),
-        (["--device", "cuda:1"], "every rank takes its own"),
+        (["--device", "cuda:1"], "every rank needs its own"),
     ],
 )
 def test_what_does_not_go_with_ranks_is_refused_with_a_way_out(cli, monkeypatch, tmp_path, words, said):

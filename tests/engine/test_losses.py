@@ -188,7 +188,7 @@ def test_a_language_model_learns_to_tell_the_next_byte(tmp_path):
         ({"metric": "accuracy"}, "for real numbers set metric: loss"),
         (
             {"metric": "token_accuracy"},
-            "metric.name: token_accuracy needs class numbers, a sequence a sample; the targets are real",
+            "metric.name: token_accuracy needs class numbers, a sequence per sample; the targets are real",
         ),
         ({"metric": "loss", "loss": "cross_entropy"}, "try mse"),
     ],
