@@ -368,6 +368,16 @@ def test_the_length_that_a_comparison_names_for_a_longer_plan_is_enough(cli, epo
     assert cli(*words, *re.search(r"--epochs [\d.]+", refused.err)[0].split()).code in (0, 3)
 
 
+@case("cli/rangetest.py", "clrtool guide troubleshooting")
+def test_an_inconclusive_test_names_the_page_with_an_entry_for_its_advice(cli, paste):
+    done = cli("rangetest", "digits", "sweep.start_lr=1e-9", "sweep.end_lr=1e-8", "sweep.epochs=1")
+    assert done.code == 3
+    line = after("next: ", done.err).partition(",")[0]
+    shown = " ".join(paste(line).out.split())
+    advice = json.loads(Path("runs/digits/result.json").read_text())["bounds"]["advice"]
+    assert all(each in shown for each in advice)
+
+
 @case("cli/guide.py", "clrtool guide TOPIC", "clrtool guide \\2")
 @pytest.mark.parametrize("topic", TOPICS)
 def test_every_topic_and_every_page_that_one_links_to_is_shown(cli, paste, topic):
