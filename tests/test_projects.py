@@ -342,16 +342,21 @@ def sentences(number, seed):
     return [{"input_ids": each, "labels": label} for each, label in zip(words, labels, strict=True)]
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft, which uses an older name of transformers
-def test_a_transformer_fine_tuned_by_lora_of_peft_trains_its_adapters_alone():
+def adapted():
+    """A small BERT with adapters of peft."""
     from peft import LoraConfig, get_peft_model
     from transformers import BertConfig, BertForSequenceClassification
 
-    torch.manual_seed(0)
     config = BertConfig(vocab_size=40, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
                         max_position_embeddings=16)  # fmt: skip
     lora = LoraConfig(task_type="SEQ_CLS", r=4, lora_alpha=8, target_modules=["query", "value"])
-    model = get_peft_model(BertForSequenceClassification(config), lora)
+    return get_peft_model(BertForSequenceClassification(config), lora)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft, which uses an older name of transformers
+def test_a_transformer_fine_tuned_by_lora_of_peft_trains_its_adapters_alone():
+    torch.manual_seed(0)
+    model = adapted()
     train = DataLoader(sentences(320, 1), 32, shuffle=True, generator=generator())
     found = range_tested(model, torch.optim.AdamW(model.parameters(), 1e-3), train, DataLoader(sentences(128, 2), 64),
                          sweep_epochs="auto", epochs=30)  # fmt: skip
@@ -370,9 +375,8 @@ def graphs_of_geometric(number, seed):
         yield Data(x=features, edge_index=edges, y=(features[:, 0].mean() > 0).long().reshape(1))
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch_geometric, which scripts a function
-def test_graphs_of_torch_geometric_are_read_by_a_step_and_counted_by_its_measure():
-    from torch_geometric.loader import DataLoader as GraphLoader
+def convolved():
+    """A graph convolution of torch_geometric, pooled."""
     from torch_geometric.nn import GCNConv, global_mean_pool
 
     class Convolved(nn.Module):
@@ -383,8 +387,15 @@ def test_graphs_of_torch_geometric_are_read_by_a_step_and_counted_by_its_measure
         def forward(self, batch):
             return self.last(global_mean_pool(self.first(batch.x, batch.edge_index).relu(), batch.batch))
 
+    return Convolved()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch_geometric, which scripts a function
+def test_graphs_of_torch_geometric_are_read_by_a_step_and_counted_by_its_measure():
+    from torch_geometric.loader import DataLoader as GraphLoader
+
     torch.manual_seed(0)
-    model = Convolved()
+    model = convolved()
     train = GraphLoader([*graphs_of_geometric(300, 1)], 30, shuffle=True, generator=generator())
     heldout = GraphLoader([*graphs_of_geometric(100, 2)], 50)
     given = model, torch.optim.Adam(model.parameters()), train, heldout

@@ -47,6 +47,21 @@ def graph_loss(model: Any, data: Any) -> Any:
     return F.cross_entropy(model(data.x, data.batch), data.y)
 
 
+def right_labels(model: Any, batch: Any) -> tuple[Any, int]:
+    return (model(batch).argmax(1) == batch.y).sum(), batch.num_graphs
+
+
+def label_loss(model: Any, batch: Any) -> Any:
+    return F.cross_entropy(model(batch), batch.y)
+
+
+def graph_loaders() -> tuple[Any, Any]:
+    from torch_geometric.loader import DataLoader as GraphLoader
+
+    train, heldout = ([*made.graphs_of_geometric(size, seed)] for size, seed in ((600, 1), (200, 2)))
+    return GraphLoader(train, 30, shuffle=True), GraphLoader(heldout, 50)
+
+
 def twins_loss(outputs: Any, targets: Any) -> Any:
     return F.binary_cross_entropy(outputs.squeeze(), targets)
 
@@ -80,6 +95,14 @@ def projects() -> dict[str, Project]:
             made.Pooled, lambda model: optim.Adam(model.parameters(), 0.01, weight_decay=5e-4), made.graphs(40, 0),
             made.graphs(15, 1),
             {"step": graph_loss, "measure": right_graphs, "metric": "accuracy", "eval_loss": "eval", "epochs": 30},
+        ),
+        "peft, LoRA on BERT": Project(
+            made.adapted, lambda model: optim.AdamW(model.parameters(), 3e-4), *loaders(made.sentences, 960, 32),
+            {"epochs": 30},
+        ),
+        "torch_geometric, GCN": Project(
+            made.convolved, lambda model: optim.Adam(model.parameters(), 0.01), *graph_loaders(),
+            {"step": label_loss, "measure": right_labels, "metric": "accuracy", "eval_loss": "eval", "epochs": 30},
         ),
     }  # fmt: skip
 
