@@ -94,7 +94,7 @@ def _deepspeed(schedules: Any, text: str, steps: int) -> Iterator[float]:
 
 def _defined(text: str) -> dict[str, Any]:
     names: dict[str, Any] = {}
-    exec(text, names)  # noqa: S102 (it was just printed, from numbers that were read)
+    exec(text, names)  # noqa: S102  # nosec B102 # what was just printed, from numbers that were read
     return names
 
 
