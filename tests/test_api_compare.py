@@ -10,6 +10,7 @@ import clrtool
 from clrtool.cli.compare import POLICIES
 from clrtool.core.results.candidates import USUAL
 from clrtool.errors import ConfigError
+from tests.documents import snippet
 from tests.test_api import HELDOUT, TRAIN, Used, sgd
 from tests.test_projects import Words, carried, passages
 
@@ -91,6 +92,15 @@ def test_held_out_samples_that_cannot_be_counted_are_not_told_of():
     assert "held out" not in str(found)
 
 
+def test_the_guides_example_runs_as_it_stands():
+    names = {"clrtool": clrtool, "model": net(), "train_loader": TRAINING, "heldout_loader": HELD}
+    names["optimizer"] = sgd(names["model"])
+    block = snippet("clrtool.compare(").replace("epochs=30", "epochs=1").replace("trainings=3", "trainings=1")
+    exec(block, names)  # noqa: S102 (it is our own)
+    assert list(names["found"].finals) == ["fixed", "one_cycle", "triangular2", "fixed:0.01"]
+    assert names["scheduler"].get_last_lr() == [names["found"].plan.lr(0)]
+
+
 def test_policies_are_those_of_the_command_line_where_none_are_named():
     assert ",".join(USUAL) == POLICIES
     assert tuple(compared(trainings=1, epochs=1).finals) == USUAL
@@ -109,7 +119,7 @@ def test_policies_are_those_of_the_command_line_where_none_are_named():
         ({"policies": [0.1, -1.0]}, "a fixed rate must be finite and above 0"),
         ({"budget": 0.5, "seeds": 2}, "budget: is for a range test"),
         ({"trainings": 0}, "trainings = 0 must be a whole number of at least 1"),
-        ({"target": 3.0}, "target 3.0: must be above 0 and at most 1"),
+        ({"target": 3.0}, "target = 3.0: must be above 0 and at most 1"),
         ({"epoch": 3}, "unknown option 'epoch'; did you mean 'epochs'"),
         ({"policies": ["fixed", clrtool.make_plan(0.1, 1, 12, epochs=50)], "epochs": 2}, "use epochs=50"),
     ],

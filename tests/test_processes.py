@@ -90,7 +90,8 @@ def test_a_number_of_processes_that_is_none_is_refused(jobs):
 def test_a_test_of_one_seed_needs_no_process_and_sends_nothing():
     model, optimizer, loader = task()
     loss = unsendable(nn.functional.cross_entropy)
-    clrtool.range_test(model, optimizer, loader, loader, loss=loss, jobs=4, epochs=1, progress=False)
+    found = clrtool.range_test(model, optimizer, loader, loader, loss=loss, jobs=4, epochs=1, progress=False)
+    assert len(found.curves) == 1
 
 
 SCRIPT = """

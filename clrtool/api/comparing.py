@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from clrtool.report.plots import Figure
 
-# What a comparison trains with; the rest of the options is of sweeps, and bounds are there already.
+# Options of the sweep and of the plan's policy; a comparison has its bounds and its policies.
 SWEPT = ("budget", "method", "start_lr", "end_lr", "spacing", "sweep_epochs", "seeds", "policy", "warmup_epochs")
 
 
@@ -101,7 +101,7 @@ def compare(
     progress: bool = True,
     **job: Unpack[JobOptions],
 ) -> Compared:
-    """Train copies under several policies, as long and from the same seeds, and say which won.
+    """Train copies with several policies, for the same length and from the same seeds, and say which won.
 
     Args:
         model, optimizer, train_loader, heldout_loader: as for ``clrtool.range_test``. A model that is given as it is
@@ -109,10 +109,10 @@ def compare(
         bounds: a finished range test, or ``(base_lr, max_lr)``.
         policies: names of policies, rates of trainings at a fixed one, and plans; or a mapping of names to plans, rates
             or None, for the policy of that name.
-        trainings: how many of each policy, of seeds from ``seed`` on.
-        target: value of the metric to be reached. Default: what ``fixed``, or else the first policy, ends with.
+        trainings: number of training runs per policy, with seeds from ``seed`` on.
+        target: metric value to reach. Default: what ``fixed``, or else the first policy, ends with.
         title, progress: heading of the table; whether to show a line on stderr.
-        job: the other arguments of ``clrtool.range_test``, without those of its sweep and its plan's policy.
+        job: other arguments of ``clrtool.range_test``, except those of the sweep and the policy of the plan.
 
     Raises:
         ConfigError: an argument breaks its rule, or there are no bounds.
@@ -127,6 +127,7 @@ def compare(
             plans, iterations = candidate_plans(
                 asked, ends, workload.iterations_per_epoch, epochs=workload.plan_epochs, stepsize_epochs=stepsize
             )
+        with as_config_error(f"target = {target}: "):
             check_target(target, workload.metric)
         label, how = workload.metric.label, {"quiet": not progress, "plain": False}
         seeds = range(settings.seed, settings.seed + trainings)

@@ -84,7 +84,7 @@ def read_request(spec: RunSpec, options: Mapping[str, Any]) -> Request:
     with as_config_error():
         check_positive("epochs", epochs, at_most=MAX_EPOCHS)
     policies, target = _read_policies(options["policies"]), options["target_accuracy"]
-    with as_config_error("--target-accuracy: "):
+    with as_config_error(f"--target-accuracy {target}: "):
         check_target(target, spec.config.metric.metric)
     return Request(policies, options["seeds"], epochs, target, _known_bounds(spec, options["bounds"], options["run"]))
 

@@ -35,7 +35,7 @@ def check_target(target: float | None, metric: Metric) -> None:
     """Raise ValueError for a target that this metric cannot have."""
     if target is not None and not (math.isfinite(target) and (not metric.is_share or 0 < target <= 1)):
         rule = "above 0 and at most 1" if metric.is_share else "finite"
-        raise ValueError(f"target {target}: must be {rule}, because the metric is {metric.label}")
+        raise ValueError(f"must be {rule}, because the metric is {metric.label}")
 
 
 def candidate_plans(
