@@ -57,6 +57,12 @@ Words = Annotated[
 BaseLr = Annotated[float | None, _number(BOUNDS, "LR", "Lower bound, without a source.")]
 MaxLr = Annotated[float | None, _number(BOUNDS, "LR", "Upper bound, without a source.")]
 PerEpoch = Annotated[int | None, _number(BOUNDS, "N", "Optimizer steps per epoch.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size", metavar="N", min=1, help="Rescale the bounds of a run to another batch.", rich_help_panel=BOUNDS
+    ),
+]
 Curve = Annotated[Path | None, _number(BOUNDS, "FILE", "CSV file with lr and accuracy, to read bounds from.")]
 Policy = Annotated[
     str | None,
@@ -120,8 +126,8 @@ Output = Annotated[
 # fmt: off
 def plan(  # an option that is not named below is read from the context, by its name
     context: typer.Context, words: Words = None, base_lr: BaseLr = None, max_lr: MaxLr = None,
-    iterations_per_epoch: PerEpoch = None, curve: Curve = None, policy: Policy = None, epochs: Epochs = None,
-    stepsize_epochs: StepsizeEpochs = None, cycles: Cycles = None, warmup_epochs: Warmup = None,
+    iterations_per_epoch: PerEpoch = None, batch_size: BatchSize = None, curve: Curve = None, policy: Policy = None,
+    epochs: Epochs = None, stepsize_epochs: StepsizeEpochs = None, cycles: Cycles = None, warmup_epochs: Warmup = None,
     momentum: Momentum = None, stage: Stages = None, schedule: Source = None, iterations: Iterations = None,
     check: Lint = False, csv: Csv = None, stepped: Stepped = "iteration", optimizer: Optimizer = None,
     form: Form = None, as_json: Json = False, output: Output = None, plain: Plain = False,
@@ -135,14 +141,15 @@ def plan(  # an option that is not named below is read from the context, by its 
         clrtool plan --from torch:OneCycleLR max_lr=0.1 total_steps=30 --lint
 
     The bounds come from a run, a plan file, the script or config of a training, a measured curve, or three numbers.
-    Options replace what the source planned. --lint takes such a file too: clrtool plan --lint ds_config.json. A plan
-    ends where a cycle ends, at base_lr. --from reads the schedule of another system: torch, keras, optax,
-    transformers, deepspeed, timm, ignite and more; a wrong name lists all.
+    Options replace what the source planned. --lint takes such a file too: clrtool plan --lint ds_config.json. A
+    plan ends where a cycle ends, at base_lr. --batch-size needs batch sizes that rangetest --vary has measured.
+    --from reads the schedule of another system: torch, keras, optax, transformers, deepspeed, timm, ignite and
+    more; a wrong name lists all.
     """
     from clrtool.cli.plan_source import Asked, make
 
     asked = Asked(words=words or (), options=context.params, schedule=schedule, iterations=iterations,
-                  stages=stage or (), csv=csv, stepped=stepped, optimizer=optimizer)  # fmt: skip
+                  stages=stage or (), csv=csv, stepped=stepped, optimizer=optimizer, batch_size=batch_size)  # fmt: skip
     if not check and (csv is not None or optimizer is not None or stepped != "iteration"):
         raise ConfigError("--csv, --optimizer and --stepped need --lint: they say what is to be checked")
     form = _wanted_form(form, as_json=as_json)

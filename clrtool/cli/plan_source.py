@@ -37,6 +37,7 @@ class Asked:
     csv: Path | None = None
     stepped: str = "iteration"
     optimizer: str | None = None
+    batch_size: int | None = None
 
     @property
     def source(self) -> str | None:
@@ -243,6 +244,10 @@ def _from_stages(asked: Asked) -> Plan:
 
 
 def _from_bounds(asked: Asked) -> Plan:
+    if asked.batch_size is not None and asked.source is None:
+        raise ConfigError(
+            "--batch-size needs a run whose batch sizes were measured: rangetest --vary data.batch_size=..."
+        )
     before, known = _find_plan(asked) if asked.source is not None else (None, {})
     given = asked.given() | _momentum(asked) | asked.params()
     if before is not None and not given:
@@ -263,8 +268,14 @@ def _find_plan(asked: Asked) -> tuple[Plan | None, dict[str, Any]]:
 
     assert asked.source is not None
     place = find_run(asked.source)
+    if asked.batch_size is not None:
+        return None, _for_batch_size(place, asked.batch_size)
     if not place.is_dir():
         return _known(read_plan(place), asked)
+    if (place / "vary.json").is_file():
+        from clrtool.cli.plan_batch import chosen_numbers
+
+        return None, chosen_numbers(place)
     run = read_run(place)
     bounds, length = read_again(run), {"iterations_per_epoch": run.sweep.iterations_per_epoch}
     if bounds.verdict.word == "inconclusive":
@@ -277,6 +288,19 @@ def _find_plan(asked: Asked) -> tuple[Plan | None, dict[str, Any]]:
         return before, known
     say(f"{place}: this version reads base_lr {bounds.base_lr:.3g} and max_lr {bounds.max_lr:.3g} off its curve")
     return None, known | read
+
+
+def _for_batch_size(place: Path, batch_size: int) -> dict[str, Any]:
+    """The numbers of a run for another batch size. Raises ConfigError where it has no bounds to start from."""
+    from clrtool.cli.plan_batch import chosen_numbers, rescaled_numbers
+
+    if not place.is_dir():
+        raise ConfigError(f"--batch-size: {place} is a plan; give the run folder that it came from")
+    if (place / "vary.json").is_file():
+        return rescaled_numbers(place, batch_size, chosen_numbers(place))
+    plan = plan_of(str(place))
+    known = {"base_lr": plan.base_lr, "max_lr": plan.max_lr, "epochs": plan.epochs, "policy": plan.policy}
+    return rescaled_numbers(place, batch_size, known)
 
 
 def _known(before: Plan, asked: Asked) -> tuple[Plan, dict[str, Any]]:

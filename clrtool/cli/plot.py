@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from clrtool.core.planning.plan import Plan
     from clrtool.core.results.comparison import Comparison
     from clrtool.core.results.record import RunRecord
+    from clrtool.core.results.varied import VaryRecord
 
     # What is drawn: plans by their titles, or what is finished in a folder.
-    Found = dict[str, Plan] | RunRecord | Comparison
+    Found = dict[str, Plan] | RunRecord | Comparison | VaryRecord
 
 NUMBERS = "Schedule from numbers"
 Sources = Annotated[
@@ -78,9 +79,10 @@ def plot(
         clrtool plot --from a.json b.json -o both.png
         clrtool plot --base-lr 0.01 --max-lr 0.1 --iterations-per-epoch 500 --term
 
-    A run folder gives the picture of its range test; without -o, of its schedule too, both written into the folder. The
-    folder of a comparison gives its picture, a plan file its schedule, several sources their schedules in one picture.
-    Beside each picture, NAME.alt.txt describes it. A report is one HTML page that loads nothing from elsewhere.
+    A run folder gives the picture of its range test; without -o, of its schedule too, both written into the folder.
+    The folder of a comparison or of rangetest --vary gives its picture, a plan file its schedule, several sources
+    their schedules in one picture. Beside each picture, NAME.alt.txt describes it. A report is one HTML page that
+    loads nothing from elsewhere.
     """
     from clrtool.cli.plan_source import is_pair
     from clrtool.report.records.run import find_run
@@ -130,19 +132,23 @@ def _draw_numbers(params: Mapping[str, Any], output: Path | None, *, term: bool)
         say(f"{path}: written")
 
 
-def _finished(folder: Path) -> RunRecord | Comparison:
-    """The range test or the comparison in a folder."""
+def _finished(folder: Path) -> RunRecord | Comparison | VaryRecord:
+    """The range test, the comparison or the race over values in a folder."""
+    from clrtool.report.records import vary_file
     from clrtool.report.records.comparison_file import RESULT, read_comparison
     from clrtool.report.records.run import read_run
 
+    if (folder / vary_file.RESULT).is_file():
+        return vary_file.read_varied(folder)
     return read_comparison(folder) if (folder / RESULT).is_file() else read_run(folder)
 
 
 def _write_events(folder: Path | None, logdir: Path) -> None:
     """A range test, for TensorBoard."""
+    from clrtool.report.records import vary_file
     from clrtool.report.records.comparison_file import RESULT
 
-    if folder is None or (folder / RESULT).is_file():
+    if folder is None or any((folder / name).is_file() for name in (RESULT, vary_file.RESULT)):
         raise ConfigError("--tensorboard takes the run folder of one range test")
     from clrtool.report.pages.tensorboard import write_events
 
@@ -152,8 +158,11 @@ def _write_events(folder: Path | None, logdir: Path) -> None:
 def _draw_here(found: Found, output: Path | None) -> None:
     """As text on stdout."""
     from clrtool.core.results.record import RunRecord
+    from clrtool.core.results.varied import VaryRecord
     from clrtool.report.text import chart
 
+    if isinstance(found, VaryRecord):
+        raise ConfigError("--term draws no race over values: -o FILE.png does")
     if output is not None:
         raise ConfigError("--term draws here, into no file: leave out -o")
     if isinstance(found, dict):
@@ -167,8 +176,11 @@ def _draw_here(found: Found, output: Path | None) -> None:
 def _write(place: Path | None, found: Found, output: Path | None) -> list[Path]:
     """A report or a picture; without a name for it the pictures in a folder, or one beside a plan file."""
     from clrtool.core.results.record import RunRecord
+    from clrtool.core.results.varied import VaryRecord
     from clrtool.report import plots
 
+    if isinstance(found, VaryRecord):
+        return [_draw_vary(place, found, output)]
     if output is not None and output.suffix.lower() == ".html":
         write_whole(output, _report(place, found, output))
         return [output]
@@ -189,7 +201,20 @@ def _write(place: Path | None, found: Found, output: Path | None) -> list[Path]:
     return [output]
 
 
-def _report(place: Path | None, found: Found, output: Path) -> str:
+def _draw_vary(place: Path | None, found: VaryRecord, output: Path | None) -> Path:
+    """The picture of a race over values, in its folder or as a file."""
+    from clrtool.report import plots
+
+    assert place is not None
+    if output is None:
+        return plots.draw_vary(place, found)
+    if output.suffix.lower() == ".html":
+        raise ConfigError(f"{output}: a race over values has a picture and no report: -o FILE.png")
+    plots.save_figure(plots.plot_vary(found, place.resolve().name), output)
+    return output
+
+
+def _report(place: Path | None, found: dict[str, Plan] | RunRecord | Comparison, output: Path) -> str:
     """The page of a run, a comparison or a plan file."""
     from clrtool.core.results.record import RunRecord
     from clrtool.report.pages.html_report import comparison_report, plan_report, range_test_report

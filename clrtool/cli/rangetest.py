@@ -99,6 +99,15 @@ Budget = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+Vary = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vary",
+        metavar="KEY=V1,V2",
+        help="Race values of a key too, such as data.batch_size=32,128.",
+        rich_help_panel=RUN,
+    ),
+]
 Verify = Annotated[bool, typer.Option("--verify", hidden=True, help="Same as --budget 1.")]
 Dry = Annotated[
     bool,
@@ -170,7 +179,7 @@ Every = Annotated[
 # fmt: off
 def rangetest(  # an option that is not named below is read from the context, by its name
     context: typer.Context, config: OptionalConfig = None, overrides: More = None, output: Output = None,
-    budget: Budget = None, dry: Dry = False, fresh: Fresh = False, allow_import: AllowImport = None,
+    budget: Budget = None, vary: Vary = None, dry: Dry = False, fresh: Fresh = False, allow_import: AllowImport = None,
     download: Download = False, checkpoint_every: Every = 15, verify: Verify = False, device: Device = "auto",
     on_oom: OnOomOption = OnOom.stop, deterministic: Deterministic = False, seeds: Seeds = None, jobs: Jobs = 1,
     threads: Threads = None, seed_shard: SeedShard = None, ray: Ray = None, write: Write = None, check: Check = None,
@@ -184,9 +193,13 @@ def rangetest(  # an option that is not named below is read from the context, by
         clrtool rangetest digits
         clrtool rangetest mine.yaml --dry-run
         clrtool rangetest mine.yaml optimizer=AdamW --budget 0.5
+        clrtool rangetest mine.yaml --vary optimizer.args.weight_decay=0,1e-4,1e-3
 
     First the learning rate is swept, then short runs at the best rates race. --budget 0.25, the default, lets all of
     it cost a quarter of the planned training. --allow-import is repeatable, and takes 'pkg.*' too.
+
+    --vary takes any key that says what is trained, and up to two keys; then one result tells which values to take with
+    which bounds. All values together cost at most half of the planned training, unless --budget says otherwise.
 
     The run folder gets config.yaml, curve.csv, result.json and two pictures, each with a text that describes it. The
     same command, without --fresh, resumes an interrupted run, and shows a finished run again without training.
@@ -199,6 +212,11 @@ def rangetest(  # an option that is not named below is read from the context, by
     words = [needed(config), *(overrides or ())]
     if len(configs_in(words)) > 1:
         _run_all(context, configs_in(words), output)
+    if vary:
+        from clrtool.cli.vary import vary as race_values
+
+        race_values(_asked(context, words, None, "-vary")[0], context.obj, context.params)
+        return
     spec, share = _asked(context, words, read_shard(seed_shard))
     spec, executor = choose_executor(context, spec, share, jobs, ray)
     if dry:
@@ -249,15 +267,18 @@ def check_conclusive(record: RunRecord) -> None:
         raise typer.Exit(INCONCLUSIVE)
 
 
-def _asked(context: typer.Context, words: Sequence[str], shard: Shard | None) -> tuple[RunSpec, SeedShare]:
-    """What is to be measured, and the seeds and the folder of this process."""
+def _asked(
+    context: typer.Context, words: Sequence[str], shard: Shard | None, ending: str = ""
+) -> tuple[RunSpec, SeedShare]:
+    """What is to be measured, and the seeds and the folder of this process, whose name has this ending."""
     from clrtool.config.file import find_config, run_name
 
     path, params = find_config(words[0]), context.params
     budget = 1.0 if params["verify"] and params["budget"] is None else params["budget"]
     given = {"sweep.seeds": params["seeds"], "sweep.budget": budget}
     overrides = [*words[1:], *(f"{name}={value}" for name, value in given.items() if value is not None)]
-    share = SeedShare(params["output"] or Path("runs") / run_name(path), shard, worker_of_parent())
+    default = Path("runs") / f"{run_name(path)}{ending}"
+    share = SeedShare(params["output"] or default, shard, worker_of_parent())
     spec = read_spec(path, overrides, share.folder, build_options(params, path), display_of(params),
                      checkpoint_every=params["checkpoint_every"], accumulate=params["on_oom"] is OnOom.accumulate,
                      fresh=params["fresh"], threads=params["threads"])  # fmt: skip

@@ -188,7 +188,7 @@ def test_code_that_changed_between_a_sweep_and_its_race_is_noticed(cli, folder, 
     (folder / "machine_factories.py").write_text(most)
     words = of("hungry", "sweep.method=race", "-o", "run", "--checkpoint-every", "0")
     with monkeypatch.context() as broken:
-        broken.setattr("clrtool.engine.rangetest.race._Runs.read", broken_off)
+        broken.setattr("clrtool.engine.rangetest.race.Runs.read", broken_off)
         assert cli(*words).code == 4
     assert not (folder / "run" / "result.json").exists()
     (folder / "machine_factories.py").write_text(most.replace("most = 400", "most = 401"))

@@ -28,7 +28,7 @@ RACING = {
     "in the first step of the race": (RACE_STEP, 1),
     "in a step of the race": (RACE_STEP, 100),
     "in a step of the race of another seed": (RACE_STEP, 300),
-    "before a run of the race begins": ("clrtool.engine.rangetest.race:_Runs.open", 4),
+    "before a run of the race begins": ("clrtool.engine.rangetest.race:Runs.open", 4),
     "in an evaluation of the race": ("clrtool.engine.training.trainer:Trainer.evaluate_average", 6),
 }
 TRAINING |= RACING

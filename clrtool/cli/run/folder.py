@@ -18,6 +18,7 @@ from clrtool.report.text.progress import say
 if TYPE_CHECKING:
     from clrtool.core.results.comparison import Comparison
     from clrtool.core.results.record import RunRecord
+    from clrtool.core.results.varied import VaryRecord
     from clrtool.engine.resume.journal import Journal
     from clrtool.engine.runtime.distributed import ProcessGroup
     from clrtool.engine.training.workload import Workload
@@ -96,7 +97,7 @@ class Folder:
         left = (self.path / SWEEP, self.path / JOBS, self.path / lock.NAME, *temporary_files(self.path))
         return any(path.exists() for path in left)
 
-    def check_again(self, record: RunRecord | Comparison) -> None:
+    def check_again(self, record: RunRecord | Comparison | VaryRecord) -> None:
         """Raise ConfigError for a finished record that was measured in another way, or on other inputs."""
         options, config = self.spec.options, self.spec.config
         if options.deterministic and not record.environment.get("deterministic"):
@@ -114,7 +115,7 @@ class Folder:
             return
         self.check_data(record, found)
 
-    def _check_sources(self, record: RunRecord | Comparison) -> None:
+    def _check_sources(self, record: RunRecord | Comparison | VaryRecord) -> None:
         """Raise ConfigError if the code or the weights that the config names have changed."""
         if not record.sources:
             return
@@ -129,7 +130,7 @@ class Folder:
                 "to run it again"
             )
 
-    def check_data(self, record: RunRecord | Comparison, data_sha256: str) -> None:
+    def check_data(self, record: RunRecord | Comparison | VaryRecord, data_sha256: str) -> None:
         """Raise ConfigError if a record was measured on other data."""
         if is_other_data(record.data_sha256, data_sha256):
             raise ConfigError(f"{self.path} was measured with different data; use --fresh to run it again")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # whoever follows a test need not load torch to say so
     from clrtool.core.racing.probes import Probe
+    from clrtool.core.racing.values import Reading
     from clrtool.core.reading.curve import Point
     from clrtool.core.results.record import RunRecord
 
@@ -31,6 +32,9 @@ class Observer:
 
     def on_probe(self, probe: Probe) -> None:
         """A reading of a short run, as soon as it is there, or was known to be."""
+
+    def on_reading(self, reading: Reading) -> None:
+        """A reading of a run of a race over values, as soon as it is there, or was known to be."""
 
     def on_record(self, record: RunRecord) -> None:
         """The result."""

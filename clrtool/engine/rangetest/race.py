@@ -54,14 +54,14 @@ def run_race(
         return Race.from_dict(known)
     with workload.on_device():
         engine = None if journal.running is None else str(journal.running["engine"])
-        runs = _Runs(workload, seeds, captures or Captures(journal.captured), engine)
+        runs = Runs(workload, seeds, captures or Captures(journal.captured), engine)
         segment = journal.begin(NAME, runs)
         entry = runs.entry = runs.entry or _entry(workload, runs.start(0), len(seeds), budget)
         for probe in runs.probes:
             on_probe(probe)
         while (wanted := next_run(entry, runs.probes)) is not None:
             runs.keep({(wanted.seed, wanted.power)} | contenders(runs.probes))
-            _advance(runs, wanted, segment, journal)
+            advance_run(runs, wanted, segment, journal)
             with journal.timed("evaluation"):
                 runs.read(wanted)
             on_probe(runs.probes[-1])
@@ -103,7 +103,7 @@ def usual_power(optimizer: Optimizer) -> int:
     return USUAL if any(each.__name__ in PLAIN for each in type(optimizer).__mro__) else USUAL_ADAPTIVE
 
 
-def _advance(runs: _Runs, wanted: Run, segment: Segment, journal: Journal) -> None:
+def advance_run(runs: Runs, wanted: Run, segment: Segment, journal: Journal) -> None:
     """Train a run on, and save all of them on the way where that is due."""
     run = runs.open(wanted.seed, wanted.power)
     while run.iteration < wanted.iterations and not run.broken:
@@ -114,7 +114,7 @@ def _advance(runs: _Runs, wanted: Run, segment: Segment, journal: Journal) -> No
         journal.keep(segment)
 
 
-class _Runs:
+class Runs:
     """All runs of a race that may be gone on with, and what was read: an ensemble that a segment can hold.
 
     Args:

@@ -1,4 +1,4 @@
-"""The pictures: a range test, a comparison, and one schedule or several. Only here is matplotlib imported."""
+"""The pictures: range tests, comparisons, races over values, schedules. Only here is matplotlib imported."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from matplotlib.figure import Figure as Figure
 
 from clrtool.core.results.comparison import Comparison
 from clrtool.core.results.record import RunRecord
+from clrtool.core.results.varied import VaryRecord
 from clrtool.report.plots.comparison import plot_comparison as plot_comparison
 from clrtool.report.plots.race import plot_race
 from clrtool.report.plots.range_test import plot_sweep
 from clrtool.report.plots.schedule import plot_schedules as plot_schedules
 from clrtool.report.plots.style import drawn as drawn
 from clrtool.report.plots.style import save_figure as save_figure
+from clrtool.report.plots.vary import plot_vary as plot_vary
+from clrtool.report.records import vary_file
 from clrtool.report.records.comparison_file import PICTURE
 
 
@@ -45,3 +48,9 @@ def draw_comparison(folder: Path, record: Comparison) -> Path:
     """Draw the picture of a comparison into its folder, and name it."""
     save_figure(plot_comparison(record, folder.resolve().name), folder / PICTURE)
     return folder / PICTURE
+
+
+def draw_vary(folder: Path, record: VaryRecord) -> Path:
+    """Draw the picture of a race over values into its folder, and name it."""
+    save_figure(plot_vary(record, folder.resolve().name), folder / vary_file.PICTURE)
+    return folder / vary_file.PICTURE

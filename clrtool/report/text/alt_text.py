@@ -10,6 +10,7 @@ from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import reading_of
 from clrtool.core.results.comparison import Comparison
 from clrtool.core.results.record import RunRecord, SweepRecord
+from clrtool.core.results.varied import VaryRecord
 from clrtool.report.text.facts import cycles, decided, heldout, ranked, reached
 from clrtool.words import count, printable, shortened
 
@@ -67,6 +68,20 @@ def comparison_alt(record: Comparison, title: str) -> str:
     rates = f"their learning rates below, against iterations; {count(len(record.seeds), 'seed')}"
     ends = ", ".join(f"{_name(each.name)} {reached(each)}" for each in ranked(record))
     return f"{_name(title)}: {shown} and {rates}. At the end: {ends}. {record.judgement.verdict.value}"
+
+
+def vary_alt(record: VaryRecord, title: str) -> str:
+    """A race over values: what was varied, the best loss of each with its rate, and which was chosen."""
+    keys = " and ".join(key.rpartition(".")[2] for key in record.keys)
+    shown = f"{_name(title)}: held-out loss of short runs against the learning rate, a curve for each {keys}"
+    if record.chosen is None:
+        return f"{shown}. {record.verdict.value}"
+    each = (
+        f"{record.named(value)} reaches {record.standing(value).loss:.3g} at {bounds.max_lr:.2g}"
+        for value in record.ranking.order
+        if (bounds := record.bounds(value)) is not None
+    )
+    return f"{shown}. {'; '.join(each)}. {record.named(record.chosen)} is chosen. {record.verdict.value}"
 
 
 def _course(sweep: SweepRecord) -> str:

@@ -46,14 +46,14 @@ def _rows(found: Estimate) -> Iterator[tuple[str, str]]:
     yield "time", f"at most {duration(found.seconds)}: {timed}, measured over {count(found.timed, 'iteration')}"
     together = f", up to {found.at_once} times that where all seeds train at once" if found.at_once > 1 else ""
     each = f"; each of {found.jobs} processes takes as much" if found.jobs > 1 else ""
-    held = f", plus up to {_size(found.held_bytes)} for paused runs of the race" if found.held_bytes else ""
-    peak = f"{_size(found.peak_bytes)} of {_size(found.memory_bytes)} at the peak"
+    held = f", plus up to {size(found.held_bytes)} for paused runs of the race" if found.held_bytes else ""
+    peak = f"{size(found.peak_bytes)} of {size(found.memory_bytes)} at the peak"
     yield "memory", f"{peak}{together}{held}{each}"
 
 
 def _disk(found: Estimate, folder: str) -> Iterator[tuple[str, str]]:
     short = "; too little: another disk with -o DIR" if found.disk_bytes > found.free_bytes else ""
-    yield "disk", f"{_size(found.disk_bytes)} while it runs, {_size(found.free_bytes)} free{short}"
+    yield "disk", f"{size(found.disk_bytes)} while it runs, {size(found.free_bytes)} free{short}"
     yield "folder", folder
 
 
@@ -71,10 +71,10 @@ def _most(iterations: int, evaluations: int) -> str:
     return f"{count(iterations, 'iteration')} and {count(evaluations, 'evaluation')}"
 
 
-def _size(size: int) -> str:
+def size(size: int) -> str:
     """A number of bytes for people.
 
-    >>> _size(3 * 2**20), _size(5 * 2**29)
+    >>> size(3 * 2**20), size(5 * 2**29)
     ('3.0 MiB', '2.5 GiB')
     """
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,77 @@
+"""``clrtool plan``: the bounds of a race over values, and bounds for another batch size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clrtool.errors import ConfigError
+from clrtool.report.records.vary_file import RESULT, read_varied
+from clrtool.report.text.progress import say
+from clrtool.words import argument, shell_command
+
+if TYPE_CHECKING:
+    from clrtool.core.results.batch_scaling import BatchScaling
+    from clrtool.core.results.varied import VaryRecord
+
+
+def chosen_numbers(place: Path) -> dict[str, Any]:
+    """What a plan is made of, of the value that a race over values has chosen. Raises ConfigError if there is none."""
+    record = read_varied(place)
+    bounds = None if record.chosen is None else record.bounds(record.chosen)
+    if record.chosen is None or bounds is None:
+        raise ConfigError(f"{place}: no value was chosen: {record.reason}")
+    say(f"{place}: the bounds of {record.named(record.chosen)}")
+    tried = record.tried[record.chosen]
+    epochs = tried.training / tried.iterations_per_epoch
+    return {"base_lr": bounds.base_lr, "max_lr": bounds.max_lr, "iterations_per_epoch": tried.iterations_per_epoch,
+            "epochs": epochs}  # fmt: skip
+
+
+def rescaled_numbers(place: Path, batch_size: int, known: dict[str, Any]) -> dict[str, Any]:
+    """The same for another batch size, by the growth of the best rate that was measured.
+
+    Args:
+        place: of a race over batch sizes, or of a range test, beside which there is one of its name with -vary.
+        known: what a plan from there is made of.
+
+    Raises:
+        ConfigError: no batch sizes were measured, or an epoch has no such batch.
+    """
+    record, scaling = _measured(place)
+    size = record.tried[record.first].batch_size if (place / RESULT).is_file() else _batch_size(place)
+    factor = scaling.factor(size, batch_size)
+    samples = max(each.batch_size * each.iterations_per_epoch for each in record.tried)
+    if batch_size > samples:
+        raise ConfigError(f"--batch-size {batch_size}: an epoch has {samples:,} samples, and no such batch")
+    low, high = scaling.interval
+    say(f"max_lr for batches of {batch_size:,}: {known['max_lr']:.3g} x {factor:.3g}, with the exponent "
+        f"{scaling.exponent:.2f} ({low:.2f} to {high:.2f})")  # fmt: skip
+    if not scaling.is_measured(batch_size):
+        first, last = scaling.batch_sizes[0], scaling.batch_sizes[-1]
+        say(f"note: {batch_size:,} is extrapolated: batches of {first:,} to {last:,} were measured")
+    if scaling.critical is not None and batch_size > scaling.critical:
+        say(f"note: the best rate stops to grow at batches of about {scaling.critical:,}")
+    rates = {name: known[name] * factor for name in ("base_lr", "max_lr")}
+    return known | rates | {"iterations_per_epoch": samples // batch_size}
+
+
+def _measured(place: Path) -> tuple[VaryRecord, BatchScaling]:
+    """The race over batch sizes that belongs to a folder, and the growth that it shows."""
+    found = [each for each in (place, place.with_name(f"{place.name}-vary")) if (each / RESULT).is_file()]
+    for each in found:
+        record = read_varied(each)
+        if (scaling := record.batch_scaling) is not None:
+            return record, scaling
+    size = _batch_size(place)
+    command = shell_command("clrtool", "rangetest", argument(place / "config.yaml"), "--vary",
+                            f"data.batch_size={max(1, size // 2)},{size},{2 * size},{4 * size}",
+                            "-o", argument(place.with_name(f"{place.name.removesuffix('-vary')}-vary")))  # fmt: skip
+    raise ConfigError(f"--batch-size: {place} has no rates of several batch sizes to go by; {command} measures them")
+
+
+def _batch_size(place: Path) -> int:
+    """That of the config of a folder."""
+    from clrtool.config.file import load_config
+
+    return load_config(place / "config.yaml").data.batch_size

@@ -1,0 +1,142 @@
+"""The files of a race over values, in a folder of their own.
+
+``config.yaml`` the resolved config; ``vary.csv`` one row per reading; ``vary.json`` which value to take, its bounds,
+the reason, every reading and the environment; ``vary.png``, drawn from this file alone, and ``vary.alt.txt``, what it
+shows in words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from clrtool.config.schema import RangeTestConfig
+from clrtool.core.racing.probes import Probe
+from clrtool.core.racing.result import Race
+from clrtool.core.racing.values import Reading
+from clrtool.core.reading.metric import Metric
+from clrtool.core.results.varied import VARY_VERSION, Tried, VaryRecord
+from clrtool.errors import ConfigError
+from clrtool.files import check_writable, write_whole
+from clrtool.report.records.evaluations import csv_text
+from clrtool.report.records.record_file import CONFIG, intact, load, own_files, sealed
+
+_, ROWS, RESULT, PICTURE, WORDS = FILES = (CONFIG, "vary.csv", "vary.json", "vary.png", "vary.alt.txt")
+# By its first line a folder is known as one of ours, whose files may be replaced.
+HEADER = "# The resolved config of a range test with --vary, written by clrtool.\n"
+ANOTHER = "another config, or another --vary or --budget"
+FRESH = "give this one another folder with -o DIR, or replace the old one with --fresh"
+# What vary.json holds by the names of the record.
+_KEPT = ("keys", "first", "has_own", "seeds", "budget", "keeps_all", "environment", "config_sha256", "data_sha256",
+         "sources", "request_sha256", "warnings")  # fmt: skip
+
+
+def open_varied(folder: Path, request_sha256: str, *, fresh: bool = False) -> VaryRecord | None:
+    """Check that a folder is free for a request, and give back what is finished in it. Nothing is changed yet.
+
+    Raises:
+        ConfigError: it holds another one and ``fresh`` is not set, or files of somebody else.
+        MachineError: the folder cannot be written.
+    """
+    if RESULT in own_files(folder, FILES, HEADER, "clrtool rangetest --vary") and not fresh:
+        record = read_varied(folder)
+        if record.request_sha256 != request_sha256:
+            raise ConfigError(f"{folder} holds a range test of {ANOTHER}: {FRESH}")
+        return record
+    check_writable(folder)
+    return None
+
+
+def begin_varied(folder: Path, config: RangeTestConfig) -> None:
+    """Write ``config.yaml``. What an earlier test left goes now, its result first."""
+    for name in (RESULT, PICTURE, WORDS, ROWS):
+        (folder / name).unlink(missing_ok=True)
+    write_whole(folder / CONFIG, HEADER + config.to_yaml())
+
+
+def write_varied(folder: Path, record: VaryRecord) -> None:
+    """Write ``vary.csv`` and then ``vary.json``, whose presence says that the test is finished."""
+    (folder / PICTURE).unlink(missing_ok=True)  # of what is about to change
+    write_whole(folder / ROWS, csv_text([(*record.keys, *_COLUMNS, record.metric.name), *_rows(record)]))
+    write_whole(folder / RESULT, varied_to_json(record))
+
+
+def varied_to_json(record: VaryRecord) -> str:
+    """The content of ``vary.json``."""
+    chosen, scaling = record.chosen, record.batch_scaling
+    values = {
+        "schema_version": VARY_VERSION,
+        "status": "inconclusive" if chosen is None else "done",
+        "verdict": record.verdict.word,
+        "chosen": None if chosen is None else _told(record, chosen),
+        "reason": record.reason,
+        "share": record.share,
+        "values": [_told(record, value) for value in range(len(record.tried))],
+        "batch_scaling": None if scaling is None else asdict(scaling),
+        "tried": [each._asdict() for each in record.tried],
+        "metric": vars(record.metric),
+        "race": record.pilot.to_dict(),
+        "readings": [_reading(each) for each in record.readings],
+        **{name: getattr(record, name) for name in _KEPT},
+    }
+    return sealed(values)
+
+
+def read_varied(folder: Path) -> VaryRecord:
+    """Read a finished test. Raises ConfigError for a folder or a file that is not one."""
+    file = folder / RESULT
+    with intact(file):
+        try:
+            values = load(file)
+            kept = {name: values[name] for name in _KEPT}
+            return VaryRecord(
+                tried=tuple(_to_tried(each) for each in values["tried"]),
+                pilot=Race.from_dict(values["race"]),
+                readings=tuple(map(_to_reading, values["readings"])),
+                metric=Metric(**values["metric"]),
+                **kept | {name: tuple(kept[name]) for name in ("keys", "warnings")},
+            )
+        except ConfigError as error:
+            raise ConfigError(*error.faults, f"{folder}: to replace this test, add --fresh") from error
+
+
+def _told(record: VaryRecord, value: int) -> dict[str, Any]:
+    """What a value came to, for who reads the file."""
+    if not record.has_learned:
+        return {"values": dict(zip(record.keys, record.tried[value].values, strict=True))}
+    bounds, standing = record.bounds(value), record.standing(value)
+    return {
+        "values": dict(zip(record.keys, record.tried[value].values, strict=True)),
+        **({} if bounds is None else bounds._asdict()),
+        "heldout_losses": list(standing.losses),
+        "after_epochs": record.after_epochs(value),
+        "cost_epochs": record.epochs(value),
+    }
+
+
+_COLUMNS = ("seed", "lr", "iteration", "epoch", "heldout_loss")
+
+
+def _rows(record: VaryRecord) -> Iterator[tuple[Any, ...]]:
+    for value, probe in record.readings:
+        tried = record.tried[value]
+        epoch = probe.iterations / tried.iterations_per_epoch
+        yield (*tried.values, probe.seed, probe.lr, probe.iterations, epoch, probe.loss, probe.metric)
+
+
+def _reading(reading: Reading) -> dict[str, Any]:
+    """In plain types: a loss that is not finite is None."""
+    probe = asdict(reading.probe)
+    return {"value": reading.value} | probe | {"loss": probe["loss"] if math.isfinite(probe["loss"]) else None}
+
+
+def _to_reading(values: Mapping[str, Any]) -> Reading:
+    probe = {name: each for name, each in values.items() if name != "value"}
+    return Reading(values["value"], Probe(**probe | {"loss": math.inf if probe["loss"] is None else probe["loss"]}))
+
+
+def _to_tried(values: Mapping[str, Any]) -> Tried:
+    return Tried(**{**values, "values": tuple(values["values"]), "place": tuple(values["place"])})
