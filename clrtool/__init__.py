@@ -21,6 +21,7 @@ _HOME = {
     "MachineError": "clrtool.errors",
     "Plan": "clrtool.core.planning.plan",
     "PlanScheduler": "clrtool.engine.training.scheduler",
+    "Varied": "clrtool.api.varying",
     "Workload": "clrtool.engine.training.workload",
     "RangeTest": "clrtool.api.rangetest",
     "RangeTestConfig": "clrtool.config.schema",
@@ -40,6 +41,7 @@ _HOME = {
     "run_range_test": "clrtool.engine.rangetest.pipeline:range_test",
     "schedule_from": "clrtool.core.sources",
     "to_code": "clrtool.report.programs.program",
+    "vary": "clrtool.api.varying",
     "write_run": "clrtool.report.records.run",
 }
 

@@ -313,7 +313,7 @@ class _Race:
         kept = self._by_loss(range(len(self._contest.contenders)))
         while True:
             kept = kept[: max(FINALISTS, math.ceil(len(kept) / 2))]
-            longer = self._reach(len(kept), horizon)
+            longer = self._reach(len(kept), horizon) if kept else 0
             if longer < rules.WORTH * horizon:
                 return kept[:FINALISTS]
             for value in kept:
@@ -413,19 +413,19 @@ def best_power(readings: Sequence[Reading], value: int, seed: int) -> float | No
     """The power of two at which the loss of a value is lowest, between the rates that were tried.
 
     The vertex of the parabola through the best rate of the longest horizon at which both of its neighbours are known,
-    within half a power of it; None where no horizon has all three.
+    within half a power of it; the best rate itself beside one at which the loss is not finite; None where no horizon
+    has all three.
     """
     rounds: dict[int, dict[int, float]] = {}
     for reading in readings:
         if reading.value == value and reading.probe.seed == seed:
             rounds.setdefault(reading.probe.iterations, {})[reading.probe.power] = reading.probe.loss
     for horizon in sorted(rounds, reverse=True):
-        losses = {power: loss for power, loss in rounds[horizon].items() if math.isfinite(loss)}
-        if not losses:
-            continue
+        losses = rounds[horizon]
         middle = best_of(losses)
-        if {middle - 1, middle + 1} <= losses.keys():
+        if math.isfinite(losses[middle]) and {middle - 1, middle + 1} <= losses.keys():
             below, level, above = (losses[middle + step] for step in (-1, 0, 1))
             bend = below - 2 * level + above
-            return middle + (0.0 if bend <= 0 else max(-0.5, min(0.5, (below - above) / (2 * bend))))
+            sure = math.isfinite(bend) and bend > 0
+            return middle + (max(-0.5, min(0.5, (below - above) / (2 * bend))) if sure else 0.0)
     return None

@@ -100,13 +100,21 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def _end(x: np.ndarray, y: np.ndarray) -> int:
-    """The place at which growth ends by more than noise; the last, where it goes on."""
+    """The place at which growth ends by more than noise; the last, where it goes on.
+
+    Of all lines that are level from a measured size on, the one nearest to the rates, if the growth beyond is less than
+    half of that before, and what is missing to it at the end is more than noise.
+    """
     last = len(x) - 1
     if len(x) < LEAST_TO_END:
         return last
-    for place in range(1, last):
-        below, above = _line(x[: place + 1], y[: place + 1])[0], _line(x[place:], y[place:])[0]
-        missing = (below - above) * (x[last] - x[place])
-        if below > 0 and above < OVER * below and missing > WIDE * RESOLUTION:
-            return place
-    return last
+    place = min(range(1, last), key=lambda place: _left(np.minimum(x, x[place]), y))
+    below, above = _line(x[: place + 1], y[: place + 1])[0], _line(x[place:], y[place:])[0]
+    missing = (below - above) * (x[last] - x[place])
+    return place if below > 0 and above < OVER * below and missing > WIDE * RESOLUTION else last
+
+
+def _left(x: np.ndarray, y: np.ndarray) -> float:
+    """The sum of squares around the least-squares line."""
+    slope = _line(x, y)[0]
+    return float(np.square(y - y.mean() - slope * (x - x.mean())).sum())
