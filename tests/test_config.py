@@ -197,6 +197,26 @@ def test_overrides_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
     assert config.model.args == {"hidden": [8, 9]}
 
 
+GROUPED = SMALL + "optimizer: {name: SGD, groups: [{params: ['*.bias']}, {params: ['0.*'], lr_ratio: 2}]}\n"
+
+
+def test_an_override_reaches_into_a_list_by_its_place(tmp_path):
+    config = load(tmp_path, GROUPED, "optimizer.groups.1.lr_ratio=0.5", "optimizer.groups.0.args.weight_decay=0")
+    assert [each.lr_ratio for each in config.optimizer.groups] == [1, 0.5]
+    assert config.optimizer.groups[0].args == {"weight_decay": 0}
+
+
+@pytest.mark.parametrize("place", ["2", "-1", "x"])
+def test_a_place_that_a_list_does_not_have_is_refused_with_its_length(tmp_path, place):
+    fault = faults(tmp_path, GROUPED, f"optimizer.groups.{place}.lr_ratio=1")[0]
+    assert f"optimizer.groups is a list of 2, counted from 0, and {place} is not in it" in fault
+
+
+def test_a_value_of_a_list_that_breaks_its_rule_names_the_override(tmp_path):
+    fault = faults(tmp_path, GROUPED, "optimizer.groups.1.lr_ratio=many")[0]
+    assert fault.startswith("command line, 'optimizer.groups.1.lr_ratio=many': ")
+
+
 def test_an_override_is_split_at_its_first_equals_sign(tmp_path):
     assert load(tmp_path, SMALL, "data.args.path=a=b").data.args == {"path": "a=b"}
 

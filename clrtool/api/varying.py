@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from clrtool.api.job import JobOptions, job_of
 from clrtool.api.shown import Shown
-from clrtool.core.results.varied import VaryRecord, VaryVerdict
+from clrtool.core.results.varied import BUDGET, MOST_KEYS, MOST_PAIRS, SEEDS, VaryRecord, VaryVerdict
 from clrtool.errors import ConfigError
 from clrtool.words import in_python, shown
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 # What a value may replace, where it is given as a mapping.
 REPLACED = ("model", "optimizer", "train_loader", "heldout_loader")
-# The budget of a whole axis, and seeds: one finds, another has a say.
-BUDGET, SEEDS = 0.5, 2
-MOST_KEYS, MOST_PAIRS = 2, 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +130,6 @@ def vary(
     from clrtool.engine.inprocess.variants import with_value
     from clrtool.engine.rangetest.observer import Observer
     from clrtool.engine.rangetest.vary import Variant, Variation, run_variation
-    from clrtool.engine.resume.journal import Journal
 
     axes = _axes(values)
     arguments = {"model": model, "optimizer": optimizer, "train_loader": train_loader, "heldout_loader": heldout_loader}
@@ -148,7 +144,7 @@ def vary(
         number = SEEDS if settings.sweep.seeds == "auto" else settings.sweep.seeds
         seeds = range(settings.seed, settings.seed + number)
         variation = Variation(tuple(axes), tuple(variants), 0, has_own=False, seeds=seeds, budget=budget)
-        return Varied(run_variation(variation, Observer(), Journal()), title)
+        return Varied(run_variation(variation, Observer()), title)
 
 
 def _pairs(axes: Mapping[str, Mapping[Any, Any]]) -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:

@@ -26,6 +26,7 @@ TOPICS = (
     "plans-and-policies",
     "translate-and-lint",
     "compare",
+    "beyond-one-number",
     "ci",
     "many-gpus",
     "gpu",

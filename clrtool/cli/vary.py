@@ -7,7 +7,6 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -16,27 +15,23 @@ import typer
 
 from clrtool.cli.console import readable_or_not, show
 from clrtool.cli.run.attempts import Attempts
-from clrtool.cli.run.folder import Folder
 from clrtool.cli.run.seed_share import SWEEP
 from clrtool.cli.run.spec import RunSpec
 from clrtool.cli.run.torchrun import check_alone
-from clrtool.engine.rangetest.observer import Observer
+from clrtool.cli.run.vary_folder import VaryFolder, VaryObserver
+from clrtool.core.results.varied import BUDGET, MOST_KEYS, MOST_PAIRS, SEEDS
 from clrtool.errors import ConfigError
 from clrtool.report.text.progress import say
 from clrtool.words import argument, shell_command, shown
 
 if TYPE_CHECKING:
-    from clrtool.core.racing.probes import Probe
-    from clrtool.core.racing.values import Reading
     from clrtool.core.results.varied import VaryRecord
     from clrtool.engine.rangetest.vary import Variation
     from clrtool.engine.resume.journal import Journal
 
 INCONCLUSIVE = 3
-# Keys, values of each, and pairs: more would leave nothing of the budget for any of them.
-MOST_KEYS, MOST_VALUES, MOST_PAIRS = 2, 8, 24
-# The budget of a whole axis, as a share of the planned training, and seeds: one finds, another has a say.
-BUDGET, SEEDS = 0.5, 2
+# Values of a key, each with a colour of its own.
+MOST_VALUES = 8
 # Keys that say how is measured, not what is trained; of others the losses cannot be compared.
 REFUSED = {
     "seed": "is not what a training is made of; --seeds N asks for more of them",
@@ -82,6 +77,11 @@ class VaryRequest:
 
         configs = [each.config.sha256() for each in self.specs]
         return sha256_of({"config": self.spec.config.sha256(), "values": configs, "budget": self.budget})
+
+    @property
+    def names(self) -> list[str]:
+        """The pairs as they were typed."""
+        return [", ".join(texts) for texts in product(*(axis.texts for axis in self.axes))]
 
     @property
     def first(self) -> int:
@@ -202,61 +202,11 @@ def vary(spec: RunSpec, signals: Any, params: Mapping[str, Any]) -> None:
         raise typer.Exit(INCONCLUSIVE)
 
 
-class VaryFolder(Folder):
-    """The folder of a race over values."""
-
-    def finished(self, request: VaryRequest) -> VaryRecord | None:
-        """What is finished of the request, with nothing left to do. Raises ConfigError if it is of another one."""
-        from clrtool.report.records.vary_file import PICTURE, open_varied
-
-        record = open_varied(self.path, request.sha256, fresh=self.fresh)
-        if record is None:
-            return None
-        self.check_again(record)
-        if self.has_leftovers() or not (self.path / PICTURE).exists():
-            return None
-        self.say(f"{self.path}: already finished with these options, shown again; --fresh runs it again")
-        return record
-
-    def finish(self, record: VaryRecord) -> None:
-        """What is left to do when everything is measured: the picture; and the checkpoints go."""
-        from clrtool.report.plots import draw_vary
-        from clrtool.report.records.vary_file import PICTURE
-
-        if not (self.path / PICTURE).exists():
-            draw_vary(self.path, record)
-        self.remove(SWEEP)
-
-
-class VaryObserver(Observer):
-    """A line for each reading."""
-
-    def __init__(self, folder: VaryFolder, request: VaryRequest) -> None:
-        self._folder = folder
-        self._names = [", ".join(texts) for texts in product(*(axis.texts for axis in request.axes))]
-
-    @contextmanager
-    def racing(self, iterations: int) -> Iterator[None]:
-        self._folder.say(f"racing over rates first: at most {iterations:,} iterations")
-        yield
-
-    def on_probe(self, probe: Probe) -> None:
-        self._folder.say(f"  {_read(probe)}")
-
-    def on_reading(self, reading: Reading) -> None:
-        self._folder.say(f"  {self._names[reading.value]}: {_read(reading.probe)}")
-
-
-def _read(probe: Probe) -> str:
-    reached = f"held-out loss {probe.loss:.4g}" if math.isfinite(probe.loss) else "not finite"
-    return f"lr {probe.lr:.2e}  {probe.iterations:,} iterations  {reached}"
-
-
 def _measured(folder: VaryFolder, request: VaryRequest) -> VaryRecord:
     """The record as it was finished before, or as it is measured now; what was trained before is not trained again."""
     from clrtool.report.records.vary_file import open_varied, write_varied
 
-    if (finished := folder.finished(request)) is not None:
+    if (finished := folder.finished(request.sha256)) is not None:
         return finished
     with folder.held():
         record = open_varied(folder.path, request.sha256, fresh=folder.fresh)
@@ -280,7 +230,7 @@ def _trained(folder: VaryFolder, request: VaryRequest) -> VaryRecord:
             with folder.signals.deferred():
                 journal = _journal(folder, request, variation)
                 begin_varied(folder.path, spec.config)
-                record = run_variation(variation, VaryObserver(folder, request), journal)
+                record = run_variation(variation, VaryObserver(folder, request.names), journal)
             return replace(record, request_sha256=request.sha256, config_sha256=spec.config.sha256())
     raise AssertionError("attempts end with a record or an error")
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unicodedata import category
 
 from pydantic import ValidationError
@@ -127,18 +128,38 @@ def _override(document: Document, override: str) -> None:
     if not equals or not all(path) or not key.isprintable() or len(path) > MAX_DEPTH:
         document.faults.append((place, "an override is KEY=VALUE with a dotted key, for example sweep.epochs=2"))
         return
-    value = read_yaml(text, place, at=path)
+    steps = _steps(document.value, path)
+    value = read_yaml(text, place, at=steps)
     document.faults += value.faults
     document.faulty |= value.faulty
     target = document.value
-    for depth, part in enumerate(path[:-1], 1):
-        document.places.setdefault(path[:depth], (place, place))
-        target = target.setdefault(part, {})
-        if not isinstance(target, dict):
-            document.faults.append((place, f"{dotted(path[:depth])} holds one value, not keys"))
+    for depth, step in enumerate(steps[:-1], 1):
+        document.places.setdefault(steps[:depth], (place, place))
+        target = target.setdefault(step, {}) if isinstance(target, dict) else target[step]
+        following = steps[depth]
+        if isinstance(target, list) and not isinstance(following, int):
+            fault = f"{dotted(steps[:depth])} is a list of {len(target)}, counted from 0, and {following} is not in it"
+            document.faults.append((place, fault))
             return
-    target[path[-1]] = value.value
+        if not isinstance(target, dict | list):
+            document.faults.append((place, f"{dotted(steps[:depth])} holds one value, not keys"))
+            return
+    target[steps[-1]] = value.value
     document.places |= value.places
+
+
+def _steps(value: Any, parts: Sequence[str]) -> KeyPath:
+    """The parts of a key, with the place in a list as a number.
+
+    >>> _steps({"groups": [{"lr_ratio": 1}]}, ("groups", "0", "lr_ratio")), _steps({"a": [1]}, ("a", "1"))
+    (('groups', 0, 'lr_ratio'), ('a', '1'))
+    """
+    steps: list[str | int] = []
+    for part in parts:
+        is_place = isinstance(value, list) and part.isdecimal() and int(part) < len(value)
+        steps.append(int(part) if is_place else part)
+        value = value[int(part)] if is_place else value.get(part) if isinstance(value, dict) else None
+    return tuple(steps)
 
 
 def _validate(document: Document) -> RangeTestConfig:

@@ -111,6 +111,21 @@ def test_two_keys_race_as_pairs_in_one_picture(cli, tmp_path):
     assert "momentum" in told.out
 
 
+def test_the_ratio_of_a_groups_rate_is_a_value_like_any_other(cli, tmp_path):
+    config = tmp_path / "grouped.yaml"
+    config.write_text(
+        "model: {name: mlp}\ndata: {name: digits}\nplan: {epochs: 20}\n"
+        "optimizer: {name: SGD, args: {momentum: 0.9}, groups: [{params: ['*.weight'], lr_ratio: 1}]}\n"
+    )
+    words = ["--vary", "optimizer.groups.0.lr_ratio=1e-6,1", "-q", "-o", str(tmp_path / "out")]
+    told = cli("rangetest", str(config), *words)
+    assert told.code == 0, told.err
+    record = read_varied(tmp_path / "out")
+    assert record.tried[record.first].values == (1,)
+    assert record.tried[record.chosen].values == (1,)  # at a millionth, the weights stay where they were drawn
+    assert record.verdict.word == "better"
+
+
 def test_no_batch_size_is_dropped_and_plan_goes_by_the_growth(sized, cli):
     values = json.loads((sized / "vary.json").read_text())
     assert [each["values"]["data.batch_size"] for each in values["values"]] == [25, 50, 100, 200]

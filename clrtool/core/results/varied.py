@@ -31,6 +31,10 @@ from clrtool.words import Sentence, count
 
 # The format of vary.json.
 VARY_VERSION = 1
+# Keys and pairs at the most: more would leave nothing of the budget for any of them.
+MOST_KEYS, MOST_PAIRS = 2, 24
+# The budget of a whole axis, as a share of the planned training, and seeds: one finds, another has a say.
+BUDGET, SEEDS = 0.5, 2
 
 
 class VaryVerdict(Sentence):

@@ -1,4 +1,4 @@
-"""A program's own objects with another value: of an option of its optimizer, of its batch size, or as it says itself."""
+"""A program's own objects with another value of an option of its optimizer, its batch size, or what it names itself."""
 
 from __future__ import annotations
 

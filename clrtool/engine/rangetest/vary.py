@@ -94,14 +94,17 @@ class Variation:
         return int(PILOT * self.samples / self.base.batch_size)
 
 
-def run_variation(variation: Variation, observer: Observer, journal: Journal) -> VaryRecord:
+def run_variation(variation: Variation, observer: Observer, journal: Journal | None = None) -> VaryRecord:
     """Find a rate for one value by a race over rates, and race all values from there.
+
+    Args:
+        journal: where the runs are kept, so that an interrupted race goes on; None to keep them in memory.
 
     Raises:
         MachineError: the device is out of memory, or the disk is full.
         Interrupted: a signal asked to stop, and everything is saved.
     """
-    base, seeds = variation.base, variation.seeds
+    base, seeds, journal = variation.base, variation.seeds, journal or Journal()
     with observer.racing(variation.pilot):
         pilot = run_race(base, seeds[:1], variation.pilot, observer.on_probe, journal, Captures(journal.captured))
     record = VaryRecord(

@@ -131,12 +131,12 @@ def cell(losses: list[float]) -> str:
 def report(rows: list[dict[str, Any]]) -> str:
     lines = [ABOUT, "| problem | loses, % | pairs | verdicts | cost | own value, best rate | random | Hyperband |",
              "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
-    for row in rows:
-        lines.append(
-            f"| {row['name']} | {cell(row['ours'])} | {', '.join(row['picks'])} "
-            f"| {', '.join(each.replace('_', ' ') for each in row['verdicts'])} | {max(row['share']):.2f} "
-            f"| {row['own']:.1f} | {cell(row['random'])} | {cell(row['hyperband'])} |"
-        )
+    lines += (
+        f"| {row['name']} | {cell(row['ours'])} | {', '.join(row['picks'])} "
+        f"| {', '.join(each.replace('_', ' ') for each in row['verdicts'])} | {max(row['share']):.2f} "
+        f"| {row['own']:.1f} | {cell(row['random'])} | {cell(row['hyperband'])} |"
+        for row in rows
+    )
     summary = [
         (mean(each), max(each)) if (each := [one for row in rows for one in row[kind]]) else (np.nan, np.nan)
         for kind in ("ours", "random", "hyperband")
