@@ -17,6 +17,7 @@ from clrtool.core.planning.plan import Plan
 from clrtool.engine.inprocess.build import metric_of
 from clrtool.engine.inprocess.counting import samples_of
 from clrtool.engine.inprocess.length import batches_of
+from clrtool.engine.inprocess.ranks import are_under_way
 from clrtool.engine.training.scheduler import PlanScheduler
 from clrtool.errors import ConfigError
 from clrtool.report.records.plan_file import to_plan
@@ -24,6 +25,7 @@ from clrtool.words import in_python
 
 try:
     from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+    from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
     from lightning.pytorch.utilities.model_helpers import is_overridden
     from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
     from lightning.pytorch.utilities.types import LRSchedulerConfig
@@ -33,6 +35,8 @@ except ImportError as error:
 
 class LRRangeTest(Callback):
     """Runs the range test when a fit begins, and lets the training follow the plan, one step per iteration.
+
+    With several processes (``strategy="ddp"``) all of them test together, and follow one plan.
 
     A training that resumes from a checkpoint keeps its plan and is not tested again. Where the test finds no bounds, a
     warning says why, and the training runs as ``configure_optimizers`` has it.
@@ -101,7 +105,7 @@ def range_test(
         options: of ``clrtool.range_test``.
 
     Raises:
-        ConfigError: the module optimizes manually, or the Trainer runs several processes.
+        ConfigError: the module optimizes manually, or the Trainer's processes have not begun: use LRRangeTest.
     """
     if datamodule is not None:
         datamodule.prepare_data()
@@ -133,7 +137,10 @@ def _test(
     else:
         measured = {} if {"measure", "metric"} & set(options) else {"metric": metric_of(module, heldout)}
     asked = _usual(trainer, train) | measured | options
-    return rangetest.range_test(module, optimizer, train, heldout, step=steps.train, **asked)
+    try:
+        return rangetest.range_test(module, optimizer, train, heldout, step=steps.train, **asked)
+    finally:
+        steps.give_back(module)
 
 
 def _usual(trainer: Trainer, train: Any) -> dict[str, Any]:
@@ -168,7 +175,7 @@ def _iterations_per_epoch(trainer: Trainer, train: Any) -> int | None:
 
 def _check(trainer: Trainer, module: LightningModule) -> None:
     if trainer.world_size > 1:
-        raise ConfigError("trainer: runs several processes, and a range test runs in one: Trainer(devices=1)")
+        _check_ranks(trainer)
     if not module.automatic_optimization:
         raise ConfigError(
             "module: optimizes manually, so its loss is not known: give clrtool.range_test a step of your own. Of two "
@@ -178,6 +185,20 @@ def _check(trainer: Trainer, module: LightningModule) -> None:
         raise ConfigError(
             "trainer: precision '16-true' keeps weights in float16, in which small steps are rounded away: use "
             "'16-mixed', 'bf16-mixed' or 32"
+        )
+
+
+def _check_ranks(trainer: Trainer) -> None:
+    """Raise ConfigError for processes that do not run yet, or share a model in a way that cannot be branched."""
+    if isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy):
+        raise ConfigError(
+            f"trainer: a range test cannot branch what {type(trainer.strategy).__name__} makes of a model: shard it by "
+            "fully_shard in configure_model, with ModelParallelStrategy, or use strategy='ddp'"
+        )
+    if not are_under_way():
+        raise ConfigError(
+            f"trainer: its {trainer.world_size} processes begin in fit: give it the callback LRRangeTest, which runs "
+            "the range test there"
         )
 
 
@@ -230,6 +251,13 @@ class _Steps:
         places = (batch, self._calls) if is_param_in_hook_signature(function, "batch_idx", min_args=2) else (batch,)
         with self._trainer.precision_plugin.forward_context():
             return function(*places)
+
+    def give_back(self, module: LightningModule) -> None:
+        """Let a module log again, where it was trained itself and no copy of it."""
+        for part in module.modules():
+            for name in ("log", "log_dict"):
+                if getattr(vars(part).get(name), "__module__", None) == __name__:
+                    delattr(part, name)
 
     def _take_over(self, module: LightningModule) -> None:
         """Let a copy know its Trainer, and log into a dictionary: the Trainer's loops, which log, do not run."""

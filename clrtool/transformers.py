@@ -11,6 +11,7 @@ from clrtool.api.rangetest import RangeTest
 from clrtool.core.planning.plan import Plan
 from clrtool.core.reading.metric import METRICS
 from clrtool.engine.inprocess.build import metric_of
+from clrtool.engine.inprocess.ranks import dealt
 from clrtool.engine.inprocess.trainer_metrics import computed
 from clrtool.engine.training.scheduler import PlanScheduler
 from clrtool.errors import ConfigError
@@ -29,24 +30,30 @@ def range_test(trainer: Trainer, **options: Any) -> RangeTest:
 
     The Trainer is left as it was. Length of training, accumulation and clipping come from its arguments unless
     ``options`` override them. The metric is ``metric_for_best_model`` if its arguments name one, otherwise the accuracy
-    if each sample has one class as its label, otherwise the evaluation loss.
+    if each sample has one class as its label, otherwise the evaluation loss. Under torchrun every rank calls this, and
+    all get the same result.
 
     Args:
         options: the options of ``clrtool.range_test``; ``metric`` may also be a name that the Trainer's
             ``compute_metrics`` gives, such as ``"eval_f1"``.
 
     Raises:
-        ConfigError: the Trainer runs several processes, or ``compute_metrics`` gives no such metric.
+        ConfigError: the Trainer shards its model or spreads batches over GPUs by one process, or ``compute_metrics``
+            gives no such metric.
     """
     _check(trainer)
     apart = copy.copy(trainer)
     apart.accelerator = _Unprepared(trainer.accelerator)
     apart._eval_dataloaders = {}  # where a Trainer keeps those that it has prepared
-    train = apart.get_train_dataloader()
+    args, alone = trainer.args, copy.copy(trainer.args)
+    alone.average_tokens_across_devices = False
+    place = args.process_index, args.world_size, args.train_batch_size, args.seed
+    train = dealt(apart.get_train_dataloader(), *place)
     heldout = None if trainer.eval_dataset is None else apart.get_eval_dataloader()
 
     def step(model: Any, batch: Any) -> Any:
         mine = _for(apart, model)
+        mine.args = args if model.training else alone  # of held-out batches another rank may have fewer
         _, items = mine.get_batch_samples(iter([batch]), 1, trainer.args.device)  # by which some losses are divided
         with trainer.accelerator.autocast():
             return mine.compute_loss(model, batch, num_items_in_batch=items)
@@ -151,7 +158,14 @@ def _measured(trainer: Trainer, heldout: Any, options: Mapping[str, Any]) -> dic
 
 def _check(trainer: Trainer) -> None:
     args = trainer.args
-    if args.world_size > 1 or args.n_gpu > 1:
-        raise ConfigError("trainer: runs on several devices, and a range test on one: set CUDA_VISIBLE_DEVICES")
+    if args.n_gpu > 1:
+        raise ConfigError(
+            "trainer: one process runs several devices: start one for each by torchrun, or set CUDA_VISIBLE_DEVICES"
+        )
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise ConfigError(
+            "trainer: shards its model in train(), after the range test: shard it by fully_shard and give it to "
+            "clrtool.range_test with the loaders"
+        )
     if trainer.model is None or trainer.train_dataset is None:
         raise ConfigError("trainer: a range test needs a model and a train_dataset")

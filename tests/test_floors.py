@@ -63,8 +63,8 @@ ROOMS = {
         "report.records", "report.text", "report.trainings", "report.programs", "report.plots", "report.pages", "cli.run",
     } | FLOOR_0,
     "api": {
-        "core.planning", "core.reading", "core.results", "engine.training", "engine.inprocess", "engine.rangetest",
-        "report.records", "report.text", "report.plots", "errors", "words",
+        "core.planning", "core.reading", "core.results", "engine.runtime", "engine.training", "engine.inprocess",
+        "engine.rangetest", "report.records", "report.text", "report.plots", "errors", "words",
     },
     "lightning": {"core.planning", "engine.training", "engine.inprocess", "report.records", "api", "errors", "words"},
     "transformers": {"core.planning", "core.reading", "engine.training", "engine.inprocess", "api", "errors"},

@@ -47,13 +47,22 @@ def recipe_of(
         from clrtool.engine.inprocess.build import build_workload
         from clrtool.engine.inprocess.options import Settings
         from clrtool.engine.inprocess.steps import make_steps
+        from clrtool.engine.runtime.distributed import ranks_of_program
 
         own = {name: given.get(name) for name in ("loss", "step", "measure", "higher_is_better")}
         metric = given.get("metric", "auto")
         steps = make_steps(metric=metric, **own)
         settings = Settings.of({name: each for name, each in given.items() if name not in (*own, "metric")})
         looks, loaders = metric == "auto" and own["measure"] is None, (train_loader, heldout_loader)
-        yield partial(build_workload, model, optimizer, *loaders, steps, settings, find_metric=looks), settings
+        build = partial(build_workload, model, optimizer, *loaders, steps, settings, find_metric=looks)
+        with ranks_of_program() as ranks:
+            yield (build if ranks.world == 1 else partial(build, ranks=ranks)), settings
+
+
+def speaks(build: partial[InProcessWorkload]) -> bool:
+    """Whether this process shows its progress: of several ranks the first does."""
+    ranks = build.keywords.get("ranks")
+    return ranks is None or ranks.rank == 0
 
 
 @contextmanager

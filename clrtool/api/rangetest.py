@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from clrtool.api.job import ProgressObserver, recipe_of
+from clrtool.api.job import ProgressObserver, recipe_of, speaks
 from clrtool.api.shown import Shown
 from clrtool.core.planning.plan import Plan
 from clrtool.core.reading.bounds import Bounds, Verdict
@@ -141,6 +141,9 @@ def range_test(
 
     Model, optimizer, loaders and global random generators are left exactly as they were, even after an exception.
 
+    Where a program has made a process group (``torchrun``), every rank calls this with its own loaders, and all get the
+    same result. The model may be one that ``fully_shard`` of torch has sharded: it is trained itself, and put back.
+
     Args:
         model: a module, whose weights every seed starts from; or a function that returns a new one.
         optimizer: one over its parameters, or a list; or a function of the model that returns either.
@@ -158,13 +161,14 @@ def range_test(
 
     Raises:
         ConfigError: an option breaks its rule, or the arguments do not fit together.
+        MachineError: memory is short, or a rank was lost.
     """
     from clrtool.engine.rangetest.processes import range_test_in_processes
 
     given = options | {"loss": loss, "step": step, "measure": measure, "metric": metric,
                        "higher_is_better": higher_is_better}  # fmt: skip
     with recipe_of(model, optimizer, train_loader, heldout_loader, given) as (build, settings):
-        observer = ProgressObserver(on_point, quiet=not progress)
+        observer = ProgressObserver(on_point, quiet=not progress or not speaks(build))
         return RangeTest(_with_doubt(range_test_in_processes(build, settings, observer, jobs)), title)
 
 

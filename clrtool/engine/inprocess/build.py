@@ -24,6 +24,7 @@ from clrtool.engine.inprocess.clone import (
     check_model,
     check_optimizer,
     preserved,
+    without_wrapper,
 )
 from clrtool.engine.inprocess.counting import samples_of
 from clrtool.engine.inprocess.heldout import Heldout, parted
@@ -38,9 +39,11 @@ from clrtool.engine.inprocess.loaders import (
 )
 from clrtool.engine.inprocess.options import Settings
 from clrtool.engine.inprocess.outside import left_alone, unscaled
+from clrtool.engine.inprocess.ranks import check_ranks, shared_out, with_facts
 from clrtool.engine.inprocess.steps import CustomSteps, SupervisedSteps, checked_loss
 from clrtool.engine.inprocess.workload import InProcessWorkload, explained
 from clrtool.engine.runtime.device import find_device
+from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks
 from clrtool.engine.runtime.factories import describe
 from clrtool.engine.runtime.rng import RngStream
 from clrtool.engine.training.evaluation_budget import budget, flops_of
@@ -68,25 +71,31 @@ def build_workload(
     settings: Settings,
     *,
     find_metric: bool,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> InProcessWorkload:
     """The workload of what a program has, tried out for a moment; by ``find_metric`` for what there is to measure.
+
+    Args:
+        ranks: the processes that train together, each of which calls this function with its own loaders.
 
     Raises:
         ConfigError: something cannot be copied or read, or the pieces do not fit together.
     """
+    model = without_wrapper(model)
     check_loader(train_loader, "train_loader")
     if heldout_loader is not None:
         check_loader(heldout_loader, "heldout_loader")
     check_model(model)
     steps = _own(steps, settings)
-    make_model, parts = ModelCloner(model), parted(train_loader, heldout_loader)
+    make_model, parts = ModelCloner.of(model), parted(train_loader, heldout_loader)
     with preserved(model), RngStream(0).active():
         device = make_model.device() if settings.device is None else find_device(settings.device)
         loader = InProcessLoader(parts.train, 1, 1, device)
         tried, again = ([batch for (batch,) in islice(loader.batches(seed, 0), TRIED)] for seed in (0, 1))
         loader.close()
     length = length_of(train_loader, settings)
-    size = (samples_of(tried[0], batch_size_of(train_loader)) or 1) * settings.accumulate
+    size = (samples_of(tried[0], batch_size_of(train_loader)) or 1) * settings.accumulate * ranks.world
+    heldout, shared = shared_out(parts.heldout, tried, ranks)
     workload = InProcessWorkload(
         make_model=make_model,
         make_optimizer=OptimizerCloner(check_optimizer(optimizer), model),
@@ -94,7 +103,7 @@ def build_workload(
             loader, iterations_per_epoch=length.iterations_per_epoch, batch_size=size, accumulate=settings.accumulate
         ),
         steps=steps,
-        heldout=parts.heldout,
+        heldout=heldout,
         eval_loss=settings.eval_loss,
         device=device,
         precision=settings.precision,
@@ -102,9 +111,11 @@ def build_workload(
         data_sha256="unknown",
         plan_epochs=length.epochs,
         deterministic=settings.deterministic,
-        warnings=(*length.notes, *_without_loss(steps), *lone_class(steps, tried, parts.heldout)),
+        warnings=(*length.notes, *_without_loss(steps), *lone_class(steps, tried, heldout), *shared),
         doubts=(*parts.doubts, *alike_seeds(model, tried, again)),
+        ranks=ranks,
     )
+    check_ranks(workload, model)
     with left_alone(model, *steps.functions):
         return _tried_out(workload, tried, settings.sweep, find_metric=find_metric)
 
@@ -140,6 +151,7 @@ def _tried_out(
     with workload.on_device():
         trainer = Trainer(trial, 0)
         trainer.workload = trial = _with_metric(trial, trainer, tried[0], find_metric=find_metric)
+        trainer.workload = trial = with_facts(trial, trainer.model)
         first = _taken(trial, trainer, tried)
         trial = replace(trial, needs_closure=wants_closure(trainer, (to_device(first, trial.device, fresh=False),)))
         trainer.workload = trial = _with_heldout(trial, trainer, tried[0], sweep)
@@ -163,7 +175,8 @@ def _counted(workload: InProcessWorkload, sums: EvalSums) -> int:
         return max(1, round(float(sums.number)))
     if isinstance(steps, SupervisedSteps):
         return max(1, round(float(sums.samples)))
-    return sum(each.samples or 0 for each in workload.heldout) if all(each.samples for each in workload.heldout) else 0
+    mine = [each.samples or 0 for each in workload.heldout]
+    return round(float(workload.ranks.sum(torch.tensor(sum(mine))))) if all(mine) else 0
 
 
 def _with_metric(workload: InProcessWorkload, trainer: Trainer, batch: Any, *, find_metric: bool) -> InProcessWorkload:
@@ -250,16 +263,13 @@ def _with_heldout(workload: InProcessWorkload, trainer: Trainer, batch: Any, swe
         batches = None
     if batches is None:
         heldout.cache(workload.device)
-    number = size = sum(map(len, batches)) if batches is not None else sum(each.samples or 1 for each in heldout)
-    if not size:
+    size = sum(map(len, batches)) if batches is not None else sum(each.samples or 1 for each in heldout)
+    if workload.ranks.any(not size):
         raise ConfigError("heldout_loader: gave no batch")
     every = size
     if sweep.evaluations == "auto":
-        length = workload.sweep_size(sweep).trained
         together = max(at_once, batch_size_of(heldout.loader) or next(iter(heldout)).samples or 1)
-        number, size = budget(
-            flops, together, length, size, workload.batch_size, races=sweep.races, least=SMALLEST_HELDOUT
-        )
+        number, size = _budget(workload, sweep, flops, together, size)
     else:
         number = sweep.evaluations
     if batches is None:
@@ -267,6 +277,16 @@ def _with_heldout(workload: InProcessWorkload, trainer: Trainer, batch: Any, swe
     heldout = replace(heldout, limit=size)
     heldout.cache(workload.device)
     return replace(workload, heldout=heldout, evaluations=number, warnings=(*workload.warnings, *_limited(every, size)))
+
+
+def _budget(workload: InProcessWorkload, sweep: SweepConfig, flops: float, together: int, size: int) -> tuple[int, int]:
+    """Evaluations, alike on all ranks, and the held-out samples that they use of ``size`` that a loader gives."""
+    ranks, shared = workload.ranks, workload.heldout.every[1]
+    length, batch = workload.sweep_size(sweep).trained, workload.batch_size // ranks.world
+    mine, together = ranks.max(-(-size // shared)) or size, ranks.max(together) or together
+    least = -(-SMALLEST_HELDOUT // ranks.world)
+    number, used = budget(flops, together, length, mine, batch, races=sweep.races, least=least)
+    return number, min(size, used * shared)
 
 
 def _limited(every: int, used: int) -> list[str]:
@@ -283,13 +303,16 @@ def metric_of(model: Any, heldout_loader: Any) -> str:
         return LOSS.name
     check_loader(heldout_loader, "heldout_loader")
     with preserved(model), RngStream(0).active(), torch.no_grad():
-        copied = ModelCloner(model)().eval()
+        cloner = ModelCloner.of(without_wrapper(model))
+        copied = cloner().eval()
         batch = next(iter(clone_loader(heldout_loader, 0)), None)
         try:
             moved = to_device(batch, ModelCloner(copied).device(), fresh=False)
             return SupervisedSteps(None, LOSS).found_metric(copied, moved).name
         except Exception:  # noqa: BLE001 (a model need not have a forward that can be called so)
             return LOSS.name
+        finally:
+            cloner.give_back()
 
 
 def _chance(workload: InProcessWorkload) -> float | None:
@@ -301,4 +324,4 @@ def _chance(workload: InProcessWorkload) -> float | None:
     known = [each.detach().cpu().flatten() for each in targets if each is not None and not each.is_floating_point()]
     if len(known) < len(targets) or not any((each != IGNORED).any() for each in known):
         return None
-    return chance(workload.metric, torch.cat(known))
+    return chance(workload.metric, torch.cat(workload.ranks.gather(known)))

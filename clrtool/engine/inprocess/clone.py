@@ -14,9 +14,12 @@ from torch.optim import Optimizer
 
 from clrtool.engine.inprocess.adversarial import WAY_OUT, check_one_loss, two_networks
 from clrtool.engine.runtime.rng import restore_rng_state, rng_state
+from clrtool.engine.runtime.sharded import forget_gathered, is_sharded, local_tensors
 from clrtool.engine.training.copies import copy_optimizer
+from clrtool.engine.training.in_place import copies_of, copy_all
 from clrtool.engine.training.joint import JointOptimizer, joined
 from clrtool.engine.training.try_out import check_trains, fresh_model
+from clrtool.engine.training.turns import Turns
 from clrtool.errors import ConfigError
 
 ModelSource = nn.Module | Callable[[], nn.Module]
@@ -54,19 +57,61 @@ def check_model(model: Any) -> None:
         raise ConfigError(
             f"model: must be a torch.nn.Module, or a function that returns one; it is {type(model).__name__}"
         )
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        raise ConfigError("model: is wrapped for several processes, and a range test runs in one: give model.module")
     if isinstance(model, nn.Module):
         check_trains(model)
 
 
+def without_wrapper(model: Any) -> Any:
+    """The model in a ``DistributedDataParallel``: a range test has gradients averaged by itself."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+class Lent:
+    """A sharded model, which cannot be copied: it is trained itself, and given back as it was.
+
+    Args:
+        turns: whose weights it holds.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.turns = Turns(model)
+        self.modes = [module.training for module in model.modules()]
+        self._model, self._start = model, copies_of([*local_tensors(model).values()])
+
+    def begin(self) -> nn.Module:
+        """The model with the weights with which it was given."""
+        self.turns.vacate()
+        copy_all(self._start, local_tensors(self._model).values())
+        forget_gathered(self._model)
+        return self._model
+
+    def give_back(self) -> None:
+        """Have it be as it was."""
+        self.begin()
+        for module, mode in zip(self._model.modules(), self.modes, strict=True):
+            module.training = mode
+
+
 @dataclass(frozen=True, eq=False)
 class ModelCloner:
-    """Copies of a model as it is, or fresh ones of a function that makes them."""
+    """Copies of a model as it is, or fresh ones of a function that makes them.
+
+    Args:
+        lent: the model itself, where it is one that cannot be copied.
+    """
 
     source: ModelSource
+    lent: Lent | None = None
+
+    @classmethod
+    def of(cls, source: ModelSource) -> ModelCloner:
+        """The copies of a model, or itself where it is sharded."""
+        is_lent = isinstance(source, nn.Module) and is_sharded(source)
+        return cls(source, Lent(source) if is_lent and isinstance(source, nn.Module) else None)
 
     def __call__(self) -> nn.Module:
+        if self.lent is not None:
+            return self.lent.begin()
         if not isinstance(self.source, nn.Module):
             model = self.source()
             if not isinstance(model, nn.Module):
@@ -79,6 +124,11 @@ class ModelCloner:
                 f"model: cannot be copied ({type(error).__name__}: {error}): give functions, model=lambda: ... and "
                 "optimizer=lambda model: ..., which make fresh ones"
             ) from error
+
+    def give_back(self) -> None:
+        """Have a model that was lent be as it was."""
+        if self.lent is not None:
+            self.lent.give_back()
 
     def device(self) -> torch.device:
         """Where the model is. Raises ConfigError for a function that makes the same weights each time."""
@@ -94,9 +144,10 @@ class ModelCloner:
     @property
     def modes(self) -> list[bool] | None:
         """Training or evaluation mode of every module, of a model that is source in training mode."""
-        if isinstance(self.source, nn.Module) and self.source.training:
-            return [module.training for module in self.source.modules()]
-        return None
+        if not isinstance(self.source, nn.Module):
+            return None
+        modes = [each.training for each in self.source.modules()] if self.lent is None else self.lent.modes
+        return modes if modes[0] else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,6 @@ from clrtool.core.reading.bounds import Advice
 from clrtool.engine.data.nested import nbytes
 from clrtool.engine.inprocess.counting import samples_of
 from clrtool.engine.inprocess.loaders import clone_loader, indices_of, to_device
-from clrtool.errors import ConfigError
 
 # Bytes of held-out batches that are cached; more are read again for each evaluation.
 CACHE_BYTES = 2**30
@@ -43,15 +42,18 @@ class HeldoutBatches:
 
     Args:
         batches: read no more of them.
+        every: of so many batches, which this rank reads: (rank, ranks), where all ranks have the same loader.
     """
 
     loader: Iterable[Any]
     limit: int | None = None
     batches: int | None = None
+    every: tuple[int, int] = (0, 1)
     _cached: list[Heldout] = field(default_factory=list, init=False)
 
     def __iter__(self) -> Iterator[Heldout]:
-        return iter(self._cached) if self._cached else islice(self._read(), self.batches)
+        first, step = self.every
+        return iter(self._cached) if self._cached else islice(self._read(), first, self.batches, step)
 
     def cache(self, device: torch.device) -> None:
         """Read the batches once and for all, if they fit; onto a GPU, if they take little of it."""
@@ -61,8 +63,6 @@ class HeldoutBatches:
             size += nbytes(each.batch)
             if size > CACHE_BYTES:
                 return
-        if not found:
-            raise ConfigError("heldout_loader: gave no batch")
         if _has_room(device, size):  # each evaluation would bring them there again
             found = [Heldout(to_device(batch, device, fresh=False), samples) for batch, samples in found]
         self._cached.extend(found)
@@ -74,9 +74,11 @@ class HeldoutBatches:
             size = getattr(clone, "batch_size", None)
             yield from (Heldout(batch, samples_of(batch, size)) for batch in clone)
             return
-        if self.limit is not None:
+        ranks = self.every[1]
+        if self.limit is not None or len(batches) < ranks:
             indices = list(chain.from_iterable(batches))
-            number, size = min(self.limit, len(indices)), max(map(len, batches))
+            number = min(self.limit or len(indices), len(indices))
+            size = min(max(map(len, batches)), -(-number // ranks))  # a batch at least for each rank
             chosen = [indices[place] for place in np.linspace(0, len(indices) - 1, number).round().astype(int)]
             batches = [chosen[start : start + size] for start in range(0, number, size)]
         clone.__dict__["batch_sampler"] = batches  # as it was drawn: it may draw another time

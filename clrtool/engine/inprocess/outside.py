@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from clrtool.engine.runtime.sharded import is_shard
 from clrtool.errors import ConfigError
 
 # How far is looked: from a function to what it closes over, to what that holds.
@@ -110,7 +111,7 @@ def _tensors(found: nn.Module | Optimizer) -> list[Tensor]:
         tensors = [*found.parameters(), *found.buffers()]
     else:
         tensors = [each for group in found.param_groups for each in group["params"]]
-    return [each for each in tensors if not is_lazy(each)]
+    return [each for each in tensors if not is_lazy(each) and not is_shard(each)]  # a sharded model is lent
 
 
 def _reached(value: Any, depth: int, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -22,7 +22,8 @@ from clrtool.engine.inprocess.steps import CustomSteps, SupervisedSteps, evaluat
 from clrtool.engine.runtime.device import arithmetic
 from clrtool.engine.runtime.rng import RngStream, seed_host
 from clrtool.engine.training.constant import Answers
-from clrtool.engine.training.workload import EvalSums, Workload
+from clrtool.engine.training.turns import Turns
+from clrtool.engine.training.workload import EvalSums, InTraining, Workload
 from clrtool.errors import ConfigError
 
 
@@ -46,6 +47,21 @@ class InProcessWorkload(Workload):
     eval_loss: str = "eval"
     heldout_samples: int = 0
     chance: float | None = None
+
+    def place(self, model: nn.Module) -> nn.Module:
+        placed = super().place(model)
+        self.ranks.align(placed)
+        return placed
+
+    def turns(self, model: nn.Module) -> Turns | None:
+        lent = self.make_model.lent
+        return super().turns(model) if lent is None else lent.turns
+
+    def gradients(self, trainer: InTraining, batch: Any) -> Tensor | None:
+        """The means over all ranks, of steps that may call whatever a model has: a wrapper has its forward alone."""
+        loss = super().gradients(trainer, batch)
+        is_taken = self.ranks.average_gradients(trainer.model.parameters(), skips=loss is None)
+        return loss if is_taken else None
 
     def losses(self, model: nn.Module, batch: tuple[Any, ...]) -> Iterator[Tensor]:
         """Those of the loader's batches that make up a step."""
@@ -87,7 +103,13 @@ class InProcessWorkload(Workload):
     def answers(self, model: nn.Module) -> Answers | None:
         if not isinstance(self.steps, SupervisedSteps) or self.eval_loss == "train":
             return None
-        return self.steps.answers(model, [each.batch for each in self.heldout_batches()])
+        found = self.steps.answers(model, [each.batch for each in self.heldout_batches()])
+        if found is None or self.ranks.world == 1:
+            return found
+        targets = [each.to(self.device) for each in self.ranks.gather(found.targets)]
+        size = min(len(found.outputs), len(targets[0]))  # as many of both, with which a fit begins
+        parts = [targets[0][:size], targets[0][size:], *targets[1:]]
+        return found._replace(outputs=found.outputs[:size], targets=[each for each in parts if len(each)])
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -126,6 +148,7 @@ class InProcessWorkload(Workload):
             with preserved(self.make_model.source), arithmetic(None, deterministic=self.deterministic):
                 yield
         finally:
+            self.make_model.give_back()
             self.loader.close()
 
 

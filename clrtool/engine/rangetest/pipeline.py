@@ -80,7 +80,8 @@ def range_test(
         sweep=sweep,
         bounds=bounds,
         plan=plan_between(workload, config.plan, bounds.base_lr, bounds.max_lr),
-        environment=(journal.environment or environment(workload.device)) | {"deterministic": workload.deterministic},
+        environment=(journal.environment or environment(workload.device) | workload.ranks.facts)
+        | {"deterministic": workload.deterministic},
         config_sha256=config.sha256(),
         data_sha256=workload.data_sha256,
         sources=workload.sources,

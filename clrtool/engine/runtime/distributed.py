@@ -11,7 +11,7 @@ import gc
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +24,7 @@ from torch import distributed as dist
 
 from clrtool.engine.runtime.rng import seed_everything
 from clrtool.engine.runtime.serialize import from_bytes, to_bytes
+from clrtool.engine.runtime.sharded import is_shard
 from clrtool.errors import MachineError
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ LOST = (
     "a rank was lost: it was killed, hangs or cannot be reached; torchrun's own report follows. The same command "
     "resumes from the checkpoint, which torchrun --max-restarts 1 does by itself"
 )
+# The same to a program, which nobody has kept a checkpoint for.
+LOST_TO_PROGRAM = (
+    "a rank was lost: it was killed, hangs, cannot be reached, or raised an error of its own, which that rank tells"
+)
+# Bytes of gradients that go over the network at once: enough to fill it, and little beside a model.
+BUCKET = 2**25
 
 
 class Ranks:
@@ -77,6 +84,20 @@ class Ranks:
     def seed_rank(self, seed: int) -> None:
         """Let every rank but the first draw numbers of its own from here on: dropout, say."""
 
+    def average_gradients(self, parameters: Iterable[nn.Parameter], *, skips: bool) -> bool:  # noqa: ARG002
+        """Have every gradient be the mean over all ranks; those of shards are when they are made.
+
+        Args:
+            skips: whether this rank has no loss for its batch.
+
+        Returns:
+            Whether all have one; else no gradient was touched, and the step is to be skipped.
+        """
+        return not skips
+
+    def align(self, model: nn.Module) -> None:
+        """Give every rank the weights and buffers of the first, but for those of which each holds a shard."""
+
     def sum(self, values: Tensor) -> Tensor:
         return values
 
@@ -99,6 +120,10 @@ class Ranks:
     def all_gather(self, state: Mapping[str, Any]) -> Any:
         """The states of all ranks, for a checkpoint."""
         return state
+
+    def gather(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Small tensors of all ranks, in their order; those of others on the CPU."""
+        return [*tensors]
 
     def of_this_rank(self, states: Any) -> Any:
         """The state of this rank in :meth:`all_gather`; None if there were fewer ranks."""
@@ -131,6 +156,8 @@ class ProcessGroup(Ranks):
         store: what the processes leave for each other, on the first machine.
         batch_norm: what it sees; empty if there is none.
         finds_unused: whether each step looks for parameters that were not used in it.
+        group: of torch; None for its default one.
+        lost: what to say where a rank has gone.
     """
 
     rank: int
@@ -140,6 +167,8 @@ class ProcessGroup(Ranks):
     matters: bool = True
     batch_norm: str = ""
     finds_unused: bool = False
+    group: dist.ProcessGroup | None = None
+    lost: str = LOST
 
     @property
     def facts(self) -> dict[str, str | int]:
@@ -150,7 +179,7 @@ class ProcessGroup(Ranks):
         return f"eager, {self.world} ranks" + (f", batch norm sees {self.batch_norm}" if self.batch_norm else "")
 
     def data_parallel(self, model: nn.Module) -> nn.Module:
-        with _no_rank_lost():
+        with self._no_rank_lost():
             return nn.parallel.DistributedDataParallel(model, find_unused_parameters=self.finds_unused)
 
     def seed_rank(self, seed: int) -> None:
@@ -176,29 +205,57 @@ class ProcessGroup(Ranks):
         found = int(self._all_reduce(torch.tensor(-1 if number is None else number), dist.ReduceOp.MAX))
         return None if found < 0 else found
 
+    def average_gradients(self, parameters: Iterable[nn.Parameter], *, skips: bool) -> bool:
+        whole = [each for each in parameters if each.requires_grad and not is_shard(each)]
+        flags = torch.tensor([skips, *(each.grad is not None for each in whole)], dtype=torch.uint8)
+        any_skips, *used = self._all_reduce(flags, dist.ReduceOp.MAX).tolist()
+        if any_skips:
+            return False
+        gradients = list[Tensor]()
+        for each, is_used in zip(whole, used, strict=True):
+            if is_used:  # here or on another rank
+                each.grad = torch.zeros_like(each) if each.grad is None else each.grad
+                gradients.append(each.grad)
+        for bucket in _buckets(gradients):
+            flat = torch.cat([each.reshape(-1) for each in bucket]).div_(self.world)
+            parts = torch.split(self._all_reduce(flat, dist.ReduceOp.SUM), [each.numel() for each in bucket])
+            torch._foreach_copy_(bucket, [part.view_as(each) for part, each in zip(parts, bucket, strict=True)])
+        return True
+
+    @torch.no_grad()
+    def align(self, model: nn.Module) -> None:
+        with self._no_rank_lost():
+            for each in (*model.parameters(), *model.buffers()):
+                if not is_shard(each):
+                    dist.broadcast(each, 0, group=self.group)
+
     def broadcast_buffers(self, model: nn.Module) -> None:
-        with _no_rank_lost():
+        with self._no_rank_lost():
             for buffer in model.buffers():
-                dist.broadcast(buffer, 0)
+                if not is_shard(buffer):
+                    dist.broadcast(buffer, 0, group=self.group)
 
     def all_gather(self, state: Mapping[str, Any]) -> Any:
         mine = _to_tensor(state)
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
-        with _no_rank_lost():
-            dist.all_gather(lengths, torch.tensor([len(mine)]))
+        with self._no_rank_lost():
+            dist.all_gather(lengths, torch.tensor([len(mine)]), group=self.group)
         padded = torch.zeros(max(map(int, lengths)), dtype=torch.uint8)
         padded[: len(mine)] = mine
         gathered = [torch.empty_like(padded) for _ in range(self.world)]
-        with _no_rank_lost():
-            dist.all_gather(gathered, padded)
+        with self._no_rank_lost():
+            dist.all_gather(gathered, padded, group=self.group)
         return [_from_tensor(content[: int(length)]) for content, length in zip(gathered, lengths, strict=True)]
+
+    def gather(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return [each for mine in self.all_gather({"": [each.detach() for each in tensors]}) for each in mine[""]]
 
     def broadcast(self, values: Any) -> Any:
         content = _to_tensor(values) if self.rank == 0 else torch.empty(0, dtype=torch.uint8)
         if (size := self.max(len(content)) or 0) > len(content):
             content = torch.empty(size, dtype=torch.uint8)
-        with _no_rank_lost():
-            dist.broadcast(content, 0)
+        with self._no_rank_lost():
+            dist.broadcast(content, 0, group=self.group)
         return values if self.rank == 0 else _from_tensor(content)
 
     def differing(self, hashes: Mapping[str, str]) -> list[str]:
@@ -250,12 +307,12 @@ class ProcessGroup(Ranks):
     def _wait(self, *keys: str) -> str:
         """The first of the keys that is in the store. The interpreter stays awake for signals."""
         while True:
-            with _no_rank_lost():
+            with self._no_rank_lost():
                 for key in keys:
                     if self.store.check([key]):
                         return key
                 if self.store.check([FAILED]):
-                    raise MachineError(LOST)
+                    raise MachineError(self.lost)
             time.sleep(POLL_INTERVAL)
 
     def _wait_for(self, event: Any) -> None:
@@ -263,16 +320,26 @@ class ProcessGroup(Ranks):
         look = time.monotonic() + LOOK_INTERVAL
         while not event.query():
             if time.monotonic() > look:
-                with _no_rank_lost():
+                with self._no_rank_lost():
                     if self.store.check([FAILED]):
-                        raise MachineError(LOST)
+                        raise MachineError(self.lost)
                 look = time.monotonic() + LOOK_INTERVAL
             time.sleep(AWAKE)
 
     def _all_reduce(self, values: Tensor, op: Any) -> Tensor:
-        with _no_rank_lost():
-            dist.all_reduce(values, op)
+        with self._no_rank_lost():
+            dist.all_reduce(values, op, group=self.group)
         return values
+
+    @contextmanager
+    def _no_rank_lost(self) -> Iterator[None]:
+        """Turn what torch raises when another rank has gone into words; running out of memory stays what it is."""
+        try:
+            yield
+        except RuntimeError as error:
+            if isinstance(error, MachineError | torch.OutOfMemoryError):
+                raise
+            raise MachineError(self.lost) from error
 
 
 def join(rank: int, world: int, local_rank: int) -> ProcessGroup:
@@ -315,6 +382,49 @@ def _meet(store: Store, rank: int, world: int) -> str:
     raise MachineError(f"not all of the {world} ranks arrived within {RANK_TIMEOUT:g} s")
 
 
+@contextmanager
+def ranks_of_program() -> Iterator[Ranks]:
+    """The ranks of the process group that a program has made; this process alone where it has made none.
+
+    They talk in a group of their own, which needs every rank, and the program's is as it was afterwards.
+
+    Raises:
+        MachineError: a rank was lost, or did not come.
+    """
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        yield SINGLE_PROCESS
+        return
+    group = _group_beside()
+    ranks = ProcessGroup(
+        rank=dist.get_rank(),
+        world=dist.get_world_size(),
+        local_rank=dist.get_node_local_rank(fallback_rank=0),
+        store=group.get_group_store(),
+        group=group,
+        lost=LOST_TO_PROGRAM,
+    )
+    try:
+        yield ranks
+    except RuntimeError as error:
+        if isinstance(error, MachineError) or not is_lost(error):
+            raise
+        raise MachineError(LOST_TO_PROGRAM) from error
+    finally:
+        dist.destroy_process_group(group)
+
+
+def _group_beside() -> dist.ProcessGroup:
+    """A group of all ranks of the program's that can send what lies on a CPU too."""
+    backend, wait = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timedelta(seconds=RANK_TIMEOUT)
+    try:
+        group = dist.new_group(backend=backend, timeout=wait)
+    except RuntimeError as error:
+        world = dist.get_world_size()
+        raise MachineError(f"not all of the {world} ranks came to the range test: call it on every rank") from error
+    assert isinstance(group, dist.ProcessGroup)  # this rank is in it
+    return group
+
+
 def device_of_rank(name: str, local_rank: int) -> str:
     """The device of a rank: its own GPU of its machine, or the CPU.
 
@@ -336,15 +446,15 @@ def is_lost(error: BaseException) -> bool:
     return dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error))
 
 
-@contextmanager
-def _no_rank_lost() -> Iterator[None]:
-    """Turn what torch raises when another rank has gone into words; running out of memory stays what it is."""
-    try:
-        yield
-    except RuntimeError as error:
-        if isinstance(error, MachineError | torch.OutOfMemoryError):
-            raise
-        raise MachineError(LOST) from error
+def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Tensors of one type and device together, in groups of about a size, in their order."""
+    open_buckets: dict[object, list[Tensor]] = {}
+    for each in tensors:
+        bucket = open_buckets.setdefault((each.dtype, each.device), [])
+        bucket.append(each)
+        if sum(part.nbytes for part in bucket) >= BUCKET:
+            yield open_buckets.pop((each.dtype, each.device))
+    yield from open_buckets.values()
 
 
 def _to_tensor(values: Any) -> Tensor:

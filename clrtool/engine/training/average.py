@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from clrtool.engine.runtime.sharded import forget_gathered, local, local_tensors
 from clrtool.engine.training.in_place import copies_of, copy_all, copy_tensors
 
 # Weight of late iterates, by the power of time with which they count.
@@ -32,7 +33,7 @@ class RunningAverage:
         self.updates = 0
         # in half precision the share of a late update would be lost
         self.weights = {
-            name: weight.detach().to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+            name: local(weight).detach().to(torch.promote_types(weight.dtype, torch.float32), copy=True)
             for name, weight in model.named_parameters()
         }
         # to look for them in the model takes longer than the update of a small one
@@ -43,20 +44,22 @@ class RunningAverage:
         """Take in the weights as they are now."""
         self.updates += 1
         share = min(1.0, (GAMMA + 1) / (self.updates + GAMMA))
-        pairs = zip(self._own, self._means, strict=True)
+        pairs = zip(map(local, self._own), self._means, strict=True)
         weights = [own if own.dtype == mean.dtype else own.to(mean.dtype) for own, mean in pairs]
         torch._foreach_lerp_(self._means, weights, share)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Have the model hold the average, and afterwards its own weights and buffers again."""
-        tensors = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+        tensors = local_tensors(self._model)
         own = copies_of([*tensors.values()])
         try:
             copy_all(self.weights.values(), [tensors[name] for name in self.weights])
+            forget_gathered(self._model)
             yield
         finally:
             copy_all(own, tensors.values())
+            forget_gathered(self._model)
 
     def state(self) -> dict[str, Any]:
         """All of it, in plain types and tensors."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from clrtool.engine.runtime.rng import RngStream
 from clrtool.engine.training.trainer import Trainer
+from clrtool.errors import MachineError
 
 # Batches of the training set that the vector is fitted to, and evaluations of their loss, which is convex as a rule and
 # moves little after that. What that takes, in optimizer steps, comes off the budget of a race.
@@ -46,6 +47,8 @@ def constant_head_loss(start: Trainer) -> float | None:
                 _fit(trial, constant, batches)
         with _answering(head, constant):
             found, _ = trial.evaluate()
+    except MachineError:
+        raise
     except (LookupError, RuntimeError, TypeError, ValueError):  # what the loss of another's step may raise
         return None
     return found if math.isfinite(found) else None
@@ -69,7 +72,8 @@ def _last_layer(trainer: Trainer, batch: Any) -> tuple[nn.Module, Tensor]:
     module, output = heard[0]
     channels = 1 if isinstance(module, CHANNELS_FIRST) else output.ndim - 1
     others = [each for each in range(output.ndim) if each != channels]
-    return module, output.float().mean(others, keepdim=True).requires_grad_()
+    mean = trainer.workload.ranks.mean(output.float().mean(others, keepdim=True)).float()
+    return module, mean.requires_grad_()
 
 
 @contextmanager
@@ -83,13 +87,15 @@ def _answering(head: nn.Module, constant: Tensor) -> Iterator[None]:
 
 
 def _fit(trainer: Trainer, constant: Tensor, batches: Sequence[Any]) -> None:
-    """Fit what the layer says to the loss of some batches."""
+    """Fit what the layer says to the loss of some batches, those of all ranks."""
+    ranks = trainer.workload.ranks
     fit = torch.optim.LBFGS([constant], max_iter=EVALUATIONS, max_eval=EVALUATIONS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         loss = _loss(trainer, batches)
-        (constant.grad,) = torch.autograd.grad(loss, [constant])
-        return loss.detach()
+        (gradient,) = torch.autograd.grad(loss, [constant])
+        constant.grad = ranks.mean(gradient).to(gradient.dtype)
+        return ranks.mean(loss.detach())
 
     fit.step(closure)  # type: ignore[no-untyped-call]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from clrtool.engine.runtime.sharded import whole
 from clrtool.engine.training.joint import has_modes
 from clrtool.engine.training.trainer import Trainer
 from clrtool.engine.training.workload import Workload
@@ -67,5 +68,5 @@ def difference(first: Iterable[Tensor], second: Iterable[Tensor]) -> list[Tensor
 
 def global_norm(tensors: Iterable[Tensor]) -> float:
     """Euclidean norm over all tensors."""
-    squares = [tensor.detach().double().square().sum() for tensor in tensors]
+    squares = [whole(tensor.detach().double().square().sum()) for tensor in tensors]
     return float(torch.stack(squares).sum().sqrt()) if squares else 0.0

@@ -11,14 +11,16 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clrtool.engine.runtime.rng import RngStream, restore_rng_state, rng_state
+from clrtool.engine.runtime.sharded import forget_gathered, is_sharded, local_tensors, packed, unpacked
 from clrtool.engine.training.average import RunningAverage, batch_norms, estimating
 from clrtool.engine.training.copies import carry_extras
 from clrtool.engine.training.in_place import copy_tensors
 from clrtool.engine.training.joint import set_mode
 from clrtool.engine.training.scheduler import set_momentum
+from clrtool.engine.training.turns import Turns
 from clrtool.engine.training.workload import EvalSums, Workload
 
 # Iterations between two looks at the losses, for which the device has to be waited for. After this many at most
@@ -45,14 +47,25 @@ class Trainer:
 
     Args:
         momenta: the momentum of every iteration, where it moves; none to leave it as the optimizer has it.
+        turns: a model that is there already and is another trainer's too; none to have one made.
         options: of the optimizer, which make a step faster, not different.
     """
 
-    def __init__(self, workload: Workload, seed: int, *, momenta: Sequence[float] = (), **options: Any) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        seed: int,
+        *,
+        momenta: Sequence[float] = (),
+        turns: Turns | None = None,
+        **options: Any,
+    ) -> None:
         workload.seed(seed)
         self.workload, self.seed, self._momenta, self._options = workload, seed, momenta, options
         # Weights are drawn on the CPU and moved, so that a seed means the same weights on every device.
-        self.model = workload.place(workload.make_model())
+        self.model = workload.place(workload.make_model()) if turns is None else turns.model
+        self._turns = turns or workload.turns(self.model)
+        self._take_turn()
         self.optimizer = workload.make_optimizer(self.model, **options)
         self.forward = workload.wrap(self.model)
         self.scaler = torch.amp.GradScaler(workload.device.type, enabled=workload.precision == "fp16")
@@ -70,6 +83,7 @@ class Trainer:
             For each step the loss of its batch, measured before the step; one that is not finite is the last. One
             transfer for READ_EVERY of them: the device is not waited for in between.
         """
+        self._take_turn()
         workload, end = self.workload, iteration + len(lrs)
         workload.set_train_mode(self.model)
         set_mode(self.optimizer, "train")
@@ -109,20 +123,35 @@ class Trainer:
 
     def rank_sums(self) -> Tensor:
         """The sums of :meth:`evaluate` of this rank, (4,) in float64 on the device, for which nobody waits yet."""
+        self._take_turn()
         workload = self.workload
         self.model.eval()
         set_mode(self.optimizer, "eval")
         workload.ranks.broadcast_buffers(self.model)
         with self._own_rng(), workload.evaluating():
-            found = [workload.eval_step(self.model, batch) for batch in workload.heldout_batches()]
+            found = [workload.eval_step(self.model, batch) for batch in self._heldout_batches()]
             found = found or [EvalSums(0, 0, 0, 0)]  # of fewer samples than ranks
             sums = [_on_device(sum(column), workload.device) for column in zip(*found, strict=True)]
+        forget_gathered(self.model)
         return torch.stack(sums)
+
+    def _heldout_batches(self) -> Iterator[Any]:
+        """This rank's; of a sharded model, whose forward needs all ranks, whoever has fewer evaluates along."""
+        workload, batches = self.workload, iter(self.workload.heldout_batches())
+        first = batch = next(batches, None)
+        together = is_sharded(self.model)
+        while workload.ranks.any(batch is not None) if together else batch is not None:
+            if batch is None:
+                workload.eval_step(self.model, first)
+            else:
+                yield batch
+            batch = next(batches, None)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Have the model hold the average of its weights, with the statistics of batch norm that belong to it."""
         assert self.average is not None
+        self._take_turn()
         set_mode(self.optimizer, "eval")
         with self.average.in_place():
             self._estimate_statistics()
@@ -158,7 +187,8 @@ class Trainer:
         with self._own_rng():
             state, rng = self.state(), RngStream.from_here(workload.device)
             with rng.active():
-                branch = Trainer(workload, self.seed, momenta=self._momenta, **self._options)
+                turns = self._turns
+                branch = Trainer(workload, self.seed, momenta=self._momenta, turns=turns, **self._options)
                 branch.restore(state)
                 carry_extras(self.optimizer, branch.optimizer)
         branch._rng = rng
@@ -167,13 +197,13 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """All that the next step depends on but the batches, which follow from seed and iteration.
 
-        It holds the tensors themselves, which the next step changes.
+        It holds the tensors themselves, which the next step changes; of a sharded model those of this rank.
         """
         with self._own_rng():
             generators = self.workload.ranks.all_gather(rng_state(self.workload.device))
         return {
-            "tensors": _tensors(self.model),
-            "optimizer": self.optimizer.state_dict(),
+            "tensors": local_tensors(self.model) if self._turns is None else self._turns.tensors_of(self),
+            "optimizer": packed(self.optimizer.state_dict()) if self._turns else self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "generators": generators,
         }
@@ -185,9 +215,13 @@ class Trainer:
         Raises:
             KeyError, RuntimeError, ValueError: it does not fit.
         """
-        copy_tensors(state["tensors"], _tensors(self.model))
-        # torch would take the tensors themselves
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self._take_turn()
+        copy_tensors(state["tensors"], local_tensors(self.model))
+        forget_gathered(self.model)
+        optimizer = copy.deepcopy(state["optimizer"])  # torch would take the tensors themselves
+        if self._turns is not None:
+            optimizer = unpacked(optimizer, [each for group in self.optimizer.param_groups for each in group["params"]])
+        self.optimizer.load_state_dict(optimizer)
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         if (generators := self.workload.ranks.of_this_rank(state["generators"])) is not None:
@@ -198,6 +232,11 @@ class Trainer:
     def follow(self, seed: int) -> None:
         """Take the batches of another seed from here on; its weights and random numbers are put in place by others."""
         self.seed, self._next, self._estimated = seed, -1, []
+
+    def _take_turn(self) -> None:
+        """Have the model hold the weights of this trainer, where it is another's too."""
+        if self._turns is not None:
+            self._turns.pass_to(self)
 
     def _own_rng(self) -> AbstractContextManager[None]:
         """Where a branch draws random numbers; any other trainer has the global ones."""
@@ -225,8 +264,3 @@ def until_nonfinite(losses: list[float]) -> list[float]:
     """
     broken = (place for place, loss in enumerate(losses, 1) if not math.isfinite(loss))
     return losses[: next(broken, len(losses))]
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name; a state dict would leave out buffers that are not persistent."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

@@ -25,7 +25,9 @@ from clrtool.core.results.record import Group
 from clrtool.engine.models.pretrained import keep_frozen_statistics
 from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks
 from clrtool.engine.runtime.rng import seed_everything
+from clrtool.engine.runtime.sharded import clip_norm, is_sharded
 from clrtool.engine.training.constant import Answers
+from clrtool.engine.training.turns import Turns
 from clrtool.errors import as_config_error
 
 
@@ -210,6 +212,10 @@ class Workload(ABC):
         """The model on the device."""
         return model.to(self.device)
 
+    def turns(self, model: nn.Module) -> Turns | None:
+        """Whose turn it is with a model that cannot be copied; None where each trainer has one of its own."""
+        return Turns(model) if is_sharded(model) else None
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model as the steps of training call it."""
         return model
@@ -270,5 +276,7 @@ class Workload(ABC):
         """Bound the gradient, before any momentum or scaling by the optimizer."""
         if self.training.clip_value is not None:
             nn.utils.clip_grad_value_(model.parameters(), self.training.clip_value)
-        if self.training.clip_norm is not None:
+        if self.training.clip_norm is not None and is_sharded(model):
+            clip_norm(model.parameters(), self.training.clip_norm)
+        elif self.training.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), self.training.clip_norm)

@@ -1,0 +1,98 @@
+"""Models of which every rank holds a shard: the one place that knows ``DTensor`` and ``fully_shard`` of torch.
+
+What is kept of such a model is the part of this rank, in memory that the model shares: no rank gathers the whole.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# How a shard is marked in a state of plain types.
+SHARD = "shard"
+
+
+def is_shard(tensor: Tensor) -> bool:
+    """Whether a tensor is spread over ranks."""
+    kind = _kind()
+    return kind is not None and isinstance(tensor, kind)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether any weight of a model is spread over ranks."""
+    return _kind() is not None and any(map(is_shard, model.parameters()))
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this rank holds, in the same memory; of any other the tensor itself."""
+    return tensor.detach().to_local() if is_shard(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a small tensor, a norm, gathered on every rank."""
+    return tensor.full_tensor() if is_shard(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def local_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What this rank holds of parameters and buffers, by name; a state dict would leave some buffers out."""
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: local(tensor) for name, tensor in named.items()}
+
+
+def forget_gathered(model: nn.Module) -> None:
+    """Free the whole weights that a forward without a backward has left, which would hide what is written to shards."""
+    for module in model.modules() if is_sharded(model) else ():
+        if callable(reshard := getattr(module, "reshard", None)):
+            reshard()
+
+
+def packed(state: Any) -> Any:
+    """A state whose shards are marked tensors of this rank."""
+    if isinstance(state, Tensor):
+        return (SHARD, local(state)) if is_shard(state) else state
+    if isinstance(state, Mapping):
+        return {key: packed(each) for key, each in state.items()}
+    return type(state)(map(packed, state)) if type(state) in (list, tuple) else state
+
+
+def unpacked(state: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
+    """The state dict of an optimizer over parameters in this order, whose shards lie as those of its parameters."""
+    from torch.distributed.tensor import DTensor
+
+    def of(value: Any, like: Any) -> Any:
+        if isinstance(value, tuple) and value[:1] == (SHARD,):
+            return DTensor.from_local(
+                value[1], like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+            )
+        return {key: of(each, like) for key, each in value.items()} if isinstance(value, Mapping) else value
+
+    return {**state, "state": {place: of(each, parameters[place]) for place, each in state["state"].items()}}
+
+
+@torch.no_grad()
+def clip_norm(parameters: Iterable[nn.Parameter], most: float) -> None:
+    """Bound the norm of all gradients together, those of shards over all ranks."""
+    gradients = [each.grad for each in parameters if each.grad is not None]
+    norms = [whole(nn.utils.get_total_norm(part)) for part in _by_layout(gradients)]
+    if norms:
+        total = torch.linalg.vector_norm(torch.stack([each.to(norms[0].device) for each in norms]))
+        torch._foreach_mul_([local(each) for each in gradients], (most / (total + 1e-6)).clamp(max=1.0))
+
+
+def _by_layout(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Tensors that lie alike on the same ranks: those of two layouts torch does not add."""
+    layouts: dict[object, list[Tensor]] = {}
+    for each in tensors:
+        key = (each.device_mesh, each.placements) if is_shard(each) else None  # type: ignore[attr-defined]
+        layouts.setdefault(key, []).append(each)
+    yield from layouts.values()
+
+
+def _kind() -> type | None:
+    """The type of tensors that are spread over ranks; None in a program that has never imported it."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return None if module is None else module.DTensor

@@ -1,0 +1,185 @@
+"""A program that trains on several ranks, as people write them, and calls the range test: what each rank finds."""
+
+import copy
+import json
+import os
+import signal
+import sys
+
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+import clrtool
+from clrtool.api.job import recipe_of
+from clrtool.engine.rangetest.flat_run import PlainLoop
+from clrtool.engine.runtime.sharded import is_sharded, whole
+from clrtool.engine.training.trainer import Trainer
+from clrtool.errors import MachineError, exit_code
+
+LRS = [0.05, 0.1, 0.2, 0.1, 0.05] * 4
+WHOLE = 40  # samples of a step, of all ranks together
+QUICK = {"epochs": 40, "progress": False}
+
+
+def points(number=480):
+    """Points of 3 classes, some of them under a wrong name, and some held out."""
+    drawn = torch.Generator().manual_seed(0)
+    inputs = torch.randn(number + 120, 6, generator=drawn).double()
+    targets = (inputs[:, :3] + 0.5 * torch.randn(number + 120, 3, generator=drawn)).argmax(1)
+    return TensorDataset(inputs[:number], targets[:number]), TensorDataset(inputs[number:], targets[number:])
+
+
+def texts(number=320):
+    """Texts of 6 tokens, each to be told backwards."""
+    inputs = torch.randint(0, 7, (number + 80, 6), generator=torch.Generator().manual_seed(1))
+    return TensorDataset(inputs[:number], inputs[:number].flip(1)), TensorDataset(
+        inputs[number:], inputs[number:].flip(1)
+    )
+
+
+class Reader(nn.Module):
+    """A small transformer."""
+
+    def __init__(self, width=16):
+        super().__init__()
+        self.embed, self.places = nn.Embedding(7, width), nn.Embedding(6, width)
+        layer = {"dim_feedforward": 32, "dropout": 0.0, "batch_first": True, "norm_first": True}
+        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(width, 2, **layer) for _ in range(2))
+        self.head = nn.Linear(width, 7)
+
+    def forward(self, inputs):
+        hidden = self.embed(inputs) + self.places.weight
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self.head(hidden)
+
+
+def dense():
+    return nn.Sequential(nn.Linear(6, 13), nn.Tanh(), nn.Linear(13, 13), nn.Tanh(), nn.Linear(13, 3)).double()
+
+
+PROBLEMS = {"dense": (dense, points), "reader": (lambda: Reader().double(), texts)}
+
+
+def sharded(model):
+    """As a program does it: every block, and the rest."""
+    for block in model.blocks if isinstance(model, Reader) else [each for each in model if isinstance(each, nn.Linear)]:
+        fully_shard(block)
+    return fully_shard(model)
+
+
+def loaders(train, heldout):
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    sampler = DistributedSampler(train, world, rank, shuffle=True, drop_last=True)
+    return DataLoader(train, WHOLE // world, sampler=sampler, drop_last=True), DataLoader(heldout, 25)
+
+
+def made(name, way):
+    """Model, optimizer and loaders of a problem, on ranks in one of several ways."""
+    torch.manual_seed(3)
+    build, data = PROBLEMS[name]
+    model = build()
+    if way == "ddp":
+        model = DistributedDataParallel(model)
+    elif way == "fsdp":
+        model = sharded(model)
+    kind = {"lr": 0.1, "momentum": 0.9} if name == "dense" else {"lr": 1e-3}
+    optimizer = (torch.optim.SGD if name == "dense" else torch.optim.AdamW)(model.parameters(), **kind)
+    return model, optimizer, *loaders(*data())
+
+
+def numbers(tensors):
+    return [whole(each.detach()).tolist() for each in tensors]
+
+
+def trained(name, way="plain", **options):
+    """Losses, weights and evaluations of two runs in turn, and of the average of the first."""
+    model, optimizer, *data = made(name, way)
+    if name == "reader":
+        options |= {"clip_norm": 0.1}
+    with recipe_of(model, optimizer, *data, options) as (recipe, _):
+        workload = recipe()
+        with workload.on_device():
+            start = Trainer(workload, 1)
+            first, second = PlainLoop(start), PlainLoop(start)
+            pause = lambda: False  # noqa: E731
+            losses = [first.train(0, LRS[:8], pause), second.train(0, [0.01] * 8, pause), first.train(8, LRS, pause)]
+            state = copy.deepcopy(first.state())
+            average = first.read()
+            third = start.branch()
+            third.restore(state)
+            again = third.train(len(LRS), [0.02] * 3)
+            return {
+                "losses": [*losses, again],
+                "weights": numbers(third.model.parameters()),
+                "found": [average, second.read(), start.evaluate()],
+            }
+
+
+def decided(name, way="plain", **options):
+    """The bounds of a range test, and whether all is as it was."""
+    model, optimizer, *data = made(name, way)
+    before, modes = numbers(model.parameters()), [each.training for each in model.modules()]
+    torch.manual_seed(11)
+    found = clrtool.range_test(model, optimizer, *data, **QUICK | options)
+    record = found.record
+    return {
+        "base_lr": found.base_lr,
+        "max_lr": found.max_lr,
+        "verdict": found.verdict.word,
+        "environment": record.environment,
+        "heldout": record.sweep.heldout_samples,
+        "chance": record.sweep.chance,
+        "constant": record.race.entry.constant,
+        "warnings": record.sweep.warnings,
+        "probes": [[each.lr, each.iterations, each.loss] for each in record.race.probes],
+        "same": before == numbers(model.parameters()) and modes == [each.training for each in model.modules()],
+        "draws": torch.rand(1).item(),
+        "gradients": sum(each.grad is not None for each in model.parameters()),
+        "sharded": is_sharded(model),
+        "open": len(dist.distributed_c10d._world.pg_map) if dist.is_initialized() else 0,
+    }
+
+
+def failing(name, way, how):
+    """What the ranks say of a range test in which the last one is killed, or raises an error, in the midst of it."""
+    model, optimizer, *data = made(name, way)
+    calls = 0
+
+    def step(model, batch):
+        nonlocal calls
+        calls += 1
+        if calls == 40 and dist.get_rank() == dist.get_world_size() - 1:
+            if how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise ArithmeticError("of its own")
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    try:
+        clrtool.range_test(model, optimizer, *data, step=step, **QUICK)
+    except (MachineError, ArithmeticError) as error:
+        return [type(error).__name__, str(error), exit_code(error)]
+    return None
+
+
+def main(calls):
+    dist.init_process_group("gloo")
+    found = {}
+    for call in calls:
+        kind, *words = call.split()
+        found[call] = {"trained": trained, "decided": decided, "failing": failing}[kind](*words)
+        if kind == "failing":
+            print(json.dumps(found), flush=True)
+            os._exit(0)
+        dist.barrier()
+    print(json.dumps(found))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    if "RANK" in os.environ:
+        main(sys.argv[1:])

@@ -1,0 +1,113 @@
+"""``clrtool.range_test`` in a program that trains on several ranks: as one process that sees the whole batch."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.program_ranks import decided, trained
+from tests.ranks import ended, start
+
+ROOT = Path(__file__).parents[1]
+PROBLEMS, WAYS = ("dense", "reader"), ("plain", "ddp", "fsdp")
+OF_TWO = [f"trained {name} {way}" for name in PROBLEMS for way in WAYS] + [f"decided dense {way}" for way in WAYS]
+OF_FOUR = [f"trained {name} fsdp" for name in PROBLEMS] + ["decided dense fsdp", "decided reader fsdp"]
+
+
+def found(world, calls):
+    """What each of several ranks has found, over gloo."""
+    codes, printed = ended(start(world, "-W", "ignore", "-m", "tests.program_ranks", *calls, cwd=ROOT))
+    assert codes == [0] * world, printed
+    return [json.loads(out) for out, _ in printed]
+
+
+@pytest.fixture(scope="module")
+def two():
+    return found(2, OF_TWO)
+
+
+@pytest.fixture(scope="module")
+def four():
+    return found(4, OF_FOUR)
+
+
+@cache
+def alone(call):
+    kind, name, _ = call.split()
+    return (trained if kind == "trained" else decided)(name)
+
+
+def check_trained(call, ranks):
+    one = alone(call)
+    for each in (rank[call] for rank in ranks):
+        for mine, theirs in zip(one["weights"], each["weights"], strict=True):
+            np.testing.assert_allclose(theirs, mine, rtol=0, atol=1e-10)
+        for mine, theirs in zip(one["losses"], each["losses"], strict=True):
+            np.testing.assert_allclose(theirs, mine, rtol=1e-6)
+        np.testing.assert_allclose(each["found"], one["found"], rtol=1e-9)
+    assert all(rank[call] == ranks[0][call] for rank in ranks)
+
+
+def check_decided(call, ranks):
+    one, first = alone(call), ranks[0][call]
+    assert first["max_lr"] == one["max_lr"] is not None
+    assert (first["base_lr"], first["verdict"]) == (one["base_lr"], one["verdict"])
+    assert (first["heldout"], first["chance"]) == (one["heldout"], one["chance"])
+    assert first["constant"] == pytest.approx(one["constant"], rel=1e-6)
+    assert [each[:2] for each in first["probes"]] == [each[:2] for each in one["probes"]]
+    assert first["environment"]["ranks"] == len(ranks)
+    for rank in ranks:
+        assert all(rank[call][name] == first[name] for name in ("base_lr", "max_lr", "verdict", "probes", "warnings"))
+        assert first["warnings"] == []
+
+
+def check_untouched(call, ranks):
+    for each in (rank[call] for rank in ranks):
+        assert each["same"], "weights and modes"
+        assert each["gradients"] == 0
+        assert each["draws"] == alone(call)["draws"], "global generators"
+        assert each["open"] == 1, "process groups: that of the program alone"
+        assert each["sharded"] == call.endswith("fsdp")
+
+
+@pytest.mark.parametrize("call", [each for each in OF_TWO if each.startswith("trained")])
+def test_runs_in_turn_of_two_ranks_come_to_the_weights_of_one_process(two, call):
+    check_trained(call, two)
+
+
+@pytest.mark.parametrize("call", [each for each in OF_FOUR if each.startswith("trained")])
+def test_runs_in_turn_of_four_ranks_with_shards_come_to_the_weights_of_one_process(four, call):
+    check_trained(call, four)
+
+
+@pytest.mark.parametrize("call", [each for each in OF_TWO if each.startswith("decided")])
+def test_two_ranks_of_a_program_decide_as_one_process_and_leave_all_as_it_was(two, call):
+    check_decided(call, two)
+    check_untouched(call, two)
+
+
+@pytest.mark.parametrize("call", [each for each in OF_FOUR if each.startswith("decided")])
+def test_four_ranks_with_shards_decide_as_one_process_and_leave_all_as_it_was(four, call):
+    check_decided(call, four)
+    check_untouched(call, four)
+
+
+@pytest.mark.parametrize("way", ["plain", "fsdp"])
+def test_a_rank_that_is_killed_is_a_machine_error_of_the_others(way):
+    call = f"failing dense {way} killed"
+    codes, printed = ended(start(2, "-W", "ignore", "-m", "tests.program_ranks", call, cwd=ROOT))
+    assert codes == [0, -9], printed
+    kind, text, code = json.loads(printed[0][0])[call]
+    assert (kind, code) == ("MachineError", 4)
+    assert "a rank was lost" in text
+
+
+def test_a_rank_that_fails_says_in_what_and_the_others_that_one_was_lost():
+    call = "failing dense plain raises"
+    codes, printed = ended(start(2, "-W", "ignore", "-m", "tests.program_ranks", call, cwd=ROOT))
+    assert codes == [0, 0], printed
+    first, last = (json.loads(out)[call] for out, _ in printed)
+    assert first[0] == "MachineError"
+    assert last[:2] == ["ArithmeticError", "of its own"]
