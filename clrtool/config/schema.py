@@ -60,6 +60,7 @@ class TrainingConfig(Tree):
         compile: use torch.compile.
         fast: allow a GPU to run the whole step as one CUDA graph.
         sync_batch_norm: let batch norm see the batches of all GPUs that train together.
+        shard: how ranks hold a model; auto gives each a part of every block (fully_shard), none all of it.
     """
 
     micro_batches: Annotated[int, Field(ge=1, le=10**6)] = 1
@@ -69,11 +70,13 @@ class TrainingConfig(Tree):
     compile: bool = False
     fast: bool = True
     sync_batch_norm: bool = False
+    shard: Literal["none", "auto"] = "none"
 
     @model_serializer(mode="wrap")
     def _without_what_is_new(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Every value but those that are younger than the hashes of older configs, where they say nothing."""
-        return {name: value for name, value in as_usual(self).items() if name != "sync_batch_norm" or value}
+        new = {"sync_batch_norm": False, "shard": "none"}
+        return {name: value for name, value in as_usual(self).items() if name not in new or value != new[name]}
 
 
 class SweepConfig(Tree):

@@ -9,6 +9,7 @@ from torch import nn
 from clrtool.config.schema import RangeTestConfig
 from clrtool.engine.configured.build import build_workload
 from clrtool.engine.runtime.distributed import SINGLE_PROCESS, join
+from clrtool.engine.runtime.sharded import is_sharded, whole
 from clrtool.engine.training.losses import IGNORED
 from clrtool.engine.training.trainer import Trainer
 
@@ -61,7 +62,7 @@ class Lame(nn.Module):
         return nn.functional.dropout(self.used(inputs.double()), 0.2, self.training)
 
 
-def build(data, model, ranks=SINGLE_PROCESS, micro_batches=1, loss=None):
+def build(data, model, ranks=SINGLE_PROCESS, micro_batches=1, loss=None, shard="none"):
     name = "tests.engine.rank_factories:"
     config = RangeTestConfig.model_validate(
         {
@@ -69,7 +70,7 @@ def build(data, model, ranks=SINGLE_PROCESS, micro_batches=1, loss=None):
             "data": {"factory": f"{name}{data}", "batch_size": 20},
             "loss": {"factory": f"{name}{loss}"} if loss else "cross_entropy",
             "metric": "token_accuracy" if data == "tokens" else "accuracy",
-            "training": {"micro_batches": micro_batches, "clip_norm": 1.0},
+            "training": {"micro_batches": micro_batches, "clip_norm": 1.0, "shard": shard},
         }
     )
     return build_workload(config, device="cpu", allow_import=[f"{name}*"], ranks=ranks)
@@ -80,14 +81,16 @@ def trained(workload):
     with workload.on_device():
         trainer = Trainer(workload, 3)
         losses = trainer.train(0, LRS)
-        weights = [each.tolist() for each in trainer.model.parameters()]
-        return {"losses": losses, "weights": weights, "found": trainer.evaluate()}
+        weights = [whole(each.detach()).tolist() for each in trainer.model.parameters()]
+        return {"losses": losses, "weights": weights, "found": trainer.evaluate(), "spread": is_sharded(trainer.model)}
 
 
 def main(rank):
     ranks = join(rank, 2, rank)
     both = {name: trained(build(*name.split(), ranks)) for name in ("values dense", "tokens reader")}
     both["weighted"] = trained(build("values", "dense", ranks, loss="weighted"))
+    both["spread"] = trained(build("values", "dense", ranks, micro_batches=3, shard="auto"))
+    both["spread tokens"] = trained(build("tokens", "reader", ranks, shard="auto"))
     both["parts"] = trained(build("values", "dense", ranks, micro_batches=3))
     lame = build("values", "Lame", ranks)
     states = ranks.all_gather({"rank": rank, "pair": (rank, [0.5 * rank])})

@@ -46,6 +46,8 @@ ALONE_AS = {
     "values dense": lambda: build("values", "dense"),
     "tokens reader": lambda: build("tokens", "reader"),
     "weighted": lambda: build("values", "dense", loss="weighted"),
+    "spread": lambda: build("values", "dense", micro_batches=3),
+    "spread tokens": lambda: build("tokens", "reader"),
     "parts": lambda: build("values", "dense", micro_batches=3),
 }
 
@@ -59,6 +61,7 @@ def test_two_ranks_come_to_the_weights_of_one_process(pair, name):
         np.testing.assert_allclose(found[name]["losses"], alone["losses"], rtol=1e-6)
         assert found[name]["found"][0] == pytest.approx(alone["found"][0], rel=1e-12)
         assert found[name]["found"][1] == alone["found"][1]
+        assert found[name]["spread"] == name.startswith("spread")
 
 
 def test_all_ranks_have_the_same_numbers_to_the_last_bit(pair):

@@ -156,6 +156,8 @@ def _check_ranks(workload: ConfiguredWorkload, config: RangeTestConfig) -> None:
         )
     if config.training.sync_batch_norm and workload.device.type != "cuda":
         raise ConfigError("training.sync_batch_norm: torch has it on CUDA only; leave it out, or run in one process")
+    if workload.is_spread and workload.precision == "fp16":
+        raise ConfigError("training.shard: fp16 scales losses, which a sharded model does not allow: precision: bf16")
     hashes = {"config": config.sha256(), "data": workload.data_sha256, "code or weights": str(workload.sources)}
     now = {name: str(value) for name, value in environment(workload.device).items() if name in _ALIKE}
     if other := ranks.differing(hashes | now | {"kind of device": workload.device.type}):

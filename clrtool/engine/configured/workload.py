@@ -18,6 +18,7 @@ from clrtool.engine.runtime.device import CUBLAS, arithmetic
 from clrtool.engine.runtime.factories import blamed_on, is_worker_death
 from clrtool.engine.runtime.hardware import peak_memory
 from clrtool.engine.runtime.rng import fork_rng
+from clrtool.engine.runtime.sharded import shard
 from clrtool.engine.training.constant import Answers
 from clrtool.engine.training.evaluation_budget import evaluation_batch
 from clrtool.engine.training.losses import IGNORED, Loss, Measure, chance, count_right
@@ -114,7 +115,9 @@ class ConfiguredWorkload(Workload):
     def evaluating(self) -> Iterator[None]:
         if isinstance(self.measure, WholeSet):
             self.measure.reset()
-        with torch.inference_mode(), self.blamed_on("evaluation failed"), self.autocast():
+        # what is gathered in an evaluation may be used by a step after it
+        gradless = torch.no_grad() if self.is_spread else torch.inference_mode()
+        with gradless, self.blamed_on("evaluation failed"), self.autocast():
             yield
 
     @property
@@ -134,7 +137,13 @@ class ConfiguredWorkload(Workload):
     def place(self, model: nn.Module) -> nn.Module:
         """The model on the device, in its memory format."""
         layout: dict[str, Any] = {"memory_format": torch.channels_last} if self.channels_last else {}
-        return model.to(self.device, **layout)
+        placed = model.to(self.device, **layout)
+        return shard(placed, self.device, self.ranks.world) if self.is_spread else placed
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether each rank holds a part of the model."""
+        return self.training.shard == "auto" and self.ranks.world > 1
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model compiled, or with gradients that are the means over all ranks."""
@@ -142,7 +151,7 @@ class ConfiguredWorkload(Workload):
             compiled = torch.compile(model)
             assert isinstance(compiled, nn.Module)
             return compiled
-        return self.ranks.data_parallel(model)
+        return model if self.is_spread else self.ranks.data_parallel(model)
 
     @contextmanager
     def on_device(self) -> Iterator[None]:

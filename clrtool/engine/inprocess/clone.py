@@ -216,6 +216,8 @@ def preserved(model: ModelSource) -> Iterator[None]:
     """Put back the generators of all devices, and the gradients of a model, which a step may reach by mistake."""
     host = rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    if isinstance(model, nn.Module):
+        forget_gathered(model)
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     gradients = [parameter.grad for parameter in parameters]
     try:

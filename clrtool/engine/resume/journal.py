@@ -19,6 +19,7 @@ from torch import Tensor
 
 from clrtool.core.reading.curve import Point
 from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks
+from clrtool.engine.runtime.sharded import Shard
 from clrtool.engine.training.ensemble import Ensemble
 from clrtool.errors import ConfigError, Interrupted
 
@@ -314,9 +315,15 @@ class Journal:
         """The state of a segment; None if it cannot be saved, and then starts over after an interruption."""
         try:
             return segment.state()
+        except _SpreadError:  # over ranks, of which one writes
+            return None
         except TypeError as error:
             self.warnings = tuple(dict.fromkeys((*self.warnings, f"An interrupted seed starts over: {error}.")))
             return None
+
+
+class _SpreadError(TypeError):
+    """A value of which this rank holds a part."""
 
 
 def added_up(seconds: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -340,4 +347,6 @@ def plain(value: Any, place: str) -> Any:
     if isinstance(value, list | tuple):
         items = [plain(each, f"{place}[{index}]") for index, each in enumerate(value)]
         return items if isinstance(value, list) else tuple(items)
+    if isinstance(value, Shard):
+        raise _SpreadError(place)
     raise TypeError(f"{place} is of type {type(value).__name__}, which no checkpoint holds")

@@ -6,14 +6,45 @@ What is kept of such a model is the part of this rank, in memory that the model 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-# How a shard is marked in a state of plain types.
-SHARD = "shard"
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """What this rank holds of a tensor, in a state."""
+
+    part: Tensor
+
+
+def shard(model: nn.Module, device: torch.device, world: int) -> nn.Module:
+    """Spread a model over all ranks: each of its blocks by itself, which is gathered when it is used, then the rest.
+
+    Blocks are the modules of one type that stand one after the other in a ``ModuleList`` or a ``Sequential``.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (world,))
+    for block in blocks(model):
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """Modules of which there are several alike in a row, the innermost first."""
+    found: list[nn.Module] = []
+    for row in model.modules():
+        if isinstance(row, nn.ModuleList | nn.Sequential):
+            kinds = Counter(map(type, row))
+            found += [each for each in row if kinds[type(each)] > 1 and any(True for _ in each.parameters())]
+    return [*dict.fromkeys(found[::-1])]
 
 
 def is_shard(tensor: Tensor) -> bool:
@@ -23,8 +54,8 @@ def is_shard(tensor: Tensor) -> bool:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether any weight of a model is spread over ranks."""
-    return _kind() is not None and any(map(is_shard, model.parameters()))
+    """Whether any weight of a model is spread over ranks, if it happens to be gathered as well."""
+    return bool(_wrapped(model)) or (_kind() is not None and any(map(is_shard, model.parameters())))
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -39,21 +70,21 @@ def whole(tensor: Tensor) -> Tensor:
 
 def local_tensors(model: nn.Module) -> dict[str, Tensor]:
     """What this rank holds of parameters and buffers, by name; a state dict would leave some buffers out."""
+    forget_gathered(model)
     named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return {name: local(tensor) for name, tensor in named.items()}
 
 
 def forget_gathered(model: nn.Module) -> None:
-    """Free the whole weights that a forward without a backward has left, which would hide what is written to shards."""
-    for module in model.modules() if is_sharded(model) else ():
-        if callable(reshard := getattr(module, "reshard", None)):
-            reshard()
+    """Free the whole weights that a forward without a backward has left: they stand where the shards are looked for."""
+    for module in _wrapped(model):
+        module.reshard()
 
 
 def packed(state: Any) -> Any:
-    """A state whose shards are marked tensors of this rank."""
+    """A state whose shards are those of this rank."""
     if isinstance(state, Tensor):
-        return (SHARD, local(state)) if is_shard(state) else state
+        return Shard(local(state)) if is_shard(state) else state
     if isinstance(state, Mapping):
         return {key: packed(each) for key, each in state.items()}
     return type(state)(map(packed, state)) if type(state) in (list, tuple) else state
@@ -64,9 +95,9 @@ def unpacked(state: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str
     from torch.distributed.tensor import DTensor
 
     def of(value: Any, like: Any) -> Any:
-        if isinstance(value, tuple) and value[:1] == (SHARD,):
+        if isinstance(value, Shard):
             return DTensor.from_local(
-                value[1], like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+                value.part, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
             )
         return {key: of(each, like) for key, each in value.items()} if isinstance(value, Mapping) else value
 
@@ -90,6 +121,12 @@ def _by_layout(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
         key = (each.device_mesh, each.placements) if is_shard(each) else None  # type: ignore[attr-defined]
         layouts.setdefault(key, []).append(each)
     yield from layouts.values()
+
+
+def _wrapped(model: nn.Module) -> list[Any]:
+    """The modules that ``fully_shard`` has made its own."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return [] if fsdp is None else [module for module in model.modules() if isinstance(module, fsdp.FSDPModule)]
 
 
 def _kind() -> type | None:

@@ -30,6 +30,7 @@ class RunningAverage:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
+        forget_gathered(model)
         self.updates = 0
         # in half precision the share of a late update would be lost
         self.weights = {

@@ -202,7 +202,7 @@ class Trainer:
         with self._own_rng():
             generators = self.workload.ranks.all_gather(rng_state(self.workload.device))
         return {
-            "tensors": local_tensors(self.model) if self._turns is None else self._turns.tensors_of(self),
+            "tensors": local_tensors(self.model) if self._turns is None else self._turns.state_of(self),
             "optimizer": packed(self.optimizer.state_dict()) if self._turns else self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "generators": generators,
@@ -216,7 +216,8 @@ class Trainer:
             KeyError, RuntimeError, ValueError: it does not fit.
         """
         self._take_turn()
-        copy_tensors(state["tensors"], local_tensors(self.model))
+        parts = {name: getattr(each, "part", each) for name, each in state["tensors"].items()}
+        copy_tensors(parts, local_tensors(self.model))
         forget_gathered(self.model)
         optimizer = copy.deepcopy(state["optimizer"])  # torch would take the tensors themselves
         if self._turns is not None:

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import Tensor, nn
 
-from clrtool.engine.runtime.sharded import forget_gathered, local_tensors
+from clrtool.engine.runtime.sharded import Shard, forget_gathered, local_tensors
 from clrtool.engine.training.in_place import copies_of, copy_all
 
 
@@ -26,10 +26,11 @@ class Turns:
     def _tensors(self) -> list[Tensor]:
         return [*local_tensors(self.model).values()]
 
-    def tensors_of(self, player: object) -> dict[str, Tensor]:
+    def state_of(self, player: object) -> dict[str, Shard]:
         """What a player has, wherever it lies: who holds the turn has it in the model."""
-        names = local_tensors(self.model)
-        return dict(zip(names, self._kept[player], strict=True)) if player in self._kept else names
+        there = local_tensors(self.model)
+        own = self._kept.get(player, there.values())
+        return {name: Shard(tensor) for name, tensor in zip(there, own, strict=True)}
 
     def pass_to(self, player: object) -> None:
         """Have the model be a player's: as it was left, or at first as it is."""
