@@ -9,7 +9,8 @@ import sys
 import torch
 from torch import distributed as dist
 from torch import nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
@@ -65,11 +66,28 @@ def dense():
 PROBLEMS = {"dense": (dense, points), "reader": (lambda: Reader().double(), texts)}
 
 
-def sharded(model):
+def sharded(model, **options):
     """As a program does it: every block, and the rest."""
     for block in model.blocks if isinstance(model, Reader) else [each for each in model if isinstance(each, nn.Linear)]:
-        fully_shard(block)
-    return fully_shard(model)
+        fully_shard(block, **options)
+    return fully_shard(model, **options)
+
+
+def in_another_way(model, way):
+    """A sharded model with what large ones are trained with."""
+    if way == "root":
+        return fully_shard(model)
+    if way == "mixed":
+        halves = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        return sharded(model.float(), mp_policy=halves)
+    if way == "checkpointed":
+        for place in (0, 2):
+            model[place] = nn.Sequential(checkpoint_wrapper(model[place]))
+            fully_shard(model[place])
+    if way == "compiled":
+        for block in model:
+            block.compile(backend="aot_eager")
+    return sharded(model)
 
 
 def loaders(train, heldout):
@@ -87,6 +105,8 @@ def made(name, way):
         model = DistributedDataParallel(model)
     elif way == "fsdp":
         model = sharded(model)
+    elif way != "plain":
+        model = in_another_way(model, way)
     kind = {"lr": 0.1, "momentum": 0.9} if name == "dense" else {"lr": 1e-3}
     optimizer = (torch.optim.SGD if name == "dense" else torch.optim.AdamW)(model.parameters(), **kind)
     return model, optimizer, *loaders(*data())
@@ -118,6 +138,29 @@ def trained(name, way="plain", **options):
                 "weights": numbers(third.model.parameters()),
                 "found": [average, second.read(), start.evaluate()],
             }
+
+
+def alike(way, accumulate=1):
+    """How far the weights after some steps are from those of the program's own loop on the same ranks."""
+    model, optimizer, *data = made("dense", way)
+    accumulate = int(accumulate)
+    with recipe_of(model, optimizer, *data, {"accumulate": accumulate}) as (recipe, _):
+        workload = recipe()
+        with workload.on_device():
+            trainer = Trainer(workload, 1)
+            trainer.train(0, LRS)
+            mine = [whole(each.detach()).clone() for each in trainer.model.parameters()]
+        batches = workload.loader.batches(1, 0)
+        start = [whole(each.detach()).clone() for each in model.parameters()]
+        for lr, batch in zip(LRS, batches, strict=False):
+            optimizer.param_groups[0]["lr"] = lr
+            optimizer.zero_grad()
+            for inputs, targets in batch:
+                (nn.functional.cross_entropy(model(inputs), targets) / accumulate).backward()
+            optimizer.step()
+    theirs = [whole(each.detach()) for each in model.parameters()]
+    far = [max(float((one - two).abs().max()) for one, two in zip(mine, each, strict=True)) for each in (theirs, start)]
+    return {"far": far[0], "moved": far[1], "type": str(theirs[0].dtype)}
 
 
 def decided(name, way="plain", **options):
@@ -171,7 +214,7 @@ def main(calls):
     found = {}
     for call in calls:
         kind, *words = call.split()
-        found[call] = {"trained": trained, "decided": decided, "failing": failing}[kind](*words)
+        found[call] = {"trained": trained, "alike": alike, "decided": decided, "failing": failing}[kind](*words)
         if kind == "failing":
             print(json.dumps(found), flush=True)
             os._exit(0)

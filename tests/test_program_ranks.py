@@ -13,6 +13,9 @@ from tests.ranks import ended, start
 ROOT = Path(__file__).parents[1]
 PROBLEMS, WAYS = ("dense", "reader"), ("plain", "ddp", "fsdp")
 OF_TWO = [f"trained {name} {way}" for name in PROBLEMS for way in WAYS] + [f"decided dense {way}" for way in WAYS]
+OF_TWO += ["trained dense root"]
+LARGE = ["fsdp", "fsdp 2", "mixed", "checkpointed", "compiled"]
+OF_TWO += [f"alike {each}" for each in LARGE]
 OF_FOUR = [f"trained {name} fsdp" for name in PROBLEMS] + ["decided dense fsdp", "decided reader fsdp"]
 
 
@@ -75,6 +78,15 @@ def check_untouched(call, ranks):
 @pytest.mark.parametrize("call", [each for each in OF_TWO if each.startswith("trained")])
 def test_runs_in_turn_of_two_ranks_come_to_the_weights_of_one_process(two, call):
     check_trained(call, two)
+
+
+@pytest.mark.parametrize("way", LARGE)
+def test_what_large_models_are_trained_with_is_trained_as_by_the_programs_own_loop(two, way):
+    """Accumulation, weights in float32 behind arithmetic in bfloat16, checkpointed activations, compiled blocks."""
+    for each in (rank[f"alike {way}"] for rank in two):
+        assert each["far"] == 0
+        assert each["moved"] > 0.01
+        assert each["type"] == ("torch.float32" if way == "mixed" else "torch.float64")
 
 
 @pytest.mark.parametrize("call", [each for each in OF_FOUR if each.startswith("trained")])
