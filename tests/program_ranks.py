@@ -24,6 +24,7 @@ from clrtool.errors import MachineError, exit_code
 LRS = [0.05, 0.1, 0.2, 0.1, 0.05] * 4
 WHOLE = 40  # samples of a step, of all ranks together
 QUICK = {"epochs": 40, "progress": False}
+SWEEP = {"start_lr": 1e-4, "end_lr": 1.0, "sweep_epochs": 3, "evaluations": 8, "seeds": 1}
 
 
 def points(number=480):
@@ -168,7 +169,7 @@ def decided(name, way="plain", **options):
     model, optimizer, *data = made(name, way)
     before, modes = numbers(model.parameters()), [each.training for each in model.modules()]
     torch.manual_seed(11)
-    found = clrtool.range_test(model, optimizer, *data, **QUICK | options)
+    found = clrtool.range_test(model, optimizer, *data, **QUICK | (SWEEP if name == "reader" else {}) | options)
     record = found.record
     return {
         "base_lr": found.base_lr,
@@ -177,9 +178,10 @@ def decided(name, way="plain", **options):
         "environment": record.environment,
         "heldout": record.sweep.heldout_samples,
         "chance": record.sweep.chance,
-        "constant": record.race.entry.constant,
+        "constant": record.race and record.race.entry.constant,
         "warnings": record.sweep.warnings,
-        "probes": [[each.lr, each.iterations, each.loss] for each in record.race.probes],
+        "probes": [[each.lr, each.iterations, each.loss] for each in record.race.probes] if record.race else [],
+        "metric": record.sweep.curves[0].metric.tolist(),
         "same": before == numbers(model.parameters()) and modes == [each.training for each in model.modules()],
         "draws": torch.rand(1).item(),
         "gradients": sum(each.grad is not None for each in model.parameters()),

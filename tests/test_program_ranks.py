@@ -58,6 +58,7 @@ def check_decided(call, ranks):
     assert first["max_lr"] == one["max_lr"] is not None
     assert (first["base_lr"], first["verdict"]) == (one["base_lr"], one["verdict"])
     assert (first["heldout"], first["chance"]) == (one["heldout"], one["chance"])
+    assert first["metric"] == pytest.approx(one["metric"])
     assert first["constant"] == pytest.approx(one["constant"], rel=1e-6)
     assert [each[:2] for each in first["probes"]] == [each[:2] for each in one["probes"]]
     assert first["environment"]["ranks"] == len(ranks)
