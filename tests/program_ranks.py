@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 import clrtool
 from clrtool.api.job import recipe_of
 from clrtool.engine.rangetest.flat_run import PlainLoop
-from clrtool.engine.runtime.sharded import is_sharded, whole
+from clrtool.engine.runtime.sharded import is_sharded, shard_bytes, whole
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import MachineError, exit_code
 
@@ -190,6 +190,36 @@ def decided(name, way="plain", **options):
     }
 
 
+def estimated(name, way):
+    """What a dry run tells, and whether the ranks still talk to each other afterwards."""
+    found = clrtool.dry_run(*made(name, way), budget=0.25, epochs=40).estimate
+    dist.barrier()
+    return {"timed": found.timed, "parameters": found.parameters, "held": found.held_bytes, "race": found.race}
+
+
+def kept(name, way):
+    """Bytes of what a rank keeps of a trainer that has not the turn, of its average, and of the start; and of all."""
+    model, optimizer, *data = made(name, way)
+    with recipe_of(model, optimizer, *data, {}) as (recipe, _):
+        workload = recipe()
+        with workload.on_device():
+            start = Trainer(workload, 1)
+            run = PlainLoop(start)
+            run.train(0, LRS[:3], lambda: False)
+            states = run.state(), start.state()
+            mine = [sum(shard_bytes(each["tensors"]) for each in states), shard_bytes(states[0]["optimizer"])]
+            mine.append(sum(each.nbytes for each in run.average.state()["weights"].values()))
+    return {"mine": mine, "whole": sum(each.nbytes for each in model.parameters())}
+
+
+def compared(name, way):
+    """The winner of a comparison, and its metric at the end."""
+    found = clrtool.compare(
+        *made(name, way), bounds=(0.02, 0.2), policies=["one_cycle", 0.05], epochs=4, trainings=1, progress=False
+    )
+    return [found.best, found.finals]
+
+
 def failing(name, way, how):
     """What the ranks say of a range test in which the last one is killed, or raises an error, in the midst of it."""
     model, optimizer, *data = made(name, way)
@@ -216,7 +246,15 @@ def main(calls):
     found = {}
     for call in calls:
         kind, *words = call.split()
-        found[call] = {"trained": trained, "alike": alike, "decided": decided, "failing": failing}[kind](*words)
+        found[call] = {
+            "trained": trained,
+            "alike": alike,
+            "estimated": estimated,
+            "compared": compared,
+            "kept": kept,
+            "decided": decided,
+            "failing": failing,
+        }[kind](*words)
         if kind == "failing":
             print(json.dumps(found), flush=True)
             os._exit(0)

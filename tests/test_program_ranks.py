@@ -16,7 +16,10 @@ OF_TWO = [f"trained {name} {way}" for name in PROBLEMS for way in WAYS] + [f"dec
 OF_TWO += ["trained dense root"]
 LARGE = ["fsdp", "fsdp 2", "mixed", "checkpointed", "compiled"]
 OF_TWO += [f"alike {each}" for each in LARGE]
+OF_TWO += [f"{kind} dense {way}" for kind in ("estimated", "compared") for way in ("plain", "fsdp")]
+OF_TWO += ["kept reader fsdp"]
 OF_FOUR = [f"trained {name} fsdp" for name in PROBLEMS] + ["decided dense fsdp", "decided reader fsdp"]
+OF_FOUR += ["kept reader fsdp"]
 
 
 def found(world, calls):
@@ -105,6 +108,33 @@ def test_two_ranks_of_a_program_decide_as_one_process_and_leave_all_as_it_was(tw
 def test_four_ranks_with_shards_decide_as_one_process_and_leave_all_as_it_was(four, call):
     check_decided(call, four)
     check_untouched(call, four)
+
+
+def test_of_a_sharded_model_a_rank_keeps_its_share_of_weights_optimizer_average_and_start(two, four):
+    for ranks in (two, four):
+        found = [rank["kept reader fsdp"] for rank in ranks]
+        whole = found[0]["whole"]  # the optimizer has two moments, and there are two trainers
+        assert [sum(each) for each in zip(*(each["mine"] for each in found), strict=True)] == [
+            2 * whole, 2 * whole, whole
+        ]  # fmt: skip
+        assert all(each["mine"][2] < 1.2 * whole / len(ranks) for each in found), "as even as tables of 7 rows allow"
+
+
+def test_a_dry_run_of_several_ranks_tells_all_the_same_and_less_memory_where_they_share_the_model(two):
+    plain, fsdp = ([rank[f"estimated dense {way}"] for rank in two] for way in ("plain", "fsdp"))
+    assert plain[0] == plain[1]
+    for whole, mine, other in zip(plain, fsdp, fsdp[::-1], strict=True):
+        assert (mine["parameters"], mine["race"]) == (whole["parameters"], whole["race"])
+        assert mine["timed"] == other["timed"]
+        assert 0 < mine["held"] < whole["held"]
+
+
+def test_a_comparison_of_several_ranks_has_one_winner_for_all_whole_or_sharded(two):
+    first = two[0]["compared dense plain"]
+    assert first[0] in ("one_cycle", "fixed:0.05")
+    for rank in two:
+        assert rank["compared dense plain"] == first
+        assert rank["compared dense fsdp"] == first
 
 
 @pytest.mark.parametrize("way", ["plain", "fsdp"])

@@ -23,6 +23,7 @@ from clrtool.engine.rangetest.pipeline import Asked
 from clrtool.engine.rangetest.sweep import longest_sweep
 from clrtool.engine.resume.journal import plain
 from clrtool.engine.runtime.hardware import memory_use
+from clrtool.engine.runtime.sharded import forget_gathered, local, shard_bytes
 from clrtool.engine.training.ensemble import Captures, EagerEnsemble, Ensemble, captured_or_engine
 from clrtool.engine.training.workload import Workload
 
@@ -60,8 +61,8 @@ def estimate(
     race = 0 if size.budget is None or shards else max(0, size.budget - size.scout - size.seeds * length)
     # where a step can be captured, that of all seeds is
     at_once = math.ceil(seeds / jobs) if workload.device.type == "cuda" else 1
-    found, saved = _tried(workload, config.seed)
-    held = HELD * (saved + WEIGHT * found["parameters"]) if race else 0
+    found, saved, own = _tried(workload, config.seed)
+    held = HELD * (saved + WEIGHT * own) if race else 0
     swept = at_once * saved + NUMBER * math.ceil(seeds / jobs) * (length + POINT * evaluations)
     start_lr, end_lr = (None if lr == "auto" else lr for lr in ends)
     return Estimate(
@@ -105,13 +106,18 @@ def _spare(config: SweepConfig, size: SweepSize, left: int) -> int:
     return left if size.budget is None and (may_begin_again or may_add) else 0
 
 
-def _tried(workload: Workload, seed: int) -> tuple[dict[str, Any], int]:
-    """What is found out of a model by a few steps, as fields of :class:`Estimate`; and bytes of its state in a file."""
+def _tried(workload: Workload, seed: int) -> tuple[dict[str, Any], int, int]:
+    """What is found out of a model by a few steps, as fields of :class:`Estimate`.
+
+    Returns:
+        Also the bytes of its state in a file, and the parameters that this process holds.
+    """
     with workload.on_device():
         way = _way(workload, seed)
         timed, seconds = _step_seconds(way)
         evaluation, saved = _evaluation_seconds(way), _saved_bytes(way)
     peak, memory = memory_use(workload.device)
+    forget_gathered(way.members[0].model)
     parameters = list(way.members[0].model.parameters())
     found = {
         "parameters": sum(each.numel() for each in parameters),
@@ -122,7 +128,7 @@ def _tried(workload: Workload, seed: int) -> tuple[dict[str, Any], int]:
         "peak_bytes": peak,
         "memory_bytes": memory,
     }
-    return found, saved
+    return found, saved, sum(local(each).numel() for each in parameters)
 
 
 def _way(workload: Workload, seed: int) -> Ensemble:
@@ -142,7 +148,7 @@ def _step_seconds(way: Ensemble) -> tuple[int, float]:
         start = WARM_UP + len(times) * AT_ONCE
         begin = time.perf_counter()
         way.train(start, start + AT_ONCE)
-        times.append(time.perf_counter() - begin)
+        times.append(_agreed(way, time.perf_counter() - begin))
     return len(times) * AT_ONCE, statistics.median(times) / AT_ONCE
 
 
@@ -152,17 +158,27 @@ def _evaluation_seconds(way: Ensemble) -> float:
     for _ in range(2):
         begin = time.perf_counter()
         way.evaluate([0])
-        seconds = time.perf_counter() - begin
+        seconds = _agreed(way, time.perf_counter() - begin)
         if seconds > SECONDS:
             break
     return seconds
 
 
+def _agreed(way: Ensemble, seconds: float) -> float:
+    """A time as all ranks have it, for it decides what they do next: the mean over them."""
+    return float(way.members[0].workload.ranks.mean(torch.tensor(seconds, dtype=torch.float64)))
+
+
 def _saved_bytes(way: Ensemble) -> int:
-    """What weights, statistics and optimizer take in a file; none where they cannot be saved, as in a range test."""
-    content = io.BytesIO()
+    """What weights, statistics and optimizer take in a file; none where they cannot be saved, as in a range test.
+
+    Of a sharded model, which is not saved while it trains, what this rank keeps of it in memory.
+    """
+    content, state = io.BytesIO(), way.state()
+    if kept := shard_bytes(state):
+        return kept
     with contextlib.suppress(TypeError):
-        torch.save(plain(way.state(), "state"), content)
+        torch.save(plain(state, "state"), content)
     return content.tell()
 
 

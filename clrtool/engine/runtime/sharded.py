@@ -90,6 +90,14 @@ def packed(state: Any) -> Any:
     return type(state)(map(packed, state)) if type(state) in (list, tuple) else state
 
 
+def shard_bytes(state: Any) -> int:
+    """The memory of the shards in a state; 0 where it has none."""
+    if isinstance(state, Shard):
+        return state.part.nbytes
+    inner = state.values() if isinstance(state, Mapping) else state if isinstance(state, list | tuple) else ()
+    return sum(map(shard_bytes, inner))
+
+
 def unpacked(state: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
     """The state dict of an optimizer over parameters in this order, whose shards lie as those of its parameters."""
     from torch.distributed.tensor import DTensor
