@@ -20,6 +20,7 @@ from clrtool.engine.rangetest.flat_run import PlainLoop
 from clrtool.engine.runtime.sharded import is_sharded, shard_bytes, whole
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import MachineError, exit_code
+from tests.documents import snippet
 
 LRS = [0.05, 0.1, 0.2, 0.1, 0.05] * 4
 WHOLE = 40  # samples of a step, of all ranks together
@@ -241,6 +242,16 @@ def failing(name, way, how):
     return None
 
 
+def page():
+    """The block of the guide, on a small model."""
+    train, heldout = texts()
+    torch.manual_seed(3)
+    names = {"model": Reader(), "train_set": train, "heldout_set": heldout, "options": SWEEP | {"progress": False}}
+    exec(snippet("fully_shard(block)").replace("epochs=10", "epochs=10, **options"), names)  # noqa: S102
+    print(json.dumps([names["test"].base_lr, names["test"].max_lr, names["scheduler"].get_last_lr()]))
+    dist.destroy_process_group()
+
+
 def main(calls):
     dist.init_process_group("gloo")
     found = {}
@@ -264,5 +275,7 @@ def main(calls):
 
 
 if __name__ == "__main__":
-    if "RANK" in os.environ:
+    if sys.argv[1:] == ["page"]:
+        page()
+    else:
         main(sys.argv[1:])

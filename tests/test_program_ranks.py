@@ -137,6 +137,15 @@ def test_a_comparison_of_several_ranks_has_one_winner_for_all_whole_or_sharded(t
         assert rank["compared dense fsdp"] == first
 
 
+def test_the_block_of_the_guide_plans_for_a_sharded_transformer():
+    codes, printed = ended(start(2, "-W", "ignore", "-m", "tests.program_ranks", "page", cwd=ROOT))
+    assert codes == [0, 0], printed
+    (base_lr, max_lr, first), other = (json.loads(out) for out, _ in printed)
+    assert [base_lr, max_lr, first] == other
+    assert base_lr < max_lr
+    assert first == [base_lr]
+
+
 @pytest.mark.parametrize("way", ["plain", "fsdp"])
 def test_a_rank_that_is_killed_is_a_machine_error_of_the_others(way):
     call = f"failing dense {way} killed"

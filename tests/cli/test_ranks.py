@@ -153,6 +153,28 @@ def test_torchrun_starts_a_killed_rank_again_and_the_curve_is_that_of_an_uninter
     assert (tmp_path / "curve.csv").read_bytes() == (whole / "curve.csv").read_bytes()
 
 
+SPREAD = ["training.shard=auto", "model.name=mlp", "model.args={hidden: [16, 16]}", "data.augment={}", "sweep.seeds=1"]
+
+
+def test_two_ranks_that_share_a_model_measure_what_two_with_all_of_it_measure(config, tmp_path):
+    """A killed one starts the sweep over that it was in, and comes to the same bytes."""
+    words = ["-m", "clrtool", "rangetest", config, *SPREAD, *HOW]
+    for folder, more in (("spread", []), ("whole", ["training.shard=none"])):
+        codes, printed = ended(start(2, *words, *more, "-o", tmp_path / folder))
+        assert codes in ([0, 0], [3, 0]), printed
+    curves = [(tmp_path / folder / "curve.csv").read_text().splitlines() for folder in ("spread", "whole")]
+    assert [row.split(",")[-1] for row in curves[0]] == [row.split(",")[-1] for row in curves[1]]
+    killed = start(2, *words, "-o", tmp_path / "killed", "--checkpoint-every", "0")
+    wait_until((tmp_path / "killed" / "checkpoint").is_dir)
+    killed[1].kill()
+    codes, printed = ended(killed)
+    assert codes == [4, -9], printed
+    codes, printed = ended(start(2, *words, "-o", tmp_path / "killed"))
+    assert codes in ([0, 0], [3, 0]), printed
+    for name in ("curve.csv", "result.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "spread" / name).read_bytes()
+
+
 def seated(monkeypatch, rank, world=2):
     for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": 1}.items():
         monkeypatch.setenv(name, str(value))
