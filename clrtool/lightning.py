@@ -18,6 +18,7 @@ from clrtool.engine.inprocess.build import metric_of
 from clrtool.engine.inprocess.counting import samples_of
 from clrtool.engine.inprocess.length import batches_of
 from clrtool.engine.inprocess.ranks import are_under_way
+from clrtool.engine.training.plateau import Plateau
 from clrtool.engine.training.scheduler import PlanScheduler
 from clrtool.errors import ConfigError
 from clrtool.report.records.plan_file import to_plan
@@ -38,48 +39,112 @@ class LRRangeTest(Callback):
 
     With several processes (``strategy="ddp"``) all of them test together, and follow one plan.
 
-    A training that resumes from a checkpoint keeps its plan and is not tested again. Where the test finds no bounds, a
-    warning says why, and the training runs as ``configure_optimizers`` has it.
+    With ``at_epoch`` or ``when`` it runs later, once, from weights and optimizer state as they are then, and plans the
+    rest of the training; until then, and where nothing is changed, the fit goes on bit for bit as it would without. A
+    training that resumes from a checkpoint keeps its plan and is not tested again. Where the test finds no bounds, a
+    warning says why, and the training goes on with the rates that it has.
 
     Args:
         apply: whether the plan replaces the schedulers of ``configure_optimizers``; False only measures.
         monitor, mode: a metric that ``validation_step`` logs, and whether ``"max"`` or ``"min"`` is better. Default:
             the accuracy of ``forward`` if there are classes, otherwise the loss.
+        at_epoch: epochs after which to test.
+        when: ``"plateau"`` tests before the next epoch once ``monitor`` has not improved for more than ``patience``
+            validations, as ``torch.optim.lr_scheduler.ReduceLROnPlateau`` counts them.
+        patience, threshold: of a plateau; by less than this share of the best it is no improvement.
         options: the options of ``clrtool.range_test``.
 
     Attributes:
         result: the RangeTest of the last fit; None before the first.
+
+    Raises:
+        ConfigError: both times are given, one is none, or a plateau has no ``monitor``.
     """
 
-    def __init__(self, *, apply: bool = True, monitor: str | None = None, mode: str = "max", **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        apply: bool = True,
+        monitor: str | None = None,
+        mode: str = "max",
+        at_epoch: int | None = None,
+        when: str | None = None,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        **options: Any,
+    ) -> None:
+        _check_time(at_epoch, when, monitor)
         self.apply = apply
         self.result: RangeTest | None = None
         self._asked = options | {"monitor": monitor, "mode": mode}
+        self._at_epoch, self._monitor = at_epoch, str(monitor)
+        self._plateau = None if when is None else Plateau(mode, patience, threshold)
         self._plan: Plan | None = None
+        self._begun: int | None = None  # the step from which the plan counts, once it was tested
         self._is_resumed = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Test and plan; or go on with the plan of a checkpoint."""
-        done = trainer.global_step if self._is_resumed else 0
         if not self._is_resumed:
-            loaders = trainer.train_dataloader, trainer.val_dataloaders
-            self.result = _test(trainer, pl_module, *loaders, trainer.optimizers, dict(self._asked))
-            self._plan = self.result.record.plan
-            if self.apply and self._plan is None:
-                warnings.warn(_not_applied(self.result), stacklevel=2)
+            self._begun = None
         self._is_resumed = False
-        if self.apply and self._plan is not None:
+        if self._begun is not None:
+            self._follow(trainer)
+        elif self._at_epoch is None and self._plateau is None:
+            self._run(trainer, pl_module, {})
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Test a training under way, if it is time."""
+        is_time = self._plateau.reached if self._plateau is not None else trainer.current_epoch == self._at_epoch
+        if is_time and self._begun is None:
+            self._run(trainer, pl_module, {"keep_state": True})
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Look whether the metric still improves."""
+        if self._plateau is None or trainer.sanity_checking:
+            return
+        if (value := trainer.callback_metrics.get(self._monitor)) is None:
+            logged = ", ".join(trainer.callback_metrics) or "nothing"
+            raise ConfigError(f"monitor: validation_step does not log {self._monitor!r}; logged are {logged}")
+        self._plateau.see(float(value))
+
+    def _run(self, trainer: Trainer, module: LightningModule, more: dict[str, Any]) -> None:
+        loaders = trainer.train_dataloader, trainer.val_dataloaders
+        self.result = _test(trainer, module, *loaders, trainer.optimizers, self._asked | more)
+        self._plan, self._begun = self.result.record.plan, trainer.global_step
+        if self.apply and self._plan is None:
+            warnings.warn(_not_applied(self.result), stacklevel=2)
+        self._follow(trainer)
+
+    def _follow(self, trainer: Trainer) -> None:
+        """Have the plan in place of the schedulers there are."""
+        if self.apply and self._plan is not None and self._begun is not None:
+            done = trainer.global_step - self._begun
             scheduler = PlanScheduler(trainer.optimizers, self._plan, last_epoch=done - 1)
             trainer.strategy.lr_scheduler_configs = [LRSchedulerConfig(scheduler, interval="step")]
 
     def state_dict(self) -> dict[str, Any]:
-        """The plan, for a checkpoint; None where the test found no bounds."""
-        return {"plan": None if self._plan is None else self._plan.to_dict()}
+        """For a checkpoint: the plan, None where the test found no bounds, and the step from which it counts."""
+        plan = None if self._plan is None else self._plan.to_dict()
+        seen = None if self._plateau is None else self._plateau.state()
+        return {"plan": plan, "begun": self._begun, "plateau": seen}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with a plan."""
-        self._plan = to_plan(state_dict["plan"])
+        self._plan, self._begun = to_plan(state_dict["plan"]), state_dict.get("begun", 0)
+        if self._plateau is not None and state_dict.get("plateau") is not None:
+            self._plateau.restore(state_dict["plateau"])
         self._is_resumed = True
+
+
+def _check_time(at_epoch: int | None, when: str | None, monitor: str | None) -> None:
+    """Raise ConfigError for a time that is none."""
+    if when not in (None, "plateau"):
+        raise ConfigError(f"when = {when!r} must be 'plateau'; for a fixed time give at_epoch")
+    if at_epoch is not None and (when is not None or not isinstance(at_epoch, int) or at_epoch < 0):
+        raise ConfigError(f"at_epoch = {at_epoch!r} must be a whole number of at least 0, without when")
+    if when is not None and monitor is None:
+        raise ConfigError("monitor: when='plateau' needs the name of a metric that validation_step logs")
 
 
 def range_test(
@@ -136,7 +201,10 @@ def _test(
         measured = {"measure": steps.monitored(monitor), "metric": monitor, "higher_is_better": mode == "max"}
     else:
         measured = {} if {"measure", "metric"} & set(options) else {"metric": metric_of(module, heldout)}
-    asked = _usual(trainer, train) | measured | options
+    asked = _usual(trainer, train)
+    if options.get("keep_state"):
+        asked |= _left(trainer, asked)
+    asked |= measured | options
     try:
         return rangetest.range_test(module, optimizer, train, heldout, step=steps.train, **asked)
     finally:
@@ -161,6 +229,15 @@ def _usual(trainer: Trainer, train: Any) -> dict[str, Any]:
     elif epochs is not None:
         asked["epochs"] = float(epochs)
     return asked
+
+
+def _left(trainer: Trainer, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left of the length of a training. Raises ConfigError where nothing is."""
+    done = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+    left = {name: asked[name] - done[name] for name in done if name in asked}
+    if any(each <= 0 for each in left.values()):
+        raise ConfigError("trainer: its training is over, so there is nothing to plan: a larger max_epochs")
+    return left
 
 
 def _iterations_per_epoch(trainer: Trainer, train: Any) -> int | None:

@@ -30,14 +30,15 @@ ROOMS = {
     "engine.data": {"config", "core.reading", "engine.runtime"} | FLOOR_0,
     "engine.models": {"config", "engine.data", "engine.runtime"} | FLOOR_0,
     "engine.training": {
-        "config", "core.planning", "core.reading", "core.results", "engine.data", "engine.models", "engine.runtime",
-        "errors", "words",
+        "config", "core.planning", "core.racing", "core.reading", "core.results", "engine.data", "engine.models",
+        "engine.runtime", "errors", "words",
     },
     "engine.configured": {
         "config", "core.reading", "engine.data", "engine.models", "engine.runtime", "engine.training",
     } | FLOOR_0,
     "engine.inprocess": {
-        "config", "core.planning", "core.reading", "engine.data", "engine.models", "engine.runtime", "engine.training", "errors", "words",
+        "config", "core.planning", "core.racing", "core.reading", "engine.data", "engine.models", "engine.runtime",
+        "engine.training", "errors", "words",
     },
     "engine.resume": {"core.racing", "core.reading", "core.results", "engine.runtime", "engine.training"} | FLOOR_0,
     "engine.rangetest": {

@@ -278,6 +278,56 @@ def test_a_fit_whose_test_finds_no_bounds_warns_and_trains_as_it_would_without(t
     assert all(torch.equal(one, other) for one, other in zip(rest.parameters(), plain.parameters(), strict=True))
 
 
+UNDER_WAY = {"at_epoch": {"at_epoch": 3}, "plateau": {"when": "plateau", "patience": 1, "threshold": 0.5}}
+
+
+def fitted(folder, callbacks, **options):
+    """A module after six epochs, and a hash of all that training changes."""
+    torch.manual_seed(4)
+    module, mine = Module(), trainer(folder, max_epochs=6, callbacks=callbacks, **options)
+    mine.fit(module)
+    return module, mine, state_of(module)
+
+
+@pytest.mark.parametrize("time", UNDER_WAY)
+def test_a_fit_that_is_only_measured_on_its_way_ends_in_the_same_bytes(time, tmp_path):
+    callback = clrtool.lightning.LRRangeTest(apply=False, monitor="val_acc", progress=False, **UNDER_WAY[time])
+    with_it, without = fitted(tmp_path, [callback]), fitted(tmp_path, [])
+    assert callback.result is not None
+    assert with_it[2] == without[2]
+    assert with_it[0].rates == without[0].rates
+    going_on = callback.result.record.going_on
+    assert going_on.start.optimizer_state == 4
+    assert going_on.loss < 0.69
+
+
+def test_a_fit_follows_the_plan_from_the_epoch_at_which_it_was_tested_on_also_when_it_resumes(tmp_path):
+    options = {"monitor": "val_acc", "at_epoch": 2, "progress": False}
+    first = clrtool.lightning.LRRangeTest(**options)
+    module, mine, _ = fitted(tmp_path, [first])
+    assert first.result.record.plan is not None, "the blobs are learned from there"
+    planned = first.result.plan.lr(range(40)).tolist()
+    assert len(planned) == 4 * 10
+    assert module.rates[20:] == pytest.approx(planned)
+    assert module.rates[:20] == pytest.approx([0.1] * 10 + [0.01] * 10)
+    mine.save_checkpoint(tmp_path / "end.ckpt")
+    other, again = clrtool.lightning.LRRangeTest(**options), Module()
+    trainer(tmp_path, max_epochs=7, callbacks=[other]).fit(again, ckpt_path=tmp_path / "end.ckpt")
+    assert other.result is None
+    assert len(again.rates) == 10
+
+
+def test_times_that_are_none_are_refused():
+    for options, told in (
+        ({"when": "never"}, "must be 'plateau'"),
+        ({"when": "plateau"}, "monitor: when='plateau' needs"),
+        ({"at_epoch": -1}, "at_epoch = -1 must be a whole number"),
+        ({"at_epoch": 2, "when": "plateau", "monitor": "val_acc"}, "without when"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            clrtool.lightning.LRRangeTest(**options)
+
+
 class Sentences(torch.utils.data.Dataset):
     """Sentences of 6 words of 40, whose class is whether the first is below 20; or which tell themselves."""
 

@@ -79,7 +79,7 @@ class DriftCheck:
 
         kept = read_bounds(check)
         stale, settings = self._changed_settings(kept), self._spec.config
-        if not stale and (settings.factories() or settings.model.weights):
+        if not stale and (settings.factories() or settings.model.weights or settings.start):
             from clrtool.engine.configured.sources import source_hashes
 
             stale = _changed_sources(kept, source_hashes(settings, self._spec.options.folder))

@@ -99,7 +99,10 @@ Csv = Annotated[
 Stepped = Annotated[
     str, _number(rare(TRANSLATE), "iteration|epoch", "Call of scheduler.step(), per iteration or epoch; with --lint.")
 ]
-Optimizer = Annotated[str | None, _number(rare(TRANSLATE), "NAME[:MOMENTUM]", "SGD, SGD:0.9, AdamW ...; with --lint.")]
+Optimizer = Annotated[
+    str | None,
+    _number(rare(TRANSLATE), "NAME[:VALUE]", "SGD:0.9, its momentum, AdamW:0.05, its weight decay ...; with --lint."),
+]
 Form = Annotated[
     str | None,
     typer.Option(

@@ -224,7 +224,8 @@ def _lint_found(asked: Asked, use: Use) -> Iterator[Finding]:
     for each in _trainings(asked):
         of_file = replace(use, stepped=each.stepped or use.stepped)
         if use.optimizer is None:
-            of_file = replace(of_file, optimizer=each.optimizer, momentum=each.momentum)
+            of_file = replace(of_file, optimizer=each.optimizer, momentum=each.momentum,
+                              weight_decay=each.weight_decay)  # fmt: skip
         length = asked.iterations or each.iterations
         with as_config_error(f"{each.place}: "):
             findings = lint_source(each.source, each.params, length, asked.iterations_per_epoch, of_file)
@@ -337,14 +338,16 @@ def _use(asked: Asked) -> Use:
     try:
         value = float(momentum or 0)
     except ValueError as error:
-        raise ConfigError(f"--optimizer {asked.optimizer!r}: must look like SGD or SGD:0.9") from error
+        raise ConfigError(f"--optimizer {asked.optimizer!r}: must look like SGD or SGD:0.9, or AdamW:0.05") from error
     # of a plan of clrtool's own the bounds are what it is made of, and nothing to hold it against
     foreign = asked.csv is not None or asked.schedule is not None or asked.training is not None
     low, high = (asked.options[name] if foreign else None for name in ("base_lr", "max_lr"))
     if low is not None and high is not None and low > high:
         raise ConfigError(f"--max-lr {high} must exceed --base-lr {low}")
     stepped: Any = asked.stepped
-    return Use(stepped=stepped, optimizer=known.get(name.lower()), momentum=value, base_lr=low, max_lr=high)
+    kind = known.get(name.lower())
+    option = "weight_decay" if kind == "AdamW" else "momentum"
+    return Use(stepped=stepped, optimizer=kind, base_lr=low, max_lr=high, **{option: value})
 
 
 def _value(key: str, text: str) -> Any:

@@ -108,6 +108,15 @@ Vary = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="CHECKPOINT",
+        help="Go on from a training under way: a file or folder that it saved; short for start=CHECKPOINT.",
+        rich_help_panel=RUN,
+    ),
+]
 Verify = Annotated[bool, typer.Option("--verify", hidden=True, help="Same as --budget 1.")]
 Dry = Annotated[
     bool,
@@ -179,7 +188,8 @@ Every = Annotated[
 # fmt: off
 def rangetest(  # an option that is not named below is read from the context, by its name
     context: typer.Context, config: OptionalConfig = None, overrides: More = None, output: Output = None,
-    budget: Budget = None, vary: Vary = None, dry: Dry = False, fresh: Fresh = False, allow_import: AllowImport = None,
+    budget: Budget = None, vary: Vary = None, start: From = None, dry: Dry = False, fresh: Fresh = False,
+    allow_import: AllowImport = None,
     download: Download = False, checkpoint_every: Every = 15, verify: Verify = False, device: Device = "auto",
     on_oom: OnOomOption = OnOom.stop, deterministic: Deterministic = False, seeds: Seeds = None, jobs: Jobs = 1,
     threads: Threads = None, seed_shard: SeedShard = None, ray: Ray = None, write: Write = None, check: Check = None,
@@ -275,7 +285,7 @@ def _asked(
 
     path, params = find_config(words[0]), context.params
     budget = 1.0 if params["verify"] and params["budget"] is None else params["budget"]
-    given = {"sweep.seeds": params["seeds"], "sweep.budget": budget}
+    given = {"sweep.seeds": params["seeds"], "sweep.budget": budget, "start": params["start"]}
     overrides = [*words[1:], *(f"{name}={value}" for name, value in given.items() if value is not None)]
     default = Path("runs") / f"{run_name(path)}{ending}"
     share = SeedShare(params["output"] or default, shard, worker_of_parent())

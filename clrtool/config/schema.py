@@ -27,6 +27,7 @@ from clrtool.config.components import (
     Auto,
     Component,
     DataConfig,
+    FilePath,
     LossConfig,
     MetricConfig,
     ModelConfig,
@@ -175,6 +176,7 @@ class RangeTestConfig(Tree):
 
     Args:
         seed: first random seed; further seeds count up from it.
+        start: checkpoint of a training under way, from which all seeds go on for what is left of plan.epochs.
         precision: number format of the model; bf16 is faster on a GPU.
         training: how an optimizer step is taken.
     """
@@ -189,6 +191,21 @@ class RangeTestConfig(Tree):
     training: TrainingConfig = TrainingConfig()
     sweep: SweepConfig = SweepConfig()
     plan: PlanConfig = PlanConfig()
+    start: FilePath | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_new(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Every value but those that are younger than the hashes of older configs, where they say nothing."""
+        return {name: value for name, value in as_usual(self).items() if name != "start" or value is not None}
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if self.start is not None and self.model.weights is not None:
+            raise PydanticCustomError("section", "takes one of 'start' and 'model.weights', for start has weights too")
+        if self.start is not None and not self.sweep.races:
+            rule = "with 'start' compares rates with stopping, which needs a race: leave out sweep.epochs"
+            raise PydanticCustomError("section", rule)
+        return self
 
     def sha256(self) -> str:
         """Hash of the resolved config: equal for equal values, whatever the file looked like."""

@@ -34,12 +34,13 @@ class Use:
     Args:
         stepped: how often it calls ``scheduler.step()``.
         optimizer: the class of ``torch.optim``; None where it is not known.
-        momentum: what the optimizer is made with.
+        momentum, weight_decay: what the optimizer is made with; 0 where it is not said.
         base_lr, max_lr: the bounds that were meant; None for no check.
     """
 
     stepped: Stepped = "iteration"
     optimizer: str | None = None
     momentum: float = 0.0
+    weight_decay: float = 0.0
     base_lr: float | None = None
     max_lr: float | None = None

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from clrtool.core.planning.averaging import DECOUPLED, lint_averaging
 from clrtool.core.planning.finding import PLAIN, WITHOUT_MOMENTUM, Finding, Use
 from clrtool.core.planning.lint_steps import Stepping, lint_steps
 from clrtool.core.planning.plan import Plan, plan_from
@@ -51,7 +52,13 @@ def lint_plan(plan: Plan, use: Use, given: tuple[str, ...] = ("cycle_momentum",)
     stepping = Stepping.of(plan, use)
     t = np.unique(np.linspace(0, stepping.steps - 1, min(stepping.steps, SAMPLES)).astype(np.int64))
     momentum = (*_momentum(plan, use, given), *_runaway(plan.momentum(t), t))
-    return (*lint_steps(plan, stepping), *momentum, *_outside(plan.schedule(t), t, use))
+    lr = plan.schedule(t)
+    return (*lint_steps(plan, stepping), *momentum, *_outside(lr, t, use), *_averaging(plan, float(lr.max()), use))
+
+
+def _averaging(plan: Plan, max_lr: float, use: Use) -> Iterator[Finding]:
+    if use.optimizer in DECOUPLED:
+        yield from lint_averaging(max_lr, use.weight_decay, plan.iterations, plan.iterations_per_epoch)
 
 
 def lint_values(lr: FloatArray, use: Use) -> tuple[Finding, ...]:

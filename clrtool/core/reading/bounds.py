@@ -67,6 +67,9 @@ class Advice(Sentence):
         "The held-out score is the same at every rate: read a loss or a finer score, or check that the model that is "
         "scored is the one that is trained."
     )
+    BETTER_STOPPED = (
+        "No rate to go on with is better than to stop here: keep the model as it is, or change what it is trained on."
+    )
     NOTHING_FINITE = "Every rate gives a loss that is NaN or infinite: mend the model, its loss or its data."
     LITTLE_LEARNED = (
         "The runs have learned little yet, and longer ones may rank the rates differently: raise the budget."

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
+from clrtool.core.planning.averaging import averaging_iterations
 from clrtool.core.planning.plan import Plan
+from clrtool.core.racing.going_on import GoingOn
 from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
@@ -22,12 +24,21 @@ PLAN_VERSION = 1
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that share their options. Their learning rate is ``lr_ratio`` times that of the sweep."""
+    """Parameters that share their options. Their learning rate is ``lr_ratio`` times that of the sweep.
+
+    ``decoupled`` says whether a step takes ``lr * weight_decay`` of each weight off, as AdamW's does.
+    """
 
     lr_ratio: float
     weight_decay: float | None
     tensors: int
     parameters: int
+    decoupled: bool = False
+
+    def averaging_iterations(self, lr: float) -> float:
+        """Over how many iterations its updates are averaged at a rate of the sweep; infinite without such a decay."""
+        decay = self.weight_decay if self.decoupled else None
+        return averaging_iterations(lr * self.lr_ratio, decay or 0.0)
 
 
 @dataclass(frozen=True)
@@ -201,11 +212,14 @@ class RunRecord:
     verification: Verification | None = None  # of runs before there was a race, where it was asked for
     race: Race | None = None  # None where the curves alone were read
     sources: Mapping[str, str] = field(default_factory=dict)  # hashes of the code and weights that the config names
+    going_on: GoingOn | None = None  # of a training that was under way
 
     @property
     def iterations(self) -> int:
-        """Optimizer steps of everything: scout, sweeps and race."""
-        return self.sweep.iterations + (0 if self.race is None else self.race.iterations)
+        """Optimizer steps of everything: scout, sweeps, race, and how a training under way goes on."""
+        raced = 0 if self.race is None else self.race.iterations
+        warm_up = None if self.going_on is None else self.going_on.warm_up
+        return self.sweep.iterations + raced + (0 if warm_up is None else warm_up.cost)
 
     @property
     def cost_epochs(self) -> float:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clrtool.config.components import ModelConfig
-from clrtool.config.schema import RangeTestConfig
+from clrtool.config.schema import PlanConfig, RangeTestConfig
 from clrtool.core.reading.metric import Metric
 from clrtool.engine.configured.losses import make_loss, make_measure
 from clrtool.engine.configured.sources import source_hashes
@@ -23,11 +23,14 @@ from clrtool.engine.data.loader import StreamedLoader, has_even_batches
 from clrtool.engine.data.streaming import IterableStream
 from clrtool.engine.models.batch_norm import synced
 from clrtool.engine.models.builtin import MODELS
+from clrtool.engine.models.checkpoint import Checkpoint, read_checkpoint
 from clrtool.engine.models.pretrained import with_weights
 from clrtool.engine.runtime.device import environment, find_device
 from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks
 from clrtool.engine.runtime.factories import FactoryImport, call, import_factory
 from clrtool.engine.runtime.hardware import memory_of
+from clrtool.engine.runtime.rng import fork_rng
+from clrtool.engine.training.going_on import ContinuedOptimizer, continued_model, epochs_left, start_of
 from clrtool.engine.training.losses import Measure
 from clrtool.engine.training.optimizers import make_optimizers_recipe
 from clrtool.engine.training.whole_set import WholeSet
@@ -78,11 +81,15 @@ def build_workload(  # noqa: PLR0913 (all but the config by keyword)
     with ranks.in_turn():
         data = load_data(config, place, download=download, factory=factory)
     make_model = _model_recipe(config.model, data, factory)
+    checkpoint = None if config.start is None else read_checkpoint(Path(config.start))
+    if checkpoint is not None:
+        make_model = continued_model(make_model, checkpoint)
     channels_last, warnings = _wants_channels_last(config, place, make_model), tuple[str, ...]()
     make_model = synced(make_model) if config.training.sync_batch_norm and ranks.world > 1 else make_model
     given = {"make_model": make_model, "deterministic": deterministic, "sources": sources, "ranks": ranks}
     while True:
         workload = _assembled(config, data, place, factory, channels_last=channels_last, warnings=warnings, **given)
+        workload = workload if checkpoint is None else _continued(workload, checkpoint, config.plan)
         _check_ranks(workload, config)
         try:
             return tried_out(_in_micro_batches(workload, micro_batches), config, data.num_outputs, epochs)
@@ -119,6 +126,18 @@ def _assembled(
         measure=measure,
         **given,
     )  # fmt: skip
+
+
+def _continued(workload: ConfiguredWorkload, checkpoint: Checkpoint, plan: PlanConfig) -> ConfiguredWorkload:
+    """The workload that goes on from a checkpoint, for the epochs that are left."""
+    start = start_of(checkpoint, workload.iterations_per_epoch)
+    if checkpoint.optimizers:
+        optimizer = ContinuedOptimizer(workload.make_optimizer, checkpoint)
+        with fork_rng(), memory_of("model.args"):
+            optimizer.check(workload.make_model())
+        workload = replace(workload, make_optimizer=optimizer)
+    left = epochs_left(plan, workload.iterations_per_epoch, start)
+    return replace(workload, start=start, plan_epochs=left)
 
 
 def _metric(config: RangeTestConfig, measure: Measure | WholeSet | None) -> Metric:

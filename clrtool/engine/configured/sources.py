@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clrtool.engine.models.checkpoint import FIELD, checkpoint_sha256
 from clrtool.engine.runtime.code_hash import code_hashes
 from clrtool.engine.runtime.imports import places_of_code
 from clrtool.files import open_plain, size_of
@@ -27,6 +28,8 @@ def source_hashes(config: RangeTestConfig, folder: Path) -> dict[str, str]:
                     found[WEIGHTS] = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError:
             return found
+    if config.start is not None and (whole := checkpoint_sha256(Path(config.start))) is not None:
+        found[FIELD] = whole
     return found
 
 

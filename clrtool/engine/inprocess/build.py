@@ -24,6 +24,7 @@ from clrtool.engine.inprocess.clone import (
     check_model,
     check_optimizer,
     preserved,
+    start_of,
     without_wrapper,
 )
 from clrtool.engine.inprocess.counting import samples_of
@@ -93,7 +94,7 @@ def build_workload(
         loader = InProcessLoader(parts.train, 1, 1, device)
         tried, again = ([batch for (batch,) in islice(loader.batches(seed, 0), TRIED)] for seed in (0, 1))
         loader.close()
-    length = length_of(train_loader, settings)
+    length, start = length_of(train_loader, settings), start_of(model, optimizer) if settings.keep_state else None
     size = (samples_of(tried[0], batch_size_of(train_loader)) or 1) * settings.accumulate * ranks.world
     heldout, shared = shared_out(parts.heldout, tried, ranks)
     workload = InProcessWorkload(
@@ -114,6 +115,7 @@ def build_workload(
         warnings=(*length.notes, *_without_loss(steps), *lone_class(steps, tried, heldout), *shared),
         doubts=(*parts.doubts, *alike_seeds(model, tried, again)),
         ranks=ranks,
+        start=start,
     )
     check_ranks(workload, model)
     with left_alone(model, *steps.functions):

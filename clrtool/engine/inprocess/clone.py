@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from clrtool.core.racing.going_on import Start
 from clrtool.engine.inprocess.adversarial import WAY_OUT, check_one_loss, two_networks
 from clrtool.engine.runtime.rng import restore_rng_state, rng_state
 from clrtool.engine.runtime.sharded import forget_gathered, is_sharded, local_tensors
@@ -90,6 +91,18 @@ class Lent:
         self.begin()
         for module, mode in zip(self._model.modules(), self.modes, strict=True):
             module.training = mode
+
+
+def start_of(model: ModelSource, optimizer: Any) -> Start:
+    """Where a training stands. Raises ConfigError for functions, which make one that has not begun."""
+    found = joined(optimizer)
+    if not isinstance(model, nn.Module) or not isinstance(found, Optimizer):
+        raise ConfigError(
+            "keep_state: goes on from the model and the optimizer themselves, and a function makes new ones: give both "
+            "as they are in training"
+        )
+    held = sum(isinstance(value, torch.Tensor) for state in found.state.values() for value in state.values())
+    return Start("the model as it is", held)
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,6 +51,9 @@ class Options(TypedDict, total=False):
         eval_loss: ``eval`` or ``train``, the mode of the model in which the held-out loss is computed; in train mode
             without gradients, and without updates of statistics. ``auto``: eval, and no held-out loss if both
             ``measure`` and ``step`` are given.
+        keep_state: whether a training under way goes on, from weights, statistics and optimizer state as they are, for
+            the ``epochs`` or ``steps`` that are left: a rate is recommended only where it beats stopping, and the
+            result says whether it needs a warm-up. ``clrtool guide under-way``.
         deterministic: whether to use only algorithms that give the same numbers every time.
         device: where the copies run, cpu or cuda. Default: where the model is.
     """
@@ -75,6 +78,7 @@ class Options(TypedDict, total=False):
     precision: str | None
     clip_norm: float | None
     clip_value: float | None
+    keep_state: bool
     deterministic: bool
     device: str | None
 
@@ -89,6 +93,7 @@ class Settings:
     seed: int = 0
     iterations_per_epoch: int | None = None
     accumulate: int = 1
+    keep_state: bool = False
     deterministic: bool = False
     device: str | None = None
     precision: str = AS_SET
@@ -110,8 +115,16 @@ class Settings:
             value = rest.get(name)
             if value is not None and not (isinstance(value, int) and least <= value < 2**31):
                 raise ConfigError(f"{name} = {shown(value)} must be a whole number of at least {least}")
+        sweep = _section(SweepConfig, options, SWEEP)
+        if not isinstance(rest.get("keep_state", False), bool):
+            raise ConfigError(f"keep_state = {shown(rest['keep_state'])} must be True or False")
+        if rest.get("keep_state") and not sweep.races:
+            raise ConfigError(
+                "keep_state: compares rates with stopping, which a race does: leave out sweep_epochs, or give "
+                "method='race'"
+            )
         return cls(
-            sweep=_section(SweepConfig, options, SWEEP),
+            sweep=sweep,
             plan=_section(PlanConfig, options, PLAN),
             training=_section(TrainingConfig, options, TRAINING),
             **rest,

@@ -21,6 +21,11 @@ from clrtool.words import count, nearest
 # Bytes of a header of .safetensors, which takes thirty times as many to read: hundreds of thousands of tensors.
 _MOST_HEADER = 2**24
 Weights = Mapping[str, Tensor]
+# How weights that do not fit are made to.
+_MEND = {
+    "model.weights": "List in model.fresh what to initialize instead",
+    "start": "Give the config's model the arguments that it was trained with",
+}
 _DTYPES = {
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128, torch.int64,
     torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
@@ -46,39 +51,48 @@ def with_weights(make_model: Callable[[], nn.Module], config: ModelConfig) -> Ca
     return make
 
 
-def read_weights(path: Path) -> Weights:
+def read_weights(path: Path, field: str = "model.weights") -> Weights:
     """A state dict from ``.safetensors``, or from a file of torch without running what it may hold."""
-    if not path.exists():
-        raise MachineError(f"model.weights: {path} does not exist (relative to {Path.cwd()})")
-    found = _read(path)
+    return weights_in(read_file(path, field), path, field)
+
+
+def weights_in(found: Any, path: Path, field: str) -> Weights:
+    """The state dict in what a file holds, checked. Raises ConfigError for anything else."""
     for name in ("state_dict", "model_state_dict", "model"):
         found = found.get(name, found) if isinstance(found, Mapping) else found
     if not isinstance(found, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
     ):
-        raise ConfigError(f"model.weights: {path} must hold a state dict of tensors by name")
-    for name, tensor in found.items():
-        if fault := _fault(tensor):
-            raise ConfigError(f"model.weights: {path} holds {name} {fault}")
-    _check_stored(path, found)
-    for name, tensor in found.items():
-        if not is_finite(tensor):
-            raise ConfigError(f"model.weights: {path} holds {name} with NaN or infinite values")
+        raise ConfigError(f"{field}: {path} must hold a state dict of tensors by name")
+    check_tensors(found, path, field)
     return {name.removeprefix("module.").removeprefix("_orig_mod."): tensor for name, tensor in found.items()}
 
 
-def _read(path: Path) -> Any:
-    """What the file holds, whatever that is."""
+def check_tensors(found: Weights, path: Path, field: str) -> None:
+    """Raise ConfigError for tensors that are not what they say, or hold numbers that are not finite."""
+    for name, tensor in found.items():
+        if fault := _fault(tensor):
+            raise ConfigError(f"{field}: {path} holds {name} {fault}")
+    _check_stored(path, found, field)
+    for name, tensor in found.items():
+        if not is_finite(tensor):
+            raise ConfigError(f"{field}: {path} holds {name} with NaN or infinite values")
+
+
+def read_file(path: Path, field: str) -> Any:
+    """What a file holds, whatever that is; nothing of it is run."""
+    if not path.exists():
+        raise MachineError(f"{field}: {path} does not exist (relative to {Path.cwd()})")
     try:
         with open_plain(path) as file:
             if not (size := size_of(file)):
-                raise ConfigError(f"model.weights: {path} is empty")
+                raise ConfigError(f"{field}: {path} is empty")
             if path.suffix != ".safetensors":
                 return serialize.load(file, size)
             # its length stands before it
             if _MOST_HEADER < (length := int.from_bytes(file.read(8), "little")) <= size:
                 raise ConfigError(
-                    f"model.weights: {path} has a header of {length:,} bytes; at most {_MOST_HEADER:,} are read"
+                    f"{field}: {path} has a header of {length:,} bytes; at most {_MOST_HEADER:,} are read"
                 )
         from safetensors.torch import load_file
 
@@ -86,16 +100,16 @@ def _read(path: Path) -> Any:
     except ConfigError:
         raise
     except ModuleNotFoundError as error:
-        raise MachineError("model.weights: reading .safetensors needs: pip install safetensors") from error
+        raise MachineError(f"{field}: reading .safetensors needs: pip install safetensors") from error
     except (EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise ConfigError(
-            f"model.weights: {path} holds no weights that can be read without running code "
+            f"{field}: {path} holds no weights that can be read without running code "
             f"({type(error).__name__}); save model.state_dict()"
         ) from error
     except Exception as error:
         # safetensors has an error class of its own
         what = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"model.weights: {path} cannot be read: {what}; give a .safetensors or .pt file") from error
+        raise ConfigError(f"{field}: {path} cannot be read: {what}; give a .safetensors or .pt file") from error
 
 
 def _fault(tensor: Tensor) -> str | None:
@@ -111,14 +125,14 @@ def _fault(tensor: Tensor) -> str | None:
     return None
 
 
-def _check_stored(path: Path, weights: Weights) -> None:
+def _check_stored(path: Path, weights: Weights, field: str) -> None:
     """Raise ConfigError for tensors that a file declares without holding their numbers: torch would allocate them."""
     stored = {storage.data_ptr(): storage.nbytes() for each in weights.values() if (storage := each.untyped_storage())}
     if sum(stored.values()) > path.stat().st_size:
-        raise ConfigError(f"model.weights: {path} declares more numbers than it holds; save model.state_dict()")
+        raise ConfigError(f"{field}: {path} declares more numbers than it holds; save model.state_dict()")
 
 
-def load(model: nn.Module, weights: Weights, fresh: Iterable[str], source: str) -> None:
+def load(model: nn.Module, weights: Weights, fresh: Iterable[str], source: str, field: str = "model.weights") -> None:
     """Copy weights into a model, all but the ``fresh``. Raises ConfigError for a name or a shape that does not fit."""
     state = model.state_dict()
     drawn = {name for pattern in fresh for name in matching(pattern, state, "model.fresh")}
@@ -137,9 +151,7 @@ def load(model: nn.Module, weights: Weights, fresh: Iterable[str], source: str) 
     ]
     if faults:
         more = f", and {count(len(faults) - 3, 'more fault')}" if len(faults) > 3 else ""
-        raise ConfigError(
-            f"model.weights: {source} {'; '.join(faults[:3])}{more}. List in model.fresh what to initialize instead"
-        )
+        raise ConfigError(f"{field}: {source} {'; '.join(faults[:3])}{more}. {_MEND[field]}")
     model.load_state_dict({name: weights[name] for name in wanted}, strict=False)
 
 

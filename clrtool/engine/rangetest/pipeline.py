@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Protocol
@@ -11,15 +11,18 @@ from clrtool.config.schema import PlanConfig, SweepConfig
 from clrtool.core.planning.plan import Plan, make_plan
 from clrtool.core.planning.sweep_size import SweepSize
 from clrtool.core.racing.choose import choose
+from clrtool.core.racing.going_on import GoingOn, Start, compared_length, continued
 from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import Bounds, find_bounds
 from clrtool.core.results.record import RunRecord, SweepRecord
+from clrtool.engine.rangetest.going_on import compare_beginnings
 from clrtool.engine.rangetest.observer import Observer
 from clrtool.engine.rangetest.race import run_race
 from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.resume.journal import Journal
 from clrtool.engine.runtime.device import environment
 from clrtool.engine.training.ensemble import Captures
+from clrtool.engine.training.going_on import epochs_left
 from clrtool.engine.training.workload import Workload
 from clrtool.errors import as_config_error
 
@@ -62,20 +65,24 @@ def range_test(
         LackingError: the rest is for other processes to train.
     """
     check_plan(workload, config.plan)
-    observer, journal, size, race = observer or Observer(), journals(workload), workload.sweep_size(config.sweep), None
+    observer, journal, size = observer or Observer(), journals(workload), workload.sweep_size(config.sweep)
+    race, going_on = None, None
     captures = Captures(journal.captured)  # a problem is captured once, for its sweep and its race
     with _sweeping(workload, size, observer):
         sweep = run_sweep(workload, config.sweep, config.seed, observer.on_point, journal, captures)
     if size.budget is not None:
         left = max(0, size.budget - sweep.iterations)
         seeds = range(config.seed, config.seed + (RACED if config.sweep.seeds == "auto" else config.sweep.seeds))
+        length = 0 if workload.start is None else compared_length(left, len(seeds))
+        left -= 2 * len(seeds) * length
         with observer.racing(left):
             race = run_race(workload, seeds, left, observer.on_probe, journal, captures)
+        going_on = _going_on(workload, seeds, _bounds(sweep, race, workload.start).max_lr, race, length, journal)
         if sweep.train_seconds is not None:
             spent = journal.all_seconds
             train, evaluation, capture = spent["train"], spent["evaluation"], spent.get("capture")
             sweep = replace(sweep, train_seconds=train, evaluation_seconds=evaluation, capture_seconds=capture)
-    bounds = _bounds(sweep, race).doubted(workload.doubts)
+    bounds = _bounds(sweep, race, workload.start).doubted(workload.doubts)
     record = RunRecord(
         sweep=sweep,
         bounds=bounds,
@@ -86,6 +93,7 @@ def range_test(
         data_sha256=workload.data_sha256,
         sources=workload.sources,
         race=race,
+        going_on=going_on,
     )
     observer.on_record(record)
     return record
@@ -102,10 +110,23 @@ def _sweeping(workload: Workload, size: SweepSize, observer: Observer) -> Abstra
     return observer.sweeping(size.seeds, size.iterations / workload.iterations_per_epoch, workload.metric.label)
 
 
-def _bounds(sweep: SweepRecord, race: Race | None) -> Bounds:
+def _bounds(sweep: SweepRecord, race: Race | None, start: Start | None) -> Bounds:
     """The bounds of the curves, and of the race where there was one."""
     swept = find_bounds(sweep.curves, sweep.heldout_samples, sweep.chance, sweep.metric)
-    return swept if race is None else choose(race, swept)
+    if race is None:
+        return swept
+    return choose(race, swept) if start is None else continued(race, swept)
+
+
+def _going_on(
+    workload: Workload, seeds: Sequence[int], max_lr: float | None, race: Race, length: int, journal: Journal
+) -> GoingOn | None:
+    """Where a training stands that is under way, and whether its rate needs a warm-up; None of one that begins."""
+    if workload.start is None:
+        return None
+    tried = max_lr is not None and length > 0
+    warm_up = compare_beginnings(workload, seeds, max_lr or 0.0, length, journal) if tried else None
+    return GoingOn(workload.start, race.entry.first, warm_up)
 
 
 def check_plan(workload: Workload, wishes: PlanConfig) -> Plan:
@@ -120,6 +141,6 @@ def plan_between(workload: Workload, wishes: PlanConfig, base_lr: float | None, 
     if base_lr is None or max_lr is None:
         return None
     given = {name: value for name, value in wishes.model_dump().items() if value != "auto" and name != "iterations"}
-    given["epochs"] = wishes.length(workload.iterations_per_epoch)
+    given["epochs"] = epochs_left(wishes, workload.iterations_per_epoch, workload.start)
     with as_config_error("plan: "):
         return make_plan(base_lr, max_lr, workload.iterations_per_epoch, **given)

@@ -59,6 +59,7 @@ class _Share(BaseModel):
 _RACE = TypeAdapter(Race)
 _SCOUT = TypeAdapter(tuple[Number, Number, Whole])
 _SWEEP = TypeAdapter(tuple[str, str, Points])
+_LOSSES = TypeAdapter(list[Number])
 _TRAINING = TypeAdapter(tuple[str, Points, Seconds])
 
 
@@ -101,6 +102,8 @@ def _check_result(name: str, result: object) -> None:
         start_lr, end_lr, _ = _SCOUT.validate_python(result)
         if not 0 < start_lr < end_lr < math.inf:
             raise ValueError(start_lr)
+    elif name.startswith("beginning "):
+        _LOSSES.validate_python(result)
     elif name.startswith("seed "):
         SweepOutcome[_SWEEP.validate_python(result)[1]]
     else:

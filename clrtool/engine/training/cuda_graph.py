@@ -50,6 +50,8 @@ STREAMS = 8
 def why_not_captured(workload: Workload) -> str | None:
     """What keeps a workload from being captured; None if nothing does."""
     optimizer = workload.make_optimizer
+    if workload.start is not None and workload.start.optimizer_state:
+        return "the optimizer goes on from a state that it has"
     if not isinstance(optimizer, OptimizerRecipe):
         return f"several optimizers step together: {optimizer.name}"
     config = optimizer.config

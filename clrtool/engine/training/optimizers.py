@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from clrtool.config.components import GroupRule, OptimizerConfig, PartOptimizerConfig
 from clrtool.config.schema import RangeTestConfig
+from clrtool.core.planning.averaging import DECOUPLED
 from clrtool.core.results.record import Group
 from clrtool.engine.models.pretrained import matching
 from clrtool.engine.runtime.factories import FactoryImport, call
@@ -155,12 +156,22 @@ def group_parameters(trained: Mapping[str, nn.Parameter], rules: Sequence[GroupR
 
 def describe_groups(optimizer: Optimizer) -> tuple[Group, ...]:
     """The groups of an optimizer, for the record."""
+    parts = optimizer.optimizers if isinstance(optimizer, JointOptimizer) else (optimizer,)
     return tuple(
         Group(
             lr_ratio=float(group["lr_ratio"]),
             weight_decay=float(group["weight_decay"]) if "weight_decay" in group else None,
             tensors=len(group["params"]),
             parameters=sum(each.numel() for each in group["params"]),
+            decoupled=_is_decoupled(part, group),
         )
-        for group in optimizer.param_groups
+        for part in parts
+        for group in part.param_groups
     )
+
+
+def _is_decoupled(optimizer: Optimizer, group: Mapping[str, Any]) -> bool:
+    """Whether a decay follows the rate and not the gradient: a group says so, or the class is known for it."""
+    said = group.get("decoupled_weight_decay")
+    is_known = any(each.__name__ in DECOUPLED for each in type(optimizer).__mro__)
+    return bool(group.get("weight_decay")) and (is_known if said is None else bool(said))

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from clrtool.config.schema import SweepConfig, TrainingConfig
 from clrtool.core.planning.sweep_size import SweepSize, race_size, sweep_size
+from clrtool.core.racing.going_on import Start
 from clrtool.core.reading.bounds import Advice
 from clrtool.core.reading.metric import ACCURACY, Metric
 from clrtool.core.results.record import Group
@@ -104,6 +105,7 @@ class Workload(ABC):
         warnings: sentences about what makes the bounds less reliable.
         doubts: what keeps a verdict from being clear, whatever is measured.
         ranks: the processes that train together.
+        start: where a training stands that is under way, and from which all seeds go on; None for one that begins.
     """
 
     make_model: Callable[[], nn.Module]
@@ -123,6 +125,7 @@ class Workload(ABC):
     warnings: tuple[str, ...] = ()
     doubts: tuple[Advice, ...] = ()
     ranks: Ranks = SINGLE_PROCESS
+    start: Start | None = None
     # whether ``train_step`` is the one below and a batch is gathered by place, so that it may be a CUDA graph
     may_be_captured: ClassVar[bool] = False
 

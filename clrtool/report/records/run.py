@@ -17,6 +17,7 @@ from typing import Any
 
 from clrtool.config.file import load_config
 from clrtool.config.schema import RangeTestConfig
+from clrtool.core.racing.going_on import GoingOn
 from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.curve import Curve, Point, SweepOutcome
@@ -164,6 +165,7 @@ def read_run(folder: Path | str) -> RunRecord:
             verification=None if (runs := values.get("verification")) is None else Verification.from_dict(runs),
             race=None if (race := values.get("race")) is None else Race.from_dict(race),
             sources={**values.get("sources", {})},
+            going_on=None if (way := values.get("going_on")) is None else GoingOn.from_dict(way),
         )
 
 
@@ -191,12 +193,13 @@ def _to_dict(record: RunRecord) -> dict[str, Any]:
         "plan": record.plan.to_dict() if record.plan else None,
         "verification": record.verification.to_dict() if record.verification else None,
         "race": record.race.to_dict() if record.race else None,
+        **({"going_on": record.going_on.to_dict()} if record.going_on else {}),
         "sweep": measured
         | {
             "seeds": [curve.seed for curve in sweep.curves],
             **{name: getattr(sweep, name) for name in COMPUTED},
             "metric": vars(sweep.metric),
-            "groups": [vars(group) for group in sweep.groups],
+            "groups": [_group(group) for group in sweep.groups],
             "warnings": list(sweep.warnings),
             "outcome": sweep.outcome.word,
             "outcomes": {str(curve.seed): curve.outcome.word for curve in sweep.curves},
@@ -207,6 +210,11 @@ def _to_dict(record: RunRecord) -> dict[str, Any]:
         "sources": dict(record.sources),
         "curve_sha256": text_sha256(_curves_text(sweep)),
     }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    """A group, without what older results do not have where it says nothing."""
+    return {name: value for name, value in vars(group).items() if name != "decoupled" or value}
 
 
 def _curves_text(sweep: SweepRecord) -> str:

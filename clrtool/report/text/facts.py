@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clrtool.core.planning.plan import Plan
+    from clrtool.core.racing.going_on import GoingOn
     from clrtool.core.reading.bounds import Bounds, Interval
     from clrtool.core.reading.curve import Curve
     from clrtool.core.reading.metric import Metric
     from clrtool.core.results.comparison import Candidate, Comparison
-    from clrtool.core.results.record import RunRecord
+    from clrtool.core.results.record import RunRecord, SweepRecord
 
 
 def both(bounds: Bounds) -> list[tuple[str, float | None, Interval | None, str]]:
@@ -45,6 +46,28 @@ def decided(record: RunRecord) -> str:
         return f"{bounds.verdict.word}, learning rates {between}"
     step = "" if plan.stepsize is None else f", stepsize {count(plan.stepsize, 'iteration')}"
     return f"train with {plan.policy}, {between}{step}"
+
+
+def going_on_rows(way: GoingOn) -> Iterator[tuple[str, str, str]]:
+    """Where a training stands that is under way, and how to go on with it: name, value and what there is to say."""
+    start, held = way.start, "the optimizer's state" if way.start.optimizer_state else "an optimizer without state"
+    done = "" if start.epochs is None else f" after {start.epochs:.4g} epochs"
+    told = f"From {start.source}{done}, with {held}; the loss is the held-out one there."
+    yield "goes on", f"loss {way.loss:.4g}", told
+    if (found := way.warm_up) is None:
+        return
+    once, slow = (" and ".join(f"{each:.4g}" for each in side) for side in (found.at_once, found.warmed))
+    told = f"Training loss at max_lr: {once} at once, {slow} after a rise over {count(found.iterations, 'iteration')}."
+    yield "re-warm-up", "needed" if found.needed else "not needed", told
+
+
+def averaging_rows(sweep: SweepRecord, max_lr: float) -> Iterator[tuple[str, str, str]]:
+    """Over which time decoupled weight decay averages the updates of a training at a rate; nothing without it."""
+    times = dict.fromkeys(time for group in sweep.groups if math.isfinite(time := group.averaging_iterations(max_lr)))
+    for time in times:
+        epochs = f"{time / sweep.iterations_per_epoch:.3g} epochs"
+        told = f"1 / (max_lr * weight_decay) = {time:,.0f} iterations, over which the decay averages updates."
+        yield "averaging time", epochs, told
 
 
 def across(interval: Interval | None) -> str:

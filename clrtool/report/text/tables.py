@@ -10,10 +10,12 @@ from rich.table import Table
 
 from clrtool.report.text.facts import (
     across,
+    averaging_rows,
     both,
     both_reasons,
     cycles,
     decided,
+    going_on_rows,
     in_counted_epochs,
     in_epochs,
     lengths,
@@ -121,6 +123,10 @@ def _result(record: RunRecord) -> Iterator[Row]:
             name, length, cycles = "stepsize", plan.stepsize, f"{count(plan.num_cycles, 'cycle')} of {cycles}"
         yield name, count(length, "iteration"), "; ".join(filter(None, (in_counted_epochs(length, plan), cycles)))
         reasons.append((name, " ".join(plan.reasons)))
+    if record.going_on is not None:
+        yield from going_on_rows(record.going_on)
+    if bounds.max_lr is not None:
+        yield from averaging_rows(record.sweep, bounds.max_lr)
     yield from _verdict(bounds)
     yield from _why(reasons)
     if verification is not None:

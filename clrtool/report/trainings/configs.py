@@ -79,7 +79,12 @@ def _deepspeed(document: Document, known: Known) -> Found:
     momentum, total = given.get("momentum", 0.0), params.get("total_num_steps")
     return Found(place=place, source=source, params=params, optimizer=kind,
                  iterations=total if isinstance(total, int) else None,
-                 momentum=momentum if isinstance(momentum, int | float) else 0.0)  # fmt: skip
+                 momentum=_number(momentum), weight_decay=_number(given.get("weight_decay")))  # fmt: skip
+
+
+def _number(value: Any) -> float:
+    """A number of an optimizer; 0 where a file does not say it."""
+    return value if isinstance(value, int | float) else 0.0
 
 
 def _automatic(name: str, value: Any, line: int, known: Known) -> Any:
@@ -121,7 +126,8 @@ def training_arguments(values: Mapping[str, Any], place: str, known: Known, line
              "num_warmup_steps": _warmup(values, steps, lines, place)}  # fmt: skip
     params = {word: value for word, value in every.items() if takes(source, word) and value is not None}
     params |= _mapping(values.get("lr_scheduler_kwargs"))
-    return Found(place=place, source=source, params=params, optimizer=_optimizer(values), iterations=steps)
+    return Found(place=place, source=source, params=params, optimizer=_optimizer(values), iterations=steps,
+                 weight_decay=_number(values.get("weight_decay")))  # fmt: skip
 
 
 def _steps(values: Mapping[str, Any], known: Known) -> int | None:

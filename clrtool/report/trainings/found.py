@@ -49,6 +49,7 @@ class Found:
     stepped: Stepped | None = "iteration"
     optimizer: str | None = None
     momentum: float = 0.0
+    weight_decay: float = 0.0
     iterations: int | None = None
 
     @property

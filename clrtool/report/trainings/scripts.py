@@ -157,10 +157,13 @@ def _found(call: ast.Call, reader: _Calls, file: Path) -> Found:
     kinds = {last_word(each.func) for each in made}
     if takes(source, "base_lr") and "base_lr" not in params:
         params["base_lr"] = _same([_argument(each, "lr", 1, reader.names) for each in made], call)
-    momentum = _same([_argument(each, "momentum", 2, reader.names) for each in made], call)
+    momentum, decay = (
+        _same([_argument(each, name, 2, reader.names) for each in made], call) for name in ("momentum", "weight_decay")
+    )
     return Found(place=place, source=source, params=params, stepped=reader.steps.get(id(call)),
                  optimizer=kinds.pop() if len(kinds) == 1 else None,
-                 momentum=momentum if isinstance(momentum, int | float) else 0.0)  # fmt: skip
+                 momentum=momentum if isinstance(momentum, int | float) else 0.0,
+                 weight_decay=decay if isinstance(decay, int | float) else 0.0)  # fmt: skip
 
 
 def _optimizer(call: ast.Call, names: Names) -> list[ast.Call]:
