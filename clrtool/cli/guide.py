@@ -27,6 +27,7 @@ TOPICS = (
     "translate-and-lint",
     "compare",
     "beyond-one-number",
+    "under-way",
     "ci",
     "many-gpus",
     "gpu",

@@ -116,11 +116,12 @@ def continued(race: Race, swept: Bounds | None = None) -> Bounds:
 
 def _harmless(race: Race, power: float) -> float | None:
     """The power of a rate, or the next below it at which no seed ends above the loss that was there; None without."""
-    latest = {(probe.seed, probe.power): probe.loss for probe in race.probes}  # the longest comes last
-    harmful = {each for (_, each), loss in latest.items() if loss > race.entry.first}
+    rounds = _last_rounds(race)
+    most = race.entry.first + GAINED * abs(race.entry.first)
+    harmful = {each for losses in rounds for each, loss in losses.items() if loss > most}
     if not harmful & {math.floor(power), math.ceil(power)}:
         return power
-    return max((each for _, each in latest if each <= power and each not in harmful), default=None)
+    return max((each for losses in rounds for each in losses if each <= power and each not in harmful), default=None)
 
 
 def _at(found: Bounds, max_lr: float) -> Bounds:
@@ -134,12 +135,14 @@ def _at(found: Bounds, max_lr: float) -> Bounds:
 
 def _gain(race: Race) -> float:
     """What the seed that gains least has gained over the state at its longest horizon, as a share of the loss there."""
-    lowest = []
-    for seed in {probe.seed for probe in race.probes}:
-        rounds = by_horizon(race.probes, seed)
-        lowest.append(min(rounds[max(rounds)].values()))
-    before = race.entry.first
-    return (before - max(lowest, default=math.inf)) / (abs(before) or 1.0)
+    before, lowest = race.entry.first, max((min(losses.values()) for losses in _last_rounds(race)), default=math.inf)
+    return (before - lowest) / (abs(before) or 1.0)
+
+
+def _last_rounds(race: Race) -> list[dict[int, float]]:
+    """The losses of each seed at its longest horizon, by power; at shorter ones a rate may still be on its way down."""
+    rounds = [by_horizon(race.probes, seed) for seed in sorted({probe.seed for probe in race.probes})]
+    return [each[max(each)] for each in rounds]
 
 
 def _stop(race: Race) -> Bounds:

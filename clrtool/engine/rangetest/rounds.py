@@ -45,6 +45,7 @@ class Rounds:
         ends: of the first round, with the iterations of the scout.
         first: the first seed.
         heldout_samples, metric: what the curves are read with.
+        is_under_way: whether it begins from a training, whose curve need not rise before it breaks.
     """
 
     config: SweepConfig
@@ -54,6 +55,7 @@ class Rounds:
     first: int
     heldout_samples: int
     metric: Metric
+    is_under_way: bool = False
 
     def next(self, done: Sequence[Round]) -> Round | None:
         """The round to measure after those that are done; None after the last."""
@@ -101,6 +103,8 @@ class Rounds:
         return Round(ramp, range(self.first, self.first + self.size.seeds))
 
     def _broke_at_once(self, done: Round) -> bool:
+        if self.is_under_way:
+            return False
         broke = any(curve.outcome in (SweepOutcome.DIVERGED, SweepOutcome.NOT_FINITE) for curve in done.curves)
         return broke and find_bounds(done.curves, self.heldout_samples, metric=self.metric).max_lr is None
 

@@ -56,8 +56,9 @@ def run_sweep(
         shared = captures if size.seeds == 1 else None
         ends = ends_of(config, None if is_given else scout(workload, seed, size.scout, journal, shared))
         rounds = Rounds(
-            config, size, _evaluations(workload, config), ends, seed, workload.heldout_samples, workload.metric
-        )
+            config, size, _evaluations(workload, config), ends, seed, workload.heldout_samples, workload.metric,
+            is_under_way=workload.start is not None,
+        )  # fmt: skip
         while (wanted := rounds.next(done)) is not None:
             done.append(_measured(workload, wanted, journal, on_point, captures))
     return _record(workload, rounds, done, journal)

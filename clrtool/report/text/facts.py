@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clrtool.core.reading.curve import Curve
     from clrtool.core.reading.metric import Metric
     from clrtool.core.results.comparison import Candidate, Comparison
-    from clrtool.core.results.record import RunRecord, SweepRecord
+    from clrtool.core.results.record import RunRecord
 
 
 def both(bounds: Bounds) -> list[tuple[str, float | None, Interval | None, str]]:
@@ -61,13 +61,17 @@ def going_on_rows(way: GoingOn) -> Iterator[tuple[str, str, str]]:
     yield "re-warm-up", "needed" if found.needed else "not needed", told
 
 
-def averaging_rows(sweep: SweepRecord, max_lr: float) -> Iterator[tuple[str, str, str]]:
+def averaging_rows(record: RunRecord, max_lr: float) -> Iterator[tuple[str, str, str]]:
     """Over which time decoupled weight decay averages the updates of a training at a rate; nothing without it."""
+    sweep, length = record.sweep, math.inf if record.plan is None else record.plan.iterations
     times = dict.fromkeys(time for group in sweep.groups if math.isfinite(time := group.averaging_iterations(max_lr)))
     for time in times:
-        epochs = f"{time / sweep.iterations_per_epoch:.3g} epochs"
         told = f"1 / (max_lr * weight_decay) = {time:,.0f} iterations, over which the decay averages updates."
-        yield "averaging time", epochs, told
+        if time > length:
+            told += f" That is longer than the training of {length:,}: the decay does next to nothing."
+        elif time < sweep.iterations_per_epoch:
+            told += " That is shorter than an epoch: the weights forget samples before they come again."
+        yield "averaging time", f"{time / sweep.iterations_per_epoch:.3g} epochs", told
 
 
 def across(interval: Interval | None) -> str:

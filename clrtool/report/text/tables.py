@@ -126,7 +126,7 @@ def _result(record: RunRecord) -> Iterator[Row]:
     if record.going_on is not None:
         yield from going_on_rows(record.going_on)
     if bounds.max_lr is not None:
-        yield from averaging_rows(record.sweep, bounds.max_lr)
+        yield from averaging_rows(record, bounds.max_lr)
     yield from _verdict(bounds)
     yield from _why(reasons)
     if verification is not None:
