@@ -79,7 +79,8 @@ class Module(lightning.LightningModule):
 
 def trainer(folder, **options):
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
-    return lightning.Trainer(max_epochs=4, default_root_dir=folder, **quiet | {"enable_checkpointing": False} | options)
+    usual = quiet | {"enable_checkpointing": False, "max_epochs": 4}
+    return lightning.Trainer(default_root_dir=folder, **usual | options)
 
 
 def state_of(module):
@@ -289,6 +290,12 @@ def fitted(folder, callbacks, **options):
     return module, mine, state_of(module)
 
 
+class SaveAfterFourEpochs(lightning.Callback):
+    def on_train_epoch_end(self, trainer, module):
+        if trainer.current_epoch == 3:
+            trainer.save_checkpoint(f"{trainer.default_root_dir}/four.ckpt")
+
+
 @pytest.mark.parametrize("time", UNDER_WAY)
 def test_a_fit_that_is_only_measured_on_its_way_ends_in_the_same_bytes(time, tmp_path):
     callback = clrtool.lightning.LRRangeTest(apply=False, monitor="val_acc", progress=False, **UNDER_WAY[time])
@@ -304,17 +311,16 @@ def test_a_fit_that_is_only_measured_on_its_way_ends_in_the_same_bytes(time, tmp
 def test_a_fit_follows_the_plan_from_the_epoch_at_which_it_was_tested_on_also_when_it_resumes(tmp_path):
     options = {"monitor": "val_acc", "at_epoch": 2, "progress": False}
     first = clrtool.lightning.LRRangeTest(**options)
-    module, mine, _ = fitted(tmp_path, [first])
+    module, *_ = fitted(tmp_path, [first, SaveAfterFourEpochs()])
     assert first.result.record.plan is not None, "the blobs are learned from there"
     planned = first.result.plan.lr(range(40)).tolist()
     assert len(planned) == 4 * 10
     assert module.rates[20:] == pytest.approx(planned)
     assert module.rates[:20] == pytest.approx([0.1] * 10 + [0.01] * 10)
-    mine.save_checkpoint(tmp_path / "end.ckpt")
     other, again = clrtool.lightning.LRRangeTest(**options), Module()
-    trainer(tmp_path, max_epochs=7, callbacks=[other]).fit(again, ckpt_path=tmp_path / "end.ckpt")
+    trainer(tmp_path, max_epochs=6, callbacks=[other]).fit(again, ckpt_path=tmp_path / "four.ckpt")
     assert other.result is None
-    assert len(again.rates) == 10
+    assert again.rates == pytest.approx(planned[20:])
 
 
 def test_times_that_are_none_are_refused():
