@@ -7,6 +7,7 @@ import numpy as np
 
 from clrtool.cli.guide import FOLDER
 from clrtool.core.racing.choose import choose
+from clrtool.core.racing.going_on import continued
 from clrtool.core.reading.bounds import Advice, Verdict, find_bounds
 from clrtool.core.reading.curve import SweepOutcome
 from clrtool.core.results.judgement import ComparisonVerdict
@@ -56,6 +57,7 @@ RACES = {
     Advice.NOTHING_FINITE: (raced(entry(), always(math.inf)), None),
     Advice.LITTLE_LEARNED: (raced(TWO, lambda power, n: 2.15 + 0.02 * abs(power + 6) - n / 1e5), None),
     Advice.CLOSE_RACE: (raced(TWO, lambda seed, power, n: bowl(-6 - 2 * seed, 0.3)(power, n)), None),
+    Advice.BETTER_STOPPED: (raced(entry(first=0.5), lambda power, n: 0.5 + 0.02 * 2.0 ** (power / 4 + 2)), None),
     Advice.BROKE_BELOW: (raced(entry(seeds=2), bowl(-6)), swept(-9)),
 }
 
@@ -65,7 +67,7 @@ def bounds_of(case):
     if case in CURVES:
         return find_bounds(CURVES[case], heldout_samples=2000)
     race, sweep = RACES[case]
-    return choose(race, sweep)
+    return continued(race, sweep) if case is Advice.BETTER_STOPPED else choose(race, sweep)
 
 
 def picture(case):

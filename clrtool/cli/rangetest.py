@@ -113,8 +113,8 @@ From = Annotated[
     typer.Option(
         "--from",
         metavar="CHECKPOINT",
-        help="Go on from a training under way: a file or folder that it saved; short for start=CHECKPOINT.",
-        rich_help_panel=RUN,
+        help="Training under way to go on from, a file or folder that it saved; short for start=CHECKPOINT.",
+        rich_help_panel=rare(RUN),
     ),
 ]
 Verify = Annotated[bool, typer.Option("--verify", hidden=True, help="Same as --budget 1.")]

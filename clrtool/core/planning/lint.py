@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from clrtool.core.planning.averaging import DECOUPLED, lint_averaging
+from clrtool.core.planning.averaging import DECOUPLED
 from clrtool.core.planning.finding import PLAIN, WITHOUT_MOMENTUM, Finding, Use
+from clrtool.core.planning.lint_averaging import lint_averaging
 from clrtool.core.planning.lint_steps import Stepping, lint_steps
 from clrtool.core.planning.plan import Plan, plan_from
 from clrtool.core.schedules import FloatArray, Phases
