@@ -243,8 +243,8 @@ def test_every_form_of_a_checkpoint_is_where_the_training_stands(saved, name, ep
 def test_the_command_goes_on_from_a_file_and_notices_another(saved, tmp_path):
     path = tmp_path / "last.pt"
     path.write_bytes((saved[0] / "last.pt").read_bytes())
-    code, text = command("--from", "last.pt", "-o", "run", folder=tmp_path)
-    assert code in (0, 3), text
+    code, text = command("--from", "last.pt", "-o", "run", "--write", "kept.json", folder=tmp_path)
+    assert code == 0, text
     assert "last.pt after 3 epochs, with the optimizer's state" in " ".join(text.split())
     record = read_run(tmp_path / "run")
     assert record.going_on.start.epochs == 3
@@ -257,6 +257,9 @@ def test_the_command_goes_on_from_a_file_and_notices_another(saved, tmp_path):
     code, text = command("--from", "last.pt", "-o", "run", folder=tmp_path)
     assert code == 2
     assert "start changed" in text
+    code, text = command("--from", "last.pt", "-o", "run", "--check", "kept.json", folder=tmp_path)
+    assert code == 1
+    assert "stale" in text
 
 
 FAULTS = {
@@ -354,3 +357,37 @@ def test_the_callbacks_of_the_guide_are_those_that_there_are():
     names = {"clrtool": clrtool}
     exec(snippet('when="plateau"'), names)  # noqa: S102
     assert isinstance(names["callback"], clrtool.lightning.LRRangeTest)
+
+
+class AfterIterations:
+    """What asks to stop once so many iterations were trained."""
+
+    save = False
+
+    def __init__(self, left):
+        self._left = left
+
+    @property
+    def stop(self):
+        self._left -= 1
+        return 15 if self._left < 0 else None
+
+
+@pytest.mark.parametrize("stopped", [3, 25, 60])
+def test_a_comparison_of_beginnings_that_is_interrupted_goes_on_to_the_same_numbers(saved, stopped):
+    from clrtool.config.file import find_config, load_config
+    from clrtool.engine.configured.build import build_workload
+    from clrtool.engine.rangetest.going_on import compare_beginnings
+    from clrtool.engine.rangetest.share import Kept
+    from clrtool.engine.resume.journal import Journal
+    from clrtool.engine.runtime.serialize import from_bytes, to_bytes
+    from clrtool.errors import Interrupted
+
+    config = load_config(find_config("digits"), [SMALL, "plan.epochs=20", f"start={saved[0] / 'last.pt'}"])
+    workload = build_workload(config, device="cpu")
+    whole = compare_beginnings(workload, (0, 1), 0.05, 20, Journal())
+    kept = Kept()
+    with pytest.raises(Interrupted):
+        compare_beginnings(workload, (0, 1), 0.05, 20, Journal(kept, AfterIterations(stopped), every=1e9))
+    values = from_bytes(to_bytes(dict(kept.values)))
+    assert compare_beginnings(workload, (0, 1), 0.05, 20, Journal(saved=values)) == whole
