@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from clrtool.core.planning.plan import make_plan
+from clrtool.engine.models.checkpoint import read_checkpoint
 from clrtool.errors import ConfigError
 from tests.documents import snippet
 
@@ -321,6 +322,20 @@ def test_a_fit_follows_the_plan_from_the_epoch_at_which_it_was_tested_on_also_wh
     trainer(tmp_path, max_epochs=6, callbacks=[other]).fit(again, ckpt_path=tmp_path / "four.ckpt")
     assert other.result is None
     assert again.rates == pytest.approx(planned[20:])
+    held = read_checkpoint(tmp_path / "four.ckpt")  # of Lightning's own making, with the states of callbacks
+    assert (held.steps, len(held.optimizers)) == (40, 1)
+    assert held.weights.keys() == again.state_dict().keys()
+
+
+def test_a_folder_that_a_trainer_saved_is_read_with_its_state(tmp_path):
+    mine = transformers.Trainer(
+        bert(), arguments(tmp_path, max_steps=3, save_steps=3, save_strategy="steps"), train_dataset=Sentences(24, 0)
+    )
+    mine.train()
+    held = read_checkpoint(tmp_path / "checkpoint-3")
+    assert (held.steps, len(held.optimizers)) == (3, 1)
+    assert held.weights.keys() <= mine.model.state_dict().keys()
+    assert held.optimizers[0]["state"][0].keys() >= {"exp_avg", "exp_avg_sq", "step"}
 
 
 def test_times_that_are_none_are_refused():
