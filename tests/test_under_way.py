@@ -282,6 +282,19 @@ FAULTS = {
         "2 groups of 2, 2 tensors",
     ),
     "no state of torch's": (lambda held: held.update(optimizer={"lr": 1}), "that torch did not write"),
+    "a tensor for a state": (lambda held: held.update(optimizer=torch.zeros(3)), "that torch did not write"),
+    "a list for a state": (lambda held: held["optimizer"].update(state=[1]), "that torch did not write"),
+    "numbers for states": (lambda held: held["optimizer"].update(state={0: 1.0}), "that torch did not write"),
+    "groups without numbers": (lambda held: held["optimizer"].update(param_groups=[{}]), "that torch did not write"),
+    "groups of lists": (
+        lambda held: held["optimizer"].update(param_groups=[{"params": [[], [], [], []]}]), "that torch did not write",
+    ),
+    "a state of none of its groups": (
+        lambda held: held["optimizer"]["state"].update({9: {"momentum_buffer": torch.zeros(1)}}), "parameter 9",
+    ),
+    "two optimizers": (
+        lambda held: held.update(optimizer=[held["optimizer"]] * 2), "the state of 2 optimizers, and the config has 1",
+    ),
     "numbers that are not finite": (
         lambda held: held["optimizer"]["state"][0].update(momentum_buffer=torch.full((16, 64), math.nan)), "NaN",
     ),

@@ -58,9 +58,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return _read_folder(path)
     found = read_file(path, FIELD)
     weights = weights_in(found, path, FIELD)
-    if weights is found or not isinstance(found, Mapping) or all(isinstance(each, Tensor) for each in found.values()):
+    if not isinstance(found, Mapping) or all(isinstance(each, Tensor) for each in found.values()):
         return Checkpoint(path, weights)
-    state = next((found[name] for name in OPTIMIZER if found.get(name)), ())
+    state = next((found[name] for name in OPTIMIZER if found.get(name) is not None), ())
     states = state if isinstance(state, list | tuple) else (state,)
     steps = next((found[name] for name in STEPS if name in found), None)
     return Checkpoint(path, weights, _states(states, path), _count(steps), _count(found.get("epoch")))
@@ -111,13 +111,30 @@ def _progress(file: Path) -> tuple[int | None, float | None]:
 
 def _states(states: Sequence[Any], path: Path) -> tuple[Mapping[str, Any], ...]:
     """States of optimizers, each with its groups; checked as weights are."""
-    for state in states:
-        if not isinstance(state, Mapping) or not {"state", "param_groups"} <= state.keys():
-            raise ConfigError(
-                f"{FIELD}: {path} holds an optimizer's state that torch did not write: save optimizer.state_dict()"
-            )
+    if not all(map(_is_state, states)):
+        raise ConfigError(
+            f"{FIELD}: {path} holds an optimizer's state that torch did not write: save optimizer.state_dict()"
+        )
     check_tensors(dict(_tensors(states, "optimizer", 0)), path, FIELD)
     return tuple(states)
+
+
+def _is_state(value: Any) -> bool:
+    """Whether this is what ``state_dict`` of an optimizer of torch gives."""
+    if not isinstance(value, Mapping) or not {"state", "param_groups"} <= value.keys():
+        return False
+    state, groups = value["state"], value["param_groups"]
+    return (
+        isinstance(state, Mapping)
+        and all(isinstance(each, Mapping) for each in state.values())
+        and isinstance(groups, list)
+        and all(isinstance(group, Mapping) and _are_places(group.get("params")) for group in groups)
+    )
+
+
+def _are_places(value: Any) -> bool:
+    """Whether these are numbers of parameters, or names as some wrappers have them."""
+    return isinstance(value, list) and all(isinstance(each, int | str) for each in value)
 
 
 def _tensors(value: Any, name: str, depth: int) -> Iterator[tuple[str, Tensor]]:

@@ -87,10 +87,7 @@ def _places(groups: Sequence[Mapping[str, Any]]) -> list[Any]:
 
 def _other_groups(optimizer: Optimizer, saved: Mapping[str, Any]) -> str | None:
     """What is to be said of groups of other numbers of parameters."""
-    try:
-        held = [len(group["params"]) for group in saved["param_groups"]]
-    except (TypeError, KeyError, IndexError):
-        return "holds groups that torch did not write: save optimizer.state_dict()"
+    held = [len(group["params"]) for group in saved["param_groups"]]
     mine = [len(group["params"]) for group in optimizer.param_groups]
     if held == mine:
         return None
@@ -117,7 +114,7 @@ def _other_state(optimizer: Optimizer, saved: Mapping[str, Any], name: str) -> s
         return None
     places = dict(zip(_places(saved["param_groups"]), parameters, strict=True))
     for place, state in saved["state"].items():
-        if place not in places or not isinstance(state, Mapping):
+        if place not in places:
             return f"holds a state of parameter {place!r}, which none of its groups has"
         made = optimizer.state[places[place]]
         if lacking := sorted(str(each) for each in made.keys() - state.keys()):
