@@ -50,7 +50,8 @@ def decided(record: RunRecord) -> str:
 
 def going_on_rows(way: GoingOn) -> Iterator[tuple[str, str, str]]:
     """Where a training stands that is under way, and how to go on with it: name, value and what there is to say."""
-    start, held = way.start, "the optimizer's state" if way.start.optimizer_state else "an optimizer without state"
+    start, none = way.start, "an optimizer without state, whose momenta and second moments begin at zero"
+    held = "the optimizer's state" if start.optimizer_state else none
     done = "" if start.epochs is None else f" after {start.epochs:.4g} epochs"
     told = f"From {start.source}{done}, with {held}; the loss is the held-out one there."
     yield "goes on", f"loss {way.loss:.4g}", told
