@@ -241,6 +241,8 @@ def test_every_form_of_a_checkpoint_is_where_the_training_stands(saved, name, ep
 
 
 def test_the_command_goes_on_from_a_file_and_notices_another(saved, tmp_path):
+    (tmp_path / "500").mkdir()
+    assert "500 has no model.safetensors" in command("--from", "500", "-o", "other", folder=tmp_path)[1]
     path = tmp_path / "last.pt"
     path.write_bytes((saved[0] / "last.pt").read_bytes())
     code, text = command("--from", "last.pt", "-o", "run", "--write", "kept.json", folder=tmp_path)

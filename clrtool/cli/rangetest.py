@@ -285,7 +285,9 @@ def _asked(
 
     path, params = find_config(words[0]), context.params
     budget = 1.0 if params["verify"] and params["budget"] is None else params["budget"]
-    given = {"sweep.seeds": params["seeds"], "sweep.budget": budget, "start": params["start"]}
+    given = {"sweep.seeds": params["seeds"], "sweep.budget": budget}
+    if params["start"] is not None:  # quoted, for a folder may be called 500
+        given["start"] = json.dumps(str(params["start"]))
     overrides = [*words[1:], *(f"{name}={value}" for name, value in given.items() if value is not None)]
     default = Path("runs") / f"{run_name(path)}{ending}"
     share = SeedShare(params["output"] or default, shard, worker_of_parent())
