@@ -10,6 +10,7 @@ import torch
 from torch import distributed as dist
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
@@ -80,6 +81,8 @@ def in_another_way(model, way):
     """A sharded model with what large ones are trained with."""
     if way == "root":
         return fully_shard(model)
+    if way == "hybrid":  # sharded within a machine, and replicated over machines
+        return sharded(model, mesh=init_device_mesh("cpu", (2, dist.get_world_size() // 2), mesh_dim_names=("r", "s")))
     if way == "mixed":
         halves = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         return sharded(model.float(), mp_policy=halves)

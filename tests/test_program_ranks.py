@@ -19,7 +19,7 @@ OF_TWO += [f"alike {each}" for each in LARGE]
 OF_TWO += [f"{kind} dense {way}" for kind in ("estimated", "compared") for way in ("plain", "fsdp")]
 OF_TWO += ["kept reader fsdp", "refused dense fsdp"]
 OF_FOUR = [f"trained {name} fsdp" for name in PROBLEMS] + ["decided dense fsdp", "decided reader fsdp"]
-OF_FOUR += ["kept reader fsdp"]
+OF_FOUR += ["kept reader fsdp", "trained reader hybrid"]
 
 
 def found(world, calls):
