@@ -10,16 +10,18 @@ import torch
 from torch import distributed as dist
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torchmetrics.classification import MulticlassAccuracy
 
 import clrtool
 from clrtool.api.job import recipe_of
 from clrtool.engine.rangetest.flat_run import PlainLoop
 from clrtool.engine.runtime.sharded import is_sharded, shard_bytes, whole
 from clrtool.engine.training.trainer import Trainer
-from clrtool.errors import MachineError, exit_code
+from clrtool.errors import ConfigError, MachineError, exit_code
 from tests.documents import snippet
 
 LRS = [0.05, 0.1, 0.2, 0.1, 0.05] * 4
@@ -79,6 +81,8 @@ def in_another_way(model, way):
     """A sharded model with what large ones are trained with."""
     if way == "root":
         return fully_shard(model)
+    if way == "hybrid":  # sharded within a machine, and replicated over machines
+        return sharded(model, mesh=init_device_mesh("cpu", (2, dist.get_world_size() // 2), mesh_dim_names=("r", "s")))
     if way == "mixed":
         halves = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         return sharded(model.float(), mp_policy=halves)
@@ -221,6 +225,26 @@ def compared(name, way):
     return [found.best, found.finals]
 
 
+def refused(name, way):
+    """What is said to what several ranks or a sharded model do not allow."""
+    model, optimizer, *data = made(name, way)
+    given, said = (model, optimizer, *data), []
+    flat = FullyShardedDataParallel(dense(), device_id=torch.device("cpu"))
+    for call in (
+        lambda: clrtool.vary(*given, values={"momentum": [0.5, 0.9]}),
+        lambda: clrtool.range_test(*given, jobs=2, **QUICK),
+        lambda: clrtool.range_test(*given, precision="fp16", **QUICK),
+        lambda: clrtool.range_test(*given, measure=MulticlassAccuracy(3), **QUICK),
+        lambda: clrtool.range_test(*given, **QUICK | {"epochs": 10 + dist.get_rank()}),
+        lambda: clrtool.range_test(flat, torch.optim.SGD(flat.parameters(), 0.1), *data, **QUICK),
+    ):
+        try:
+            call()
+        except ConfigError as error:
+            said.append(str(error))
+    return said
+
+
 def failing(name, way, how):
     """What the ranks say of a range test in which the last one is killed, or raises an error, in the midst of it."""
     model, optimizer, *data = made(name, way)
@@ -263,6 +287,7 @@ def main(calls):
             "estimated": estimated,
             "compared": compared,
             "kept": kept,
+            "refused": refused,
             "decided": decided,
             "failing": failing,
         }[kind](*words)

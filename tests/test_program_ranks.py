@@ -17,9 +17,9 @@ OF_TWO += ["trained dense root"]
 LARGE = ["fsdp", "fsdp 2", "mixed", "checkpointed", "compiled"]
 OF_TWO += [f"alike {each}" for each in LARGE]
 OF_TWO += [f"{kind} dense {way}" for kind in ("estimated", "compared") for way in ("plain", "fsdp")]
-OF_TWO += ["kept reader fsdp"]
+OF_TWO += ["kept reader fsdp", "refused dense fsdp"]
 OF_FOUR = [f"trained {name} fsdp" for name in PROBLEMS] + ["decided dense fsdp", "decided reader fsdp"]
-OF_FOUR += ["kept reader fsdp"]
+OF_FOUR += ["kept reader fsdp", "trained reader hybrid"]
 
 
 def found(world, calls):
@@ -135,6 +135,17 @@ def test_a_comparison_of_several_ranks_has_one_winner_for_all_whole_or_sharded(t
     for rank in two:
         assert rank["compared dense plain"] == first
         assert rank["compared dense fsdp"] == first
+
+
+def test_what_does_not_go_with_ranks_or_shards_is_refused_on_all_of_them_with_a_way_out(two):
+    for rank in two:
+        vary, jobs, fp16, metric, length, flat = rank["refused dense fsdp"]
+        assert vary.startswith("vary: runs in one process")
+        assert jobs == "jobs: 2 ranks train each seed together: leave out jobs"
+        assert fp16 == "precision: fp16 scales losses, which a sharded model does not allow: use bf16"
+        assert metric.startswith("measure: accuracy needs the whole held-out set, but each of 2 ranks")
+        assert flat.startswith("model: is in FullyShardedDataParallel, the older FSDP")
+        assert length.startswith("the ranks do not have the same length of the training")
 
 
 def test_the_block_of_the_guide_plans_for_a_sharded_transformer():

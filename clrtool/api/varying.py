@@ -140,6 +140,8 @@ def vary(
             for name, value in pair.items():
                 given = with_value(given, name, value, axes[name][value])
             workload, settings = preserved.enter_context(job_of(*given.values(), job))
+            if workload.ranks.world > 1 or workload.make_model.lent is not None:
+                raise ConfigError("vary: runs in one process, whose models can be copied: start it without torchrun")
             variants.append(Variant(tuple(pair.values()), place, workload))
         number = SEEDS if settings.sweep.seeds == "auto" else settings.sweep.seeds
         seeds = range(settings.seed, settings.seed + number)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from clrtool.core.racing.going_on import Start
 from clrtool.engine.inprocess.adversarial import WAY_OUT, check_one_loss, two_networks
 from clrtool.engine.runtime.rng import restore_rng_state, rng_state
-from clrtool.engine.runtime.sharded import forget_gathered, is_sharded, local_tensors
+from clrtool.engine.runtime.sharded import forget_gathered, is_flattened, is_sharded, local_tensors
 from clrtool.engine.training.copies import copy_optimizer
 from clrtool.engine.training.in_place import copies_of, copy_all
 from clrtool.engine.training.joint import JointOptimizer, joined
@@ -59,6 +59,11 @@ def check_model(model: Any) -> None:
             f"model: must be a torch.nn.Module, or a function that returns one; it is {type(model).__name__}"
         )
     if isinstance(model, nn.Module):
+        if is_flattened(model):
+            raise ConfigError(
+                "model: is in FullyShardedDataParallel, the older FSDP, which a range test cannot branch: shard it by "
+                "fully_shard"
+            )
         check_trains(model)
 
 

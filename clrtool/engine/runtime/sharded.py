@@ -58,6 +58,12 @@ def is_sharded(model: nn.Module) -> bool:
     return bool(_wrapped(model)) or (_kind() is not None and any(map(is_shard, model.parameters())))
 
 
+def is_flattened(model: nn.Module) -> bool:
+    """Whether any part of a model is of the older FSDP, whose weights lie in one long tensor."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and any(isinstance(each, fsdp.FullyShardedDataParallel) for each in model.modules())
+
+
 def local(tensor: Tensor) -> Tensor:
     """The part of a tensor that this rank holds, in the same memory; of any other the tensor itself."""
     return tensor.detach().to_local() if is_shard(tensor) else tensor  # type: ignore[attr-defined]

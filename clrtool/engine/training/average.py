@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from clrtool.engine.runtime.sharded import forget_gathered, local, local_tensors
+from clrtool.engine.runtime.sharded import forget_gathered, is_sharded, local, local_tensors
 from clrtool.engine.training.in_place import copies_of, copy_all, copy_tensors
 
 # Weight of late iterates, by the power of time with which they count.
@@ -39,13 +39,14 @@ class RunningAverage:
         }
         # to look for them in the model takes longer than the update of a small one
         self._own, self._means = list(model.parameters()), list(self.weights.values())
+        self._is_spread = is_sharded(model)
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights as they are now."""
         self.updates += 1
         share = min(1.0, (GAMMA + 1) / (self.updates + GAMMA))
-        pairs = zip(map(local, self._own), self._means, strict=True)
+        pairs = zip(map(local, self._own) if self._is_spread else self._own, self._means, strict=True)
         weights = [own if own.dtype == mean.dtype else own.to(mean.dtype) for own, mean in pairs]
         torch._foreach_lerp_(self._means, weights, share)
 
