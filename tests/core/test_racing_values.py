@@ -24,11 +24,13 @@ from clrtool.core.results.batch_scaling import batch_scaling
 from clrtool.core.results.varied import Tried, VaryRecord, VaryVerdict
 
 
-def contest(number=4, batch_sizes=(32,) * 4, first=0, budget=40_000, seeds=2, training=2000, power=-6, **more):
+def contest(
+    number=4, batch_sizes=(32,) * 4, first=0, budget=40_000, seeds=2, training=2000, power=-6, learned=0, **more
+):
     contenders = tuple(
         Contender((place,), size, training * 32 // size) for place, size in zip(range(number), batch_sizes, strict=True)
     )
-    return Contest(contenders, first, Entry(-5, 0, seeds, training, 2.3, 2.4), power, 0, budget, **more)
+    return Contest(contenders, first, Entry(-5, 0, seeds, training, 2.3, 2.4), power, learned, budget, **more)
 
 
 def raced(begin, loss):
@@ -116,6 +118,22 @@ def test_no_batch_size_is_dropped_and_both_ends_are_seen_by_another_seed():
     assert [each.power for each in standings] == [-7, -6, -5, -4]
     assert [len(each.losses) for each in standings] == [2, 1, 1, 2]
     assert all(abs(each.samples - begin.horizon) <= size / 2 for each, size in zip(standings, sizes, strict=True))
+
+
+def test_the_ends_of_batch_sizes_are_the_smallest_and_the_largest_however_they_are_given():
+    sizes = (64, 16, 128, 32)
+    begin = contest(batch_sizes=sizes, budget=60_000, keeps_all=True)
+    standings = ranking(begin, raced(begin, bowls([0.3] * 4, [-6] * 4))).standings
+    assert [len(each.losses) for each in standings] == [1, 2, 2, 1]
+
+
+@pytest.mark.parametrize(("learned", "short"), [(0, False), (2500, False), (9000, True)])
+def test_values_wait_until_something_is_learned_as_long_as_all_of_them_can(learned, short):
+    begin = contest(budget=40_000, learned=learned)
+    found = ranking(begin, raced(begin, bowls([0.1, 0.5, 0.9, 1.3], [-6] * 4)))
+    assert begin.is_short is short
+    assert begin.horizon >= min(learned, 40_000 / (3.8 * 4) - 1)
+    assert all(each.losses for each in found.standings)
 
 
 LOSSES = st.lists(st.floats(0.01, 5) | st.just(math.inf), min_size=4, max_size=4)

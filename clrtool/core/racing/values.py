@@ -77,10 +77,19 @@ class Contest:
 
     @property
     def horizon(self) -> int:
-        """Samples after which the values are first compared."""
+        """Samples after which the values are first compared.
+
+        As many as the looks may take, and as something has been learned after, if all of the budget pays for that.
+        """
         least = max(rules.SHORTEST * each.batch_size for each in self.contenders)
-        affordable = int((1 - self.reserved) * self.budget / (LOOKED * len(self.contenders)))
-        return min(max(least, affordable, self.learned), *(each.samples for each in self.contenders))
+        affordable = self.budget / (LOOKED * len(self.contenders))
+        wanted = max((1 - self.reserved) * affordable, min(self.learned, affordable))
+        return min(max(least, int(wanted)), *(each.samples for each in self.contenders))
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the values are compared before anything has been learned, for want of budget."""
+        return self.horizon < self.learned
 
     @property
     def reserved(self) -> float:
@@ -298,14 +307,15 @@ class _Race:
         places = [each.place for each in self._contest.contenders]
         apart = [[_distance(one, other) for other in places] for one in places]
         order = sorted(range(len(places)), key=lambda value: (apart[value][self._contest.first], value))
+        horizon, budget = self._contest.horizon, self._contest.budget
+        kept = min(self._contest.reserved * budget, max(0.0, budget - LOOKED * len(places) * horizon))
         for number, value in enumerate(order):
             known = [each for each in order[:number] if self._lane(each).best]
             nearest = min(known, key=lambda each: apart[value][each], default=None)
             power = self._contest.power if nearest is None else self._lane(nearest).best[0]
-            kept = self._contest.reserved * self._contest.budget
             share = (self._left - kept) / (len(order) - number)
             look = partial(self._lane(value).look, power)
-            yield from self._train(value, 0, look, self._contest.horizon, share)
+            yield from self._train(value, 0, look, horizon, share)
 
     def _halve(self) -> Generator[Trial, float, list[int]]:
         """Train the better half on, for twice as long, while there is budget for that and for other seeds after it."""
@@ -338,12 +348,14 @@ class _Race:
             yield from self._train(value, seed, go_on, horizon, share)
 
     def _confirm_ends(self, seed: int) -> Part:
-        """The first and the last value with another seed, at their own rates and those around."""
-        ends = [0, len(self._contest.contenders) - 1]
+        """The smallest and the largest batch with another seed, at their own rates and those around."""
+        contenders = self._contest.contenders
+        by_size = sorted(range(len(contenders)), key=lambda value: contenders[value].batch_size)
+        ends = by_size[0], by_size[-1]
         for number, value in enumerate(ends):
             for power in self._lane(value).best[:1]:
                 share = self._left / ((len(ends) - number) * (self._contest.entry.seeds - seed))
-                horizon = self._lane(value).longest * self._contest.contenders[value].batch_size
+                horizon = self._lane(value).longest * contenders[value].batch_size
                 go_on = partial(self._lane(value, seed).go_on, [power, power - 1, power + 1])
                 yield from self._train(value, seed, go_on, horizon, share)
 

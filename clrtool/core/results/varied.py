@@ -154,6 +154,11 @@ class VaryRecord:
         return self.first if alike else best
 
     @property
+    def order(self) -> tuple[int, ...]:
+        """The values as they are told: the best first, and batch sizes as they were given."""
+        return tuple(range(len(self.tried))) if self.keeps_all else self.ranking.order
+
+    @property
     def batch_scaling(self) -> BatchScaling | None:
         """How the best rate grows with the batch size; None where that is not what was varied."""
         if not self.keeps_all or not self.has_learned:
@@ -223,6 +228,13 @@ class VaryRecord:
         if not self.has_learned:
             entry, best = self.pilot.entry, min((probe.loss for probe in self.pilot.probes), default=math.inf)
             return f"The lowest held-out loss is {best:.4g}, a constant answer has {entry.constant:.4g}."
+        if self.contest.is_short:
+            return f"{self._told} They were compared before any rate had learned much: a larger budget does it later."
+        return self._told
+
+    @property
+    def _told(self) -> str:
+        """What the values reached."""
         if self.keeps_all:
             known = [(tried.names[0], each.losses[0]) for tried, each in self._standings if each.losses]
             reached = (f"{name} {loss:.4g}" for name, loss in known)
