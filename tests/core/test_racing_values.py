@@ -90,6 +90,14 @@ def test_a_lead_that_another_seed_does_not_see_is_noise():
     assert not ranking(begin, raced(begin, loss)).is_clear
 
 
+def test_a_value_that_alone_stays_finite_wins():
+    begin = contest()
+    readings = raced(begin, lambda value, *run: bowls([0.3] * 4, [-6] * 4)(value, *run) if value == 2 else math.inf)
+    found = ranking(begin, readings)
+    assert found.order[0] == 2
+    assert found.is_clear
+
+
 def test_the_worst_values_are_dropped_early_and_the_best_are_trained_for_longest():
     begin = contest()
     readings = raced(begin, bowls([0.1, 0.5, 0.9, 1.3], [-6] * 4))

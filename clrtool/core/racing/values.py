@@ -12,6 +12,7 @@ import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from clrtool.core.racing import rules
@@ -399,7 +400,8 @@ class _Race:
     def _ranking(self) -> Ranking:
         standings = tuple(map(self._standing, range(len(self._contest.contenders))))
         first, *others = order = sorted(standings, key=self._rank)
-        pairs = zip(first.losses, others[0].losses, strict=False) if others else ()
+        # a second that is not finite in a seed loses by all that there is
+        pairs = zip_longest(first.losses, others[0].losses, fillvalue=math.inf) if others and first.losses else ()
         entry = self._contest.entry
         gain = max(0.0, min(entry.constant, entry.first) - first.loss)
         return Ranking(standings, tuple(each.value for each in order), tuple(b - a for a, b in pairs), gain)

@@ -136,7 +136,7 @@ class VaryRecord:
 
     @property
     def verdict(self) -> VaryVerdict:
-        if not self.has_learned:
+        if self.chosen is None:
             return VaryVerdict.NOTHING_LEARNED
         if self.keeps_all:
             return VaryVerdict.EACH_ITS_OWN
@@ -147,7 +147,7 @@ class VaryRecord:
     @property
     def chosen(self) -> int | None:
         """The value to take: the best; the first, that of the config, where none is dropped or two are alike."""
-        if not self.has_learned:
+        if not self.has_learned or not self.standing(self.ranking.order[0]).losses:
             return None
         best, *others = self.ranking.order
         alike = self.keeps_all or (self.first in others[:1] and not self.ranking.is_clear)
@@ -225,7 +225,7 @@ class VaryRecord:
     @property
     def reason(self) -> str:
         """The numbers behind the verdict, in sentences."""
-        if not self.has_learned:
+        if self.chosen is None:
             entry, best = self.pilot.entry, min((probe.loss for probe in self.pilot.probes), default=math.inf)
             return f"The lowest held-out loss is {best:.4g}, a constant answer has {entry.constant:.4g}."
         if self.contest.is_short:
@@ -246,6 +246,8 @@ class VaryRecord:
         reason = f"{self.named(best)} reaches a held-out loss of {self.standing(best).loss:.4g}"
         if other is None:
             return f"{reason}."
+        if not self.standing(other).losses:
+            return f"{reason}; no run of {self.named(other)} stayed finite."
         seeds = count(len(self.ranking.margins), "seed")
         reason += f", {self.named(other)} {self.standing(other).loss:.4g}"
         reason += f", after {self.after_epochs(best):.3g} epochs with {seeds}"
