@@ -226,13 +226,15 @@ def rangetest(  # an option that is not named below is read from the context, by
     mine.yaml
     """
     words = [needed(config), *(overrides or ())]
-    if len(configs_in(words)) > 1:
-        _run_all(context, configs_in(words), output)
     if vary or vary_groups:
         from clrtool.cli.vary import vary as race_values
 
+        if len(configs_in(words)) > 1:
+            raise ConfigError(f"--vary takes one config, not {', '.join(configs_in(words))}")
         race_values(_asked(context, words, None, "-vary")[0], context.obj, context.params)
         return
+    if len(configs_in(words)) > 1:
+        _run_all(context, configs_in(words), output)
     spec, share = _asked(context, words, read_shard(seed_shard))
     spec, executor = choose_executor(context, spec, share, jobs, ray)
     if dry:

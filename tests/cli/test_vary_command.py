@@ -200,6 +200,12 @@ def test_what_cannot_be_varied_is_refused_with_the_rule(words, says, cli, tmp_pa
     assert "Traceback" not in told.err
 
 
+def test_several_configs_are_refused(cli, tmp_path):
+    told = cli("rangetest", "digits", "autoencoder", *DECAY)
+    assert told.code == 2
+    assert "--vary takes one config" in told.err
+
+
 def test_another_request_in_the_same_folder_is_refused(varied, cli):
     told = cli("rangetest", "digits", "--vary", "optimizer.args.weight_decay=0,1e-3", "-o", str(varied))
     assert told.code == 2

@@ -18,6 +18,7 @@ from clrtool.core.racing.values import (
     contest_of,
     least_budget,
     next_trial,
+    pilot_budget,
     ranking,
 )
 from clrtool.core.results.batch_scaling import batch_scaling
@@ -120,7 +121,7 @@ def test_values_are_compared_after_as_many_samples_to_half_a_batch(batch_sizes):
 
 def test_no_batch_size_is_dropped_and_both_ends_are_seen_by_another_seed():
     sizes = (16, 32, 64, 128)
-    begin = contest(batch_sizes=sizes, budget=60_000, keeps_all=True)
+    begin = contest(batch_sizes=sizes, budget=80_000, keeps_all=True)
     readings = raced(begin, bowls([0.3, 0.4, 0.5, 0.6], [-7, -6, -5, -4]))
     standings = ranking(begin, readings).standings
     assert [each.power for each in standings] == [-7, -6, -5, -4]
@@ -130,7 +131,7 @@ def test_no_batch_size_is_dropped_and_both_ends_are_seen_by_another_seed():
 
 def test_the_ends_of_batch_sizes_are_the_smallest_and_the_largest_however_they_are_given():
     sizes = (64, 16, 128, 32)
-    begin = contest(batch_sizes=sizes, budget=60_000, keeps_all=True)
+    begin = contest(batch_sizes=sizes, budget=80_000, keeps_all=True)
     standings = ranking(begin, raced(begin, bowls([0.3] * 4, [-6] * 4))).standings
     assert [len(each.losses) for each in standings] == [1, 2, 2, 1]
 
@@ -159,10 +160,17 @@ def test_no_race_over_values_costs_more_than_its_budget_and_none_goes_on_for_eve
     assert len(ranking(begin, readings).standings) == 4
 
 
+def test_batch_sizes_that_leave_nothing_for_another_seed_are_seen_by_one():
+    sizes = (16, 32, 64, 128)
+    begin = contest(batch_sizes=sizes, budget=round(3.9 * 4 * 12 * 128), keeps_all=True)
+    standings = ranking(begin, raced(begin, bowls([0.3] * 4, [-6] * 4))).standings
+    assert [len(each.losses) for each in standings] == [1, 1, 1, 1]
+
+
 def test_the_least_budget_pays_for_three_rates_of_every_value():
     contenders = contest().contenders
-    whole = least_budget(contenders)
-    begin = contest(budget=int(0.75 * whole))
+    whole = least_budget(contenders, 0)
+    begin = contest(budget=whole - pilot_budget(whole, 32) * 32)
     readings = raced(begin, bowls([0.1, 0.2, 0.3, 0.4], [-6] * 4))
     assert all(len({probe.power for value, probe in readings if value == each}) >= 3 for each in range(4))
 
@@ -198,9 +206,25 @@ def test_a_clear_winner_is_chosen_with_a_quarter_of_its_rate_below():
     assert record.verdict is VaryVerdict.BETTER
     assert record.chosen == 1
     bounds = record.bounds(1)
-    assert bounds.max_lr == 2.0**-6
-    assert bounds.base_lr == 2.0**-8
+    assert bounds.max_lr == 2.0**record.contest.power
+    assert bounds.base_lr == bounds.max_lr / 4
     assert "weight_decay 0.1 reaches" in record.reason
+
+
+def test_the_rates_of_batch_sizes_keep_their_distance_from_what_the_race_over_rates_found():
+    sizes = (16, 32, 64, 128)
+    entry, probes = Entry(-5, 600, 1, 2000, 2.3, 2.4), []
+    longer, shorter = bowls([0.3] * 4, [-9, -8, -7, -6]), bowls([0.3] * 4, [-6, -5, -4, -3])
+    while (run := next_run(entry, probes)) is not None:
+        probes.append(Probe(*run, run.iterations, longer(1, 0, run.power, 32 * run.iterations), 0.5))
+    tried = tuple(Tried((size,), (place,), size, 1600 // size, 64_000 // size) for place, size in enumerate(sizes))
+    pilot, budget = Race(entry, tuple(probes)), 100_000
+    begin = contest_of([each.contender for each in tried], 1, pilot, 2, budget, keeps_all=True)
+    given_ = {"keys": ("data.batch_size",), "first": 1, "has_own": True, "seeds": 2, "budget": budget}
+    record = VaryRecord(tried=tried, pilot=pilot, readings=tuple(raced(begin, shorter)), keeps_all=True, **given_)
+    assert -8 <= begin.power <= -7  # the rate above the best is hardly behind
+    assert [math.log2(record.bounds(value).max_lr) - begin.power for value in range(4)] == [-1, 0, 1, 2]
+    assert record.batch_scaling.exponent == pytest.approx(1)
 
 
 def test_one_seed_is_told_as_such():

@@ -15,16 +15,20 @@ from functools import partial
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
+from clrtool.core.planning.sweep_size import LEAST_BUDGET
 from clrtool.core.racing import rules
 from clrtool.core.racing.probes import Entry, Probe, Run, best_of, has_learned
 from clrtool.core.racing.race import outcome
 from clrtool.core.racing.result import Race
 from clrtool.core.racing.seed import Asking, Seed
 
-# What the race over rates takes of the budget: it has to find a rate from nothing, and what it finds serves all values.
-PILOT = 0.25
+# What the race over rates takes of the budget, and at the least what any range test does: all rates are told by the one
+# that it finds, for its runs are longer than those of the values.
+PILOT = 0.4
 # Rates that a value looks at, on average: the one that it is given, one on either side, and often one more.
 LOOKED = 3.8
+# By how much more the first may do: it starts from a rate that was read after longer runs, and those prefer lower ones.
+FARTHER = 1.6
 # Part of the rest for what follows the looks: the best are trained on, and other seeds have a say.
 RESERVED = 0.45
 # Rates at which a value is trained on, and values that other seeds are asked about.
@@ -205,11 +209,16 @@ def reserved(number: int, *, keeps_all: bool) -> float:
     return ends / (1 + ends) if keeps_all else RESERVED
 
 
-def least_budget(contenders: Sequence[Contender], *, keeps_all: bool = False) -> int:
-    """Samples below which the shortest runs of all values cannot be paid, with the race over rates before them."""
+def least_budget(contenders: Sequence[Contender], first: int, *, keeps_all: bool = False) -> int:
+    """Samples below which the race over rates finds none, or not all values have the shortest runs paid after it."""
     shortest = rules.SHORTEST * max(each.batch_size for each in contenders)
-    looks = LOOKED * len(contenders) * shortest / (1 - reserved(len(contenders), keeps_all=keeps_all))
-    return math.ceil(looks / (1 - PILOT))
+    looks = LOOKED * len(contenders) * shortest / (1 - (0.0 if keeps_all else RESERVED))
+    return math.ceil(looks) + LEAST_BUDGET * contenders[first].batch_size
+
+
+def pilot_budget(samples: int, batch_size: int) -> int:
+    """Iterations of the race over rates, of the samples that all may take."""
+    return max(LEAST_BUDGET, int(PILOT * samples / batch_size))
 
 
 def next_trial(contest: Contest, readings: Sequence[Reading]) -> Trial | None:
@@ -314,7 +323,7 @@ class _Race:
             known = [each for each in order[:number] if self._lane(each).best]
             nearest = min(known, key=lambda each: apart[value][each], default=None)
             power = self._contest.power if nearest is None else self._lane(nearest).best[0]
-            share = (self._left - kept) / (len(order) - number)
+            share = (FARTHER if number == 0 else 1) * (self._left - kept) / (len(order) - number)
             look = partial(self._lane(value).look, power)
             yield from self._train(value, 0, look, horizon, share)
 
@@ -349,10 +358,12 @@ class _Race:
             yield from self._train(value, seed, go_on, horizon, share)
 
     def _confirm_ends(self, seed: int) -> Part:
-        """The smallest and the largest batch with another seed, at their own rates and those around."""
+        """Both ends of the batch sizes with another seed, at their own rates and those around, if they can be paid."""
         contenders = self._contest.contenders
         by_size = sorted(range(len(contenders)), key=lambda value: contenders[value].batch_size)
         ends = by_size[0], by_size[-1]
+        if self._left < 3 * len(ends) * (self._contest.horizon + contenders[ends[1]].batch_size):
+            return  # not all of them can be paid, and fewer rates show no best one
         for number, value in enumerate(ends):
             for power in self._lane(value).best[:1]:
                 share = self._left / ((len(ends) - number) * (self._contest.entry.seeds - seed))

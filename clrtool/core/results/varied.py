@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from clrtool.core.racing.choose import ABOVE, BASE, BELOW
@@ -140,17 +141,20 @@ class VaryRecord:
             return VaryVerdict.NOTHING_LEARNED
         if self.keeps_all:
             return VaryVerdict.EACH_ITS_OWN
+        if self.contest.is_short:
+            return VaryVerdict.NO_DIFFERENCE
         if len(self.ranking.margins) < 2:
             return VaryVerdict.ONE_SEED
         return VaryVerdict.BETTER if self.ranking.is_clear else VaryVerdict.NO_DIFFERENCE
 
     @property
     def chosen(self) -> int | None:
-        """The value to take: the best; the first, that of the config, where none is dropped or two are alike."""
+        """The value to take: the best; the first, that of the config, where two are alike or nothing tells them apart."""
         if not self.has_learned or not self.standing(self.ranking.order[0]).losses:
             return None
         best, *others = self.ranking.order
-        alike = self.keeps_all or (self.first in others[:1] and not self.ranking.is_clear)
+        unknown = self.keeps_all or self.contest.is_short
+        alike = unknown or (self.first in others[:1] and not self.ranking.is_clear)
         return self.first if alike else best
 
     @property
@@ -163,13 +167,13 @@ class VaryRecord:
         """How the best rate grows with the batch size; None where that is not what was varied."""
         if not self.keeps_all or not self.has_learned:
             return None
-        powers = {
-            tried.batch_size: [
-                power for seed in range(self.seeds) if (power := best_power(self.readings, value, seed)) is not None
-            ]
-            for value, tried in enumerate(self.tried)
-        }
+        powers = {tried.batch_size: self._best_powers(value) for value, tried in enumerate(self.tried)}
         return batch_scaling(powers)
+
+    def _best_powers(self, value: int) -> list[float]:
+        """The best rate of each seed that shows one, between those that were tried."""
+        found = (best_power(self.readings, value, seed) for seed in range(self.seeds))
+        return [power for power in found if power is not None]
 
     @property
     def _standings(self) -> list[tuple[Tried, Standing]]:
@@ -179,10 +183,19 @@ class VaryRecord:
         return self.ranking.standings[value]
 
     def bounds(self, value: int) -> Bounds | None:
-        """The bounds of a value; None where none of its runs was finite."""
+        """The bounds of a value; None where none of its runs was finite.
+
+        The rate of the first is that of the race over rates, whose runs are longer than those of the values: of the
+        others only the distance from it counts, at the horizon at which all were compared.
+        """
         power = self.standing(value).power
         if power is None:
             return None
+        own, first = self._best_powers(value), self._best_powers(self.first)
+        if first and own:
+            power = self.contest.power + fmean(own) - fmean(first)
+        elif (known := self.standing(self.first).power) is not None:
+            power += self.contest.power - known
         low, high, max_lr = 2.0 ** (power - BELOW), 2.0 ** (power + ABOVE), 2.0**power
         return Bounds(BASE * max_lr, max_lr, (BASE * low, BASE * high), (low, high))
 
@@ -229,7 +242,7 @@ class VaryRecord:
             entry, best = self.pilot.entry, min((probe.loss for probe in self.pilot.probes), default=math.inf)
             return f"The lowest held-out loss is {best:.4g}, a constant answer has {entry.constant:.4g}."
         if self.contest.is_short:
-            return f"{self._told} They were compared before any rate had learned much: a larger budget does it later."
+            return f"{self._told} That is before any rate has learned much, and tells nothing: give a larger --budget."
         return self._told
 
     @property

@@ -12,7 +12,7 @@ from clrtool.core.planning.sweep_size import READINGS
 from clrtool.core.racing.probes import contenders
 from clrtool.core.racing.race import outcome
 from clrtool.core.racing.rules import SHORTEST
-from clrtool.core.racing.values import PILOT, Contest, Reading, Trial, least_budget, next_trial
+from clrtool.core.racing.values import Contest, Reading, Trial, least_budget, next_trial, pilot_budget
 from clrtool.core.results.varied import Tried, VaryRecord
 from clrtool.engine.rangetest.estimate import estimate
 from clrtool.engine.rangetest.observer import Observer
@@ -87,12 +87,12 @@ class Variation:
         """What all runs together may take: the budget, and never too little for the shortest runs of every value."""
         planned = self.base.plan_iterations * self.base.batch_size
         contenders = [each.contender for each in self.tried]
-        return max(int(self.budget * planned), least_budget(contenders, keeps_all=self.keeps_all))
+        return max(int(self.budget * planned), least_budget(contenders, self.first, keeps_all=self.keeps_all))
 
     @property
     def pilot(self) -> int:
         """Iterations of the race over rates."""
-        return int(PILOT * self.samples / self.base.batch_size)
+        return pilot_budget(self.samples, self.base.batch_size)
 
 
 def run_variation(variation: Variation, observer: Observer, journal: Journal | None = None) -> VaryRecord:
