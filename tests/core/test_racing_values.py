@@ -136,11 +136,10 @@ def test_the_ends_of_batch_sizes_are_the_smallest_and_the_largest_however_they_a
     assert [len(each.losses) for each in standings] == [1, 2, 2, 1]
 
 
-@pytest.mark.parametrize(("learned", "short"), [(0, False), (2500, False), (9000, True)])
-def test_values_wait_until_something_is_learned_as_long_as_all_of_them_can(learned, short):
+@pytest.mark.parametrize("learned", [0, 2500, 9000])
+def test_values_wait_until_something_is_learned_as_long_as_all_of_them_can(learned):
     begin = contest(budget=40_000, learned=learned)
     found = ranking(begin, raced(begin, bowls([0.1, 0.5, 0.9, 1.3], [-6] * 4)))
-    assert begin.is_short is short
     assert begin.horizon >= min(learned, 40_000 / (3.8 * 4) - 1)
     assert all(each.losses for each in found.standings)
 
@@ -225,6 +224,15 @@ def test_the_rates_of_batch_sizes_keep_their_distance_from_what_the_race_over_ra
     assert -8 <= begin.power <= -7  # the rate above the best is hardly behind
     assert [math.log2(record.bounds(value).max_lr) - begin.power for value in range(4)] == [-1, 0, 1, 2]
     assert record.batch_scaling.exponent == pytest.approx(1)
+
+
+def test_values_that_have_learned_nothing_where_they_were_compared_tell_nothing():
+    record = record_of([0.9, 0.1, 0.9, 0.9])
+    late = {"readings": tuple(raced(record.contest, lambda value, *run: 2.29 - 0.01 * (value == 1)))}
+    early = VaryRecord(**{**{name: getattr(record, name) for name in record.__dataclass_fields__}, **late})
+    assert early.verdict is VaryVerdict.NO_DIFFERENCE
+    assert early.chosen == 0
+    assert "tells nothing: give a larger --budget" in early.reason
 
 
 def test_one_seed_is_told_as_such():

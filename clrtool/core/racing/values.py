@@ -27,8 +27,8 @@ from clrtool.core.racing.seed import Asking, Seed
 PILOT = 0.4
 # Rates that a value looks at, on average: the one that it is given, one on either side, and often one more.
 LOOKED = 3.8
-# By how much more the first may do: it starts from a rate that was read after longer runs, and those prefer lower ones.
-FARTHER = 1.6
+# Of them the fewest that show a best one; what the others can spare is for a value whose best rate lies farther off.
+FEWEST = 3
 # Part of the rest for what follows the looks: the best are trained on, and other seeds have a say.
 RESERVED = 0.45
 # Rates at which a value is trained on, and values that other seeds are asked about.
@@ -90,11 +90,6 @@ class Contest:
         affordable = self.budget / (LOOKED * len(self.contenders))
         wanted = max((1 - self.reserved) * affordable, min(self.learned, affordable))
         return min(max(least, int(wanted)), *(each.samples for each in self.contenders))
-
-    @property
-    def is_short(self) -> bool:
-        """Whether the values are compared before anything has been learned, for want of budget."""
-        return self.horizon < self.learned
 
     @property
     def reserved(self) -> float:
@@ -323,7 +318,7 @@ class _Race:
             known = [each for each in order[:number] if self._lane(each).best]
             nearest = min(known, key=lambda each: apart[value][each], default=None)
             power = self._contest.power if nearest is None else self._lane(nearest).best[0]
-            share = (FARTHER if number == 0 else 1) * (self._left - kept) / (len(order) - number)
+            share = self._left - kept - FEWEST * horizon * (len(order) - number - 1)
             look = partial(self._lane(value).look, power)
             yield from self._train(value, 0, look, horizon, share)
 

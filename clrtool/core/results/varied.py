@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from clrtool.core.racing.choose import ABOVE, BASE, BELOW
+from clrtool.core.racing.probes import has_learned
 from clrtool.core.racing.race import outcome
 from clrtool.core.racing.result import Race
 from clrtool.core.racing.values import (
@@ -141,7 +142,7 @@ class VaryRecord:
             return VaryVerdict.NOTHING_LEARNED
         if self.keeps_all:
             return VaryVerdict.EACH_ITS_OWN
-        if self.contest.is_short:
+        if self._is_early:
             return VaryVerdict.NO_DIFFERENCE
         if len(self.ranking.margins) < 2:
             return VaryVerdict.ONE_SEED
@@ -149,11 +150,11 @@ class VaryRecord:
 
     @property
     def chosen(self) -> int | None:
-        """The value to take: the best; the first, that of the config, where two are alike or nothing tells them apart."""
+        """The value to take: the best; the first, that of the config, where two are alike or nothing is told."""
         if not self.has_learned or not self.standing(self.ranking.order[0]).losses:
             return None
         best, *others = self.ranking.order
-        unknown = self.keeps_all or self.contest.is_short
+        unknown = self.keeps_all or self._is_early
         alike = unknown or (self.first in others[:1] and not self.ranking.is_clear)
         return self.first if alike else best
 
@@ -241,9 +242,14 @@ class VaryRecord:
         if self.chosen is None:
             entry, best = self.pilot.entry, min((probe.loss for probe in self.pilot.probes), default=math.inf)
             return f"The lowest held-out loss is {best:.4g}, a constant answer has {entry.constant:.4g}."
-        if self.contest.is_short:
+        if self._is_early:
             return f"{self._told} That is before any rate has learned much, and tells nothing: give a larger --budget."
         return self._told
+
+    @property
+    def _is_early(self) -> bool:
+        """Whether no value had learned anything where they were compared, for want of budget."""
+        return not has_learned(self.standing(self.ranking.order[0]).loss, self.contest.entry)
 
     @property
     def _told(self) -> str:
