@@ -169,6 +169,11 @@ class Ranking:
         return max(spread, SAME * self.gain)
 
     @property
+    def is_ahead(self) -> bool:
+        """Whether the first is better as far as is known: of one seed by more than what favours the other."""
+        return self.is_clear or (len(self.margins) == 1 and self.margins[0] > FAVOURED * self.gain)
+
+    @property
     def is_clear(self) -> bool:
         """Whether the first is better than the second by more than noise, which takes two seeds to be known."""
         return len(self.margins) > 1 and sum(self.margins) / len(self.margins) > self.noise
@@ -191,6 +196,8 @@ def contest_of(
     if not found.picks:
         raise ValueError("no run of the race over rates does better than a constant answer")
     learned = min(probe.iterations for probe in pilot.probes if has_learned(probe.loss, pilot.entry))
+    if learned == min(probe.iterations for probe in pilot.probes):
+        learned = 0  # and perhaps before the first look
     left = budget - pilot.iterations * batch_size
     entry = replace(pilot.entry, seeds=seeds)
     return Contest(

@@ -155,7 +155,7 @@ class VaryRecord:
             return None
         best, *others = self.ranking.order
         unknown = self.keeps_all or self._is_early
-        alike = unknown or (self.first in others[:1] and not self.ranking.is_clear)
+        alike = unknown or (self.first in others[:1] and not self.ranking.is_ahead)
         return self.first if alike else best
 
     @property
