@@ -13,6 +13,7 @@ from tests.documents import snippet
 
 
 def job(batch_size=32, hidden=16):
+    torch.manual_seed(5)
     x = torch.randn(640, 8, generator=torch.Generator().manual_seed(0))
     data = TensorDataset(x, (x @ torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).argmax(1))
     model = nn.Sequential(nn.Linear(8, hidden), nn.ReLU(), nn.Linear(hidden, 4))
@@ -27,6 +28,8 @@ def test_an_option_of_the_optimizer_is_set_in_every_group_of_the_copies_and_noth
     assert found.chosen == {"weight_decay": 0.0}
     assert found.verdict.word == "better"
     assert found.max_lr == 4 * found.base_lr
+    seeds = {(value, probe.seed): probe.loss for value, probe in found.record.readings if probe.power == -3}
+    assert len({*seeds.values()}) == len(seeds)  # whose batches come in another order each
     assert all(torch.equal(before[name], each) for name, each in model.state_dict().items())
     assert optimizer.param_groups[0]["weight_decay"] == 0
     assert torch.equal(random, torch.get_rng_state())

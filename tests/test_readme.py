@@ -34,7 +34,11 @@ def beginnings(text):
 
 def wanted(command):
     """How an output is held against what is shown."""
-    if command.startswith(("clrtool compare", "clrtool doctor")) or command.endswith("--dry-run"):
+    if (
+        command.startswith(("clrtool compare", "clrtool doctor"))
+        or command.endswith("--dry-run")
+        or "--vary" in command
+    ):
         return beginnings  # units and the order of policies follow what was measured
     measured = command.startswith("clrtool rangetest") or "--curve" in command or command == "clrtool plan digits"
     return letters if measured else str.split

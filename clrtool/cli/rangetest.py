@@ -117,6 +117,12 @@ From = Annotated[
         rich_help_panel=rare(RUN),
     ),
 ]
+VaryGroups = Annotated[
+    bool,
+    typer.Option(
+        "--vary-groups", help="Race a quarter and four times a group's lr_ratio too.", rich_help_panel=rare(RUN)
+    ),
+]
 Verify = Annotated[bool, typer.Option("--verify", hidden=True, help="Same as --budget 1.")]
 Dry = Annotated[
     bool,
@@ -188,11 +194,11 @@ Every = Annotated[
 # fmt: off
 def rangetest(  # an option that is not named below is read from the context, by its name
     context: typer.Context, config: OptionalConfig = None, overrides: More = None, output: Output = None,
-    budget: Budget = None, vary: Vary = None, start: From = None, dry: Dry = False, fresh: Fresh = False,
-    allow_import: AllowImport = None,
-    download: Download = False, checkpoint_every: Every = 15, verify: Verify = False, device: Device = "auto",
-    on_oom: OnOomOption = OnOom.stop, deterministic: Deterministic = False, seeds: Seeds = None, jobs: Jobs = 1,
-    threads: Threads = None, seed_shard: SeedShard = None, ray: Ray = None, write: Write = None, check: Check = None,
+    budget: Budget = None, vary: Vary = None, vary_groups: VaryGroups = False, start: From = None, dry: Dry = False,
+    fresh: Fresh = False, allow_import: AllowImport = None, download: Download = False, checkpoint_every: Every = 15,
+    verify: Verify = False, device: Device = "auto", on_oom: OnOomOption = OnOom.stop,
+    deterministic: Deterministic = False, seeds: Seeds = None, jobs: Jobs = 1, threads: Threads = None,
+    seed_shard: SeedShard = None, ray: Ray = None, write: Write = None, check: Check = None,
     tolerance: Tolerance = None, verbose: Verbose = False, as_json: Json = False, quiet: Quiet = False,
     plain: Plain = False, form: Format = None,
 ) -> None:
@@ -220,13 +226,15 @@ def rangetest(  # an option that is not named below is read from the context, by
     mine.yaml
     """
     words = [needed(config), *(overrides or ())]
-    if len(configs_in(words)) > 1:
-        _run_all(context, configs_in(words), output)
-    if vary:
+    if vary or vary_groups:
         from clrtool.cli.vary import vary as race_values
 
+        if len(configs_in(words)) > 1:
+            raise ConfigError(f"--vary takes one config, not {', '.join(configs_in(words))}")
         race_values(_asked(context, words, None, "-vary")[0], context.obj, context.params)
         return
+    if len(configs_in(words)) > 1:
+        _run_all(context, configs_in(words), output)
     spec, share = _asked(context, words, read_shard(seed_shard))
     spec, executor = choose_executor(context, spec, share, jobs, ray)
     if dry:

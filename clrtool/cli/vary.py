@@ -25,11 +25,14 @@ from clrtool.report.text.progress import say
 from clrtool.words import argument, shell_command, shown
 
 if TYPE_CHECKING:
+    from clrtool.config.schema import RangeTestConfig
     from clrtool.core.results.varied import VaryRecord
     from clrtool.engine.rangetest.vary import Variation
     from clrtool.engine.resume.journal import Journal
 
 INCONCLUSIVE = 3
+# What --vary-groups tries, as factors of the ratio that the config has.
+AROUND = (0.25, 1, 4)
 # Values of a key, each with a colour of its own.
 MOST_VALUES = 8
 # Keys that say how is measured, not what is trained; of others the losses cannot be compared.
@@ -119,9 +122,9 @@ class VaryRequest:
         return Variation(keys, tuple(variants), self.first, has_own, self.seeds, self.budget)
 
 
-def read_request(spec: RunSpec, words: Sequence[str], budget: float | None) -> VaryRequest:
-    """What ``--vary`` asks for. Raises ConfigError for keys, values or numbers of them that break a rule."""
-    axes = tuple(map(_read_axis, words))
+def read_request(spec: RunSpec, words: Sequence[str], budget: float | None, *, groups: bool = False) -> VaryRequest:
+    """What ``--vary`` and ``--vary-groups`` ask for. Raises ConfigError for keys or values that break a rule."""
+    axes = tuple(map(_read_axis, [*words, *([_ratios(spec.config)] if groups else [])]))
     if len(axes) > MOST_KEYS:
         raise ConfigError(f"--vary: at most {MOST_KEYS} keys, not {len(axes)}: vary the most important first")
     if len({axis.key for axis in axes}) < len(axes):
@@ -131,6 +134,29 @@ def read_request(spec: RunSpec, words: Sequence[str], budget: float | None) -> V
         raise ConfigError(f"--vary: {pairs} pairs are more than {MOST_PAIRS}: give fewer values")
     given = spec.config.sweep.budget if "budget" in spec.config.sweep.model_fields_set else BUDGET
     return VaryRequest(spec, axes, tuple(_specs(spec, axes)), given if budget is None else budget)
+
+
+def _ratios(config: RangeTestConfig) -> str:
+    """The ratio of the one group whose rate is another than that of the rest, a quarter and four times of it."""
+    from clrtool.config.components import OptimizerConfig
+
+    if isinstance(config.optimizer, OptimizerConfig):
+        groups = enumerate(config.optimizer.groups)
+        ratios = {f"optimizer.groups.{place}.lr_ratio": each.lr_ratio for place, each in groups}
+    else:
+        parts = enumerate(config.optimizer[1:], 1)
+        ratios = {f"optimizer.{place}.lr_ratio": each.lr_ratio for place, each in parts}
+    if not ratios:
+        raise ConfigError(
+            "--vary-groups: the optimizer has one group; give the head, say, one of its own: "
+            "optimizer.groups='[{params: [head.*], lr_ratio: 1}]'"
+        )
+    if len(ratios) > 1:
+        raise ConfigError(
+            f"--vary-groups: there is more than one ratio; give the one to vary: --vary {min(ratios)}=0.3,1,3"
+        )
+    ((key, ratio),) = ratios.items()
+    return f"{key}={','.join(f'{factor * ratio:.6g}' for factor in AROUND)}"
 
 
 def _read_axis(word: str) -> Axis:
@@ -190,7 +216,7 @@ def vary(spec: RunSpec, signals: Any, params: Mapping[str, Any]) -> None:
                  "--write": params["write"], "--check": params["check"]}  # fmt: skip
     if used := [name for name, value in elsewhere.items() if value]:
         raise ConfigError(f"{', '.join(used)}: not with --vary, whose values race in one process")
-    request = read_request(spec, params["vary"], params["budget"])
+    request = read_request(spec, params["vary"] or (), params["budget"], groups=params["vary_groups"])
     folder = VaryFolder(spec, signals)
     if params["dry"]:
         _dry_run(folder, request)

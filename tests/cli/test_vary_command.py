@@ -126,6 +126,17 @@ def test_the_ratio_of_a_groups_rate_is_a_value_like_any_other(cli, tmp_path):
     assert record.verdict.word == "better"
 
 
+def test_vary_groups_takes_the_one_ratio_there_is_and_asks_where_there_are_more(cli, tmp_path):
+    config = tmp_path / "grouped.yaml"
+    config.write_text("model: {name: mlp}\ndata: {name: digits}\noptimizer: {name: SGD}\n")
+    words = ["rangetest", str(config), "--vary-groups", "-n", "--json"]
+    group = "{params: ['*.bias'], lr_ratio: 2}"
+    assert json.loads(cli(*words, f"optimizer.groups=[{group}]").out)["values"] == 3
+    assert json.loads(cli(*words, f"optimizer.groups=[{group}]", "--vary", "precision=fp32,bf16").out)["values"] == 6
+    assert "one group" in cli(*words).out
+    assert "--vary optimizer.groups.0.lr_ratio=" in cli(*words, f"optimizer.groups=[{group}, {group}]").out
+
+
 def test_no_batch_size_is_dropped_and_plan_goes_by_the_growth(sized, cli):
     values = json.loads((sized / "vary.json").read_text())
     assert [each["values"]["data.batch_size"] for each in values["values"]] == [25, 50, 100, 200]
@@ -187,6 +198,12 @@ def test_what_cannot_be_varied_is_refused_with_the_rule(words, says, cli, tmp_pa
     assert told.code == 2
     assert says in told.err
     assert "Traceback" not in told.err
+
+
+def test_several_configs_are_refused(cli, tmp_path):
+    told = cli("rangetest", "digits", "autoencoder", *DECAY)
+    assert told.code == 2
+    assert "--vary takes one config" in told.err
 
 
 def test_another_request_in_the_same_folder_is_refused(varied, cli):

@@ -18,17 +18,20 @@ from clrtool.core.racing.values import (
     contest_of,
     least_budget,
     next_trial,
+    pilot_budget,
     ranking,
 )
 from clrtool.core.results.batch_scaling import batch_scaling
 from clrtool.core.results.varied import Tried, VaryRecord, VaryVerdict
 
 
-def contest(number=4, batch_sizes=(32,) * 4, first=0, budget=40_000, seeds=2, training=2000, power=-6, **more):
+def contest(
+    number=4, batch_sizes=(32,) * 4, first=0, budget=40_000, seeds=2, training=2000, power=-6, learned=0, **more
+):
     contenders = tuple(
         Contender((place,), size, training * 32 // size) for place, size in zip(range(number), batch_sizes, strict=True)
     )
-    return Contest(contenders, first, Entry(-5, 0, seeds, training, 2.3, 2.4), power, 0, budget, **more)
+    return Contest(contenders, first, Entry(-5, 0, seeds, training, 2.3, 2.4), power, learned, budget, **more)
 
 
 def raced(begin, loss):
@@ -88,6 +91,14 @@ def test_a_lead_that_another_seed_does_not_see_is_noise():
     assert not ranking(begin, raced(begin, loss)).is_clear
 
 
+def test_a_value_that_alone_stays_finite_wins():
+    begin = contest()
+    readings = raced(begin, lambda value, *run: bowls([0.3] * 4, [-6] * 4)(value, *run) if value == 2 else math.inf)
+    found = ranking(begin, readings)
+    assert found.order[0] == 2
+    assert found.is_clear
+
+
 def test_the_worst_values_are_dropped_early_and_the_best_are_trained_for_longest():
     begin = contest()
     readings = raced(begin, bowls([0.1, 0.5, 0.9, 1.3], [-6] * 4))
@@ -110,12 +121,27 @@ def test_values_are_compared_after_as_many_samples_to_half_a_batch(batch_sizes):
 
 def test_no_batch_size_is_dropped_and_both_ends_are_seen_by_another_seed():
     sizes = (16, 32, 64, 128)
-    begin = contest(batch_sizes=sizes, budget=60_000, keeps_all=True)
+    begin = contest(batch_sizes=sizes, budget=80_000, keeps_all=True)
     readings = raced(begin, bowls([0.3, 0.4, 0.5, 0.6], [-7, -6, -5, -4]))
     standings = ranking(begin, readings).standings
     assert [each.power for each in standings] == [-7, -6, -5, -4]
     assert [len(each.losses) for each in standings] == [2, 1, 1, 2]
     assert all(abs(each.samples - begin.horizon) <= size / 2 for each, size in zip(standings, sizes, strict=True))
+
+
+def test_the_ends_of_batch_sizes_are_the_smallest_and_the_largest_however_they_are_given():
+    sizes = (64, 16, 128, 32)
+    begin = contest(batch_sizes=sizes, budget=80_000, keeps_all=True)
+    standings = ranking(begin, raced(begin, bowls([0.3] * 4, [-6] * 4))).standings
+    assert [len(each.losses) for each in standings] == [1, 2, 2, 1]
+
+
+@pytest.mark.parametrize("learned", [0, 2500, 9000])
+def test_values_wait_until_something_is_learned_as_long_as_all_of_them_can(learned):
+    begin = contest(budget=40_000, learned=learned)
+    found = ranking(begin, raced(begin, bowls([0.1, 0.5, 0.9, 1.3], [-6] * 4)))
+    assert begin.horizon >= min(learned, 40_000 / (3.8 * 4) - 1)
+    assert all(each.losses for each in found.standings)
 
 
 LOSSES = st.lists(st.floats(0.01, 5) | st.just(math.inf), min_size=4, max_size=4)
@@ -133,10 +159,17 @@ def test_no_race_over_values_costs_more_than_its_budget_and_none_goes_on_for_eve
     assert len(ranking(begin, readings).standings) == 4
 
 
+def test_batch_sizes_that_leave_nothing_for_another_seed_are_seen_by_one():
+    sizes = (16, 32, 64, 128)
+    begin = contest(batch_sizes=sizes, budget=round(3.9 * 4 * 12 * 128), keeps_all=True)
+    standings = ranking(begin, raced(begin, bowls([0.3] * 4, [-6] * 4))).standings
+    assert [len(each.losses) for each in standings] == [1, 1, 1, 1]
+
+
 def test_the_least_budget_pays_for_three_rates_of_every_value():
     contenders = contest().contenders
-    whole = least_budget(contenders)
-    begin = contest(budget=int(0.75 * whole))
+    whole = least_budget(contenders, 0)
+    begin = contest(budget=whole - pilot_budget(whole, 32) * 32)
     readings = raced(begin, bowls([0.1, 0.2, 0.3, 0.4], [-6] * 4))
     assert all(len({probe.power for value, probe in readings if value == each}) >= 3 for each in range(4))
 
@@ -172,9 +205,34 @@ def test_a_clear_winner_is_chosen_with_a_quarter_of_its_rate_below():
     assert record.verdict is VaryVerdict.BETTER
     assert record.chosen == 1
     bounds = record.bounds(1)
-    assert bounds.max_lr == 2.0**-6
-    assert bounds.base_lr == 2.0**-8
+    assert bounds.max_lr == 2.0**record.contest.power
+    assert bounds.base_lr == bounds.max_lr / 4
     assert "weight_decay 0.1 reaches" in record.reason
+
+
+def test_the_rates_of_batch_sizes_keep_their_distance_from_what_the_race_over_rates_found():
+    sizes = (16, 32, 64, 128)
+    entry, probes = Entry(-5, 600, 1, 2000, 2.3, 2.4), []
+    longer, shorter = bowls([0.3] * 4, [-9, -8, -7, -6]), bowls([0.3] * 4, [-6, -5, -4, -3])
+    while (run := next_run(entry, probes)) is not None:
+        probes.append(Probe(*run, run.iterations, longer(1, 0, run.power, 32 * run.iterations), 0.5))
+    tried = tuple(Tried((size,), (place,), size, 1600 // size, 64_000 // size) for place, size in enumerate(sizes))
+    pilot, budget = Race(entry, tuple(probes)), 100_000
+    begin = contest_of([each.contender for each in tried], 1, pilot, 2, budget, keeps_all=True)
+    given_ = {"keys": ("data.batch_size",), "first": 1, "has_own": True, "seeds": 2, "budget": budget}
+    record = VaryRecord(tried=tried, pilot=pilot, readings=tuple(raced(begin, shorter)), keeps_all=True, **given_)
+    assert -8 <= begin.power <= -7  # the rate above the best is hardly behind
+    assert [math.log2(record.bounds(value).max_lr) - begin.power for value in range(4)] == [-1, 0, 1, 2]
+    assert record.batch_scaling.exponent == pytest.approx(1)
+
+
+def test_values_that_have_learned_nothing_where_they_were_compared_tell_nothing():
+    record = record_of([0.9, 0.1, 0.9, 0.9])
+    late = {"readings": tuple(raced(record.contest, lambda value, *run: 2.29 - 0.01 * (value == 1)))}
+    early = VaryRecord(**{**{name: getattr(record, name) for name in record.__dataclass_fields__}, **late})
+    assert early.verdict is VaryVerdict.NO_DIFFERENCE
+    assert early.chosen == 0
+    assert "tells nothing: give a larger --budget" in early.reason
 
 
 def test_one_seed_is_told_as_such():

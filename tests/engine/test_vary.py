@@ -15,14 +15,16 @@ from tests.engine.workloads import digits
 
 DECAYS = {"keys": ("optimizer.args.weight_decay",), "values": (0.0, 0.01)}
 SIZES = {"keys": ("data.batch_size",), "values": (25, 50, 100)}
+DROPOUT = {"keys": ("model.args.dropout",), "values": (0.1, 0.4)}
 PRECISIONS = {"keys": ("precision",), "values": ("fp32", "bf16")}
 
 
 def changed(key, value):
     section, *rest = key.split(".")
-    return {
-        section: value if not rest else {"args": {rest[1]: value}, "name": "SGD"} if len(rest) > 1 else {rest[0]: value}
-    }
+    names = {"optimizer": "SGD", "model": "mlp"}
+    if not rest:
+        return {section: value}
+    return {section: {"name": names[section], "args": {rest[1]: value}} if len(rest) > 1 else {rest[0]: value}}
 
 
 def variation(keys, values, seeds=(3, 4), budget=0.5):
@@ -38,7 +40,9 @@ def raced(asked, journal=None):
     return run_variation(asked, Observer(), journal or Journal())
 
 
-@pytest.mark.parametrize("asked", [DECAYS, SIZES, PRECISIONS], ids=["weight decay", "batch size", "precision"])
+@pytest.mark.parametrize(
+    "asked", [DECAYS, DROPOUT, SIZES, PRECISIONS], ids=["weight decay", "dropout", "batch size", "precision"]
+)
 @settings(max_examples=2, deadline=None)
 @given(looks=st.lists(st.integers(1, 250), min_size=1, max_size=4))
 def test_a_race_over_values_interrupted_anywhere_reads_what_one_that_was_not_reads(asked, looks):

@@ -12,18 +12,23 @@ import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
+from clrtool.core.planning.sweep_size import LEAST_BUDGET
 from clrtool.core.racing import rules
 from clrtool.core.racing.probes import Entry, Probe, Run, best_of, has_learned
 from clrtool.core.racing.race import outcome
 from clrtool.core.racing.result import Race
 from clrtool.core.racing.seed import Asking, Seed
 
-# What the race over rates takes of the budget: it has to find a rate from nothing, and what it finds serves all values.
-PILOT = 0.25
+# What the race over rates takes of the budget, and at the least what any range test does: all rates are told by the one
+# that it finds, for its runs are longer than those of the values.
+PILOT = 0.4
 # Rates that a value looks at, on average: the one that it is given, one on either side, and often one more.
 LOOKED = 3.8
+# Of them the fewest that show a best one; what the others can spare is for a value whose best rate lies farther off.
+FEWEST = 3
 # Part of the rest for what follows the looks: the best are trained on, and other seeds have a say.
 RESERVED = 0.45
 # Rates at which a value is trained on, and values that other seeds are asked about.
@@ -77,10 +82,14 @@ class Contest:
 
     @property
     def horizon(self) -> int:
-        """Samples after which the values are first compared."""
+        """Samples after which the values are first compared.
+
+        As many as the looks may take, and as something has been learned after, if all of the budget pays for that.
+        """
         least = max(rules.SHORTEST * each.batch_size for each in self.contenders)
-        affordable = int((1 - self.reserved) * self.budget / (LOOKED * len(self.contenders)))
-        return min(max(least, affordable, self.learned), *(each.samples for each in self.contenders))
+        affordable = self.budget / (LOOKED * len(self.contenders))
+        wanted = max((1 - self.reserved) * affordable, min(self.learned, affordable))
+        return min(max(least, int(wanted)), *(each.samples for each in self.contenders))
 
     @property
     def reserved(self) -> float:
@@ -160,6 +169,11 @@ class Ranking:
         return max(spread, SAME * self.gain)
 
     @property
+    def is_ahead(self) -> bool:
+        """Whether the first is better as far as is known: of one seed by more than what favours the other."""
+        return self.is_clear or (len(self.margins) == 1 and self.margins[0] > FAVOURED * self.gain)
+
+    @property
     def is_clear(self) -> bool:
         """Whether the first is better than the second by more than noise, which takes two seeds to be known."""
         return len(self.margins) > 1 and sum(self.margins) / len(self.margins) > self.noise
@@ -182,6 +196,8 @@ def contest_of(
     if not found.picks:
         raise ValueError("no run of the race over rates does better than a constant answer")
     learned = min(probe.iterations for probe in pilot.probes if has_learned(probe.loss, pilot.entry))
+    if learned == min(probe.iterations for probe in pilot.probes):
+        learned = 0  # and perhaps before the first look
     left = budget - pilot.iterations * batch_size
     entry = replace(pilot.entry, seeds=seeds)
     return Contest(
@@ -195,11 +211,16 @@ def reserved(number: int, *, keeps_all: bool) -> float:
     return ends / (1 + ends) if keeps_all else RESERVED
 
 
-def least_budget(contenders: Sequence[Contender], *, keeps_all: bool = False) -> int:
-    """Samples below which the shortest runs of all values cannot be paid, with the race over rates before them."""
+def least_budget(contenders: Sequence[Contender], first: int, *, keeps_all: bool = False) -> int:
+    """Samples below which the race over rates finds none, or not all values have the shortest runs paid after it."""
     shortest = rules.SHORTEST * max(each.batch_size for each in contenders)
-    looks = LOOKED * len(contenders) * shortest / (1 - reserved(len(contenders), keeps_all=keeps_all))
-    return math.ceil(looks / (1 - PILOT))
+    looks = LOOKED * len(contenders) * shortest / (1 - (0.0 if keeps_all else RESERVED))
+    return math.ceil(looks) + LEAST_BUDGET * contenders[first].batch_size
+
+
+def pilot_budget(samples: int, batch_size: int) -> int:
+    """Iterations of the race over rates, of the samples that all may take."""
+    return max(LEAST_BUDGET, int(PILOT * samples / batch_size))
 
 
 def next_trial(contest: Contest, readings: Sequence[Reading]) -> Trial | None:
@@ -298,14 +319,15 @@ class _Race:
         places = [each.place for each in self._contest.contenders]
         apart = [[_distance(one, other) for other in places] for one in places]
         order = sorted(range(len(places)), key=lambda value: (apart[value][self._contest.first], value))
+        horizon, budget = self._contest.horizon, self._contest.budget
+        kept = min(self._contest.reserved * budget, max(0.0, budget - LOOKED * len(places) * horizon))
         for number, value in enumerate(order):
             known = [each for each in order[:number] if self._lane(each).best]
             nearest = min(known, key=lambda each: apart[value][each], default=None)
             power = self._contest.power if nearest is None else self._lane(nearest).best[0]
-            kept = self._contest.reserved * self._contest.budget
-            share = (self._left - kept) / (len(order) - number)
+            share = self._left - kept - FEWEST * horizon * (len(order) - number - 1)
             look = partial(self._lane(value).look, power)
-            yield from self._train(value, 0, look, self._contest.horizon, share)
+            yield from self._train(value, 0, look, horizon, share)
 
     def _halve(self) -> Generator[Trial, float, list[int]]:
         """Train the better half on, for twice as long, while there is budget for that and for other seeds after it."""
@@ -338,12 +360,16 @@ class _Race:
             yield from self._train(value, seed, go_on, horizon, share)
 
     def _confirm_ends(self, seed: int) -> Part:
-        """The first and the last value with another seed, at their own rates and those around."""
-        ends = [0, len(self._contest.contenders) - 1]
+        """Both ends of the batch sizes with another seed, at their own rates and those around, if they can be paid."""
+        contenders = self._contest.contenders
+        by_size = sorted(range(len(contenders)), key=lambda value: contenders[value].batch_size)
+        ends = by_size[0], by_size[-1]
+        if self._left < 3 * len(ends) * (self._contest.horizon + contenders[ends[1]].batch_size):
+            return  # not all of them can be paid, and fewer rates show no best one
         for number, value in enumerate(ends):
             for power in self._lane(value).best[:1]:
                 share = self._left / ((len(ends) - number) * (self._contest.entry.seeds - seed))
-                horizon = self._lane(value).longest * self._contest.contenders[value].batch_size
+                horizon = self._lane(value).longest * contenders[value].batch_size
                 go_on = partial(self._lane(value, seed).go_on, [power, power - 1, power + 1])
                 yield from self._train(value, seed, go_on, horizon, share)
 
@@ -387,7 +413,8 @@ class _Race:
     def _ranking(self) -> Ranking:
         standings = tuple(map(self._standing, range(len(self._contest.contenders))))
         first, *others = order = sorted(standings, key=self._rank)
-        pairs = zip(first.losses, others[0].losses, strict=False) if others else ()
+        # a second that is not finite in a seed loses by all that there is
+        pairs = zip_longest(first.losses, others[0].losses, fillvalue=math.inf) if others and first.losses else ()
         entry = self._contest.entry
         gain = max(0.0, min(entry.constant, entry.first) - first.loss)
         return Ranking(standings, tuple(each.value for each in order), tuple(b - a for a, b in pairs), gain)

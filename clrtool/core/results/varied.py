@@ -10,9 +10,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from clrtool.core.racing.choose import ABOVE, BASE, BELOW
+from clrtool.core.racing.probes import has_learned
 from clrtool.core.racing.race import outcome
 from clrtool.core.racing.result import Race
 from clrtool.core.racing.values import (
@@ -136,35 +138,43 @@ class VaryRecord:
 
     @property
     def verdict(self) -> VaryVerdict:
-        if not self.has_learned:
+        if self.chosen is None:
             return VaryVerdict.NOTHING_LEARNED
         if self.keeps_all:
             return VaryVerdict.EACH_ITS_OWN
+        if self._is_early:
+            return VaryVerdict.NO_DIFFERENCE
         if len(self.ranking.margins) < 2:
             return VaryVerdict.ONE_SEED
         return VaryVerdict.BETTER if self.ranking.is_clear else VaryVerdict.NO_DIFFERENCE
 
     @property
     def chosen(self) -> int | None:
-        """The value to take: the best; the first, that of the config, where none is dropped or two are alike."""
-        if not self.has_learned:
+        """The value to take: the best; the first, that of the config, where two are alike or nothing is told."""
+        if not self.has_learned or not self.standing(self.ranking.order[0]).losses:
             return None
         best, *others = self.ranking.order
-        alike = self.keeps_all or (self.first in others[:1] and not self.ranking.is_clear)
+        unknown = self.keeps_all or self._is_early
+        alike = unknown or (self.first in others[:1] and not self.ranking.is_ahead)
         return self.first if alike else best
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The values as they are told: the best first, and batch sizes as they were given."""
+        return tuple(range(len(self.tried))) if self.keeps_all else self.ranking.order
 
     @property
     def batch_scaling(self) -> BatchScaling | None:
         """How the best rate grows with the batch size; None where that is not what was varied."""
         if not self.keeps_all or not self.has_learned:
             return None
-        powers = {
-            tried.batch_size: [
-                power for seed in range(self.seeds) if (power := best_power(self.readings, value, seed)) is not None
-            ]
-            for value, tried in enumerate(self.tried)
-        }
+        powers = {tried.batch_size: self._best_powers(value) for value, tried in enumerate(self.tried)}
         return batch_scaling(powers)
+
+    def _best_powers(self, value: int) -> list[float]:
+        """The best rate of each seed that shows one, between those that were tried."""
+        found = (best_power(self.readings, value, seed) for seed in range(self.seeds))
+        return [power for power in found if power is not None]
 
     @property
     def _standings(self) -> list[tuple[Tried, Standing]]:
@@ -174,10 +184,19 @@ class VaryRecord:
         return self.ranking.standings[value]
 
     def bounds(self, value: int) -> Bounds | None:
-        """The bounds of a value; None where none of its runs was finite."""
+        """The bounds of a value; None where none of its runs was finite.
+
+        The rate of the first is that of the race over rates, whose runs are longer than those of the values: of the
+        others only the distance from it counts, at the horizon at which all were compared.
+        """
         power = self.standing(value).power
         if power is None:
             return None
+        own, first = self._best_powers(value), self._best_powers(self.first)
+        if first and own:
+            power = self.contest.power + fmean(own) - fmean(first)
+        elif (known := self.standing(self.first).power) is not None:
+            power += self.contest.power - known
         low, high, max_lr = 2.0 ** (power - BELOW), 2.0 ** (power + ABOVE), 2.0**power
         return Bounds(BASE * max_lr, max_lr, (BASE * low, BASE * high), (low, high))
 
@@ -220,9 +239,21 @@ class VaryRecord:
     @property
     def reason(self) -> str:
         """The numbers behind the verdict, in sentences."""
-        if not self.has_learned:
+        if self.chosen is None:
             entry, best = self.pilot.entry, min((probe.loss for probe in self.pilot.probes), default=math.inf)
             return f"The lowest held-out loss is {best:.4g}, a constant answer has {entry.constant:.4g}."
+        if self._is_early:
+            return f"{self._told} That is before any rate has learned much, and tells nothing: give a larger --budget."
+        return self._told
+
+    @property
+    def _is_early(self) -> bool:
+        """Whether no value had learned anything where they were compared, for want of budget."""
+        return not has_learned(self.standing(self.ranking.order[0]).loss, self.contest.entry)
+
+    @property
+    def _told(self) -> str:
+        """What the values reached."""
         if self.keeps_all:
             known = [(tried.names[0], each.losses[0]) for tried, each in self._standings if each.losses]
             reached = (f"{name} {loss:.4g}" for name, loss in known)
@@ -234,6 +265,8 @@ class VaryRecord:
         reason = f"{self.named(best)} reaches a held-out loss of {self.standing(best).loss:.4g}"
         if other is None:
             return f"{reason}."
+        if not self.standing(other).losses:
+            return f"{reason}; no run of {self.named(other)} stayed finite."
         seeds = count(len(self.ranking.margins), "seed")
         reason += f", {self.named(other)} {self.standing(other).loss:.4g}"
         reason += f", after {self.after_epochs(best):.3g} epochs with {seeds}"

@@ -139,6 +139,14 @@ class Runs:
             self._starts = {seed: Trainer(self._workload, self._seeds[seed])}  # and no longer that of another
         return self._starts[seed]
 
+    def forget_start(self) -> None:
+        """Draw the untrained trainer again for the next run: where others draw random numbers between two runs."""
+        self._starts = {}
+
+    def is_live(self, seed: int, power: int) -> bool:
+        """Whether a run may be gone on with."""
+        return (seed, power) in self._live
+
     def open(self, seed: int, power: int) -> FlatRun:
         """The run of a rate: as it is, or at its beginning."""
         if (seed, power) not in self._live:

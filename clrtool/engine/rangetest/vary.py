@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,14 +12,14 @@ from clrtool.core.planning.sweep_size import READINGS
 from clrtool.core.racing.probes import contenders
 from clrtool.core.racing.race import outcome
 from clrtool.core.racing.rules import SHORTEST
-from clrtool.core.racing.values import PILOT, Contest, Reading, Trial, least_budget, next_trial
+from clrtool.core.racing.values import Contest, Reading, Trial, least_budget, next_trial, pilot_budget
 from clrtool.core.results.varied import Tried, VaryRecord
 from clrtool.engine.rangetest.estimate import estimate
 from clrtool.engine.rangetest.observer import Observer
 from clrtool.engine.rangetest.pipeline import Asked
 from clrtool.engine.rangetest.race import Runs, advance_run, run_race
 from clrtool.engine.resume.journal import Journal, Segment
-from clrtool.engine.runtime.device import environment
+from clrtool.engine.runtime.device import arithmetic, environment
 from clrtool.engine.training.ensemble import Captures
 from clrtool.engine.training.trainer import Pause, Trainer, never
 from clrtool.engine.training.workload import Workload
@@ -86,12 +87,12 @@ class Variation:
         """What all runs together may take: the budget, and never too little for the shortest runs of every value."""
         planned = self.base.plan_iterations * self.base.batch_size
         contenders = [each.contender for each in self.tried]
-        return max(int(self.budget * planned), least_budget(contenders, keeps_all=self.keeps_all))
+        return max(int(self.budget * planned), least_budget(contenders, self.first, keeps_all=self.keeps_all))
 
     @property
     def pilot(self) -> int:
         """Iterations of the race over rates."""
-        return int(PILOT * self.samples / self.base.batch_size)
+        return pilot_budget(self.samples, self.base.batch_size)
 
 
 def run_variation(variation: Variation, observer: Observer, journal: Journal | None = None) -> VaryRecord:
@@ -176,14 +177,16 @@ def _race_values(contest: Contest, variation: Variation, observer: Observer, jou
     """Train what the race over values asks for; what was trained before an interruption is not trained again."""
     if (known := journal.result(NAME)) is not None:
         return tuple(Reading.of(each) for each in known)
-    lanes = _Lanes(contest, variation, journal.captured)
-    segment = journal.begin(NAME, lanes)
-    for reading in lanes.readings:
-        observer.on_reading(reading)
-    while (trial := next_trial(contest, lanes.readings)) is not None:
-        with variation.variants[trial.value].workload.on_device():
+    with ExitStack() as open_workloads:  # all of them to the end, for runs of one go on after those of another
+        for each in variation.variants:
+            open_workloads.enter_context(each.workload.on_device())
+        lanes = _Lanes(contest, variation, journal.captured)
+        segment = journal.begin(NAME, lanes)
+        for reading in lanes.readings:
+            observer.on_reading(reading)
+        while (trial := next_trial(contest, lanes.readings)) is not None:
             lanes.take(trial, segment, journal)
-        observer.on_reading(lanes.readings[-1])
+            observer.on_reading(lanes.readings[-1])
     journal.finish((NAME, [each.plain() for each in lanes.readings]))
     return tuple(lanes.readings)
 
@@ -201,17 +204,21 @@ class _Lanes:
     def __init__(self, contest: Contest, variation: Variation, captured: Callable[[float], object]) -> None:
         self._contest, self._variation, self._captured = contest, variation, captured
         self._runs: dict[int, Runs] = {}
-        with variation.base.on_device():
-            self.members: list[Trainer] = self._open(variation.first).members
+        self.members: list[Trainer] = self._open(variation.first).members
         self.readings: list[Reading] = []
 
     def take(self, trial: Trial, segment: Segment, journal: Journal) -> None:
         """Train a run of a value on, and read it."""
-        runs = self._open(trial.value)
-        runs.keep({(trial.run.seed, trial.run.power)} | contenders(runs.probes))
-        advance_run(runs, trial.run, segment, journal)
-        with journal.timed("evaluation"):
-            runs.read(trial.run)
+        runs, workload = self._open(trial.value), self._variation.variants[trial.value].workload
+        run = trial.run.seed, trial.run.power
+        runs.keep({run} | contenders(runs.probes))
+        varies = "precision" in self._variation.keys
+        with arithmetic(workload.precision if varies else None, deterministic=workload.deterministic):
+            if not runs.is_live(*run):
+                runs.forget_start()
+            advance_run(runs, trial.run, segment, journal)
+            with journal.timed("evaluation"):
+                runs.read(trial.run)
         self.readings.append(Reading(trial.value, runs.probes[-1]))
 
     def _open(self, value: int, engine: str | None = None) -> Runs:
@@ -241,5 +248,4 @@ class _Lanes:
         self.readings = [Reading.of(each) for each in state["readings"]]
         self._runs = {}
         for value, engine, saved in state["lanes"]:
-            with self._variation.variants[value].workload.on_device():
-                self._open(value, engine).restore(saved)
+            self._open(value, engine).restore(saved)

@@ -78,7 +78,7 @@ def vary_alt(record: VaryRecord, title: str) -> str:
         return f"{shown}. {record.verdict.value}"
     each = (
         f"{record.named(value)} reaches {record.standing(value).loss:.3g} at {bounds.max_lr:.2g}"
-        for value in record.ranking.order
+        for value in record.order
         if (bounds := record.bounds(value)) is not None
     )
     return f"{shown}. {'; '.join(each)}. {record.named(record.chosen)} is chosen. {record.verdict.value}"

@@ -36,7 +36,7 @@ def vary_table(record: VaryRecord, title: str, say: Callable[[str], str] = str) 
         return Group(grid([("", headline)], box=None), notes)
     keys = (key.rpartition(".")[2] for key in record.keys)
     header = (*keys, "max_lr", "interval", "held-out loss", "after", "seeds", "cost")
-    return Group(grid([_cells(record, value) for value in record.ranking.order], headline, header), notes)
+    return Group(grid([_cells(record, value) for value in record.order], headline, header), notes)
 
 
 def _cells(record: VaryRecord, value: int) -> tuple[str, ...]:
@@ -82,4 +82,4 @@ def vary_estimate_table(found: Any, title: str) -> Table:
         ("time", f"about {duration(found.seconds)}, as the first value takes"),
         ("memory", f"{size(found.peak_bytes)} of {size(found.memory_bytes)} at the peak of one value"),
     ]
-    return grid(rows, f"{title}: what a range test with --vary will take; nothing was written")
+    return grid(rows, f"{title}: what --vary will take; nothing was written")
