@@ -96,7 +96,6 @@ def vary(
     heldout_loader: Any,
     values: Mapping[str, Sequence[Any] | Mapping[Any, Any]],
     *,
-    budget: float = BUDGET,
     title: str = "values",
     **job: Unpack[JobOptions],
 ) -> Varied:
@@ -110,9 +109,8 @@ def vary(
             ``{"batch_size": [32, 128]}`` makes loaders like ``train_loader``, a DataLoader that shuffles; and
             ``{"width": {64: {"model": make_64}, 128: {"model": make_128}}}`` replaces arguments of this function. The
             first value is that from which others are searched, and is kept where none is better.
-        budget: cost of all together, as a share of the planned training.
         title: heading of the table.
-        job: other arguments of ``clrtool.range_test``.
+        job: other arguments of ``clrtool.range_test``; ``budget`` pays for all values together, 0.5 by default.
 
     Raises:
         ConfigError: an argument breaks its rule.
@@ -139,13 +137,15 @@ def vary(
             given = arguments
             for name, value in pair.items():
                 given = with_value(given, name, value, axes[name][value])
-            workload, settings = preserved.enter_context(job_of(*given.values(), job))
+            workload, settings = preserved.enter_context(job_of(**given, given=job))
             if workload.ranks.world > 1 or workload.make_model.lent is not None:
                 raise ConfigError("vary: runs in one process, whose models can be copied: start it without torchrun")
             variants.append(Variant(tuple(pair.values()), place, workload))
         number = SEEDS if settings.sweep.seeds == "auto" else settings.sweep.seeds
         seeds = range(settings.seed, settings.seed + number)
-        variation = Variation(tuple(axes), tuple(variants), 0, has_own=False, seeds=seeds, budget=budget)
+        variation = Variation(
+            tuple(axes), tuple(variants), 0, has_own=False, seeds=seeds, budget=job.get("budget", BUDGET)
+        )
         return Varied(run_variation(variation, Observer()), title)
 
 
