@@ -128,8 +128,11 @@ def test_it_runs_after_a_training_and_within_one_as_it_does_before(tmp_path):
 
 
 class StopAfterTwoEpochs(lightning.Callback):
+    def __init__(self, steps=20):
+        self.steps = steps
+
     def on_train_epoch_end(self, trainer, module):
-        trainer.should_stop = trainer.global_step == 20
+        trainer.should_stop = trainer.global_step == self.steps
 
 
 def test_the_callback_applies_the_plan_step_by_step_and_a_resumed_training_goes_on_with_it(tmp_path):
@@ -158,9 +161,6 @@ def test_a_module_that_cannot_be_tested_is_refused(tmp_path):
         clrtool.lightning.range_test(trainer(tmp_path), module, monitor="acc", **QUICK)
     with pytest.raises(ConfigError, match="mode = 'best' must be 'max' or 'min'"):
         clrtool.lightning.range_test(trainer(tmp_path), module, mode="best", **QUICK)
-    module.automatic_optimization = False
-    with pytest.raises(ConfigError, match="module: optimizes manually"):
-        clrtool.lightning.range_test(trainer(tmp_path), module, **QUICK)
 
 
 class Terse(Module):
@@ -182,14 +182,156 @@ def test_arguments_of_steps_go_by_position_and_a_step_may_skip_its_batch(tmp_pat
 
 
 class Two(Module):
+    """Two optimizers that one training_step serves: Lightning has it step them itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizers = self.optimizers()
+        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
+        [each.zero_grad() for each in optimizers]
+        self.manual_backward(loss)
+        self.rates.append([each.param_groups[0]["lr"] for each in optimizers])
+        [each.step() for each in optimizers]
+
+    on_before_optimizer_step = lightning.LightningModule.on_before_optimizer_step
+
     def configure_optimizers(self):
         first, last = self.net[0], self.net[2]
         return [torch.optim.SGD(first.parameters(), 0.1, momentum=0.9), torch.optim.AdamW(last.parameters(), 1e-3)]
 
 
-def test_two_optimizers_of_a_module_that_one_step_serves_are_tested_together(tmp_path):
-    found = clrtool.lightning.range_test(trainer(tmp_path), Two(), **QUICK)
+class Served(Two):
+    """The same, of whose loss Lightning is told as of one optimizer's: it tests, and would not fit."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = True
+
+    training_step = Module.training_step
+
+
+def test_two_optimizers_that_a_module_steps_itself_are_tested_together_by_the_loss_that_they_share(tmp_path):
+    torch.manual_seed(0)
+    module, mine = Two(), trainer(tmp_path)
+    before = state_of(module)
+    found = clrtool.lightning.range_test(mine, module, **QUICK)
+    assert state_of(module) == before
+    assert module.rates == []
+    assert "optimizers" not in vars(module)
     assert [group.lr_ratio for group in found.record.sweep.groups] == [1.0, pytest.approx(0.01)]
+    torch.manual_seed(0)
+    plain = clrtool.lightning.range_test(trainer(tmp_path), Served(), **QUICK)
+    for curve, other in zip(found.curves, plain.curves, strict=True):
+        assert curve.train_loss.tolist()[1:] == other.train_loss.tolist()[1:]
+        assert curve.heldout_loss.tolist() == other.heldout_loss.tolist()
+
+
+def test_a_fit_of_two_optimizers_follows_the_plan_at_their_ratio_also_after_a_checkpoint(tmp_path):
+    tested, module = clrtool.lightning.LRRangeTest(monitor="val_acc", **QUICK), Two()
+    mine = trainer(tmp_path, callbacks=[tested, StopAfterTwoEpochs(40)])
+    mine.fit(module)
+    mine.save_checkpoint(tmp_path / "half.ckpt")
+    again, resumed = clrtool.lightning.LRRangeTest(**QUICK), Two()
+    trainer(tmp_path, callbacks=[again]).fit(resumed, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    assert again.result is None
+    rates = tested.result.plan.lr(range(40)).tolist()
+    assert module.rates + resumed.rates == [pytest.approx([rate, 0.01 * rate]) for rate in rates]
+
+
+def test_steps_of_every_optimizer_that_a_module_drives_are_counted_as_the_trainer_counts_them(tmp_path):
+    """Two to a batch: 60 of them are 30 iterations."""
+    mine, words = trainer(tmp_path, max_steps=60), QUICK | {"policy": "cosine"}
+    assert clrtool.lightning.range_test(mine, Two(), **words).plan.iterations == 30
+    module = Two()
+    mine.fit(module)
+    assert len(module.rates) == 30
+
+
+def drives(step):
+    """A module whose training_step, of (module, batch, loss, optimizers), is another."""
+
+    class Other(Two):
+        def training_step(self, batch, batch_idx):
+            return step(self, nn.functional.cross_entropy(self(batch[0]), batch[1]), *self.optimizers())
+
+    return Other()
+
+
+def against_each_other(module, loss, first, last):
+    for optimizer in (first, last):
+        optimizer.zero_grad()
+        module.manual_backward(loss, retain_graph=True)
+        optimizer.step()
+
+
+def clipped(module, loss, first, last):
+    module.manual_backward(loss)
+    module.clip_gradients(first, gradient_clip_val=1.0)
+    first.step(), last.step()
+
+
+def summed(module, loss, first, last):
+    module.manual_backward(0.5 * loss, retain_graph=True)
+    module.manual_backward(0.5 * loss)
+    first.step(), last.step()
+    first.zero_grad(), last.zero_grad()
+
+
+def rests(module, loss, first, last):
+    module.manual_backward(loss)
+    first.step()
+
+
+def direct(module, loss, first, last):
+    loss.backward()
+    first.step(), last.step()
+
+
+def closed(module, loss, first, last):
+    module.manual_backward(loss)
+    first.step(closure=lambda: loss)
+
+
+REFUSED = {
+    against_each_other: "test one, the other held as it is",
+    clipped: "give it clip_norm=N",
+    rests: "steps 1 of its 2 optimizers",
+    direct: r"self\.manual_backward\(loss\)",
+    closed: "a closure",
+}
+
+
+@pytest.mark.parametrize("step", REFUSED)
+def test_a_step_that_is_not_one_loss_for_all_optimizers_is_refused_with_what_to_do(tmp_path, step):
+    with pytest.raises(ConfigError, match=REFUSED[step]):
+        clrtool.lightning.range_test(trainer(tmp_path), drives(step), **QUICK)
+
+
+def test_losses_that_are_added_up_and_clipping_that_the_range_test_was_told_of_are_taken(tmp_path):
+    for step, words in ((summed, {}), (clipped, {"clip_norm": 1.0})):
+        found = clrtool.lightning.range_test(trainer(tmp_path), drives(step), **QUICK | words)
+        assert max(found.curves[0].metric) > 0.8
+
+
+def test_a_module_that_steps_schedulers_itself_keeps_them_or_is_told(tmp_path):
+    class Own(Two):
+        def training_step(self, batch, batch_idx):
+            super().training_step(batch, batch_idx)
+            self.lr_schedulers().step()
+
+        def configure_optimizers(self):
+            optimizers = super().configure_optimizers()
+            return optimizers, [torch.optim.lr_scheduler.StepLR(optimizers[0], 5)]
+
+    mine = trainer(tmp_path, callbacks=[clrtool.lightning.LRRangeTest(**QUICK)])
+    with pytest.raises(ConfigError, match="return the optimizers alone from configure_optimizers"):
+        mine.fit(Own())
+    kept = clrtool.lightning.LRRangeTest(apply=False, **QUICK)
+    trainer(tmp_path, callbacks=[kept]).fit(Own())
+    assert max(kept.result.curves[0].metric) > 0.8
 
 
 class Stream(torch.utils.data.IterableDataset):
