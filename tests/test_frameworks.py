@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from clrtool.core.planning.plan import make_plan
 from clrtool.engine.models.checkpoint import read_checkpoint
 from clrtool.errors import ConfigError
 from tests.documents import snippet
+from tests.test_projects import digest
 
 pytestmark = [
     # of both frameworks themselves, under this torch and this Python
@@ -375,14 +378,6 @@ def test_a_module_without_held_out_batches_is_tested_and_never_clear(kind, tmp_p
 
 
 def test_a_callback_that_unfreezes_and_adds_a_group_goes_on_by_the_plan(tmp_path):
-    class Fine(Module):
-        def __init__(self):
-            super().__init__()
-            self.backbone = self.net[0]
-
-        def configure_optimizers(self):
-            return torch.optim.AdamW([each for each in self.parameters() if each.requires_grad], 1e-2)
-
     tested = clrtool.lightning.LRRangeTest(monitor="val_acc", **QUICK | {"end_lr": 0.1})
     thaw = lightning.callbacks.BackboneFinetuning(2, lambda epoch: 1.0, backbone_initial_ratio_lr=0.1)
     mine, module = trainer(tmp_path, callbacks=[tested, thaw]), Fine()
@@ -489,6 +484,60 @@ def test_times_that_are_none_are_refused():
     ):
         with pytest.raises(ConfigError, match=told):
             clrtool.lightning.LRRangeTest(**options)
+
+
+class Fine(Module):
+    """A backbone and a head, of which BackboneFinetuning lets the head alone begin."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = self.net[0]
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW([each for each in self.parameters() if each.requires_grad], 1e-2)
+
+
+def all_of(model, optimizers, loaders):
+    """A hash of whatever a range test could have changed."""
+    return digest([
+        model.state_dict(), [each.training for each in model.modules()], [each.grad for each in model.parameters()],
+        [each.requires_grad for each in model.parameters()], [each.state_dict() for each in optimizers],
+        [each.generator.get_state() for each in loaders if each.generator is not None],
+        torch.get_rng_state(), random.getstate(), repr(np.random.get_state()),  # noqa: NPY002 (the global one)
+    ])  # fmt: skip
+
+
+class Watch(lightning.Callback):
+    """Hashes when a fit begins; two of them stand around another callback."""
+
+    def on_train_start(self, trainer, module):
+        self.seen = all_of(module, trainer.optimizers, [trainer.train_dataloader, trainer.val_dataloaders])
+
+
+@pytest.mark.parametrize("kind", [Two, Fine], ids=["two optimizers", "BackboneFinetuning"])
+def test_a_fit_of_lightning_is_after_its_range_test_what_it_was(tmp_path, kind):
+    before, after = Watch(), Watch()
+    tested = clrtool.lightning.LRRangeTest(apply=False, **QUICK)
+    thaw = [lightning.callbacks.BackboneFinetuning(2)] if kind is Fine else []
+    mine = trainer(tmp_path, callbacks=[*thaw, before, tested, after])
+    loader = DataLoader(TRAIN, 32, shuffle=True, generator=torch.Generator().manual_seed(3))
+    mine.fit(kind(), loader, DataLoader(HELDOUT, 50))
+    assert before.seen == after.seen
+    assert len(tested.result.curves) == QUICK["seeds"]
+
+
+@pytest.mark.parametrize("kind", ["compute_metrics", "stream"])
+def test_a_trainer_of_transformers_is_after_its_range_test_what_it_was(tmp_path, kind):
+    if kind == "stream":
+        mine = transformers.Trainer(bert(), arguments(tmp_path, max_steps=50), train_dataset=Stream(Sentences(400, 0)))
+    else:
+        mine = scored(tmp_path)
+    optimizer = mine.create_optimizer()
+    known, before = set(vars(mine)), all_of(mine.model, [optimizer], [])
+    asked = {"metric": "eval_f1", "higher_is_better": True} if kind == "compute_metrics" else {}
+    clrtool.transformers.range_test(mine, **QUICK | asked)
+    assert all_of(mine.model, [optimizer], []) == before
+    assert (mine.optimizer, set(vars(mine)), mine.state.global_step) == (optimizer, known, 0)
 
 
 class Sentences(torch.utils.data.Dataset):
