@@ -29,6 +29,7 @@ from clrtool.words import in_python
 try:
     from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
     from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
+    from lightning.pytorch.utilities import CombinedLoader
     from lightning.pytorch.utilities.model_helpers import is_overridden
     from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
     from lightning.pytorch.utilities.types import LRSchedulerConfig
@@ -123,7 +124,8 @@ class LRRangeTest(Callback):
 
     def _run(self, trainer: Trainer, module: LightningModule, more: dict[str, Any]) -> None:
         loaders = trainer.train_dataloader, trainer.val_dataloaders
-        self.result = _test(trainer, module, *loaders, trainer.optimizers, self._asked | more)
+        data = getattr(trainer, "datamodule", None)
+        self.result = _test(trainer, module, *loaders, trainer.optimizers, self._asked | more, data)
         self._plan, self._begun = self.result.record.plan, trainer.global_step
         if self.apply and self._plan is None:
             warnings.warn(_not_applied(self.result), stacklevel=2)
@@ -208,17 +210,30 @@ def range_test(
         copied.trainer = trainer
         return _optimizers(copied.configure_optimizers())
 
-    return _test(trainer, module, train, heldout, optimizer, options | {"monitor": monitor, "mode": mode})
+    return _test(trainer, module, train, heldout, optimizer, options | {"monitor": monitor, "mode": mode}, datamodule)
 
 
 def _test(
-    trainer: Trainer, module: LightningModule, train: Any, heldout: Any, optimizer: Any, options: dict[str, Any]
+    trainer: Trainer,
+    module: LightningModule,
+    train: Any,
+    heldout: Any,
+    optimizer: Any,
+    options: dict[str, Any],
+    datamodule: Any = None,
 ) -> RangeTest:
     _check(trainer)
     if isinstance(heldout, list | tuple):
         heldout = heldout[0] if heldout else None
+    _check_one(train)
     driven = _driven(module, optimizer)
-    steps = _Steps(trainer, driven, clips=bool({"clip_norm", "clip_value"} & set(options)))
+    clips = bool({"clip_norm", "clip_value"} & set(options))
+    if is_overridden("configure_gradient_clipping", module) and not clips:
+        raise ConfigError(
+            "module: clips gradients by itself in configure_gradient_clipping, and the range test has to do the same: "
+            "give it clip_norm=N or clip_value=N"
+        )
+    steps = _Steps(trainer, datamodule, driven, clips)
     monitor, mode = options.pop("monitor"), options.pop("mode")
     if mode not in ("max", "min"):
         raise ConfigError(f"mode = {mode!r} must be 'max' or 'min'")
@@ -234,6 +249,16 @@ def _test(
         return rangetest.range_test(module, optimizer, train, heldout, step=steps.train, **asked)
     finally:
         steps.give_back(module)
+
+
+def _check_one(train: Any) -> None:
+    """Raise ConfigError of several loaders, whose batches a Trainer puts together."""
+    several = isinstance(train, Mapping | CombinedLoader)
+    if several or (isinstance(train, list | tuple) and train and all(hasattr(each, "dataset") for each in train)):
+        raise ConfigError(
+            "train_dataloaders: are several, and a range test reads one: give clrtool.range_test a loader of the "
+            "batches put together, a step, and a measure of the held-out ones"
+        )
 
 
 def _driven(module: LightningModule, optimizer: Any) -> list[Any]:
@@ -325,7 +350,8 @@ def _optimizers(made: Any) -> Any:
 class _Steps:
     """The steps of a module, called on its copies; what they log goes nowhere."""
 
-    def __init__(self, trainer: Trainer, driven: Sequence[Any], clips: bool) -> None:
+    def __init__(self, trainer: Trainer, datamodule: Any, driven: Sequence[Any], clips: bool) -> None:
+        self._datamodule = datamodule
         self._trainer, self._logged, self._calls = trainer, dict[str, Any](), 0
         self._manual = Manual(driven, clips) if driven else None
 
@@ -356,6 +382,8 @@ class _Steps:
             self._take_over(module)
         function = getattr(module, name)
         self._calls += 1
+        for hook in ("on_before_batch_transfer", "on_after_batch_transfer"):  # in which batches are augmented
+            batch = getattr(self._hooks_of(module, hook), hook)(batch, 0)
         # by position, as its loops do, whatever the second argument is called
         places = (batch, self._calls) if is_param_in_hook_signature(function, "batch_idx", min_args=2) else (batch,)
         with self._trainer.precision_plugin.forward_context():
@@ -369,6 +397,11 @@ class _Steps:
                     delattr(part, name)
         if self._manual is not None:
             self._manual.give_back(module)
+
+    def _hooks_of(self, module: LightningModule, hook: str) -> Any:
+        """Whose hook it is: a datamodule's goes before the module's own, as in a Trainer."""
+        data = self._datamodule
+        return data if data is not None and is_overridden(hook, data) else module
 
     def _take_over(self, module: LightningModule) -> None:
         """Let a copy know its Trainer, and log into a dictionary: the Trainer's loops, which log, do not run."""

@@ -759,3 +759,89 @@ def test_token_accuracy_of_gpt2_is_that_of_its_labels_one_place_on(labels):
     assert max(ours[0]) > 0.02
     for mine, hand in zip(ours, theirs, strict=True):
         assert list(mine) == pytest.approx(list(hand), abs=1e-7)
+
+
+def cross_entropy_of(outputs, labels, num_items_in_batch=None):
+    return nn.functional.cross_entropy(outputs.logits, labels)
+
+
+class Popping(transformers.Trainer):
+    """A loss as many write it: it takes the labels out of the batch."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, **_):
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        loss = nn.functional.cross_entropy(outputs.logits, labels)
+        return (loss, outputs) if return_outputs else loss
+
+
+@pytest.mark.parametrize("kind", ["a subclass", "compute_loss_func", "label smoothing"])
+def test_a_loss_that_takes_the_labels_out_of_its_batch_finds_them_again(tmp_path, kind):
+    made = Popping if kind == "a subclass" else transformers.Trainer
+    words = {"compute_loss_func": cross_entropy_of} if kind == "compute_loss_func" else {}
+    smoothing = {"label_smoothing_factor": 0.1} if kind == "label smoothing" else {}
+    sets = {"train_dataset": Sentences(400, 0), "eval_dataset": Sentences(100, 1)}
+    mine = made(bert(), arguments(tmp_path, **smoothing), **sets, **words)
+    found = clrtool.transformers.range_test(mine, **QUICK)
+    assert found.curves[0].heldout_loss[0] == pytest.approx(mine.evaluate()["eval_loss"], rel=0.05)
+    assert max(found.curves[0].metric) > 0.7
+
+
+def test_of_several_eval_sets_of_a_trainer_the_first_is_read(tmp_path):
+    sets = {"near": Sentences(100, 1), "far": Sentences(60, 2)}
+    mine = transformers.Trainer(bert(), arguments(tmp_path), train_dataset=Sentences(400, 0), eval_dataset=sets)
+    assert clrtool.transformers.range_test(mine, **QUICK).record.sweep.heldout_samples == 100
+
+
+class Doubled(Module):
+    """Its batches are changed by a hook, as augmentations on a GPU are."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return torch.full_like(batch[0], 7.0), batch[1]
+
+    def training_step(self, batch, batch_idx):
+        assert batch[0].unique().item() == 7
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch, batch_idx):
+        self.log("mean", batch[0].mean())
+
+
+class Data(lightning.LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(TRAIN, 32, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(HELDOUT, 50)
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return torch.full_like(batch[0], 7.0), batch[1]
+
+
+@pytest.mark.parametrize("whose", ["module", "datamodule"])
+def test_batches_go_through_the_hooks_that_change_them(tmp_path, whose):
+    class Plain(Doubled):
+        on_after_batch_transfer = Module.on_after_batch_transfer
+
+    data = Data() if whose == "datamodule" else None
+    module = Plain() if whose == "datamodule" else Doubled()
+    found = clrtool.lightning.range_test(trainer(tmp_path), module, data, monitor="mean", **QUICK)
+    assert set(found.curves[0].metric) == {7.0}
+
+
+def test_a_module_that_clips_by_itself_is_told_to_say_how(tmp_path):
+    class Clipping(Module):
+        def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None):
+            self.clip_gradients(optimizer, 1.0, "norm")
+
+    with pytest.raises(ConfigError, match="give it clip_norm=N or clip_value=N"):
+        clrtool.lightning.range_test(trainer(tmp_path), Clipping(), **QUICK)
+    assert clrtool.lightning.range_test(trainer(tmp_path), Clipping(), clip_norm=1.0, **QUICK).max_lr
+
+
+@pytest.mark.parametrize("kind", [dict, list, lightning.utilities.CombinedLoader])
+def test_several_loaders_at_once_are_refused_with_what_to_give(tmp_path, kind):
+    loaders = {"a": DataLoader(TRAIN, 32), "b": DataLoader(TRAIN, 32)}
+    given = [*loaders.values()] if kind is list else kind(loaders)
+    with pytest.raises(ConfigError, match="are several, and a range test reads one"):
+        clrtool.lightning.range_test(trainer(tmp_path), Module(), train_dataloaders=given, **QUICK)
