@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 
 from clrtool.errors import ConfigError
 
-_REPLACED = ("optimizers", "lr_schedulers", "manual_backward", "clip_gradients", "toggle_optimizer", "untoggle_optimizer")
+_REPLACED = ("optimizers", "lr_schedulers", "manual_backward", "clip_gradients", "toggle_optimizer",
+             "untoggle_optimizer")  # fmt: skip
 _ELSE = "give clrtool.range_test a step of your own that returns one loss"
 
 
