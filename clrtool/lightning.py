@@ -6,9 +6,10 @@ after a training, or from a callback during one.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clrtool.api import rangetest
@@ -17,6 +18,7 @@ from clrtool.core.planning.plan import Plan
 from clrtool.engine.inprocess.build import metric_of
 from clrtool.engine.inprocess.counting import samples_of
 from clrtool.engine.inprocess.length import batches_of
+from clrtool.engine.inprocess.manual import Manual
 from clrtool.engine.inprocess.ranks import are_under_way
 from clrtool.engine.training.plateau import Plateau
 from clrtool.engine.training.scheduler import PlanScheduler
@@ -27,6 +29,7 @@ from clrtool.words import in_python
 try:
     from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
     from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
+    from lightning.pytorch.utilities import CombinedLoader
     from lightning.pytorch.utilities.model_helpers import is_overridden
     from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
     from lightning.pytorch.utilities.types import LRSchedulerConfig
@@ -42,7 +45,8 @@ class LRRangeTest(Callback):
     With ``at_epoch`` or ``when`` it runs later, once, from weights and optimizer state as they are then, and plans the
     rest of the training; until then, and where nothing is changed, the fit goes on bit for bit as it would without. A
     training that resumes from a checkpoint keeps its plan and is not tested again. Where the test finds no bounds, a
-    warning says why, and the training goes on with the rates that it has.
+    warning says why, and the training goes on with the rates that it has. A module that optimizes manually follows the
+    plan batch by batch, if it has no schedulers of its own.
 
     Args:
         apply: whether the plan replaces the schedulers of ``configure_optimizers``; False only measures.
@@ -82,9 +86,19 @@ class LRRangeTest(Callback):
         self._plan: Plan | None = None
         self._begun: int | None = None  # the step from which the plan counts, once it was tested
         self._is_resumed = False
+        self._driven: PlanScheduler | None = None  # where nobody else steps it
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Test and plan; or go on with the plan of a checkpoint."""
+        """Test and plan; or go on with the plan of a checkpoint.
+
+        Raises:
+            ConfigError: the plan would not be alone in setting the rates of a module that optimizes manually.
+        """
+        if self.apply and not pl_module.automatic_optimization and trainer.lr_scheduler_configs:
+            raise ConfigError(
+                "module: steps schedulers by itself, and the plan takes their place: return the optimizers alone from "
+                "configure_optimizers, or use LRRangeTest(apply=False)"
+            )
         if not self._is_resumed:
             self._begun = None
         self._is_resumed = False
@@ -110,7 +124,8 @@ class LRRangeTest(Callback):
 
     def _run(self, trainer: Trainer, module: LightningModule, more: dict[str, Any]) -> None:
         loaders = trainer.train_dataloader, trainer.val_dataloaders
-        self.result = _test(trainer, module, *loaders, trainer.optimizers, self._asked | more)
+        data = getattr(trainer, "datamodule", None)
+        self.result = _test(trainer, module, *loaders, trainer.optimizers, self._asked | more, data)
         self._plan, self._begun = self.result.record.plan, trainer.global_step
         if self.apply and self._plan is None:
             warnings.warn(_not_applied(self.result), stacklevel=2)
@@ -119,9 +134,19 @@ class LRRangeTest(Callback):
     def _follow(self, trainer: Trainer) -> None:
         """Have the plan in place of the schedulers there are."""
         if self.apply and self._plan is not None and self._begun is not None:
-            done = trainer.global_step - self._begun
+            is_manual = not trainer.lightning_module.automatic_optimization
+            # a module that drives its optimizers itself has the steps of every one of them counted
+            done = (trainer.global_step - self._begun) // (len(trainer.optimizers) if is_manual else 1)
             scheduler = PlanScheduler(trainer.optimizers, self._plan, last_epoch=done - 1)
-            trainer.strategy.lr_scheduler_configs = [LRSchedulerConfig(scheduler, interval="step")]
+            if is_manual:
+                self._driven = scheduler
+            else:
+                trainer.strategy.lr_scheduler_configs = [LRSchedulerConfig(scheduler, interval="step")]
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Step the plan of a module that optimizes manually: Lightning steps nothing then."""
+        if self._driven is not None:
+            self._driven.step()
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint: the plan, None where the test found no bounds, and the step from which it counts."""
@@ -170,7 +195,8 @@ def range_test(
         options: of ``clrtool.range_test``.
 
     Raises:
-        ConfigError: the module optimizes manually, or the Trainer's processes have not begun: use LRRangeTest.
+        ConfigError: the module optimizes manually by more than one loss, or the Trainer's processes have not begun: use
+            LRRangeTest.
     """
     if datamodule is not None:
         datamodule.prepare_data()
@@ -184,16 +210,30 @@ def range_test(
         copied.trainer = trainer
         return _optimizers(copied.configure_optimizers())
 
-    return _test(trainer, module, train, heldout, optimizer, options | {"monitor": monitor, "mode": mode})
+    return _test(trainer, module, train, heldout, optimizer, options | {"monitor": monitor, "mode": mode}, datamodule)
 
 
 def _test(
-    trainer: Trainer, module: LightningModule, train: Any, heldout: Any, optimizer: Any, options: dict[str, Any]
+    trainer: Trainer,
+    module: LightningModule,
+    train: Any,
+    heldout: Any,
+    optimizer: Any,
+    options: dict[str, Any],
+    datamodule: Any = None,
 ) -> RangeTest:
-    _check(trainer, module)
+    _check(trainer)
     if isinstance(heldout, list | tuple):
         heldout = heldout[0] if heldout else None
-    steps = _Steps(trainer)
+    _check_one(train)
+    driven = _driven(module, optimizer)
+    clips = bool({"clip_norm", "clip_value"} & set(options))
+    if is_overridden("configure_gradient_clipping", module) and not clips:
+        raise ConfigError(
+            "module: clips gradients by itself in configure_gradient_clipping, and the range test has to do the same: "
+            "give it clip_norm=N or clip_value=N"
+        )
+    steps = _Steps(trainer, datamodule, driven, clips)
     monitor, mode = options.pop("monitor"), options.pop("mode")
     if mode not in ("max", "min"):
         raise ConfigError(f"mode = {mode!r} must be 'max' or 'min'")
@@ -201,9 +241,9 @@ def _test(
         measured = {"measure": steps.monitored(monitor), "metric": monitor, "higher_is_better": mode == "max"}
     else:
         measured = {} if {"measure", "metric"} & set(options) else {"metric": metric_of(module, heldout)}
-    asked = _usual(trainer, train)
+    asked = _usual(trainer, train, per_batch=max(1, len(driven)))
     if options.get("keep_state"):
-        asked |= _left(trainer, asked)
+        asked |= _left(trainer, asked, per_batch=max(1, len(driven)))
     asked |= measured | options
     try:
         return rangetest.range_test(module, optimizer, train, heldout, step=steps.train, **asked)
@@ -211,8 +251,26 @@ def _test(
         steps.give_back(module)
 
 
-def _usual(trainer: Trainer, train: Any) -> dict[str, Any]:
-    """What the Trainer says of the training."""
+def _check_one(train: Any) -> None:
+    """Raise ConfigError of several loaders, whose batches a Trainer puts together."""
+    several = isinstance(train, Mapping | CombinedLoader)
+    if several or (isinstance(train, list | tuple) and train and all(hasattr(each, "dataset") for each in train)):
+        raise ConfigError(
+            "train_dataloaders: are several, and a range test reads one: give clrtool.range_test a loader of the "
+            "batches put together, a step, and a measure of the held-out ones"
+        )
+
+
+def _driven(module: LightningModule, optimizer: Any) -> list[Any]:
+    """The optimizers of a module that steps them itself; none of one that leaves it to Lightning."""
+    if module.automatic_optimization:
+        return []
+    made = optimizer(copy.deepcopy(module)) if callable(optimizer) else optimizer
+    return [*made] if isinstance(made, list | tuple) else [made]
+
+
+def _usual(trainer: Trainer, train: Any, per_batch: int) -> dict[str, Any]:
+    """What the Trainer says of the training, which counts the steps ``per_batch`` of every optimizer."""
     device = str(trainer.strategy.root_device)
     asked: dict[str, Any] = {"accumulate": trainer.accumulate_grad_batches, "device": device}
     if trainer.precision == "16-mixed":  # whose gradients are scaled
@@ -224,16 +282,17 @@ def _usual(trainer: Trainer, train: Any) -> dict[str, Any]:
     if iterations is not None:
         asked["iterations_per_epoch"] = iterations
     epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs > 0 else None
-    if trainer.max_steps > 0 and (epochs is None or iterations is None or trainer.max_steps < epochs * iterations):
-        asked["steps"] = trainer.max_steps
+    steps = math.ceil(trainer.max_steps / per_batch)
+    if steps > 0 and (epochs is None or iterations is None or steps < epochs * iterations):
+        asked["steps"] = steps
     elif epochs is not None:
         asked["epochs"] = float(epochs)
     return asked
 
 
-def _left(trainer: Trainer, asked: Mapping[str, Any]) -> dict[str, Any]:
+def _left(trainer: Trainer, asked: Mapping[str, Any], per_batch: int) -> dict[str, Any]:
     """What is left of the length of a training. Raises ConfigError where nothing is."""
-    done = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+    done = {"epochs": trainer.current_epoch, "steps": trainer.global_step // per_batch}
     left = {name: asked[name] - done[name] for name in done if name in asked}
     if any(each <= 0 for each in left.values()):
         raise ConfigError("trainer: its training is over, so there is nothing to plan: a larger max_epochs")
@@ -250,14 +309,9 @@ def _iterations_per_epoch(trainer: Trainer, train: Any) -> int | None:
     return None if batches is None else max(1, math.ceil(batches / trainer.accumulate_grad_batches))
 
 
-def _check(trainer: Trainer, module: LightningModule) -> None:
+def _check(trainer: Trainer) -> None:
     if trainer.world_size > 1:
         _check_ranks(trainer)
-    if not module.automatic_optimization:
-        raise ConfigError(
-            "module: optimizes manually, so its loss is not known: give clrtool.range_test a step of your own. Of two "
-            "networks that are trained against each other, test one while the other stays fixed"
-        )
     if trainer.precision == "16-true":
         raise ConfigError(
             "trainer: precision '16-true' keeps weights in float16, in which small steps are rounded away: use "
@@ -296,12 +350,16 @@ def _optimizers(made: Any) -> Any:
 class _Steps:
     """The steps of a module, called on its copies; what they log goes nowhere."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Trainer, datamodule: Any, driven: Sequence[Any], clips: bool) -> None:
+        self._datamodule = datamodule
         self._trainer, self._logged, self._calls = trainer, dict[str, Any](), 0
+        self._manual = Manual(driven, clips) if driven else None
 
     def train(self, module: LightningModule, batch: Any) -> Any:
         """The loss, or None for a batch to be skipped."""
         made = self._call(module, "training_step", batch)
+        if self._manual is not None:
+            return self._manual.loss()
         return made.get("loss") if isinstance(made, Mapping) else made
 
     def monitored(self, name: str) -> Any:
@@ -324,6 +382,8 @@ class _Steps:
             self._take_over(module)
         function = getattr(module, name)
         self._calls += 1
+        for hook in ("on_before_batch_transfer", "on_after_batch_transfer"):  # in which batches are augmented
+            batch = getattr(self._hooks_of(module, hook), hook)(batch, 0)
         # by position, as its loops do, whatever the second argument is called
         places = (batch, self._calls) if is_param_in_hook_signature(function, "batch_idx", min_args=2) else (batch,)
         with self._trainer.precision_plugin.forward_context():
@@ -335,6 +395,13 @@ class _Steps:
             for name in ("log", "log_dict"):
                 if getattr(vars(part).get(name), "__module__", None) == __name__:
                     delattr(part, name)
+        if self._manual is not None:
+            self._manual.give_back(module)
+
+    def _hooks_of(self, module: LightningModule, hook: str) -> Any:
+        """Whose hook it is: a datamodule's goes before the module's own, as in a Trainer."""
+        data = self._datamodule
+        return data if data is not None and is_overridden(hook, data) else module
 
     def _take_over(self, module: LightningModule) -> None:
         """Let a copy know its Trainer, and log into a dictionary: the Trainer's loops, which log, do not run."""
@@ -349,3 +416,5 @@ class _Steps:
         for part in module.modules():
             if isinstance(part, LightningModule):
                 part.log, part.log_dict = log, log_dict  # type: ignore[method-assign, assignment]
+        if self._manual is not None:
+            self._manual.replace_in(module)

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 def range_test(trainer: Trainer, **options: Any) -> RangeTest:
     """Run the range test with the model, optimizer, datasets and ``compute_loss`` of a Trainer.
 
-    The Trainer is left as it was. Length of training, accumulation and clipping come from its arguments unless
-    ``options`` override them. The metric is ``metric_for_best_model`` if its arguments name one, otherwise the accuracy
-    if each sample has one class as its label, otherwise the evaluation loss. Under torchrun every rank calls this, and
-    all get the same result.
+    The Trainer is left as it was. Of several ``eval_dataset`` the first is read. Length of training, accumulation and
+    clipping come from its arguments unless ``options`` override them. The metric is ``metric_for_best_model`` if its
+    arguments name one, otherwise the accuracy if each sample has one class as its label, otherwise the evaluation loss.
+    Under torchrun every rank calls this, and all get the same result.
 
     Args:
         options: the options of ``clrtool.range_test``; ``metric`` may also be a name that the Trainer's
@@ -49,14 +49,15 @@ def range_test(trainer: Trainer, **options: Any) -> RangeTest:
     alone.average_tokens_across_devices = False
     place = args.process_index, args.world_size, args.train_batch_size, args.seed
     train = dealt(apart.get_train_dataloader(), *place)
-    heldout = None if trainer.eval_dataset is None else apart.get_eval_dataloader()
+    heldout = None if trainer.eval_dataset is None else apart.get_eval_dataloader(_first(trainer.eval_dataset))
 
     def step(model: Any, batch: Any) -> Any:
         mine = _for(apart, model)
         mine.args = args if model.training else alone  # of held-out batches another rank may have fewer
         _, items = mine.get_batch_samples(iter([batch]), 1, trainer.args.device)  # by which some losses are divided
         with trainer.accelerator.autocast():
-            return mine.compute_loss(model, batch, num_items_in_batch=items)
+            # of a copy: many take the labels out of what they are given, and held-out batches are read again
+            return mine.compute_loss(model, copy.copy(batch), num_items_in_batch=items)
 
     asked = _measured(apart, heldout, options) | _usual(trainer) | options
     return rangetest.range_test(trainer.model, _optimizer(apart), train, heldout, step=step, **asked)
@@ -140,6 +141,11 @@ def _usual(trainer: Trainer) -> dict[str, Any]:
     else:
         asked["epochs"] = float(args.num_train_epochs)
     return asked
+
+
+def _first(datasets: Any) -> str | None:
+    """The name of the first of several sets; None of one, as a Trainer's method has it."""
+    return next(iter(datasets), None) if isinstance(datasets, dict) else None
 
 
 def _measured(trainer: Trainer, heldout: Any, options: Mapping[str, Any]) -> dict[str, Any]:

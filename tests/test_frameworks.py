@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from clrtool.core.planning.plan import make_plan
 from clrtool.engine.models.checkpoint import read_checkpoint
 from clrtool.errors import ConfigError
 from tests.documents import snippet
+from tests.test_projects import digest
 
 pytestmark = [
     # of both frameworks themselves, under this torch and this Python
@@ -128,8 +131,11 @@ def test_it_runs_after_a_training_and_within_one_as_it_does_before(tmp_path):
 
 
 class StopAfterTwoEpochs(lightning.Callback):
+    def __init__(self, steps=20):
+        self.steps = steps
+
     def on_train_epoch_end(self, trainer, module):
-        trainer.should_stop = trainer.global_step == 20
+        trainer.should_stop = trainer.global_step == self.steps
 
 
 def test_the_callback_applies_the_plan_step_by_step_and_a_resumed_training_goes_on_with_it(tmp_path):
@@ -158,9 +164,6 @@ def test_a_module_that_cannot_be_tested_is_refused(tmp_path):
         clrtool.lightning.range_test(trainer(tmp_path), module, monitor="acc", **QUICK)
     with pytest.raises(ConfigError, match="mode = 'best' must be 'max' or 'min'"):
         clrtool.lightning.range_test(trainer(tmp_path), module, mode="best", **QUICK)
-    module.automatic_optimization = False
-    with pytest.raises(ConfigError, match="module: optimizes manually"):
-        clrtool.lightning.range_test(trainer(tmp_path), module, **QUICK)
 
 
 class Terse(Module):
@@ -182,14 +185,156 @@ def test_arguments_of_steps_go_by_position_and_a_step_may_skip_its_batch(tmp_pat
 
 
 class Two(Module):
+    """Two optimizers that one training_step serves: Lightning has it step them itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizers = self.optimizers()
+        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
+        [each.zero_grad() for each in optimizers]
+        self.manual_backward(loss)
+        self.rates.append([each.param_groups[0]["lr"] for each in optimizers])
+        [each.step() for each in optimizers]
+
+    on_before_optimizer_step = lightning.LightningModule.on_before_optimizer_step
+
     def configure_optimizers(self):
         first, last = self.net[0], self.net[2]
         return [torch.optim.SGD(first.parameters(), 0.1, momentum=0.9), torch.optim.AdamW(last.parameters(), 1e-3)]
 
 
-def test_two_optimizers_of_a_module_that_one_step_serves_are_tested_together(tmp_path):
-    found = clrtool.lightning.range_test(trainer(tmp_path), Two(), **QUICK)
+class Served(Two):
+    """The same, of whose loss Lightning is told as of one optimizer's: it tests, and would not fit."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = True
+
+    training_step = Module.training_step
+
+
+def test_two_optimizers_that_a_module_steps_itself_are_tested_together_by_the_loss_that_they_share(tmp_path):
+    torch.manual_seed(0)
+    module, mine = Two(), trainer(tmp_path)
+    before = state_of(module)
+    found = clrtool.lightning.range_test(mine, module, **QUICK)
+    assert state_of(module) == before
+    assert module.rates == []
+    assert "optimizers" not in vars(module)
     assert [group.lr_ratio for group in found.record.sweep.groups] == [1.0, pytest.approx(0.01)]
+    torch.manual_seed(0)
+    plain = clrtool.lightning.range_test(trainer(tmp_path), Served(), **QUICK)
+    for curve, other in zip(found.curves, plain.curves, strict=True):
+        assert curve.train_loss.tolist()[1:] == other.train_loss.tolist()[1:]
+        assert curve.heldout_loss.tolist() == other.heldout_loss.tolist()
+
+
+def test_a_fit_of_two_optimizers_follows_the_plan_at_their_ratio_also_after_a_checkpoint(tmp_path):
+    tested, module = clrtool.lightning.LRRangeTest(monitor="val_acc", **QUICK), Two()
+    mine = trainer(tmp_path, callbacks=[tested, StopAfterTwoEpochs(40)])
+    mine.fit(module)
+    mine.save_checkpoint(tmp_path / "half.ckpt")
+    again, resumed = clrtool.lightning.LRRangeTest(**QUICK), Two()
+    trainer(tmp_path, callbacks=[again]).fit(resumed, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    assert again.result is None
+    rates = tested.result.plan.lr(range(40)).tolist()
+    assert module.rates + resumed.rates == [pytest.approx([rate, 0.01 * rate]) for rate in rates]
+
+
+def test_steps_of_every_optimizer_that_a_module_drives_are_counted_as_the_trainer_counts_them(tmp_path):
+    """Two to a batch: 60 of them are 30 iterations."""
+    mine, words = trainer(tmp_path, max_steps=60), QUICK | {"policy": "cosine"}
+    assert clrtool.lightning.range_test(mine, Two(), **words).plan.iterations == 30
+    module = Two()
+    mine.fit(module)
+    assert len(module.rates) == 30
+
+
+def drives(step):
+    """A module whose training_step, of (module, batch, loss, optimizers), is another."""
+
+    class Other(Two):
+        def training_step(self, batch, batch_idx):
+            return step(self, nn.functional.cross_entropy(self(batch[0]), batch[1]), *self.optimizers())
+
+    return Other()
+
+
+def against_each_other(module, loss, first, last):
+    for optimizer in (first, last):
+        optimizer.zero_grad()
+        module.manual_backward(loss, retain_graph=True)
+        optimizer.step()
+
+
+def clipped(module, loss, first, last):
+    module.manual_backward(loss)
+    module.clip_gradients(first, gradient_clip_val=1.0)
+    first.step(), last.step()
+
+
+def summed(module, loss, first, last):
+    module.manual_backward(0.5 * loss, retain_graph=True)
+    module.manual_backward(0.5 * loss)
+    first.step(), last.step()
+    first.zero_grad(), last.zero_grad()
+
+
+def rests(module, loss, first, last):
+    module.manual_backward(loss)
+    first.step()
+
+
+def direct(module, loss, first, last):
+    loss.backward()
+    first.step(), last.step()
+
+
+def closed(module, loss, first, last):
+    module.manual_backward(loss)
+    first.step(closure=lambda: loss)
+
+
+REFUSED = {
+    against_each_other: "test one, the other held as it is",
+    clipped: "give it clip_norm=N",
+    rests: "steps 1 of its 2 optimizers",
+    direct: r"self\.manual_backward\(loss\)",
+    closed: "a closure",
+}
+
+
+@pytest.mark.parametrize("step", REFUSED)
+def test_a_step_that_is_not_one_loss_for_all_optimizers_is_refused_with_what_to_do(tmp_path, step):
+    with pytest.raises(ConfigError, match=REFUSED[step]):
+        clrtool.lightning.range_test(trainer(tmp_path), drives(step), **QUICK)
+
+
+def test_losses_that_are_added_up_and_clipping_that_the_range_test_was_told_of_are_taken(tmp_path):
+    for step, words in ((summed, {}), (clipped, {"clip_norm": 1.0})):
+        found = clrtool.lightning.range_test(trainer(tmp_path), drives(step), **QUICK | words)
+        assert max(found.curves[0].metric) > 0.8
+
+
+def test_a_module_that_steps_schedulers_itself_keeps_them_or_is_told(tmp_path):
+    class Own(Two):
+        def training_step(self, batch, batch_idx):
+            super().training_step(batch, batch_idx)
+            self.lr_schedulers().step()
+
+        def configure_optimizers(self):
+            optimizers = super().configure_optimizers()
+            return optimizers, [torch.optim.lr_scheduler.StepLR(optimizers[0], 5)]
+
+    mine = trainer(tmp_path, callbacks=[clrtool.lightning.LRRangeTest(**QUICK)])
+    with pytest.raises(ConfigError, match="return the optimizers alone from configure_optimizers"):
+        mine.fit(Own())
+    kept = clrtool.lightning.LRRangeTest(apply=False, **QUICK)
+    trainer(tmp_path, callbacks=[kept]).fit(Own())
+    assert max(kept.result.curves[0].metric) > 0.8
 
 
 class Stream(torch.utils.data.IterableDataset):
@@ -233,14 +378,6 @@ def test_a_module_without_held_out_batches_is_tested_and_never_clear(kind, tmp_p
 
 
 def test_a_callback_that_unfreezes_and_adds_a_group_goes_on_by_the_plan(tmp_path):
-    class Fine(Module):
-        def __init__(self):
-            super().__init__()
-            self.backbone = self.net[0]
-
-        def configure_optimizers(self):
-            return torch.optim.AdamW([each for each in self.parameters() if each.requires_grad], 1e-2)
-
     tested = clrtool.lightning.LRRangeTest(monitor="val_acc", **QUICK | {"end_lr": 0.1})
     thaw = lightning.callbacks.BackboneFinetuning(2, lambda epoch: 1.0, backbone_initial_ratio_lr=0.1)
     mine, module = trainer(tmp_path, callbacks=[tested, thaw]), Fine()
@@ -347,6 +484,60 @@ def test_times_that_are_none_are_refused():
     ):
         with pytest.raises(ConfigError, match=told):
             clrtool.lightning.LRRangeTest(**options)
+
+
+class Fine(Module):
+    """A backbone and a head, of which BackboneFinetuning lets the head alone begin."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = self.net[0]
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW([each for each in self.parameters() if each.requires_grad], 1e-2)
+
+
+def all_of(model, optimizers, loaders):
+    """A hash of whatever a range test could have changed."""
+    return digest([
+        model.state_dict(), [each.training for each in model.modules()], [each.grad for each in model.parameters()],
+        [each.requires_grad for each in model.parameters()], [each.state_dict() for each in optimizers],
+        [each.generator.get_state() for each in loaders if each.generator is not None],
+        torch.get_rng_state(), random.getstate(), repr(np.random.get_state()),  # noqa: NPY002 (the global one)
+    ])  # fmt: skip
+
+
+class Watch(lightning.Callback):
+    """Hashes when a fit begins; two of them stand around another callback."""
+
+    def on_train_start(self, trainer, module):
+        self.seen = all_of(module, trainer.optimizers, [trainer.train_dataloader, trainer.val_dataloaders])
+
+
+@pytest.mark.parametrize("kind", [Two, Fine], ids=["two optimizers", "BackboneFinetuning"])
+def test_a_fit_of_lightning_is_after_its_range_test_what_it_was(tmp_path, kind):
+    before, after = Watch(), Watch()
+    tested = clrtool.lightning.LRRangeTest(apply=False, **QUICK)
+    thaw = [lightning.callbacks.BackboneFinetuning(2)] if kind is Fine else []
+    mine = trainer(tmp_path, callbacks=[*thaw, before, tested, after])
+    loader = DataLoader(TRAIN, 32, shuffle=True, generator=torch.Generator().manual_seed(3))
+    mine.fit(kind(), loader, DataLoader(HELDOUT, 50))
+    assert before.seen == after.seen
+    assert len(tested.result.curves) == QUICK["seeds"]
+
+
+@pytest.mark.parametrize("kind", ["compute_metrics", "stream"])
+def test_a_trainer_of_transformers_is_after_its_range_test_what_it_was(tmp_path, kind):
+    if kind == "stream":
+        mine = transformers.Trainer(bert(), arguments(tmp_path, max_steps=50), train_dataset=Stream(Sentences(400, 0)))
+    else:
+        mine = scored(tmp_path)
+    optimizer = mine.create_optimizer()
+    known, before = set(vars(mine)), all_of(mine.model, [optimizer], [])
+    asked = {"metric": "eval_f1", "higher_is_better": True} if kind == "compute_metrics" else {}
+    clrtool.transformers.range_test(mine, **QUICK | asked)
+    assert all_of(mine.model, [optimizer], []) == before
+    assert (mine.optimizer, set(vars(mine)), mine.state.global_step) == (optimizer, known, 0)
 
 
 class Sentences(torch.utils.data.Dataset):
@@ -568,3 +759,89 @@ def test_token_accuracy_of_gpt2_is_that_of_its_labels_one_place_on(labels):
     assert max(ours[0]) > 0.02
     for mine, hand in zip(ours, theirs, strict=True):
         assert list(mine) == pytest.approx(list(hand), abs=1e-7)
+
+
+def cross_entropy_of(outputs, labels, num_items_in_batch=None):
+    return nn.functional.cross_entropy(outputs.logits, labels)
+
+
+class Popping(transformers.Trainer):
+    """A loss as many write it: it takes the labels out of the batch."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, **_):
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        loss = nn.functional.cross_entropy(outputs.logits, labels)
+        return (loss, outputs) if return_outputs else loss
+
+
+@pytest.mark.parametrize("kind", ["a subclass", "compute_loss_func", "label smoothing"])
+def test_a_loss_that_takes_the_labels_out_of_its_batch_finds_them_again(tmp_path, kind):
+    made = Popping if kind == "a subclass" else transformers.Trainer
+    words = {"compute_loss_func": cross_entropy_of} if kind == "compute_loss_func" else {}
+    smoothing = {"label_smoothing_factor": 0.1} if kind == "label smoothing" else {}
+    sets = {"train_dataset": Sentences(400, 0), "eval_dataset": Sentences(100, 1)}
+    mine = made(bert(), arguments(tmp_path, **smoothing), **sets, **words)
+    found = clrtool.transformers.range_test(mine, **QUICK)
+    assert found.curves[0].heldout_loss[0] == pytest.approx(mine.evaluate()["eval_loss"], rel=0.05)
+    assert max(found.curves[0].metric) > 0.7
+
+
+def test_of_several_eval_sets_of_a_trainer_the_first_is_read(tmp_path):
+    sets = {"near": Sentences(100, 1), "far": Sentences(60, 2)}
+    mine = transformers.Trainer(bert(), arguments(tmp_path), train_dataset=Sentences(400, 0), eval_dataset=sets)
+    assert clrtool.transformers.range_test(mine, **QUICK).record.sweep.heldout_samples == 100
+
+
+class Doubled(Module):
+    """Its batches are changed by a hook, as augmentations on a GPU are."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return torch.full_like(batch[0], 7.0), batch[1]
+
+    def training_step(self, batch, batch_idx):
+        assert batch[0].unique().item() == 7
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch, batch_idx):
+        self.log("mean", batch[0].mean())
+
+
+class Data(lightning.LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(TRAIN, 32, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(HELDOUT, 50)
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return torch.full_like(batch[0], 7.0), batch[1]
+
+
+@pytest.mark.parametrize("whose", ["module", "datamodule"])
+def test_batches_go_through_the_hooks_that_change_them(tmp_path, whose):
+    class Plain(Doubled):
+        on_after_batch_transfer = Module.on_after_batch_transfer
+
+    data = Data() if whose == "datamodule" else None
+    module = Plain() if whose == "datamodule" else Doubled()
+    found = clrtool.lightning.range_test(trainer(tmp_path), module, data, monitor="mean", **QUICK)
+    assert set(found.curves[0].metric) == {7.0}
+
+
+def test_a_module_that_clips_by_itself_is_told_to_say_how(tmp_path):
+    class Clipping(Module):
+        def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None):
+            self.clip_gradients(optimizer, 1.0, "norm")
+
+    with pytest.raises(ConfigError, match="give it clip_norm=N or clip_value=N"):
+        clrtool.lightning.range_test(trainer(tmp_path), Clipping(), **QUICK)
+    assert clrtool.lightning.range_test(trainer(tmp_path), Clipping(), clip_norm=1.0, **QUICK).max_lr
+
+
+@pytest.mark.parametrize("kind", [dict, list, lightning.utilities.CombinedLoader])
+def test_several_loaders_at_once_are_refused_with_what_to_give(tmp_path, kind):
+    loaders = {"a": DataLoader(TRAIN, 32), "b": DataLoader(TRAIN, 32)}
+    given = [*loaders.values()] if kind is list else kind(loaders)
+    with pytest.raises(ConfigError, match="are several, and a range test reads one"):
+        clrtool.lightning.range_test(trainer(tmp_path), Module(), train_dataloaders=given, **QUICK)

@@ -754,3 +754,13 @@ def test_token_accuracy_of_a_loss_that_is_no_cross_entropy_of_the_outputs_is_ref
     with pytest.raises(ConfigError, match="metric: token_accuracy cannot be measured on these batches, loss can"):
         run(model, torch.optim.Adam(model.parameters(), 0.01), train=sentences(ahead=False),
             heldout=sentences(ahead=False), metric="token_accuracy")  # fmt: skip
+
+
+def test_shares_of_classes_as_targets_are_refused_with_the_loss_that_takes_them_and_trained_by_it():
+    inputs, targets = TRAIN[:]
+    shares = 0.9 * nn.functional.one_hot(targets.long(), 10).float() + 0.01
+    softened = DataLoader(TensorDataset(inputs, shares), 50, shuffle=True)
+    with pytest.raises(ConfigError, match=r"or, of shares of the classes, torch\.nn\.CrossEntropyLoss\(\)"):
+        run(net(), sgd, softened, softened)
+    found = run(net(), sgd, softened, softened, loss=nn.CrossEntropyLoss())
+    assert min(found.curves[0].heldout_loss) < found.curves[0].heldout_loss[0]

@@ -28,10 +28,10 @@ def run_printed(plan: Plan, form: str, text: str) -> str | None:
     """Run what is printed of a plan in its package.
 
     Returns:
-        Why it could not be run, for whoever is to be told; None if it was, and gave the plan's learning rates.
+        Why it could not be run, for whoever is to be told; None if it was, and gave the plan's values.
 
     Raises:
-        ConfigError: the package refuses it, or gives other learning rates than the plan has.
+        ConfigError: the package refuses it, or gives other values than the plan has.
     """
     if find_spec(form) is None:
         return "it is not installed here"
@@ -49,17 +49,20 @@ def run_printed(plan: Plan, form: str, text: str) -> str | None:
     found = json.loads(done.stdout)
     if "refused" in found:
         raise ConfigError(f"{form} refuses what {plan.policy} would be there: {found['refused']}")
-    _hold_against(plan, form, np.array(found["rates"]))
+    rates, momenta = zip(*found["values"], strict=True)
+    _hold_against(plan, form, "learning rate", np.array(rates), plan.lr(range(len(rates))))
+    ours = plan.momentum(range(len(rates)))
+    if ours is not None and None not in momenta:
+        _hold_against(plan, form, "momentum", np.array(momenta), ours)
     return None
 
 
-def _hold_against(plan: Plan, package: str, theirs: FloatArray) -> None:
-    ours = plan.lr(range(len(theirs)))
+def _hold_against(plan: Plan, package: str, what: str, theirs: FloatArray, ours: FloatArray) -> None:
     off = np.flatnonzero(~equals(theirs, ours))
     if len(off):
         t = off[0]
         raise ConfigError(
-            f"{package} has the learning rate {theirs[t]:.6g} at iteration {t:,}, where {plan.policy} has "
+            f"{package} has the {what} {theirs[t]:.6g} at iteration {t:,}, where {plan.policy} has "
             f"{ours[t]:.6g}: "
             "take what --format torch prints"
         )

@@ -1,6 +1,7 @@
 """The process in which what is printed is run.
 
-``{"form", "text", "steps"}`` come in as JSON, ``{"rates"}`` or ``{"refused"}`` go out.
+``{"form", "text", "steps"}`` come in as JSON, ``{"values"}``, a learning rate and a momentum for each step, or
+``{"refused"}`` go out.
 """
 
 from __future__ import annotations
@@ -13,42 +14,45 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
+# A learning rate, and a momentum where there is one.
+Values = tuple[float, float | None]
+
 
 def main() -> None:
     asked = json.load(sys.stdin)
-    package, rates_of = _SYSTEMS[asked["form"]]
+    package, values_of = _SYSTEMS[asked["form"]]
     with os.fdopen(os.dup(1), "w") as answer:
         os.dup2(2, 1)  # packages print when they are imported, and when they end
         used = import_module(package)
         try:
-            found: dict[str, Any] = {"rates": list(rates_of(used, asked["text"], asked["steps"]))}
+            found: dict[str, Any] = {"values": list(values_of(used, asked["text"], asked["steps"]))}
         except Exception as error:  # noqa: BLE001 (whatever a package says of what it is given)
             found = {"refused": f"{type(error).__name__}: {error}"}
         json.dump(found, answer)
 
 
-def _timm(_: Any, text: str, steps: int) -> Iterator[float]:
+def _timm(_: Any, text: str, steps: int) -> Iterator[Values]:
     sgd = _optimizer(text)
     scheduler = _defined(text)["make_scheduler"](sgd)
     for step in range(steps):
-        yield _lr(sgd)
+        yield _values(sgd)
         scheduler.step_update(step + 1)
 
 
-def _ignite(_: Any, text: str, steps: int) -> Iterator[float]:
+def _ignite(_: Any, text: str, steps: int) -> Iterator[Values]:
     sgd = _optimizer(text)
     scheduler = _defined(text)["make_scheduler"](sgd)
     for _step in range(steps):
         scheduler(None)
-        yield _lr(sgd)
+        yield _values(sgd)
 
 
-def _mmengine(schedulers: Any, text: str, steps: int) -> Iterator[float]:
+def _mmengine(schedulers: Any, text: str, steps: int) -> Iterator[Values]:
     sgd = _optimizer(text)
     epoch = int(said[1]) if (said := re.search(r"An epoch has (\d+)", text)) else 1
     made = [_mmengine_scheduler(schedulers, sgd, dict(each), epoch) for each in _defined(text)["param_scheduler"]]
     for step in range(1, steps + 1):
-        yield _lr(sgd)
+        yield _values(sgd)
         sgd.step()
         for scheduler in made:
             if not scheduler.by_epoch or step % epoch == 0:
@@ -62,7 +66,7 @@ def _mmengine_scheduler(schedulers: Any, sgd: Any, given: dict[str, Any], epoch:
     return kind(sgd, **given)
 
 
-def _composer(_: Any, text: str, steps: int) -> Iterator[float]:
+def _composer(_: Any, text: str, steps: int) -> Iterator[Values]:
     time = import_module("composer.core.time")
     scheduler, sgd = _defined(text)["make_scheduler"](), _optimizer(text)
     epoch = int(said[1]) if (said := re.search(r"An epoch has (\d+)", text)) else steps
@@ -72,7 +76,7 @@ def _composer(_: Any, text: str, steps: int) -> Iterator[float]:
     for step in range(steps):
         now = time.Timestamp(epoch=step // epoch, batch=step, batch_in_epoch=step % epoch)
         state = _State(max_duration=length, dataloader_len=time.Time(epoch, "ba"), timestamp=now)
-        yield _lr(sgd) * scheduler(state)
+        yield _values(sgd)[0] * scheduler(state), None
 
 
 class _State:
@@ -82,13 +86,13 @@ class _State:
         self.__dict__.update(facts)
 
 
-def _deepspeed(schedules: Any, text: str, steps: int) -> Iterator[float]:
+def _deepspeed(schedules: Any, text: str, steps: int) -> Iterator[Values]:
     config = json.loads(text)
     lr = config.get("optimizer", {"params": {"lr": 1.0}})["params"]["lr"]
-    adam = _made("Adam", lr)
+    adam = _made("Adam", lr=lr)
     scheduler = getattr(schedules, config["scheduler"]["type"])(adam, **config["scheduler"]["params"])
     for _ in range(steps):
-        yield _lr(adam)
+        yield _values(adam)
         scheduler.step()
 
 
@@ -100,20 +104,21 @@ def _defined(text: str) -> dict[str, Any]:
 
 def _optimizer(text: str) -> Any:
     """One with the learning rate that the text says; where it says none it does not matter."""
-    said = re.search(r"lr=([-+.e\d]*\d)", text)
-    return _made("SGD", float(said[1]) if said else 1.0)
+    said = {name: re.search(rf"\b{name}=([-+.e\d]*\d)", text) for name in ("lr", "momentum")}
+    return _made("SGD", **{"lr": 1.0} | {name: float(found[1]) for name, found in said.items() if found})
 
 
-def _made(kind: str, lr: float) -> Any:
+def _made(kind: str, **numbers: float) -> Any:
     torch = import_module("torch")
-    return getattr(torch.optim, kind)([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+    return getattr(torch.optim, kind)([torch.nn.Parameter(torch.zeros(1))], **numbers)
 
 
-def _lr(optimizer: Any) -> float:
-    return float(optimizer.param_groups[0]["lr"])
+def _values(optimizer: Any) -> Values:
+    (group,) = optimizer.param_groups
+    return float(group["lr"]), group.get("momentum")
 
 
-_SYSTEMS: dict[str, tuple[str, Callable[[Any, str, int], Iterator[float]]]] = {
+_SYSTEMS: dict[str, tuple[str, Callable[[Any, str, int], Iterator[Values]]]] = {
     "timm": ("timm.scheduler", _timm),
     "ignite": ("ignite.handlers", _ignite),
     "mmengine": ("mmengine.optim.scheduler", _mmengine),

@@ -56,3 +56,15 @@ def test_a_package_that_cannot_be_imported_is_no_reason_to_print_nothing(cli, mo
     printed = cli("plan", *NUMBERS, *COSINE, "--format", "ignite")
     assert printed.code == 0
     assert "not run in ignite: it cannot be imported here: ImportError: it wants another torch" in printed.err
+
+
+@pytest.mark.parametrize("form", ["ignite", "mmengine"])
+def test_a_momentum_that_a_package_moves_otherwise_is_not_printed(form):
+    if importlib.util.find_spec(form) is None:
+        pytest.skip(f"{form} is not installed")
+    plan = make_plan(0.001, 0.006, 40, epochs=9, momentum=(0.85, 0.95))
+    text = to_code(plan, form)
+    assert run_printed(plan, form, text) is None
+    before, _, after = text.rpartition("0.85")
+    with pytest.raises(ConfigError, match=f"{form} has the momentum .* at iteration .*, where triangular2 has"):
+        run_printed(plan, form, f"{before}0.86{after}")

@@ -92,22 +92,25 @@ def ignite_rates(part, lr, steps):
     return ignite_values(ignite_made(part, sgd), sgd, steps)
 
 
-def ignite_values(scheduler, sgd, steps):
+def ignite_values(scheduler, sgd, steps, name="lr"):
     rates = []
     for _ in range(steps):
         scheduler(None)
-        rates.append(float(sgd.param_groups[0]["lr"]))
+        rates.append(float(sgd.param_groups[0][name]))
     return rates
 
 
 def mmengine_rates(parts, lr, steps, epoch_length=1):
+    return mmengine_values(parts, optimizer(lr), steps, epoch_length)
+
+
+def mmengine_values(parts, sgd, steps, epoch_length=1, name="lr"):
     """As its hook steps them: those by epoch at the end of an epoch, the others after every iteration."""
     schedulers = peer("mmengine.optim.scheduler")
-    sgd = optimizer(lr)
     made = [mmengine_made(schedulers, dict(part), sgd, epoch_length) for part in parts]
     rates = []
     for step in range(1, steps + 1):
-        rates.append(float(sgd.param_groups[0]["lr"]))
+        rates.append(float(sgd.param_groups[0][name]))
         sgd.step()
         for scheduler in made:
             if not scheduler.by_epoch or step % epoch_length == 0:

@@ -375,6 +375,21 @@ def test_the_fits_of_fastai_are_fastais(lr, epochs, batches, chosen):
     )
 
 
+@given(rates, st.integers(1, 4), st.integers(1, 2), st.integers(2, 3), st.integers(1, 4))
+@many
+def test_restarts_of_fastai_are_fastais(lr, cycles, length, mult, batches):
+    params = {"n_cycles": cycles, "cycle_len": length, "cycle_mult": mult, "lr_max": lr}
+    try:
+        theirs = fastai_values(
+            "fit_sgdr", {name: params[name] for name in ("cycle_len", "cycle_mult", "lr_max")}, cycles, batches
+        )
+    except AssertionError:  # of shares that do not add up to 1
+        with pytest.raises(ValueError, match="add up to no 1"):
+            schedule_from("fastai:fit_sgdr", params | {"n_iter": batches})
+        return
+    assert_equal("fastai:fit_sgdr", params | {"n_iter": batches}, theirs[0], share=5e-6)
+
+
 @given(rates, st.integers(0, 60), st.integers(0, 100), some(num_cycles=st.just(0.0) | st.floats(0.01, 4)))
 @many
 def test_the_cosine_of_torchtune_is_torchtunes(lr, warmup, total, chosen):

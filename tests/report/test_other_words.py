@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from tests.core.peers import (
     deepspeed_values,
     ignite_values,
     mmengine_rates,
+    mmengine_values,
     optimizer,
     peer,
     timm_values,
@@ -108,7 +110,70 @@ def test_what_a_system_has_no_words_for_is_refused_with_its_name_and_what_to_do_
         to_code(plan, form)
 
 
-@pytest.mark.parametrize("form", ["timm", "ignite", "mmengine", "composer"])
+def momenta_of(form, text, steps, kind=torch.optim.SGD):
+    """The momenta of what was printed, from an optimizer made as it says."""
+    names = {}
+    exec(text, names)  # noqa: S102 (it was just printed)
+    if form == "ignite":
+        sgd = optimizer(0.1, momentum=0.5)
+        return ignite_values(names["make_scheduler"](sgd), sgd, steps, "momentum")
+    first = float(re.search(r"\bmomentum=([-+.e\d]*\d)", text)[1])
+    made = optimizer(0.1, kind, **({"momentum": first} if kind is torch.optim.SGD else {"betas": (first, 0.99)}))
+    return mmengine_values(names["param_scheduler"], made, steps, name="momentum")
+
+
+def assert_both_run_as_planned(plan, form):
+    text = to_code(plan, form)
+    assert_runs_as_planned(plan, form, text)
+    expected = plan.momentum(range(plan.iterations))
+    np.testing.assert_allclose(momenta_of(form, text, plan.iterations), expected, rtol=1e-9, err_msg=text)
+    if form == "mmengine":
+        np.testing.assert_allclose(momenta_of(form, text, plan.iterations, torch.optim.Adam), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("form", ["ignite", "mmengine"])
+@given(
+    st.floats(1e-5, 0.1), st.floats(1.01, 300), st.integers(4, 30), st.integers(4, 12), st.sampled_from(["triangular", "one_cycle"]),
+    st.sampled_from([0, 1]), st.floats(0.1, 0.9), st.floats(0.0, 0.09),
+)  # fmt: skip
+@many
+def test_a_plan_that_moves_the_momentum_runs_as_planned_where_a_system_has_words_for_that(
+    form, low, ratio, per_epoch, epochs, policy, warmup, momentum, more
+):
+    peer(MODULES[form])
+    extra = {"momentum": (momentum, momentum + more)} | ({"pct_start": 0.25} if policy == "one_cycle" else {})
+    try:
+        plan = make_plan(low, low * ratio, 4 * per_epoch, epochs=epochs, policy=policy, warmup_epochs=warmup, **extra)
+    except ValueError:  # no whole cycle fits
+        return
+    try:
+        assert_both_run_as_planned(plan, form)
+    except ConfigError:  # an odd number of iterations has its corners between two
+        assert policy == "one_cycle"
+
+
+@pytest.mark.parametrize("form", ["ignite", "mmengine"])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        make_plan(0.001, 0.006, 50, epochs=20, momentum=(0.85, 0.95)),
+        plan_from("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 7, "step_size_down": 4}, iterations=60),
+        plan_from("torch:OneCycleLR", {"max_lr": 0.2, "total_steps": 40, "pct_start": 0.25}),
+        plan_from("torch:OneCycleLR", {"max_lr": 0.2, "total_steps": 40, "pct_start": 0.25, "anneal_strategy": "linear",
+                                       "three_phase": True}),
+        plan_from("torch:SequentialLR", {"base_lr": 0.3, "milestones": [8], "schedulers": [
+                  {"type": "LinearLR", "total_iters": 8}, {"type": "CyclicLR", "base_lr": 0.1, "max_lr": 0.3, "step_size_up": 9}]},
+                  iterations=50),
+        plan_from("fastai:fit_one_cycle", {"lr_max": 0.2, "n_epoch": 2, "n_iter": 40}),
+    ],
+    ids=lambda plan: plan.policy,
+)  # fmt: skip
+def test_the_momentum_of_a_schedule_of_any_system_is_said_in_ignite_and_mmengine(plan, form):
+    peer(MODULES[form])
+    assert_both_run_as_planned(plan, form)
+
+
+@pytest.mark.parametrize("form", ["timm", "composer"])
 def test_a_plan_that_moves_the_momentum_is_refused_where_it_would_be_left_alone(form):
     for plan, told in (
         (make_plan(0.001, 0.006, 50, epochs=20, momentum=(0.85, 0.95)), "plan without --momentum"),

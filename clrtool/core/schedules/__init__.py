@@ -3,7 +3,6 @@
 from clrtool.core.schedules.base import FloatArray as FloatArray
 from clrtool.core.schedules.base import Schedule as Schedule
 from clrtool.core.schedules.combine import Moved as Moved
-from clrtool.core.schedules.combine import Multiplied as Multiplied
 from clrtool.core.schedules.combine import Product as Product
 from clrtool.core.schedules.combine import Raised as Raised
 from clrtool.core.schedules.combine import Repeat as Repeat
@@ -48,6 +47,8 @@ from clrtool.core.schedules.phases import one_cycle_smith as one_cycle_smith
 from clrtool.core.schedules.phases import warmup_stable_decay as warmup_stable_decay
 from clrtool.core.schedules.restarts import CosineRestarts as CosineRestarts
 from clrtool.core.schedules.restarts import cosine_restarts as cosine_restarts
+from clrtool.core.schedules.stepwise import Stepwise as Stepwise
+from clrtool.core.schedules.stepwise import multiplied as multiplied
 from clrtool.core.schedules.sweeps import ExponentialSweep as ExponentialSweep
 from clrtool.core.schedules.sweeps import Spacing as Spacing
 from clrtool.core.schedules.sweeps import linear_sweep as linear_sweep

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
-from clrtool.core.schedules.base import BLOCK, MARKED, FloatArray, IntArray, Schedule
+from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule
 from clrtool.core.schedules.checks import check_lr, check_whole, is_number
 from clrtool.core.schedules.expression import Scale, scaled
 from clrtool.core.schedules.operations import repeated
-
-# Where factors are multiplied one by one, the last iteration for which that is done.
-FARTHEST = 2 * 10**7
 
 
 @dataclass(frozen=True)
@@ -196,47 +193,6 @@ class Within(Schedule):
         lr = self.part.lr_at(t)
         lr = lr if self.least is None else np.maximum(lr, self.least)
         return lr if self.most is None else np.minimum(lr, self.most)
-
-
-@dataclass(frozen=True)
-class Multiplied(Schedule):
-    """``lr(t) = base_lr * scale(1) * scale(2) * ... * scale(t)``, of the first ``FARTHEST`` iterations.
-
-    >>> from clrtool.core.schedules import Expression
-    >>> Multiplied(0.5, Expression("1 / x"))([0, 1, 2, 3])
-    array([0.5       , 0.5       , 0.25      , 0.08333333])
-    """
-
-    base_lr: float
-    scale: Scale
-    _before: list[float] = field(default_factory=lambda: [1.0], init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        check_lr("base_lr", self.base_lr)
-
-    @property
-    def preview(self) -> int:
-        return 1000
-
-    def lr_at(self, t: IntArray) -> FloatArray:
-        first, last = int(t.min()) // BLOCK, int(t.max()) // BLOCK
-        if last * BLOCK > FARTHEST:
-            raise ValueError(
-                f"a product of a factor for each iteration is worked out up to iteration {FARTHEST:,}; asked for "
-                f"iteration {int(t.max()):,}"
-            )
-        while len(self._before) <= last:
-            self._before.append(float(self._block(len(self._before) - 1)[-1]))
-        values = np.concatenate([[1.0], *(self._block(block) for block in range(first, last + 1))])
-        values[0] = self._before[first]
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(self.base_lr * values[t - first * BLOCK])
-
-    def _block(self, block: int) -> FloatArray:
-        """The product at the ``BLOCK`` iterations after the first of a block."""
-        factors = scaled(np.arange(block * BLOCK + 1, (block + 1) * BLOCK + 1), self.scale)
-        with np.errstate(over="ignore", invalid="ignore"):  # of what is not finite the plan says the iteration
-            return np.asarray(self._before[block] * np.cumprod(factors))
 
 
 @dataclass(frozen=True)

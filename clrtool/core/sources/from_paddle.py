@@ -13,7 +13,6 @@ from clrtool.core.schedules import (
     Exponential,
     Inverse,
     Moved,
-    Multiplied,
     Phases,
     Piecewise,
     Polynomial,
@@ -25,6 +24,7 @@ from clrtool.core.schedules import (
     in_sequence,
     inverse_sqrt,
     inverse_time,
+    multiplied,
     piecewise,
     step,
 )
@@ -58,7 +58,7 @@ def noam_decay(d_model: int, warmup_steps: int, learning_rate: float = 1.0) -> S
 @source(_PREFIX + "MultiplicativeDecay")
 def multiplicative_decay(learning_rate: float, lr_lambda: str | Scale) -> Schedule:
     """A factor of the learning rate of the step before."""
-    return Multiplied(learning_rate, function_of("lr_lambda", lr_lambda))
+    return multiplied(learning_rate, function_of("lr_lambda", lr_lambda))
 
 
 @source(_PREFIX + "NaturalExpDecay")

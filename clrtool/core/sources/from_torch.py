@@ -12,7 +12,6 @@ from clrtool.core.schedules import (
     Cyclical,
     Exponential,
     Moved,
-    Multiplied,
     Phases,
     Piecewise,
     Product,
@@ -23,6 +22,7 @@ from clrtool.core.schedules import (
     exponential,
     fixed,
     in_sequence,
+    multiplied,
     one_cycle,
     piecewise,
     polynomial,
@@ -34,13 +34,10 @@ from clrtool.core.schedules.expression import Scale, function_of
 from clrtool.core.schedules.phases import Anneal
 from clrtool.core.sources.parts import begins_of, check_listed, name_of, read_part
 from clrtool.core.sources.registry import source
-
-_PREFIX = "torch.optim.lr_scheduler."
-# Those that multiply the learning rate that they find; the others set it.
-_MULTIPLY = ("ConstantLR", "LinearLR", "StepLR", "MultiStepLR", "ExponentialLR", "PolynomialLR", "MultiplicativeLR")
+from clrtool.core.sources.torch_nested import BENDS, KEPT, MULTIPLY, OF_OTHERS, PREFIX, nested
 
 
-@source(_PREFIX + "CyclicLR")
+@source(PREFIX + "CyclicLR")
 def cyclic_lr(
     base_lr: float,
     max_lr: float,
@@ -69,7 +66,7 @@ def cyclic_lr(
     return cyclical(base_lr, max_lr, step_size_up, scale, pers[scale_mode], step_size_down, momentum=momentum)
 
 
-@source(_PREFIX + "OneCycleLR")
+@source(PREFIX + "OneCycleLR")
 def one_cycle_lr(
     max_lr: float,
     total_steps: int | None = None,
@@ -101,7 +98,7 @@ def one_cycle_lr(
     return one_cycle(base_lr, max_lr, total_steps, base_lr / final_div_factor, pct_start, anneal, three_phase, momentum)
 
 
-@source(_PREFIX + "CosineAnnealingWarmRestarts")
+@source(PREFIX + "CosineAnnealingWarmRestarts")
 def cosine_annealing_warm_restarts(
     T_0: int,  # noqa: N803 (torch's names)
     T_mult: int = 1,  # noqa: N803
@@ -113,20 +110,20 @@ def cosine_annealing_warm_restarts(
     return cosine_restarts(eta_min, base_lr, T_0, T_mult)
 
 
-@source(_PREFIX + "CosineAnnealingLR")
+@source(PREFIX + "CosineAnnealingLR")
 def cosine_annealing_lr(T_max: int, eta_min: float = 0.0, base_lr: float = 1e-3) -> Cosine:  # noqa: N803
     """After ``T_max`` it goes up again."""
     check_whole("T_max", T_max)
     return Cosine(base_lr=eta_min, max_lr=base_lr, iterations=T_max, wave=True)
 
 
-@source(_PREFIX + "StepLR")
+@source(PREFIX + "StepLR")
 def step_lr(step_size: int, gamma: float = 0.1, base_lr: float = 1e-3) -> Exponential:
     check_whole("step_size", step_size)
     return step(base_lr, gamma, every=step_size)
 
 
-@source(_PREFIX + "MultiStepLR")
+@source(PREFIX + "MultiStepLR")
 def multi_step_lr(milestones: Sequence[int], gamma: float = 0.1, base_lr: float = 1e-3) -> Piecewise:
     """In any order; a milestone that is given twice counts twice."""
     for milestone in milestones:
@@ -137,18 +134,18 @@ def multi_step_lr(milestones: Sequence[int], gamma: float = 0.1, base_lr: float 
     return piecewise(boundaries, [base_lr, *(base_lr * gamma**times for times in drops)])
 
 
-@source(_PREFIX + "ExponentialLR")
+@source(PREFIX + "ExponentialLR")
 def exponential_lr(gamma: float, base_lr: float = 1e-3) -> Exponential:
     return exponential(base_lr, gamma)
 
 
-@source(_PREFIX + "PolynomialLR")
+@source(PREFIX + "PolynomialLR")
 def polynomial_lr(total_iters: int = 5, power: float = 1.0, base_lr: float = 1e-3) -> Schedule:
     check_whole("total_iters", total_iters)
     return fixed(base_lr) if power == 0 else polynomial(0.0, base_lr, total_iters, power)
 
 
-@source(_PREFIX + "LinearLR")
+@source(PREFIX + "LinearLR")
 def linear_lr(
     start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5, base_lr: float = 1e-3
 ) -> Phases:
@@ -159,34 +156,34 @@ def linear_lr(
     return Phases(knots=(0, total_iters), values=(base_lr * start_factor, base_lr * end_factor), shapes=("linear",))
 
 
-@source(_PREFIX + "ConstantLR")
+@source(PREFIX + "ConstantLR")
 def constant_lr(factor: float = 1 / 3, total_iters: int = 5, base_lr: float = 1e-3) -> Piecewise:
     check_positive("factor", factor, at_most=1)
     check_whole("total_iters", total_iters)
     return piecewise([total_iters], [base_lr * factor, base_lr])
 
 
-@source(_PREFIX + "LambdaLR")
+@source(PREFIX + "LambdaLR")
 def lambda_lr(lr_lambda: str | Scale, base_lr: float = 1e-3) -> Schedule:
     """A factor of the optimizer's learning rate, a Python function of the step or the text of one."""
     _check_one_group(lr_lambda=lr_lambda)
     return Scaled(base_lr, function_of("lr_lambda", lr_lambda))
 
 
-@source(_PREFIX + "MultiplicativeLR")
+@source(PREFIX + "MultiplicativeLR")
 def multiplicative_lr(lr_lambda: str | Scale, base_lr: float = 1e-3) -> Schedule:
     """A factor of the learning rate of the step before, a Python function of the step or the text of one."""
     _check_one_group(lr_lambda=lr_lambda)
-    return Multiplied(base_lr, function_of("lr_lambda", lr_lambda))
+    return multiplied(base_lr, function_of("lr_lambda", lr_lambda))
 
 
-@source(_PREFIX + "ReduceLROnPlateau")
+@source(PREFIX + "ReduceLROnPlateau")
 def reduce_lr_on_plateau(**_: object) -> Schedule:
     """It follows a metric."""
     raise ValueError("ReduceLROnPlateau follows a metric: what it does is not known before the training")
 
 
-@source(_PREFIX + "SequentialLR")
+@source(PREFIX + "SequentialLR")
 def sequential_lr(schedulers: Sequence[Any], milestones: Sequence[int], base_lr: float = 1e-3) -> Schedule:
     """One after another, each from its own step 0.
 
@@ -196,17 +193,18 @@ def sequential_lr(schedulers: Sequence[Any], milestones: Sequence[int], base_lr:
     check_listed("schedulers", schedulers)
     begins = begins_of(milestones, len(schedulers))
     made = [name_of(part, "torch") for part in schedulers]
-    _check_single("SequentialLR", [name for name, _ in made])
+    if {name.removeprefix(PREFIX) for name, _ in made} & {*OF_OTHERS, "MultiplicativeLR"}:
+        return nested("SequentialLR", {"schedulers": schedulers, "milestones": milestones}, base_lr)
     initial, starts = base_lr, []
     for number, (name, params) in enumerate(made):
-        if name == _PREFIX + "CyclicLR" and number == 0:
+        if name == PREFIX + "CyclicLR" and number == 0:
             initial = params.get("base_lr", initial)
-        if name == _PREFIX + "OneCycleLR" and "max_lr" in params:
+        if name == PREFIX + "OneCycleLR" and "max_lr" in params:
             _check_one_group(max_lr=params["max_lr"])
             initial = params["max_lr"] / params.get("div_factor", 25.0)
         starts.append(initial)
     active = sum(milestone <= 0 for milestone in milestones)
-    if made[active][0].removeprefix(_PREFIX) in _MULTIPLY:
+    if made[active][0].removeprefix(PREFIX) in MULTIPLY:
         starts[active] = initial
     parts = [
         read_part({name: params}, "torch", base_lr=start)
@@ -229,52 +227,26 @@ def _check_one_group(**values: object) -> None:
             )
 
 
-def _check_single(outer: str, names: Sequence[str]) -> None:
-    """Raise ValueError where a part is itself made of others: what it starts from depends on those around it."""
-    for name in names:
-        if name == _PREFIX + "MultiplicativeLR" and outer == "SequentialLR":
-            raise ValueError(
-                "MultiplicativeLR inside a SequentialLR is not read: it multiplies whatever the part before it left; "
-                "give the product of its factors as a LambdaLR"
-            )
-        if name.removeprefix(_PREFIX) in ("SequentialLR", "ChainedScheduler"):
-            raise ValueError(
-                f"{name.removeprefix(_PREFIX)} inside a {outer} is not read: each of its parts goes on from what the "
-                "last step left; write the parts out in one list"
-            )
-
-
 def _sharing(made: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
     """OneCycleLR keeps its bounds in the optimizer, where the last one that is made replaces those of the others."""
-    cycles = [params for name, params in made if name == _PREFIX + "OneCycleLR"]
-    kept = ("max_lr", "div_factor", "final_div_factor", "base_momentum", "max_momentum")
-    bounds = {name: value for name, value in cycles[-1].items() if name in kept} if cycles else {}
+    cycles = [params for name, params in made if name == PREFIX + "OneCycleLR"]
+    bounds = {name: value for name, value in cycles[-1].items() if name in KEPT} if cycles else {}
     return [
-        (name, {word: value for word, value in params.items() if word not in kept} | bounds)
-        if name == _PREFIX + "OneCycleLR"
+        (name, {word: value for word, value in params.items() if word not in KEPT} | bounds)
+        if name == PREFIX + "OneCycleLR"
         else (name, params)
         for name, params in made
     ]
 
 
-@source(_PREFIX + "ChainedScheduler")
+@source(PREFIX + "ChainedScheduler")
 def chained_scheduler(schedulers: Sequence[Any], base_lr: float = 1e-3) -> Schedule:
-    """All in the same step, each multiplying the learning rate that those before it left."""
+    """All in the same step, each beginning with the learning rate that those before it left."""
     check_listed("schedulers", schedulers)
     names = [name_of(part, "torch")[0].split(".")[-1] for part in schedulers]
-    _check_single("ChainedScheduler", [_PREFIX + name for name in names])
-    if "CosineAnnealingLR" in names and len(names) > 1:
-        raise ValueError(
-            "CosineAnnealingLR in a ChainedScheduler with others is not read: it bends the learning rate that the last "
-            "step left, which no function of the iteration gives; use SequentialLR, or CosineAnnealingWarmRestarts last"
-        )
-    for name in names[:-1]:
-        if name not in _MULTIPLY:
-            raise ValueError(
-                f"{name} in a ChainedScheduler sets the learning rate again at every step, and those after it multiply "
-                "it only once: put it last, and only one such scheduler, or use SequentialLR"
-            )
-    if names and names[-1] not in _MULTIPLY:
+    if {*OF_OTHERS} & {*names} or any(name not in MULTIPLY for name in names[:-1]) or names[1:][-1:] == [BENDS]:
+        return nested("ChainedScheduler", {"schedulers": schedulers}, base_lr)
+    if names and names[-1] not in MULTIPLY:
         setter = read_part(schedulers[-1], "torch", base_lr=base_lr)  # it sets what the others have multiplied
         if names[-1] != "CyclicLR" or len(names) == 1:
             return setter

@@ -231,12 +231,21 @@ def _unpacked(batch: Any) -> tuple[Any, Any]:
         ) from None
 
 
+def _alike(outputs: Any, targets: Any) -> bool:
+    """Whether targets have a number for each of several outputs."""
+    shapes = getattr(outputs, "shape", None), getattr(targets, "shape", None)
+    return shapes[0] == shapes[1] and shapes[0] is not None and shapes[0][-1:] > (1,)
+
+
 def cross_entropy(outputs: Any, targets: Any) -> Tensor:
     """The loss of class numbers where none was given. Raises ConfigError for targets that are none."""
     outputs = logits(outputs)
     if not isinstance(targets, Tensor) or targets.is_floating_point():
         kind = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
-        raise ConfigError(f"loss: targets of {kind} are no class numbers: give loss=, such as torch.nn.MSELoss()")
+        shares = " or, of shares of the classes, torch.nn.CrossEntropyLoss()" if _alike(outputs, targets) else ""
+        raise ConfigError(
+            f"loss: targets of {kind} are no class numbers: give loss=, such as torch.nn.MSELoss(){shares}"
+        )
     if targets.ndim > 1 and classes_at(outputs, targets) == -1:
         return token_cross_entropy(outputs, targets)
     return F.cross_entropy(outputs, targets)

@@ -12,10 +12,10 @@ from clrtool.report.programs.parts import plain, warmup_of
 from clrtool.report.programs.words import Language, Words, header
 
 
-def _timm(plan: Plan) -> Iterator[Words]:
-    first = warmup_of(plan.schedule, plan.iterations)
+def _timm(schedule: Schedule, iterations: int) -> Iterator[Words]:
+    first = warmup_of(schedule, iterations)
     warm = {"warmup_t": first.length, "warmup_lr_init": first.start, "warmup_prefix": True} if first.length else {}
-    for name, params in _timm_falls(plain(first.rest), plan.iterations):
+    for name, params in _timm_falls(plain(first.rest), iterations):
         yield name, params | warm
 
 
@@ -54,11 +54,11 @@ def make_scheduler(optimizer):
 '''
 
 
-def _composer(plan: Plan) -> Iterator[Words]:
-    first = warmup_of(plan.schedule, plan.iterations)
+def _composer(schedule: Schedule, iterations: int) -> Iterator[Words]:
+    first = warmup_of(schedule, iterations)
     if first.start == 0:
         for name, params in _composer_falls(plain(first.rest), first.length):
-            yield name, params | {"max_duration": f"{plan.iterations}ba"}
+            yield name, params | {"max_duration": f"{iterations}ba"}
 
 
 def _composer_falls(schedule: Schedule, warmup: int) -> Iterator[Words]:

@@ -19,11 +19,11 @@ from clrtool.core.schedules import (
     Geometric,
     Join,
     Moved,
-    Multiplied,
     Product,
     Raised,
     Repeat,
     Schedule,
+    Stepwise,
     Unread,
     Within,
     WithMomentum,
@@ -99,10 +99,10 @@ def _reached(schedule: Schedule, until: int) -> Schedule:
 def _written(schedule: Schedule, name: str, what: What, until: int, *first: str) -> str:
     if isinstance(schedule, Unread):
         raise ConfigError(f"no program can be written of it: {schedule.reason}")
-    if isinstance(schedule, Multiplied):
+    if isinstance(schedule, Stepwise):
         raise ConfigError(
-            "a product of a factor for each iteration is no function of the step that can be written down: give the "
-            "product of the factors as a LambdaLR"
+            "each of its steps goes on from what the one before left, and no function of the step can be written down: "
+            "say it with a LambdaLR or a SequentialLR"
         )
     lines = list(first)
     step: Any = Term("step", lines, until)

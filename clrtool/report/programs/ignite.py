@@ -18,14 +18,14 @@ _TORCH = "torch.optim.lr_scheduler."
 _OF_OTHERS = {"lr_lambda", "scale_fn", "schedulers"}
 
 
-def _find(plan: Plan) -> Iterator[Words]:
-    for whole in (_part(plan.schedule, plan.iterations), _concat(plan)):
+def _find(schedule: Schedule, iterations: int) -> Iterator[Words]:
+    for whole in (_part(schedule, iterations), _concat(schedule, iterations)):
         if whole is not None:
             yield whole.pop("type"), whole
 
 
-def _concat(plan: Plan) -> dict[str, Any] | None:
-    parts = list(parts_of(plan.schedule, plan.iterations))
+def _concat(schedule: Schedule, iterations: int) -> dict[str, Any] | None:
+    parts = list(parts_of(schedule, iterations))
     made = [_part(part.schedule, part.length) for part in parts]
     if not all(made):
         return None
@@ -45,13 +45,18 @@ def _part(schedule: Schedule, length: int) -> dict[str, Any] | None:
     return None if knots is None else {"type": "PiecewiseLinear", "milestones_values": [*map(tuple, knots)]}
 
 
-def _write(plan: Plan, name: str, params: dict[str, Any]) -> str:
+def _write(plan: Plan, name: str, params: dict[str, Any], momenta: Words | None = None) -> str:
     lr = params.pop("base_lr", None)
     made = _made({"type": name} | params, lr)
+    if momenta is not None:
+        both = [made, _made({"type": momenta[0]} | momenta[1], lr, moves="momentum")]
+        made = Call("ParamGroupScheduler", (both,), {"names": ["lr", "momentum"]})
     used = set(calls(made))
     torch = "import torch\n" if any(each.startswith(_TORCH) for each in used) else ""
     own = ", ".join(sorted(each for each in used if not each.startswith(_TORCH)))
-    begin = "" if lr is None else f"\n\n    It begins with the optimizer's learning rate: make it with lr={lr!r}.\n    "
+    notes = [] if lr is None else [f"It begins with the optimizer's learning rate: make it with lr={lr!r}."]
+    notes += [] if momenta is None else ["It sets the momentum of SGD; ignite cannot set the betas of Adam."]
+    begin = "".join(f"\n\n    {note}" for note in notes) + ("\n    " if notes else "")
     return f'''{header(plan)}{torch}from ignite.handlers import {own}
 
 
@@ -61,7 +66,7 @@ def make_scheduler(optimizer):
 '''
 
 
-def _made(part: Any, lr: float | None, system: str = "ignite") -> Call:
+def _made(part: Any, lr: float | None, system: str = "ignite", moves: str = "lr") -> Call:
     """A call for a part, in which other parts are calls."""
     full, given = name_of(part, system)
     params = {name: value for name, value in given.items() if name not in ("param_name", "base_lr")}
@@ -73,7 +78,7 @@ def _made(part: Any, lr: float | None, system: str = "ignite") -> Call:
         return Call(full, (Name("optimizer"),), params)
     name = full.removeprefix(_PREFIX)
     if "schedulers" in params:
-        params["schedulers"] = [_made(inner, lr) for inner in params["schedulers"]]
+        params["schedulers"] = [_made(inner, lr, moves=moves) for inner in params["schedulers"]]
         return Call(name, (), params)
     if "lr_scheduler" in params:
         inner = params.pop("lr_scheduler")
@@ -82,11 +87,12 @@ def _made(part: Any, lr: float | None, system: str = "ignite") -> Call:
         )
     if "milestones_values" in params:
         params["milestones_values"] = [tuple(pair) for pair in params["milestones_values"]]
-    return Call(name, (Name("optimizer"), "lr"), params)
+    return Call(name, (Name("optimizer"), moves), params)
 
 
 IGNITE = Language(
     system="ignite",
+    says_momentum=True,
     prefix=_PREFIX,
     find=_find,
     write=_write,

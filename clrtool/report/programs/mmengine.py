@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from clrtool.core.planning.plan import Plan
-from clrtool.core.schedules import Cosine, Exponential, Piecewise, Polynomial
+from clrtool.core.schedules import Cosine, Exponential, Piecewise, Polynomial, Schedule
 from clrtool.report.programs.code import Call, source
 from clrtool.report.programs.parts import Part, knots_of, parts_of, plain
 from clrtool.report.programs.words import Language, Words, header
@@ -17,11 +17,11 @@ from clrtool.report.programs.words import Language, Words, header
 _LINE = {"type": "PolyLR", "power": 1.0}
 
 
-def _find(plan: Plan) -> Iterator[Words]:
-    for parts in ([Part(plain(plan.schedule), 0, plan.iterations)], [*parts_of(plan.schedule, plan.iterations)]):
+def _find(schedule: Schedule, iterations: int) -> Iterator[Words]:
+    for parts in ([Part(plain(schedule), 0, iterations)], [*parts_of(schedule, iterations)]):
         found = _one_after_another(parts)
         if found is not None:
-            first = float(plan.schedule([0])[0])
+            first = float(schedule([0])[0])
             yield "param_scheduler", {"schedulers": [each | {"by_epoch": False} for each in found], "base_lr": first}
 
 
@@ -81,19 +81,30 @@ def _geometric(values: Sequence[float]) -> bool:
     return 0 not in values[:-1] and all(math.isclose(ratio, ratios[0], rel_tol=1e-12) for ratio in ratios)
 
 
-def _write(plan: Plan, name: str, params: dict[str, Any]) -> str:  # noqa: ARG001 (it has one name)
+def _write(
+    plan: Plan,
+    name: str,  # noqa: ARG001 (it has one name)
+    params: dict[str, Any],
+    momenta: Words | None = None,
+) -> str:
     lr, epoch = params["base_lr"], params.get("epoch_length")
     given = params["schedulers"]
     schedulers = [given] if isinstance(given, Mapping) else given
+    begins = f"lr={lr!r}"
+    if momenta is not None:
+        begins += f", momentum={momenta[1]['base_lr']!r}"
+        moving = ({**each, "type": each["type"].replace("LR", "Momentum")} for each in momenta[1]["schedulers"])
+        schedulers = [*schedulers, *moving]
     dicts = [Call("dict", (), {"type": each["type"], **each}) for each in schedulers]
     epochs = "" if epoch is None else f"# An epoch has {epoch} iterations.\n"
-    begin = f"# It begins with the optimizer's: optim_wrapper = dict(optimizer=dict(lr={lr!r}, ...), ...).\n"
+    begin = f"# It begins with the optimizer's: optim_wrapper = dict(optimizer=dict({begins}, ...), ...).\n"
     return f"""{header(plan)}{begin}{epochs}param_scheduler = {source(dicts)}
 """
 
 
 MMENGINE = Language(
     system="mmengine",
+    says_momentum=True,
     prefix="mmengine.",
     find=_find,
     write=_write,

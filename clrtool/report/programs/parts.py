@@ -18,9 +18,11 @@ from clrtool.core.schedules import (
     Phases,
     Polynomial,
     Schedule,
+    WithMomentum,
     fixed,
     in_sequence,
 )
+from clrtool.core.schedules.base import FloatArray, IntArray
 
 # The most knots that a list of them is printed with, and the longest schedule that is looked through for them.
 MAX_KNOTS, LONGEST = 500, 5_000_000
@@ -97,6 +99,37 @@ def plain(schedule: Schedule) -> Schedule:
         case Exponential(staircase=False, every=every) if every != 1:
             return replace(schedule, gamma=schedule.gamma ** (1 / every), every=1)
     return schedule
+
+
+def momenta_of(schedule: Schedule) -> Schedule:
+    """The momentum of a schedule that moves it, as a schedule of its own."""
+    match schedule:
+        case Phases(momenta=tuple() as momenta):
+            return replace(schedule, values=momenta, momenta=None)
+        case Cyclical(momentum_bounds=(low, high)):
+            return replace(schedule, base_lr=high, max_lr=low, decay_base=False, momentum_bounds=None)
+        case WithMomentum():
+            return schedule.momenta
+        case Join():
+            return in_sequence([momenta_of(part) for part in schedule.parts], schedule.begins)
+    return _Momenta(schedule)
+
+
+@dataclass(frozen=True)
+class _Momenta(Schedule):
+    """The momentum of any other, value by value."""
+
+    of: Schedule
+
+    @property
+    def preview(self) -> int:
+        return self.of.preview
+
+    def corners(self, until: int) -> list[int]:
+        return self.of.corners(until)
+
+    def lr_at(self, t: IntArray) -> FloatArray:
+        return self.of.momentum_at(t)
 
 
 def _falls(schedule: CosineRestarts, length: int, begin: int) -> Iterator[Part]:

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from clrtool.core.planning.plan import Plan
-from clrtool.core.schedules import Cyclical, Exponential, Geometric, Inverse, Piecewise, Polynomial, Sigmoid
+from clrtool.core.schedules import Cyclical, Exponential, Geometric, Inverse, Piecewise, Polynomial, Schedule, Sigmoid
 from clrtool.errors import ConfigError
 from clrtool.report.programs.words import Language, Words, header, same
 
 
-def _deepspeed(plan: Plan) -> Iterator[Words]:
-    schedule = plan.schedule
-    if isinstance(schedule, Cyclical) and plan.iterations == schedule.period and schedule.per == "cycle":
+def _deepspeed(schedule: Schedule, iterations: int) -> Iterator[Words]:
+    if isinstance(schedule, Cyclical) and iterations == schedule.period and schedule.per == "cycle":
         momentum = schedule.momentum_bounds
         params = {
             "cycle_min_lr": schedule.base_lr,

@@ -1,0 +1,88 @@
+"""Schedules in which each step goes on from what the last one left: worked out in order, up to ``FARTHEST``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from clrtool.core.schedules.base import BLOCK, FloatArray, IntArray, Schedule
+from clrtool.core.schedules.checks import check_lr
+from clrtool.core.schedules.expression import Scale, scaled
+
+# The last iteration for which steps are taken one by one.
+FARTHEST = 2 * 10**7
+# A step makes p * x + q of a learning rate x. At successive iterations: all p, and all q, or None where they are 0.
+Steps = tuple[FloatArray, FloatArray | None]
+
+
+@dataclass(frozen=True)
+class Stepwise(Schedule):
+    """``lr(0) = first``, ``lr(t) = p(t) * lr(t - 1) + q(t)``, with ``steps(t)`` = (p(t), q(t)).
+
+    >>> Stepwise(1.0, lambda t: (np.full(len(t), 0.5), np.ones(len(t))))(range(4))
+    array([1.   , 1.5  , 1.75 , 1.875])
+    """
+
+    first: float
+    steps: Callable[[IntArray], Steps]
+    # The value before each block that is known, and the values of the block that was asked for last.
+    _before: list[float] = field(default_factory=list, init=False, repr=False, compare=False)
+    _last: dict[int, FloatArray] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_lr("base_lr", self.first)
+        self._before.append(self.first)
+
+    @property
+    def preview(self) -> int:
+        return 1000
+
+    def lr_at(self, t: IntArray) -> FloatArray:
+        first, last = int(t.min()) // BLOCK, int(t.max()) // BLOCK
+        if last * BLOCK > FARTHEST:
+            raise ValueError(
+                f"what each step makes of the one before is worked out up to iteration {FARTHEST:,}; asked for "
+                f"iteration {int(t.max()):,}"
+            )
+        while len(self._before) <= last:
+            self._before.append(float(self._block(len(self._before) - 1)[-1]))
+        values = [self._block(block) for block in range(first, last + 1)]
+        return np.concatenate([[self._before[first]], *values])[t - first * BLOCK]
+
+    def _block(self, block: int) -> FloatArray:
+        """The values at the ``BLOCK`` iterations after the first of a block."""
+        if block not in self._last:
+            with np.errstate(all="ignore"):  # of what is not finite the plan says the iteration
+                p, q = self.steps(np.arange(block * BLOCK + 1, (block + 1) * BLOCK + 1))
+                before = self._before[block]
+                values = np.asarray(before * np.cumprod(p)) if q is None else _taken(before, p, q)
+            self._last.clear()
+            self._last[block] = values.astype(np.float64, copy=False)
+        return self._last[block]
+
+
+def _taken(before: float, p: FloatArray, q: FloatArray) -> FloatArray:
+    """The values after each of successive steps: steps are joined two by two, then four by four, and so on."""
+    p, q, reach = p.copy(), q.copy(), 1
+    while reach < len(p):
+        q[reach:] += p[reach:] * q[:-reach]
+        p[reach:] *= p[:-reach]
+        reach *= 2
+    return np.asarray(p * before + q)
+
+
+def multiplied(base_lr: float, scale: Scale) -> Stepwise:
+    """``lr(t) = base_lr * scale(1) * scale(2) * ... * scale(t)``.
+
+    >>> from clrtool.core.schedules import Expression
+    >>> multiplied(0.5, Expression("1 / x"))([0, 1, 2, 3])
+    array([0.5       , 0.5       , 0.25      , 0.08333333])
+    """
+    return Stepwise(base_lr, partial(_factors, scale))
+
+
+def _factors(scale: Scale, t: IntArray) -> Steps:
+    return scaled(t, scale), None

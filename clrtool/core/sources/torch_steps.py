@@ -1,0 +1,245 @@
+"""torch's schedulers inside one another: what each step of a composition makes of the learning rate that it finds.
+
+Nested compositions are made as torch makes them, parts before the whole, in the order in which they are listed: what
+that leaves behind (a step undone twice, a learning rate set back) decides where each part is when the training begins.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from clrtool.core.schedules import Schedule
+from clrtool.core.schedules.base import FloatArray, IntArray
+from clrtool.core.schedules.expression import scaled
+from clrtool.core.schedules.stepwise import Steps
+
+# What a scheduler makes of the learning rate that it finds, where it is told of one step only: (p, q).
+Once = tuple[float, float]
+
+
+@dataclass
+class Group:
+    """The parameter group of the optimizer while schedulers are made on it."""
+
+    lr: float
+    initial_lr: float | None = None
+
+    def known(self) -> float:
+        """The learning rate from which a scheduler says that it begins: that which the first of all found."""
+        if self.initial_lr is None:
+            self.initial_lr = self.lr
+        return self.initial_lr
+
+
+class Part(ABC):
+    """A scheduler that was made on a group, and where it is."""
+
+    @abstractmethod
+    def undo(self) -> None:
+        """Take back the count of a step, as SequentialLR does with all of its parts."""
+
+    @abstractmethod
+    def begin(self, group: Group) -> None:
+        """Its first step, of those that SequentialLR takes when it is made."""
+
+    @abstractmethod
+    def step(self, group: Group) -> None:
+        """One more step."""
+
+    @abstractmethod
+    def after(self, steps: IntArray) -> Steps:
+        """What its later steps do: ``steps`` counts them from 1."""
+
+
+@dataclass
+class Leaf(Part):
+    """A scheduler that is made of no others.
+
+    Args:
+        steps: what its own steps 0, 1, 2 ... do.
+        first: what the first does where it is one of those that are taken when something is made; None for one that
+            sets what the group says that it begins from.
+        again: what it does where SequentialLR comes to it at a milestone.
+    """
+
+    steps: Callable[[IntArray], Steps]
+    first: Once | None
+    again: Once
+    at: int = -1
+
+    def undo(self) -> None:
+        self.at -= 1
+
+    def begin(self, group: Group) -> None:
+        self.at += 1
+        p, q = (0.0, group.known()) if self.first is None else self.first
+        group.lr = p * group.lr + q
+
+    def begin_again(self, group: Group) -> None:
+        self.at = 0
+        group.lr = self.again[0] * group.lr + self.again[1]
+
+    def step(self, group: Group) -> None:
+        self.at += 1
+        p, q = self.steps(np.array([self.at]))
+        group.lr = float(p[0] * group.lr + (0.0 if q is None else q[0]))
+
+    def after(self, steps: IntArray) -> Steps:
+        return self.steps(self.at + steps)
+
+
+class Chained(Part):
+    """All parts in the same step, one after another."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+
+    def undo(self) -> None:
+        for part in self._parts:
+            part.undo()
+
+    def begin(self, group: Group) -> None:
+        self.step(group)  # of its parts none is told that it is the first
+
+    def step(self, group: Group) -> None:
+        for part in self._parts:
+            part.step(group)
+
+    def after(self, steps: IntArray) -> Steps:
+        p, q = np.ones(len(steps)), np.zeros(len(steps))
+        for part in self._parts:
+            factor, added = part.after(steps)
+            p, q = p * factor, q * factor + (0 if added is None else added)
+        return p, q
+
+
+class Sequential(Part):
+    """One part after another, from its milestones on.
+
+    Raises:
+        ValueError: a part that begins at a milestone is itself made of others, at which torch fails.
+    """
+
+    def __init__(self, group: Group, parts: Sequence[Part], milestones: Sequence[int]) -> None:
+        self._parts, self._milestones, self._at = parts, milestones, 0
+        first = bisect_right(milestones, 0)
+        for part in parts[first + 1 :]:
+            if not isinstance(part, Leaf):
+                raise ValueError(
+                    "a SequentialLR or a ChainedScheduler after a milestone of a SequentialLR: torch fails there, with "
+                    "NotImplementedError. Write its parts out in the outer list, or put it first"
+                )
+        group.lr = group.known()
+        self.undo()
+        parts[first].begin(group)
+
+    def undo(self) -> None:
+        for part in self._parts:
+            part.undo()
+
+    def begin(self, group: Group) -> None:
+        self.step(group)  # its own count was not taken back
+
+    def step(self, group: Group) -> None:
+        self._at += 1
+        active = bisect_right(self._milestones, self._at)
+        part = self._parts[active]
+        if active and self._milestones[active - 1] == self._at and isinstance(part, Leaf):
+            part.begin_again(group)
+        else:
+            part.step(group)
+
+    def after(self, steps: IntArray) -> Steps:
+        at, now = self._at + steps, bisect_right(self._milestones, self._at)
+        active = np.searchsorted(self._milestones, at, side="right")
+        p, q = np.ones(len(at)), np.zeros(len(at))
+        for number in np.unique(active):
+            inside, part = active == number, self._parts[number]
+            if number == now:
+                p[inside], q[inside] = _full(part.after(steps[inside]))
+            elif isinstance(part, Leaf):
+                since = at[inside] - self._milestones[number - 1]
+                p[inside], q[inside] = _full(part.steps(since))
+                begins = np.flatnonzero(inside)[since == 0]
+                p[begins], q[begins] = part.again
+        return p, q
+
+
+def _full(steps: Steps) -> tuple[FloatArray, FloatArray]:
+    p, q = steps
+    return p, np.zeros(len(p)) if q is None else q
+
+
+def sets(schedule: Schedule, is_told: bool = False) -> Leaf:
+    """A scheduler that sets the learning rate at each step, whatever it finds.
+
+    Args:
+        is_told: whether at its first step it sets what the group says that it begins from.
+    """
+    start = 0.0, float(schedule([0])[0])
+    return Leaf(lambda t: (np.zeros(len(t)), schedule.lr_at(np.maximum(t, 0))), None if is_told else start, start)
+
+
+def multiplies(kind: str, base_lr: float, params: Mapping[str, Any]) -> Leaf:
+    """A scheduler that multiplies what it finds; where SequentialLR comes to it, it begins from ``base_lr``."""
+    factor = partial(_FACTORS[kind], **params)
+    # told to begin, LinearLR and ConstantLR start low and the others leave the rate as it is
+    first = float(factor(np.array([0]))[0]) if kind in ("ConstantLR", "LinearLR") else 1.0
+    again = (float(factor(np.array([0]))[0]), 0.0) if kind == "MultiplicativeLR" else (0.0, base_lr * first)
+    return Leaf(lambda t: (factor(t), None), (first, 0.0), again)
+
+
+def bends(base_lr: float, T_max: int, eta_min: float) -> Leaf:  # noqa: N803 (torch's names)
+    """CosineAnnealingLR, which lets the distance to ``eta_min`` that it finds shrink in its ratio."""
+
+    def steps(t: IntArray) -> Steps:
+        height, before = (1 + np.cos(np.pi * each / T_max) for each in (t, t - 1))
+        turns = (t - 1 - T_max) % (2 * T_max) == 0  # at the bottom there is no ratio
+        ratio = np.divide(height, before, out=np.ones(len(t)), where=~turns)
+        up = (base_lr - eta_min) * (1 - math.cos(math.pi / T_max)) / 2
+        return ratio, np.where(turns, up, eta_min * (1 - ratio))
+
+    return Leaf(steps, (1.0, 0.0), (0.0, base_lr))
+
+
+def _constant(t: IntArray, factor: float, total_iters: int) -> FloatArray:
+    return np.select([t == 0, t == total_iters], [factor, 1 / factor], 1.0)
+
+
+def _linear(t: IntArray, start_factor: float, end_factor: float, total_iters: int) -> FloatArray:
+    rise, done = end_factor - start_factor, np.minimum(t, total_iters)  # past its end it leaves what it finds
+    ratio = 1 + rise / (total_iters * start_factor + (done - 1) * rise)
+    return np.where(t == 0, start_factor, np.where(t > total_iters, 1.0, ratio))
+
+
+def _step(t: IntArray, step_size: int, gamma: float) -> FloatArray:
+    return np.where((t > 0) & (t % step_size == 0), gamma, 1.0)
+
+
+def _multi_step(t: IntArray, milestones: Sequence[int], gamma: float) -> FloatArray:
+    return np.asarray(float(gamma) ** sum((t == each).astype(int) for each in milestones))
+
+
+def _polynomial(t: IntArray, total_iters: int, power: float) -> FloatArray:
+    done = np.minimum(t, total_iters)
+    ratio = (1 - done / total_iters) / (1 - (done - 1) / total_iters)
+    return np.where(t > total_iters, 1.0, ratio**power)
+
+
+_FACTORS: dict[str, Callable[..., FloatArray]] = {
+    "ConstantLR": _constant,
+    "LinearLR": _linear,
+    "StepLR": _step,
+    "MultiStepLR": _multi_step,
+    "ExponentialLR": lambda t, gamma: np.full(len(t), float(gamma)),
+    "PolynomialLR": _polynomial,
+    "MultiplicativeLR": lambda t, lr_lambda: np.asarray(scaled(t, lr_lambda)),
+}
