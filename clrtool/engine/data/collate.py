@@ -29,6 +29,7 @@ class Fault:
     """What went wrong in reading samples, to be raised where people are told."""
 
     message: str
+    error: type[Exception] = ConfigError
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +62,12 @@ class Collate:
             return Fault(f"{self._source}: {describe(error)}{hint if ragged else ''}")
         return samples
 
+    def prepared(self, item: Any) -> Any:
+        """An item as it waits for the others of its batch: resized where that is asked for, so that few pixels wait."""
+        return item if self.collate_fn else self._plain(item)
+
     def _to_samples(self, items: list[Any]) -> Samples:
-        batch = self.collate_fn(items) if self.collate_fn else default_collate([self._plain(item) for item in items])
+        batch = self.collate_fn(items) if self.collate_fn else default_collate(list(map(self._plain, items)))
         pair = self.unpack(batch) if self.unpack else default_unpack(batch)
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise ConfigError(f"data.batch: must return (inputs, targets), it returned {type(pair).__name__}")
@@ -120,7 +125,7 @@ def _as_tensor(value: Any, name: object) -> Tensor:
 
 
 def samples_or_raise(batch: Samples | Fault) -> Samples:
-    """Samples, or the fault that came in their place as a ConfigError."""
+    """Samples. Raises the fault that came in their place."""
     if isinstance(batch, Fault):
-        raise ConfigError(batch.message)
+        raise batch.error(batch.message)
     return batch
