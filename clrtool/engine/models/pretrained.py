@@ -57,6 +57,8 @@ def read_weights(path: Path) -> Weights:
         isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
     ):
         raise ConfigError(f"model.weights: {path} must hold a state dict of tensors by name")
+    # without what a file may have set on a tensor, such as an attribute in the place of a method
+    found = {name: Tensor.detach(tensor) for name, tensor in found.items()}
     for name, tensor in found.items():
         if fault := _fault(tensor):
             raise ConfigError(f"model.weights: {path} holds {name} {fault}")
