@@ -51,7 +51,7 @@ _LACKING = {errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOSPC
 # What it says of a file that is not this user's to read or to write, or that its disk does not give.
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE}
 _LACKING_TEXTS = ("can't allocate memory", "cannot allocate memory", "can't start new thread", "failed to map segment",
-                  "too many open files", "cannot create thread")  # fmt: skip
+                  "too many open files", "cannot create thread", "unable to allocate shared memory")  # fmt: skip
 
 
 def exit_code(error: BaseException) -> int:

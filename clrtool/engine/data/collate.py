@@ -16,7 +16,7 @@ from torch.utils.data import default_collate
 
 from clrtool.engine.data.tensors import Samples, as_targets, check_samples
 from clrtool.engine.runtime.factories import describe
-from clrtool.errors import ConfigError
+from clrtool.errors import ConfigError, MachineError, lack_of
 
 # What a user's ``data.batch`` does: the batch of the dataset -> (inputs, targets).
 Unpack = Callable[[Any], tuple[Any, Any]]
@@ -57,6 +57,9 @@ class Collate:
         except ConfigError as error:
             return Fault(str(error))
         except Exception as error:  # noqa: BLE001 (whatever a user's code raises)
+            if lack_of(error) is not None:
+                hint = "; where /dev/shm is small, data.workers=0 needs none of it"
+                return Fault(f"{self._source}: {describe(error)}{hint}", MachineError)
             ragged = "stack expects each" in str(error)
             hint = "; samples differ in shape: set data.args.size, or return a DataLoader with a collate_fn"
             return Fault(f"{self._source}: {describe(error)}{hint if ragged else ''}")
