@@ -22,7 +22,9 @@ from importlib.machinery import (
     ExtensionFileLoader,
     FileFinder,
     ModuleSpec,
+    PathFinder,
     SourceFileLoader,
+    SourcelessFileLoader,
 )
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -76,8 +78,14 @@ class _OwnParts:
     """The first of the finders, for the parts of packages that were found beside a config, and for nothing else."""
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
-        """The part, in the folders of its package."""
-        return find_beside(name, path) if path is not None and _OWN.holds(name.partition(".")[0]) else None
+        """The part, in the folders of its package. Raises ImportError where only its compiled code is there."""
+        if path is None or not _OWN.holds(name.partition(".")[0]):
+            return None
+        spec = find_beside(name, path)
+        if spec is None and isinstance(getattr(PathFinder.find_spec(name, path), "loader", None), SourcelessFileLoader):
+            # the finders after this one would take it
+            raise ModuleNotFoundError(f"No source of the module named {name!r}", name=name)
+        return spec
 
 
 _OWN, _PARTS = _OwnFolder(), _OwnParts()
