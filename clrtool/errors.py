@@ -48,16 +48,20 @@ _CODES = {ConfigError: 2, BusyError: 75, MachineError: 4, OSError: 4, BaseExcept
 
 # What the system says where it has no more: of memory, of files that may be open, of processes, of a disk.
 _LACKING = {errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT}
+# What it says of a file that is not this user's to read or to write, or that its disk does not give.
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE}
 _LACKING_TEXTS = ("can't allocate memory", "cannot allocate memory", "can't start new thread", "failed to map segment",
-                  "too many open files", "cannot create thread")  # fmt: skip
+                  "too many open files", "cannot create thread", "unable to allocate shared memory")  # fmt: skip
 
 
 def exit_code(error: BaseException) -> int:
     """The code with which a command ends that fails in this way.
 
-    Whatever an error became on its way, want of memory, files or processes is a matter of the machine.
+    Whatever an error became on its way, want of memory, files or processes is a matter of the machine, and so is a file
+    that it does not give.
     """
-    if not isinstance(error, MachineError) and lack_of(error) is not None:
+    denied = isinstance(error.__cause__, OSError) and error.__cause__.errno in _DENIED
+    if not isinstance(error, MachineError) and (denied or lack_of(error) is not None):
         return _CODES[MachineError]
     return next(code for kind, code in _CODES.items() if isinstance(error, kind))
 

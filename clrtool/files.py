@@ -17,7 +17,9 @@ from clrtool.errors import MachineError
 
 # Larger than any config, result or curve of ours; a text beyond it is refused before it fills the memory.
 MOST_BYTES = 64 * 2**20
-_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
+# The end of a temporary file's name, by which nobody else's is taken for one of ours and swept.
+_ENDING = ".clrtool.tmp"
+_TEMPORARY = re.compile(rf"\..+\.[a-z0-9_]{{8}}{re.escape(_ENDING)}")
 
 
 def write_whole(path: Path, content: str | bytes | Iterable[str]) -> None:
@@ -112,11 +114,13 @@ def check_writable(folder: Path) -> None:
 
 
 def check_here() -> None:
-    """Raise MachineError if the current folder was removed: torch ends a process that computes in none."""
+    """Raise MachineError if the current folder is closed or was removed: torch ends a process that computes in none."""
     try:
         Path.cwd()
     except FileNotFoundError as error:
         raise MachineError("the current folder was removed: go to another one") from error
+    if not os.access(".", os.X_OK):
+        raise MachineError("the current folder is closed to this user: go to another one")
 
 
 def temporary_files(folder: Path) -> list[Path]:
@@ -137,7 +141,7 @@ def sweep_orphans(folder: Path) -> None:
 def _temporary(path: Path) -> Iterator[tuple[int, Path]]:
     """A locked file beside ``path``, gone at the end unless it was renamed, whatever happens in between."""
     while True:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_ENDING, dir=path.parent)
         with contextlib.suppress(OSError):  # a file system without locks: sweep_orphans gets none either
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if Path(name).exists():  # else it was swept between the two calls
@@ -152,7 +156,8 @@ def _temporary(path: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _cannot_write(path: Path, written: int, error: OSError) -> str:
-    return f"{path}: cannot write its {written:,} bytes: {error.strerror or error}{_free(path.parent, error)}"
+    what = f"cannot write its {written:,} bytes" if written else "cannot be written"
+    return f"{path}: {what}: {error.strerror or error}{_free(path.parent, error)}"
 
 
 def _free(folder: Path, error: OSError) -> str:

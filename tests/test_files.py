@@ -58,14 +58,14 @@ def test_orphans_are_swept_and_files_that_are_being_written_are_not(tmp_path):
         killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=False)
         assert killed.returncode == -signal.SIGKILL
     orphan, live = sorted(temporary_files(tmp_path))
-    (tmp_path / ".mine.tmp").touch()
+    (tmp_path / ".mine.abcdefgh.tmp").touch()
     with live.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         sweep_orphans(tmp_path)
         assert live.exists()
         assert not orphan.exists()
     sweep_orphans(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [".mine.tmp"]
+    assert [path.name for path in tmp_path.iterdir()] == [".mine.abcdefgh.tmp"], "a file of another program"
 
 
 @pytest.mark.parametrize("words", [["rangetest", "digits", "-o", "run"], ["compare", "digits"], ["doctor", "--quick"]])

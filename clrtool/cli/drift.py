@@ -73,7 +73,9 @@ class DriftCheck:
 
     def _known_before(self, check: Path) -> list[str]:
         """Why a file does not hold, as far as that is known before a training."""
-        if not os.path.lexists(check):
+        try:
+            check.lstat()
+        except (FileNotFoundError, NotADirectoryError):
             return [f"{check}: no such file yet"]
         from clrtool.report.records.plan_file import read_bounds
 

@@ -36,7 +36,8 @@ def find_config(source: str) -> Path:
     if path.is_dir() and source not in shipped:
         raise ConfigError(f"{source}: is a folder; give a YAML file or the name of a shipped config")
     if source not in shipped:
-        raise ConfigError(f"{source}: no such file and no shipped config; {nearest(source, shipped)}")
+        what = "is no plain file" if path.exists() else "no such file"
+        raise ConfigError(f"{source}: {what} and no shipped config; {nearest(source, shipped)}")
     return shipped[source]
 
 

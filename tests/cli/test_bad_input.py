@@ -1,5 +1,7 @@
 """Bad input of every kind: exit 2 or 4, one clear message, no traceback, nothing overwritten."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,21 @@ def test_what_is_missing_or_cannot_be_written_says_so(refused, tmp_path, words, 
     (tmp_path / "file").touch()
     found, text = refused("digits", *words)
     assert (found, message in text) == (code, True), text
+
+
+@pytest.mark.parametrize("ends", [("5e-324", "1e-3"), ("5e-324", "1e-323"), ("1e-3", "1e308"), ("1e-320", "1e300")])
+def test_a_range_at_the_ends_of_the_floats_is_measured_or_refused(cli, tmp_path, ends):
+    start, end = ends
+    words = [*FAST, f"sweep.start_lr={start}", f"sweep.end_lr={end}", "-o", tmp_path / "run"]
+    done = cli("rangetest", "digits", *words)
+    assert done.code in (0, 2, 3), done.err
+
+
+@pytest.mark.parametrize("command", ["rangetest", "compare", "doctor"])
+def test_a_config_that_is_a_pipe_is_not_waited_for_and_told_as_that(cli, tmp_path, command):
+    os.mkfifo(tmp_path / "mine.yaml")
+    done = cli(command, tmp_path / "mine.yaml")
+    assert (done.code, "mine.yaml: is no plain file and no shipped config" in done.err) == (2, True), done.err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -138,6 +139,24 @@ def test_a_worker_that_hangs_ends_in_a_message(cli, folder, monkeypatch):
     result = cli(*of("line", data, "-o", "run"))
     assert result.code == 4
     assert "a worker hangs: data.workers=0 reads in this process and shows where" in result.err
+
+
+def test_a_small_shared_memory_is_a_matter_of_the_machine_and_no_worker_needs_none(tmp_path):
+    apart = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"', "sh"]
+    if shutil.which("unshare") is None or subprocess.run([*apart, "true"], check=False).returncode:
+        pytest.skip("this user may not mount another /dev/shm")
+    pixels = np.random.default_rng(0).random((400, 3, 32, 32), np.float32)
+    np.savez(tmp_path / "a.npz", x=pixels, y=np.arange(400) % 2)
+    (tmp_path / "mine.yaml").write_text(
+        "model: {name: mlp, args: {hidden: [8]}}\n"
+        "data: {name: npz, args: {path: a.npz}, batch_size: 100, placement: loader, workers: 2}\n"
+    )
+    words = ["rangetest", "mine.yaml", *QUICK, "-q", "-o", "run"]
+    for more, code in ([], (4,)), (["data.workers=0"], (0, 3)):
+        command = [*apart, sys.executable, "-m", "clrtool", *words, *more, "--fresh"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode in code, done.stderr
+        assert more or "data.workers=0 needs none of it" in " ".join(done.stderr.split())
 
 
 def test_an_operation_that_is_not_deterministic_names_the_switch(cli, folder):

@@ -2,11 +2,13 @@
 
 import json
 import os
+import py_compile
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 
 import pytest
 
@@ -253,10 +255,23 @@ def test_a_hash_of_code_is_one_of_what_runs(tmp_path, file, old, new, changed):
     assert [name for name in sorted(after) if before[name] != after[name]] == changed
 
 
-@pytest.mark.parametrize("line", ["import_module('helping')", "__import__('helping', globals())"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import_module('helping').scaled",
+        "__import__('helping', globals()).scaled",
+        "pkgutil.resolve_name('helping:scaled')",
+        "pydoc.locate('helping.scaled')",
+        "runpy.run_path('helping.py')['scaled']",
+        "SourceFileLoader('x', './helping.py').load_module().scaled",
+        "util.spec_from_file_location('x', Path(__file__).with_name('helping.py'))",
+        "(exec(open('helping.py').read()), scaled)[1]",
+        "instantiate({'_target_': 'helping.scaled'})",
+    ],
+)
 def test_a_module_that_is_imported_by_a_text_is_hashed_too(tmp_path, line):
     (tmp_path / "netting.py").write_text(
-        f"from importlib import import_module\ndef make():\n    return {line}.scaled(2)\n"
+        f"import pkgutil, pydoc, runpy\nfrom importlib import import_module\ndef make():\n    return {line}(2)\n"
     )
     (tmp_path / "helping.py").write_text(HELPING)
     before = hashes(tmp_path)
@@ -302,8 +317,6 @@ def test_a_module_is_found_for_itself_and_for_nobody_else(tmp_path):
 
 @pytest.mark.parametrize("place", ["recompiled.py", "recompiled/__init__.py", "recompiled/deep/inner.py"])
 def test_code_is_what_its_source_says_though_compiled_code_lies_beside_it(tmp_path, monkeypatch, place):
-    import py_compile
-
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     file = tmp_path / place
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -324,6 +337,29 @@ def test_code_is_what_its_source_says_though_compiled_code_lies_beside_it(tmp_pa
     file.write_text("value = 2\n")
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert value() == 2
+
+
+@pytest.mark.parametrize("place", ["prebuilt", "prebuilt.deep"])
+def test_source_comes_before_what_was_built_of_it_and_a_library_is_taken_where_there_is_none(tmp_path, place):
+    folder = tmp_path.joinpath(*place.split(".")[:-1])
+    folder.mkdir(exist_ok=True)
+    source = folder / f"{place.rpartition('.')[2]}.py"
+    source.write_text("value = 1\n")
+    py_compile.compile(str(source), str(source.with_suffix(".pyc")))
+    library = source.with_suffix(EXTENSION_SUFFIXES[0])
+    library.write_bytes(b"no library")
+    for name in [name for name in sys.modules if name.startswith("prebuilt")]:
+        del sys.modules[name]
+    assert import_module(place, [tmp_path]).value == 1
+    before = code_hashes([f"{place}:value"], [tmp_path])
+    source.unlink()
+    del sys.modules[place]
+    with pytest.raises(ImportError, match=re.escape(str(library))):
+        import_module(place, [tmp_path])
+    assert code_hashes([f"{place}:value"], [tmp_path]).keys() == before.keys()
+    library.unlink()
+    with pytest.raises(ModuleNotFoundError, match=place):
+        import_module(place, [tmp_path])
 
 
 @pytest.fixture

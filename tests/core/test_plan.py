@@ -222,6 +222,17 @@ def test_a_reason_is_given_for_what_was_given_and_not_for_what_would_have_been_f
     assert "leaves 0.1" not in reasons
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "scale",
+    ["0x" + "f" * 290, "0x" + "f" * 5000, "x*1e300", "1e400", "x**(10**10)", "'open", "(", "x;x", "x-x+1\\\n", "\0", "é", "1j",
+     "-" * 290 + "x"],
+)  # fmt: skip
+def test_a_scale_of_any_text_is_a_value_error_and_no_warning(scale):
+    with pytest.raises(ValueError, match="scale"):
+        make_plan(0.001, 0.006, 47, policy="cyclical", scale=scale)
+
+
 def test_a_scale_that_leaves_its_range_later_in_the_plan_is_refused_at_once():
     with pytest.raises(ValueError, match=r"scale must stay in \[0, 1\]"):
         make_plan(0.001, 0.006, 47, policy="cyclical", scale="2 - x")

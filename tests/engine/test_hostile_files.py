@@ -258,6 +258,46 @@ def test_a_call_that_makes_much_of_little_is_not_made(tmp_path, call, archive):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 200_000, "kilobytes"
 
 
+class Call:
+    """A call that a file asks for when it is read."""
+
+    def __init__(self, function, *args):
+        self.function, self.args = function, args
+
+    def __reduce__(self):
+        return self.function, self.args
+
+
+MANY = torch.zeros(1).expand(2 * 10**8)
+REBUILT = {
+    "as another type": (torch._utils._rebuild_device_tensor_from_cpu_tensor, MANY, torch.float64, "cpu", False),
+    "on no device": (torch._utils._rebuild_device_tensor_from_cpu_tensor, MANY, torch.float64, "meta", False),
+    "as a class": (
+        torch._utils._rebuild_wrapper_subclass, torch.Tensor, torch.float32, torch.Size([10**10]), (1,), 0,
+        torch.strided, torch.device("cpu"), False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("new", [False, True])
+@pytest.mark.parametrize("how", REBUILT)
+def test_a_number_that_stands_for_many_is_not_written_out(tmp_path, how, new):
+    torch.save({"a": Call(*REBUILT[how])}, tmp_path / "a.pt", _use_new_zipfile_serialization=new)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ConfigError, match=r"model\.weights"):
+        read_weights(tmp_path / "a.pt")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 200_000, "kilobytes"
+
+
+@pytest.mark.parametrize("name", ["numel", "element_size", "untyped_storage", "detach", "_backward_hooks"])
+def test_what_a_file_has_set_on_a_tensor_is_not_asked(tmp_path, name):
+    whole = torch.arange(3.0)
+    plain = (torch._utils._rebuild_tensor_v2, torch.nn.Parameter, (whole._typed_storage(), 0, (3,), (1,), False, None))
+    torch.save({"a": Call(torch._tensor._rebuild_from_type_v2, *plain, {name: {}})}, tmp_path / "a.pt")
+    found = read_weights(tmp_path / "a.pt")["a"]
+    assert (type(found), found.tolist()) == (torch.Tensor, [0, 1, 2])
+
+
 def test_files_as_torch_wrote_them_at_any_time_are_read(tmp_path):
     state = torch.nn.Linear(2, 3).state_dict()
     for new in (False, True):

@@ -1,6 +1,7 @@
 """A range test that is interrupted anywhere goes on by exactly the numbers of one that never was."""
 
 import io
+import os
 import random
 import signal
 
@@ -21,7 +22,7 @@ from clrtool.engine.resume.open import open_journal
 from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.trainer import Trainer
-from clrtool.errors import ConfigError, Interrupted
+from clrtool.errors import ConfigError, Interrupted, MachineError
 from tests.engine.workloads import FORKS, digits
 
 SWEEP = SweepConfig(epochs=1.0, evaluations=6, seeds=2)
@@ -327,9 +328,19 @@ def test_two_generations_are_kept_and_a_damaged_one_falls_back_to_the_other(tmp_
     assert folder.load().values == {"number": 5}
 
 
+def test_a_checkpoint_that_takes_no_room_on_a_disk_and_all_of_the_memory_is_refused_unread(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    file = tmp_path / "checkpoint" / f"00000001-{'a' * 64}.pt"
+    file.touch()
+    os.truncate(file, 2**42)
+    with pytest.raises(
+        MachineError, match=r"it holds 4,398,046,511,104 bytes; at most .* half of this machine's memory"
+    ):
+        CheckpointFolder(tmp_path / "checkpoint").load()
+
+
 def test_a_checkpoint_that_would_run_code_is_damaged(tmp_path):
     import hashlib
-    import os
     import pickle
 
     class Evil:

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import struct
+import weakref
 import zipfile
 import zlib
 from functools import partial
@@ -17,7 +18,8 @@ from PIL import Image
 from torchvision import datasets as torchvision_datasets
 
 from clrtool.config.components import ModelConfig
-from clrtool.engine.data import datasets
+from clrtool.engine.data import datasets, streaming, tensors
+from clrtool.engine.data.collate import Collate
 from clrtool.engine.models import builtin as models
 from clrtool.engine.runtime import hardware as machine
 from clrtool.engine.runtime.factories import call, covers, import_factory
@@ -147,7 +149,7 @@ def header(shape):
 
 
 def test_a_zip_bomb_is_refused_by_the_sizes_that_it_states(refused, monkeypatch):
-    monkeypatch.setattr(datasets, "total_memory", lambda: 10**8)
+    monkeypatch.setattr(tensors, "total_memory", lambda: 10**8)
     with zipfile.ZipFile("bomb.npz", "w", zipfile.ZIP_DEFLATED) as file:
         for name in ("x", "y"):
             file.writestr(f"{name}.npy", header((10**8, 1)) + bytes(10**8))
@@ -155,6 +157,39 @@ def test_a_zip_bomb_is_refused_by_the_sizes_that_it_states(refused, monkeypatch)
     code, message = refused("{name: npz, args: {path: bomb.npz}}")
     assert code == 4
     assert "the arrays of bomb.npz take 0.2 GB, more than half of this machine's memory" in message
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "kept"),
+    [
+        (np.zeros((100, 1000), np.uint8), np.ones((100, 1000), np.uint8), "int64"),
+        (np.zeros((100, 1000), bool), np.arange(100), "float32"),
+        (np.zeros((100, 10, 100), np.int8), np.arange(100), "float32"),
+        (np.zeros((100, 1000), np.float16), np.zeros((100, 1000), bool), "float32"),
+    ],
+)
+def test_arrays_are_held_against_the_memory_as_they_will_be_kept(refused, monkeypatch, x, y, kept):
+    np.savez_compressed("a.npz", x=x, y=y)
+    monkeypatch.setattr(tensors, "total_memory", lambda: 2 * (x.nbytes + y.nbytes + 1000))
+    code, message = refused("{name: npz, args: {path: a.npz}}")
+    assert (code, f"data: the arrays as {kept} take " in message) == (4, True), message
+
+
+@pytest.mark.parametrize("limit", ["null", 10])
+def test_an_array_with_as_many_samples_as_can_be_written_and_nothing_in_them_is_refused(refused, limit):
+    np.savez("a.npz", x=np.zeros((2**40, 0), np.float32), y=np.zeros((2**40, 0), np.int64))
+    code, message = refused(f"{{name: npz, args: {{path: a.npz, limit: {limit}}}}}")
+    assert (code, "the dataset is empty" in message) == (2, True), message
+
+
+@pytest.mark.parametrize(("place", "value"), [(8, 1), (10, 9), (10, 12), (10, 93)])
+def test_an_archive_that_is_locked_or_packed_in_an_unknown_way_is_a_message(refused, place, value):
+    np.savez("a.npz", x=np.zeros((10, 3)), y=np.arange(10))
+    content = bytearray(Path("a.npz").read_bytes())
+    content[content.index(b"PK\x01\x02") + place] = value
+    Path("a.npz").write_bytes(content)
+    code, message = refused("{name: npz, args: {path: a.npz}}")
+    assert (code, "a.npz is not an .npz file of plain arrays" in message) == (2, True), message
 
 
 @pytest.mark.parametrize("shape", [(10**6, 10), (2**62, 4), (10**30, 1), (-1, 4)])
@@ -206,6 +241,48 @@ def test_an_image_that_would_unfold_to_gigabytes_is_refused_with_its_name(refuse
     assert code == 2
     assert rule in message
     assert "test/cat/3.png" in message
+
+
+class Pictures:
+    """Pictures of one size, and how many of them there are at most at once."""
+
+    def __init__(self, number, side):
+        self.number, self.side, self.alive, self.most = number, side, 0, 0
+
+    def __len__(self):
+        return self.number
+
+    def __getitem__(self, index):
+        image = Image.new("RGB", (self.side, self.side))
+        self.alive += 1
+        self.most = max(self.most, self.alive)
+        weakref.finalize(image, self.gone)
+        return image, index % 2
+
+    def gone(self):
+        self.alive -= 1
+
+
+def test_of_pictures_that_are_resized_one_at_a_time_is_held():
+    pictures = Pictures(300, 64)
+    assert streaming.MapDataset(pictures, Collate(size=8)).read().inputs.shape == (300, 3, 8, 8)
+    assert pictures.most <= 2, "the one that is read while the one before it goes"
+
+
+@pytest.mark.parametrize("size", ["null", 64])
+def test_a_folder_of_pictures_that_would_fill_the_memory_is_refused_before_it_does(refused, monkeypatch, size):
+    for place in (Path(part, label) for part in ("train", "test") for label in ("cat", "dog")):
+        place.mkdir(parents=True)
+        for number in range(20):
+            Image.new("1", (1000, 1000)).save(place / f"{number}.png")
+    taken = sum(file.stat().st_size for file in Path().rglob("*.png"))
+    monkeypatch.setattr(streaming, "total_memory", lambda: 4 * 40 * 2_000_000)
+    found, message = refused(f"{{name: image_folder, args: {{root: ., size: {size}}}, batch_size: 4}}")
+    if size == "null":
+        assert (found, "data: 40 samples of 3 MB take 0.12 GB, more than 1/4" in message) == (4, True), message
+        assert taken < 200_000
+    else:
+        assert found in (0, 3), message
 
 
 @pytest.mark.parametrize(

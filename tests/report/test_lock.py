@@ -4,6 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +69,97 @@ def test_who_holds_it_is_named_but_nothing_else_is_repeated(tmp_path, text, said
         holder.kill()
     assert said in str(caught.value)
     assert "\x1b" not in str(caught.value)
+
+
+def test_a_process_of_another_container_and_host_name_is_named_and_its_lock_ends_with_it(tmp_path):
+    apart = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount", "sh", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*apart, "hostname far"], check=False).returncode:
+        pytest.skip("this user may not make another container")
+    code = (
+        "import os, sys, time; from pathlib import Path; from clrtool.report.records.lock import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    words = [*apart, 'hostname far && exec "$@"', "sh", sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as holder:
+        number = int(holder.stdout.readline())
+        assert number < 10, "that of a container"
+        with pytest.raises(BusyError, match=f"process {number} on far: wait for it"):
+            take(tmp_path)
+        holder.kill()
+        holder.stdout.read()  # to its end, which comes when the last of them is gone
+    take(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_machines_that_lock_each_for_itself_the_later_has_the_folder_and_the_earlier_ends(tmp_path):
+    with locked(tmp_path) as earlier:
+        earlier.check()
+        with locked(tmp_path) as later:  # a process never waits for its own lock, as a machine for none of another's
+            later.check()
+            with pytest.raises(MachineError, match="was removed or replaced during the run"):
+                earlier.check()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def nobody():
+    """Calls a function with the rights of another user than the owner of what root has made."""
+    if os.geteuid():
+        pytest.skip("only root can be somebody else")
+
+    def run(function):
+        os.seteuid(65534)
+        try:
+            return function()
+        finally:
+            os.seteuid(0)
+
+    return run
+
+
+@pytest.fixture
+def shared_folder():
+    """A folder that anybody may write into: those of pytest are closed to others."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o777)
+        yield Path(place)
+
+
+def take(folder):
+    with locked(folder):
+        pass
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o755])
+def test_a_lock_of_another_user_is_told_as_held_or_as_left_and_stays(nobody, shared_folder, mode):
+    with hold(shared_folder, "77 on far") as holder:
+        holder.stdout.readline()
+        (shared_folder / NAME).chmod(0o644)
+        shared_folder.chmod(mode)
+        with pytest.raises(BusyError, match="process 77 on far: wait for it"):
+            nobody(partial(take, shared_folder))
+        holder.kill()
+    with pytest.raises(MachineError, match="another user's clrtool was killed and has left it"):
+        nobody(partial(take, shared_folder))
+    assert (shared_folder / NAME).read_text() == "77 on far"
+    take(shared_folder)
+    assert list(shared_folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o1777, 0o755])
+def test_a_lock_that_may_be_written_and_not_removed_is_not_told_as_held(nobody, shared_folder, mode):
+    (shared_folder / NAME).touch()
+    (shared_folder / NAME).chmod(0o666)
+    shared_folder.chmod(mode)
+    with pytest.raises(MachineError, match="has left it") as caught:
+        nobody(partial(take, shared_folder))
+    assert not isinstance(caught.value, BusyError)
+
+
+def test_a_lock_that_may_not_even_be_read_says_so(nobody, shared_folder):
+    (shared_folder / NAME).touch(mode=0o600)
+    with pytest.raises(MachineError, match=r"\.lock: cannot be made: Permission denied"):
+        nobody(partial(take, shared_folder))
 
 
 @pytest.mark.parametrize("replaced", [False, True])

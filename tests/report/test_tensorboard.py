@@ -180,7 +180,7 @@ def test_the_text_says_what_the_terminal_does_whatever_is_in_it(copy, undrawn):
 def test_a_second_export_replaces_the_first_and_gives_the_same_bytes(digits_run, tmp_path):
     folder = write_events(digits_run, tmp_path)
     first, points = files(tmp_path), scalars(read(folder / "seed 0"))
-    orphan = folder / f".{next(folder.glob('events*')).name}.abcdefgh.tmp"
+    orphan = folder / f".{next(folder.glob('events*')).name}.abcdefgh.clrtool.tmp"
     orphan.write_bytes(b"of a writer that was killed")
     assert write_events(digits_run, tmp_path) == folder
     assert files(tmp_path) == first

@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -233,6 +234,14 @@ def test_what_a_file_does_not_say_is_asked_for_with_its_line(tmp_path, name, tex
     faults = [fault for fault in caught.value.faults if words in fault]
     assert faults, caught.value
     assert faults[0].startswith(f"{file}:{line}:")
+
+
+@pytest.mark.parametrize("text", ["-" * 100_000 + "1", "+".join(["1"] * 100_000), "(" * 100_000, "x = 1\0"])
+def test_a_script_that_no_parser_takes_is_a_fault_of_the_script_and_not_of_the_machine(tmp_path, cli, text):
+    (tmp_path / "a.py").write_text(text)
+    done = cli("plan", tmp_path / "a.py")
+    assert done.code == 2, done.err
+    assert re.search(r"a\.py(:1)?: not valid Python: \w", done.err)
 
 
 def test_a_deepspeed_config_without_a_scheduler_and_a_script_without_one_say_so(tmp_path):

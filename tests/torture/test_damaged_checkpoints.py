@@ -174,7 +174,7 @@ def test_files_of_others_beside_the_checkpoints_do_not_disturb(zygote, reference
     folder = interrupted / "checkpoint"
     (folder / "00000099-notahash.pt").write_text("x")
     (folder / f"99999999-{'0' * 64}.pt").write_text("x")
-    (folder / ".00000001-x.pt.abcdefgh.tmp").write_text("x")
+    (folder / ".00000001-x.pt.abcdefgh.clrtool.tmp").write_text("x")
     run = zygote.run(words(interrupted, quiet=False))
     assert run.status == 0, run.err
     assert "resumed" in run.err

@@ -97,3 +97,29 @@ def test_the_run_of_another_user_is_shown_or_told_and_never_changed(zygote, refe
             assert run.status in ((0,) if shown else (2, MACHINE)), f"{command}: {run.status} {run.err}"
             assert str(folder) in run.err or shown
         assert contents(folder) == before
+
+
+CLOSED = {
+    "mine.yaml": ["plan", "mine.yaml"],
+    "run/result.json": ["plan", "run"],
+    "in": ["rangetest", "digits", "--check", "in/a.json"],
+    ".": ["rangetest", "digits"],
+}
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_what_this_user_may_not_read_is_a_matter_of_the_machine(zygote, closed):
+    if os.geteuid():
+        pytest.skip("only root can be somebody else")
+    with tempfile.TemporaryDirectory(prefix="clrtool-torture-") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        for folder in ("run", "in"):
+            (place / folder).mkdir()
+        for file in ("mine.yaml", "run/result.json"):
+            (place / file).write_text("{}")
+        (place / closed).chmod(0o700 if (place / closed).is_dir() else 0o600)
+        run = zygote.run(CLOSED[closed], {"user": 65534}, cwd=place)
+    assert run.status == MACHINE, run.err
+    assert "Permission denied" in run.err or "closed to this user" in run.err
+    assert "Traceback" not in run.err

@@ -16,7 +16,7 @@ from torch.utils.data import default_collate
 
 from clrtool.engine.data.tensors import Samples, as_targets, check_samples
 from clrtool.engine.runtime.factories import describe
-from clrtool.errors import ConfigError
+from clrtool.errors import ConfigError, MachineError, lack_of
 
 # What a user's ``data.batch`` does: the batch of the dataset -> (inputs, targets).
 Unpack = Callable[[Any], tuple[Any, Any]]
@@ -29,6 +29,7 @@ class Fault:
     """What went wrong in reading samples, to be raised where people are told."""
 
     message: str
+    error: type[Exception] = ConfigError
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +57,20 @@ class Collate:
         except ConfigError as error:
             return Fault(str(error))
         except Exception as error:  # noqa: BLE001 (whatever a user's code raises)
+            if lack_of(error) is not None:
+                hint = "; where /dev/shm is small, data.workers=0 needs none of it"
+                return Fault(f"{self._source}: {describe(error)}{hint}", MachineError)
             ragged = "stack expects each" in str(error)
             hint = "; samples differ in shape: set data.args.size, or return a DataLoader with a collate_fn"
             return Fault(f"{self._source}: {describe(error)}{hint if ragged else ''}")
         return samples
 
+    def prepared(self, item: Any) -> Any:
+        """An item as it waits for the others of its batch: resized where that is asked for, so that few pixels wait."""
+        return item if self.collate_fn else self._plain(item)
+
     def _to_samples(self, items: list[Any]) -> Samples:
-        batch = self.collate_fn(items) if self.collate_fn else default_collate([self._plain(item) for item in items])
+        batch = self.collate_fn(items) if self.collate_fn else default_collate(list(map(self._plain, items)))
         pair = self.unpack(batch) if self.unpack else default_unpack(batch)
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise ConfigError(f"data.batch: must return (inputs, targets), it returned {type(pair).__name__}")
@@ -120,7 +128,7 @@ def _as_tensor(value: Any, name: object) -> Tensor:
 
 
 def samples_or_raise(batch: Samples | Fault) -> Samples:
-    """Samples, or the fault that came in their place as a ConfigError."""
+    """Samples. Raises the fault that came in their place."""
     if isinstance(batch, Fault):
-        raise ConfigError(batch.message)
+        raise batch.error(batch.message)
     return batch

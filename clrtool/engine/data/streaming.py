@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -15,13 +16,18 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, Subset
 
 from clrtool.engine.data.collate import Collate, Fault, samples_or_raise
+from clrtool.engine.data.nested import nbytes
 from clrtool.engine.data.tensors import Samples, concatenate
 from clrtool.engine.runtime.factories import describe
+from clrtool.engine.runtime.hardware import total_memory
 from clrtool.engine.runtime.rng import RngStream
-from clrtool.errors import ConfigError
+from clrtool.errors import ConfigError, MachineError
 
 # Samples that are read at once into memory.
 CHUNK = 256
+# Of the memory, for samples that are read: they are there twice while they are put together, and then trained on. Of
+# pictures a small file can hold any number of bytes.
+LARGEST_PART = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +63,26 @@ class MapDataset:
         with RngStream(*seeds).active():
             return self._batch(indices)
 
-    def _batch(self, indices: Sequence[int]) -> Samples | Fault:
-        return self.collate([self._item(index) for index in indices])
+    def _batch(self, indices: Sequence[int], number: int | None = None) -> Samples | Fault:
+        """Some items as samples, ``number`` of which will be held at once, else these alone."""
+        number, items = number or len(indices), []
+        for index in indices:
+            items.append(item := self._item(index))
+            if isinstance(item, Fault):
+                return item
+            if (size := nbytes(item) * number) > total_memory() // LARGEST_PART:
+                return Fault(
+                    f"data: {number:,} samples of {nbytes(item) / 1e6:,.3g} MB take {size / 1e9:,.3g} GB, more than "
+                    f"1/{LARGEST_PART} of this machine's memory: set data.args.size, or fewer of them with "
+                    "data.args.limit, data.heldout or data.batch_size",
+                    MachineError,
+                )
+        return self.collate(items)
 
     def _item(self, index: int) -> Any:
         """An item, or what went wrong: an exception in a worker would lose the user's own lines."""
         try:
-            return self.dataset[index]
+            return self.collate.prepared(self.dataset[index])
         except MemoryError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever a user's code raises)
@@ -76,9 +95,10 @@ class MapDataset:
         if not chunks:
             raise ConfigError("data: the dataset is empty")
         if self.threads == 1:
-            return concatenate([samples_or_raise(self._batch(chunk)) for chunk in chunks])
+            return concatenate([samples_or_raise(self._batch(chunk, len(indices))) for chunk in chunks])
         with ThreadPoolExecutor(self.threads) as pool:
-            return concatenate([samples_or_raise(batch) for batch in pool.map(self._batch, chunks)])
+            batches = pool.map(partial(self._batch, number=len(indices)), chunks)
+            return concatenate(list(map(samples_or_raise, batches)))
 
     def highest_label(self, indices: Sequence[int], seen: Tensor) -> int:
         """The highest of all labels, if those at ``indices`` are the targets that were ``seen`` there; else -1.

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clrtool.engine.data.nested import map_nested, tensors_of
-from clrtool.errors import ConfigError
+from clrtool.engine.runtime.hardware import total_memory
+from clrtool.errors import ConfigError, MachineError
 
 # What a model takes: one tensor, several by position, or several by keyword.
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
@@ -146,21 +147,25 @@ def from_arrays(inputs: NDArray[Any], targets: NDArray[Any]) -> Samples:
     """Arrays as tensors: uint8 images (N, H, W) or (N, H, W, C) as (N, C, H, W), tokens as int64, the rest float32."""
     if inputs.ndim < 2 or targets.ndim < 1 or len(inputs) != len(targets):
         raise ConfigError(f"data: inputs of shape {inputs.shape} need one label each, the labels are {targets.shape}")
-    if len(inputs) == 0:
+    if inputs.size == 0:
         raise ConfigError("data: the dataset is empty")
     if inputs.dtype.kind not in "fiub" or targets.dtype.kind not in "fiub":
         raise ConfigError(f"data: inputs and labels must be numbers, they are {inputs.dtype} and {targets.dtype}")
     tokens = targets.ndim == 2 and targets.dtype.kind in "iu" and inputs.dtype.kind in "iu"
-    if tokens:
-        inputs = inputs.astype(np.int64)
-    elif inputs.dtype == np.uint8:
+    kept = np.dtype(np.int64 if tokens else inputs.dtype if inputs.dtype == np.uint8 else np.float32)
+    check_room(kept.itemsize * inputs.size + 8 * targets.size, f"data: the arrays as {kept}")
+    if kept == np.uint8:
         if inputs.ndim == 3:
             inputs = inputs[..., None]
         if inputs.ndim == 4 and inputs.shape[-1] in (1, 3, 4):
             inputs = inputs.transpose(0, 3, 1, 2)
-    else:
-        inputs = inputs.astype(np.float32)
-    return Samples(torch.from_numpy(np.ascontiguousarray(inputs)), as_targets(targets))
+    return Samples(torch.from_numpy(np.ascontiguousarray(inputs, dtype=kept)), as_targets(targets))
+
+
+def check_room(size: int, what: str) -> None:
+    """Raise MachineError for data that would fill the memory: a few bytes of a file can become any number of them."""
+    if size > total_memory() // 2:
+        raise MachineError(f"{what} take {size / 1e9:,.3g} GB, more than half of this machine's memory")
 
 
 def as_tensor(values: Tensor | NDArray[Any]) -> Tensor:

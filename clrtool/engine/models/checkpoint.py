@@ -115,8 +115,22 @@ def _states(states: Sequence[Any], path: Path) -> tuple[Mapping[str, Any], ...]:
         raise ConfigError(
             f"{FIELD}: {path} holds an optimizer's state that torch did not write: save optimizer.state_dict()"
         )
-    check_tensors(dict(_tensors(states, "optimizer", 0)), path, FIELD)
-    return tuple(states)
+    bare = tuple(_bare(each, path, 0) for each in states)
+    check_tensors(dict(_tensors(bare, "optimizer")), path, FIELD)
+    return bare
+
+
+def _bare(value: Any, path: Path, depth: int) -> Any:
+    """The same in plain containers, its tensors without attributes that a file may have set in the place of methods."""
+    if depth > _DEEPEST:
+        raise ConfigError(f"{FIELD}: {path} holds an optimizer's state {depth} containers deep, which torch never writes")
+    if isinstance(value, Tensor):
+        return Tensor.detach(value)
+    if isinstance(value, Mapping):
+        return {key: _bare(each, path, depth + 1) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_bare(each, path, depth + 1) for each in value)
+    return value
 
 
 def _is_state(value: Any) -> bool:
@@ -137,16 +151,16 @@ def _are_places(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, int | str) for each in value)
 
 
-def _tensors(value: Any, name: str, depth: int) -> Iterator[tuple[str, Tensor]]:
+def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     """All tensors in nested containers, by where they are."""
     if isinstance(value, Tensor):
         yield name, value
-    elif depth < _DEEPEST and isinstance(value, Mapping):
+    elif isinstance(value, Mapping):
         for key, each in value.items():
-            yield from _tensors(each, f"{name}.{key}", depth + 1)
-    elif depth < _DEEPEST and isinstance(value, list | tuple):
+            yield from _tensors(each, f"{name}.{key}")
+    elif isinstance(value, list | tuple):
         for place, each in enumerate(value):
-            yield from _tensors(each, f"{name}.{place}", depth + 1)
+            yield from _tensors(each, f"{name}.{place}")
 
 
 def _count(value: Any) -> Any:

@@ -64,6 +64,8 @@ def weights_in(found: Any, path: Path, field: str) -> Weights:
         isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
     ):
         raise ConfigError(f"{field}: {path} must hold a state dict of tensors by name")
+    # without what a file may have set on a tensor, such as an attribute in the place of a method
+    found = {name: Tensor.detach(tensor) for name, tensor in found.items()}
     check_tensors(found, path, field)
     return {name.removeprefix("module.").removeprefix("_orig_mod."): tensor for name, tensor in found.items()}
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clrtool.engine.runtime.hardware import peak_memory
+from clrtool.engine.runtime.hardware import peak_memory, total_memory
 from clrtool.engine.runtime.serialize import from_bytes, to_bytes
 from clrtool.errors import MachineError
 from clrtool.files import read_bytes, write_whole
@@ -17,7 +18,6 @@ from clrtool.files import read_bytes, write_whole
 GENERATIONS = 2
 # 'number-hash.pt': the newest is known by its number, and whether it is whole by its hash. No list of them can be torn.
 _NAME = re.compile(r"(\d{8})-([0-9a-f]{64})\.pt")
-_MOST_BYTES = 2**44
 
 
 class Found(NamedTuple):
@@ -76,12 +76,16 @@ class CheckpointFolder:
 def _values(file: Path) -> dict[str, Any] | None:
     match = _NAME.fullmatch(file.name)
     try:
-        content = read_bytes(file, _MOST_BYTES)
+        content = read_bytes(file, total_memory() // 2)  # and as much for what is made of it
         if match is None or hashlib.sha256(content).hexdigest() != match[2]:
             return None
         values = from_bytes(content)
     except MemoryError as error:
         raise MachineError(f"{file}: out of memory, {peak_memory()}") from error
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise MachineError(f"{file}: {error.strerror}, half of this machine's memory") from error
+        return None
     except Exception:  # noqa: BLE001 (what a file of an unknown origin makes of the loader: it is damaged)
         return None
     return values if isinstance(values, dict) else None

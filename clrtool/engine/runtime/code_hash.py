@@ -26,7 +26,10 @@ _BY_ANY_NAME = {
     "__subclasses__", "__import__", "import_module", "attrgetter", "methodcaller", "getmembers", "modules",
 }  # fmt: skip
 # Where one of these is used, any text may be the name of a module.
-_IMPORTERS = {"__import__", "import_module"}
+_IMPORTERS = {
+    "__import__", "import_module", "resolve_name", "locate", "run_path", "run_module", "spec_from_file_location",
+    "SourceFileLoader", "exec", "instantiate", "get_class", "import_string",
+}  # fmt: skip
 # Fields of a syntax tree that say nothing, or not in every version of Python.
 _SILENT = {"ctx", "kind", "type_comment"}
 
@@ -78,7 +81,8 @@ def _collect(module: str, folders: Sequence[Path], sources: dict[str, _Source]) 
         if spec is not None and own is not None:
             _add(spec, own, sources)
         places = None if spec is None else spec.submodule_search_locations
-        spec = None if spec is None or places is None else PathFinder.find_spec(f"{spec.name}.{part}", list(places))
+        find = PathFinder.find_spec if own is None else find_beside
+        spec = None if spec is None or places is None else find(f"{spec.name}.{part}", list(places))
     if spec is None or not _add(spec, own, sources) or own is None:
         return
     for name in _imported(module, sources[module]):
@@ -129,13 +133,16 @@ def _imported(module: str, source: _Source) -> Iterator[str]:
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
     if source.tree is not None and _IMPORTERS & _names(source.tree):
-        yield from (name for name in _texts(source.tree) if all(part.isidentifier() for part in name.split(".")))
+        yield from _named_by_text(source.tree)
 
 
-def _texts(tree: ast.AST) -> Iterator[str]:
+def _named_by_text(tree: ast.AST) -> Iterator[str]:
+    """The modules that a text may name: ``a.b`` as a and a.b, ``a:b`` the same way, and ``./a.py`` as a."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.value
+            parts = node.value.removeprefix("./").removesuffix(".py").replace(":", ".").split(".")
+            if all(part.isidentifier() for part in parts):
+                yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
 
 
 def _reached(sources: Mapping[str, _Source], wanted: set[str]) -> dict[str, list[ast.stmt]]:

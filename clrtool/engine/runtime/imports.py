@@ -4,9 +4,10 @@ A folder on ``sys.path`` lends its files to every import of every module: an opt
 which most of them make, would run a file of that name beside the config that nobody has allowed. So a module of the
 user's is found for the one who was asked to import it, and what else lies in its folder for itself alone.
 
-It is compiled from its source each time. Python takes compiled code that lies beside a file for that of the file where
-size and time agree, as they may after an edit, and the hash of the source would be that of other code than what runs.
-It would also write into the folder of the config.
+It is compiled from its source each time: that is what a person reads who allows it. Python takes compiled code that
+lies beside a file for that of the file where size and time agree, as they may after an edit, and the hash of the source
+would be that of other code than what runs. It would also write into the folder of the config. And it takes a library by
+the name of a module before its source; here it is taken where there is no source.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ import importlib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    PathFinder,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import NoReturn
@@ -27,6 +37,9 @@ class _Source(SourceFileLoader):
     def path_stats(self, path: str) -> NoReturn:
         """Of a file without them Python neither reads nor writes compiled code."""
         raise OSError(path)
+
+
+_LOADERS = (_Source, SOURCE_SUFFIXES), (ExtensionFileLoader, EXTENSION_SUFFIXES)
 
 
 class _OwnFolder:
@@ -42,7 +55,7 @@ class _OwnFolder:
             return None
         folder = self._folders.get(_importer())
         folders = self._named.get(name) or ([] if folder is None else [folder])
-        spec = _from_source(find_beside(name, folders))
+        spec = find_beside(name, folders)
         if spec is not None:
             self._folders[name] = str(folder_of(spec))
         return spec
@@ -65,10 +78,14 @@ class _OwnParts:
     """The first of the finders, for the parts of packages that were found beside a config, and for nothing else."""
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
-        """Where Python itself would find the part."""
+        """The part, in the folders of its package. Raises ImportError where only its compiled code is there."""
         if path is None or not _OWN.holds(name.partition(".")[0]):
             return None
-        return _from_source(PathFinder.find_spec(name, path))
+        spec = find_beside(name, path)
+        if spec is None and isinstance(getattr(PathFinder.find_spec(name, path), "loader", None), SourcelessFileLoader):
+            # the finders after this one would take it
+            raise ModuleNotFoundError(f"No source of the module named {name!r}", name=name)
+        return spec
 
 
 _OWN, _PARTS = _OwnFolder(), _OwnParts()
@@ -96,14 +113,16 @@ def find_installed(top: str) -> ModuleSpec | None:
     return next((spec for finder in finders if (spec := finder.find_spec(top, None)) is not None), None)
 
 
-def find_beside(top: str, folders: Sequence[str]) -> ModuleSpec | None:
-    """Where a module lies in one of the folders; nothing is run."""
-    return PathFinder.find_spec(top, list(folders)) if folders else None
-
-
-def _from_source(spec: ModuleSpec | None) -> ModuleSpec | None:
-    if spec is not None and type(spec.loader) is SourceFileLoader:
-        spec.loader = _Source(spec.loader.name, spec.loader.path)
+def find_beside(name: str, folders: Sequence[str]) -> ModuleSpec | None:
+    """Where a module lies in one of the folders, as the last part of its name; nothing is run."""
+    found = [FileFinder(folder, *_LOADERS).find_spec(name) for folder in folders]
+    specs = [spec for spec in found if spec is not None]
+    if whole := next((spec for spec in specs if spec.loader is not None), None):
+        return whole
+    if not specs:
+        return None
+    spec = ModuleSpec(name, None, is_package=True)  # without an __init__: in every folder of that name
+    spec.submodule_search_locations = [place for each in specs for place in each.submodule_search_locations or ()]
     return spec
 
 

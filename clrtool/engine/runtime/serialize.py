@@ -17,10 +17,11 @@ import torch
 _ARCHIVE = b"PK\x03\x04"
 _LONG, _PLACE, _SHORT = struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL"), struct.Struct("<4s4H2LH")
 
-# Calls that torch allows in a file although a few bytes cost gigabytes or minutes: bytearray(2**33) takes 8 GiB, and to
-# encode 24 kB as punycode takes 12 s, with the square of the length. Numbers, texts and tensors need neither.
-_COSTLY = re.compile(rb"bytearray|_codecs")
-_BLOCK, _LONGEST_WORD = 2**24, 16
+# Calls that torch allows in a file although a few bytes cost gigabytes or minutes: bytearray(2**33) takes 8 GiB, to
+# encode 24 kB as punycode takes 12 s, with the square of the length, and one number that stands for 10**10 is written
+# out where its tensor is brought to a device. Numbers, texts and tensors of a CPU need none of them.
+_COSTLY = re.compile(rb"bytearray|_codecs|_rebuild_device_tensor")
+_BLOCK, _LONGEST_WORD = 2**24, 32
 
 
 def to_bytes(values: Any) -> bytes:

@@ -17,6 +17,7 @@ from clrtool.errors import BusyError, MachineError
 
 NAME = ".lock"
 _FOREIGN = "there is something of that name that is no lock of clrtool: remove it"
+_AS_IT_IS = os.O_NOFOLLOW | os.O_NONBLOCK
 # What the system says of an entry that is no file: a link, a folder, a socket.
 _NO_FILE = {errno.ELOOP, errno.EISDIR, errno.ENXIO}
 # What its holder writes into it; anything else is not repeated.
@@ -71,34 +72,60 @@ def _acquire(path: Path) -> int:
         except OSError as error:
             raise MachineError(f"{path}: cannot be made: {error.strerror}") from error
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(path, descriptor)
             if _is_current(descriptor, path):  # else its holder has just ended and removed it
                 if made:
                     return descriptor
-                path.unlink()  # of a process that was killed
-        except (BlockingIOError, PermissionError) as error:
-            holder = _HOLDER.fullmatch(os.read(descriptor, 300).decode(errors="replace"))
+                _remove_left(path, descriptor)
+        except BaseException:
             os.close(descriptor)
-            raise BusyError(
-                f"{path.parent}: is held by another clrtool, process {holder[0] if holder else 'that has just begun'}: "
-                "wait for it, or give another folder with -o DIR"
-            ) from error
-        except OSError as error:
-            os.close(descriptor)
-            raise MachineError(
-                f"{path}: cannot be locked: {error.strerror}; give a folder on another file system with -o DIR"
-            ) from error
+            raise
         os.close(descriptor)
 
 
+def _lock(path: Path, descriptor: int) -> None:
+    """Lock an open file, or find that nobody holds it where it may only be read. Raises BusyError if somebody does."""
+    try:
+        fcntl.lockf(descriptor, (fcntl.LOCK_EX if _is_writable(descriptor) else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        holder = _HOLDER.fullmatch(os.read(descriptor, 300).decode(errors="replace"))
+        raise BusyError(
+            f"{path.parent}: is held by another clrtool, process {holder[0] if holder else 'that has just begun'}: "
+            "wait for it, or give another folder with -o DIR"
+        ) from error
+    except OSError as error:
+        raise MachineError(
+            f"{path}: cannot be locked: {error.strerror}; give a folder on another file system with -o DIR"
+        ) from error
+
+
+def _remove_left(path: Path, descriptor: int) -> None:
+    """Remove what a process that was killed has left. Raises MachineError where it is another user's."""
+    try:
+        if not _is_writable(descriptor):  # of two who may only read it each would remove what the other has just made
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        path.unlink()
+    except OSError as error:
+        raise MachineError(
+            f"{path}: cannot be removed: {error.strerror}; another user's clrtool was killed and has left it: have "
+            "them remove it, or give another folder with -o DIR"
+        ) from error
+
+
 def _opened(path: Path) -> tuple[int, bool]:
-    """The lock file, and whether it was made just now. Raises OSError for what is no plain file by this name alone."""
+    """The lock file, and whether it was made just now. Raises OSError for what is no plain file by this name alone.
+
+    That of another user is opened to be read: whether it is held can be seen all the same.
+    """
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644), True
     except FileExistsError:
         pass
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            descriptor = os.open(path, os.O_RDWR | _AS_IT_IS)
+        except PermissionError:
+            descriptor = os.open(path, os.O_RDONLY | _AS_IT_IS)
     except FileNotFoundError:  # its holder has just removed it
         return _opened(path)
     except OSError as error:
@@ -108,6 +135,10 @@ def _opened(path: Path) -> tuple[int, bool]:
         os.close(descriptor)
         raise OSError(errno.EINVAL, _FOREIGN)
     return descriptor, False
+
+
+def _is_writable(descriptor: int) -> bool:
+    return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
 
 
 def _is_current(descriptor: int, path: Path) -> bool:

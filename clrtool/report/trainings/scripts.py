@@ -145,8 +145,9 @@ def _parse(file: Path, text: str) -> ast.Module:
             return ast.parse(text)
     except SyntaxError as error:
         raise ConfigError(f"{file}:{error.lineno or 1}: not valid Python: {error.msg}") from error
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise ConfigError(f"{file}: not valid Python: {error}") from error
+    except (ValueError, RecursionError, MemoryError) as error:  # the last where its stack is full
+        why = str(error) or "it is nested too deeply"
+    raise ConfigError(f"{file}: not valid Python: {why}")
 
 
 def _found(call: ast.Call, reader: _Calls, file: Path) -> Found:
