@@ -643,7 +643,7 @@ def test_a_trainer_that_cannot_be_tested_is_refused(tmp_path):
 def test_the_code_of_the_readme_runs_for_lightning(tmp_path, monkeypatch):
     monkeypatch.setattr(clrtool.api.rangetest, "range_test", quickly(clrtool.api.rangetest.range_test))
     names = {"Trainer": lambda max_epochs, **options: trainer(tmp_path, **options), "module": Module()}
-    exec(snippet("clrtool.lightning"), names)  # noqa: S102 (it is our own)
+    exec(snippet("import clrtool.lightning"), names)  # noqa: S102 (it is our own)
     assert names["test"].plan.epochs == 4
     names["trainer"].fit(names["module"])
     (callback,) = [each for each in names["trainer"].callbacks if isinstance(each, clrtool.lightning.LRRangeTest)]
@@ -654,7 +654,7 @@ def test_the_code_of_the_readme_runs_for_transformers(tmp_path, monkeypatch):
     monkeypatch.setattr(clrtool.api.rangetest, "range_test", quickly(clrtool.api.rangetest.range_test))
     data = {"train_dataset": Sentences(400, 0), "eval_dataset": Sentences(100, 1)}
     names = {"trainer": transformers.Trainer(bert(), arguments(tmp_path, num_train_epochs=1), **data)}
-    exec(snippet("clrtool.transformers"), names)  # noqa: S102 (it is our own)
+    exec(snippet("import clrtool.transformers"), names)  # noqa: S102 (it is our own)
     assert names["trainer"].state.global_step == 20
 
 

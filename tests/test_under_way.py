@@ -339,6 +339,23 @@ def test_nothing_of_a_checkpoint_is_run(tmp_path, monkeypatch, place):
     assert not Path("ran").exists()
 
 
+def test_a_state_of_an_optimizer_is_plain_and_of_a_depth_that_torch_writes(tmp_path):
+    step = torch.ones(2)
+    step.detach = "a text where a method is"
+    state = {"state": {0: {"momentum_buffer": step}}, "param_groups": [{"params": [0], "betas": (0.9, 0.99)}]}
+    torch.save({"model": {"a": torch.zeros(2)}, "optimizer": state}, file := tmp_path / "last.pt")
+    (found,) = read_checkpoint(file).optimizers
+    assert not vars(found["state"][0]["momentum_buffer"])
+    assert found["param_groups"] == state["param_groups"]
+    deep = []
+    for _ in range(30):
+        deep = [deep]
+    state["state"][0]["deep"] = deep
+    torch.save({"model": {"a": torch.zeros(2)}, "optimizer": state}, file)
+    with pytest.raises(ConfigError, match="containers deep"):
+        read_checkpoint(file)
+
+
 def test_a_folder_without_weights_is_told_with_what_it_has(tmp_path):
     (tmp_path / "README").write_text("x")
     with pytest.raises(MachineError, match="it has README"):

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from clrtool.core.results.batch_scaling import BatchScaling
+    from clrtool.engine.inprocess.options import Settings
+    from clrtool.engine.rangetest.vary import Variant
     from clrtool.report.plots import Figure
 
+# The values of a name, with the arguments that each replaces, or None.
+Axis = Mapping[Any, Mapping[str, Any] | None]
 # What a value may replace, where it is given as a mapping.
 REPLACED = ("model", "optimizer", "train_loader", "heldout_loader")
 
@@ -125,41 +129,50 @@ def vary(
     >>> found.chosen
     {'weight_decay': 0.0}
     """
-    from clrtool.engine.inprocess.variants import with_value
     from clrtool.engine.rangetest.observer import Observer
-    from clrtool.engine.rangetest.vary import Variant, Variation, run_variation
+    from clrtool.engine.rangetest.vary import Variation, run_variation
 
     axes = _axes(values)
     arguments = {"model": model, "optimizer": optimizer, "train_loader": train_loader, "heldout_loader": heldout_loader}
     with ExitStack() as preserved:
-        variants = []
-        for place, pair in _pairs(axes):
-            given = arguments
-            for name, value in pair.items():
-                given = with_value(given, name, value, axes[name][value])
-            workload, settings = preserved.enter_context(job_of(**given, given=job))
-            if workload.ranks.world > 1 or workload.make_model.lent is not None:
-                raise ConfigError("vary: runs in one process, whose models can be copied: start it without torchrun")
-            variants.append(Variant(tuple(pair.values()), place, workload))
+        variants, settings = _variants(axes, arguments, job, preserved)
         number = SEEDS if settings.sweep.seeds == "auto" else settings.sweep.seeds
         seeds = range(settings.seed, settings.seed + number)
-        variation = Variation(
-            tuple(axes), tuple(variants), 0, has_own=False, seeds=seeds, budget=job.get("budget", BUDGET)
-        )
+        budget = job.get("budget", BUDGET)
+        variation = Variation(tuple(axes), tuple(variants), 0, has_own=False, seeds=seeds, budget=budget)
         return Varied(run_variation(variation, Observer()), title)
 
 
-def _pairs(axes: Mapping[str, Mapping[Any, Any]]) -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:
+def _variants(
+    axes: Mapping[str, Axis], arguments: Mapping[str, Any], job: JobOptions, preserved: ExitStack
+) -> tuple[list[Variant], Settings]:
+    """The workload of every value or pair, open as long as the stack is; and the settings, which all of them share."""
+    from clrtool.engine.inprocess.variants import with_value
+    from clrtool.engine.rangetest.vary import Variant
+
+    variants = []
+    for place, pair in _pairs(axes):
+        given = arguments
+        for name, value in pair.items():
+            given = with_value(given, name, value, axes[name][value])
+        workload, settings = preserved.enter_context(job_of(**given, given=job))
+        if workload.ranks.world > 1 or workload.make_model.lent is not None:
+            raise ConfigError("vary: runs in one process, whose models can be copied: start it without torchrun")
+        variants.append(Variant(tuple(pair.values()), place, workload))
+    return variants, settings
+
+
+def _pairs(axes: Mapping[str, Axis]) -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:
     """Every value or pair, with its place on each axis."""
     for place in product(*(range(len(axis)) for axis in axes.values())):
         yield place, {name: [*axis][at] for (name, axis), at in zip(axes.items(), place, strict=True)}
 
 
-def _axes(values: Mapping[str, Sequence[Any] | Mapping[Any, Any]]) -> dict[str, dict[Any, Mapping[str, Any] | None]]:
+def _axes(values: Mapping[str, Sequence[Any] | Mapping[Any, Any]]) -> dict[str, Axis]:
     """For each name its values, with the arguments that each replaces, or None. Raises ConfigError."""
     if not values or len(values) > MOST_KEYS:
         raise ConfigError(f"values: must have one or two names, it has {len(values)}")
-    axes: dict[str, dict[Any, Mapping[str, Any] | None]] = {}
+    axes: dict[str, Axis] = {}
     pairs = 1
     for name, given in values.items():
         axes[name] = dict(given) if isinstance(given, Mapping) else dict.fromkeys(given)

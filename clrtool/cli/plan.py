@@ -63,7 +63,7 @@ BatchSize = Annotated[
         "--batch-size", metavar="N", min=1, help="Rescale the bounds of a run to another batch.", rich_help_panel=BOUNDS
     ),
 ]
-Curve = Annotated[Path | None, _number(BOUNDS, "FILE", "CSV file with lr and accuracy, to read bounds from.")]
+Curve = Annotated[Path | None, _number(BOUNDS, "FILE", "CSV file of lr and accuracy to read bounds off.")]
 Policy = Annotated[
     str | None,
     _number(SCHEDULE, "NAME", "Policy; a wrong name lists all.  [default: triangular2]"),

@@ -25,7 +25,7 @@ from clrtool.cli.run.measure import measure, measure_share
 from clrtool.cli.run.seed_share import SeedShare, read_shard, worker_of_parent
 from clrtool.cli.run.shards import ShardWorker
 from clrtool.cli.run.spec import BuildOptions, Display, RunSpec, read_spec
-from clrtool.cli.run.torchrun import check_alone, leading
+from clrtool.cli.run.torchrun import leading
 from clrtool.errors import ConfigError
 from clrtool.report.text.progress import say
 from clrtool.words import argument, shell_command
@@ -104,7 +104,7 @@ Vary = Annotated[
     typer.Option(
         "--vary",
         metavar="KEY=V1,V2",
-        help="Race values of a key too, such as data.batch_size=32,128.",
+        help="Race values of another key with the rate.",
         rich_help_panel=RUN,
     ),
 ]
@@ -173,7 +173,7 @@ Tolerance = Annotated[
 ]
 Device = Annotated[
     str,
-    typer.Option(metavar="NAME", help="auto (CUDA if any), cpu, cuda or cuda:N.", rich_help_panel=DEVICE),
+    typer.Option(metavar="NAME", help="auto (CUDA if any), cpu, cuda:N.", rich_help_panel=DEVICE),
 ]
 Download = Annotated[
     bool, typer.Option("--download", help="Let torchvision download the dataset.", rich_help_panel=RUN)
@@ -208,31 +208,22 @@ def rangetest(  # an option that is not named below is read from the context, by
     Examples:
         clrtool rangetest digits
         clrtool rangetest mine.yaml --dry-run
-        clrtool rangetest mine.yaml optimizer=AdamW --budget 0.5
         clrtool rangetest mine.yaml --vary optimizer.args.weight_decay=0,1e-4,1e-3
 
     First the learning rate is swept, then short runs at the best rates race. --budget 0.25, the default, lets all of
-    it cost a quarter of the planned training. --allow-import is repeatable, and takes 'pkg.*' too.
-
-    --vary takes any key that says what is trained, and up to two keys; then one result tells which values to take with
-    which bounds. All values together cost at most half of the planned training, unless --budget says otherwise.
+    it cost a quarter of the planned training; with --vary, of one or two keys that say what is trained, it is half for
+    all their values. --allow-import is repeatable, and takes 'pkg.*' too.
 
     The run folder gets config.yaml, curve.csv, result.json and two pictures, each with a text that describes it. The
     same command, without --fresh, resumes an interrupted run, and shows a finished run again without training.
 
     Exit code 3 means that the test is inconclusive: there are no bounds to recommend, and the advice says what to
     change. All codes: 0 done, 1 drift found by --check, 2 wrong usage or config, 4 device, memory, disk or data
-    missing, 75 run folder in use, 130 interrupted. On several GPUs: torchrun --nproc-per-node 4 -m clrtool rangetest
-    mine.yaml
+    missing, 75 run folder in use, 130 interrupted. Several GPUs: torchrun --nproc-per-node 4 -m clrtool rangetest X
     """
     words = [needed(config), *(overrides or ())]
     if vary or vary_groups:
-        from clrtool.cli.vary import vary as race_values
-
-        if len(configs_in(words)) > 1:
-            raise ConfigError(f"--vary takes one config, not {', '.join(configs_in(words))}")
-        race_values(_asked(context, words, None, "-vary")[0], context.obj, context.params)
-        return
+        _race_values(context, words)
     if len(configs_in(words)) > 1:
         _run_all(context, configs_in(words), output)
     spec, share = _asked(context, words, read_shard(seed_shard))
@@ -241,11 +232,8 @@ def rangetest(  # an option that is not named below is read from the context, by
         dry_run(RunFolder(spec, context.obj, executor), share)
         return
     drift = DriftCheck(spec, [*words, *passed_on(context, NO_MEASURE)], write, check, tolerance)
-    if share.shards or executor.is_elsewhere:
-        check_alone("rangetest with --jobs, --ray or --seed-shard")
     if share.shards:
         _run_share(context, spec, share, executor)
-        return
     with leading(spec, context.obj) as rank:
         if rank.leads:
             drift.before()
@@ -254,6 +242,16 @@ def rangetest(  # an option that is not named below is read from the context, by
                 show_run(record, spec)
             drift.after(record)
             check_conclusive(record)
+
+
+def _race_values(context: typer.Context, words: Sequence[str]) -> NoReturn:
+    """Race the values of other keys with the rate, and nothing else."""
+    from clrtool.cli.vary import vary
+
+    if len(configs_in(words)) > 1:
+        raise ConfigError(f"--vary takes one config, not {', '.join(configs_in(words))}")
+    vary(_asked(context, words, None, "-vary")[0], context.obj, context.params)
+    raise typer.Exit
 
 
 def _run_all(context: typer.Context, configs: Sequence[str], output: Path | None) -> NoReturn:
@@ -318,8 +316,8 @@ def display_of(params: Mapping[str, Any]) -> Display:
     return Display(quiet, params["plain"], params["as_json"], verbose)
 
 
-def _run_share(context: typer.Context, spec: RunSpec, share: SeedShare, executor: Executor) -> None:
-    """Train the seeds of a share, to which other processes have the rest."""
+def _run_share(context: typer.Context, spec: RunSpec, share: SeedShare, executor: Executor) -> NoReturn:
+    """Train the seeds of a share, to which other processes have the rest, and nothing else."""
     params = context.params
     if params["write"] or params["check"]:
         raise ConfigError("--write and --check need the whole test: run clrtool merge first")
@@ -337,6 +335,7 @@ def _run_share(context: typer.Context, spec: RunSpec, share: SeedShare, executor
         folder.say(f"{spec.folder}: shard finished; when all are: {merge_command(context, spec, share)}")
     if spec.display.as_json:
         typer.echo(json.dumps({"status": "shard", "shard": str(share.shards[-1]), "folder": str(spec.folder)}))
+    raise typer.Exit
 
 
 def show_run(record: RunRecord, spec: RunSpec) -> None:

@@ -95,7 +95,7 @@ PROBLEMS = {
     "waves-transformer-adamw": Problem(
         "a transformer, AdamW, stopped at a third",
         lambda: Transformer(2, 24, 6), functools.partial(torch.optim.AdamW, weight_decay=0.05), waves, waves, 3, 6, 2e-3,
-        (-11, -7),
+        (-11, -4),
     ),
     "other-labels-mlp-adam": Problem(
         "an MLP, Adam, trained to its end, and then the labels are others",

@@ -10,6 +10,7 @@ from clrtool.cli.run.executor import Executor
 from clrtool.cli.run.local_processes import LocalProcesses, threads_of
 from clrtool.cli.run.seed_share import SeedShare
 from clrtool.cli.run.spec import RunSpec
+from clrtool.cli.run.torchrun import check_alone
 from clrtool.core.planning.sweep_size import SEEDS
 from clrtool.errors import ConfigError
 from clrtool.words import argument, shell_command
@@ -29,6 +30,8 @@ def choose_executor(
     context: typer.Context, spec: RunSpec, share: SeedShare, jobs: int, ray: str | None
 ) -> tuple[RunSpec, Executor]:
     """What ``--jobs`` and ``--ray`` ask for, and the spec with the threads of each process."""
+    if jobs > 1 or ray is not None or share.shards:
+        check_alone("rangetest with --jobs, --ray or --seed-shard")
     if ray is not None and (jobs > 1 or share.shards):
         raise ConfigError("--ray distributes the seeds itself: leave out --jobs and --seed-shard")
     workers = min(jobs, max(1, share.count(most_seeds(spec))))

@@ -253,9 +253,9 @@ def _replay(contest: Contest, readings: Sequence[Reading]) -> Trial | Ranking:
 class _Lane(Seed):
     """The runs of one value and one seed."""
 
-    def look(self, power: int, horizon: int) -> Asking:
-        """From a rate that is near the best one, until the best has a worse one on either side."""
-        known = yield from self._train([power], horizon)
+    def look(self, power: int, towards: int, horizon: int) -> Asking:
+        """From a rate near the best one towards where that is likely, until the best has a worse one on either side."""
+        known = yield from self._train([power, power + towards], horizon)
         return (yield from self._climb(known, 1, horizon)) if known else known
 
     def go_on(self, powers: Sequence[int], horizon: int) -> Asking:
@@ -325,8 +325,13 @@ class _Race:
             known = [each for each in order[:number] if self._lane(each).best]
             nearest = min(known, key=lambda each: apart[value][each], default=None)
             power = self._contest.power if nearest is None else self._lane(nearest).best[0]
+            # a smaller batch wants a lower rate, if any; up is as good as down for all else
+            sizes = [
+                self._contest.contenders[each].batch_size for each in (value, order[0] if nearest is None else nearest)
+            ]
+            towards = -1 if sizes[0] < sizes[1] else 1
             share = self._left - kept - FEWEST * horizon * (len(order) - number - 1)
-            look = partial(self._lane(value).look, power)
+            look = partial(self._lane(value).look, power, towards)
             yield from self._train(value, 0, look, horizon, share)
 
     def _halve(self) -> Generator[Trial, float, list[int]]:

@@ -76,33 +76,26 @@ def build_workload(
 ) -> InProcessWorkload:
     """The workload of what a program has, tried out for a moment; by ``find_metric`` for what there is to measure.
 
-    Args:
-        ranks: the processes that train together, each of which calls this function with its own loaders.
+    Of ranks that train together each calls this function, with its own loaders.
 
     Raises:
         ConfigError: something cannot be copied or read, or the pieces do not fit together.
     """
-    model = without_wrapper(model)
-    check_loader(train_loader, "train_loader")
-    if heldout_loader is not None:
-        check_loader(heldout_loader, "heldout_loader")
-    check_model(model)
-    steps = _own(steps, settings)
+    model, steps = without_wrapper(model), _own(steps, settings)
+    _check_pieces(model, train_loader, heldout_loader)
     make_model, parts = ModelCloner.of(model), parted(train_loader, heldout_loader)
     with preserved(model), RngStream(0).active():
         device = make_model.device() if settings.device is None else find_device(settings.device)
         loader = InProcessLoader(parts.train, 1, 1, device)
-        tried, again = ([batch for (batch,) in islice(loader.batches(seed, 0), TRIED)] for seed in (0, 1))
-        loader.close()
-    length, start = length_of(train_loader, settings), start_of(model, optimizer) if settings.keep_state else None
+        tried, again = _first_batches(loader)
+    length = length_of(train_loader, settings)
     size = (samples_of(tried[0], batch_size_of(train_loader)) or 1) * settings.accumulate * ranks.world
+    per_epoch, accumulate = length.iterations_per_epoch, settings.accumulate
     heldout, shared = shared_out(parts.heldout, tried, ranks)
     workload = InProcessWorkload(
         make_model=make_model,
         make_optimizer=OptimizerCloner(check_optimizer(optimizer), model),
-        loader=replace(
-            loader, iterations_per_epoch=length.iterations_per_epoch, batch_size=size, accumulate=settings.accumulate
-        ),
+        loader=replace(loader, iterations_per_epoch=per_epoch, batch_size=size, accumulate=accumulate),
         steps=steps,
         heldout=heldout,
         eval_loss=settings.eval_loss,
@@ -115,11 +108,25 @@ def build_workload(
         warnings=(*length.notes, *_without_loss(steps), *lone_class(steps, tried, heldout), *shared),
         doubts=(*parts.doubts, *alike_seeds(model, tried, again)),
         ranks=ranks,
-        start=start,
+        start=start_of(model, optimizer) if settings.keep_state else None,
     )
     check_ranks(workload, model)
     with left_alone(model, *steps.functions):
         return _tried_out(workload, tried, settings.sweep, find_metric=find_metric)
+
+
+def _check_pieces(model: ModelSource, train_loader: Any, heldout_loader: Any) -> None:
+    check_loader(train_loader, "train_loader")
+    if heldout_loader is not None:
+        check_loader(heldout_loader, "heldout_loader")
+    check_model(model)
+
+
+def _first_batches(loader: InProcessLoader) -> Iterator[list[Any]]:
+    """The batches with which a seed and another begin."""
+    for seed in (0, 1):
+        yield [batch for (batch,) in islice(loader.batches(seed, 0), TRIED)]
+    loader.close()
 
 
 def _own(steps: CustomSteps | SupervisedSteps, settings: Settings) -> CustomSteps | SupervisedSteps:

@@ -123,13 +123,16 @@ def _states(states: Sequence[Any], path: Path) -> tuple[Mapping[str, Any], ...]:
 def _bare(value: Any, path: Path, depth: int) -> Any:
     """The same in plain containers, its tensors without attributes that a file may have set in the place of methods."""
     if depth > _DEEPEST:
-        raise ConfigError(f"{FIELD}: {path} holds an optimizer's state {depth} containers deep, which torch never writes")
+        raise ConfigError(
+            f"{FIELD}: {path} holds an optimizer's state {depth} containers deep: save optimizer.state_dict()"
+        )
     if isinstance(value, Tensor):
         return Tensor.detach(value)
     if isinstance(value, Mapping):
         return {key: _bare(each, path, depth + 1) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_bare(each, path, depth + 1) for each in value)
+        parts = [_bare(each, path, depth + 1) for each in value]
+        return tuple(parts) if isinstance(value, tuple) else parts
     return value
 
 
