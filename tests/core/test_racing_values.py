@@ -235,6 +235,20 @@ def test_values_that_have_learned_nothing_where_they_were_compared_tell_nothing(
     assert "tells nothing: give a larger --budget" in early.reason
 
 
+def test_a_value_that_was_dropped_before_anything_was_learned_stays():
+    def loss(value, seed, power, samples):
+        return 2.29 - 0.001 * value if samples <= horizon else 1.0 - 0.1 * value
+
+    record = record_of([0.9, 0.1, 0.9, 0.9])
+    horizon = record.contest.horizon
+    late = {"readings": tuple(raced(record.contest, loss))}
+    found = VaryRecord(**{**{name: getattr(record, name) for name in record.__dataclass_fields__}, **late})
+    assert found.ranking.order[0] == 3
+    assert found.verdict is VaryVerdict.NO_DIFFERENCE
+    assert found.chosen == 0
+    assert "tells nothing" in found.reason
+
+
 def test_one_seed_is_told_as_such():
     assert record_of([0.9, 0.1, 0.9, 0.9], seeds=1).verdict is VaryVerdict.ONE_SEED
 

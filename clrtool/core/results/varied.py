@@ -248,8 +248,16 @@ class VaryRecord:
 
     @property
     def _is_early(self) -> bool:
-        """Whether no value had learned anything where they were compared, for want of budget."""
-        return not has_learned(self.standing(self.ranking.order[0]).loss, self.contest.entry)
+        """Whether nothing was learned yet where values were compared, or where the first was dropped."""
+        entry, dropped = self.contest.entry, self.standing(self.first).samples
+        sizes = [tried.batch_size for tried in self.tried]
+        seen = (
+            each.probe.loss
+            for each in self.readings
+            if each.probe.iterations * sizes[each.value] < dropped + max(sizes)
+        )
+        best = self.standing(self.ranking.order[0]).loss
+        return not (has_learned(best, entry) and has_learned(min(seen, default=best), entry))
 
     @property
     def _told(self) -> str:
