@@ -19,8 +19,8 @@ from clrtool.engine.runtime.sharded import forget_gathered, is_flattened, is_sha
 from clrtool.engine.training.copies import copy_optimizer
 from clrtool.engine.training.in_place import copies_of, copy_all
 from clrtool.engine.training.joint import JointOptimizer, joined
+from clrtool.engine.training.shared_model import SharedModel
 from clrtool.engine.training.try_out import check_trains, fresh_model
-from clrtool.engine.training.turns import Turns
 from clrtool.errors import ConfigError
 
 ModelSource = nn.Module | Callable[[], nn.Module]
@@ -76,17 +76,17 @@ class Lent:
     """A sharded model, which cannot be copied: it is trained itself, and given back as it was.
 
     Args:
-        turns: whose weights it holds.
+        shared: whose weights it holds.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.turns = Turns(model)
+        self.shared = SharedModel(model)
         self.modes = [module.training for module in model.modules()]
         self._model, self._start = model, copies_of([*local_tensors(model).values()])
 
     def begin(self) -> nn.Module:
         """The model with the weights with which it was given."""
-        self.turns.vacate()
+        self.shared.vacate()
         copy_all(self._start, local_tensors(self._model).values())
         forget_gathered(self._model)
         return self._model

@@ -22,7 +22,7 @@ from clrtool.engine.inprocess.steps import CustomSteps, SupervisedSteps, evaluat
 from clrtool.engine.runtime.device import arithmetic
 from clrtool.engine.runtime.rng import RngStream, seed_host
 from clrtool.engine.training.constant import Answers
-from clrtool.engine.training.turns import Turns
+from clrtool.engine.training.shared_model import SharedModel
 from clrtool.engine.training.workload import EvalSums, InTraining, Workload
 from clrtool.errors import ConfigError
 
@@ -53,9 +53,9 @@ class InProcessWorkload(Workload):
         self.ranks.align(placed)
         return placed
 
-    def turns(self, model: nn.Module) -> Turns | None:
+    def shared(self, model: nn.Module) -> SharedModel | None:
         lent = self.make_model.lent
-        return super().turns(model) if lent is None else lent.turns
+        return super().shared(model) if lent is None else lent.shared
 
     def gradients(self, trainer: InTraining, batch: Any) -> Tensor | None:
         """The means over all ranks, of steps that may call whatever a model has: a wrapper has its forward alone."""

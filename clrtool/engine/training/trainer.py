@@ -20,7 +20,7 @@ from clrtool.engine.training.copies import carry_extras
 from clrtool.engine.training.in_place import copy_tensors
 from clrtool.engine.training.joint import set_mode
 from clrtool.engine.training.scheduler import set_momentum
-from clrtool.engine.training.turns import Turns
+from clrtool.engine.training.shared_model import SharedModel
 from clrtool.engine.training.workload import EvalSums, Workload
 
 # Iterations between two looks at the losses, for which the device has to be waited for. After this many at most
@@ -47,7 +47,7 @@ class Trainer:
 
     Args:
         momenta: the momentum of every iteration, where it moves; none to leave it as the optimizer has it.
-        turns: a model that is there already and is another trainer's too; none to have one made.
+        shared: a model that is there already and is another trainer's too; none to have one made.
         options: of the optimizer, which make a step faster, not different.
     """
 
@@ -57,14 +57,14 @@ class Trainer:
         seed: int,
         *,
         momenta: Sequence[float] = (),
-        turns: Turns | None = None,
+        shared: SharedModel | None = None,
         **options: Any,
     ) -> None:
         workload.seed(seed)
         self.workload, self.seed, self._momenta, self._options = workload, seed, momenta, options
         # Weights are drawn on the CPU and moved, so that a seed means the same weights on every device.
-        self.model = workload.place(workload.make_model()) if turns is None else turns.model
-        self._turns = turns or workload.turns(self.model)
+        self.model = workload.place(workload.make_model()) if shared is None else shared.model
+        self._shared = shared or workload.shared(self.model)
         self._take_turn()
         self.optimizer = workload.make_optimizer(self.model, **options)
         self.forward = workload.wrap(self.model)
@@ -187,8 +187,8 @@ class Trainer:
         with self._own_rng():
             state, rng = self.state(), RngStream.from_here(workload.device)
             with rng.active():
-                turns = self._turns
-                branch = Trainer(workload, self.seed, momenta=self._momenta, turns=turns, **self._options)
+                shared = self._shared
+                branch = Trainer(workload, self.seed, momenta=self._momenta, shared=shared, **self._options)
                 branch.restore(state)
                 carry_extras(self.optimizer, branch.optimizer)
         branch._rng = rng
@@ -202,8 +202,8 @@ class Trainer:
         with self._own_rng():
             generators = self.workload.ranks.all_gather(rng_state(self.workload.device))
         return {
-            "tensors": local_tensors(self.model) if self._turns is None else self._turns.state_of(self),
-            "optimizer": packed(self.optimizer.state_dict()) if self._turns else self.optimizer.state_dict(),
+            "tensors": local_tensors(self.model) if self._shared is None else self._shared.state_of(self),
+            "optimizer": packed(self.optimizer.state_dict()) if self._shared else self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "generators": generators,
         }
@@ -220,7 +220,7 @@ class Trainer:
         copy_tensors(parts, local_tensors(self.model))
         forget_gathered(self.model)
         optimizer = copy.deepcopy(state["optimizer"])  # torch would take the tensors themselves
-        if self._turns is not None:
+        if self._shared is not None:
             optimizer = unpacked(optimizer, [each for group in self.optimizer.param_groups for each in group["params"]])
         self.optimizer.load_state_dict(optimizer)
         if state["scaler"]:
@@ -236,8 +236,8 @@ class Trainer:
 
     def _take_turn(self) -> None:
         """Have the model hold the weights of this trainer, where it is another's too."""
-        if self._turns is not None:
-            self._turns.pass_to(self)
+        if self._shared is not None:
+            self._shared.pass_to(self)
 
     def _own_rng(self) -> AbstractContextManager[None]:
         """Where a branch draws random numbers; any other trainer has the global ones."""

@@ -28,7 +28,7 @@ from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks
 from clrtool.engine.runtime.rng import seed_everything
 from clrtool.engine.runtime.sharded import clip_norm, is_sharded
 from clrtool.engine.training.constant import Answers
-from clrtool.engine.training.turns import Turns
+from clrtool.engine.training.shared_model import SharedModel
 from clrtool.errors import as_config_error
 
 
@@ -215,9 +215,9 @@ class Workload(ABC):
         """The model on the device."""
         return model.to(self.device)
 
-    def turns(self, model: nn.Module) -> Turns | None:
+    def shared(self, model: nn.Module) -> SharedModel | None:
         """Whose turn it is with a model that cannot be copied; None where each trainer has one of its own."""
-        return Turns(model) if is_sharded(model) else None
+        return SharedModel(model) if is_sharded(model) else None
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model as the steps of training call it."""

@@ -11,7 +11,7 @@ from clrtool.engine.runtime.sharded import Shard, forget_gathered, local_tensors
 from clrtool.engine.training.in_place import copies_of, copy_all
 
 
-class Turns:
+class SharedModel:
     """A model, and of each player who has not the turn a copy of what this rank holds of weights and buffers.
 
     A player is a trainer. Of one that is dropped nothing is kept.
