@@ -7,20 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clrtool.core.racing.contest import Contender, Contest, Reading, contest_of, least_budget, pilot_budget
 from clrtool.core.racing.probes import Entry, Probe
 from clrtool.core.racing.race import next_run
 from clrtool.core.racing.result import Race
-from clrtool.core.racing.values import (
-    Contender,
-    Contest,
-    Reading,
-    best_power,
-    contest_of,
-    least_budget,
-    next_trial,
-    pilot_budget,
-    ranking,
-)
+from clrtool.core.racing.values import best_power, next_trial, ranking
 from clrtool.core.results.batch_scaling import batch_scaling
 from clrtool.core.results.varied import Tried, VaryRecord, VaryVerdict
 

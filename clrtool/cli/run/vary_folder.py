@@ -12,8 +12,8 @@ from clrtool.cli.run.seed_share import SWEEP
 from clrtool.engine.rangetest.observer import Observer
 
 if TYPE_CHECKING:
+    from clrtool.core.racing.contest import Reading
     from clrtool.core.racing.probes import Probe
-    from clrtool.core.racing.values import Reading
     from clrtool.core.results.varied import VaryRecord
 
 

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # whoever follows a test need not load torch to say so
+    from clrtool.core.racing.contest import Reading
     from clrtool.core.racing.probes import Probe
-    from clrtool.core.racing.values import Reading
     from clrtool.core.reading.curve import Point
     from clrtool.core.results.record import RunRecord
 

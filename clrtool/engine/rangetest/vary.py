@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clrtool.core.planning.sweep_size import READINGS
+from clrtool.core.racing.contest import Contest, Reading, Trial, least_budget, pilot_budget
 from clrtool.core.racing.probes import contenders
 from clrtool.core.racing.race import outcome
 from clrtool.core.racing.rules import SHORTEST
-from clrtool.core.racing.values import Contest, Reading, Trial, least_budget, next_trial, pilot_budget
+from clrtool.core.racing.values import next_trial
 from clrtool.core.results.varied import Tried, VaryRecord
 from clrtool.engine.rangetest.estimate import estimate
 from clrtool.engine.rangetest.observer import Observer

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from clrtool.config.schema import RangeTestConfig
+from clrtool.core.racing.contest import Reading
 from clrtool.core.racing.probes import Probe
 from clrtool.core.racing.result import Race
-from clrtool.core.racing.values import Reading
 from clrtool.core.reading.metric import Metric
 from clrtool.core.results.varied import VARY_VERSION, Tried, VaryRecord
 from clrtool.errors import ConfigError
