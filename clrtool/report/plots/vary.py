@@ -82,15 +82,19 @@ def _line(axes: Axes, losses: dict[int, float], color: str, alpha: float, *, wid
 
 
 def _mark(axes: Axes, record: VaryRecord, value: int) -> None:
-    """The chosen pair: its rate, and its best loss."""
-    bounds, standing = record.bounds(value), record.standing(value)
+    """The chosen pair: its best run, and max_lr, which the longer runs of the race over rates have set."""
+    bounds = record.bounds(value)
     if bounds is None:
         return
+    probes = [
+        reading.probe for reading in record.readings if reading.value == value and reading.probe.metric is not None
+    ]
+    best = min(probes, key=lambda probe: (-probe.iterations, probe.seed, probe.loss))
     color = readable(palette().green)
     axes.axvline(bounds.max_lr, color=color, linewidth=1.2, linestyle="--")
-    axes.plot(bounds.max_lr, standing.loss, marker="*", markersize=17, color=palette().green,
+    axes.plot(best.lr, best.loss, marker="*", markersize=17, color=palette().green,
               markeredgecolor=palette().ink, markeredgewidth=0.8, zorder=5)  # fmt: skip
-    axes.annotate(f"chosen\n{bounds.max_lr:.3g}", (bounds.max_lr, 1), xycoords=("data", "axes fraction"), color=color,
+    axes.annotate(f"max_lr\n{bounds.max_lr:.3g}", (bounds.max_lr, 1), xycoords=("data", "axes fraction"), color=color,
                   xytext=(5, -3), textcoords="offset points", va="top", fontsize=9)  # fmt: skip
 
 

@@ -77,7 +77,7 @@ def vary_alt(record: VaryRecord, title: str) -> str:
     if record.chosen is None:
         return f"{shown}. {record.verdict.value}"
     each = (
-        f"{record.named(value)} reaches {record.standing(value).loss:.3g} at {bounds.max_lr:.2g}"
+        f"{record.named(value)} reaches {record.standing(value).loss:.3g}, and its max_lr is {bounds.max_lr:.2g}"
         for value in record.order
         if (bounds := record.bounds(value)) is not None
     )
