@@ -232,7 +232,7 @@ def test_a_run_folder_is_no_place_for_its_own_events(digits_run, cli):
 def test_a_file_where_a_folder_has_to_be_is_a_fault_of_the_machine(digits_run, tmp_path, place):
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / place).write_text("mine")
-    with pytest.raises(MachineError, match="cannot write"):
+    with pytest.raises(MachineError, match="cannot be written"):
         write_events(digits_run, tmp_path / "log")
     assert (tmp_path / place).read_text() == "mine"
 
