@@ -35,7 +35,7 @@ docs: setup ## run every command of the README and the guide, and write the outp
 	$(BIN)/python -m tests.gallery
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.notebook
 
-torture: setup ## kills, signals, full disks, damaged and hostile files, in their long form: a quarter of an hour
+torture: setup ## kills, signals, full disks, damaged and hostile files, in their long form: an hour or two
 	CLRTOOL_TORTURE=1 $(BIN)/python -m pytest tests/torture tests/cli/test_hostile_configs.py tests/test_words.py
 
 check: setup ## lint, format and types, a scan for unsafe calls, and dependencies: consistent and without known holes
