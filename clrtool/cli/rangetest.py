@@ -295,8 +295,8 @@ def _asked(
     if params["start"] is not None:  # quoted, for a folder may be called 500
         given["start"] = json.dumps(str(params["start"]))
     overrides = [*words[1:], *(f"{name}={value}" for name, value in given.items() if value is not None)]
-    default = Path("runs") / f"{run_name(path)}{ending}"
-    share = SeedShare(params["output"] or default, shard, worker_of_parent())
+    folder = params["output"] or Path("runs") / f"{run_name(path)}{ending}"  # a name that is no folder's needs -o
+    share = SeedShare(folder, shard, worker_of_parent())
     spec = read_spec(path, overrides, share.folder, build_options(params, path), display_of(params),
                      checkpoint_every=params["checkpoint_every"], accumulate=params["on_oom"] is OnOom.accumulate,
                      fresh=params["fresh"], threads=params["threads"])  # fmt: skip

@@ -207,7 +207,7 @@ def test_what_a_factory_prints_stays_out_of_the_json(cli, tmp_path, monkeypatch)
 def test_the_schema_is_json_and_knows_every_section(cli):
     schema = json.loads(cli("schema").out)
     assert set(schema["properties"]) == {
-        "seed", "model", "data", "optimizer", "loss", "metric", "precision", "training", "sweep", "plan"
+        "seed", "model", "data", "optimizer", "loss", "metric", "precision", "training", "sweep", "plan", "start"
     }  # fmt: skip
 
 
@@ -252,13 +252,13 @@ def test_a_reader_that_stops_reading_is_no_error(process):
 
 def test_the_options_of_every_command_are_these_and_no_others(cli):
     expected = {
-        "rangetest": "-o --seeds --jobs --threads --seed-shard --ray --device --budget -n --fresh --download "
+        "rangetest": "-o --seeds --jobs --threads --seed-shard --ray --device --budget --vary --vary-groups --from -n --fresh --download "
         "--allow-import --deterministic "
         "--on-oom --checkpoint-every --write --check --tolerance -v --json -q --plain",
         "merge": "-o --config --device --threads --download --allow-import --on-oom --checkpoint-every -v --json -q --plain",
         "compare": "--policies --target-accuracy --seeds --epochs --bounds --run -o --device --fresh --download "
         "--allow-import --deterministic --on-oom --checkpoint-every --json -q --plain",
-        "plan": "--base-lr --max-lr --iterations-per-epoch --policy --epochs --stepsize-epochs --cycles --warmup-epochs "
+        "plan": "--base-lr --max-lr --iterations-per-epoch --batch-size --policy --epochs --stepsize-epochs --cycles --warmup-epochs "
         "--momentum --stage --curve --from --iterations --lint --csv --stepped --optimizer --format --json -o --plain",
         "plot": "--from --iterations --iterations-per-epoch --base-lr --max-lr --policy --epochs -o --term --tensorboard",
         "init": "--model --data --list",
