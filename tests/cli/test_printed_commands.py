@@ -577,3 +577,21 @@ def test_an_interrupted_test_goes_on_by_the_command_that_is_named(tmp_path, fres
         run.send_signal(signal.SIGINT)
         run.communicate(timeout=100)
     assert "resumed" in line
+
+
+@case(
+    "cli/plan_batch.py",
+    "'clrtool' 'rangetest' argument(place / 'config.yaml') '--vary' f'data.batch_size={max(1, size // "
+    "2)},{size},{2 * size},{4 * size}' '-o' argument(place.with_name(f\"{place.name.removesuffix('-vary')}-vary\"))",
+)
+@case("cli/vary.py", "'clrtool' 'plan' argument(spec.folder)", "clrtool compare trains with several plans")
+@case("report/records/vary_file.py", "clrtool rangetest --vary")  # a name in a sentence, as the last of those above
+def test_the_batch_sizes_that_a_plan_asks_for_are_measured_and_planned_by_the_commands_that_are_named(cli, paste):
+    assert cli("rangetest", "digits", *QUICK, "-o", "my run").code in (0, 3)
+    refused = cli("plan", "my run", "--batch-size", "512")
+    assert refused.code == 2
+    found = re.search(r"clrtool rangetest .*-vary'", refused.err)
+    measured = paste(found[0])
+    assert measured.code == 0, measured.err
+    assert paste(after("next: ", measured.err)).code == 0
+    assert cli("plan", "my run", "--batch-size", "512").code == 0
