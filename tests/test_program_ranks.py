@@ -62,7 +62,10 @@ def check_decided(call, ranks):
     assert (first["base_lr"], first["verdict"]) == (one["base_lr"], one["verdict"])
     assert (first["heldout"], first["chance"]) == (one["heldout"], one["chance"])
     assert first["metric"] == pytest.approx(one["metric"])
-    assert first["constant"] == pytest.approx(one["constant"], rel=1e-6)
+    if call.split()[1] == "dense":  # a sweep alone has no constant answer
+        assert first["constant"] == pytest.approx(one["constant"], rel=1e-6)
+    else:
+        assert first["constant"] is one["constant"] is None
     assert [each[:2] for each in first["probes"]] == [each[:2] for each in one["probes"]]
     assert first["environment"]["ranks"] == len(ranks)
     for rank in ranks:
