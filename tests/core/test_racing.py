@@ -103,27 +103,6 @@ def test_the_interval_is_as_wide_where_the_race_tried_nothing_that_far():
     assert high == 2.0**-3.5 > 2.0 ** max(probe.power for probe in race.probes if math.isfinite(probe.loss))
 
 
-def test_where_higher_rates_overtake_late_the_race_follows_them_past_those_that_were_best_before():
-    def overtaken(power, iterations):
-        ahead = -8 < power <= -4 and iterations > 60
-        return 0.9 - 0.05 * (power + 8) if ahead else 1.0 + (0.09 if power > -8 else 0.1) * abs(power + 8)
-
-    assert power_of(raced(entry(start=-8, budget=400), overtaken)) == -6
-
-
-def test_two_seeds_that_agree_are_not_clear_where_the_first_has_left_gaps_of_more_than_a_factor_of_two():
-    def late(power, iterations):
-        return 2.2 + 0.01 * abs(power + 8) if iterations < 70 else 1.5 + 0.1 * abs(power + 8)
-
-    race = raced(entry(start=-8, budget=400, seeds=2), late)
-    found = outcome(race.entry, race.probes)
-    assert found.picks == (-8, -8)
-    assert -9 not in {probe.power for probe in race.probes if probe.seed == 0}
-    assert -7 not in {probe.power for probe in race.probes if probe.seed == 0}
-    assert choose(race).advice == (Advice.ONE_SEED,)
-    assert "The first seed has no run within a factor of two of 0.00391." in choose(race).max_reason
-
-
 def test_one_seed_is_never_clear():
     assert Advice.ONE_SEED in choose(raced(entry(budget=5000), bowl(-6))).advice
 
@@ -237,7 +216,7 @@ def plateau(highest):
     return loss
 
 
-@pytest.mark.parametrize(("highest", "tried"), [(2.312, -5), (2.305, -2)])
+@pytest.mark.parametrize(("highest", "tried"), [(2.305, -5), (2.301, -2)])
 def test_the_rest_of_a_budget_goes_to_the_highest_rate_that_has_done_no_harm_on_a_plateau(highest, tried):
     race = raced(entry(start=-5, budget=900, seeds=2, constant=2.29, first=2.31), plateau(highest))
     longest = max(race.probes, key=lambda probe: probe.iterations)

@@ -13,7 +13,7 @@ LEVEL, WAITING = 0.2, 3
 # Where the start itself is on such a plateau, nothing tells the way: it waits with two so many powers above and below.
 APART = 3
 # On it losses differ by so much, and that is noise.
-UNHARMED = 0.003
+UNHARMED = 0.001
 # A plateau is left when so much of the constant answer's loss is gone.
 LEFT = 0.075
 # Runs within so many powers of the best of any horizon may be gone on with: up to so many at once.
@@ -22,9 +22,9 @@ HELD = 2 * NEAR + 1
 # The first look around the best takes so many horizons: its own as long again, and two neighbours twice as long. Where
 # that is not left, neighbours are trained as long as it was.
 AROUND = 5
-# How many go on to each of so many rounds that follow; the horizon doubles from round to round, or is what is left of
-# the budget. It has to grow by this factor to tell more.
-FINALISTS, ROUNDS, WORTH = 2, 3, 1.25
+# How many go on to each of the rounds that follow; the horizon doubles from round to round, or is what is left of the
+# budget. It has to grow by this factor to tell more.
+FINALISTS, WORTH = (3, 2, 2), 1.25
 # A finalist must have closed so much of the constant answer's loss; less is noise of a start that learns nothing yet.
 LEARNED = 0.02
 # Where none has, the best alone goes on as long as the budget lasts, and doubles its horizon so many times at the most.

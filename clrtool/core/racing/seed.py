@@ -51,37 +51,34 @@ class Seed:
             horizon = 2 * horizon
             field = yield from self._train([best], horizon)
         field = yield from self._climb(field, 1, horizon)
-        return (yield from self.longer(field, rules.FINALISTS, rules.ROUNDS))
+        return (yield from self.longer(field, rules.FINALISTS))
 
-    def longer(self, field: Mapping[int, float], number: int, rounds: int) -> Asking:
-        """Train the best few of a round for twice as long, and again; if the highest is best, the next one up."""
-        for _ in range(rounds):
+    def longer(self, field: Mapping[int, float], numbers: Sequence[int]) -> Asking:
+        """Train the best of a round for twice as long, so many of them, and so on."""
+        for number in numbers:
             finite = [power for power in field if math.isfinite(field[power])]
             few = sorted(finite, key=lambda power: (field[power], power))[:number]
             taken = max((self._taken[power] for power in few), default=0)
             horizon = self._reach(few, 2 * taken) if few else 0
             if horizon >= rules.WORTH * taken > 0:
                 field = yield from self._train(few, horizon)
-                if number > 1:
-                    field = yield from self._above(field, horizon)
         return dict(field)
 
     def hopeful(self, last: Mapping[int, float]) -> dict[int, float]:
         """Those of a round in which nothing was learned that are worth the rest of the budget.
 
         What has just left the constant answer; else, of rates far apart on a plateau, the highest that has done no harm
-        against the best: it is across many times sooner than the next.
+        against the lowest, which has hardly moved: it is across many times sooner than the next.
         """
         leaving = {power: loss for power, loss in last.items() if self._entry.gain(loss) > 0}
         if leaving or not self._apart or not (level := self._plateau(last)):
             return leaving or dict(last)
-        best = min(last.values())
-        highest = max(power for power in level if last[power] <= best + rules.UNHARMED * abs(best))
+        highest = max(power for power in level if last[power] <= last[level[0]] + rules.UNHARMED * abs(last[level[0]]))
         return {highest: last[highest]}
 
-    def has_near(self, power: int, stride: int = rules.STRIDE) -> bool:
+    def has_near(self, power: int) -> bool:
         """Whether a rate near this one was read; not where those that waited on a plateau were far apart to the end."""
-        return any(0 < abs(each - power) <= stride for each in self._taken)
+        return any(0 < abs(each - power) <= rules.STRIDE for each in self._taken)
 
     def confirm(self, power: int, stride: int) -> Asking:
         """Train a rate and those beside it as long as there is budget for all three."""
@@ -126,16 +123,6 @@ class Seed:
             if not found:
                 return losses
             losses |= found
-
-    def _above(self, known: Mapping[int, float], horizon: int) -> Asking:
-        """From the best of a round up, as long as that is the highest: what was slow at first may be ahead by now."""
-        losses = dict(known)
-        while losses and (best := best_of(losses)) == max(losses) and best < rules.HIGHEST:
-            found = yield from self._train([best + 1], horizon)
-            if not found:
-                break
-            losses |= found
-        return losses
 
     def _plateau(self, losses: Mapping[int, float]) -> list[int]:
         """The rates that say about as much as a constant, where none says more: which is best there means nothing."""
