@@ -726,7 +726,7 @@ def sentences(ahead, number=60, length=9):
 @pytest.mark.parametrize("ahead", [True, False])
 def test_token_accuracy_of_a_model_that_gives_its_own_loss_leaves_out_padding_and_is_shifted_as_the_loss_is(ahead):
     from clrtool.core.reading.metric import TOKEN_ACCURACY
-    from clrtool.engine.inprocess.steps import SupervisedSteps
+    from clrtool.engine.inprocess.supervised import SupervisedSteps
 
     torch.manual_seed(4)
     model, batch = Speaks(ahead), sentences(ahead)[0]
