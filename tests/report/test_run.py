@@ -185,6 +185,13 @@ def test_a_result_with_one_byte_changed_is_read_or_refused_and_never_crashes(dig
     [
         ("result.json", "", "cannot be read"),
         ("result.json", "[]", "must hold one JSON object"),
+        (
+            "result.json",
+            f'{{"schema_version": 2, "x": {"9" * 5000}}}',
+            "cannot be read: it holds a whole number of more",
+        ),
+        ("result.json", "[" * 100_000 + "]" * 100_000, "cannot be read: it is nested too deeply"),
+        ("result.json", '{"a":' * 100_000 + "1" + "}" * 100_000, "cannot be read: it is nested too deeply"),
         ("result.json", '{"schema_version": 99}', "written by a newer clrtool: schema_version is 99"),
         ("result.json", '{"schema_version": "2"}', "schema_version must be 1 or 2, it is '2'"),
         ("result.json", '{"schema_version": 1}', "has no 'sweep'"),
