@@ -54,6 +54,10 @@ _LACKING_TEXTS = ("can't allocate memory", "cannot allocate memory", "can't star
                   "too many open files", "cannot create thread", "unable to allocate shared memory")  # fmt: skip
 
 
+# What Python says of a whole number that is too long to be read or written.
+_LONG_NUMBER = "for integer string conversion"
+
+
 def exit_code(error: BaseException) -> int:
     """The code with which a command ends that fails in this way.
 
@@ -80,12 +84,19 @@ def lack_of(error: BaseException | None) -> BaseException | None:
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, without the number that the system has for it.
+    """What an error says, without the number that the system has for it, nor what only a programmer can use.
 
     >>> reason(FileNotFoundError(2, "No such file or directory")), reason(ValueError("no number"))
     ('No such file or directory', 'no number')
+    >>> reason(RecursionError("maximum recursion depth exceeded"))
+    'it is nested too deeply'
     """
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is no text in UTF-8, by its byte {error.start + 1:,}"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return "it holds a whole number of more than 4,300 digits" if _LONG_NUMBER in said else said
 
 
 @contextmanager
@@ -96,4 +107,4 @@ def as_config_error(where: str = "") -> Iterator[None]:
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"{where}{error}") from error
+        raise ConfigError(f"{where}{reason(error)}") from error

@@ -195,7 +195,7 @@ def _measured_bounds(folder: ComparisonFolder) -> BoundsFrom:
 
 def _trained(folder: ComparisonFolder, request: Request, bounds: BoundsFrom) -> Comparison:
     """Every policy, trained; what was trained before an interruption is not trained again."""
-    from clrtool.report.records.comparison_file import write_comparison
+    from clrtool.report.records.comparison_file import CONFIG, write_comparison
 
     folder.say("loading torch and the data")
     for attempt in Attempts(folder, SWEEP):
@@ -204,7 +204,7 @@ def _trained(folder: ComparisonFolder, request: Request, bounds: BoundsFrom) -> 
             tried.workload = workload
             with folder.signals.deferred():
                 record = _train(folder, request, bounds, workload)
-                folder.check_there()
+                folder.check_there(CONFIG)
                 write_comparison(folder.path, record)
             return record
     raise AssertionError("attempts end with a record or an error")

@@ -230,7 +230,7 @@ def vary(spec: RunSpec, signals: Any, params: Mapping[str, Any]) -> None:
 
 def _measured(folder: VaryFolder, request: VaryRequest) -> VaryRecord:
     """The record as it was finished before, or as it is measured now; what was trained before is not trained again."""
-    from clrtool.report.records.vary_file import open_varied, write_varied
+    from clrtool.report.records.vary_file import CONFIG, open_varied, write_varied
 
     if (finished := folder.finished(request.sha256)) is not None:
         return finished
@@ -238,7 +238,7 @@ def _measured(folder: VaryFolder, request: VaryRequest) -> VaryRecord:
         record = open_varied(folder.path, request.sha256, fresh=folder.fresh)
         if record is None:
             record = _trained(folder, request)
-            folder.check_there()
+            folder.check_there(CONFIG)
             write_varied(folder.path, record)
         folder.finish(record)
         return record

@@ -107,7 +107,7 @@ def _read(path: Path, overrides: Sequence[str]) -> Document:
     try:
         text = read_text(path, MAX_BYTES)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {reason(error)}") from error
+        raise ConfigError(f"{path}: cannot be read: {reason(error)}") from error
     document = read_yaml(text, str(path))
     document.value = {} if document.value is None else document.value
     if not isinstance(document.value, dict):

@@ -398,3 +398,77 @@ def test_the_command_that_mends_a_stale_file_is_one_that_works(process, tmp_path
     mend = shlex.split(re.search(r"to fix it: (.*)", checked.stderr)[1])
     assert process(*mend[1:], cwd=tmp_path).returncode == 0
     assert process(*words, *change, "--check", "kept.json", cwd=tmp_path).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Two shards of a sweep, finished."""
+    folder = tmp_path_factory.mktemp("shards") / "digits"
+    for shard in ("1/2", "2/2"):
+        words = ["rangetest", "digits", *QUICK, "sweep.method=paper", "--seed-shard", shard, "-o", folder]
+        subprocess.run([sys.executable, "-m", "clrtool", *map(str, words)], check=True, capture_output=True)
+    return folder
+
+
+def with_points(change):
+    def changed(finished):
+        (name,) = (each for each in finished if each.startswith("seed "))
+        engine, outcome, points = finished[name]
+        finished[name] = engine, outcome, [tuple(point) for point in change([[*point] for point in points])]
+
+    return changed
+
+
+def with_column(place, value):
+    return with_points(lambda points: [[*point[:place], value, *point[place + 1 :]] for point in points])
+
+
+HOSTILE_RESULTS = {
+    "no evaluation": with_points(lambda _: []),
+    "evaluations from the last to the first": with_points(lambda points: points[::-1]),
+    "each evaluation twice": with_points(lambda points: points + points),
+    "one iteration": with_column(0, 3),
+    "one rate": with_column(2, 0.1),
+    "no rate": with_column(2, float("nan")),
+    "an infinite rate": with_column(2, float("inf")),
+    "rates from zero": with_points(lambda points: [[*p[:2], float(n), *p[3:]] for n, p in enumerate(points)]),
+    "more than all right": with_column(5, 1e308),
+    "less than nothing right": with_column(5, -1.0),
+    "a scout without a range": lambda finished: finished.update(scout=(1.0, 1.0, 5)),
+    "a scout from nothing": lambda finished: finished.update(scout=(5e-324, 1e308, 5)),
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE_RESULTS.values(), ids=HOSTILE_RESULTS)
+def test_what_no_sweep_can_measure_is_no_result_of_a_shard(cli, shards, tmp_path, change):
+    folder = shutil.copytree(shards, tmp_path / "digits")
+    saved = CheckpointFolder(folder / "shards" / "1-of-2" / "checkpoint")
+    values = saved.load().values
+    change(values["finished"])
+    saved.save(values)
+    done = cli("merge", folder)
+    assert done.code == 2, done.err
+    assert re.search("not written by this clrtool|clrtool did not write", done.err)
+
+
+@pytest.mark.parametrize(
+    "text", ["[NaN, 1, 5]", "[1, 0.1, 5]", "[0, 1, 5]", "[1e-5, 1e400, 5]", "[" * 100_000, '{"a": 1}']
+)
+def test_a_range_that_is_none_is_not_agreed_on(cli, tmp_path, text):
+    words = [
+        "rangetest",
+        "digits",
+        "sweep.epochs=1",
+        "sweep.method=paper",
+        "--seeds",
+        "2",
+        "-q",
+        "-o",
+        tmp_path / "run",
+    ]
+    assert cli(*words, "--seed-shard", "1/2").code == 0
+    for agreed in (tmp_path / "run" / "shards").glob("scout-*"):
+        agreed.write_text(text)
+    shutil.rmtree(tmp_path / "run" / "shards" / "1-of-2")
+    done = cli(*words, "--seed-shard", "2/2")
+    assert done.code == 0, done.err

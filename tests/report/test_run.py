@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from clrtool.core.reading.verdict import Advice
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import write_whole
 from clrtool.report.records.plan_file import plan_to_json, read_plan
+from clrtool.report.records.record_file import sealed
 from clrtool.report.records.run import curve_log, find_run, open_run, read_run, to_json, write_run
 from clrtool.report.text.tables import result_table
 from tests.conftest import as_version_1
@@ -185,6 +187,13 @@ def test_a_result_with_one_byte_changed_is_read_or_refused_and_never_crashes(dig
     [
         ("result.json", "", "cannot be read"),
         ("result.json", "[]", "must hold one JSON object"),
+        (
+            "result.json",
+            f'{{"schema_version": 2, "x": {"9" * 5000}}}',
+            "cannot be read: it holds a whole number of more",
+        ),
+        ("result.json", "[" * 100_000 + "]" * 100_000, "cannot be read: it is nested too deeply"),
+        ("result.json", '{"a":' * 100_000 + "1" + "}" * 100_000, "cannot be read: it is nested too deeply"),
         ("result.json", '{"schema_version": 99}', "written by a newer clrtool: schema_version is 99"),
         ("result.json", '{"schema_version": "2"}', "schema_version must be 1 or 2, it is '2'"),
         ("result.json", '{"schema_version": 1}', "has no 'sweep'"),
@@ -301,3 +310,32 @@ def test_a_result_from_before_metrics_and_groups_were_recorded_is_read_as_one_of
     record = read_run(copy)
     assert record.sweep.metric.name == "accuracy"
     assert record.sweep.groups == record.sweep.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("bounds", "max_reason"), {}),
+        (("bounds", "verdict"), 3),
+        (("bounds", "base_lr_interval"), ""),
+        (("sweep", "epochs"), 10**400),
+        (("sweep", "chance"), []),
+        (("sweep", "metric", "label"), -1),
+        (("sweep", "groups"), [{"lr_ratio": "2", "weight_decay": None, "tensors": 1, "parameters": 1}]),
+        (("environment", "torch"), {"a": 1}),
+        (("sources",), {"train": None}),
+        (("race",), True),
+    ],
+)
+def test_a_value_of_another_kind_is_damage_though_the_hash_is_right(copy, place, value):
+    result = json.loads((copy / "result.json").read_text())
+    *way, name = place
+    part = result
+    for each in way:
+        part = part[each]
+    part[name] = value
+    del result["sha256"]
+    (copy / "result.json").write_text(sealed(result))
+    with pytest.raises(ConfigError, match=r"result\.json: is damaged or no result of clrtool: ") as caught:
+        read_run(copy)
+    assert not re.search("object|NoneType|must be|str'", str(caught.value)), "words of Python for its programmers"

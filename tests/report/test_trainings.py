@@ -236,12 +236,23 @@ def test_what_a_file_does_not_say_is_asked_for_with_its_line(tmp_path, name, tex
     assert faults[0].startswith(f"{file}:{line}:")
 
 
-@pytest.mark.parametrize("text", ["-" * 100_000 + "1", "+".join(["1"] * 100_000), "(" * 100_000, "x = 1\0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-" * 100_000 + "1",
+        "+".join(["1"] * 100_000),
+        "(" * 100_000,
+        "x = 1\0",
+        "x = " + "9" * 5000,
+        f"x = 0x{'f' * 5000}",
+    ],
+)
 def test_a_script_that_no_parser_takes_is_a_fault_of_the_script_and_not_of_the_machine(tmp_path, cli, text):
     (tmp_path / "a.py").write_text(text)
     done = cli("plan", tmp_path / "a.py")
     assert done.code == 2, done.err
     assert re.search(r"a\.py(:1)?: not valid Python: \w", done.err)
+    assert not re.search("sys.set_int|maximum recursion", done.err), "the words of the parser for its programmers"
 
 
 def test_a_deepspeed_config_without_a_scheduler_and_a_script_without_one_say_so(tmp_path):

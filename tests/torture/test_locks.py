@@ -160,3 +160,40 @@ def test_a_run_folder_that_is_removed_while_it_is_filled_ends_the_run_with_4(zyg
     again = zygote.run(words(folder))
     assert again.status == 0, again.err
     assert_same(folder, reference.files)
+
+
+OTHERS = {
+    "a sweep": words("", quiet=False)[:3],
+    "a comparison": ["compare", "digits", "--bounds", "0.01,0.1", "--policies", "fixed,cosine", "--seeds", "2"],
+    "a race of values": ["rangetest", "digits", "--vary", "optimizer.args.weight_decay=0,1e-4"],
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_a_folder_that_is_emptied_to_its_lock_is_no_finished_one(zygote, tmp_path, what):
+    folder = tmp_path / NAME
+    command = [*OTHERS[what], "-q", "--checkpoint-every", "0.05", "-o", str(folder)]
+    run = zygote.start(command)
+    wait_for(lambda: list(folder.rglob("*.pt")))
+    run.kill(signal.SIGSTOP)
+    for path in folder.iterdir():
+        if path.name != ".lock":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    run.kill(signal.SIGCONT)
+    assert run.wait() == MACHINE, run.err
+    assert "was removed or replaced during the run" in run.err
+    again = zygote.run(command)
+    assert again.status in (0, 3), again.err
+
+
+def test_checkpoints_do_not_follow_a_link_that_takes_the_place_of_their_folder(zygote, tmp_path):
+    folder, far = tmp_path / NAME, tmp_path / "far"
+    far.mkdir()
+    run = zygote.start(words(folder))
+    wait_for(lambda: list(folder.rglob("*.pt")))
+    run.kill(signal.SIGSTOP)
+    shutil.rmtree(folder / "checkpoint")
+    (folder / "checkpoint").symlink_to(far)
+    run.kill(signal.SIGCONT)
+    assert run.wait() == MACHINE, run.err
+    assert not list(far.iterdir())

@@ -40,10 +40,10 @@ class Folder:
         self.fresh = spec.fresh  # until what it held before is replaced
         self._lock: Lock | None = None
 
-    def check_there(self) -> None:
-        """Raise MachineError if the folder that is held was removed or replaced."""
+    def check_there(self, *names: str) -> None:
+        """Raise MachineError if the folder that is held was removed or replaced, or lacks one of these files."""
         if self._lock is not None:
-            self._lock.check()
+            self._lock.check(*names)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -209,9 +209,9 @@ class RunFolder(Folder):
 
     def write(self, record: RunRecord) -> None:
         """Write a result, draw its pictures, and remove the checkpoints that it came from."""
-        from clrtool.report.records.run import write_run
+        from clrtool.report.records.run import CONFIG, write_run
 
-        self.check_there()
+        self.check_there(CONFIG)
         write_run(self.path, record)
         self.finish(record)
 

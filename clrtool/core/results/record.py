@@ -94,7 +94,7 @@ class SweepRecord:
             0 <= (self.chance or 0) <= 1,
             isinstance(self.engine, str),
             all(isinstance(warning, str) and len(warning) > 1 for warning in self.warnings),
-            not self.metric.is_share or all(_is_share(curve) for curve in self.curves),
+            not self.metric.is_share or all(is_share(curve) for curve in self.curves),
         )
         if not all(rules):
             raise ValueError(
@@ -137,7 +137,8 @@ class SweepRecord:
         return max((curve.outcome for curve in self.curves), key=list(SweepOutcome).index)
 
 
-def _is_share(curve: Curve) -> bool:
+def is_share(curve: Curve) -> bool:
+    """Whether the metric is from 0 to 1 all along a curve."""
     return not bool(((curve.metric < 0) | (curve.metric > 1)).any())
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from clrtool.engine.models.pretrained import Weights, check_tensors, read_file, weights_in
-from clrtool.errors import ConfigError, MachineError
+from clrtool.errors import ConfigError, MachineError, reason
 from clrtool.files import open_plain, read_text
 
 FIELD = "start"
@@ -105,7 +105,7 @@ def _progress(file: Path) -> tuple[int | None, float | None]:
         values = json.loads(read_text(file))
         steps, epochs = _count(values.get("global_step")), _count(values.get("epoch"))
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{FIELD}: {file} cannot be read: {error}") from error
+        raise ConfigError(f"{FIELD}: {file} cannot be read: {reason(error)}") from error
     return None if steps is None else int(steps), epochs
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from clrtool.config.schema import SweepConfig
 from clrtool.core.reading.curve import Curve, Point, SweepOutcome, has_diverged
 from clrtool.core.reading.paper import has_broken
-from clrtool.core.results.record import SweepRecord
+from clrtool.core.results.record import SweepRecord, is_share
 from clrtool.core.results.shard import LackingError
 from clrtool.engine.rangetest.ramp import Ramp, ends_of
 from clrtool.engine.rangetest.rounds import Round, Rounds
@@ -18,6 +18,7 @@ from clrtool.engine.resume.journal import Journal, Segment
 from clrtool.engine.training.ensemble import Captures, make_ensembles
 from clrtool.engine.training.trainer import Trainer
 from clrtool.engine.training.workload import Workload
+from clrtool.errors import ConfigError
 
 OnPoint = Callable[[int, Point], object]
 
@@ -103,6 +104,8 @@ def _measured(workload: Workload, wanted: Round, journal: Journal, on_point: OnP
     """The round with its curves: those that were finished before without training, the rest trained in ensembles."""
     ramp, lowest = wanted.ramp, f"from {float(wanted.ramp.lrs[0])!r}"
     curves, engine = _known(wanted, lowest, journal, on_point)
+    if workload.metric.is_share and not all(map(is_share, curves.values())):
+        raise ConfigError("a checkpoint holds shares beyond 0 to 1, which clrtool did not write: add --fresh")
     lacking = journal.assigned([seed for seed in wanted.seeds if seed not in curves])
     for ensemble in make_ensembles(workload, ramp.lrs.tolist(), lacking, engine, captures=captures):
         engine = ensemble.engine

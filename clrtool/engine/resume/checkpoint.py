@@ -41,12 +41,21 @@ class CheckpointFolder:
     def __init__(self, folder: Path, before_save: Callable[[], object] = lambda: None) -> None:
         self.folder, self._before_save = folder, before_save
         self._damaged: tuple[Path, ...] = ()
+        self._check_plain()
+
+    def _check_plain(self) -> None:
+        folder = self.folder
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             raise MachineError(f"{folder}: is there already and is no plain folder")
 
     def save(self, values: Mapping[str, Any]) -> None:
-        """Write one more generation, and remove the oldest. Raises MachineError if the disk is full."""
+        """Write one more generation, and remove the oldest.
+
+        Raises:
+            MachineError: the disk is full, or something else is now in the folder's place.
+        """
         self._before_save()
+        self._check_plain()
         content = to_bytes(dict(values))
         files = self._files()
         number = int(files[0].name[:8]) + 1 if files else 1

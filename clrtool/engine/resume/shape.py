@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, Strict, TypeAdapter
 
 from clrtool.core.racing.result import Race
-from clrtool.core.reading.curve import SweepOutcome
+from clrtool.core.reading.curve import Curve, Point, SweepOutcome
+from clrtool.core.schedules.checks import MAX_LR
 from clrtool.engine.resume.checkpoint import CheckpointFolder, Found
 from clrtool.engine.resume.journal import FORMAT
 from clrtool.errors import ConfigError
@@ -19,6 +19,7 @@ from clrtool.words import is_newer
 
 Number = Annotated[float, Strict()]
 Whole = Annotated[int, Strict(), Field(ge=0, le=2**53)]
+Signed = Annotated[int, Strict()]
 Seconds = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 Points = list[tuple[Whole, Number, Number, Number, Number, Number]]
 Spent = Literal["train", "evaluation", "capture"]
@@ -56,9 +57,13 @@ class _Share(BaseModel):
     shard: str
 
 
+# Of what a scout finds, which tries rates from 1e-6 to 30.
+_LEAST_LR = 1 / MAX_LR
 _RACE = TypeAdapter(Race)
 _SCOUT = TypeAdapter(tuple[Number, Number, Whole])
 _SWEEP = TypeAdapter(tuple[str, str, Points])
+# Of a race over values: a value and what a run of it says.
+_READINGS = TypeAdapter(list[tuple[Whole, Signed, Signed, Whole, Whole, Number, Number | None]])
 _LOSSES = TypeAdapter(list[Number])
 _TRAINING = TypeAdapter(tuple[str, Points, Seconds])
 
@@ -99,12 +104,28 @@ def _check_result(name: str, result: object) -> None:
     elif name == "race":
         _RACE.validate_python(asdict(Race.from_dict(result)))  # type: ignore[arg-type] # whatever it is
     elif name == "scout":
-        start_lr, end_lr, _ = _SCOUT.validate_python(result)
-        if not 0 < start_lr < end_lr < math.inf:
-            raise ValueError(start_lr)
+        checked_scout(result)
+    elif name == "values":
+        _READINGS.validate_python(result)
     elif name.startswith("beginning "):
         _LOSSES.validate_python(result)
     elif name.startswith("seed "):
-        SweepOutcome[_SWEEP.validate_python(result)[1]]
+        _, outcome, points = _SWEEP.validate_python(result)
+        _check_curve(points, SweepOutcome[outcome])
     else:
         _TRAINING.validate_python(result)
+
+
+def checked_scout(values: object) -> tuple[float, float, int]:
+    """The range that a scout has found, and its iterations. Raises ValueError if it is none."""
+    start_lr, end_lr, spent = _SCOUT.validate_python(values)
+    if not _LEAST_LR <= start_lr < end_lr <= MAX_LR:
+        raise ValueError(start_lr)
+    return start_lr, end_lr, spent
+
+
+def _check_curve(points: Points, outcome: SweepOutcome) -> None:
+    """Raise ValueError unless these are the evaluations of a sweep."""
+    curve = Curve.from_points(0, outcome, [Point(*point) for point in points])
+    if not len(curve.lr) or curve.lr[0] <= 0 or (len(curve.lr) > 1 and curve.lr[0] == curve.lr[-1]):
+        raise ValueError("a sweep begins somewhere and comes further")

@@ -16,7 +16,7 @@ from clrtool.core.results.shard import Shard, have
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import Assignment, RemoteResults, added_up
 from clrtool.engine.resume.open import differences, moved
-from clrtool.engine.resume.shape import load_checkpoint
+from clrtool.engine.resume.shape import checked_scout, load_checkpoint
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.files import read_text, write_whole
 
@@ -47,9 +47,8 @@ class AgreedScout:
     def get(self) -> tuple[float, ...] | None:
         """What was agreed on, None if nothing was."""
         try:
-            start_lr, end_lr, iterations = json.loads(read_text(self._file))
-            return float(start_lr), float(end_lr), int(iterations)
-        except (OSError, ValueError, TypeError):
+            return checked_scout(tuple(json.loads(read_text(self._file))))
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
 
     def put(self, scout: tuple[float, ...]) -> tuple[float, ...]:

@@ -21,6 +21,7 @@ from clrtool.core.results.comparison import COMPARISON_VERSION, BoundsFrom, Cand
 from clrtool.errors import ConfigError
 from clrtool.files import check_writable, read_text, write_whole
 from clrtool.report.records.evaluations import columns, csv_text, text_sha256, to_point
+from clrtool.report.records.kinds import checked
 from clrtool.report.records.plan_file import to_plan
 from clrtool.report.records.record_file import CONFIG, intact, load, own_files, reading, sealed
 
@@ -79,7 +80,7 @@ def read_comparison(folder: Path) -> Comparison:
         try:
             values = load(file)
             points = _read_runs(folder / RUNS, values)
-            return Comparison(
+            record = Comparison(
                 candidates=tuple(_to_candidate(each, points) for each in values["policies"]),
                 bounds=BoundsFrom(**values["bounds"]),
                 metric=Metric(**values["metric"]),
@@ -87,6 +88,7 @@ def read_comparison(folder: Path) -> Comparison:
                 constant=values.get("constant"),  # of a comparison of before it was kept
                 **{name: values[name] for name in _KEPT},
             )
+            return checked(record, comparison_to_json)
         except ConfigError as error:
             raise ConfigError(*error.faults, f"{folder}: to replace this comparison, add --fresh") from error
 

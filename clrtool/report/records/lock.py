@@ -31,9 +31,10 @@ class Lock:
     folder: Path
     descriptor: int
 
-    def check(self) -> None:
-        """Raise MachineError if the folder is no longer the one that is held: it was removed, or replaced."""
-        if not _is_current(self.descriptor, self.folder / NAME):
+    def check(self, *names: str) -> None:
+        """Raise MachineError if the folder is not as it was left: it was removed or replaced, or a file in it was."""
+        is_there = _is_current(self.descriptor, self.folder / NAME)
+        if not is_there or not all((self.folder / name).exists() for name in names):
             raise MachineError(
                 f"{self.folder}: was removed or replaced during the run, and its results are lost; run the same "
                 "command to start over"

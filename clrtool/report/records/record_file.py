@@ -122,7 +122,9 @@ def intact(file: Path) -> Iterator[None]:
         first = error.errors()[0]
         raise ConfigError(f"{file}: {'.'.join(('plan', *map(str, first['loc'])))}: {first['msg']}") from error
     except DAMAGED as error:
-        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        what = f"it has no {error}" if isinstance(error, KeyError) else reason(error)
+        if isinstance(error, AttributeError | TypeError):  # in words of Python about types
+            what = "a value is of another kind than clrtool writes"
         raise ConfigError(f"{file}: is damaged or no result of clrtool: {what}") from error
 
 

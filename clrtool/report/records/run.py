@@ -26,6 +26,7 @@ from clrtool.core.results.record import SCHEMA_VERSION, Group, RunRecord, SweepR
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import check_writable, read_text, write_whole
 from clrtool.report.records.evaluations import columns, csv_text, text_sha256, to_point
+from clrtool.report.records.kinds import checked
 from clrtool.report.records.plan_file import is_plan, to_plan
 from clrtool.report.records.record_file import CONFIG, DAMAGED, changed, intact, load, own_files, reading, sealed
 from clrtool.words import nearest
@@ -155,7 +156,7 @@ def read_run(folder: Path | str) -> RunRecord:
         sweep["metric"] = Metric(**(sweep.get("metric") or vars(ACCURACY)))
         sweep["groups"] = tuple(Group(**group) for group in sweep.get("groups", ()))
         sweep["warnings"] = tuple(sweep.get("warnings", ()))
-        return RunRecord(
+        record = RunRecord(
             sweep=SweepRecord(**sweep, curves=_read_curves(curve_file, values, outcomes, sweep["metric"].name)),
             bounds=Bounds.from_dict(values["bounds"]),
             plan=to_plan(values["plan"]),
@@ -167,6 +168,7 @@ def read_run(folder: Path | str) -> RunRecord:
             sources={**values.get("sources", {})},
             going_on=None if (way := values.get("going_on")) is None else GoingOn.from_dict(way),
         )
+        return checked(record, to_json)
 
 
 def find_run(source: str) -> Path:

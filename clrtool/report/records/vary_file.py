@@ -22,6 +22,7 @@ from clrtool.core.results.varied import VARY_VERSION, Tried, VaryRecord
 from clrtool.errors import ConfigError
 from clrtool.files import check_writable, write_whole
 from clrtool.report.records.evaluations import csv_text
+from clrtool.report.records.kinds import checked
 from clrtool.report.records.record_file import CONFIG, intact, load, own_files, sealed
 
 _, ROWS, RESULT, PICTURE, WORDS = FILES = (CONFIG, "vary.csv", "vary.json", "vary.png", "vary.alt.txt")
@@ -92,13 +93,14 @@ def read_varied(folder: Path) -> VaryRecord:
         try:
             values = load(file)
             kept = {name: values[name] for name in _KEPT}
-            return VaryRecord(
+            record = VaryRecord(
                 tried=tuple(_to_tried(each) for each in values["tried"]),
                 pilot=Race.from_dict(values["race"]),
                 readings=tuple(map(_to_reading, values["readings"])),
                 metric=Metric(**values["metric"]),
                 **kept | {name: tuple(kept[name]) for name in ("keys", "warnings")},
             )
+            return checked(record, varied_to_json)
         except ConfigError as error:
             raise ConfigError(*error.faults, f"{folder}: to replace this test, add --fresh") from error
 

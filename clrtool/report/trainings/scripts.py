@@ -15,7 +15,7 @@ from typing import Any
 
 from clrtool.core.planning.finding import OPTIMIZERS, Stepped
 from clrtool.core.sources import SOURCES, takes
-from clrtool.errors import ConfigError
+from clrtool.errors import ConfigError, reason
 from clrtool.report.trainings.configs import training_arguments
 from clrtool.report.trainings.found import Found, Known, Open, known_source
 from clrtool.report.trainings.names import Names, last_word
@@ -142,11 +142,16 @@ def _parse(file: Path, text: str) -> ast.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes in the texts of others
-            return ast.parse(text)
+            tree = ast.parse(text)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, int):
+                str(node.value)  # as a message would write it, which one of many hexadecimal digits cannot be
+        return tree
     except SyntaxError as error:
-        raise ConfigError(f"{file}:{error.lineno or 1}: not valid Python: {error.msg}") from error
+        why = reason(ValueError(error.msg))
+        raise ConfigError(f"{file}:{error.lineno or 1}: not valid Python: {why}") from error
     except (ValueError, RecursionError, MemoryError) as error:  # the last where its stack is full
-        why = str(error) or "it is nested too deeply"
+        why = reason(error) or "it is nested too deeply"
     raise ConfigError(f"{file}: not valid Python: {why}")
 
 
