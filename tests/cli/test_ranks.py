@@ -177,7 +177,9 @@ def spread(config):
 def running(folder):
     """The segment that the newest checkpoint goes on with, where all ranks have saved their parts of it."""
     found = CheckpointFolder(folder / "checkpoint").load()
-    is_spread = found.values is not None and found.values.get("parts") is not None and found.values["running"] is not None
+    is_spread = (
+        found.values is not None and found.values.get("parts") is not None and found.values["running"] is not None
+    )
     return (found.values["running"]["name"], found.values["running"]["start"]) if is_spread else ("", 0)
 
 
