@@ -94,7 +94,7 @@ def build_workload(
         warnings=(*length.notes, *_without_loss(steps), *lone_class(steps, tried, heldout), *shared),
         doubts=(*parts.doubts, *alike_seeds(model, tried, again)),
         ranks=ranks,
-        start=start_of(model, optimizer) if settings.keep_state else None,
+        start=start_of(model, check_optimizer(optimizer)) if settings.keep_state else None,
     )
     check_ranks(workload, model)
     with left_alone(model, *steps.functions):
