@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from clrtool.cli.console import show
-from clrtool.cli.plan_source import Asked
+from clrtool.cli.plan_asked import Asked
 from clrtool.cli.rangetest import INCONCLUSIVE
 from clrtool.core.reading.bounds import find_bounds
 from clrtool.errors import ConfigError, as_config_error

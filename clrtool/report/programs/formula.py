@@ -45,17 +45,18 @@ _OPERATORS: Mapping[np.ufunc, tuple[str, int, int, int, int | None]] = {
 _SIGN, _ATOM = 4, 5
 
 
-def functions(plan: Plan, xp: str, what: What = "lr") -> str:
+def functions(plan: Plan, xp: str, what: What = "lr", name: str = "") -> str:
     """The source of ``lr(step)`` or ``momentum(step)``; past the end of the plan it holds the last value.
 
     Args:
         xp: the name of the array library in the program: ``np``, ``jnp``, ``ops``.
+        name: of the function; its own if none is given.
 
     Raises:
         ConfigError: the schedule holds a Python function, which cannot be written down.
     """
     hold = f"step = xp.minimum(step, {plan.last})"
-    return _define(plan.schedule, what, what, plan.last, hold).replace("xp.", f"{xp}.")
+    return _define(plan.schedule, name or what, what, plan.last, hold).replace("xp.", f"{xp}.")
 
 
 def _define(schedule: Schedule, name: str, what: What, until: int, *first: str) -> str:
