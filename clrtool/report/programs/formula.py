@@ -30,7 +30,7 @@ from clrtool.core.schedules import (
     in_sequence,
 )
 from clrtool.core.schedules.expression import Scale, scaled
-from clrtool.core.schedules.operations import between, ceil_divide, named, pieces, remainder, repeated, restarts
+from clrtool.core.schedules.operations import between, ceil_divide, named, pieces, powers, remainder, repeated, restarts
 from clrtool.errors import ConfigError
 
 What = Literal["lr", "momentum"]
@@ -197,6 +197,11 @@ def _(share: Term, start: float, end: float) -> Any:
 @ceil_divide.register
 def _(t: Term, n: float) -> Any:
     return -(-t // n)  # XLA computes t / n as t * (1 / n), which may lie above a whole number
+
+
+@powers.register
+def _(exponent: Term, base: float) -> Any:
+    return base**exponent
 
 
 @remainder.register
