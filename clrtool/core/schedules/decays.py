@@ -73,9 +73,10 @@ class Exponential(Schedule):
         for name in ("base_lr", "max_lr", "cap"):
             if getattr(self, name) is not None:
                 check_lr(name, getattr(self, name))
-        if not (is_number(self.gamma) and self.gamma >= 0):
-            raise ValueError(f"gamma must be finite and at least 0, got {self.gamma!r}")
         check_positive("every, the iterations of one decay,", self.every)
+        if not (is_number(self.gamma) and (self.gamma >= 0 or self.staircase or self.every == 1)):
+            fractions = "" if not is_number(self.gamma) else "; below 0 it has no power between whole numbers"
+            raise ValueError(f"gamma must be finite and at least 0, got {self.gamma!r}{fractions}")
 
     @property
     def preview(self) -> int:

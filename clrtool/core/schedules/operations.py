@@ -54,8 +54,8 @@ def powers(exponent: Any, base: float) -> FloatArray:
     if (last - first + 1) * POWERS > 2 * len(exponent) + POWERS:
         return np.asarray(float(base) ** (exponent // POWERS * POWERS) * float(base) ** (exponent % POWERS))
     coarse = float(base) ** (POWERS * np.arange(first, last + 1))
-    known = np.outer(coarse, float(base) ** np.arange(POWERS)).reshape(-1)
-    return known[exponent - first * POWERS]
+    known: FloatArray = np.outer(coarse, float(base) ** np.arange(POWERS)).reshape(-1)
+    return np.asarray(known[exponent - first * POWERS])
 
 
 @singledispatch

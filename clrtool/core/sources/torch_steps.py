@@ -202,8 +202,8 @@ def sets(schedule: Schedule, is_told: bool = False) -> Leaf:
 def multiplies(kind: str, base_lr: float, params: Mapping[str, Any]) -> Leaf:
     """A scheduler that multiplies what it finds; where SequentialLR comes to it, it begins from ``base_lr``."""
     factor = partial(_FACTORS[kind], **params)
-    # told to begin, LinearLR and ConstantLR start low and the others leave the rate as it is
-    first = float(factor(np.array([0]))[0]) if kind in ("ConstantLR", "LinearLR") else 1.0
+    # told to begin, these have their first factor and the others leave the rate as it is
+    first = float(factor(np.array([0]))[0]) if kind in ("ConstantLR", "LinearLR", "MultiStepLR") else 1.0
     again = (float(factor(np.array([0]))[0]), 0.0) if kind == "MultiplicativeLR" else (0.0, base_lr * first)
     return Leaf(lambda t: (factor(t), None), (first, 0.0), again)
 
