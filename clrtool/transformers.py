@@ -13,7 +13,7 @@ from clrtool.core.reading.metric import METRICS
 from clrtool.engine.inprocess.build import metric_of
 from clrtool.engine.inprocess.ranks import dealt
 from clrtool.engine.inprocess.trainer_metrics import computed
-from clrtool.engine.training.scheduler import PlanScheduler
+from clrtool.engine.training.scheduler import PlanScheduler, check_groups
 from clrtool.errors import ConfigError
 
 try:
@@ -78,7 +78,7 @@ class PlanCallback(TrainerCallback):
 
     Use it where you can pass callbacks and nothing else. The Trainer still logs the rate of its own scheduler. The rate
     follows the Trainer's step count, so a training that resumes from a checkpoint continues in the plan. Parameter
-    groups keep their ratios to the first.
+    groups keep their ratios to the first, or follow each its own of a plan's ``groups``.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -87,14 +87,16 @@ class PlanCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **known: Any) -> None:  # noqa: ARG002
         """Remember the ratios between the groups before any scheduler has changed them."""
+        check_groups(self._plan, known["optimizer"])
         rates = [group.get("initial_lr", group["lr"]) for group in known["optimizer"].param_groups]
         self._ratios = [rate / rates[0] for rate in rates]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **known: Any) -> None:  # noqa: ARG002
         """Set the learning rates of the next step."""
-        lr = float(self._plan.lr([state.global_step])[0])
-        for group, ratio in zip(known["optimizer"].param_groups, self._ratios, strict=True):
-            group["lr"] = lr * ratio
+        rates = [float(group.lr([state.global_step])[0]) for group in self._plan.groups]
+        rates = rates if len(rates) > 1 else [rates[0] * ratio for ratio in self._ratios]
+        for group, rate in zip(known["optimizer"].param_groups, rates, strict=True):
+            group["lr"] = rate
 
 
 class _Unprepared:

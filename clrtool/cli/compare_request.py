@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clrtool.cli.plan_source import plan_of, two_numbers
+from clrtool.cli.plan_asked import two_numbers
+from clrtool.cli.plan_bounds import plan_of
 from clrtool.cli.run.spec import RunSpec
 from clrtool.config.schema import PlanConfig
 from clrtool.core.planning.budget import MAX_EPOCHS

@@ -24,7 +24,7 @@ from clrtool.report.text.progress import say
 from clrtool.words import nearest
 
 if TYPE_CHECKING:
-    from clrtool.cli.plan_source import Asked
+    from clrtool.cli.plan_asked import Asked
     from clrtool.core.planning.plan import Plan
 
 FOUND = 1
@@ -149,7 +149,8 @@ def plan(  # an option that is not named below is read from the context, by its 
     --from reads the schedule of another system: torch, keras, optax, transformers, deepspeed, timm, ignite and
     more; a wrong name lists all.
     """
-    from clrtool.cli.plan_source import Asked, make
+    from clrtool.cli.plan_asked import Asked
+    from clrtool.cli.plan_source import make
 
     asked = Asked(words=words or (), options=context.params, schedule=schedule, iterations=iterations,
                   stages=stage or (), csv=csv, stepped=stepped, optimizer=optimizer, batch_size=batch_size)  # fmt: skip
@@ -172,7 +173,7 @@ def _wanted_form(form: str | None, *, as_json: bool) -> str:
 
 
 def _lint(asked: Asked, form: str, output: Path | None, *, plain: bool) -> NoReturn:
-    from clrtool.cli.plan_source import lint
+    from clrtool.cli.plan_lint import lint
 
     if output is not None:
         raise ConfigError("--lint prints what it finds: leave out -o")

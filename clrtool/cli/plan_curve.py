@@ -11,7 +11,7 @@ import typer
 
 from clrtool.cli.console import show
 from clrtool.cli.outcome import INCONCLUSIVE
-from clrtool.cli.plan_source import Asked
+from clrtool.cli.plan_asked import Asked
 from clrtool.core.reading.paper import find_bounds
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.report.records.curve_file import read_curves

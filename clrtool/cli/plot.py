@@ -84,7 +84,7 @@ def plot(
     their schedules in one picture. Beside each picture, NAME.alt.txt describes it. A report is one HTML page that
     loads nothing from elsewhere.
     """
-    from clrtool.cli.plan_source import is_pair
+    from clrtool.cli.plan_asked import is_pair
     from clrtool.report.records.run import find_run
 
     params = list(filter(is_pair, sources or ()))
@@ -122,7 +122,8 @@ def _numbers(params: Mapping[str, Any]) -> list[str]:
 
 
 def _draw_numbers(params: Mapping[str, Any], output: Path | None, *, term: bool) -> None:
-    from clrtool.cli.plan_source import NUMBERS, WISHES, Asked, make
+    from clrtool.cli.plan_asked import NUMBERS, WISHES, Asked
+    from clrtool.cli.plan_source import make
 
     found: Found = {"plan": make(Asked(options={name: params.get(name) for name in (*NUMBERS, *WISHES)}))}
     if term:
@@ -231,7 +232,9 @@ def _report(place: Path | None, found: dict[str, Plan] | RunRecord | Comparison,
 
 
 def _plan(name: str, params: list[str], iterations: int | None, iterations_per_epoch: int | None) -> Plan:
-    from clrtool.cli.plan_source import Asked, make, plan_of
+    from clrtool.cli.plan_asked import Asked
+    from clrtool.cli.plan_bounds import plan_of
+    from clrtool.cli.plan_source import make
 
     if not _is_schedule(name):
         return plan_of(name)

@@ -19,7 +19,7 @@ from clrtool.errors import ConfigError
 from clrtool.report.programs.words import equals
 
 # Iterations that are run at the most, from the first on, and seconds that it may take.
-ITERATIONS, SECONDS = 3000, 300
+ITERATIONS, SECONDS = 30_000, 300
 # No package has to look for a GPU to say what a learning rate is.
 ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
 

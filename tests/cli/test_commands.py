@@ -237,7 +237,7 @@ def test_an_interrupt_ends_in_130_and_keeps_what_was_measured(tmp_path):
 
 
 def test_a_bug_ends_in_70_and_says_that_it_is_one(cli, monkeypatch):
-    monkeypatch.setattr("clrtool.cli.plan_source.make_plan", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("clrtool.cli.plan_bounds.make_plan", lambda *_, **__: 1 / 0)
     result = cli("plan", *NUMBERS)
     assert result.code == 70
     assert "a bug in clrtool: ZeroDivisionError" in result.err

@@ -8,12 +8,12 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 from clrtool.core.planning.plan import make_plan
 from clrtool.core.sources import schedule_from
 from clrtool.report.programs.formats import FORMATS, write_plan
 from clrtool.report.records.plan_file import read_plan
+from tests.core.systems import group_rates
 
 NUMBERS = ["--base-lr", "1e-3", "--max-lr", "1e-2", "--iterations-per-epoch", "47"]
 ONE_CYCLE = ["--from", "torch:OneCycleLR", "max_lr=0.1", "total_steps=30"]
@@ -56,36 +56,56 @@ def test_parameters_are_typed_by_yaml_and_a_lambda_stays_a_text(cli, tmp_path):
     assert read_plan(tmp_path / "b.json").params["milestones"] == [10, 20]
 
 
-def test_lists_are_a_schedule_for_each_parameter_group_which_torch_agrees_with(cli, tmp_path):
-    tops, momenta, steps = [0.1, 0.02, 0.5], [0.8, 0.85, 0.9], 30
-    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))]} for _ in tops]
-    sgd = torch.optim.SGD(groups, lr=1.0, momentum=0.9)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(sgd, tops, total_steps=steps, base_momentum=momenta)
-    theirs = []
-    for step in range(steps):
-        theirs.append([group["lr"] for group in sgd.param_groups] + [group["momentum"] for group in sgd.param_groups])
-        sgd.step()
-        if step < steps - 1:
-            scheduler.step()
+def test_lists_are_a_schedule_for_each_parameter_group_shown_written_and_chosen_from(cli, tmp_path):
+    tops, momenta = [0.1, 0.02, 0.5], [0.8, 0.85, 0.9]
     words = ["--from", "torch:OneCycleLR", f"max_lr={tops}", f"base_momentum={momenta}", "total_steps=30"]
+    theirs = group_rates("OneCycleLR", {"max_lr": tops, "base_momentum": momenta, "total_steps": 30}, [1.0] * 3, 30)
+    rows = list(csv.reader(io.StringIO(cli("plan", *words, "--format", "csv").out)))
+    assert rows[0] == ["iteration", "lr_1", "lr_2", "lr_3", "momentum_1", "momentum_2", "momentum_3"]
+    np.testing.assert_allclose(np.array(rows[1:], float)[:, 1:], np.hstack(theirs), rtol=1e-12)
+    shown = " ".join(cli("plan", *words).out.split())
+    assert "3 parameter groups" in shown
+    assert "group 2 max_lr 0.02" in shown
+    assert cli("plan", *words, "-o", tmp_path / "all.json").code == 0
     for number in (1, 2, 3):
-        assert cli("plan", *words, f"group={number}", "-o", tmp_path / "a.json").code == 0
-        plan = read_plan(tmp_path / "a.json")
-        np.testing.assert_allclose(plan.lr(range(steps)), [row[number - 1] for row in theirs], rtol=1e-12)
-        np.testing.assert_allclose(plan.momentum(range(steps)), [row[number + 2] for row in theirs], rtol=1e-12)
+        cli("plan", tmp_path / "all.json", f"group={number}", "-o", tmp_path / "a.json")
+        assert read_plan(tmp_path / "a.json") == read_plan(tmp_path / "all.json").groups[number - 1]
         assert f"max_lr={tops[number - 1]}" in cli("plan", tmp_path / "a.json", "--format", "torch").out
-    assert "group=1 to group=3" in cli("plan", *words).err
     assert "has 3 parameter groups, counted from 1" in cli("plan", *words, "group=4").err
     assert "max_lr has 2, base_momentum has 3" in cli("plan", *words[:2], "max_lr=[1, 2]", *words[3:]).err
 
 
-def test_the_linter_names_the_parameter_group(cli):
+def test_parameter_groups_are_drawn_in_one_picture_and_as_text(cli, tmp_path):
+    words = ["--from", "torch:StepLR", "base_lr=[0.1, 0.01]", "step_size=8"]
+    assert cli("plan", *words, "-o", tmp_path / "a.svg").code == 0
+    told = (tmp_path / "a.alt.txt").read_text()
+    assert "torch:StepLR, group 1, torch.optim.lr_scheduler.StepLR between 0.01 and 0.1" in told
+    assert "torch:StepLR, group 2, torch.optim.lr_scheduler.StepLR between 0.001 and 0.01" in told
+    assert "b = torch:StepLR, group 2, ends at 0.001" in cli("plot", *words, "--term").out
+
+
+@pytest.mark.parametrize("form", sorted(set(FORMATS) - {"json", "csv", "yaml", "torch"}))
+def test_a_format_that_is_of_one_parameter_group_says_so_by_its_name(cli, form):
+    refused = cli("plan", "--from", "torch:StepLR", "base_lr=[0.1, 0.01]", "step_size=8", "--format", form)
+    assert refused.code == 2
+    assert f"what --format {form} prints is for one parameter group" in refused.err
+    assert "group=1 to group=2" in refused.err
+
+
+def test_the_linter_names_the_parameter_group_and_tells_once_what_all_have(cli):
     words = ["--from", "torch:CyclicLR", "base_lr=[0.1, 0.1]", "max_lr=[0.5, 0.05]", "step_size_up=94"]
     more = ["cycle_momentum=false", "--iterations", "1880", "--iterations-per-epoch", "47"]
     found = cli("plan", *words, *more, "--lint", "--max-lr", "0.4", "--format", "json")
     assert {(each["rule"], each["place"]) for each in json.loads(found.out)["findings"]} == {
         ("outside the bounds", "group 1")
     }
+    found = cli("plan", *words, *more, "--lint", "--max-lr", "0.01", "--optimizer", "Adagrad", "--format", "json")
+    assert [(each["rule"], each["place"]) for each in json.loads(found.out)["findings"]] == [
+        ("outside the bounds", "group 1"),
+        ("outside the bounds", "group 2"),
+    ]
+    found = cli("plan", *words, *more[1:], "--lint", "--optimizer", "Adagrad", "--format", "json")
+    assert [(each["rule"], each["place"]) for each in json.loads(found.out)["findings"]] == [("no momentum", "")]
 
 
 def test_the_stages_of_table_2_of_the_paper(cli, tmp_path):

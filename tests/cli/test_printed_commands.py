@@ -451,7 +451,7 @@ def test_the_copy_of_a_shipped_config_names_itself_in_its_commands(cli, tmp_path
     assert bool(commands) is bool(load_config(Path("my copy.yaml")).factories()) or name == "text"
 
 
-@case("cli/plan_source.py", "clrtool plot overlays several")
+@case("cli/plan_asked.py", "clrtool plot overlays several")
 def test_several_plans_are_overlaid_by_the_command_that_is_named(cli, paste):
     for name in ("a", "b"):
         assert (
@@ -460,6 +460,15 @@ def test_several_plans_are_overlaid_by_the_command_that_is_named(cli, paste):
         )
     assert "clrtool plot overlays several" in cli("plan", "a.json", "b.json").err
     assert paste("clrtool plot a.json b.json -o both.svg").code == 0
+
+
+@case("core/results/candidates.py", "clrtool plan FILE group=1 -o group.json")
+def test_the_plan_of_a_parameter_group_is_made_by_what_a_comparison_says(cli, paste):
+    cli("plan", "--from", "torch:StepLR", "base_lr=[0.1, 0.01]", "step_size=3", "--iterations", "9", "-o", "all.json")
+    compared = ("compare", "digits", "--bounds", "0.01,0.1", "--epochs", "3", "--seeds", "1", "--json", "--policies")
+    line = after("compare that of a group: ", json.loads(cli(*compared, "all.json,fixed:0.1").out)["message"])
+    assert paste(line.replace("FILE", "all.json")).code == 0
+    assert cli(*compared, "group.json,fixed:0.1").code in (0, 3)
 
 
 @case("engine/resume/sharding.py", "clrtool rangetest --seed-shard K/N makes one")

@@ -23,6 +23,25 @@ def torch_rates(name, params, steps, lr=1.0, **optimizer):
     return rates, momenta
 
 
+def group_rates(name, params, lrs, steps):
+    """Learning rates and momenta, (steps, groups) each, of a scheduler of torch over groups made with ``lrs``."""
+    sgd = torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in lrs], momentum=0.9)
+    scheduler = getattr(torch.optim.lr_scheduler, name)(sgd, **params)
+    return stepped_groups(scheduler, sgd, steps)
+
+
+def stepped_groups(scheduler, sgd, steps):
+    """Learning rates and momenta, (steps, groups) each, as a scheduler leaves them."""
+    rates, momenta = [], []
+    for step in range(steps):
+        rates.append([float(group["lr"]) for group in sgd.param_groups])
+        momenta.append([float(group["momentum"]) for group in sgd.param_groups])
+        sgd.step()
+        if step < steps - 1:
+            scheduler.step()
+    return np.array(rates), np.array(momenta)
+
+
 def keras_rates(name, params, steps):
     """Keras computes in float32 unless it is told otherwise."""
     with warnings.catch_warnings():

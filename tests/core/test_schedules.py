@@ -382,7 +382,7 @@ def test_a_schedule_is_a_value_that_can_be_pickled_and_never_steps(schedule):
         (lambda: one_cycle(0.1, 0.2, 10, momentum=(0.8, math.nan)), "the high momentum must be a finite number"),
         (lambda: cyclical(0.1, 0.2, 5, "x", per="epoch"), "per must be 'cycle' or 'iteration', got 'epoch'"),
         (lambda: cyclical(0.1, 0.2, 5, "log(0 - x)")(3), "scale must be finite, got nan"),
-        (lambda: exponential(0.1, -0.5), "gamma must be finite and at least 0, got -0.5"),
+        (lambda: exponential(0.1, -0.5, every=2), "gamma must be finite and at least 0, got -0.5; below 0 it has no power"),
         (lambda: step(0.1, 0.5, 0), "every, the iterations of one decay, must be finite and above 0, got 0"),
         (lambda: multistep(0.1, 0.5, [30, 20]), r"boundaries must be finite and rise from each to the next, got \[30, 20\]"),
         (lambda: piecewise([10], [0.1]), "values must be one more than boundaries, got 1, 1"),

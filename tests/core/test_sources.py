@@ -458,7 +458,7 @@ def test_a_source_has_a_full_name_a_short_one_and_its_last_word(monkeypatch):
         ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "scale_fn": "lambda x, y: x"}, "function of one variable"),
         ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "scale_fn": "lambda: 1"}, "function of one variable"),
         ("torch:CyclicLR", {"base_lr": 0.1, "max_lr": 0.2, "step_size_up": 1e300}, "stepsize must be a whole number"),
-        ("torch:ConstantLR", {"total_iters": 0}, "total_iters must be a whole number of at least 1, got 0"),
+        ("torch:ConstantLR", {"total_iters": -1}, "total_iters must be a whole number of at least 0, got -1"),
         ("torch:ConstantLR", {"factor": 2}, "factor must be at most 1, got 2"),
         ("torch:LinearLR", {"start_factor": 0}, "start_factor must be finite and above 0, got 0"),
         ("torch:PolynomialLR", {"total_iters": 2.5}, "total_iters must be a whole number"),

@@ -262,16 +262,19 @@ def test_a_deepspeed_config_without_a_scheduler_and_a_script_without_one_say_so(
         read_training(written(tmp_path, "print(1)\n", "a.py"), Known())
 
 
-def test_defaults_of_a_command_line_are_read_and_lists_are_a_schedule_for_each_group(tmp_path):
+def test_defaults_of_a_command_line_are_read_and_lists_are_a_schedule_for_each_group(cli, tmp_path):
     text = (
         "parser.add_argument('-l', '--learning-rate', type=float, default=0.1)\nargs = parser.parse_args()\n"
         "opt = torch.optim.SGD(p, lr=args.learning_rate)\n"
         "OneCycleLR(opt, max_lr=[args.learning_rate, 1.0], total_steps=100)\n"
     )
     file = written(tmp_path, text, "a.py")
-    found = read_training(file, Known())
-    assert [each.place for each in found] == [f"{file}:4, group 1", f"{file}:4, group 2"]
-    assert [each.params for each in found] == [{"max_lr": top, "total_steps": 100} for top in (0.1, 1.0)]
+    (found,) = read_training(file, Known())
+    assert (found.place, found.params) == (f"{file}:4", {"max_lr": [0.1, 1.0], "total_steps": 100})
+    linted = cli("plan", "--lint", file, "--iterations", "100", "--max-lr", "0.5", "--format", "json")
+    (finding,) = (each for each in json.loads(linted.out)["findings"] if each["rule"] == "outside the bounds")
+    assert finding["place"] == f"{file}:4, group 2"
+    assert cli("plan", file, "--format", "csv").out.startswith("iteration,lr_1,lr_2,")
 
 
 def test_a_script_is_never_run(tmp_path):

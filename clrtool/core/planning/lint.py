@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from clrtool.core.planning.lint_steps import Stepping, lint_steps
 from clrtool.core.planning.plan import Plan, plan_from
 from clrtool.core.schedules import FloatArray, Phases
 from clrtool.core.schedules.checks import is_number
-from clrtool.core.sources import bind, find_source
+from clrtool.core.sources import bind, find_source, groups_of
+from clrtool.core.sources.groups import each_group
 
 _ONE_CYCLE, _CYCLIC = "torch.optim.lr_scheduler.OneCycleLR", "torch.optim.lr_scheduler.CyclicLR"
 SAMPLES = 10**5
@@ -34,6 +36,14 @@ def lint_source(
     ['counted in epochs', 'after the end']
     """
     full = find_source(source)
+    given = groups_of(full, params)
+    return _of_each(each_group(given, lambda params: _lint_source(full, params, iterations, iterations_per_epoch, use)))
+
+
+def _lint_source(
+    full: str, params: Mapping[str, Any], iterations: int | None, iterations_per_epoch: int | None, use: Use
+) -> tuple[Finding, ...]:
+    """Of one parameter group."""
     try:
         plan = plan_from(full, params, iterations=iterations, iterations_per_epoch=iterations_per_epoch)
     except ValueError:
@@ -41,15 +51,28 @@ def lint_source(
             return (broken,)
         raise
     own = _after_one_cycle(plan) if full == _ONE_CYCLE else _no_decay(plan) if full == _CYCLIC else ()
-    return (*lint_plan(plan, use, tuple(params)), *own)
+    return (*_lint_plan(plan, use, tuple(params)), *own)
 
 
-def lint_plan(plan: Plan, use: Use, given: tuple[str, ...] = ("cycle_momentum",)) -> tuple[Finding, ...]:
-    """Lint a plan.
+def lint_plan(plan: Plan, use: Use) -> tuple[Finding, ...]:
+    """Lint a plan, for each parameter group where it has several."""
+    return _of_each([_lint_plan(group, use, ("cycle_momentum",)) for group in plan.groups])
 
-    Args:
-        given: the arguments of torch's scheduler that the user wrote.
-    """
+
+def _of_each(groups: Sequence[tuple[Finding, ...]]) -> tuple[Finding, ...]:
+    """The findings of every parameter group; what is found in all of them alike is told once, without a place."""
+    alike = [finding for finding in groups[0] if all(finding in group for group in groups)]
+    own = [
+        replace(finding, place=f"group {number}")
+        for number, group in enumerate(groups, 1)
+        for finding in group
+        if finding not in alike
+    ]
+    return (*alike, *own)
+
+
+def _lint_plan(plan: Plan, use: Use, given: tuple[str, ...]) -> tuple[Finding, ...]:
+    """Lint the plan of one parameter group; ``given`` are the arguments of torch's scheduler that the user wrote."""
     stepping = Stepping.of(plan, use)
     t = np.unique(np.linspace(0, stepping.steps - 1, min(stepping.steps, SAMPLES)).astype(np.int64))
     momentum = (*_momentum(plan, use, given), *_runaway(plan.momentum(t), t))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,7 +30,8 @@ class Plan:
         stepsize, num_cycles: half a cycle in iterations, and the number of whole cycles, after which the plan is back
             at ``base_lr``; None for a policy without cycles.
         warmup: iterations of a linear rise from 0 before the schedule, included in ``iterations``.
-        params: the policy's other arguments, in plain types; do not change them.
+        params: the policy's other arguments, in plain types; do not change them. Lists by which torch gives a value to
+            each parameter group make a plan of several ``groups``.
         asked: the arguments of ``make_plan``, from which the same plan can be made again; do not change them.
         reasons: one sentence for each number that was chosen or rounded.
     """
@@ -80,6 +81,8 @@ class Plan:
 
     def _check_values(self) -> None:
         """Of somebody else's schedule every value is finite; one of clrtool's own also keeps what its name says."""
+        if len(self.groups) > 1:  # each was checked when it was made
+            return
         own = self.policy in POLICIES
         if own:
             check_positive("base_lr", self.base_lr)
@@ -110,8 +113,30 @@ class Plan:
         return iterations / self.iterations_per_epoch
 
     @cached_property
+    def groups(self) -> tuple[Plan, ...]:
+        """The plan of each parameter group, all of one length; of one that is the same for all, itself alone."""
+        if self.policy in POLICIES:
+            return (self,)
+        from clrtool.core.sources import groups_of  # noqa: PLC0415 (most plans need none of these)
+
+        found = groups_of(self.policy, self.params)
+        if len(found) == 1:
+            return (self,)
+        plans = _plans_of(self.policy, found, self.iterations, self.iterations_per_epoch)
+        return tuple(replace(plan, warmup=self.warmup) for plan in plans)
+
+    @cached_property
     def schedule(self) -> Schedule:
-        """The plan as a function of the iteration. A cyclical one goes on for ever; ``lr`` ends."""
+        """The plan as a function of the iteration. A cyclical one goes on for ever; ``lr`` ends.
+
+        Raises:
+            ValueError: each parameter group has one of its own; they are those of ``groups``.
+        """
+        if len(self.groups) > 1:
+            raise ValueError(
+                f"{self.policy} has a schedule for each of {len(self.groups)} parameter groups, and here one is "
+                f"needed: choose it, group=1 to group={len(self.groups)}"
+            )
         if self.policy not in POLICIES:
             from clrtool.core.sources import schedule_from  # noqa: PLC0415 (most plans need none of these)
 
@@ -230,10 +255,22 @@ def plan_from(
 
     >>> plan_from("keras:CosineDecay", {"initial_learning_rate": 0.1, "decay_steps": 500}).iterations
     500
+    >>> [group.max_lr for group in plan_from("torch:OneCycleLR", {"max_lr": [0.1, 0.2], "total_steps": 10}).groups]
+    [0.1, 0.2]
     """
-    from clrtool.core.sources import bind, find_source, schedule_from  # noqa: PLC0415
+    from clrtool.core.sources import bind, find_source, groups_of, schedule_from  # noqa: PLC0415
 
     full = find_source(source)
+    params, *others = groups_of(full, given := params)
+    if others:
+        plans = _plans_of(full, (params, *others), iterations, iterations_per_epoch)
+        longest = max(plans, key=lambda plan: plan.iterations)
+        return replace(
+            longest,
+            base_lr=min(plan.base_lr for plan in plans),
+            max_lr=max(plan.max_lr for plan in plans),
+            params={name: value for name, value in bind(full, given).items() if value is not None},
+        )
     schedule = schedule_from(full, params)
     length = schedule.preview if iterations is None else iterations
     check_whole("iterations", length)
@@ -251,6 +288,16 @@ def plan_from(
         params={name: value for name, value in bind(full, params).items() if value is not None},
         reasons=() if iterations else (f"{length:,} iterations show what it does; no length was given.",),
     )
+
+
+def _plans_of(
+    source: str, groups: Sequence[Mapping[str, Any]], iterations: int | None, iterations_per_epoch: int | None
+) -> list[Plan]:
+    """A plan for the parameters of each group."""
+    from clrtool.core.sources.groups import each_group  # noqa: PLC0415
+
+    lengths = {"iterations": iterations, "iterations_per_epoch": iterations_per_epoch}
+    return each_group(groups, lambda params: plan_from(source, params, **lengths))
 
 
 def plan_stages(stages: Sequence[Sequence[float]], iterations_per_epoch: int | None = None, **params: Any) -> Plan:

@@ -109,6 +109,11 @@ def fixed_plan(rate: float, like: Plan, reason: str = "The rate was given.") -> 
 
 def _fitting(plan: Plan, like: Plan) -> Plan:
     """A plan that was given, if the workload can follow it to its end."""
+    if len(plan.groups) > 1:
+        raise ValueError(
+            f"has a schedule for each of {len(plan.groups)} parameter groups, and a comparison trains all by one: "
+            "compare that of a group: clrtool plan FILE group=1 -o group.json"
+        )
     if plan.iterations_per_epoch not in (None, like.iterations_per_epoch):
         raise ValueError(
             f"its epoch has {plan.iterations_per_epoch:,} iterations, but an epoch of the data has "

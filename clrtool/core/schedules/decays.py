@@ -11,7 +11,7 @@ import numpy as np
 
 from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule
 from clrtool.core.schedules.checks import check_ends, check_lr, check_positive, check_rising, check_whole, is_number
-from clrtool.core.schedules.operations import ceil_divide, named, pieces
+from clrtool.core.schedules.operations import ceil_divide, named, pieces, powers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +73,10 @@ class Exponential(Schedule):
         for name in ("base_lr", "max_lr", "cap"):
             if getattr(self, name) is not None:
                 check_lr(name, getattr(self, name))
-        if not (is_number(self.gamma) and self.gamma >= 0):
-            raise ValueError(f"gamma must be finite and at least 0, got {self.gamma!r}")
         check_positive("every, the iterations of one decay,", self.every)
+        if not (is_number(self.gamma) and (self.gamma >= 0 or self.staircase or self.every == 1)):
+            fractions = "" if not is_number(self.gamma) else "; below 0 it has no power between whole numbers"
+            raise ValueError(f"gamma must be finite and at least 0, got {self.gamma!r}{fractions}")
 
     @property
     def preview(self) -> int:
@@ -89,9 +90,9 @@ class Exponential(Schedule):
         return [t for drop in drops for t in (drop - 1, drop)][:MARKED]
 
     def lr_at(self, t: IntArray) -> FloatArray:
-        exponent = t // self.every if self.staircase else t / self.every
+        exponent = t // self.every if self.staircase else t if self.every == 1 else t / self.every
         with np.errstate(over="ignore"):  # what is not finite is refused by the plan, which knows the iteration
-            lr = self.max_lr * self.gamma**exponent
+            lr = self.max_lr * powers(exponent, self.gamma)
         lr = lr if self.base_lr is None else np.maximum(lr, self.base_lr)
         return np.asarray(lr if self.cap is None else np.minimum(lr, self.cap))
 

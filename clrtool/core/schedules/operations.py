@@ -11,6 +11,9 @@ import numpy as np
 
 from clrtool.core.schedules.base import FloatArray, IntArray
 
+# How many small powers there are for each large one.
+POWERS = 256
+
 
 @singledispatch
 def named(value: Any, name: str) -> Any:  # noqa: ARG001
@@ -40,6 +43,19 @@ def remainder(t: Any, n: int) -> IntArray:
     whole *= n
     np.subtract(t, whole, out=whole)
     return whole
+
+
+@singledispatch
+def powers(exponent: Any, base: float) -> FloatArray:
+    """``base ** exponent``, of whole exponents from 0 as a product of two powers, each of which is computed once."""
+    if exponent.dtype.kind != "i":
+        return np.asarray(base**exponent)
+    first, last = int(exponent.min()) // POWERS, int(exponent.max()) // POWERS
+    if (last - first + 1) * POWERS > 2 * len(exponent) + POWERS:
+        return np.asarray(float(base) ** (exponent // POWERS * POWERS) * float(base) ** (exponent % POWERS))
+    coarse = float(base) ** (POWERS * np.arange(first, last + 1))
+    known: FloatArray = np.outer(coarse, float(base) ** np.arange(POWERS)).reshape(-1)
+    return np.asarray(known[exponent - first * POWERS])
 
 
 @singledispatch

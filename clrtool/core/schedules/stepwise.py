@@ -14,6 +14,8 @@ from clrtool.core.schedules.expression import Scale, scaled
 
 # The last iteration for which steps are taken one by one.
 FARTHEST = 2 * 10**7
+# Steps that are joined one after another, in as many columns as a block has of them.
+RUN = 64
 # A step makes p * x + q of a learning rate x. At successive iterations: all p, and all q, or None where they are 0.
 Steps = tuple[FloatArray, FloatArray | None]
 
@@ -65,13 +67,19 @@ class Stepwise(Schedule):
 
 
 def _taken(before: float, p: FloatArray, q: FloatArray) -> FloatArray:
-    """The values after each of successive steps: steps are joined two by two, then four by four, and so on."""
-    p, q, reach = p.copy(), q.copy(), 1
-    while reach < len(p):
-        q[reach:] += p[reach:] * q[:-reach]
-        p[reach:] *= p[:-reach]
-        reach *= 2
-    return np.asarray(p * before + q)
+    """The values after each of successive steps.
+
+    They are cut into runs of ``RUN``, a column each. Row by row the steps since the beginning of a run are joined,
+    in all runs at once; then each run begins where the one before has ended.
+    """
+    p, q = (steps.reshape(-1, RUN).T.copy() for steps in (p, q))
+    for row in range(1, RUN):
+        q[row] += p[row] * q[row - 1]
+        p[row] *= p[row - 1]
+    begins = [before]
+    for factor, added in zip(p[-1, :-1].tolist(), q[-1, :-1].tolist(), strict=True):
+        begins.append(factor * begins[-1] + added)
+    return np.asarray((p * np.array(begins) + q).T.reshape(-1))
 
 
 def multiplied(base_lr: float, scale: Scale) -> Stepwise:

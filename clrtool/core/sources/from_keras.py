@@ -86,9 +86,11 @@ def piecewise_constant_decay(boundaries: Sequence[int], values: Sequence[float])
     for boundary in boundaries:
         check_lr("a boundary", boundary)
     check_rising("boundaries", tuple(boundaries))
-    passed = sum(boundary < 0 for boundary in boundaries[: len(values) - 1])
-    later = tuple(math.floor(boundary) + 1 for boundary in boundaries[passed:])
-    return Piecewise(boundaries=later, values=tuple(values[passed:]))
+    if len(values) != len(boundaries) + 1:
+        raise ValueError(f"values must be one more than boundaries, got {len(values)}, {len(boundaries)}")
+    # of two boundaries between the same iterations the later one counts, and so before the first of all
+    begins = dict(zip((max(0, math.floor(boundary) + 1) for boundary in boundaries), values[1:], strict=True))
+    return Piecewise(boundaries=tuple(begins), values=(values[0], *begins.values()))
 
 
 @source("tfa.optimizers.CyclicalLearningRate")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -117,9 +118,9 @@ def multi_step(
     t_in_epochs: bool = True,
     base_lr: float = 1e-3,
 ) -> Schedule:
-    """A milestone counts one iteration early, unlike torch's."""
+    """A milestone counts one iteration early, unlike torch's. Of a list that does not rise timm looks in its middle."""
     begins = sorted({max(0, int(milestone) - 1) for milestone in decay_t})
-    reached = [sum(milestone <= begin + 1 for milestone in decay_t) for begin in begins]
+    reached = [bisect_right(decay_t, begin + 1) for begin in begins]
     drops = piecewise(begins, [base_lr, *(base_lr * decay_rate**times for times in reached)])
     return _warmed(drops, base_lr, base_lr, warmup_t, warmup_lr_init, prefix=warmup_prefix)
 

@@ -28,13 +28,13 @@ from clrtool.core.schedules import (
     polynomial,
     step,
 )
-from clrtool.core.schedules.checks import check_lr, check_positive, check_whole
+from clrtool.core.schedules.checks import LAST, check_lr, check_positive, check_whole
 from clrtool.core.schedules.cyclical import Per
 from clrtool.core.schedules.expression import Scale, function_of
 from clrtool.core.schedules.phases import Anneal
 from clrtool.core.sources.parts import begins_of, check_listed, name_of, read_part
 from clrtool.core.sources.registry import source
-from clrtool.core.sources.torch_nested import BENDS, KEPT, MULTIPLY, OF_OTHERS, PREFIX, nested
+from clrtool.core.sources.torch_nested import BENDS, KEPT, MULTIPLY, OF_OTHERS, PREFIX, check_lengths, nested
 
 
 @source(PREFIX + "CyclicLR")
@@ -125,12 +125,12 @@ def step_lr(step_size: int, gamma: float = 0.1, base_lr: float = 1e-3) -> Expone
 
 @source(PREFIX + "MultiStepLR")
 def multi_step_lr(milestones: Sequence[int], gamma: float = 0.1, base_lr: float = 1e-3) -> Piecewise:
-    """In any order; a milestone that is given twice counts twice."""
+    """In any order; one that is given twice counts twice, at 0 it counts from the start, and below 0 never."""
     for milestone in milestones:
-        check_whole("a milestone", milestone)
+        check_whole("a milestone", milestone, at_least=-LAST)
     check_lr("gamma", gamma)
-    boundaries = sorted(set(milestones))
-    drops = (sum(milestone <= boundary for milestone in milestones) for boundary in boundaries)
+    boundaries = sorted({milestone for milestone in milestones if milestone >= 0})
+    drops = (sum(0 <= milestone <= boundary for milestone in milestones) for boundary in boundaries)
     return piecewise(boundaries, [base_lr, *(base_lr * gamma**times for times in drops)])
 
 
@@ -141,25 +141,29 @@ def exponential_lr(gamma: float, base_lr: float = 1e-3) -> Exponential:
 
 @source(PREFIX + "PolynomialLR")
 def polynomial_lr(total_iters: int = 5, power: float = 1.0, base_lr: float = 1e-3) -> Schedule:
-    check_whole("total_iters", total_iters)
-    return fixed(base_lr) if power == 0 else polynomial(0.0, base_lr, total_iters, power)
+    check_whole("total_iters", total_iters, at_least=0)
+    return fixed(base_lr) if power == 0 or total_iters == 0 else polynomial(0.0, base_lr, total_iters, power)
 
 
 @source(PREFIX + "LinearLR")
 def linear_lr(
     start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5, base_lr: float = 1e-3
-) -> Phases:
+) -> Schedule:
     check_positive("start_factor", start_factor, at_most=1)
     if not 0 <= end_factor <= 1:
         raise ValueError(f"end_factor must be from 0 to 1, got {end_factor!r}")
-    check_whole("total_iters", total_iters)
+    check_whole("total_iters", total_iters, at_least=0)
+    if total_iters == 0:  # it sets its first value, and no step changes that
+        return fixed(base_lr * start_factor)
     return Phases(knots=(0, total_iters), values=(base_lr * start_factor, base_lr * end_factor), shapes=("linear",))
 
 
 @source(PREFIX + "ConstantLR")
 def constant_lr(factor: float = 1 / 3, total_iters: int = 5, base_lr: float = 1e-3) -> Piecewise:
     check_positive("factor", factor, at_most=1)
-    check_whole("total_iters", total_iters)
+    check_whole("total_iters", total_iters, at_least=0)
+    if total_iters == 0:
+        return fixed(base_lr * factor)
     return piecewise([total_iters], [base_lr * factor, base_lr])
 
 
@@ -193,6 +197,7 @@ def sequential_lr(schedulers: Sequence[Any], milestones: Sequence[int], base_lr:
     check_listed("schedulers", schedulers)
     begins = begins_of(milestones, len(schedulers))
     made = [name_of(part, "torch") for part in schedulers]
+    check_lengths(made)
     if {name.removeprefix(PREFIX) for name, _ in made} & {*OF_OTHERS, "MultiplicativeLR"}:
         return nested("SequentialLR", {"schedulers": schedulers, "milestones": milestones}, base_lr)
     initial, starts = base_lr, []
@@ -243,7 +248,9 @@ def _sharing(made: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str
 def chained_scheduler(schedulers: Sequence[Any], base_lr: float = 1e-3) -> Schedule:
     """All in the same step, each beginning with the learning rate that those before it left."""
     check_listed("schedulers", schedulers)
-    names = [name_of(part, "torch")[0].split(".")[-1] for part in schedulers]
+    made = [name_of(part, "torch") for part in schedulers]
+    check_lengths(made)
+    names = [name.split(".")[-1] for name, _ in made]
     if {*OF_OTHERS} & {*names} or any(name not in MULTIPLY for name in names[:-1]) or names[1:][-1:] == [BENDS]:
         return nested("ChainedScheduler", {"schedulers": schedulers}, base_lr)
     if names and names[-1] not in MULTIPLY:

@@ -101,6 +101,8 @@ def cosine_with_restarts(
 def polynomial_with_warmup(
     base_lr: float, num_warmup_steps: int, num_training_steps: int, lr_end: float = 1e-7, power: float = 1.0
 ) -> Schedule:
+    if num_training_steps < num_warmup_steps:  # it is over before its rise is
+        return _warmed(fixed(lr_end), base_lr, num_warmup_steps)
     check_whole("num_training_steps", num_training_steps, at_least=num_warmup_steps + 1)
     fall = polynomial(lr_end, base_lr, num_training_steps - num_warmup_steps, power)
     return _warmed(fall, base_lr, num_warmup_steps)

@@ -37,6 +37,7 @@ def _made(part: Any, group: Group, bounds: Mapping[str, Any]) -> Part:
         return _leaf(full, bind(full, given), group, bounds)
     params = bind(full, given)
     check_listed("schedulers", params["schedulers"])
+    check_lengths([name_of(each, "torch") for each in params["schedulers"]])
     parts = [_made(each, group, bounds) for each in params["schedulers"]]
     if kind == "ChainedScheduler":
         return Chained(parts)
@@ -44,6 +45,14 @@ def _made(part: Any, group: Group, bounds: Mapping[str, Any]) -> Part:
     if sorted(begins[1:]) != [*begins[1:]]:
         raise ValueError(f"milestones must not fall, got {params['milestones']!r}")
     return Sequential(group, parts, begins[1:])
+
+
+def check_lengths(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Raise ValueError for a part without a length: alone it holds its first value, among others torch divides by 0."""
+    for name, params in parts:
+        if params.get("total_iters") == 0:
+            kind = name.removeprefix(PREFIX)
+            raise ValueError(f"total_iters of {kind} inside a composition must be at least 1, got 0")
 
 
 def _leaf(full: str, params: dict[str, Any], group: Group, bounds: Mapping[str, Any]) -> Part:

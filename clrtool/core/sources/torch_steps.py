@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class Part(ABC):
 
     @abstractmethod
     def after(self, steps: IntArray) -> Steps:
-        """What its later steps do: ``steps`` counts them from 1."""
+        """What its later steps do: ``steps``, one after another, are counted from 1."""
 
 
 @dataclass
@@ -114,10 +115,11 @@ class Chained(Part):
             part.step(group)
 
     def after(self, steps: IntArray) -> Steps:
-        p, q = np.ones(len(steps)), np.zeros(len(steps))
-        for part in self._parts:
+        p, q = self._parts[0].after(steps)
+        for part in self._parts[1:]:
             factor, added = part.after(steps)
-            p, q = p * factor, q * factor + (0 if added is None else added)
+            p = p * factor
+            q = added if q is None else q * factor if added is None else q * factor + added
         return p, q
 
 
@@ -158,24 +160,33 @@ class Sequential(Part):
             part.step(group)
 
     def after(self, steps: IntArray) -> Steps:
-        at, now = self._at + steps, bisect_right(self._milestones, self._at)
-        active = np.searchsorted(self._milestones, at, side="right")
-        p, q = np.ones(len(at)), np.zeros(len(at))
-        for number in np.unique(active):
-            inside, part = active == number, self._parts[number]
-            if number == now:
-                p[inside], q[inside] = _full(part.after(steps[inside]))
-            elif isinstance(part, Leaf):
-                since = at[inside] - self._milestones[number - 1]
-                p[inside], q[inside] = _full(part.steps(since))
-                begins = np.flatnonzero(inside)[since == 0]
-                p[begins], q[begins] = part.again
+        at = self._at + steps
+        first, last = (bisect_right(self._milestones, end) for end in (at[0], at[-1]))
+        cuts = [0, *np.searchsorted(at, self._milestones[first:last]), len(at)]
+        made = [
+            self._of_part(number, steps[start:end], at[start:end])
+            for number, (start, end) in enumerate(pairwise(cuts), start=first)
+            if start < end
+        ]
+        if len(made) == 1:
+            return made[0]
+        added = [np.zeros(len(p)) if q is None else q for p, q in made]
+        return np.concatenate([p for p, _ in made]), np.concatenate(added)
+
+    def _of_part(self, number: int, steps: IntArray, at: IntArray) -> Steps:
+        """What the steps do that come to one part."""
+        part = self._parts[number]
+        if number == bisect_right(self._milestones, self._at):
+            return part.after(steps)
+        assert isinstance(part, Leaf)  # any other was refused
+        since = at - self._milestones[number - 1]
+        p, q = part.steps(since)
+        if since[0]:
+            return p, q
+        q = np.zeros(len(p)) if q is None else q.copy()
+        p = p.copy()
+        p[0], q[0] = part.again
         return p, q
-
-
-def _full(steps: Steps) -> tuple[FloatArray, FloatArray]:
-    p, q = steps
-    return p, np.zeros(len(p)) if q is None else q
 
 
 def sets(schedule: Schedule, is_told: bool = False) -> Leaf:
@@ -191,8 +202,8 @@ def sets(schedule: Schedule, is_told: bool = False) -> Leaf:
 def multiplies(kind: str, base_lr: float, params: Mapping[str, Any]) -> Leaf:
     """A scheduler that multiplies what it finds; where SequentialLR comes to it, it begins from ``base_lr``."""
     factor = partial(_FACTORS[kind], **params)
-    # told to begin, LinearLR and ConstantLR start low and the others leave the rate as it is
-    first = float(factor(np.array([0]))[0]) if kind in ("ConstantLR", "LinearLR") else 1.0
+    # told to begin, these have their first factor and the others leave the rate as it is
+    first = float(factor(np.array([0]))[0]) if kind in ("ConstantLR", "LinearLR", "MultiStepLR") else 1.0
     again = (float(factor(np.array([0]))[0]), 0.0) if kind == "MultiplicativeLR" else (0.0, base_lr * first)
     return Leaf(lambda t: (factor(t), None), (first, 0.0), again)
 
@@ -201,7 +212,8 @@ def bends(base_lr: float, T_max: int, eta_min: float) -> Leaf:  # noqa: N803 (to
     """CosineAnnealingLR, which lets the distance to ``eta_min`` that it finds shrink in its ratio."""
 
     def steps(t: IntArray) -> Steps:
-        height, before = (1 + np.cos(np.pi * each / T_max) for each in (t, t - 1))
+        heights = 1 + np.cos(np.pi * np.arange(t[0] - 1, t[-1] + 1) / T_max)
+        height, before = heights[1:], heights[:-1]
         turns = (t - 1 - T_max) % (2 * T_max) == 0  # at the bottom there is no ratio
         ratio = np.divide(height, before, out=np.ones(len(t)), where=~turns)
         up = (base_lr - eta_min) * (1 - math.cos(math.pi / T_max)) / 2
@@ -215,7 +227,9 @@ def _constant(t: IntArray, factor: float, total_iters: int) -> FloatArray:
 
 
 def _linear(t: IntArray, start_factor: float, end_factor: float, total_iters: int) -> FloatArray:
-    rise, done = end_factor - start_factor, np.minimum(t, total_iters)  # past its end it leaves what it finds
+    if t[0] > total_iters:  # past its end it leaves what it finds
+        return np.ones(len(t))
+    rise, done = end_factor - start_factor, np.minimum(t, total_iters)
     ratio = 1 + rise / (total_iters * start_factor + (done - 1) * rise)
     return np.where(t == 0, start_factor, np.where(t > total_iters, 1.0, ratio))
 
@@ -229,6 +243,8 @@ def _multi_step(t: IntArray, milestones: Sequence[int], gamma: float) -> FloatAr
 
 
 def _polynomial(t: IntArray, total_iters: int, power: float) -> FloatArray:
+    if t[0] > total_iters:
+        return np.ones(len(t))
     done = np.minimum(t, total_iters)
     ratio = (1 - done / total_iters) / (1 - (done - 1) / total_iters)
     return np.where(t > total_iters, 1.0, ratio**power)

@@ -25,9 +25,10 @@ class PlanScheduler(LRScheduler):
     """Follows a plan: call ``step()`` after every ``optimizer.step()``, once per iteration.
 
     The first parameter group follows the plan, and every other group keeps the ratio of its learning rate to the
-    first. A group that is added later keeps the ratio with which it is added, or gets the optimizer's default rate. A
-    learning rate that is a tensor is changed in place. A plan that moves the momentum sets ``momentum``, or the first
-    of ``betas``. Past the end of the plan, its last value is held, with one warning.
+    first. A group that is added later keeps the ratio with which it is added, or gets the optimizer's default rate. Of
+    a plan with several ``groups`` each parameter group follows its own. A learning rate that is a tensor is changed in
+    place. A plan that moves the momentum sets ``momentum``, or the first of ``betas``. Past the end of the plan, its
+    last value is held, with one warning.
 
     The state is one integer, ``last_epoch`` (torch's name for the iteration). It can be loaded into a scheduler of a
     new optimizer, before or after the optimizer's own state. The scheduler works inside torch's ``SequentialLR``, but
@@ -42,9 +43,9 @@ class PlanScheduler(LRScheduler):
             one: the plan is then stretched to the same number of epochs. Default: the plan's.
 
     Raises:
-        ValueError: the plan moves the momentum and the optimizer has none, or its first learning rate is not above 0;
-            from ``step``, another scheduler or the training loop has changed the learning rate of the first group, or
-            twice in a row that of another.
+        ValueError: the plan moves the momentum and the optimizer has none, or its first learning rate is not above 0,
+            or the plan has several groups and the optimizer another number; from ``step``, another scheduler or the
+            training loop has changed the learning rate of the first group, or twice in a row that of another.
 
     >>> import torch, clrtool
     >>> plan = clrtool.make_plan(0.1, 0.5, iterations_per_epoch=1, epochs=4, policy="triangular", cycles=1)
@@ -69,14 +70,15 @@ class PlanScheduler(LRScheduler):
         if not isinstance(plan, Plan):
             raise TypeError(f"plan must be a Plan, as clrtool.make_plan and read_plan give it; got {plan!r}")
         self.plan, self._pace = plan, _pace(plan, iterations_per_epoch)
+        self._courses = [_Course(group, self._pace) for group in plan.groups]
         self._warned = False
-        self._block = -1
         self._set: list[float | None] = []  # the learning rates as this scheduler left them
         self._moved = 0  # steps in a row before which another had moved them
         self._seen: list[dict[str, Any]] = []  # the groups that they are of: a checkpoint that is loaded makes new ones
         one: Optimizer = joined(optimizer)
+        check_groups(plan, one)
         for group in one.param_groups:
-            if plan.schedule.cycles_momentum:
+            if plan.groups[0].schedule.cycles_momentum:
                 check_has_momentum(one, group)
             # a fresh optimizer has none where last_epoch says that training began before
             group.setdefault("initial_lr", float(group["lr"]))
@@ -96,11 +98,12 @@ class PlanScheduler(LRScheduler):
                 "clrtool plan RUN --epochs N",
                 stacklevel=3,
             )
-        lr, momentum = self._values()
-        if momentum is not None:
-            for group in self.optimizer.param_groups:
+        rates: list[float | Tensor] = []
+        for group, (lr, momentum) in zip(self.optimizer.param_groups, self._values(), strict=True):
+            if momentum is not None:
                 set_momentum(group, momentum)
-        return [lr * ratio for ratio in self._ratios()]
+            rates.append(lr)
+        return rates
 
     def step(self, epoch: int | None = None) -> None:
         """Go to the next iteration."""
@@ -171,20 +174,46 @@ class PlanScheduler(LRScheduler):
             self._step_count = 0  # as in the constructor: this step is none of the training loop's
             self.step()
         else:
-            self._last_lr = [self._values()[0] * ratio for ratio in self._ratios()]
+            self._last_lr = [lr for lr, _ in self._values()]
             self._remember()
 
-    def _values(self) -> tuple[float, float | None]:
-        """Learning rate and momentum of the plan at this iteration."""
-        block, place = divmod(self.last_epoch, BLOCK)
+    def _values(self) -> list[tuple[float, float | None]]:
+        """Learning rate and momentum of every group at this iteration."""
+        if len(self._courses) > 1:
+            check_groups(self.plan, self.optimizer)
+            return [course.at(self.last_epoch) for course in self._courses]
+        lr, momentum = self._courses[0].at(self.last_epoch)
+        return [(lr * ratio, momentum) for ratio in self._ratios()]
+
+
+class _Course:
+    """The values of the plan of a parameter group, a block of iterations at a time; ``pace`` is of it for one."""
+
+    def __init__(self, plan: Plan, pace: float) -> None:
+        self._plan, self._pace = plan, pace
+        self._block = -1
+
+    def at(self, iteration: int) -> tuple[float, float | None]:
+        """Learning rate and momentum, None of a plan that leaves it alone."""
+        block, place = divmod(iteration, BLOCK)
         if block != self._block:
             self._block = block
             places = self._pace * np.arange(block * BLOCK, (block + 1) * BLOCK)
             whole = np.arange(int(places[0]), math.ceil(places[-1]) + 1)  # a plan is of whole iterations
-            momenta = self.plan.momentum(whole)
-            self._lrs = np.interp(places, whole, self.plan.lr(whole)).tolist()
+            momenta = self._plan.momentum(whole)
+            self._lrs = np.interp(places, whole, self._plan.lr(whole)).tolist()
             self._momenta = None if momenta is None else np.interp(places, whole, momenta).tolist()
         return self._lrs[place], None if self._momenta is None else self._momenta[place]
+
+
+def check_groups(plan: Plan, optimizer: Optimizer) -> None:
+    """Raise ValueError where a plan of several parameter groups meets an optimizer with another number of them."""
+    planned, there = len(plan.groups), len(optimizer.param_groups)
+    if planned not in (1, there):
+        raise ValueError(
+            f"the plan has a schedule for each of {planned} parameter groups, and the optimizer has {there}: make it "
+            "with as many, or follow one of plan.groups"
+        )
 
 
 def _pace(plan: Plan, iterations_per_epoch: int | None) -> float:

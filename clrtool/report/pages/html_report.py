@@ -16,7 +16,7 @@ from clrtool.report.pages.html_page import bullets, code, details, page, paragra
 from clrtool.report.plots import plot_comparison, plot_range_test, plot_schedules
 from clrtool.report.programs.program import to_code
 from clrtool.report.records.evaluations import columns
-from clrtool.report.text.facts import across, both, cycles, finals, in_epochs, lengths, own_params
+from clrtool.report.text.facts import across, both, cycles, finals, in_epochs, lengths, own_params, rates_of
 from clrtool.report.text.tables import how_measured
 from clrtool.words import argument, count, shell_command
 
@@ -115,8 +115,7 @@ def _plan(plan: Plan, name: str = "") -> str:
     """The numbers of a plan, its cycles, and why they are so."""
     rows = [
         ("policy", plan.policy),
-        ("base_lr", f"{plan.base_lr:.6g}"),
-        ("max_lr", f"{plan.max_lr:.6g}"),
+        *((name, f"{lr:.6g}") for name, lr in rates_of(plan).items()),
         *((key, _value(value)) for key, value in own_params(plan).items()),
         *((key, _length(value, plan)) for key, value in lengths(plan).items()),
     ]
@@ -131,7 +130,7 @@ def _cycles(plan: Plan) -> str:
     every = plan.num_cycles or len(listed)
     caption = "Its cycles" if every <= SHOWN_CYCLES else f"The first {SHOWN_CYCLES} of its {every:,} cycles"
     rows = [
-        (each.number, f"{each.begin:,}", f"{each.end:,}", f"{each.peak:.4g}", f"{each.peak_at:,}")
+        (each.number, f"{each.begin:,}", f"{each.end:,}", each.peak, f"{each.peak_at:,}")
         for each in listed
     ]  # fmt: skip
     return table(caption, rows, ("cycle", "from iteration", "to iteration", "peak", "at iteration"))

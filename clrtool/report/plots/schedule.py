@@ -15,7 +15,7 @@ from clrtool.core.planning.plan import Plan
 from clrtool.errors import ConfigError
 from clrtool.report.plots.style import MOST_CURVES, add_title, palette, plain, readable, styled
 from clrtool.report.text.alt_text import schedules_alt
-from clrtool.report.text.facts import sampled
+from clrtool.report.text.facts import by_group, sampled
 from clrtool.words import count
 
 POINTS = 2001
@@ -29,12 +29,15 @@ MILLION = 10**6
 def plot_schedules(plans: Mapping[str, Plan]) -> Figure:
     """One schedule with its bounds, or several over one another, by title; the end of every cycle is marked.
 
+    A plan of several parameter groups is several schedules.
+
     The axis below is in epochs and the one above in iterations, where every plan knows its iterations per epoch and
     they agree; else there is one axis.
 
     Raises:
         ConfigError: there are more plans than colours that can be told apart.
     """
+    plans = by_group(plans)
     if len(plans) > MOST_CURVES:
         raise ConfigError(f"a picture has room for {MOST_CURVES} schedules, not {len(plans)}")
     moving = [plan for plan in plans.values() if plan.schedule.cycles_momentum]

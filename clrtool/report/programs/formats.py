@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from clrtool.core.planning.plan import Plan
+    from clrtool.core.schedules import FloatArray
 
 # The formats, each with the endings of a file that may hold it; the first format of an ending is what it means alone.
 FORMATS: Mapping[str, tuple[str, ...]] = {
@@ -21,17 +22,19 @@ CSV_BLOCK = 100_000
 
 
 def to_csv(plan: Plan) -> Iterator[str]:
-    """``iteration,lr`` and where the plan moves it ``momentum``, a row for each iteration to the end of the plan."""
-    moves = plan.schedule.cycles_momentum
-    yield "iteration,lr,momentum\n" if moves else "iteration,lr\n"
+    """``iteration,lr`` and where the plan moves it ``momentum``, a row for each iteration to the end of the plan.
+
+    Of several parameter groups ``lr_1``, ``lr_2`` and so on, and so their momenta.
+    """
+    groups = {f"_{number}" if len(plan.groups) > 1 else "": each.schedule for number, each in enumerate(plan.groups, 1)}
+    columns: dict[str, Callable[[range], FloatArray | None]] = {f"lr{end}": each for end, each in groups.items()}
+    columns |= {f"momentum{end}": each.momentum for end, each in groups.items() if each.cycles_momentum}
+    yield ",".join(["iteration", *columns]) + "\n"
     for start in range(0, plan.last + 1, CSV_BLOCK):
         iterations = range(start, min(start + CSV_BLOCK, plan.last + 1))
-        columns = [plan.schedule(iterations).tolist()]
-        if moves:
-            momentum = plan.schedule.momentum(iterations)
-            assert momentum is not None
-            columns.append(momentum.tolist())
-        yield "".join(f"{t},{','.join(map(repr, row))}\n" for t, *row in zip(iterations, *columns, strict=True))
+        values = (column(iterations) for column in columns.values())
+        rows = zip(iterations, *(each.tolist() for each in values if each is not None), strict=True)
+        yield "".join(f"{t},{','.join(map(repr, row))}\n" for t, *row in rows)
 
 
 def write_plan(plan: Plan, form: str) -> Iterable[str]:

@@ -30,7 +30,7 @@ from clrtool.core.schedules import (
     in_sequence,
 )
 from clrtool.core.schedules.expression import Scale, scaled
-from clrtool.core.schedules.operations import between, ceil_divide, named, pieces, remainder, repeated, restarts
+from clrtool.core.schedules.operations import between, ceil_divide, named, pieces, powers, remainder, repeated, restarts
 from clrtool.errors import ConfigError
 
 What = Literal["lr", "momentum"]
@@ -45,17 +45,18 @@ _OPERATORS: Mapping[np.ufunc, tuple[str, int, int, int, int | None]] = {
 _SIGN, _ATOM = 4, 5
 
 
-def functions(plan: Plan, xp: str, what: What = "lr") -> str:
+def functions(plan: Plan, xp: str, what: What = "lr", name: str = "") -> str:
     """The source of ``lr(step)`` or ``momentum(step)``; past the end of the plan it holds the last value.
 
     Args:
         xp: the name of the array library in the program: ``np``, ``jnp``, ``ops``.
+        name: of the function; its own if none is given.
 
     Raises:
         ConfigError: the schedule holds a Python function, which cannot be written down.
     """
     hold = f"step = xp.minimum(step, {plan.last})"
-    return _define(plan.schedule, what, what, plan.last, hold).replace("xp.", f"{xp}.")
+    return _define(plan.schedule, name or what, what, plan.last, hold).replace("xp.", f"{xp}.")
 
 
 def _define(schedule: Schedule, name: str, what: What, until: int, *first: str) -> str:
@@ -196,6 +197,11 @@ def _(share: Term, start: float, end: float) -> Any:
 @ceil_divide.register
 def _(t: Term, n: float) -> Any:
     return -(-t // n)  # XLA computes t / n as t * (1 / n), which may lie above a whole number
+
+
+@powers.register
+def _(exponent: Term, base: float) -> Any:
+    return base**exponent
 
 
 @remainder.register

@@ -115,7 +115,7 @@ def _range(plan: Plan) -> str:
 
 
 def _peaks(plan: Plan) -> str:
-    found = [f"{cycle.peak:.3g}" for cycle in islice(cycles(plan), TOLD + 1)]
+    found = [f"{cycle.peaks[0]:.3g}" for cycle in islice(cycles(plan), TOLD + 1)]
     if not found:
         return ""
     if len(set(found)) == 1:

@@ -18,7 +18,7 @@ from clrtool.core.results.record import RunRecord
 from clrtool.core.schedules import FloatArray
 from clrtool.errors import ConfigError
 from clrtool.report.text.canvas import Axis, Canvas, spanning
-from clrtool.report.text.facts import both, common, sampled
+from clrtool.report.text.facts import both, by_group, common, sampled
 from clrtool.words import count, printable, shortened
 
 # Rows of the chart of a sweep as it goes.
@@ -102,7 +102,7 @@ def comparison_chart(record: Comparison, width: int = 80, *, ascii_only: bool = 
 
 def schedules_chart(plans: Mapping[str, Plan], width: int = 80, *, ascii_only: bool = False) -> str:
     """Learning rate against iterations: one schedule in dots, several in a letter each."""
-    curves = {title: _schedule(plan) for title, plan in plans.items()}
+    curves = {title: _schedule(plan) for title, plan in by_group(plans).items()}
     last = max(plan.last for plan in plans.values())
     canvas = Canvas(Axis(0, last), spanning([lr for _, lr in curves.values()]), width, ascii_only=ascii_only)
     if len(curves) == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -123,9 +123,28 @@ def lengths(plan: Plan) -> dict[str, int]:
     return {name: iterations for name, iterations in found.items() if iterations is not None}
 
 
+def rates_of(plan: Plan) -> dict[str, float]:
+    """The bounds of a plan, of each parameter group where it has several."""
+    places = [f"group {number} " for number, _ in enumerate(plan.groups, 1)] if len(plan.groups) > 1 else [""]
+    return {
+        f"{place}{name}": getattr(group, name)
+        for place, group in zip(places, plan.groups, strict=True)
+        for name in ("base_lr", "max_lr")
+    }
+
+
 def own_params(plan: Plan) -> dict[str, Any]:
     """The arguments of a policy, without another system's words for the bounds."""
     return {name: value for name, value in plan.params.items() if name not in ("base_lr", "max_lr")}
+
+
+def by_group(plans: Mapping[str, Plan]) -> dict[str, Plan]:
+    """Plans by their titles; of one that has several parameter groups, each group's by a title of its own."""
+    return {
+        f"{title}, group {number}" if len(plan.groups) > 1 else title: group
+        for title, plan in plans.items()
+        for number, group in enumerate(plan.groups, 1)
+    }
 
 
 def sampled(schedule: Schedule, last: int, points: int) -> NDArray[np.int64]:
@@ -135,13 +154,21 @@ def sampled(schedule: Schedule, last: int, points: int) -> NDArray[np.int64]:
 
 
 class Cycle(NamedTuple):
-    """One cycle: its iterations, the last not among them, and its highest learning rate and where that is."""
+    """One cycle: its iterations, the last not among them, and its highest learning rate and where that is.
+
+    Of several parameter groups the cycles are the same, and the highest learning rates are those of each.
+    """
 
     number: int
     begin: int
     end: int
-    peak: float
+    peaks: tuple[float, ...]
     peak_at: int
+
+    @property
+    def peak(self) -> str:
+        """The highest learning rate of each group, to be read."""
+        return ", ".join(f"{lr:.4g}" for lr in self.peaks)
 
 
 def cycles(plan: Plan) -> Iterator[Cycle]:
@@ -149,13 +176,12 @@ def cycles(plan: Plan) -> Iterator[Cycle]:
 
     >>> from clrtool.core.planning.plan import make_plan
     >>> next(cycles(make_plan(0.1, 0.4, 10, epochs=8, cycles=2)))
-    Cycle(number=1, begin=0, end=40, peak=0.4, peak_at=20)
+    Cycle(number=1, begin=0, end=40, peaks=(0.4,), peak_at=20)
     """
-    begin = plan.warmup
-    for number, end in enumerate(plan.schedule.cycle_ends(plan.iterations), 1):
-        corners = [corner for corner in plan.schedule.corners(end) if begin <= corner < end]
+    begin, schedules = plan.warmup, [group.schedule for group in plan.groups]
+    for number, end in enumerate(schedules[0].cycle_ends(plan.iterations), 1):
+        corners = [corner for corner in schedules[0].corners(end) if begin <= corner < end]
         inside = np.array([*corners, *np.linspace(begin, end - 1, 1001).astype(np.int64)])
-        rates = plan.schedule(inside)
-        highest = int(rates.argmax())
-        yield Cycle(number, begin, end, float(rates[highest]), int(inside[highest]))
+        rates = [schedule(inside) for schedule in schedules]
+        yield Cycle(number, begin, end, tuple(float(each.max()) for each in rates), int(inside[rates[0].argmax()]))
         begin = end

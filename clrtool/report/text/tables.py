@@ -20,6 +20,7 @@ from clrtool.report.text.facts import (
     in_epochs,
     lengths,
     own_params,
+    rates_of,
 )
 from clrtool.report.text.grid import grid
 from clrtool.words import count
@@ -73,8 +74,9 @@ def how_measured(record: RunRecord) -> Iterator[Row]:
 
 def plan_table(plan: Plan, title: str) -> Table:
     """Every number of a plan in iterations and in epochs, a line for each cycle, and the reasons."""
-    cycles = "" if plan.num_cycles is None else f", {count(plan.num_cycles, 'whole cycle')}"
-    return grid(_plan(plan), f"{title}: {plan.policy}{cycles}")
+    told = "" if plan.num_cycles is None else f", {count(plan.num_cycles, 'whole cycle')}"
+    told += f", {len(plan.groups)} parameter groups" if len(plan.groups) > 1 else ""
+    return grid(_plan(plan), f"{title}: {plan.policy}{told}")
 
 
 def lint_table(findings: Sequence[Finding], title: str) -> Table:
@@ -155,8 +157,7 @@ def _capture(sweep: SweepRecord) -> Iterator[Row]:
 
 
 def _plan(plan: Plan) -> Iterator[Row]:
-    yield "base_lr", f"{plan.base_lr:.4g}", ""
-    yield "max_lr", f"{plan.max_lr:.4g}", ""
+    yield from ((name, f"{lr:.4g}", "") for name, lr in rates_of(plan).items())
     yield from ((name, _value(value), "") for name, value in own_params(plan).items())
     for name, iterations in lengths(plan).items():
         told = in_counted_epochs if name == "length" else in_epochs
@@ -166,13 +167,14 @@ def _plan(plan: Plan) -> Iterator[Row]:
 
 
 def _cycles(plan: Plan) -> Iterator[Row]:
-    """A line for each cycle: its highest learning rate, where that is, and where the cycle ends."""
-    for number, begin, end, peak, peak_at in islice(cycles(plan), SHOWN_CYCLES):
+    """A line for each cycle: the highest learning rate of each group, where that is, and where the cycle ends."""
+    for cycle in islice(cycles(plan), SHOWN_CYCLES):
+        begin, end = cycle.begin, cycle.end
         span = f"iterations {begin:,} to {end:,}"
         if plan.iterations_per_epoch:
             span = f"epochs {begin / plan.iterations_per_epoch:.4g} to {end / plan.iterations_per_epoch:.4g}"
-        yield f"cycle {number}", f"peak {peak:.4g}", f"{span}, peak at iteration {peak_at:,}"
-    if len(plan.schedule.cycle_ends(plan.iterations)) > SHOWN_CYCLES:
+        yield f"cycle {cycle.number}", f"peak {cycle.peak}", f"{span}, peak at iteration {cycle.peak_at:,}"
+    if len(plan.groups[0].schedule.cycle_ends(plan.iterations)) > SHOWN_CYCLES:
         yield "...", f"{plan.num_cycles - SHOWN_CYCLES:,} more" if plan.num_cycles else "and so on", ""
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clrtool.core.planning.finding import Stepped
-from clrtool.core.sources import find_source, groups_of, takes
-from clrtool.errors import ConfigError, as_config_error
+from clrtool.core.sources import find_source, takes
+from clrtool.errors import ConfigError
 from clrtool.words import nearest, shortened
 
 
@@ -73,16 +73,7 @@ def completed(found: Sequence[Found], known: Known) -> tuple[Found, ...]:
     faults = [fault for each in whole for fault in _open(each)]
     if faults:
         raise ConfigError(*faults)
-    return tuple(group for each in whole for group in _groups(each))
-
-
-def _groups(found: Found) -> list[Found]:
-    """A schedule for each parameter group, where the file has lists for them."""
-    with as_config_error(f"{found.place}: "):
-        groups = groups_of(found.source, found.params)
-    if len(groups) == 1:
-        return [replace(found, params=groups[0])]
-    return [replace(found, params=each, place=f"{found.place}, group {at}") for at, each in enumerate(groups, 1)]
+    return tuple(whole)
 
 
 def known_source(name: str, place: str) -> str:
