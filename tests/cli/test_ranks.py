@@ -180,14 +180,14 @@ def running(folder):
     is_spread = (
         found.values is not None and found.values.get("parts") is not None and found.values["running"] is not None
     )
-    return (found.values["running"]["name"], found.values["running"]["start"]) if is_spread else ("", 0)
+    return found.values["running"]["name"] if is_spread else ""
 
 
 def killed(config, folder, world, name, *more):
     """Ranks that share a model, of which the last was killed in the midst of a segment."""
     words = ["-m", "clrtool", "rangetest", config, *SPREAD, *HOW, *more, "-o", folder, "--checkpoint-every", "0"]
     processes = start(world, *words)
-    wait_until(lambda: running(folder)[0].startswith(name) and running(folder)[1] > 0)
+    wait_until(lambda: running(folder).startswith(name))
     processes[-1].kill()
     codes, printed = ended(processes)
     assert codes == [4] * (world - 1) + [-9], printed
