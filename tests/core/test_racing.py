@@ -104,6 +104,18 @@ def test_the_interval_is_as_wide_where_the_race_tried_nothing_that_far():
     assert high == 2.0**-3.5 > 2.0 ** max(probe.power for probe in race.probes if math.isfinite(probe.loss))
 
 
+def test_two_seeds_that_agree_are_not_clear_where_the_first_has_left_gaps_of_more_than_a_factor_of_two():
+    def late(power, iterations):
+        return 2.2 + 0.01 * abs(power + 8) if iterations < 70 else 1.5 + 0.1 * abs(power + 8)
+
+    race = raced(entry(start=-8, budget=400, seeds=2), late)
+    found = outcome(race.entry, race.probes)
+    assert found.picks == (-8, -8)
+    assert not {-9, -7} & {probe.power for probe in race.probes if probe.seed == 0}
+    assert choose(race).advice == (Advice.ONE_SEED,)
+    assert "The first seed has no run within a factor of two of 0.00391." in choose(race).max_reason
+
+
 def test_one_seed_is_never_clear():
     assert Advice.ONE_SEED in choose(raced(entry(budget=5000), bowl(-6))).advice
 
@@ -217,12 +229,28 @@ def plateau(highest):
     return loss
 
 
-@pytest.mark.parametrize(("highest", "tried"), [(2.305, -5), (2.301, -2)])
+@pytest.mark.parametrize(("highest", "tried"), [(2.312, -5), (2.305, -2)])
 def test_the_rest_of_a_budget_goes_to_the_highest_rate_that_has_done_no_harm_on_a_plateau(highest, tried):
     race = raced(entry(start=-5, budget=900, seeds=2, constant=2.29, first=2.31), plateau(highest))
     longest = max(race.probes, key=lambda probe: probe.iterations)
     assert longest.power == tried
     assert (choose(race).max_lr is not None) is (tried == -5)
+
+
+def test_a_rate_that_swings_on_a_plateau_is_not_taken_for_harmless_because_it_is_low_once():
+    def swings(power, iterations):
+        return plateau(2.302 if 50 < iterations < 100 else 2.33)(power, iterations)
+
+    race = raced(entry(start=-5, budget=900, seeds=2, constant=2.29, first=2.31), swings)
+    assert [probe.power for probe in race.probes if probe.iterations > 300 and probe.seed == 0] == [-5]
+
+
+def test_on_a_plateau_all_that_is_left_goes_to_one_rate_and_none_to_rounds_that_are_hardly_longer():
+    race = raced(entry(start=-5, budget=360, seeds=2, constant=2.29, first=2.31), plateau(2.33))
+    longest = max(race.probes, key=lambda probe: probe.iterations)
+    assert (longest.power, race.iterations) == (-5, 360)
+    waited = {probe.iterations for probe in race.probes if probe.power == -8}
+    assert longest.iterations == 360 - 2 * max(waited)
 
 
 def swept(power, *advice):

@@ -18,7 +18,8 @@ BASE = 0.25
 # An interval, in powers of two below and above: on the benchmark's jobs 92 % of such held the middle of the rates that
 # lose at most 5 %, and 88 % with two on either side.
 BELOW, ABOVE = 2, 2.5
-# What a clear race has: a gain of so much of the constant answer's loss, and the same pick of two seeds.
+# What a clear race has: a gain of so much of the constant answer's loss, and the same pick of two seeds that both read
+# a rate within a factor of two of it. Where the first has left gaps of four, the second alone tells.
 CLEAR_GAIN = 0.1
 # What a larger budget is advised for, and by which factor of a race it doubles the next: the sweeps before it grow too.
 LONGER = {Advice.LITTLE_LEARNED, Advice.ONE_SEED, Advice.BROKE_BELOW, Advice.NOTHING_LEARNED}
@@ -65,10 +66,11 @@ def _broken(swept: Bounds | None) -> float:
 
 def _advice(race: Race, found: Outcome, apart: float) -> tuple[Advice, ...]:
     """What keeps a race from being clear; ``apart`` is by how many powers the sweep broke below what won."""
+    agreed = len({*found.picks}) == 1
     advice = {
         Advice.LITTLE_LEARNED: race.entry.gain(min(found.last.values())) < CLEAR_GAIN,
-        Advice.ONE_SEED: len(found.picks) < 2,
-        Advice.CLOSE_RACE: len({*found.picks}) > 1,
+        Advice.ONE_SEED: len(found.picks) < 2 or (agreed and found.coarse),
+        Advice.CLOSE_RACE: not agreed,
         Advice.BROKE_BELOW: apart > 1,
     }
     return tuple(each for each, applies in advice.items() if applies)
@@ -89,6 +91,8 @@ def _reason(race: Race, found: Outcome, broken: float | None) -> str:
     if others:
         reason += f" {'Another seed prefers' if len(others) == 1 else 'Other seeds prefer'} "
         reason += ", ".join(f"{2.0**each:.3g}" for each in others) + "."
+    if first in others and found.coarse:
+        reason += f" The first seed has no run within a factor of two of {2.0**first:.3g}."
     if found.refused:
         reason += f" {2.0**first:.3g} is left out: another seed loses much of its gain there."
     if broken is not None:

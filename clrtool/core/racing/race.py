@@ -23,12 +23,14 @@ class Outcome:
     Args:
         picks: the power that each seed prefers, those that learned nothing left out.
         refused: whether another seed has lost much of its gain at the pick of the first.
+        coarse: whether the first seed has not read a rate within a factor of two of its pick, as the others have.
         last: losses of the last round of the first seed, by power.
         horizon: iterations of the longest runs among them.
     """
 
     picks: tuple[int, ...]
     refused: bool
+    coarse: bool
     last: Mapping[int, float]
     horizon: int
 
@@ -81,7 +83,7 @@ def _race(entry: Entry) -> Generator[Run, float, Outcome]:
         first.budget = entry.budget
         last = yield from first.longer(first.hopeful(last), [1] * rules.DOUBLED)
     if not last or not has_learned(min(last.values()), entry):
-        return Outcome((), False, last, first.longest)
+        return Outcome((), False, False, last, first.longest)
     picks, left, refused = [first.pick(last)], entry.budget - first.spent, False
     for seed in range(1, entry.seeds):
         other = Seed(entry, seed, left // (entry.seeds - seed))
@@ -91,4 +93,4 @@ def _race(entry: Entry) -> Generator[Run, float, Outcome]:
             picks.append(other.pick(around))
             lost = around.get(picks[0], math.inf) - min(around.values())
             refused |= lost > rules.REFUSED * (min(entry.constant, entry.first) - min(around.values()))
-    return Outcome(tuple(picks), refused, last, first.longest)
+    return Outcome(tuple(picks), refused, not first.has_near(picks[0], 1), last, first.longest)

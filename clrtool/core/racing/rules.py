@@ -13,7 +13,7 @@ LEVEL, WAITING = 0.2, 3
 # Where the start itself is on such a plateau, nothing tells the way: it waits with two so many powers above and below.
 APART = 3
 # On it losses differ by so much, and that is noise.
-UNHARMED = 0.001
+UNHARMED = 0.003
 # A plateau is left when so much of the constant answer's loss is gone.
 LEFT = 0.075
 # Runs within so many powers of the best of any horizon may be gone on with: up to so many at once.

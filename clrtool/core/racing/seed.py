@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Mapping, Sequence
+from statistics import fmean
 
 from clrtool.core.racing import rules
-from clrtool.core.racing.probes import Entry, Run, best_of
+from clrtool.core.racing.probes import Entry, Run, best_of, has_learned
 
 # A part of a race asks for runs, and is told the loss of each.
 Asking = Generator[Run, float, dict[int, float]]
@@ -41,6 +42,8 @@ class Seed:
             below = [level[0] - rules.STRIDE] if level[0] - rules.STRIDE in field else []  # it may just need longer
             waiting = sorted([*below, *level][: rules.WAITING], key=lambda power: field[power])
             longer = self._reach(waiting, 2 * horizon)
+            if longer < 2 * horizon / rules.WORTH and not has_learned(min(field.values()), self._entry):
+                return field  # what is left takes one of them farther
             if longer < rules.WORTH * horizon:
                 break
             horizon, field = longer, (yield from self._train(waiting, longer))
@@ -57,10 +60,13 @@ class Seed:
         """Train the best of a round for twice as long, so many of them, and so on."""
         for number in numbers:
             finite = [power for power in field if math.isfinite(field[power])]
-            few = sorted(finite, key=lambda power: (field[power], power))[:number]
-            taken = max((self._taken[power] for power in few), default=0)
-            horizon = self._reach(few, 2 * taken) if few else 0
-            if horizon >= rules.WORTH * taken > 0:
+            if not (few := sorted(finite, key=lambda power: (field[power], power))[:number]):
+                break
+            taken, most = max(self._taken[power] for power in few), self._reach(few, self._entry.training)
+            horizon = min(2 * taken, most)
+            if number == 1 and most < rules.WORTH * horizon:  # too little for another round
+                horizon = most
+            if horizon >= rules.WORTH * taken:
                 field = yield from self._train(few, horizon)
         return dict(field)
 
@@ -68,17 +74,22 @@ class Seed:
         """Those of a round in which nothing was learned that are worth the rest of the budget.
 
         What has just left the constant answer; else, of rates far apart on a plateau, the highest that has done no harm
-        against the lowest, which has hardly moved: it is across many times sooner than the next.
+        in any round: it is across many times sooner than the next.
         """
         leaving = {power: loss for power, loss in last.items() if self._entry.gain(loss) > 0}
         if leaving or not self._apart or not (level := self._plateau(last)):
             return leaving or dict(last)
-        highest = max(power for power in level if last[power] <= last[level[0]] + rules.UNHARMED * abs(last[level[0]]))
+        most = rules.UNHARMED * abs(self._entry.constant)
+        highest = max([power for power in level if self._harm(power) <= most], default=best_of(last))
         return {highest: last[highest]}
 
-    def has_near(self, power: int) -> bool:
+    def _harm(self, power: int) -> float:
+        """By how much a rate was behind the best of its rounds, on average: one reading says little on a plateau."""
+        return fmean(losses[power] - min(losses.values()) for losses in self._rounds.values() if power in losses)
+
+    def has_near(self, power: int, stride: int = rules.STRIDE) -> bool:
         """Whether a rate near this one was read; not where those that waited on a plateau were far apart to the end."""
-        return any(0 < abs(each - power) <= rules.STRIDE for each in self._taken)
+        return any(0 < abs(each - power) <= stride for each in self._taken)
 
     def confirm(self, power: int, stride: int) -> Asking:
         """Train a rate and those beside it as long as there is budget for all three."""
