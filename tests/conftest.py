@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from clrtool.cli.main import main
+from tests import forks
 from tests.gpu.dry import Gpu, uncaptured
 
 # On a busy machine of two cores an example may take long without being slow.
@@ -34,8 +34,10 @@ def as_version_1(values):
 
 
 # The files that take longest, in this order: handed out first, so that at the end no process waits for another.
-LONGEST = ("test_kills", "test_executors", "test_hostile_configs", "test_signals", "test_ranks", "test_damaged_checkpoints",
-           "test_full_disks", "test_readme", "test_mutations", "test_drift", "test_commands", "test_compare_command")  # fmt: skip
+LONGEST = ("test_signals", "test_ranks", "test_executors", "test_program_ranks", "test_kills", "test_exits", "test_processes",
+           "test_race", "test_damaged_checkpoints", "test_journal", "test_readme", "test_frameworks", "test_distributed",
+           "test_compare_command", "test_step_check", "test_framework_ranks", "test_remedies", "test_full_disks",
+           "test_hostile_configs", "test_commands", "test_mutations", "test_drift")  # fmt: skip
 
 
 def pytest_addoption(parser):
@@ -88,17 +90,22 @@ def cli(capsys):
 
 
 @pytest.fixture
-def process():
-    """Call the command line in a process of its own."""
+def process(zygote):
+    """Call the command line in a process of its own, forked by the zygote."""
 
-    def call(*arguments, **options):
-        command = [sys.executable, "-m", "clrtool", *map(str, arguments)]
-        environment = {**os.environ, "NO_COLOR": "1"}
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=120, env=environment, check=False, **options
-        )
+    def call(*arguments, cwd="."):
+        run = zygote.run(arguments, cwd=Path(cwd).absolute(), env={**os.environ, "NO_COLOR": "1"})
+        return subprocess.CompletedProcess(arguments, run.status, run.out, run.err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def zygote():
+    """Starts processes without importing torch for each of them."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system has no fork")
+    return forks.zygote()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,9 @@ if "RANK" in os.environ:  # as torchrun says it
 import torch
 from torch import distributed as dist
 from torch.distributed.fsdp import fully_shard
+from torch.utils.data import DataLoader
 
+from tests.program_ranks import dense, points
 from tests.test_frameworks import QUICK, Module, Rates, Sentences, arguments, bert, trainer
 
 SEED = 5
@@ -82,6 +84,32 @@ def transformers_train(folder):
     return told(found) | {"follows": follows, "steps": mine.state.global_step}
 
 
+def accelerate_prepares(folder):
+    """What a script does that ``accelerate launch`` starts; a CPU is given no FSDP, even where a plugin asks for it."""
+    from accelerate import Accelerator
+    from accelerate.utils import FullyShardedDataParallelPlugin
+
+    import clrtool
+
+    accelerator = Accelerator(cpu=True, fsdp_plugin=FullyShardedDataParallelPlugin(fsdp_version=2))
+    torch.manual_seed(SEED)
+    model = dense()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    train, heldout = points()
+    given = model, optimizer, DataLoader(train, 20, shuffle=True), DataLoader(heldout, 20)
+    model, optimizer, *loaders = accelerator.prepare(*given)
+    found = clrtool.range_test(model, optimizer, *loaders, epochs=40, progress=False)
+    scheduler, rates = found.scheduler(optimizer), []
+    for inputs, targets in loaders[0]:
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.zero_grad()
+        accelerator.backward(torch.nn.functional.cross_entropy(model(inputs), targets))
+        optimizer.step()
+        scheduler.step()
+    plan = [float(lr) for lr in found.plan.lr(range(len(rates)))]
+    return told(found) | {"follows": rates == plan, "kind": str(accelerator.distributed_type)}
+
+
 def before_fit(folder):
     import clrtool.lightning
     from clrtool.errors import ConfigError
@@ -98,6 +126,7 @@ CALLS = {
     "lightning sharded": lambda folder: lightning_fit(folder, "sharded"),
     "lightning before": before_fit,
     "transformers": transformers_train,
+    "accelerate": accelerate_prepares,
 }
 
 

@@ -213,7 +213,7 @@ def kept(name, way):
             run.train(0, LRS[:3], lambda: False)
             states = run.state(), start.state()
             mine = [sum(shard_bytes(each["tensors"]) for each in states), shard_bytes(states[0]["optimizer"])]
-            mine.append(sum(each.nbytes for each in run.average.state()["weights"].values()))
+            mine.append(shard_bytes(run.average.state()["weights"]))
     return {"mine": mine, "whole": sum(each.nbytes for each in model.parameters())}
 
 

@@ -1,35 +1,66 @@
 """Processes that train together, started as torchrun does it, but without the seconds that it takes itself."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-PATIENCE = 120
+from tests.forks import PATIENCE, zygote
 
 
-def start(world, *words, machines=1, **options):
-    """Start ``python words`` as so many ranks, each with one thread, as if they were on so many machines."""
+class Rank:
+    """A rank that was forked, with as much of ``subprocess.Popen`` as tests of ranks ask for."""
+
+    def __init__(self, run):
+        self._run, self.pid, self.returncode = run, run.pid, None
+        self.stderr = run.follow_errors()
+
+    def send_signal(self, number):
+        self._run.kill(number)
+
+    def kill(self):
+        self._run.kill(signal.SIGKILL)
+
+    def communicate(self, timeout=PATIENCE):
+        """All that it has printed, once it has ended. Raises TimeoutError."""
+        self.returncode = self._run.wait(timeout)
+        return self._run.out, self._run.err
+
+
+def start(world, *words, machines=1, forked=True, cwd=None):
+    """Start ``python words`` as so many ranks, each with one thread, as if they were on so many machines.
+
+    They are forked from a process that has imported what they import, unless ``forked`` is False.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     place = {"WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
-    return [
-        subprocess.Popen(
-            [sys.executable, *map(str, words)],
-            env=os.environ
-            | {
-                key: str(value)
-                for key, value in (place | {"RANK": rank, "LOCAL_RANK": rank % (world // machines)}).items()
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
-        )
-        for rank in range(world)
-    ]
+    begin = _fork if forked else _begin_anew
+    started = []
+    for rank in range(world):
+        seat = place | {"RANK": rank, "LOCAL_RANK": rank % (world // machines)}
+        started.append(begin(list(map(str, words)), cwd, os.environ | {key: str(value) for key, value in seat.items()}))
+    return started
+
+
+def _fork(words, cwd, environment):
+    at = words.index("-m")
+    options, module, rest = words[:at], words[at + 1], words[at + 2 :]
+    assert options in ([], ["-W", "ignore"]), f"a fork knows nothing of {options}"
+    if options:
+        environment = environment | {"PYTHONWARNINGS": "ignore"}
+    return Rank(zygote().start(rest, cwd=cwd or Path.cwd(), module=module, env=environment))
+
+
+def _begin_anew(words, cwd, environment):
+    command = [sys.executable, *words]
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def ended(processes):

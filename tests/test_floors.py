@@ -40,7 +40,7 @@ ROOMS = {
         "config", "core.planning", "core.racing", "core.reading", "engine.data", "engine.models", "engine.runtime",
         "engine.training", "errors", "words",
     },
-    "engine.resume": {"core.racing", "core.reading", "core.results", "engine.runtime", "engine.training"} | FLOOR_0,
+    "engine.resume": {"core.schedules", "core.racing", "core.reading", "core.results", "engine.runtime", "engine.training"} | FLOOR_0,
     "engine.rangetest": {
         "config", "core.schedules", "core.planning", "core.reading", "core.racing", "core.results", "engine.runtime",
         "engine.training", "engine.configured", "engine.resume", "errors", "words",

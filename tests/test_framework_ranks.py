@@ -35,6 +35,16 @@ def test_a_trainer_on_two_ranks_follows_one_plan_that_both_have_found(call):
         assert first["logs"], "the training logs, which the test kept quiet"
 
 
+def test_what_accelerate_has_prepared_is_tested_on_two_ranks_and_follows_one_plan():
+    first, second = ranks("accelerate")
+    assert first == second
+    assert None not in first["bounds"]
+    assert first["follows"]
+    assert (first["ranks"], first["per_epoch"], first["heldout"]) == (2, 12, 120)
+    assert first["warnings"] == []
+    assert first["kind"] == "DistributedType.MULTI_CPU"
+
+
 def test_a_lightning_module_that_shards_itself_is_measured_as_one_that_every_rank_has_whole():
     whole, sharded = ranks("lightning ddp")[0], ranks("lightning sharded")[0]
     assert sharded["bounds"] == whole["bounds"]

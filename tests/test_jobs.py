@@ -605,7 +605,7 @@ def test_batch_norm_of_a_last_batch_of_one_sample_names_drop_last():
 
 
 def test_results_and_errors_speak_of_pythons_options():
-    from clrtool.core.reading.bounds import Advice
+    from clrtool.core.reading.verdict import Advice
     from clrtool.words import in_python
 
     spoken = [in_python(each.value) for each in Advice]
@@ -726,7 +726,7 @@ def sentences(ahead, number=60, length=9):
 @pytest.mark.parametrize("ahead", [True, False])
 def test_token_accuracy_of_a_model_that_gives_its_own_loss_leaves_out_padding_and_is_shifted_as_the_loss_is(ahead):
     from clrtool.core.reading.metric import TOKEN_ACCURACY
-    from clrtool.engine.inprocess.steps import SupervisedSteps
+    from clrtool.engine.inprocess.supervised import SupervisedSteps
 
     torch.manual_seed(4)
     model, batch = Speaks(ahead), sentences(ahead)[0]

@@ -35,7 +35,7 @@ from clrtool.engine.data.tensors import Samples
 from clrtool.engine.data.transforms import Transform
 from clrtool.engine.inprocess.build import build_workload
 from clrtool.engine.inprocess.options import Settings
-from clrtool.engine.inprocess.steps import SupervisedSteps
+from clrtool.engine.inprocess.supervised import SupervisedSteps
 from clrtool.engine.models.builtin import convnet, mlp
 from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.runtime.device import arithmetic

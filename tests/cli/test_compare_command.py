@@ -11,7 +11,7 @@ import pytest
 from clrtool.core.reading.metric import ACCURACY
 from clrtool.report.records.comparison_file import read_comparison
 from tests.conftest import QUICK
-from tests.torture.conftest import STEP, zygote  # noqa: F401 (a fixture)
+from tests.torture.conftest import STEP
 from tests.torture.runs import at_once, contents
 
 SHORT = [
@@ -267,7 +267,7 @@ def test_a_result_that_was_changed_is_refused_with_a_way_out(cli, tmp_path):
     assert "compare.json: was changed" in cli(*SHORT, "-o", folder).err
 
 
-def test_a_comparison_that_was_begun_is_not_gone_on_with_as_another(zygote, tmp_path):  # noqa: F811
+def test_a_comparison_that_was_begun_is_not_gone_on_with_as_another(zygote, tmp_path):
     folder = tmp_path / "one"
     words = [*SHORT, "--device", "cpu", "-o", str(folder)]
     assert zygote.run(words, {"signal_at": [[STEP, 100, int(signal.SIGTERM), 1]]}).status == 128 + signal.SIGTERM
@@ -283,7 +283,7 @@ def test_a_comparison_that_was_begun_is_not_gone_on_with_as_another(zygote, tmp_
     assert len(read_comparison(folder).seeds) == 3
 
 
-def test_a_comparison_stopped_anywhere_ends_in_the_bytes_of_one_that_was_not(zygote, tmp_path):  # noqa: F811
+def test_a_comparison_stopped_anywhere_ends_in_the_bytes_of_one_that_was_not(zygote, tmp_path):
     # the range test takes some 350 steps, each of the four trainings 88
     words = [
         "compare",

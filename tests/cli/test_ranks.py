@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from clrtool.engine.resume.checkpoint import CheckpointFolder
 from tests.ranks import PATIENCE, ended, start, wait_until
 
 # With batch norm and random crops; long enough to be interrupted on any machine.
@@ -48,7 +49,7 @@ def begun(config, folder):
 
 def test_two_ranks_measure_what_one_process_measures(cli, tmp_path):
     words = ["rangetest", "digits", *QUICK, "--device", "cpu"]
-    codes, printed = ended(start(2, "-m", "clrtool", *words, "--json", "-o", tmp_path / "two"))
+    codes, printed = ended(start(2, "-m", "clrtool", *words, "--json", "-o", tmp_path / "two", forked=False))
     assert {name.name for name in (tmp_path / "two").iterdir()} >= FILES - {"schedule.png"}
     assert codes[1] == 0
     assert printed[1] == ("", "")
@@ -156,23 +157,83 @@ def test_torchrun_starts_a_killed_rank_again_and_the_curve_is_that_of_an_uninter
 SPREAD = ["training.shard=auto", "model.name=mlp", "model.args={hidden: [16, 16]}", "data.augment={}", "sweep.seeds=1"]
 
 
-def test_two_ranks_that_share_a_model_measure_what_two_with_all_of_it_measure(config, tmp_path):
-    """A killed one starts the sweep over that it was in, and comes to the same bytes."""
+def test_two_ranks_that_share_a_model_measure_what_two_with_all_of_it_measure(config, spread, tmp_path):
     words = ["-m", "clrtool", "rangetest", config, *SPREAD, *HOW]
-    for folder, more in (("spread", []), ("whole", ["training.shard=none"])):
-        codes, printed = ended(start(2, *words, *more, "-o", tmp_path / folder))
-        assert codes in ([0, 0], [3, 0]), printed
-    curves = [(tmp_path / folder / "curve.csv").read_text().splitlines() for folder in ("spread", "whole")]
-    assert [row.split(",")[-1] for row in curves[0]] == [row.split(",")[-1] for row in curves[1]]
-    killed = start(2, *words, "-o", tmp_path / "killed", "--checkpoint-every", "0")
-    wait_until((tmp_path / "killed" / "checkpoint").is_dir)
-    killed[1].kill()
-    codes, printed = ended(killed)
-    assert codes == [4, -9], printed
-    codes, printed = ended(start(2, *words, "-o", tmp_path / "killed"))
+    codes, printed = ended(start(2, *words, "training.shard=none", "-o", tmp_path))
     assert codes in ([0, 0], [3, 0]), printed
+    curves = [(folder / "curve.csv").read_text().splitlines() for folder in (spread, tmp_path)]
+    assert [row.split(",")[-1] for row in curves[0]] == [row.split(",")[-1] for row in curves[1]]
+
+
+@pytest.fixture(scope="module")
+def spread(config):
+    """The folder of a run of two ranks that share a model, which nothing has interrupted."""
+    folder = config.parent / "spread"
+    codes, printed = ended(start(2, "-m", "clrtool", "rangetest", config, *SPREAD, *HOW, "-o", folder))
+    assert codes in ([0, 0], [3, 0]), printed
+    return folder
+
+
+def running(folder):
+    """The segment that the newest checkpoint goes on with, where all ranks have saved their parts of it."""
+    found = CheckpointFolder(folder / "checkpoint").load()
+    is_spread = (
+        found.values is not None and found.values.get("parts") is not None and found.values["running"] is not None
+    )
+    return (found.values["running"]["name"], found.values["running"]["start"]) if is_spread else ("", 0)
+
+
+def killed(config, folder, world, name, *more):
+    """Ranks that share a model, of which the last was killed in the midst of a segment."""
+    words = ["-m", "clrtool", "rangetest", config, *SPREAD, *HOW, *more, "-o", folder, "--checkpoint-every", "0"]
+    processes = start(world, *words)
+    wait_until(lambda: running(folder)[0].startswith(name) and running(folder)[1] > 0)
+    processes[-1].kill()
+    codes, printed = ended(processes)
+    assert codes == [4] * (world - 1) + [-9], printed
+
+
+def resumed(config, folder, world, *more):
+    """Go on with it: the result, and what was said of the start."""
+    words = ["-m", "clrtool", "rangetest", config, *SPREAD, *HOW[:-1], *more, "-o", folder]
+    codes, printed = ended(start(world, *words))
+    assert codes[0] in (0, 3), printed
+    return json.loads((folder / "result.json").read_text()), printed[0][1]
+
+
+def test_a_killed_rank_of_a_shared_model_goes_on_where_it_was_to_the_same_bytes(config, spread, tmp_path):
+    killed(config, tmp_path, 2, "seed 0")
+    _, said = resumed(config, tmp_path, 2)
+    assert "seed 0 goes on after iteration" in said
     for name in ("curve.csv", "result.json"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "spread" / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == (spread / name).read_bytes()
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_a_race_begun_with_four_ranks_goes_on_with_two_to_the_decision_of_one_process(config, tmp_path, cli):
+    """Of a race the weights, the averages and the optimizers of all runs that may be gone on with are dealt anew."""
+    killed(config, tmp_path / "run", 4, "race", "sweep={}")
+    found, said = resumed(config, tmp_path / "run", 2, "sweep={}")
+    assert "race goes on after iteration" in said
+    assert any("ranks was 4 and is 2" in each for each in found["sweep"]["warnings"])
+    one = json.loads(cli("rangetest", config, *SPREAD, *HOW, "sweep={}", "--json", "-o", tmp_path / "one").out)
+    lower, upper = one["bounds"]["max_lr_interval"]
+    assert lower <= found["bounds"]["max_lr"] <= upper
+
+
+def test_a_race_begun_with_one_process_goes_on_with_two_ranks_that_share_its_model(config, tmp_path, cli):
+    """The other way round, and back: what was saved whole is cut, and what was cut is put together."""
+    for begun_with, goes_on_with in ((1, 2), (2, 1)):
+        folder = tmp_path / str(begun_with)
+        processes = start(begun_with, "-m", "clrtool", "rangetest", config, *SPREAD, *HOW, "-o", folder,
+                          "--checkpoint-every", "0")  # fmt: skip
+        wait_until(lambda: any((folder / "checkpoint").glob("00000003-*")))  # noqa: B023
+        processes[-1].send_signal(signal.SIGTERM)
+        assert ended(processes)[0] == [143] * begun_with
+        _, said = resumed(config, folder, goes_on_with)
+        assert "seed 0 goes on after iteration" in said
+    ours, theirs = ((tmp_path / name / "curve.csv").read_text().splitlines() for name in ("1", "2"))
+    assert [row.split(",")[-1] for row in ours] == [row.split(",")[-1] for row in theirs]
 
 
 def seated(monkeypatch, rank, world=2):

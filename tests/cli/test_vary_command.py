@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from clrtool.report.records.vary_file import read_varied
-from tests.torture.conftest import STEP, zygote  # noqa: F401 (a fixture)
+from tests.torture.conftest import STEP
 from tests.torture.runs import contents
 
 DECAY = ["--vary", "optimizer.args.weight_decay=0,1e-2"]
@@ -227,7 +227,7 @@ def test_where_nothing_is_learned_there_is_no_value_and_the_code_says_so(cli, tm
     assert cli("plan", str(tmp_path / "out")).code == 2
 
 
-def test_a_race_over_values_stopped_anywhere_ends_in_the_bytes_of_one_that_was_not(zygote, tmp_path):  # noqa: F811
+def test_a_race_over_values_stopped_anywhere_ends_in_the_bytes_of_one_that_was_not(zygote, tmp_path):
     words = ["rangetest", "digits", *DECAY, "-q", "--device", "cpu", "--deterministic", "--checkpoint-every", "0.05"]
 
     def run(name, inject=None):

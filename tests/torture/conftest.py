@@ -1,14 +1,13 @@
-"""What the torture shares: a process to fork runs from, and the files of runs that nobody interrupts."""
+"""What the torture shares: the files of runs that nobody interrupts."""
 
 import json
-import os
 import shutil
 import signal
 import time
 
 import pytest
 
-from tests.torture.runs import FILES, NAME, Zygote, contents, words
+from tests.torture.runs import FILES, NAME, contents, words
 
 # One step of training. By the paper's method a run takes some 980: up to 100 of a scout, then 300 a seed, each
 # evaluated 54 times.
@@ -16,16 +15,6 @@ STEP = "clrtool.engine.training.workload:Workload.gradients"
 MIDDLE = [STEP, 560]
 # One step of a race, and of nothing else. It takes some 370, about 220 of them with its first seed, and has 18 readings.
 RACE_STEP = "clrtool.engine.training.average:RunningAverage.update"
-
-
-@pytest.fixture(scope="session")
-def zygote(tmp_path_factory):
-    """Starts runs without importing torch for each of them."""
-    if not hasattr(os, "fork"):
-        pytest.skip("this system has no fork")
-    zygote = Zygote(tmp_path_factory.mktemp("zygote"))
-    yield zygote
-    zygote.close()
 
 
 class Reference:

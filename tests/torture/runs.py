@@ -3,21 +3,14 @@
 import hashlib
 import json
 import os
-import queue
-import subprocess
-import sys
-import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 from clrtool.config.file import load_config
+from tests.forks import PATIENCE
 
-ROOT = Path(__file__).resolve().parents[2]
 PICTURES = {"range_test.png", "range_test.alt.txt", "schedule.png", "schedule.alt.txt"}
 FILES = {"config.yaml", "curve.csv", "result.json", *PICTURES}
-# Long enough for a run on a busy machine; a run that takes longer hangs.
-PATIENCE = 120
 # The title of a picture is the name of its folder: folders of runs that are compared are called the same.
 NAME = "digits"
 LONG = bool(os.environ.get("CLRTOOL_TORTURE"))
@@ -28,96 +21,6 @@ def words(folder, *more, quiet=True, method="paper"):
     what = ["rangetest", "digits", f"sweep.method={method}", "-o", str(folder)]
     how = ["--seeds", "3", "--device", "cpu", "--deterministic", "--checkpoint-every", "0.05"]
     return [*what, *how, *(["-q"] if quiet else []), *map(str, more)]
-
-
-class Run:
-    """A process of clrtool that was forked by a zygote."""
-
-    def __init__(self, zygote, pid, ended, out, err):
-        self.zygote, self.pid, self._ended = zygote, pid, ended
-        self._out, self._err = out, err
-
-    def wait(self, timeout=PATIENCE):
-        """Its status as subprocess counts it: -9 if it was killed. Raises TimeoutError."""
-        return self._ended.result(timeout)
-
-    def ends_within(self, seconds):
-        """Wait for it this long at most."""
-        try:
-            self.wait(seconds)
-        except TimeoutError:
-            return False
-        return True
-
-    def kill(self, number):
-        self.zygote.ask({"kill": self.pid, "signal": int(number)})
-
-    @property
-    def out(self):
-        return self._out.read_text()
-
-    @property
-    def err(self):
-        return self._err.read_text()
-
-
-class Zygote:
-    """The other end of ``zygote.py``; may be used by several threads."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-        command = [sys.executable, "-m", "tests.torture.zygote"]
-        self.errors = (folder / "zygote.err").open("w")
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors
-        )
-        self._asking, self._started, self._ended = threading.Lock(), queue.Queue(), {}
-        self._number = 0
-        threading.Thread(target=self._listen, daemon=True).start()
-        assert self._started.get(timeout=PATIENCE) is not None, (folder / "zygote.err").read_text()
-
-    def start(self, command, inject=None, cwd=None):
-        with self._asking:
-            self._number += 1
-            out, err = (self.folder / f"{self._number}.{name}" for name in ("out", "err"))
-            for file in (out, err):
-                file.touch()  # it may be killed before it opens them
-            request = {"words": command, "cwd": str(cwd or self.folder), "stdout": str(out), "stderr": str(err)}
-            self._send(request | {"inject": inject or {}})
-            return Run(self, *self._started.get(timeout=PATIENCE), out, err)
-
-    def run(self, command, inject=None, cwd=None):
-        """Start and wait."""
-        run = self.start(command, inject, cwd)
-        run.status = run.wait()
-        return run
-
-    def ask(self, request):
-        with self._asking:
-            self._send(request)
-
-    def close(self):
-        self._process.stdin.close()
-        self._process.wait(PATIENCE)
-        self._process.stdout.close()
-        self.errors.close()
-
-    def _send(self, request):
-        self._process.stdin.write((json.dumps(request) + "\n").encode())
-        self._process.stdin.flush()
-
-    def _listen(self):
-        for line in self._process.stdout:
-            answer = json.loads(line)
-            if "ended" in answer:
-                self._ended.pop(answer["ended"]).set_result(answer["status"])
-            elif "started" in answer:
-                future = self._ended[answer["started"]] = Future()
-                self._started.put((answer["started"], future))
-            else:
-                self._started.put(answer)
-        self._started.put(None)
 
 
 def contents(folder):

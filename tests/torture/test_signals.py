@@ -11,7 +11,18 @@ import time
 import pytest
 
 from tests.torture.conftest import RACE_STEP, STEP
-from tests.torture.runs import FILES, NAME, PATIENCE, assert_same, assert_whole, at_once, contents, wait_for, words
+from tests.torture.runs import (
+    FILES,
+    LONG,
+    NAME,
+    PATIENCE,
+    assert_same,
+    assert_whole,
+    at_once,
+    contents,
+    wait_for,
+    words,
+)
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 # Where a signal comes, and at which call.
@@ -39,6 +50,11 @@ AFTERWARDS = {
 }
 BEFORE = {"while the data is loaded": ("clrtool.engine.configured.build:build_workload", 1)}
 EVERYWHERE = BEFORE | TRAINING | AFTERWARDS
+
+
+def signals(place):
+    """Both signals at every place in the long form; in the short one they take turns."""
+    return STOPPING if LONG else STOPPING[list(EVERYWHERE).index(place) % 2 :][:1]
 
 
 def at(place, number, times=1):
@@ -76,7 +92,7 @@ def test_one_signal_saves_and_stops_the_training_and_the_same_command_goes_on(zy
         assert not list(folder.rglob("*.tmp"))
         assert_goes_on(zygote, expected, folder)
 
-    at_once(check, STOPPING)
+    at_once(check, signals(place))
 
 
 @pytest.mark.parametrize("place", BEFORE | AFTERWARDS)
@@ -93,7 +109,7 @@ def test_one_signal_outside_the_training_stops_and_the_same_command_does_what_is
         assert not list(folder.rglob("*.tmp"))
         assert_goes_on(zygote, reference, folder, resumed=False)
 
-    at_once(check, STOPPING)
+    at_once(check, signals(place))
 
 
 @pytest.mark.parametrize("place", EVERYWHERE)
@@ -108,7 +124,7 @@ def test_two_signals_stop_at_once_and_the_same_command_goes_on(zygote, expected_
         assert "Traceback" not in run.err
         assert_goes_on(zygote, expected, folder, resumed=None)
 
-    at_once(check, STOPPING)
+    at_once(check, signals(place))
 
 
 def test_the_second_signal_may_be_the_other_one(zygote, reference, tmp_path):
@@ -178,12 +194,14 @@ def test_what_sigusr1_saved_in_a_step_of_the_race_is_not_trained_again(zygote, r
     saves_in_the_race(zygote, raced, tmp_path / NAME, signal.SIGUSR1, status=-signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("fixture", "step"), [("reference", STEP), ("raced", RACE_STEP)], ids=["sweeps", "race"])
-def test_signals_one_after_another_stop_each_start_and_lose_nothing(zygote, request, tmp_path, fixture, step):
+@pytest.mark.parametrize(
+    ("fixture", "step", "every"), [("reference", STEP, 95), ("raced", RACE_STEP, 37)], ids=["sweeps", "race"]
+)
+def test_signals_one_after_another_stop_each_start_and_lose_nothing(zygote, request, tmp_path, fixture, step, every):
     folder, expected, starts = tmp_path / NAME, request.getfixturevalue(fixture), 0
     while True:
         starts += 1
-        run = zygote.run(expected.words(folder), {"signal_at": [[step, 37, int(signal.SIGTERM), 1]]})
+        run = zygote.run(expected.words(folder), {"signal_at": [[step, every, int(signal.SIGTERM), 1]]})
         if run.status == 0:
             break
         assert run.status == 128 + signal.SIGTERM, run.err

@@ -29,7 +29,8 @@ OptimizerSource = Optimizer | Callable[[nn.Module], Any]
 
 def check_optimizer(optimizer: Any) -> OptimizerSource:
     """The optimizer or the function as one. Raises ConfigError for what is neither."""
-    found = joined(optimizer)
+    several = isinstance(optimizer, list | tuple)
+    found = joined([*map(unprepared, optimizer)] if several else unprepared(optimizer))
     if not isinstance(found, Optimizer) and not callable(found):
         raise ConfigError(
             "optimizer: must be a torch.optim.Optimizer, a list of them, or a function of the model that returns "
@@ -37,6 +38,11 @@ def check_optimizer(optimizer: Any) -> OptimizerSource:
         )
     source: OptimizerSource = found
     return source
+
+
+def unprepared(optimizer: Any) -> Any:
+    """The optimizer in what ``accelerator.prepare`` makes of one: its steps wait for the accelerator's own counts."""
+    return optimizer.optimizer if type(optimizer).__module__ == "accelerate.optimizer" else optimizer
 
 
 def check_follows_rate(optimizer: Optimizer) -> None:

@@ -18,7 +18,9 @@ from clrtool.engine.inprocess.accumulated import Accumulated
 from clrtool.engine.inprocess.clone import ModelCloner, OptimizerCloner, preserved
 from clrtool.engine.inprocess.heldout import Heldout, HeldoutBatches
 from clrtool.engine.inprocess.loaders import InProcessLoader, to_device
-from clrtool.engine.inprocess.steps import CustomSteps, SupervisedSteps, evaluation, scalar
+from clrtool.engine.inprocess.one_loss import scalar
+from clrtool.engine.inprocess.steps import CustomSteps
+from clrtool.engine.inprocess.supervised import SupervisedSteps, evaluation
 from clrtool.engine.runtime.device import arithmetic
 from clrtool.engine.runtime.rng import RngStream, seed_host
 from clrtool.engine.training.constant import Answers

@@ -172,7 +172,7 @@ def _agreed(way: Ensemble, seconds: float) -> float:
 def _saved_bytes(way: Ensemble) -> int:
     """What weights, statistics and optimizer take in a file; none where they cannot be saved, as in a range test.
 
-    Of a sharded model, which is not saved while it trains, what this rank keeps of it in memory.
+    Of a sharded model what this rank keeps and saves of it.
     """
     content, state = io.BytesIO(), way.state()
     if kept := shard_bytes(state):

@@ -315,15 +315,9 @@ class Journal:
         """The state of a segment; None if it cannot be saved, and then starts over after an interruption."""
         try:
             return segment.state()
-        except _SpreadError:  # over ranks, of which one writes
-            return None
         except TypeError as error:
             self.warnings = tuple(dict.fromkeys((*self.warnings, f"An interrupted seed starts over: {error}.")))
             return None
-
-
-class _SpreadError(TypeError):
-    """A value of which this rank holds a part."""
 
 
 def added_up(seconds: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -337,16 +331,14 @@ def added_up(seconds: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def plain(value: Any, place: str) -> Any:
-    """The value in types that a checkpoint can hold. Raises TypeError, with its place, for any other."""
+    """The value in types that a checkpoint can hold, or its ranks. Raises TypeError, with its place, for any other."""
     if isinstance(value, Tensor):
         return value.detach()
-    if value is None or type(value) in (bool, int, float, str):
+    if value is None or type(value) in (bool, int, float, str, Shard):
         return value
     if isinstance(value, Mapping):
         return {plain(key, place): plain(each, f"{place}.{key}") for key, each in value.items()}
     if isinstance(value, list | tuple):
         items = [plain(each, f"{place}[{index}]") for index, each in enumerate(value)]
         return items if isinstance(value, list) else tuple(items)
-    if isinstance(value, Shard):
-        raise _SpreadError(place)
     raise TypeError(f"{place} is of type {type(value).__name__}, which no checkpoint holds")

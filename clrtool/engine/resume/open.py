@@ -10,6 +10,7 @@ from typing import Any
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import FORMAT, Assignment, Journal, RemoteResults, Requests
 from clrtool.engine.resume.shape import load_checkpoint
+from clrtool.engine.resume.spread import SpreadCheckpoints, shared
 from clrtool.engine.runtime.device import environment
 from clrtool.engine.training.workload import Workload
 from clrtool.errors import ConfigError
@@ -44,7 +45,7 @@ def open_journal(
     about = about_test(workload, config_sha256)
     if remote is not None and remote.environment is not None:  # what was measured, and nothing here may be
         about |= {"environment": dict(remote.environment), "device": remote.device or about["device"]}
-    values, damaged = load_checkpoint(folder)
+    values, damaged, parts = load_checkpoint(folder)
     said = [f"{file.name[:8]} is damaged" for file in damaged]
     if values is None:
         said += ["starting over"] if damaged else []
@@ -56,8 +57,10 @@ def open_journal(
         )
         said += [_resumed(values)]
     text = f"{folder.folder}: {'; '.join(said)}" if said else ""
-    saved, ranks = workload.ranks.broadcast(values), workload.ranks
-    return Journal(folder, requests, every, about, saved, ranks=ranks, remote=remote, assignment=assignment), text
+    ranks = workload.ranks
+    store = folder if ranks.world == 1 else SpreadCheckpoints(ranks, folder)
+    saved = shared(ranks, values, parts)
+    return Journal(store, requests, every, about, saved, ranks=ranks, remote=remote, assignment=assignment), text
 
 
 def about_test(workload: Workload, config_sha256: str) -> dict[str, Any]:
@@ -75,15 +78,10 @@ def about_test(workload: Workload, config_sha256: str) -> dict[str, Any]:
     }
 
 
-class _NoStore:
-    """Where every rank but the first puts its checkpoints: the first saves what all of them depend on."""
-
-    def save(self, values: Mapping[str, Any]) -> None: ...
-
-
 def follow_journal(workload: Workload, requests: Requests) -> Journal:
     """The journal of a range test on every rank but the first, as that has found them."""
-    return Journal(_NoStore(), requests, math.inf, saved=workload.ranks.broadcast(None), ranks=workload.ranks)
+    ranks = workload.ranks
+    return Journal(SpreadCheckpoints(ranks), requests, math.inf, saved=shared(ranks, None), ranks=ranks)
 
 
 def saved_micro_batches(folder: CheckpointFolder) -> int | None:

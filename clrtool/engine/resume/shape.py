@@ -37,6 +37,19 @@ class _Running(BaseModel):
     team: dict[str, Any]
 
 
+class _Tensor(BaseModel):
+    """Of each chunk the rank, offset and size in the tensor, and beginning and length in the rank's file."""
+
+    shape: list[Whole]
+    dtype: str
+    chunks: list[tuple[Whole, list[Whole], list[Whole], Whole, Whole]]
+
+
+class _Parts(BaseModel):
+    tensors: dict[str, _Tensor]
+    sha256: list[str]
+
+
 class _Checkpoint(BaseModel):
     config_sha256: str
     data_sha256: str
@@ -50,6 +63,7 @@ class _Checkpoint(BaseModel):
     seconds: dict[Spent, Seconds]
     elsewhere: dict[str, dict[Spent, Seconds]] = {}
     warnings: list[str]
+    parts: _Parts | None = None
 
 
 class _Share(BaseModel):

@@ -40,8 +40,19 @@ def load(file: IO[bytes], size: int) -> Any:
     """What torch has saved, on the CPU, without running what it may hold, and in as much memory as the file takes.
 
     Raises:
-        ValueError: it would unpack to more than it holds, for torch packs nothing; it is an archive of which two
-            readers may see two lists of entries, as torch writes none; or it holds calls that cost more than its size.
+        ValueError: as :func:`refuse_what_costs`.
+    """
+    refuse_what_costs(file, size)
+    file.seek(0)
+    with warnings.catch_warnings(action="ignore"):  # of what is refused in a moment, or is as it should be
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def refuse_what_costs(file: IO[bytes], size: int) -> None:
+    """Raise ValueError for a file of torch that takes more to load than it holds.
+
+    It would unpack to more than it holds, for torch packs nothing; it is an archive of which two readers may see two
+    lists of entries, as torch writes none; or it holds calls that cost more than its size.
     """
     pickles: Iterable[bytes]
     if file.read(len(_ARCHIVE)) == _ARCHIVE:
@@ -60,9 +71,6 @@ def load(file: IO[bytes], size: int) -> Any:
         pickles = _blocks(file)
     if any(map(_COSTLY.search, pickles)):
         raise ValueError("it holds more than numbers, texts and tensors")
-    file.seek(0)
-    with warnings.catch_warnings(action="ignore"):  # of what is refused in a moment, or is as it should be
-        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:

@@ -17,9 +17,52 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """What this rank holds of a tensor, in a state."""
+    """What this rank holds of a tensor, in a state.
+
+    Args:
+        like: a tensor of the same shape that is spread in the same way, or that every rank has all of.
+    """
 
     part: Tensor
+    like: Tensor
+
+    @property
+    def is_spread(self) -> bool:
+        return is_shard(self.like)
+
+    @property
+    def offset(self) -> tuple[int, ...]:
+        """Where the part begins in the whole, in every dimension."""
+        return _extent(self.like)[1]
+
+
+def part_of(value: Tensor | Shard, like: Tensor) -> Tensor:
+    """The part of this rank in what was saved: by itself, or as the whole tensor that another number of ranks had."""
+    if isinstance(value, Shard):
+        return value.part
+    if not is_shard(like) or value.shape != like.shape:
+        return value
+    for dimension, (size, start) in enumerate(zip(*_extent(like), strict=True)):
+        value = value.narrow(dimension, start, size)
+    return value
+
+
+def _extent(tensor: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shape and offset of what this rank holds of a tensor that is spread."""
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    return compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+
+
+def empty_shard(shape: Sequence[int], dtype: torch.dtype, world: int) -> Tensor:
+    """A tensor on the CPU that all ranks share as ``fully_shard`` does, by rows; all of it for one rank."""
+    if world == 1:
+        return torch.empty(*shape, dtype=dtype)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard as Rows
+    from torch.distributed.tensor import empty
+
+    return empty(*shape, dtype=dtype, device_mesh=init_device_mesh("cpu", (world,)), placements=[Rows(0)])
 
 
 def shard(model: nn.Module, device: torch.device, world: int) -> nn.Module:
@@ -75,10 +118,14 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def local_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What this rank holds of parameters and buffers, by name; a state dict would leave some buffers out."""
+    """What this rank holds of parameters and buffers, by name."""
+    return {name: local(tensor) for name, tensor in named_tensors(model).items()}
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers as they are spread, by name; a state dict would leave some buffers out."""
     forget_gathered(model)
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {name: local(tensor) for name, tensor in named.items()}
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def forget_gathered(model: nn.Module) -> None:
@@ -90,7 +137,7 @@ def forget_gathered(model: nn.Module) -> None:
 def packed(state: Any) -> Any:
     """A state whose shards are those of this rank."""
     if isinstance(state, Tensor):
-        return Shard(local(state)) if is_shard(state) else state
+        return Shard(local(state), state) if is_shard(state) else state
     if isinstance(state, Mapping):
         return {key: packed(each) for key, each in state.items()}
     return type(state)(map(packed, state)) if type(state) in (list, tuple) else state
@@ -109,9 +156,10 @@ def unpacked(state: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str
     from torch.distributed.tensor import DTensor
 
     def of(value: Any, like: Any) -> Any:
-        if isinstance(value, Shard):
+        if is_shard(like) and (isinstance(value, Shard) or (isinstance(value, Tensor) and value.shape == like.shape)):
+            part = part_of(value, like).to(like.device)
             return DTensor.from_local(
-                value.part, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+                part, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
             )
         return {key: of(each, like) for key, each in value.items()} if isinstance(value, Mapping) else value
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from clrtool.engine.runtime.sharded import forget_gathered, is_sharded, local, local_tensors
+from clrtool.engine.runtime.sharded import Shard, forget_gathered, is_sharded, local, local_tensors, part_of
 from clrtool.engine.training.in_place import copies_of, copy_all, copy_tensors
 
 # Weight of late iterates, by the power of time with which they count.
@@ -64,13 +64,16 @@ class RunningAverage:
             forget_gathered(self._model)
 
     def state(self) -> dict[str, Any]:
-        """All of it, in plain types and tensors."""
-        return {"updates": self.updates, "weights": self.weights}
+        """All of it, in plain types and tensors; of a sharded model the part of this rank."""
+        named = zip(self.weights.items(), self._own, strict=True)
+        weights = {name: Shard(mean, own) for (name, mean), own in named} if self._is_spread else self.weights
+        return {"updates": self.updates, "weights": weights}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put back a :meth:`state`."""
         self.updates = int(state["updates"])
-        copy_tensors(state["weights"], self.weights)
+        likes = dict(zip(self.weights, self._own, strict=True))
+        copy_tensors({name: part_of(each, likes[name]) for name, each in state["weights"].items()}, self.weights)
 
 
 def batch_norms(model: nn.Module) -> list[Any]:

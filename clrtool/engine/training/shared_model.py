@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import Tensor, nn
 
-from clrtool.engine.runtime.sharded import Shard, forget_gathered, local_tensors
+from clrtool.engine.runtime.sharded import Shard, forget_gathered, local, local_tensors, named_tensors
 from clrtool.engine.training.in_place import copies_of, copy_all
 
 
@@ -28,9 +28,9 @@ class SharedModel:
 
     def state_of(self, player: object) -> dict[str, Shard]:
         """What a player has, wherever it lies: who holds the turn has it in the model."""
-        there = local_tensors(self.model)
-        own = self._kept.get(player, there.values())
-        return {name: Shard(tensor) for name, tensor in zip(there, own, strict=True)}
+        there = named_tensors(self.model)
+        own = self._kept.get(player, map(local, there.values()))
+        return {name: Shard(part, like) for part, (name, like) in zip(own, there.items(), strict=True)}
 
     def pass_to(self, player: object) -> None:
         """Have the model be a player's: as it was left, or at first as it is."""

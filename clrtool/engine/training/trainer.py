@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 from clrtool.engine.runtime.rng import RngStream, restore_rng_state, rng_state
-from clrtool.engine.runtime.sharded import forget_gathered, is_sharded, local_tensors, packed, unpacked
+from clrtool.engine.runtime.sharded import (
+    forget_gathered,
+    is_sharded,
+    local,
+    local_tensors,
+    named_tensors,
+    packed,
+    part_of,
+    unpacked,
+)
 from clrtool.engine.training.average import RunningAverage, batch_norms, estimating
 from clrtool.engine.training.copies import carry_extras
 from clrtool.engine.training.in_place import copy_tensors
@@ -216,8 +225,9 @@ class Trainer:
             KeyError, RuntimeError, ValueError: it does not fit.
         """
         self._take_turn()
-        parts = {name: getattr(each, "part", each) for name, each in state["tensors"].items()}
-        copy_tensors(parts, local_tensors(self.model))
+        likes = named_tensors(self.model)
+        parts = {name: part_of(each, likes[name]) for name, each in state["tensors"].items()}
+        copy_tensors(parts, {name: local(each) for name, each in likes.items()})
         forget_gathered(self.model)
         optimizer = copy.deepcopy(state["optimizer"])  # torch would take the tensors themselves
         if self._shared is not None:

@@ -1,13 +1,15 @@
-"""A process that has imported everything once, and forks a run of clrtool for each request.
+"""A process that has imported everything once, and forks ``python -m MODULE WORDS`` for each request.
 
 It reads requests, one JSON object a line, from stdin, and answers on stdout:
 
-``{"words": [...], "cwd": DIR, "stdout": FILE, "stderr": FILE, "inject": {...}}`` starts ``clrtool WORDS`` and is answered
-with ``{"started": PID}``; ``{"kill": PID, "signal": N}`` sends a signal, unless that process has ended; and
-``{"ended": PID, "status": CODE}`` is said of each when it has, as subprocess counts it: -9 of one that was killed.
+``{"module": MODULE, "words": [...], "cwd": DIR, "env": {...}, "stdout": FILE, "stderr": FILE,
+"inject": {...}}`` starts it and is answered with ``{"started": PID}``; ``{"kill": PID, "signal": N}`` sends a signal,
+unless that process has ended; and ``{"ended": PID, "status": CODE}`` is said of each when it has, as subprocess counts
+it: -9 of one that was killed. A module other than clrtool is imported here first, with all that it imports.
 
 Nothing is ever computed here, for a fork after a pool of threads was started would hang. What ``inject`` may hold is
-in ``faults.py``. When stdin ends, all that still runs is killed.
+in ``torture/faults.py``. When stdin ends, all that still runs is killed. What a fork has that a process does not: modules
+that are imported already, and one seed of hashes for all.
 """
 
 import atexit
@@ -17,9 +19,13 @@ import importlib
 import json
 import os
 import pkgutil
+import runpy
 import select
 import signal
 import sys
+import traceback
+import warnings
+from pathlib import Path
 
 from tests.torture import faults
 
@@ -33,6 +39,9 @@ ON_THE_WAY = (
     "torch.utils.data",
     *(f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "Ppm")),
 )
+
+# What a fork computes with unless it is told otherwise: one thread, for there is no pool that a fork would lack.
+THREADS = "1"
 
 
 def preload():
@@ -70,8 +79,17 @@ class Zygote:
                     request = json.loads(line)
                     if "kill" in request:
                         self.kill(request["kill"], request["signal"])
-                    elif self.fork():
+                        continue
+                    self.prepare(request["module"])
+                    if self.fork():
                         return request
+
+    def prepare(self, module):
+        """Import what another module than clrtool imports; what it lacks, its own process will tell."""
+        if module not in ("clrtool", *sys.modules):
+            with contextlib.suppress(Exception):
+                importlib.import_module(module)
+            gc.freeze()
 
     def fork(self):
         """Whether this is the child."""
@@ -104,27 +122,60 @@ class Zygote:
 
 
 def become(request):
-    """Be ``clrtool WORDS``, as if it had been started from a shell."""
-    from clrtool.cli.main import main
-
+    """Be ``python -m MODULE WORDS``, as if it had been started from a shell."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup would have it ignored
     os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
     for number, name in ((1, "stdout"), (2, "stderr")):
-        descriptor = os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(request[name], os.O_WRONLY | os.O_APPEND)
         os.dup2(descriptor, number)
         os.close(descriptor)
+    sys.argv, sys.path[0] = ["-m", *request["words"]], str(Path.cwd())
+    begin_anew()
     faults.inject(**request.get("inject") or {})
-    try:
-        main(request["words"])
-    except SystemExit as stop:
-        code = stop.code or 0
+    code = run(request["module"])
     # all that an interpreter does for others at its end; taking down torch would take a third of the time of a run
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)
+
+
+def begin_anew():
+    """Let what was read and drawn at the imports be that of this process: torch's threads, and global generators."""
+    import numpy as np
+    import torch
+
+    if os.environ.get("PYTHONWARNINGS") == "ignore":
+        warnings.simplefilter("ignore")
+    np.random.seed()  # noqa: NPY002 (random does it by itself)
+    torch.seed()
+    if (threads := os.environ.get("OMP_NUM_THREADS")) != THREADS:
+        torch.set_num_threads(int(threads or os.cpu_count()))
+
+
+def run(module):
+    """The code that a module ends with, as the interpreter finds it."""
+    if module != "clrtool":
+        sys.modules.pop(module, None)  # what it imports stays, and it is run as if nobody had imported it
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as stop:
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+            return 1
+        return (stop.code or 0) & 0xFF
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:  # noqa: BLE001 (as the interpreter does)
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 def serve():
