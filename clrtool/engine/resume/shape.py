@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, Strict, TypeAdapter
 
 from clrtool.core.racing.result import Race
 from clrtool.core.reading.curve import Curve, Point, SweepOutcome
+from clrtool.core.schedules.checks import MAX_LR
 from clrtool.engine.resume.checkpoint import CheckpointFolder, Found
 from clrtool.engine.resume.journal import FORMAT
 from clrtool.errors import ConfigError
@@ -71,7 +72,7 @@ class _Share(BaseModel):
 
 
 # Of what a scout finds, which tries rates from 1e-6 to 30.
-_LEAST_LR, _MOST_LR = 1e-100, 1e100
+_LEAST_LR = 1 / MAX_LR
 _RACE = TypeAdapter(Race)
 _SCOUT = TypeAdapter(tuple[Number, Number, Whole])
 _SWEEP = TypeAdapter(tuple[str, str, Points])
@@ -132,7 +133,7 @@ def _check_result(name: str, result: object) -> None:
 def checked_scout(values: object) -> tuple[float, float, int]:
     """The range that a scout has found, and its iterations. Raises ValueError if it is none."""
     start_lr, end_lr, spent = _SCOUT.validate_python(values)
-    if not _LEAST_LR <= start_lr < end_lr <= _MOST_LR:
+    if not _LEAST_LR <= start_lr < end_lr <= MAX_LR:
         raise ValueError(start_lr)
     return start_lr, end_lr, spent
 
