@@ -90,11 +90,11 @@ def _collect(module: str, folders: Sequence[Path], sources: dict[str, _Source]) 
     tree, is_package = sources[module].tree, sources[module].is_package
     if tree is None:
         return
-    places = [own, *folders_added(tree, own)]
+    near = [own, *folders_added(tree, own)]
     for name in imported(tree, module if is_package else module.rpartition(".")[0], own):
         outer = name.partition(".")[0]
-        found = find_installed(outer) or find_beside(outer, list(map(str, places)))
-        if found is not None and not _is_installed(found) and folder_of(found) in places:
+        found = find_installed(outer) or find_beside(outer, list(map(str, near)))
+        if found is not None and not _is_installed(found) and folder_of(found) in near:
             _collect(name, [folder_of(found)], sources)
 
 

@@ -70,6 +70,6 @@ def _fields(kind: type) -> dict[str, Any]:
     """The fields of a record by name, with their types; none of what is no record."""
     if not (dataclasses.is_dataclass(kind) or hasattr(kind, "_fields")):
         return {}
-    names = getattr(kind, "_fields", None) or [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    names = getattr(kind, "_fields", None) or [field.name for field in dataclasses.fields(kind)]
     hints = get_type_hints(kind)
     return {name: hints[name] for name in names}
