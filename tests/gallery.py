@@ -8,8 +8,9 @@ import numpy as np
 from clrtool.cli.guide import FOLDER
 from clrtool.core.racing.choose import choose
 from clrtool.core.racing.going_on import continued
-from clrtool.core.reading.bounds import Advice, Verdict, find_bounds
 from clrtool.core.reading.curve import SweepOutcome
+from clrtool.core.reading.paper import find_bounds
+from clrtool.core.reading.verdict import Advice, Verdict
 from clrtool.core.results.judgement import ComparisonVerdict
 from clrtool.report.text.canvas import Axis, Canvas, spanning
 from tests.core.test_bounds import LRS, curve, hill, noisy

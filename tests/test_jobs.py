@@ -605,7 +605,7 @@ def test_batch_norm_of_a_last_batch_of_one_sample_names_drop_last():
 
 
 def test_results_and_errors_speak_of_pythons_options():
-    from clrtool.core.reading.bounds import Advice
+    from clrtool.core.reading.verdict import Advice
     from clrtool.words import in_python
 
     spoken = [in_python(each.value) for each in Advice]

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import clrtool
-from clrtool.core.reading.bounds import Advice, Verdict
+from clrtool.core.reading.verdict import Advice, Verdict
 
 from .test_api import HELDOUT, TRAIN
 

@@ -20,7 +20,7 @@ from clrtool.cli.guide import FOLDER
 from clrtool.core.racing.going_on import GoingOn, Start, WarmUp, continued, judge_warm_up
 from clrtool.core.racing.probes import Entry, Probe
 from clrtool.core.racing.result import Race
-from clrtool.core.reading.bounds import Advice
+from clrtool.core.reading.verdict import Advice
 from clrtool.engine.models.checkpoint import read_checkpoint
 from clrtool.errors import ConfigError, MachineError
 from clrtool.report.records.run import read_run

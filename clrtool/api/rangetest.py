@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 from clrtool.api.job import ProgressObserver, recipe_of, speaks
 from clrtool.api.shown import Shown
 from clrtool.core.planning.plan import Plan
-from clrtool.core.reading.bounds import Bounds, Verdict
+from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.curve import Curve, Point
+from clrtool.core.reading.verdict import Verdict
 from clrtool.core.results.record import RunRecord
 from clrtool.errors import ConfigError
 from clrtool.words import in_python

@@ -12,8 +12,7 @@ import typer
 from clrtool.cli.complete import runs
 from clrtool.cli.console import Format, Plain, readable_or_not, show
 from clrtool.cli.help import MACHINES, OUTPUT, RUN, rare
-from clrtool.cli.rangetest import (
-    INCONCLUSIVE,
+from clrtool.cli.options import (
     AllowImport,
     Config,
     Deterministic,
@@ -28,6 +27,7 @@ from clrtool.cli.rangetest import (
     build_options,
     display_of,
 )
+from clrtool.cli.outcome import INCONCLUSIVE
 from clrtool.cli.run.attempts import Attempts
 from clrtool.cli.run.folder import Folder, RunFolder, is_other_data
 from clrtool.cli.run.measure import measure

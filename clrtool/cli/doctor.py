@@ -16,7 +16,7 @@ import clrtool
 from clrtool.cli.complete import configs
 from clrtool.cli.console import Format, Plain, readable_or_not, show
 from clrtool.cli.help import OUTPUT, RUN
-from clrtool.cli.rangetest import Overrides
+from clrtool.cli.options import Overrides
 from clrtool.errors import MachineError
 from clrtool.files import check_here
 

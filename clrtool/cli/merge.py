@@ -11,7 +11,7 @@ import typer
 
 from clrtool.cli.console import Format, Plain
 from clrtool.cli.help import RUN
-from clrtool.cli.rangetest import (
+from clrtool.cli.options import (
     AllowImport,
     Device,
     Download,
@@ -23,10 +23,9 @@ from clrtool.cli.rangetest import (
     Threads,
     Verbose,
     build_options,
-    check_conclusive,
     display_of,
-    show_run,
 )
+from clrtool.cli.outcome import check_conclusive, show_run
 from clrtool.cli.run.folder import RunFolder
 from clrtool.cli.run.measure import measure
 from clrtool.cli.run.seed_share import SHARDS

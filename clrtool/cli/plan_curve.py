@@ -10,9 +10,9 @@ from pathlib import Path
 import typer
 
 from clrtool.cli.console import show
+from clrtool.cli.outcome import INCONCLUSIVE
 from clrtool.cli.plan_source import Asked
-from clrtool.cli.rangetest import INCONCLUSIVE
-from clrtool.core.reading.bounds import find_bounds
+from clrtool.core.reading.paper import find_bounds
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.report.records.curve_file import read_curves
 from clrtool.report.text.progress import say

@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping, Sequence
-from enum import StrEnum
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from clrtool.cli.complete import configs
-from clrtool.cli.console import Format, Plain, draw, readable_or_not, show
+from clrtool.cli.console import Format, Plain, readable_or_not
 from clrtool.cli.drift import DriftCheck
 from clrtool.cli.dry_run import dry_run
-from clrtool.cli.help import CI, DEVICE, MACHINES, OUTPUT, RUN, rare
+from clrtool.cli.options import (
+    AllowImport,
+    Budget,
+    Check,
+    Deterministic,
+    Device,
+    Download,
+    Dry,
+    Every,
+    Fresh,
+    From,
+    Jobs,
+    Json,
+    More,
+    OnOom,
+    OnOomOption,
+    OptionalConfig,
+    Output,
+    Quiet,
+    Ray,
+    Seeds,
+    SeedShard,
+    Threads,
+    Tolerance,
+    Vary,
+    VaryGroups,
+    Verbose,
+    Verify,
+    Write,
+    build_options,
+    display_of,
+)
+from clrtool.cli.outcome import check_conclusive, show_run
 from clrtool.cli.run.executor import Executor
 from clrtool.cli.run.executors import NO_MEASURE, choose_executor, merge_command, most_seeds, passed_on
 from clrtool.cli.run.folder import RunFolder
@@ -24,171 +52,16 @@ from clrtool.cli.run.many import configs_in, run_configs
 from clrtool.cli.run.measure import measure, measure_share
 from clrtool.cli.run.seed_share import SeedShare, read_shard, worker_of_parent
 from clrtool.cli.run.shards import ShardWorker
-from clrtool.cli.run.spec import BuildOptions, Display, RunSpec, read_spec
+from clrtool.cli.run.spec import RunSpec, read_spec
 from clrtool.cli.run.torchrun import leading
 from clrtool.errors import ConfigError
-from clrtool.report.text.progress import say
 from clrtool.words import argument, shell_command
 
 if TYPE_CHECKING:
-    from clrtool.core.results.record import RunRecord
     from clrtool.core.results.shard import Shard
 
-INCONCLUSIVE = 3
 # Configs of a folder that are named where none was given.
 SHOWN_CONFIGS = 5
-
-
-class OnOom(StrEnum):
-    """What to do where a batch does not fit into memory."""
-
-    stop = "stop"
-    accumulate = "accumulate"
-
-
-CONFIG_HELP = "YAML file, or a shipped config such as digits."
-OVERRIDE_HELP = "Values such as optimizer=AdamW."
-Config = Annotated[str, typer.Argument(metavar="CONFIG", help=CONFIG_HELP, autocompletion=configs)]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help=OVERRIDE_HELP)]
-OptionalConfig = Annotated[
-    str | None, typer.Argument(metavar="CONFIG", help=CONFIG_HELP, autocompletion=configs, show_default=False)
-]
-More = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[CONFIG|KEY=VALUE]...", help="More configs; values such as optimizer=AdamW."),
-]
-Output = Annotated[
-    Path | None, typer.Option("-o", metavar="DIR", help="Run folder.  [default: runs/CONFIG]", rich_help_panel=RUN)
-]
-Seeds = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Random seeds; short for sweep.seeds=N.", rich_help_panel=MACHINES),
-]
-Jobs = Annotated[
-    int,
-    typer.Option(metavar="N", min=1, max=256, help="Processes that share seeds or configs.", rich_help_panel=MACHINES),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        max=4096,
-        help="CPU threads per process.  [default: torch's; with --jobs N, cores / N]",
-        rich_help_panel=rare(MACHINES),
-    ),
-]
-SeedShard = Annotated[
-    str | None,
-    typer.Option(
-        metavar="K/N|slurm",
-        help="Run shard K of N: every Nth seed, from the Kth on; slurm takes both from the job array. Its results go "
-        "to shards/K-of-N in the run folder, for clrtool merge.",
-        rich_help_panel=rare(MACHINES),
-    ),
-]
-Ray = Annotated[
-    str | None,
-    typer.Option("--ray", metavar="ADDRESS|local", help="Run each seed as a Ray task.", rich_help_panel=rare(MACHINES)),
-]
-Budget = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SHARE",
-        help="Cost limit, as a share of the planned training.",
-        rich_help_panel=RUN,
-    ),
-]
-Vary = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--vary",
-        metavar="KEY=V1,V2",
-        help="Race values of another key with the rate.",
-        rich_help_panel=RUN,
-    ),
-]
-From = Annotated[
-    Path | None,
-    typer.Option(
-        "--from",
-        metavar="CHECKPOINT",
-        help="Training under way to go on from, a file or folder that it saved; short for start=CHECKPOINT.",
-        rich_help_panel=rare(RUN),
-    ),
-]
-VaryGroups = Annotated[
-    bool,
-    typer.Option(
-        "--vary-groups", help="Race a quarter and four times a group's lr_ratio too.", rich_help_panel=rare(RUN)
-    ),
-]
-Verify = Annotated[bool, typer.Option("--verify", hidden=True, help="Same as --budget 1.")]
-Dry = Annotated[
-    bool,
-    typer.Option("--dry-run", "-n", help="Estimate time, memory and disk; write nothing.", rich_help_panel=RUN),
-]
-Fresh = Annotated[
-    bool, typer.Option("--fresh", help="Start over: replace the run folder's content.", rich_help_panel=RUN)
-]
-AllowImport = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="PATTERN",
-        help="Code that the config may import: 'pkg.module:*'.",
-        rich_help_panel=RUN,
-    ),
-]
-Deterministic = Annotated[
-    bool,
-    typer.Option(
-        "--deterministic", help="Get the same bytes each time on the same machine.", rich_help_panel=rare(DEVICE)
-    ),
-]
-OnOomOption = Annotated[
-    OnOom,
-    typer.Option(
-        metavar="stop|accumulate",
-        help="Action when a batch does not fit into memory: stop, or split it into micro-batches.",
-        rich_help_panel=rare(DEVICE),
-    ),
-]
-Write = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Save bounds and plan, to be committed.", rich_help_panel=CI),
-]
-Check = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Exit with 1 if the saved bounds no longer hold.", rich_help_panel=CI),
-]
-Tolerance = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SHARE",
-        min=0,
-        max=1,
-        help="Share by which a bound may change; with --write.  [default: the file's, or 0.15]",
-        rich_help_panel=rare(CI),
-    ),
-]
-Device = Annotated[
-    str,
-    typer.Option(metavar="NAME", help="auto (CUDA if any), cpu, cuda:N.", rich_help_panel=DEVICE),
-]
-Download = Annotated[
-    bool, typer.Option("--download", help="Let torchvision download the dataset.", rich_help_panel=RUN)
-]
-Json = Annotated[bool, typer.Option("--json", help="Print result.json and nothing else.", rich_help_panel=OUTPUT)]
-Verbose = Annotated[
-    bool,
-    typer.Option("-v", "--verbose", help="Show the race, the sweep and the cost too.", rich_help_panel=OUTPUT),
-]
-Quiet = Annotated[
-    bool, typer.Option("-q", "--quiet", help="Show no progress, only the result.", rich_help_panel=OUTPUT)
-]
-Every = Annotated[
-    float, typer.Option(min=0, metavar="SECONDS", help="Time between checkpoints.", rich_help_panel=rare(RUN))
-]
 
 
 # fmt: off
@@ -277,12 +150,6 @@ def needed(config: str | None) -> str:
     )
 
 
-def check_conclusive(record: RunRecord) -> None:
-    """Exit with 3 if the curve does not show both bounds."""
-    if record.bounds.verdict.word == "inconclusive":
-        raise typer.Exit(INCONCLUSIVE)
-
-
 def _asked(
     context: typer.Context, words: Sequence[str], shard: Shard | None, ending: str = ""
 ) -> tuple[RunSpec, SeedShare]:
@@ -301,19 +168,6 @@ def _asked(
                      checkpoint_every=params["checkpoint_every"], accumulate=params["on_oom"] is OnOom.accumulate,
                      fresh=params["fresh"], threads=params["threads"])  # fmt: skip
     return spec, share
-
-
-def build_options(params: Mapping[str, Any], path: Path) -> BuildOptions:
-    """What a workload is built with, from the options of a command and the place of its config."""
-    allowed = tuple(params["allow_import"] or ())
-    deterministic = bool(params.get("deterministic"))
-    return BuildOptions(params["device"], allowed, params["download"], path.parent, deterministic)
-
-
-def display_of(params: Mapping[str, Any]) -> Display:
-    """How a command tells what it does."""
-    quiet, verbose = params["quiet"] or params["as_json"], bool(params.get("verbose"))
-    return Display(quiet, params["plain"], params["as_json"], verbose)
 
 
 def _run_share(context: typer.Context, spec: RunSpec, share: SeedShare, executor: Executor) -> NoReturn:
@@ -336,30 +190,3 @@ def _run_share(context: typer.Context, spec: RunSpec, share: SeedShare, executor
     if spec.display.as_json:
         typer.echo(json.dumps({"status": "shard", "shard": str(share.shards[-1]), "folder": str(spec.folder)}))
     raise typer.Exit
-
-
-def show_run(record: RunRecord, spec: RunSpec) -> None:
-    """The result on stdout, and on stderr where it lies and what to type next."""
-    from clrtool.report.records.run import to_json
-    from clrtool.report.text.chart import range_test_chart
-    from clrtool.report.text.tables import result_table
-
-    if spec.display.as_json:
-        typer.echo(to_json(record), nl=False)
-        return
-    if sys.stdout.isatty() and not spec.display.plain:
-        draw(partial(range_test_chart, record))
-        typer.echo()
-    table = result_table(record, spec.folder.resolve().name, verbose=spec.display.verbose)
-    show(table, plain=spec.display.plain)
-    say(f"in {spec.folder}/: curve.csv, result.json, range_test.png", quiet=spec.display.quiet)
-    say(_next(record, spec.folder), quiet=spec.display.quiet)
-
-
-def _next(record: RunRecord, folder: Path) -> str:
-    """What to type now."""
-    if record.plan is None:
-        return "next: clrtool guide troubleshooting, which has an entry for every verdict and advice"
-    run = argument(folder)
-    steps = ("plan", run), ("plan", run, "--format", "torch"), ("plot", run, "-o", folder / "report.html")
-    return "next: " + "\n      ".join(shell_command("clrtool", *step) for step in steps)

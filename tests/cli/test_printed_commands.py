@@ -211,7 +211,7 @@ def test_the_commands_that_are_named_where_no_config_was_given_work(cli, paste, 
         assert paste(line, *QUICK).code == 0
 
 
-@case("cli/rangetest.py", "'clrtool' *step")
+@case("cli/outcome.py", "'clrtool' *step")
 @pytest.mark.parametrize("folder", ODD)
 def test_what_comes_next_after_a_range_test_works_in_a_folder_of_any_name(cli, paste, digits_run, folder):
     shutil.copytree(digits_run, f"./{folder}")
@@ -313,7 +313,8 @@ def test_what_merges_finished_shards_does_so_with_the_code_that_they_ran(cli, pa
     assert (Path("-a b") / "result.json").is_file()
 
 
-@case("cli/rangetest.py", "clrtool merge first", "clrtool merge.")
+@case("cli/rangetest.py", "clrtool merge first")
+@case("cli/options.py", "clrtool merge.")
 def test_a_file_is_kept_of_shards_after_they_are_merged(cli, paste):
     words = ["rangetest", "digits", *QUICK]
     for number in (1, 2):
@@ -368,7 +369,7 @@ def test_the_length_that_a_comparison_names_for_a_longer_plan_is_enough(cli, epo
     assert cli(*words, *re.search(r"--epochs [\d.]+", refused.err)[0].split()).code in (0, 3)
 
 
-@case("cli/rangetest.py", "clrtool guide troubleshooting")
+@case("cli/outcome.py", "clrtool guide troubleshooting")
 def test_an_inconclusive_test_names_the_page_with_an_entry_for_its_advice(cli, paste):
     done = cli("rangetest", "digits", "sweep.start_lr=1e-9", "sweep.end_lr=1e-8", "sweep.epochs=1")
     assert done.code == 3

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clrtool.core.reading.bounds import Advice, Bounds, Verdict, find_bounds, has_broken
+from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.core.reading.metric import ACCURACY, LOSS
+from clrtool.core.reading.paper import find_bounds, has_broken
+from clrtool.core.reading.verdict import Advice, Verdict
 
 LRS = np.geomspace(1e-4, 1, 61)
 

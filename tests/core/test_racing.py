@@ -11,7 +11,8 @@ from clrtool.core.racing.probes import Entry, Probe, contenders, cost, has_learn
 from clrtool.core.racing.race import next_run, outcome
 from clrtool.core.racing.result import Race
 from clrtool.core.racing.rules import HIGHEST, LOWEST
-from clrtool.core.reading.bounds import Advice, Bounds, Verdict
+from clrtool.core.reading.bounds import Bounds
+from clrtool.core.reading.verdict import Advice, Verdict
 
 
 def entry(start=-8, budget=400, seeds=1, training=2000, constant=2.3, first=2.4):

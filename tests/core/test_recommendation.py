@@ -13,7 +13,8 @@ from clrtool.core.racing.choose import choose
 from clrtool.core.racing.probes import Entry, Probe
 from clrtool.core.racing.race import next_run
 from clrtool.core.racing.result import Race
-from clrtool.core.reading.bounds import Bounds, Verdict
+from clrtool.core.reading.bounds import Bounds
+from clrtool.core.reading.verdict import Verdict
 from clrtool.core.results.recommendation import Recommendation, changed_inputs, changes, recommendation
 from clrtool.core.results.record import RunRecord
 from clrtool.engine.configured.build import build_workload

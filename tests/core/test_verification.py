@@ -10,9 +10,9 @@ from clrtool.core.racing.choose import choose
 from clrtool.core.racing.probes import Entry, Probe
 from clrtool.core.racing.race import next_run
 from clrtool.core.racing.result import Race
-from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.core.reading.metric import ACCURACY, LOSS
+from clrtool.core.reading.paper import find_bounds
 from clrtool.core.results.record import RunRecord, SweepRecord, Trial, Verification
 from clrtool.core.results.verification import read_again, verified
 

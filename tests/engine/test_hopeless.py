@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import clrtool
-from clrtool.core.reading.bounds import Advice, Verdict
+from clrtool.core.reading.verdict import Advice, Verdict
 
 GENERATOR = torch.Generator().manual_seed(3)
 X = torch.randn(600, 6, generator=GENERATOR)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 from clrtool.config.schema import SweepConfig
-from clrtool.core.reading.bounds import find_bounds
+from clrtool.core.reading.paper import find_bounds
 from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import Journal, NoRequests, plain

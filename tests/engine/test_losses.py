@@ -9,8 +9,8 @@ from torch import nn
 
 from clrtool.config.components import Component
 from clrtool.config.schema import RangeTestConfig, SweepConfig
-from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.reading.metric import ACCURACY, LOSS, TOKEN_ACCURACY, TOP5
+from clrtool.core.reading.paper import find_bounds
 from clrtool.engine.configured.build import build_workload
 from clrtool.engine.configured.losses import make_loss
 from clrtool.engine.data.tensors import Samples, Task, check_pair

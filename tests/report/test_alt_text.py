@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from clrtool.core.planning.plan import make_plan
-from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.core.reading.metric import LOSS
+from clrtool.core.reading.paper import find_bounds
 from clrtool.report.records.run import read_run
 from clrtool.report.text.alt_text import comparison_alt, race_alt, range_test_alt, schedules_alt
 from tests.report.test_comparison_file import comparison

@@ -22,9 +22,9 @@ from clrtool.core.racing.choose import choose
 from clrtool.core.racing.probes import Entry, Probe
 from clrtool.core.racing.race import next_run
 from clrtool.core.racing.result import Race
-from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.core.reading.metric import LOSS
+from clrtool.core.reading.paper import find_bounds
 from clrtool.errors import ConfigError
 from clrtool.report.plots import plot_comparison, plot_range_test, plot_schedules, save_figure
 from clrtool.report.plots.style import ALT_HEADER, DARK, LIGHT, contrast, dark, drawn

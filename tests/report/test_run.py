@@ -15,7 +15,7 @@ from rich.console import Console
 
 from clrtool.config.file import load_config
 from clrtool.core.planning.plan import make_plan
-from clrtool.core.reading.bounds import Advice
+from clrtool.core.reading.verdict import Advice
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import write_whole
 from clrtool.report.records.plan_file import plan_to_json, read_plan

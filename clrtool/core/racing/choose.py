@@ -9,7 +9,8 @@ from clrtool.core.racing.probes import best_of
 from clrtool.core.racing.race import Outcome, outcome
 from clrtool.core.racing.result import Race
 from clrtool.core.racing.rules import LEARNED
-from clrtool.core.reading.bounds import Advice, Bounds, Verdict
+from clrtool.core.reading.bounds import Bounds
+from clrtool.core.reading.verdict import Advice, Verdict
 
 # base_lr against max_lr: Smith's rule of thumb is a third or a quarter (arXiv 1506.01186 v6, section 3.3), and a
 # quarter trains better.

@@ -11,7 +11,8 @@ from typing import Any
 from clrtool.core.racing.choose import choose
 from clrtool.core.racing.probes import by_horizon
 from clrtool.core.racing.result import Race
-from clrtool.core.reading.bounds import Advice, Bounds, Verdict
+from clrtool.core.reading.bounds import Bounds
+from clrtool.core.reading.verdict import Advice, Verdict
 
 # Every seed must have lowered the held-out loss by so much of itself, or stopping is as good; a gain that is clear is
 # ten times of it.

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from clrtool.core.reading import bounds
+from clrtool.core.reading import paper
 from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.core.reading.metric import ACCURACY, METRICS, Metric
@@ -24,7 +24,7 @@ def find_bounds(
     metric: Metric | str = ACCURACY,
     **known: Any,
 ) -> Bounds:
-    """Read both bounds off a sweep; see ``clrtool.core.reading.bounds.find_bounds`` for the rule.
+    """Read both bounds off a sweep; see ``clrtool.core.reading.paper.find_bounds`` for the rule.
 
     Args:
         lr: learning rates in the order of the sweep, shape (points,); or the curves of a range test.
@@ -48,12 +48,12 @@ def find_bounds(
         given = list(cast("Sequence[Curve]", lr))
         if not all(isinstance(curve, Curve) for curve in given):
             raise ValueError("find_bounds takes learning rates and the accuracy at each of them, or curves")
-        return bounds.find_bounds(given, metric=metric, **known)
+        return paper.find_bounds(given, metric=metric, **known)
     rates, rows = np.asarray(lr, dtype=np.float64), np.atleast_2d(np.asarray(accuracy, dtype=np.float64))
     _check(rates, rows, metric)
     steps = np.arange(len(rates)) if iterations is None else np.asarray(iterations)
     curves = [_curve(seed, steps, rates, row) for seed, row in enumerate(rows)]
-    return bounds.find_bounds(curves, metric=metric, timed=iterations is not None, **known)
+    return paper.find_bounds(curves, metric=metric, timed=iterations is not None, **known)
 
 
 def _check(rates: FloatArray, rows: FloatArray, metric: Metric) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clrtool.core.reading.bounds import ROUNDING
 from clrtool.core.reading.metric import Metric, share_error
+from clrtool.core.reading.paper import ROUNDING
 from clrtool.core.schedules import FloatArray
 from clrtool.words import Sentence
 

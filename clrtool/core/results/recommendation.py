@@ -12,7 +12,8 @@ import numpy as np
 from clrtool.core.planning.plan import Plan
 from clrtool.core.racing.choose import BASE
 from clrtool.core.racing.race import outcome
-from clrtool.core.reading.bounds import Bounds, find_bounds
+from clrtool.core.reading.bounds import Bounds
+from clrtool.core.reading.paper import find_bounds
 from clrtool.core.results.judgement import sure
 from clrtool.core.results.record import RunRecord
 

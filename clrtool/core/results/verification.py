@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from clrtool.core.racing.choose import choose
-from clrtool.core.reading.bounds import Bounds, Interval, find_bounds
+from clrtool.core.reading.bounds import Bounds, Interval
+from clrtool.core.reading.paper import find_bounds
 from clrtool.core.results.record import RunRecord, Verification
 
 

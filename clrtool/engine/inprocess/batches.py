@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clrtool.core.reading.bounds import Advice
+from clrtool.core.reading.verdict import Advice
 from clrtool.engine.data.nested import tensors_of
 from clrtool.engine.inprocess.heldout import HeldoutBatches
 from clrtool.engine.inprocess.steps import CustomSteps, SupervisedSteps

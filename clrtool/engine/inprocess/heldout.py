@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, Subset
 
-from clrtool.core.reading.bounds import Advice
+from clrtool.core.reading.verdict import Advice
 from clrtool.engine.data.nested import nbytes
 from clrtool.engine.inprocess.counting import samples_of
 from clrtool.engine.inprocess.loaders import clone_loader, indices_of, to_device

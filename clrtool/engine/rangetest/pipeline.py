@@ -13,7 +13,8 @@ from clrtool.core.planning.sweep_size import SweepSize
 from clrtool.core.racing.choose import choose
 from clrtool.core.racing.going_on import GoingOn, Start, compared_length, continued
 from clrtool.core.racing.result import Race
-from clrtool.core.reading.bounds import Bounds, find_bounds
+from clrtool.core.reading.bounds import Bounds
+from clrtool.core.reading.paper import find_bounds
 from clrtool.core.results.record import RunRecord, SweepRecord
 from clrtool.engine.rangetest.going_on import compare_beginnings
 from clrtool.engine.rangetest.observer import Observer

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from clrtool.config.schema import SweepConfig
 from clrtool.core.planning.sweep_size import SEEDS, SHORTEST, SweepSize
-from clrtool.core.reading.bounds import find_bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.core.reading.metric import Metric
+from clrtool.core.reading.paper import find_bounds
 from clrtool.engine.rangetest.ramp import Ramp
 from clrtool.engine.rangetest.scout import Scout
 

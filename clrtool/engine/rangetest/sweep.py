@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from clrtool.config.schema import SweepConfig
-from clrtool.core.reading.bounds import has_broken
 from clrtool.core.reading.curve import Curve, Point, SweepOutcome, has_diverged
+from clrtool.core.reading.paper import has_broken
 from clrtool.core.results.record import SweepRecord
 from clrtool.core.results.shard import LackingError
 from clrtool.engine.rangetest.ramp import Ramp, ends_of

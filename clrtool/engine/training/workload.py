@@ -20,8 +20,8 @@ from torch.optim import Optimizer
 from clrtool.config.schema import SweepConfig, TrainingConfig
 from clrtool.core.planning.sweep_size import SweepSize, race_size, sweep_size
 from clrtool.core.racing.going_on import Start
-from clrtool.core.reading.bounds import Advice
 from clrtool.core.reading.metric import ACCURACY, Metric
+from clrtool.core.reading.verdict import Advice
 from clrtool.core.results.record import Group
 from clrtool.engine.models.pretrained import keep_frozen_statistics
 from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks

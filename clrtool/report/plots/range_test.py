@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import offset_copy
 
-from clrtool.core.reading.bounds import Bounds, reading_of
+from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.curve import Curve
 from clrtool.core.reading.fit import BREAKING
+from clrtool.core.reading.paper import reading_of
 from clrtool.core.results.record import RunRecord, SweepRecord
 from clrtool.core.schedules import FloatArray
 from clrtool.report.plots.style import add_title, fitting, palette, plain, readable, styled

@@ -7,7 +7,7 @@ from itertools import islice
 
 from clrtool.core.planning.plan import Plan
 from clrtool.core.racing.result import Race
-from clrtool.core.reading.bounds import reading_of
+from clrtool.core.reading.paper import reading_of
 from clrtool.core.results.comparison import Comparison
 from clrtool.core.results.record import RunRecord, SweepRecord
 from clrtool.core.results.varied import VaryRecord

@@ -13,8 +13,9 @@ from statistics import mean
 import numpy as np
 import torch
 
-from clrtool.core.reading.bounds import Bounds, find_bounds
+from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.curve import Curve, SweepOutcome
+from clrtool.core.reading.paper import find_bounds
 from clrtool.core.results.record import RunRecord
 from clrtool.report.records.run import read_run
 from tests.benchmarks.paper import rows

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from clrtool.core.reading import fit as reading
-from clrtool.core.reading.bounds import find_bounds
+from clrtool.core.reading.paper import find_bounds
 from clrtool.core.results.record import RunRecord
 from clrtool.report.records.run import read_run
 from tests.benchmarks.regret.problems import OURS, SHARED, oracle, problems
@@ -39,7 +39,7 @@ EPOCHS = (2, 4, 8)
 # Changed by these factors, and read again from the curves that were measured.
 CONSTANTS = ("SAFETY", "UNBROKEN", "TO_BREAK", "TO_LEARN", "HALF_WIDTH", "RISEN", "LOWEST", "FALLBACK")
 # In the scout and in the size of a sweep: measured again, on the problems that take seconds.
-SWEPT = ("scout.BELOW", "scout.ABOVE", "scout.LEFT", "bounds.FOR_GOOD", "sweep_size.ITERATIONS")
+SWEPT = ("scout.BELOW", "scout.ABOVE", "scout.LEFT", "paper.FOR_GOOD", "sweep_size.ITERATIONS")
 ABOUT = """\
 Regret is what training with a recommendation loses, in points of held-out accuracy, against the best max_lr in hindsight
 (powers of two, base_lr a quarter, 2 to 5 seeds): triangular2, two cycles in the problem's epochs. Mean over 5 seeds of the
@@ -56,7 +56,7 @@ high side loses less than here."""
 SWEPT_ANEW = "The same for the scout and the sweep, swept anew with seed 0; without the problems of CIFAR-10."
 MODULES = {
     "scout": "clrtool.engine.rangetest.scout",
-    "bounds": "clrtool.core.reading.bounds",
+    "paper": "clrtool.core.reading.paper",
     "sweep_size": "clrtool.core.planning.sweep_size",
 }
 
