@@ -171,7 +171,9 @@ class LRRangeTest(TrainerCallback):
             self._rates.on_train_begin(args, state, control, **known)
         elif self._apply:
             why = in_python(self.result.bounds.advice[0].value)
-            warnings.warn(f"the range test found no bounds, so the training keeps the rates it has: {why}", stacklevel=2)
+            warnings.warn(
+                f"the range test found no bounds, so the training keeps the rates it has: {why}", stacklevel=2
+            )
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **known: Any) -> None:  # noqa: ARG002
         """Look whether the metric still improves."""

@@ -663,7 +663,7 @@ def test_a_trainer_is_tested_on_a_plateau_and_a_metric_that_it_does_not_give_is_
     with pytest.raises(ConfigError, match="gives no 'eval_f2'; it gives eval_loss"):
         under_way(tmp_path, flat | {"monitor": "eval_f2"})
     for wrong in ({}, {"at_epoch": -1}, {"when": "later"}, {"at_epoch": 1, "mode": "up"}):
-        with pytest.raises(ConfigError, match="at_epoch|when|mode"):
+        with pytest.raises(ConfigError, match=r"at_epoch|when|mode"):
             clrtool.transformers.LRRangeTest(None, **wrong)
 
 

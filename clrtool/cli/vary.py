@@ -154,7 +154,7 @@ def _ratios(config: RangeTestConfig) -> list[str]:
     if len(ratios) > MOST_KEYS:
         example = " ".join(f"--vary {key}={_around(ratios[key])}" for key in [*ratios][:MOST_KEYS])
         raise ConfigError(
-            f"--vary-groups: {len(ratios)} ratios are more than the {MOST_KEYS} that can vary at once; choose: {example}"
+            f"--vary-groups: {len(ratios)} ratios are more than the {MOST_KEYS} that can vary at once: give {example}"
         )
     return [f"{key}={_around(ratio)}" for key, ratio in ratios.items()]
 
