@@ -28,7 +28,7 @@ GRIDS = Path(__file__).with_name("grids.json")
 SEEDS, SCHEDULE = 2, "triangular2"
 CLEARLY_WORSE = 15.0
 LOWEST, HIGHEST = -20, 6
-LOSSES = {"cross_entropy": functional.cross_entropy, "smooth_l1": functional.smooth_l1_loss}
+LOSSES = {"cross_entropy": functional.cross_entropy, "SmoothL1Loss": functional.smooth_l1_loss}
 # max_lr where a grid begins, as a power of two.
 BEGIN = {"SGD": -4, "Adam": -8, "AdamW": -9}
 

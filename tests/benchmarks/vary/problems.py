@@ -123,7 +123,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "mlp-sgd-decay": Problem(MLP, DECAY, (0, 1e-4, 1e-3, 1e-2)),
     "mlp-sgd-batch": Problem(job("mlp", "shaken", "SGD", 32, 8, momentum=0.9), BATCH, (16, 32, 64, 128)),
     "regression-adam-batch": Problem(
-        job("regression", "heavy_tails", "Adam", 32, 40, "smooth_l1"), BATCH, (16, 32, 64, 128)
+        job("regression", "heavy_tails", "Adam", 32, 40, "SmoothL1Loss"), BATCH, (16, 32, 64, 128)
     ),
     "convnet-sgd-momentum": Problem(
         job("convnet", "digits", "SGD", 32, 24, momentum=0.9), MOMENTUM, (0.5, 0.8, 0.9, 0.95)
@@ -136,10 +136,10 @@ PROBLEMS: Mapping[str, Problem] = {
         job("pretrained", "chains", "SGD", 16, 20, momentum=0.9), MOMENTUM, (0.5, 0.8, 0.9, 0.95)
     ),
     "regression-sgd-momentum": Problem(
-        job("regression", "heavy_tails", "SGD", 32, 24, "smooth_l1", momentum=0.9), MOMENTUM, (0.5, 0.8, 0.9, 0.95)
+        job("regression", "heavy_tails", "SGD", 32, 24, "SmoothL1Loss", momentum=0.9), MOMENTUM, (0.5, 0.8, 0.9, 0.95)
     ),
     "regression-adamw-decay": Problem(
-        job("regression", "heavy_tails", "AdamW", 32, 24, "smooth_l1"), DECAY, (0, 0.01, 0.1, 1.0)
+        job("regression", "heavy_tails", "AdamW", 32, 24, "SmoothL1Loss"), DECAY, (0, 0.01, 0.1, 1.0)
     ),
     "finetune-adamw-head": Problem(grouped(job("pretrained", "chains", "AdamW", 16, 20), "head.*"), RATIO, RATIOS),
     "lora-adamw-up": Problem(grouped(job("lora", "chains", "AdamW", 16, 20), "*.up"), RATIO, RATIOS),
