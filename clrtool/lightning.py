@@ -20,7 +20,7 @@ from clrtool.engine.inprocess.counting import samples_of
 from clrtool.engine.inprocess.length import batches_of
 from clrtool.engine.inprocess.manual import Manual
 from clrtool.engine.inprocess.ranks import are_under_way
-from clrtool.engine.training.plateau import Plateau
+from clrtool.engine.training.plateau import Plateau, check_time
 from clrtool.engine.training.scheduler import PlanScheduler
 from clrtool.errors import ConfigError
 from clrtool.report.records.plan_file import to_plan
@@ -77,7 +77,9 @@ class LRRangeTest(Callback):
         threshold: float = 1e-4,
         **options: Any,
     ) -> None:
-        _check_time(at_epoch, when, monitor)
+        check_time(at_epoch, when)
+        if when is not None and monitor is None:
+            raise ConfigError("monitor: when='plateau' needs the name of a metric that validation_step logs")
         self.apply = apply
         self.result: RangeTest | None = None
         self._asked = options | {"monitor": monitor, "mode": mode}
@@ -160,16 +162,6 @@ class LRRangeTest(Callback):
         if self._plateau is not None and state_dict.get("plateau") is not None:
             self._plateau.restore(state_dict["plateau"])
         self._is_resumed = True
-
-
-def _check_time(at_epoch: int | None, when: str | None, monitor: str | None) -> None:
-    """Raise ConfigError for a time that is none."""
-    if when not in (None, "plateau"):
-        raise ConfigError(f"when = {when!r} must be 'plateau'; for a fixed time give at_epoch")
-    if at_epoch is not None and (when is not None or not isinstance(at_epoch, int) or at_epoch < 0):
-        raise ConfigError(f"at_epoch = {at_epoch!r} must be a whole number of at least 0, without when")
-    if when is not None and monitor is None:
-        raise ConfigError("monitor: when='plateau' needs the name of a metric that validation_step logs")
 
 
 def range_test(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,10 @@ from clrtool.core.reading.metric import METRICS
 from clrtool.engine.inprocess.build import metric_of
 from clrtool.engine.inprocess.ranks import dealt
 from clrtool.engine.inprocess.trainer_metrics import computed
+from clrtool.engine.training.plateau import Plateau, check_time
 from clrtool.engine.training.scheduler import PlanScheduler, check_groups
 from clrtool.errors import ConfigError
+from clrtool.words import in_python
 
 try:
     from transformers import TrainerCallback
@@ -79,10 +82,13 @@ class PlanCallback(TrainerCallback):
     Use it where you can pass callbacks and nothing else. The Trainer still logs the rate of its own scheduler. The rate
     follows the Trainer's step count, so a training that resumes from a checkpoint continues in the plan. Parameter
     groups keep their ratios to the first, or follow each its own of a plan's ``groups``.
+
+    Args:
+        begin: the Trainer's step from which the plan counts.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan, begin: int = 0) -> None:
+        self._plan, self._begin = plan, begin
         self._ratios: list[float] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **known: Any) -> None:  # noqa: ARG002
@@ -93,10 +99,98 @@ class PlanCallback(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **known: Any) -> None:  # noqa: ARG002
         """Set the learning rates of the next step."""
-        rates = [float(group.lr([state.global_step])[0]) for group in self._plan.groups]
+        t = max(0, state.global_step - self._begin)
+        rates = [float(group.lr([t])[0]) for group in self._plan.groups]
         rates = rates if len(rates) > 1 else [rates[0] * ratio for ratio in self._ratios]
         for group, rate in zip(known["optimizer"].param_groups, rates, strict=True):
             group["lr"] = rate
+
+
+class LRRangeTest(TrainerCallback):
+    """Runs the range test in the middle of a Trainer's training, once, and lets the rest follow the plan.
+
+    It begins from weights and optimizer state as they are then; until then, and where nothing is changed, the training
+    goes on bit for bit as it would without. ``trainer.add_callback(LRRangeTest(trainer, at_epoch=2))`` adds it. Where
+    the test finds no bounds, a warning says why, and the training goes on with the rates that it has. The plan is not
+    in the Trainer's checkpoints: to resume from one, give ``PlanCallback(callback.result.plan, callback.begun)`` in its
+    place.
+
+    Args:
+        trainer: the Trainer that it is added to.
+        apply: whether the rest follows the plan; False only measures.
+        at_epoch: epochs after which to test.
+        when: ``"plateau"`` tests before the next epoch once ``monitor`` has not improved for more than ``patience``
+            evaluations, as ``torch.optim.lr_scheduler.ReduceLROnPlateau`` counts them.
+        monitor, mode: what ``evaluate`` gives, and whether ``"min"`` or ``"max"`` of it is better.
+        patience, threshold: of a plateau; by less than this share of the best it is no improvement.
+        options: the options of :func:`range_test`.
+
+    Attributes:
+        result: the RangeTest; None before it.
+        begun: the step from which the plan counts; None before.
+
+    Raises:
+        ConfigError: not one of both times is given, or it is none.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        *,
+        apply: bool = True,
+        at_epoch: int | None = None,
+        when: str | None = None,
+        monitor: str = "eval_loss",
+        mode: str = "min",
+        patience: int = 10,
+        threshold: float = 1e-4,
+        **options: Any,
+    ) -> None:
+        check_time(at_epoch, when, mode)
+        if at_epoch is None and when is None:
+            raise ConfigError("LRRangeTest: needs at_epoch=N or when='plateau'; before a training call range_test")
+        self._trainer, self._apply, self._options, self._monitor = trainer, apply, options, monitor
+        self._at_epoch = at_epoch
+        self._plateau = None if when is None else Plateau(mode, patience, threshold)
+        self._rates: PlanCallback | None = None
+        self.result: RangeTest | None = None
+        self.begun: int | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **known: Any) -> None:  # noqa: ARG002
+        """Forget the test of an earlier training."""
+        self._rates, self.begun = None, None
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **known: Any) -> None:
+        """Test, if it is time."""
+        is_time = self._plateau.reached if self._plateau is not None else round(state.epoch or 0) == self._at_epoch
+        if not is_time or self.begun is not None:
+            return
+        left = {"steps": args.max_steps - state.global_step} if args.max_steps > 0 else {
+            "epochs": args.num_train_epochs - (state.epoch or 0)}  # fmt: skip
+        self.result = range_test(self._trainer, **left | self._options, keep_state=True)
+        self.begun = state.global_step
+        if self._apply and self.result.plan is not None:
+            self._rates = PlanCallback(self.result.plan, self.begun)
+            self._rates.on_train_begin(args, state, control, **known)
+        elif self._apply:
+            why = in_python(self.result.bounds.advice[0].value)
+            warnings.warn(
+                f"the range test found no bounds, so the training keeps the rates it has: {why}", stacklevel=2
+            )
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **known: Any) -> None:  # noqa: ARG002
+        """Look whether the metric still improves."""
+        if self._plateau is None:
+            return
+        metrics = known["metrics"]
+        if self._monitor not in metrics:
+            raise ConfigError(f"monitor: evaluate gives no {self._monitor!r}; it gives {', '.join(metrics)}")
+        self._plateau.see(float(metrics[self._monitor]))
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **known: Any) -> None:
+        """Set the learning rates of the next step, once there is a plan."""
+        if self._rates is not None:
+            self._rates.on_step_begin(args, state, control, **known)
 
 
 class _Unprepared:

@@ -625,6 +625,48 @@ def test_a_callback_gives_every_step_the_rate_of_the_plan_also_after_a_checkpoin
         assert rates.rates == pytest.approx(plan.lr(range(15 if resumed else 0, 40)).tolist())
 
 
+def under_way(folder, callback=None, **options):
+    """A Trainer with the rates of its steps, perhaps with a range test in the middle."""
+    rates = Rates()
+    mine = transformers.Trainer(
+        bert(), arguments(folder, eval_strategy="epoch", **options), callbacks=[rates],
+        train_dataset=Sentences(400, 0), eval_dataset=Sentences(100, 1),
+    )  # fmt: skip
+    if callback is not None:
+        mine.add_callback(made := clrtool.transformers.LRRangeTest(mine, **callback, progress=False))
+    mine.train()
+    return mine, rates.rates, None if callback is None else made
+
+
+def test_a_trainer_that_is_only_tested_in_the_middle_ends_in_the_bytes_of_one_that_is_not(tmp_path):
+    plain, rates, _ = under_way(tmp_path)
+    tested, same, callback = under_way(tmp_path, {"at_epoch": 2, "apply": False})
+    assert callback.result.record.going_on.start.optimizer_state > 0
+    assert callback.begun == 40
+    assert same == rates
+    assert state_of(tested.model) == state_of(plain.model)
+
+
+def test_a_trainer_follows_the_plan_of_the_rest_from_the_epoch_at_which_it_was_tested(tmp_path):
+    _, rates, _ = under_way(tmp_path)
+    _, mine, callback = under_way(tmp_path, {"at_epoch": 2})
+    plan = callback.result.plan
+    assert (callback.begun, plan.iterations) == (40, 40)
+    assert mine[:40] == rates[:40]
+    assert mine[40:] == pytest.approx(plan.lr(range(40)).tolist())
+
+
+def test_a_trainer_is_tested_on_a_plateau_and_a_metric_that_it_does_not_give_is_named(tmp_path):
+    flat = {"when": "plateau", "patience": 0, "threshold": 0.99, "apply": False}
+    _, _, callback = under_way(tmp_path, flat)
+    assert callback.begun == 40  # the first evaluation is the best, the second no improvement
+    with pytest.raises(ConfigError, match="gives no 'eval_f2'; it gives eval_loss"):
+        under_way(tmp_path, flat | {"monitor": "eval_f2"})
+    for wrong in ({}, {"at_epoch": -1}, {"when": "later"}, {"at_epoch": 1, "mode": "up"}):
+        with pytest.raises(ConfigError, match=r"at_epoch|when|mode"):
+            clrtool.transformers.LRRangeTest(None, **wrong)
+
+
 def test_a_language_model_is_read_from_its_loss(tmp_path):
     mine = transformers.Trainer(
         gpt2(), arguments(tmp_path), train_dataset=Sentences(100, 0, "tokens"), eval_dataset=Sentences(40, 1, "tokens")

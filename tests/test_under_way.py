@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,11 @@ from clrtool.core.racing.probes import Entry, Probe
 from clrtool.core.racing.result import Race
 from clrtool.core.reading.verdict import Advice
 from clrtool.engine.models.checkpoint import read_checkpoint
+from clrtool.engine.training.going_on import start_of
 from clrtool.errors import ConfigError, MachineError
 from clrtool.report.records.run import read_run
+from clrtool.report.records.vary_file import read_varied
+from clrtool.report.text.facts import begins_from
 from tests.benchmarks.under_way import bytes_of
 from tests.documents import snippet
 
@@ -226,7 +230,7 @@ def test_every_form_of_a_checkpoint_is_where_the_training_stands(saved, name, ep
     folder, trained_on = saved
     config = load_config(find_config("digits"), [SMALL, "plan.epochs=20", f"start={folder / name}"])
     workload = build_workload(config, device="cpu")
-    assert workload.start == Start(str(folder / name), state, epochs)
+    assert workload.start == Start(str(folder / name), state, epochs, is_sure=name != "last.pt")
     assert workload.plan_epochs == pytest.approx(20 - (epochs or 0))
     with workload.on_device():
         for seed in (0, 1):
@@ -238,6 +242,54 @@ def test_every_form_of_a_checkpoint_is_where_the_training_stands(saved, name, ep
                 for place, mine in start.optimizer.state_dict()["state"].items():
                     assert torch.equal(mine["momentum_buffer"], theirs[place]["momentum_buffer"])
     assert workload.sources["start"]
+
+
+@pytest.mark.parametrize(
+    ("held", "epochs", "is_sure"),
+    [
+        ({"epoch": 2, "scheduler": {"last_epoch": 3}}, 3.0, True),
+        ({"epoch": 3, "scheduler": {"last_epoch": 3}}, 3.0, True),
+        ({"epoch": 2, "lr_scheduler": {"last_epoch": 132}}, 3.0, True),
+        ({"epoch": 2, "optimizer": "adam"}, 3.0, True),
+        ({"epoch": 3, "optimizer": "adam"}, 3.0, True),
+        ({"optimizer": "adam"}, 3.0, True),
+        ({"epoch": 3}, 3.0, False),
+        ({"epoch": 2, "scheduler": {"last_epoch": 500}}, 2.0, False),
+        ({"epoch": 2, "scheduler": "none"}, 2.0, False),
+        ({}, None, True),
+    ],
+)
+def test_whether_an_epoch_counts_from_0_is_told_by_what_optimizer_and_scheduler_counted(
+    tmp_path, held, epochs, is_sure
+):
+    """Three epochs of 44 iterations are done."""
+    model = nn.Linear(4, 2)
+    adam = torch.optim.Adam(model.parameters())
+    for _ in range(3 * 44):
+        adam.zero_grad()
+        model(torch.ones(1, 4)).sum().backward()
+        adam.step()
+    if held.get("optimizer"):
+        held = held | {"optimizer": adam.state_dict()}
+    torch.save({"model": model.state_dict()} | held, tmp_path / "last.pt")
+    start = start_of(read_checkpoint(tmp_path / "last.pt"), 44)
+    assert (start.epochs, start.is_sure) == (epochs, is_sure)
+    assert ("counts from 0" in begins_from(start)) != is_sure
+
+
+def test_values_race_from_a_checkpoint_and_stopping_is_their_floor_too(saved, tmp_path):
+    folder, _ = saved
+    words = ["--from", str(folder / "last.pt"), "--vary", "optimizer.args.weight_decay=0,0.01", "-q"]
+    code, told = command(*words, "-o", "out", folder=tmp_path)
+    record = read_varied(tmp_path / "out")
+    assert record.start.epochs == 3.0
+    assert f"The held-out loss there is {record.pilot.entry.first:.4g}" in " ".join(told.split())
+    assert (code == 3) == (record.chosen is None)
+    assert record.tried[0].training == 17 * 44
+    floor = replace(record.pilot.entry, first=0.0001)
+    stopped = replace(record, pilot=replace(record.pilot, entry=floor))
+    if stopped.has_learned:
+        assert (stopped.chosen, stopped.verdict.word) == (None, "better_stopped")
 
 
 def test_the_command_goes_on_from_a_file_and_notices_another(saved, tmp_path):

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 INCONCLUSIVE = 3
 # What --vary-groups tries, as factors of the ratio that the config has.
 AROUND = (0.25, 1, 4)
+# Where it has no group with a ratio: factors by which the rate falls from block to block.
+DECAYS = (1, 0.8, 0.6)
 # Values of a key, each with a colour of its own.
 MOST_VALUES = 8
 # Keys that say how is measured, not what is trained; of others the losses cannot be compared.
@@ -124,7 +126,7 @@ class VaryRequest:
 
 def read_request(spec: RunSpec, words: Sequence[str], budget: float | None, *, groups: bool = False) -> VaryRequest:
     """What ``--vary`` and ``--vary-groups`` ask for. Raises ConfigError for keys or values that break a rule."""
-    axes = tuple(map(_read_axis, [*words, *([_ratios(spec.config)] if groups else [])]))
+    axes = tuple(map(_read_axis, [*words, *(_ratios(spec.config) if groups else ())]))
     if len(axes) > MOST_KEYS:
         raise ConfigError(f"--vary: at most {MOST_KEYS} keys, not {len(axes)}: vary the most important first")
     if len({axis.key for axis in axes}) < len(axes):
@@ -136,27 +138,34 @@ def read_request(spec: RunSpec, words: Sequence[str], budget: float | None, *, g
     return VaryRequest(spec, axes, tuple(_specs(spec, axes)), given if budget is None else budget)
 
 
-def _ratios(config: RangeTestConfig) -> str:
-    """The ratio of the one group whose rate is another than that of the rest, a quarter and four times of it."""
+def _ratios(config: RangeTestConfig) -> list[str]:
+    """Each ratio of the optimizer's groups with a quarter and four times of it; without any, decays by layer."""
     from clrtool.config.components import OptimizerConfig
 
     if isinstance(config.optimizer, OptimizerConfig):
-        groups = enumerate(config.optimizer.groups)
-        ratios = {f"optimizer.groups.{place}.lr_ratio": each.lr_ratio for place, each in groups}
+        decay, groups = config.optimizer.layer_decay, enumerate(config.optimizer.groups)
+        rated = {f"optimizer.groups.{place}": each for place, each in groups if "lr_ratio" in each.model_fields_set}
+        if not rated:
+            return [f"optimizer.layer_decay={','.join(f'{each:.6g}' for each in _decays(decay))}"]
+        ratios = {f"{place}.lr_ratio": each.lr_ratio for place, each in rated.items()}
     else:
         parts = enumerate(config.optimizer[1:], 1)
         ratios = {f"optimizer.{place}.lr_ratio": each.lr_ratio for place, each in parts}
-    if not ratios:
+    if len(ratios) > MOST_KEYS:
+        example = " ".join(f"--vary {key}={_around(ratios[key])}" for key in [*ratios][:MOST_KEYS])
         raise ConfigError(
-            "--vary-groups: the optimizer has one group; give the head, say, one of its own: "
-            "optimizer.groups='[{params: [head.*], lr_ratio: 1}]'"
+            f"--vary-groups: {len(ratios)} ratios are more than the {MOST_KEYS} that can vary at once: give {example}"
         )
-    if len(ratios) > 1:
-        raise ConfigError(
-            f"--vary-groups: there is more than one ratio; give the one to vary: --vary {min(ratios)}=0.3,1,3"
-        )
-    ((key, ratio),) = ratios.items()
-    return f"{key}={','.join(f'{factor * ratio:.6g}' for factor in AROUND)}"
+    return [f"{key}={_around(ratio)}" for key, ratio in ratios.items()]
+
+
+def _around(ratio: float) -> str:
+    return ",".join(f"{factor * ratio:.6g}" for factor in AROUND)
+
+
+def _decays(decay: float) -> tuple[float, ...]:
+    """None, that of the config and its square, which falls as far in half as many blocks."""
+    return (1, decay, decay**2) if decay < 1 else DECAYS
 
 
 def _read_axis(word: str) -> Axis:

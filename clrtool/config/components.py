@@ -161,12 +161,19 @@ class OptimizerConfig(Component):
     Args:
         name: a class of torch.optim.
         groups: rules for some of the parameters.
+        layer_decay: factor by which the rate falls from block to block, from the head down.
     """
 
     default_name = "SGD"
 
     args: Annotated[dict[str, Any], AfterValidator(_no_lr)] = {}
     groups: Annotated[list[GroupRule], Field(max_length=200)] = []
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_new(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As of the data."""
+        return {name: value for name, value in as_usual(self).items() if name != "layer_decay" or value < 1}
 
 
 class PartOptimizerConfig(OptimizerConfig):

@@ -126,15 +126,19 @@ def test_the_ratio_of_a_groups_rate_is_a_value_like_any_other(cli, tmp_path):
     assert record.verdict.word == "better"
 
 
-def test_vary_groups_takes_the_one_ratio_there_is_and_asks_where_there_are_more(cli, tmp_path):
+def test_vary_groups_takes_up_to_two_ratios_or_the_decay_by_layer_and_asks_where_there_are_more(cli, tmp_path):
     config = tmp_path / "grouped.yaml"
     config.write_text("model: {name: mlp}\ndata: {name: digits}\noptimizer: {name: SGD}\n")
     words = ["rangetest", str(config), "--vary-groups", "-n", "--json"]
     group = "{params: ['*.bias'], lr_ratio: 2}"
     assert json.loads(cli(*words, f"optimizer.groups=[{group}]").out)["values"] == 3
     assert json.loads(cli(*words, f"optimizer.groups=[{group}]", "--vary", "precision=fp32,bf16").out)["values"] == 6
-    assert "one group" in cli(*words).out
-    assert "--vary optimizer.groups.0.lr_ratio=" in cli(*words, f"optimizer.groups=[{group}, {group}]").out
+    assert json.loads(cli(*words, f"optimizer.groups=[{group}, {group}]").out)["values"] == 9
+    assert json.loads(cli(*words).out)["values"] == 3
+    told = cli(*words, f"optimizer.groups=[{group}, {group}, {group}]").out
+    assert "--vary optimizer.groups.0.lr_ratio=0.5,2,8 --vary optimizer.groups.1.lr_ratio=0.5,2,8" in told
+    linear = cli(*words, "model={name: mlp, args: {hidden: []}}").out
+    assert "layer_decay" in linear
 
 
 def test_no_batch_size_is_dropped_and_plan_goes_by_the_growth(sized, cli):

@@ -27,9 +27,12 @@ def contest(
 
 def raced(begin, loss):
     """A race in which the loss is a function of (value, seed, power, samples)."""
-    readings = []
+    readings, left = [], {*range(len(begin.contenders))}
     while (trial := next_trial(begin, readings)) is not None:
-        value, run = trial
+        value, run, kept = trial
+        assert left >= {*kept}, "a value that was dropped comes back"
+        assert value in kept
+        left = {*kept}
         samples = run.iterations * begin.contenders[value].batch_size
         reached = loss(value, run.seed, run.power, samples)
         taken = run.iterations if math.isfinite(reached) else 1
@@ -88,6 +91,18 @@ def test_a_value_that_alone_stays_finite_wins():
     found = ranking(begin, readings)
     assert found.order[0] == 2
     assert found.is_clear
+
+
+@pytest.mark.parametrize("keeps_all", [False, True])
+def test_a_value_that_is_dropped_is_named_as_such_at_once(keeps_all):
+    begin = contest(keeps_all=keeps_all)
+    readings = raced(begin, bowls([0.5, 0.4, 0.3, 0.2], [-6] * 4))
+    assert {*next_trial(begin, readings[:1]).kept} == {0, 1, 2, 3}
+    longer = next(place for place, each in enumerate(readings) if each.probe.iterations * 32 > begin.horizon)
+    again = next((place for place, each in enumerate(readings) if each.probe.seed == 1), None)
+    if not keeps_all:
+        assert {*next_trial(begin, readings[:longer]).kept} == {2, 3}
+    assert {*next_trial(begin, readings[:again]).kept} == ({0, 3} if keeps_all else {2, 3})
 
 
 def test_the_worst_values_are_dropped_early_and_the_best_are_trained_for_longest():

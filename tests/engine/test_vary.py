@@ -1,12 +1,14 @@
 """The race over values on real trainings: what is measured, and that an interruption changes nothing of it."""
 
+import gc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clrtool.engine.rangetest.flat_run import WARM_UP
 from clrtool.engine.rangetest.observer import Observer
-from clrtool.engine.rangetest.vary import Variant, Variation, run_variation
+from clrtool.engine.rangetest.vary import Variant, Variation, _Lanes, run_variation
 from clrtool.engine.resume.journal import Journal
 from clrtool.engine.training.average import RunningAverage
 from clrtool.engine.training.trainer import Trainer
@@ -51,6 +53,27 @@ def test_a_race_over_values_interrupted_anywhere_reads_what_one_that_was_not_rea
     whole = raced(asked)
     assert found.readings == whole.readings
     assert found.pilot == whole.pilot
+
+
+def test_the_models_of_a_value_are_freed_as_soon_as_it_is_dropped(monkeypatch):
+    """Counted are the trainers that are alive, by the batch size or decay of their workload."""
+    asked, alive, trained = variation(DECAYS["keys"], (0.0, 0.01, 0.3, 3.0)), [], []
+    take = _Lanes.take
+
+    def watched(self, trial, segment, journal):
+        take(self, trial, segment, journal)
+        gc.collect()
+        decays = {each.optimizer.param_groups[0]["weight_decay"] for each in gc.get_objects() if type(each) is Trainer}
+        alive.append({place for place, variant in enumerate(asked.variants) if variant.values[0] in decays})
+        trained.append(trial.value)
+
+    monkeypatch.setattr(_Lanes, "take", watched)
+    raced(asked)
+    first = asked.first  # one of its models stands for all seeds
+    for place, values in enumerate(alive):
+        assert values <= {*trained[: place + 1], first}
+    assert alive[trained.index(3)] > {3}
+    assert 3 not in alive[-1]
 
 
 def test_a_reading_is_that_of_a_run_trained_on_its_own_with_the_value():

@@ -89,10 +89,15 @@ class Contest:
 
 
 class Trial(NamedTuple):
-    """A run of a value, to be trained on to so many iterations from the start."""
+    """A run of a value, to be trained on to so many iterations from the start.
+
+    Args:
+        kept: the values that may still be trained; the others have been dropped.
+    """
 
     value: int
     run: Run
+    kept: tuple[int, ...]
 
 
 class Reading(NamedTuple):

@@ -33,11 +33,13 @@ class Start:
         source: what it was read from.
         optimizer_state: tensors of the optimizer's state, momenta and second moments; 0 where there are none.
         epochs: that are done; None where nothing says so.
+        is_sure: whether nothing speaks against counting them so; a loop may begin at 0 or at 1.
     """
 
     source: str
     optimizer_state: int
     epochs: float | None = None
+    is_sure: bool = True
 
 
 @dataclass(frozen=True)

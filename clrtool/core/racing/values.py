@@ -106,6 +106,7 @@ class _Race:
 
     def __init__(self, contest: Contest) -> None:
         self._contest = contest
+        self._kept = tuple(range(len(contest.contenders)))
         self._lanes: dict[tuple[int, int], _Lane] = {}
 
     def run(self) -> Generator[Trial, float, Ranking]:
@@ -147,6 +148,7 @@ class _Race:
         kept = self._by_loss(range(len(self._contest.contenders)))
         while True:
             kept = kept[: max(FINALISTS, math.ceil(len(kept) / 2))]
+            self._kept = tuple(kept)
             longer = self._reach(len(kept), horizon) if kept else 0
             if longer < rules.WORTH * horizon:
                 return kept[:FINALISTS]
@@ -164,6 +166,7 @@ class _Race:
 
     def _confirm(self, finalists: Sequence[int], seed: int) -> Part:
         """The best rates of the last values with another seed, for as long."""
+        self._kept = tuple(finalists)
         for number, value in enumerate(finalists):
             first = self._lane(value)
             horizon = first.longest * self._contest.contenders[value].batch_size
@@ -178,6 +181,7 @@ class _Race:
         ends = by_size[0], by_size[-1]
         if self._left < 3 * len(ends) * (self._contest.horizon + contenders[ends[1]].batch_size):
             return  # not all of them can be paid, and fewer rates show no best one
+        self._kept = ends
         for number, value in enumerate(ends):
             for power in self._lane(value).best[:1]:
                 share = self._left / ((len(ends) - number) * (self._contest.entry.seeds - seed))
@@ -193,7 +197,7 @@ class _Race:
         try:
             run = next(asking)
             while True:
-                loss = yield Trial(value, run)
+                loss = yield Trial(value, run, self._kept)
                 run = asking.send(loss)
         except StopIteration:
             return

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from clrtool.core.racing.choose import ABOVE, BASE, BELOW
 from clrtool.core.racing.contest import Contender, Contest, Ranking, Reading, Standing, contest_of
+from clrtool.core.racing.going_on import GAINED, Start
 from clrtool.core.racing.probes import has_learned
 from clrtool.core.racing.race import outcome
 from clrtool.core.racing.result import Race
@@ -39,6 +40,7 @@ class VaryVerdict(Sentence):
     ONE_SEED = "One seed does not show the noise, so the best value may be no better."
     EACH_ITS_OWN = "Each batch size has a rate of its own; which to take is a matter of speed and memory."
     NOTHING_LEARNED = "No rate does better than a constant answer within the budget."
+    BETTER_STOPPED = "No value makes the held-out loss lower than it is, so stopping here is as good."
 
 
 class Tried(NamedTuple):
@@ -92,6 +94,7 @@ class VaryRecord:
         budget: samples of both races together.
         keeps_all: whether no value was dropped.
         metric: what was read beside the loss.
+        start: where all runs went on from; None of a training that begins.
         environment, config_sha256, data_sha256, sources, request_sha256, warnings: as of a comparison.
     """
 
@@ -105,6 +108,7 @@ class VaryRecord:
     budget: int
     keeps_all: bool = False
     metric: Metric = ACCURACY
+    start: Start | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
     config_sha256: str = ""
     data_sha256: str = ""
@@ -131,7 +135,7 @@ class VaryRecord:
     @property
     def verdict(self) -> VaryVerdict:
         if self.chosen is None:
-            return VaryVerdict.NOTHING_LEARNED
+            return VaryVerdict.BETTER_STOPPED if self._is_better_stopped else VaryVerdict.NOTHING_LEARNED
         if self.keeps_all:
             return VaryVerdict.EACH_ITS_OWN
         if self._is_early:
@@ -143,12 +147,21 @@ class VaryRecord:
     @property
     def chosen(self) -> int | None:
         """The value to take: the best; the first, that of the config, where two are alike or nothing is told."""
-        if not self.has_learned or not self.standing(self.ranking.order[0]).losses:
+        if not self.has_learned or not self.standing(self.ranking.order[0]).losses or self._is_better_stopped:
             return None
         best, *others = self.ranking.order
         unknown = self.keeps_all or self._is_early
         alike = unknown or (self.first in others[:1] and not self.ranking.is_ahead)
         return self.first if alike else best
+
+    @property
+    def _is_better_stopped(self) -> bool:
+        """Whether no value lowers the loss that a training under way has by enough with every seed that saw it."""
+        entry = self.pilot.entry
+        if self.start is None or not self.has_learned or entry.first > entry.constant:
+            return False
+        reached = min(max(each.losses, default=math.inf) for each in self.ranking.standings)
+        return entry.first - reached < GAINED * abs(entry.first)
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -231,8 +244,11 @@ class VaryRecord:
     @property
     def reason(self) -> str:
         """The numbers behind the verdict, in sentences."""
+        entry = self.pilot.entry
+        if self._is_better_stopped:
+            return f"Before going on it is {entry.first:.4g}; {self._told}"
         if self.chosen is None:
-            entry, best = self.pilot.entry, min((probe.loss for probe in self.pilot.probes), default=math.inf)
+            best = min((probe.loss for probe in self.pilot.probes), default=math.inf)
             return f"The lowest held-out loss is {best:.4g}, a constant answer has {entry.constant:.4g}."
         if self._is_early:
             return f"{self._told} That is before any rate has learned much, and tells nothing: give a larger --budget."

@@ -10,10 +10,13 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, RandomSampler
 
 from clrtool.engine.inprocess.clone import OptimizerCloner, check_optimizer
+from clrtool.engine.training.layers import depths
 from clrtool.errors import ConfigError
 from clrtool.words import nearest, shown
 
 BATCH_SIZE = "batch_size"
+# The factor by which the rate of an optimizer's groups falls from block to block.
+LAYER_DECAY = "layer_decay"
 
 
 def with_value(
@@ -58,6 +61,9 @@ def _optimizer(model: Any, optimizer: Any, name: str, value: Any) -> Callable[[n
 
     def made(own: nn.Module) -> Optimizer:
         found = make(own)
+        if name == LAYER_DECAY:
+            found.param_groups = _by_depth(own, found, value)
+            return found
         for group in found.param_groups:
             if name not in group or name in ("params", "lr"):
                 options = {*group} - {"params", "lr", "lr_ratio", "initial_lr"}
@@ -66,3 +72,18 @@ def _optimizer(model: Any, optimizer: Any, name: str, value: Any) -> Callable[[n
         return found
 
     return made
+
+
+def _by_depth(model: nn.Module, optimizer: Optimizer, decay: Any) -> list[dict[str, Any]]:
+    """The groups of an optimizer, each split by how deep its parameters lie, those of the head first."""
+    if not isinstance(decay, int | float) or not 0 < decay <= 1:
+        raise ConfigError(f"values['{LAYER_DECAY}']: must be above 0 and at most 1, not {shown(decay)}")
+    named = dict(model.named_parameters())
+    below = {id(named[name]): depth for name, depth in depths([*named]).items()}
+    split = []
+    for group in optimizer.param_groups:
+        for depth in sorted({below[id(each)] for each in group["params"]}):
+            parameters = [each for each in group["params"] if below[id(each)] == depth]
+            rates = {key: group[key] * decay**depth for key in ("lr", "initial_lr") if key in group}
+            split.append((depth, group | rates | {"params": parameters}))
+    return [group for _, group in sorted(split, key=lambda each: each[0])]

@@ -23,6 +23,7 @@ FIELD = "start"
 # The names by which a file holds what a training is made of; the first that is there counts.
 OPTIMIZER = ("optimizer_states", "optimizer_state_dict", "optimizer_state", "optimizer", "optim")
 STEPS = ("global_step", "step", "steps", "iteration", "iterations")
+SCHEDULER = ("lr_schedulers", "lr_scheduler_state_dict", "scheduler_state_dict", "lr_scheduler", "scheduler", "sched")
 # The files of a folder of transformers: weights in one of two forms.
 WEIGHTS, STATE, PROGRESS = ("model.safetensors", "pytorch_model.bin"), "optimizer.pt", "trainer_state.json"
 # Containers in one another that are looked through; an optimizer's state has four.
@@ -38,6 +39,7 @@ class Checkpoint:
         weights: tensors by the names of the model's.
         optimizers: the state of each optimizer, as torch saves it; none where it holds weights alone.
         steps, epochs: optimizer steps and epochs that are done; None where it does not say so.
+        scheduled: steps of its first scheduler.
     """
 
     path: Path
@@ -45,6 +47,14 @@ class Checkpoint:
     optimizers: tuple[Mapping[str, Any], ...] = ()
     steps: int | None = None
     epochs: float | None = None
+    scheduled: int | None = None
+
+    @property
+    def stepped(self) -> int | None:
+        """The steps that its optimizers have counted, as those do that correct a bias; None of others."""
+        states = (state for saved in self.optimizers for state in saved["state"].values())
+        counts = (_count(_number(state.get("step"))) for state in states)
+        return max((int(each) for each in counts if each), default=None)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -63,7 +73,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     state = next((found[name] for name in OPTIMIZER if found.get(name) is not None), ())
     states = state if isinstance(state, list | tuple) else (state,)
     steps = next((found[name] for name in STEPS if name in found), None)
-    return Checkpoint(path, weights, _states(states, path), _count(steps), _count(found.get("epoch")))
+    scheduler = next((found[name] for name in SCHEDULER if found.get(name)), None)
+    scheduler = scheduler[0] if isinstance(scheduler, list | tuple) else scheduler
+    scheduled = _count(scheduler.get("last_epoch")) if isinstance(scheduler, Mapping) else None
+    return Checkpoint(path, weights, _states(states, path), _count(steps), _count(found.get("epoch")), scheduled)
 
 
 def checkpoint_sha256(path: Path) -> str | None:
@@ -164,6 +177,11 @@ def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(value, list | tuple):
         for place, each in enumerate(value):
             yield from _tensors(each, f"{name}.{place}")
+
+
+def _number(value: Any) -> Any:
+    """A number that may be held in a tensor."""
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
 def _count(value: Any) -> Any:

@@ -120,6 +120,7 @@ def run_variation(variation: Variation, observer: Observer, journal: Journal | N
         budget=variation.samples,
         keeps_all=variation.keeps_all,
         metric=base.metric,
+        start=base.start,
         environment=(journal.environment or environment(base.device)) | {"deterministic": base.deterministic},
         data_sha256=base.data_sha256,
         sources=base.sources,
@@ -212,6 +213,8 @@ class _Lanes:
         """Train a run of a value on, and read it."""
         runs, workload = self._open(trial.value), self._variation.variants[trial.value].workload
         run = trial.run.seed, trial.run.power
+        for value in self._runs.keys() - {*trial.kept, trial.value}:
+            del self._runs[value]  # and the memory of its runs
         runs.keep({run} | contenders(runs.probes))
         varies = "precision" in self._variation.keys
         with arithmetic(workload.precision if varies else None, deterministic=workload.deterministic):

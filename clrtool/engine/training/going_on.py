@@ -131,13 +131,30 @@ def _other_state(optimizer: Optimizer, saved: Mapping[str, Any], name: str) -> s
 
 def start_of(checkpoint: Checkpoint, iterations_per_epoch: int) -> Start:
     """Where the training of a checkpoint stands: by its steps where it says how many, else by its epochs."""
-    steps = checkpoint.steps
-    epochs = checkpoint.epochs if steps is None else steps / iterations_per_epoch
+    epochs, is_sure = _epochs_done(checkpoint, iterations_per_epoch)
     held = sum(
         isinstance(value, Tensor)
         for saved in checkpoint.optimizers for state in saved["state"].values() for value in state.values()
     )  # fmt: skip
-    return Start(str(checkpoint.path), held, epochs)
+    return Start(str(checkpoint.path), held, epochs, is_sure)
+
+
+def _epochs_done(checkpoint: Checkpoint, iterations_per_epoch: int) -> tuple[float | None, bool]:
+    """How many epochs are done, and whether that is sure.
+
+    A loop counts its epochs from 0 or from 1. What optimizer and scheduler have counted tells which.
+    """
+    if checkpoint.steps is not None:
+        return checkpoint.steps / iterations_per_epoch, True
+    stepped = None if checkpoint.stepped is None else checkpoint.stepped / iterations_per_epoch
+    if (said := checkpoint.epochs) is None:
+        return stepped, True
+    scheduled = checkpoint.scheduled
+    for counted in (stepped, scheduled, None if scheduled is None else scheduled / iterations_per_epoch):
+        for epochs in (said, said + 1):
+            if counted is not None and abs(counted - epochs) < 0.5:  # of batches that the config may cut otherwise
+                return epochs, True
+    return said, False
 
 
 def epochs_left(plan: PlanConfig, iterations_per_epoch: int, start: Start | None) -> float:

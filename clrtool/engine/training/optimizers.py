@@ -19,6 +19,7 @@ from clrtool.core.results.record import Group
 from clrtool.engine.models.pretrained import matching
 from clrtool.engine.runtime.factories import FactoryImport, call
 from clrtool.engine.training.joint import JointOptimizer
+from clrtool.engine.training.layers import depths
 from clrtool.errors import ConfigError
 from clrtool.words import nearest
 
@@ -36,12 +37,14 @@ class OptimizerRecipe:
 
     def __call__(self, model: nn.Module, lr: float | Tensor = 1.0, **options: Any) -> Optimizer:
         """Args: ``lr``, which the sweep replaces, and options that make a step faster, not different."""
-        return self.of(trained_parameters(model), lr, **options)
+        return self.of(model, trained_parameters(model), lr, **options)
 
-    def of(self, trained: Mapping[str, nn.Parameter], lr: float | Tensor = 1.0, **options: Any) -> Optimizer:
-        """The optimizer of some parameters, by their names."""
+    def of(
+        self, model: nn.Module, trained: Mapping[str, nn.Parameter], lr: float | Tensor = 1.0, **options: Any
+    ) -> Optimizer:
+        """The optimizer of some of a model's parameters, by their names."""
         self._check_matrices(trained)
-        groups = group_parameters(trained, self.config.groups, self.field)
+        groups = group_parameters(trained, self.config.groups, self.field, self._factors(model))
         build = self.build if self.config.factory else partial(self.build, lr=lr, **options)
         optimizer = call(partial(build, groups), f"{self.field}.args", self.config.args)
         if not isinstance(optimizer, Optimizer):
@@ -51,6 +54,15 @@ class OptimizerRecipe:
             # The ratios of groups that a factory made with rates of their own are kept.
             group.setdefault("lr_ratio", float(group.get("lr", first)) / first if first else 1.0)
         return optimizer
+
+    def _factors(self, model: nn.Module) -> Mapping[str, float]:
+        """By which the rates of parameters deep in a model are lower; none without a layer_decay."""
+        if (decay := self.config.layer_decay) == 1:
+            return {}
+        below = depths([name for name, _ in model.named_parameters()])
+        if not any(below.values()):
+            raise ConfigError(f"{self.field}.layer_decay: the model has a single layer, below which no rate can fall")
+        return {name: decay**depth for name, depth in below.items()}
 
     def _check_matrices(self, trained: Mapping[str, nn.Parameter]) -> None:
         """Raise ConfigError for Muon over anything but matrices, with a list of optimizers that has others for it."""
@@ -81,7 +93,8 @@ class JointRecipe:
         left, made = trained_parameters(model), list[Optimizer]()
         for recipe, part in self.parts:
             fits = {each for pattern in part.params for each in matching(pattern, left, f"{recipe.field}.params")}
-            made.append(recipe.of({name: left.pop(name) for name in [*left] if name in fits}, lr, **options))
+            own = {name: left.pop(name) for name in [*left] if name in fits}
+            made.append(recipe.of(model, own, lr, **options))
             for group in made[-1].param_groups:
                 group["lr_ratio"] *= part.lr_ratio
         if left:
@@ -135,12 +148,17 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: each for name, each in model.named_parameters() if each.requires_grad}
 
 
-def group_parameters(trained: Mapping[str, nn.Parameter], rules: Sequence[GroupRule], field: str) -> list[Any]:
+def group_parameters(
+    trained: Mapping[str, nn.Parameter], rules: Sequence[GroupRule], field: str, factors: Mapping[str, float]
+) -> list[Any]:
     """The parameters that train, in one group for each set of options that the rules give them.
 
     A rule adds its options to the parameters that fit one of its patterns; where rules meet, the later one wins.
+
+    Args:
+        factors: of the ratios of some parameters, whatever the rules say.
     """
-    if not rules:
+    if not rules and not factors:
         return list(trained.values())
     options: dict[str, dict[str, Any]] = {name: {"lr_ratio": 1.0} for name in trained}
     for place, rule in enumerate(rules):
@@ -150,6 +168,7 @@ def group_parameters(trained: Mapping[str, nn.Parameter], rules: Sequence[GroupR
                 options[name] |= extra
     groups: dict[str, dict[str, Any]] = {}
     for name, wanted in options.items():
+        wanted["lr_ratio"] *= factors.get(name, 1.0)
         groups.setdefault(repr(sorted(wanted.items())), wanted | {"params": []})["params"].append(trained[name])
     return list(groups.values())
 

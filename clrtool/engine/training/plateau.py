@@ -7,6 +7,18 @@ from typing import Any
 
 import torch
 
+from clrtool.errors import ConfigError
+
+
+def check_time(at_epoch: int | None, when: str | None, mode: str = "min") -> None:
+    """Raise ConfigError for a time of a test in mid-training that is none, or a metric that goes no known way."""
+    if when not in (None, "plateau"):
+        raise ConfigError(f"when = {when!r} must be 'plateau'; for a fixed time give at_epoch")
+    if at_epoch is not None and (when is not None or not isinstance(at_epoch, int) or at_epoch < 0):
+        raise ConfigError(f"at_epoch = {at_epoch!r} must be a whole number of at least 0, without when")
+    if mode not in ("min", "max"):
+        raise ConfigError(f"mode = {mode!r} must be 'max' or 'min'")
+
 
 class Plateau:
     """What torch's ReduceLROnPlateau sees, over a rate that nobody trains with.

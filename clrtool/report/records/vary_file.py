@@ -15,6 +15,7 @@ from typing import Any
 
 from clrtool.config.schema import RangeTestConfig
 from clrtool.core.racing.contest import Reading
+from clrtool.core.racing.going_on import Start
 from clrtool.core.racing.probes import Probe
 from clrtool.core.racing.result import Race
 from clrtool.core.reading.metric import Metric
@@ -79,6 +80,7 @@ def varied_to_json(record: VaryRecord) -> str:
         "batch_scaling": None if scaling is None else asdict(scaling),
         "tried": [each._asdict() for each in record.tried],
         "metric": vars(record.metric),
+        "start": None if record.start is None else asdict(record.start),
         "race": record.pilot.to_dict(),
         "readings": [_reading(each) for each in record.readings],
         **{name: getattr(record, name) for name in _KEPT},
@@ -98,6 +100,7 @@ def read_varied(folder: Path) -> VaryRecord:
                 pilot=Race.from_dict(values["race"]),
                 readings=tuple(map(_to_reading, values["readings"])),
                 metric=Metric(**values["metric"]),
+                start=None if (start := values.get("start")) is None else Start(**start),
                 **kept | {name: tuple(kept[name]) for name in ("keys", "warnings")},
             )
             return checked(record, varied_to_json)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clrtool.core.planning.plan import Plan
-    from clrtool.core.racing.going_on import GoingOn
+    from clrtool.core.racing.going_on import GoingOn, Start
     from clrtool.core.reading.bounds import Bounds, Interval
     from clrtool.core.reading.curve import Curve
     from clrtool.core.reading.metric import Metric
@@ -50,16 +50,23 @@ def decided(record: RunRecord) -> str:
 
 def going_on_rows(way: GoingOn) -> Iterator[tuple[str, str, str]]:
     """Where a training stands that is under way, and how to go on with it: name, value and what there is to say."""
-    start, none = way.start, "an optimizer without state, whose momenta and second moments begin at zero"
-    held = "the optimizer's state" if start.optimizer_state else none
-    done = "" if start.epochs is None else f" after {start.epochs:.4g} epochs"
-    told = f"From {start.source}{done}, with {held}; the loss is the held-out one there."
-    yield "goes on", f"loss {way.loss:.4g}", told
+    yield "goes on", f"loss {way.loss:.4g}", f"{begins_from(way.start)} The loss is the held-out one there."
     if (found := way.warm_up) is None:
         return
     once, slow = (" and ".join(f"{each:.4g}" for each in side) for side in (found.at_once, found.warmed))
     told = f"Training loss at max_lr: {once} at once, {slow} after a rise over {count(found.iterations, 'iteration')}."
     yield "re-warm-up", "needed" if found.needed else "not needed", told
+
+
+def begins_from(start: Start) -> str:
+    """Where a training stands that is under way, in a sentence or two."""
+    none = "an optimizer without state, whose momenta and second moments begin at zero"
+    held = "the optimizer's state" if start.optimizer_state else none
+    done = "" if start.epochs is None else f" after {start.epochs:.4g} epochs"
+    told = f"From {start.source}{done}, with {held}."
+    if start.is_sure:
+        return told
+    return f"{told} Its epoch is taken as the number of those done: if it counts from 0, one more is."
 
 
 def averaging_rows(record: RunRecord, max_lr: float) -> Iterator[tuple[str, str, str]]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from clrtool.core.results.batch_scaling import BatchScaling
 from clrtool.core.results.varied import VaryRecord
 from clrtool.report.text.estimate_table import size
-from clrtool.report.text.facts import across
+from clrtool.report.text.facts import across, begins_from
 from clrtool.report.text.grid import grid
 from clrtool.words import count, duration
 
@@ -51,6 +51,9 @@ def _cells(record: VaryRecord, value: int) -> tuple[str, ...]:
 
 
 def _notes(record: VaryRecord) -> Iterator[tuple[str, str]]:
+    if record.start is not None:
+        told = f"{begins_from(record.start)} The held-out loss there is {record.pilot.entry.first:.4g}."
+        yield "goes on", told
     yield "verdict", f"{record.verdict.value} {record.reason}"
     if len({each.batch_size for each in record.tried}) > 1:
         yield "", "Values are compared after the same number of samples, so a larger batch has taken fewer steps."

@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from clrtool.files import write_whole
@@ -27,7 +28,7 @@ GRIDS = Path(__file__).with_name("grids.json")
 SEEDS, SCHEDULE = 2, "triangular2"
 CLEARLY_WORSE = 15.0
 LOWEST, HIGHEST = -20, 6
-LOSSES = {"cross_entropy": functional.cross_entropy, "smooth_l1": functional.smooth_l1_loss}
+LOSSES = {"cross_entropy": functional.cross_entropy, "SmoothL1Loss": functional.smooth_l1_loss}
 # max_lr where a grid begins, as a power of two.
 BEGIN = {"SGD": -4, "Adam": -8, "AdamW": -9}
 
@@ -44,7 +45,11 @@ def train(config: Mapping[str, Any], power: float, seed: int, share: float = 1.0
     torch.manual_seed(seed)
     model = MODELS[config["model"]["args"]["name"]]()
     kind, args = config["optimizer"]["name"], config["optimizer"]["args"]
-    optimizer = getattr(torch.optim, kind)(model.parameters(), lr=top, **args)
+    rated: dict[float, list[nn.Parameter]] = {}
+    for each, ratio in ratios(model, config["optimizer"]):
+        rated.setdefault(ratio, []).append(each)
+    groups = [{"params": each, "ratio": ratio} for ratio, each in rated.items()]
+    optimizer = getattr(torch.optim, kind)(groups, lr=top, **args)
     order, per_epoch = torch.Generator().manual_seed(seed), len(x) // batch
     total, step = round(config["plan"]["epochs"] * per_epoch), 0
     while step < share * total:
@@ -52,7 +57,7 @@ def train(config: Mapping[str, Any], power: float, seed: int, share: float = 1.0
             if step >= share * total:
                 break
             for group in optimizer.param_groups:
-                group["lr"] = lr_at(SCHEDULE, step, total, top / 4, top)
+                group["lr"] = group["ratio"] * lr_at(SCHEDULE, step, total, top / 4, top)
             optimizer.zero_grad(set_to_none=True)
             loss = loss_of(model(x[rows]), y[rows])
             if not torch.isfinite(loss):
@@ -64,6 +69,17 @@ def train(config: Mapping[str, Any], power: float, seed: int, share: float = 1.0
     with torch.no_grad():
         value = float(loss_of(torch.cat([model(part) for part in x_held.split(500)]), y_held))
     return value if math.isfinite(value) else math.inf
+
+
+def ratios(model: nn.Module, wanted: Mapping[str, Any]) -> Iterator[tuple[nn.Parameter, float]]:
+    """The parameters that train, each with the ratio of its rate to max_lr."""
+    for name, each in model.named_parameters():
+        if each.requires_grad:
+            below = 0 if name.startswith(("head", "norm")) else 2 - int(name.split(".")[1]) if "blocks" in name else 3
+            ratio = wanted.get("layer_decay", 1.0) ** below  # of an encoder, which alone has one here
+            for group in wanted.get("groups", ()):
+                ratio *= group["lr_ratio"] if any(fnmatch(name, pattern) for pattern in group["params"]) else 1.0
+            yield each, ratio
 
 
 def constant_answer(config: Mapping[str, Any]) -> float:
