@@ -46,7 +46,7 @@ class Run:
 
     def follow_errors(self):
         """A file of what it says, whose lines are waited for until it has ended."""
-        return Following(self._err.open(), self._ended.done)
+        return Following(self._err, self._ended.done)
 
     @property
     def out(self):
@@ -61,13 +61,16 @@ class Following:
     """A file that a process still writes, read line by line as a pipe would be."""
 
     def __init__(self, file, ended):
-        self._file, self._ended = file, ended
+        self._file, self._ended, self._read = file, ended, 0
 
     def readline(self):
         line = ""
         while not line.endswith("\n"):
             ended = self._ended()  # before the look, for what it wrote last is read too
-            line += (more := self._file.readline())
+            with self._file.open() as file:
+                file.seek(self._read)
+                line += (more := file.readline())
+                self._read = file.tell()
             if not more:
                 if ended:
                     break
