@@ -57,6 +57,13 @@ RACES = {
     Advice.NOTHING_MOVED: (raced(entry(first=2.25), always(2.25)), None),
     Advice.NOTHING_FINITE: (raced(entry(), always(math.inf)), None),
     Advice.LITTLE_LEARNED: (raced(TWO, lambda power, n: 2.15 + 0.02 * abs(power + 6) - n / 1e5), None),
+    Advice.GAPS: (
+        raced(
+            entry(start=-8, budget=400, seeds=2),
+            lambda power, n: (2.2 if n < 70 else 1.5) + (0.01 if n < 70 else 0.1) * abs(power + 8),
+        ),
+        None,
+    ),
     Advice.CLOSE_RACE: (raced(TWO, lambda seed, power, n: bowl(-6 - 2 * seed, 0.3)(power, n)), None),
     Advice.BETTER_STOPPED: (raced(entry(first=0.5), lambda power, n: 0.5 + 0.02 * 2.0 ** (power / 4 + 2)), None),
     Advice.BROKE_BELOW: (raced(entry(seeds=2), bowl(-6)), swept(-9)),

@@ -195,7 +195,8 @@ def _measured_bounds(folder: ComparisonFolder) -> BoundsFrom:
 
 def _trained(folder: ComparisonFolder, request: Request, bounds: BoundsFrom) -> Comparison:
     """Every policy, trained; what was trained before an interruption is not trained again."""
-    from clrtool.report.records.comparison_file import CONFIG, write_comparison
+    from clrtool.report.records.comparison_file import write_comparison
+    from clrtool.report.records.record_file import CONFIG
 
     folder.say("loading torch and the data")
     for attempt in Attempts(folder, SWEEP):

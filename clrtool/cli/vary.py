@@ -239,7 +239,8 @@ def vary(spec: RunSpec, signals: Any, params: Mapping[str, Any]) -> None:
 
 def _measured(folder: VaryFolder, request: VaryRequest) -> VaryRecord:
     """The record as it was finished before, or as it is measured now; what was trained before is not trained again."""
-    from clrtool.report.records.vary_file import CONFIG, open_varied, write_varied
+    from clrtool.report.records.record_file import CONFIG
+    from clrtool.report.records.vary_file import open_varied, write_varied
 
     if (finished := folder.finished(request.sha256)) is not None:
         return finished

@@ -209,7 +209,8 @@ class RunFolder(Folder):
 
     def write(self, record: RunRecord) -> None:
         """Write a result, draw its pictures, and remove the checkpoints that it came from."""
-        from clrtool.report.records.run import CONFIG, write_run
+        from clrtool.report.records.record_file import CONFIG
+        from clrtool.report.records.run import write_run
 
         self.check_there(CONFIG)
         write_run(self.path, record)

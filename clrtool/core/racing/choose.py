@@ -22,7 +22,7 @@ BELOW, ABOVE = 2, 2.5
 # a rate within a factor of two of it. Where the first has left gaps of four, the second alone tells.
 CLEAR_GAIN = 0.1
 # What a larger budget is advised for, and by which factor of a race it doubles the next: the sweeps before it grow too.
-LONGER = {Advice.LITTLE_LEARNED, Advice.ONE_SEED, Advice.BROKE_BELOW, Advice.NOTHING_LEARNED}
+LONGER = {Advice.LITTLE_LEARNED, Advice.ONE_SEED, Advice.GAPS, Advice.BROKE_BELOW, Advice.NOTHING_LEARNED}
 TWICE = 2.5
 
 
@@ -69,7 +69,8 @@ def _advice(race: Race, found: Outcome, apart: float) -> tuple[Advice, ...]:
     agreed = len({*found.picks}) == 1
     advice = {
         Advice.LITTLE_LEARNED: race.entry.gain(min(found.last.values())) < CLEAR_GAIN,
-        Advice.ONE_SEED: len(found.picks) < 2 or (agreed and found.coarse),
+        Advice.ONE_SEED: len(found.picks) < 2,
+        Advice.GAPS: len(found.picks) > 1 and agreed and found.coarse,
         Advice.CLOSE_RACE: not agreed,
         Advice.BROKE_BELOW: apart > 1,
     }
@@ -91,8 +92,6 @@ def _reason(race: Race, found: Outcome, broken: float | None) -> str:
     if others:
         reason += f" {'Another seed prefers' if len(others) == 1 else 'Other seeds prefer'} "
         reason += ", ".join(f"{2.0**each:.3g}" for each in others) + "."
-    if first in others and found.coarse:
-        reason += f" The first seed has no run within a factor of two of {2.0**first:.3g}."
     if found.refused:
         reason += f" {2.0**first:.3g} is left out: another seed loses much of its gain there."
     if broken is not None:

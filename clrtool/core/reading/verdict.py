@@ -55,6 +55,7 @@ class Advice(Sentence):
         "Every seed is given the same samples in the same order, so their agreement says little: shuffle them with "
         "torch's global generator."
     )
+    GAPS = "Seeds agree, but the first has read no rate within a factor of two of their pick: raise the budget."
     CLOSE_RACE = (
         "Seeds prefer different rates, and max_lr lies between them: where it matters, train with what each prefers."
     )
