@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,20 @@ def process(zygote):
     def call(*arguments, cwd="."):
         run = zygote.run(arguments, cwd=Path(cwd).absolute(), env={**os.environ, "NO_COLOR": "1"})
         return subprocess.CompletedProcess(arguments, run.status, run.out, run.err)
+
+    return call
+
+
+@pytest.fixture
+def new_process():
+    """The same in a Python that was started for it: where it counts what is imported from where, or how hashes are seeded."""
+
+    def call(*arguments, **options):
+        command = [sys.executable, "-m", "clrtool", *map(str, arguments)]
+        environment = {**os.environ, "NO_COLOR": "1"}
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=120, env=environment, check=False, **options
+        )
 
     return call
 

@@ -32,9 +32,9 @@ def test_rangetest_plan_and_plot_do_the_main_job_from_files(process, tmp_path):
     assert (tmp_path / "runs/digits/range_test.png").stat().st_size > 10_000
 
 
-def test_the_same_command_twice_gives_the_same_bytes(process, tmp_path):
+def test_the_same_command_twice_gives_the_same_bytes(new_process, tmp_path):
     for name in ("a", "b"):
-        assert process("rangetest", "digits", *QUICK, "-o", tmp_path / name).returncode == 0
+        assert new_process("rangetest", "digits", *QUICK, "-o", tmp_path / name).returncode == 0
     for name in ("curve.csv", "config.yaml"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 

@@ -55,16 +55,16 @@ CONFIG = "model: {{factory: '{factory}'}}\ndata: {{name: digits}}\n"
 
 
 @pytest.mark.parametrize("where", ["beside", "here", "both"])
-def test_optional_imports_of_an_allowed_package_find_nothing_beside_the_config(process, packages, tmp_path, where):
+def test_optional_imports_of_an_allowed_package_find_nothing_beside_the_config(new_process, packages, tmp_path, where):
     here = packages if where != "beside" else tmp_path
     config = tmp_path / "mine.yaml" if where == "here" else packages / "mine.yaml"
     config.write_text(CONFIG.format(factory="greedy:make"))
-    done = process("rangetest", config, *QUICK, "--allow-import", "greedy:make", "-o", tmp_path / "run", cwd=here)
+    done = new_process("rangetest", config, *QUICK, "--allow-import", "greedy:make", "-o", tmp_path / "run", cwd=here)
     assert done.returncode in (0, 3), done.stderr
     assert not list(packages.rglob("*.ran"))
 
 
-def test_a_factory_has_its_own_folder_and_gives_it_to_no_package_that_it_imports(process, packages, tmp_path):
+def test_a_factory_has_its_own_folder_and_gives_it_to_no_package_that_it_imports(new_process, packages, tmp_path):
     (packages / "mine.yaml").write_text(CONFIG.format(factory="own.nets:make"))
     (packages / "own").mkdir()
     (packages / "own" / "nets.py").write_text(
@@ -75,17 +75,17 @@ def test_a_factory_has_its_own_folder_and_gives_it_to_no_package_that_it_imports
     for name in ("own_helper", "own_late"):
         (packages / f"{name}.py").write_text("said = 1\n")
     words = ["rangetest", packages / "mine.yaml", *QUICK, "--allow-import", "own.nets:*", "-o", tmp_path / "run"]
-    done = process(*words, cwd=tmp_path)
+    done = new_process(*words, cwd=tmp_path)
     assert done.returncode in (0, 3), done.stderr
     assert not list(packages.rglob("*.ran"))
     sources = json.loads((tmp_path / "run" / "result.json").read_text())["sources"]
     assert set(sources) == {"own.nets", "own.part", "own_helper", "own_late"}
 
 
-def test_files_in_the_current_folder_take_the_place_of_nothing(process, tmp_path):
+def test_files_in_the_current_folder_take_the_place_of_nothing(new_process, tmp_path):
     for name in ("torch", "numpy", "matplotlib", "usercustomize", "secrets", "apex", "brotli", "typer", "cv2"):
         (tmp_path / f"{name}.py").write_text(TRAP)
-    done = process("rangetest", "digits", *QUICK, "-o", "run", cwd=tmp_path)
+    done = new_process("rangetest", "digits", *QUICK, "-o", "run", cwd=tmp_path)
     assert done.returncode in (0, 3), done.stderr
     assert not list(tmp_path.rglob("*.ran"))
 
