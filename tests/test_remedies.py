@@ -121,14 +121,14 @@ CASES = {
     "NaN, mended": (Advice.NOTHING_FINITE, {"model": lambda: Broken(0.0)}, {"model": lambda: Broken(1.0)}),
     "little learned, longer": (
         Advice.LITTLE_LEARNED,
-        {"model": deep(4), "optimizer": adam, "budget": 0.1},
+        {"model": deep(3), "optimizer": adam, "budget": 0.25},
         {"budget": 0.5},
     ),
     "one seed, two": (Advice.ONE_SEED, {"seeds": 1}, {"seeds": 2}),
     "one seed that learned, longer": (
         Advice.ONE_SEED,
         {"model": deep(2), "optimizer": lambda model: torch.optim.SGD(model.parameters(), 0.1), "budget": 0.1},
-        {"budget": 0.5},
+        {"budget": 1.0},
     ),
     "split off, given": (Advice.SPLIT_OFF, {"heldout": None}, {"heldout": HELD}),
     "training loss, held out": (
