@@ -198,6 +198,31 @@ def test_a_terminal_that_closes_saves_what_was_measured_unless_nohup_has_turned_
     assert list((tmp_path / "run" / "checkpoint").glob("*.pt"))
 
 
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_a_cache_of_fonts_that_is_no_plain_file_is_named_and_left_alone(tmp_path, kind):
+    from matplotlib.font_manager import FontManager
+
+    cache, other = tmp_path / "fonts" / f"fontlist-v{FontManager.__version__}.json", tmp_path / "other.txt"
+    cache.parent.mkdir()
+    other.write_text("mine")
+    os.mkfifo(cache) if kind == "pipe" else cache.symlink_to(other)
+    environment = os.environ | {"MPLCONFIGDIR": str(cache.parent)}
+
+    def run(*words):
+        command = [sys.executable, "-m", "clrtool", *words]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=100
+        )
+
+    done = run("rangetest", "digits", *QUICK, "-o", "run")
+    assert (done.returncode, done.stderr.strip().splitlines()[-1]) == (
+        4, f"error: {cache}: matplotlib keeps its fonts here, and this is no plain file: remove it",
+    )  # fmt: skip
+    assert other.read_text() == "mine"
+    cache.unlink()
+    assert run("plot", "run").returncode == 0
+
+
 @pytest.mark.parametrize("home", ["/proc/none", "/dev/null", "/proc/self/mem/x"])
 def test_a_home_that_cannot_be_written_is_no_matter_of_a_picture(tmp_path, home):
     environment = os.environ | {"HOME": home, "XDG_CACHE_HOME": f"{home}/cache", "XDG_CONFIG_HOME": f"{home}/config"}
