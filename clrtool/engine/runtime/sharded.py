@@ -5,6 +5,7 @@ What is kept of such a model is the part of this rank, in memory that the model 
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,10 @@ class Shard:
 
     part: Tensor
     like: Tensor
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Shard:
+        """A copy of the part; how it is spread is told by the same tensor, which the model holds."""
+        return Shard(copy.deepcopy(self.part, memo), self.like)
 
     @property
     def is_spread(self) -> bool:
