@@ -15,9 +15,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import NamedTuple
 
-from clrtool.engine.runtime.code_imports import folders_added, imported, texts, words_of
 from clrtool.engine.runtime.imports import find_beside, find_installed, folder_of
-from clrtool.files import open_plain, size_of
+from clrtool.files import read_bytes
 
 _STANDARD = Path(sysconfig.get_path("stdlib"))
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -25,12 +24,11 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _BY_ANY_NAME = {
     "eval", "exec", "getattr", "globals", "locals", "vars", "__dict__", "__getattr__", "__init_subclass__",
     "__subclasses__", "__import__", "import_module", "attrgetter", "methodcaller", "getmembers", "modules",
-    "__globals__", "f_globals", "f_locals", "dir",
 }  # fmt: skip
-# Bases that do nothing with the classes made of them. Any other may keep a list of them, and reach them by it.
-_PLAIN_BASES = {
-    "object", "Module", "LightningModule", "LightningDataModule", "Dataset", "IterableDataset", "Sampler", "Optimizer",
-    "LRScheduler", "Function", "Exception", "ABC", "Generic", "Protocol", "NamedTuple", "TypedDict", "Enum",
+# Where one of these is used, any text may be the name of a module.
+_IMPORTERS = {
+    "__import__", "import_module", "resolve_name", "locate", "run_path", "run_module", "spec_from_file_location",
+    "SourceFileLoader", "exec", "instantiate", "get_class", "import_string",
 }  # fmt: skip
 # Fields of a syntax tree that say nothing, or not in every version of Python.
 _SILENT = {"ctx", "kind", "type_comment"}
@@ -87,15 +85,11 @@ def _collect(module: str, folders: Sequence[Path], sources: dict[str, _Source]) 
         spec = None if spec is None or places is None else find(f"{spec.name}.{part}", list(places))
     if spec is None or not _add(spec, own, sources) or own is None:
         return
-    tree, is_package = sources[module].tree, sources[module].is_package
-    if tree is None:
-        return
-    near = [own, *folders_added(tree, own)]
-    for name in imported(tree, module if is_package else module.rpartition(".")[0], own):
+    for name in _imported(module, sources[module]):
         outer = name.partition(".")[0]
-        found = find_installed(outer) or find_beside(outer, list(map(str, near)))
-        if found is not None and not _is_installed(found) and folder_of(found) in near:
-            _collect(name, [folder_of(found)], sources)
+        found = find_installed(outer) or find_beside(outer, [str(own)])
+        if found is not None and not _is_installed(found) and folder_of(found) == own:
+            _collect(name, [own], sources)
 
 
 def _add(spec: ModuleSpec, own: Path | None, sources: dict[str, _Source]) -> bool:
@@ -103,8 +97,7 @@ def _add(spec: ModuleSpec, own: Path | None, sources: dict[str, _Source]) -> boo
     if not spec.has_location or spec.origin is None or spec.name in sources:
         return False
     try:
-        with open_plain(Path(spec.origin)) as file:
-            content = file.read(size_of(file))  # a library may have any size
+        content = read_bytes(Path(spec.origin))
     except OSError:
         return False
     is_package = spec.submodule_search_locations is not None
@@ -128,13 +121,35 @@ def _parsed(content: bytes) -> ast.Module | None:
         return None
 
 
+def _imported(module: str, source: _Source) -> Iterator[str]:
+    """The modules that a module may import, wherever in it that is written."""
+    package = module if source.is_package else module.rpartition(".")[0]
+    for node in ast.walk(source.tree) if source.tree is not None else ():
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            around = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*around, *([node.module] if node.module else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
+    if source.tree is not None and _IMPORTERS & _names(source.tree):
+        yield from _named_by_text(source.tree)
+
+
+def _named_by_text(tree: ast.AST) -> Iterator[str]:
+    """The modules that a text may name: ``a.b`` as a and a.b, ``a:b`` the same way, and ``./a.py`` as a."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            parts = node.value.removeprefix("./").removesuffix(".py").replace(":", ".").split(".")
+            if all(part.isidentifier() for part in parts):
+                yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+
 def _reached(sources: Mapping[str, _Source], wanted: set[str]) -> dict[str, list[ast.stmt]]:
     """Of each module the statements that run: on import, or because one that runs names them."""
     bodies = {module: source.tree.body for module, source in sources.items() if source.tree is not None}
     own = [body for module, body in bodies.items() if sources[module].own is not None]
-    definitions = [each for body in own for each in body if isinstance(each, _DEFINITIONS)]
-    plain = _plain_classes([each for each in definitions if isinstance(each, ast.ClassDef)])
-    waiting = [each for each in definitions if _waits(each, plain)]
+    waiting = [each for body in own for each in body if isinstance(each, _DEFINITIONS) and _waits(each)]
     skipped = {id(each) for each in waiting}
     running = [each for body in bodies.values() for each in body if id(each) not in skipped and not _is_script(each)]
     names = wanted.union(*map(_names, running))
@@ -148,28 +163,9 @@ def _reached(sources: Mapping[str, _Source], wanted: set[str]) -> dict[str, list
     }
 
 
-def _plain_classes(own: Sequence[ast.ClassDef]) -> set[str]:
-    """The bases that do nothing with the classes made of them, those of the user's own among them."""
-    plain = _PLAIN_BASES - {each.name for each in own}
-    while True:
-        doubtful = {each.name for each in own if each.keywords or not {*map(_base, each.bases)} <= plain}
-        if (found := plain | {each.name for each in own} - doubtful) == plain:
-            return plain
-        plain = found
-
-
-def _base(node: ast.expr) -> str | None:
-    """The name of a base, without what stands in brackets behind it."""
-    node = node.value if isinstance(node, ast.Subscript) else node
-    return getattr(node, "attr", getattr(node, "id", None))
-
-
-def _waits(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, plain: set[str]) -> bool:
-    """Whether a definition does nothing by itself: nobody gets it, Python does not call it, and it calls nothing."""
-    if isinstance(node, ast.ClassDef):
-        alone = not node.decorator_list and not node.keywords and {*map(_base, node.bases)} <= plain
-    else:
-        alone = not node.decorator_list and not node.name.startswith("__")
+def _waits(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
+    """Whether a definition does nothing by itself: no decorator nor metaclass gets it, and it calls nothing."""
+    alone = not node.decorator_list and not getattr(node, "keywords", None)
     return alone and not any(_acts(each) for part in _evaluated(node) for each in ast.walk(part))
 
 
@@ -194,24 +190,18 @@ def _acts(node: ast.AST) -> bool:
 
 def _is_script(node: ast.stmt) -> bool:
     """Whether a statement is ``if __name__ == "__main__"``, which no import runs."""
-    match node:
-        case ast.If(
-            test=ast.Compare(
-                left=ast.Name(id="__name__"), ops=[ast.Eq()], comparators=[ast.Constant(value="__main__")]
-            ),
-            orelse=[],
-        ):
-            return True
-    return False
+    return isinstance(node, ast.If) and not node.orelse and ast.unparse(node.test) == "__name__ == '__main__'"
 
 
 def _names(node: ast.AST) -> set[str]:
     """All names in a piece of code, those in texts and of what it defines among them."""
-    found = {word for text in texts(node) for word in words_of(text)}
+    found: set[str] = set()
     for each in ast.walk(node):
         match each:
             case ast.Name(id=name) | ast.Attribute(attr=name):
                 found.add(name)
+            case ast.Constant(value=str() as text) if text.isidentifier():
+                found.add(text)
             case ast.alias(name=name):
                 found.add(name.rpartition(".")[2])
             case ast.FunctionDef(name=name) if name.startswith("__"):
