@@ -221,21 +221,6 @@ def test_a_race_begun_with_four_ranks_goes_on_with_two_to_the_decision_of_one_pr
     assert lower <= found["bounds"]["max_lr"] <= upper
 
 
-def test_a_race_begun_with_one_process_goes_on_with_two_ranks_that_share_its_model(config, tmp_path, cli):
-    """The other way round, and back: what was saved whole is cut, and what was cut is put together."""
-    for begun_with, goes_on_with in ((1, 2), (2, 1)):
-        folder = tmp_path / str(begun_with)
-        processes = start(begun_with, "-m", "clrtool", "rangetest", config, *SPREAD, *HOW, "-o", folder,
-                          "--checkpoint-every", "0")  # fmt: skip
-        wait_until(lambda: any((folder / "checkpoint").glob("00000003-*")))  # noqa: B023
-        processes[-1].send_signal(signal.SIGTERM)
-        assert ended(processes)[0] == [143] * begun_with
-        _, said = resumed(config, folder, goes_on_with)
-        assert "seed 0 goes on after iteration" in said
-    ours, theirs = ((tmp_path / name / "curve.csv").read_text().splitlines() for name in ("1", "2"))
-    assert [row.split(",")[-1] for row in ours] == [row.split(",")[-1] for row in theirs]
-
-
 def seated(monkeypatch, rank, world=2):
     for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": 1}.items():
         monkeypatch.setenv(name, str(value))
