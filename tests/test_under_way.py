@@ -439,7 +439,7 @@ def test_the_callbacks_of_the_guide_are_those_that_there_are():
     import clrtool.lightning
 
     names = {"clrtool": clrtool}
-    exec(snippet('when="plateau"'), names)  # noqa: S102
+    exec(snippet("lightning.LRRangeTest(at_epoch"), names)  # noqa: S102
     assert isinstance(names["callback"], clrtool.lightning.LRRangeTest)
 
 
