@@ -26,7 +26,7 @@ from clrtool.engine.models.checkpoint import read_checkpoint
 from clrtool.engine.training.going_on import start_of
 from clrtool.errors import ConfigError, MachineError
 from clrtool.report.records.run import read_run
-from clrtool.report.records.vary_file import read_varied
+from clrtool.report.records.vary_file import VARIED
 from clrtool.report.text.facts import begins_from
 from tests.benchmarks.under_way import bytes_of
 from tests.documents import snippet
@@ -298,7 +298,7 @@ def test_values_race_from_a_checkpoint_and_stopping_is_their_floor_too(saved, tm
     folder, _ = saved
     words = ["--from", str(folder / "last.pt"), "--vary", "optimizer.args.weight_decay=0,0.01", "-q"]
     code, told = command(*words, "-o", "out", folder=tmp_path)
-    record = read_varied(tmp_path / "out")
+    record = VARIED.read(tmp_path / "out")
     assert record.start.epochs == 3.0
     assert f"The held-out loss there is {record.pilot.entry.first:.4g}" in " ".join(told.split())
     assert (code == 3) == (record.chosen is None)

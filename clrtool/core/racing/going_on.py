@@ -130,7 +130,7 @@ def _harmless(race: Race, power: float) -> float | None:
 
 
 def _is_moving(race: Race) -> bool:
-    """Whether another rate was best in runs of at most half the longest: it throws a model back less, and gains less."""
+    """Whether another rate was best in runs of half the longest: it throws a model back less, and gains less."""
     rounds = by_horizon(race.probes)
     best = best_of(rounds[max(rounds)])
     shorter = [each for each in rounds if 2 * each <= max(rounds) and best in rounds[each]]
