@@ -88,7 +88,7 @@ def estimate(
     )
 
 
-def _data(workload: Workload) -> dict[str, int]:
+def _data(workload: Workload) -> dict[str, Any]:
     """The data, as fields of :class:`Estimate`."""
     known, used = workload.samples, workload.iterations_per_epoch * workload.batch_size
     samples = used if known is None else min(known, used)
