@@ -30,7 +30,7 @@ from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import Journal
 from clrtool.engine.training.scheduler import PlanScheduler
-from tests.benchmarks import finders, scale
+from tests.benchmarks import finders, scale, sharded_memory
 from tests.gpu.report import RESULTS, kept
 
 Work = Callable[[], object]
@@ -273,6 +273,17 @@ def main() -> None:
         "With one thread a rank, and the same batch for one rank and for two of one machine (gloo):",
         "",
         *scale.ranks(),
+        "",
+        "## What a rank holds of a model that all share",
+        "",
+        (
+            "In MB, of AdamW in float32, with a text of 16 tokens for each rank (gloo). Kept is what lies there after a step, "
+            "the peak that of all tensors but activations in one, as torch's MemTracker finds them; the formulas are those of "
+            "`sharded_memory.py`, the peak's at most. The process is what it took beyond its imports, with a copy of the whole "
+            "model, which every rank draws first."
+        ),
+        "",
+        *sharded_memory.table(),
         "",
         "## What a range test takes by samples and seeds",
         "",

@@ -298,6 +298,18 @@ def test_ray_that_is_not_installed_is_told_with_the_way_to_get_it(cli, tmp_path,
     assert cli("rangetest", *WORDS, "--ray", "local", "--jobs", "2").code == 2
 
 
+@pytest.mark.parametrize("kind", [Exception, ConnectionError, RuntimeError, ValueError])
+def test_a_cluster_that_does_not_come_up_is_a_matter_of_the_machine_and_no_traceback(cli, tmp_path, monkeypatch, kind):
+    def init(**_):
+        raise kind("The current node timed out during startup.")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    done = cli("rangetest", *WORDS, "--ray", "local", "-o", tmp_path / "digits", "-q")
+    assert (done.code, done.out) == (4, "")
+    assert "error: --ray local: cannot be reached: The current node timed out during startup." in done.err
+    assert "Traceback" not in done.err
+
+
 @pytest.mark.parametrize(("task", "shard"), [("1", "1/8"), ("8", "8/8")])
 def test_a_task_of_an_array_knows_its_shard(monkeypatch, task, shard):
     for name, value in (("ID", task), ("MIN", "1"), ("COUNT", "8")):

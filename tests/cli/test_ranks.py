@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -203,6 +204,11 @@ def resumed(config, folder, world, *more):
 
 def test_a_killed_rank_of_a_shared_model_goes_on_where_it_was_to_the_same_bytes(config, spread, tmp_path):
     killed(config, tmp_path, 2, "seed 0")
+    codes, printed = ended(start(2, "-m", "clrtool", "rangetest", config, *SPREAD, *HOW, "-n", "-o", tmp_path))
+    assert codes == [0, 0], printed
+    told = " ".join(printed[0][0].split())
+    assert "holds an unfinished run, which would resume" in told
+    assert re.search("ranks 2: .* per iteration, .* at the peak; over the network each iteration sums .* KiB", told)
     _, said = resumed(config, tmp_path, 2)
     assert "seed 0 goes on after iteration" in said
     for name in ("curve.csv", "result.json"):
@@ -221,6 +227,23 @@ def test_a_race_begun_with_four_ranks_goes_on_with_two_to_the_decision_of_one_pr
     assert lower <= found["bounds"]["max_lr"] <= upper
 
 
+def test_a_dry_run_measures_every_rank_says_so_once_and_writes_nothing(config, tmp_path):
+    words = ["-m", "clrtool", "rangetest", config, *SPREAD, *HOW, "sweep={}", "-n"]
+    spread, whole = [[*words, "--json"], [*words, "training.shard=none", "training.micro_batches=2", "--json"]]
+    for command, weights in ((spread, True), (whole, False)):
+        codes, printed = ended(start(2, *command, "-o", tmp_path / "run"))
+        assert codes == [0, 0], printed
+        assert printed[1] == ("", "")
+        told = json.loads(printed[0][0])
+        assert told["iterations"] == 500
+        assert [each["iteration_seconds"] > 0 < each["peak_bytes"] for each in told["ranks"]] == [True, True]
+        gradients = 4 * told["parameters"] * (1 if weights else 2)  # DistributedDataParallel after each micro-batch
+        assert {each["reduced_bytes"] for each in told["ranks"]} == {gradients + 8}  # and the loss
+        assert all((each["gathered_bytes"] > 0) is weights for each in told["ranks"])
+        assert "would be new" in told["folder"]
+        assert not (tmp_path / "run").exists()
+
+
 def seated(monkeypatch, rank, world=2):
     for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": 1}.items():
         monkeypatch.setenv(name, str(value))
@@ -234,7 +257,6 @@ def seated(monkeypatch, rank, world=2):
             ["data.batch_size=33"],
             "'data.batch_size=33': data.batch_size = 33 must be divisible by the number of ranks, 2",
         ),
-        (["--dry-run"], "clrtool rangetest --dry-run runs in one process, but torchrun started 2"),
         (["training.compile=true"], "training.compile does not work with 2 ranks"),
         (["--on-oom", "accumulate"], "with 2 ranks give training.micro_batches=2"),
         (["--device", "cuda:1"], "every rank needs its own"),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clrtool.core.results.record import RunRecord
     from clrtool.core.results.varied import VaryRecord
     from clrtool.engine.resume.journal import Journal
-    from clrtool.engine.runtime.distributed import ProcessGroup
+    from clrtool.engine.runtime.launched import LaunchedRanks
     from clrtool.engine.training.workload import Workload
     from clrtool.report.records.lock import Lock
     from clrtool.report.records.result_files import ResultFiles
@@ -202,7 +202,7 @@ class RunFolder(Folder):
     """
 
     def __init__(
-        self, spec: RunSpec, signals: Signals, executor: Executor | None = None, ranks: ProcessGroup | None = None
+        self, spec: RunSpec, signals: Signals, executor: Executor | None = None, ranks: LaunchedRanks | None = None
     ) -> None:
         super().__init__(spec, signals)
         self.executor, self.ranks = executor or Executor(spec), ranks
