@@ -252,6 +252,30 @@ def test_on_a_plateau_all_that_is_left_goes_to_one_rate_and_none_to_rounds_that_
     assert longest.iterations == 360 - 2 * max(waited)
 
 
+@pytest.mark.parametrize(("above", "taken"), [(1.1, -1), (2.02, -1), (2.2, -2)])
+def test_a_rate_that_has_left_a_plateau_is_trained_no_farther_before_the_next_one_up_is_as_far(above, taken):
+    def loss(power, iterations):
+        if iterations < 200 or power not in (-2, -1):
+            return 2.3 - 0.01 * (power == -2)
+        return 2.0 if power == -2 else above
+
+    race = raced(entry(start=-5, budget=768, seeds=2, constant=2.29, first=2.34), loss)
+    alone, up, *_ = [probe for probe in race.probes if probe.iterations >= 200]
+    assert (alone.power, up.power) == (-2, -1)
+    assert alone.iterations == up.iterations < 300
+    assert power_of(race) == taken
+
+
+def test_other_seeds_are_not_asked_where_they_could_not_be_trained_as_long_as_the_first_needed_to_learn():
+    def loss(seed, power, iterations):
+        return 1.0 + 0.1 * abs(power + 5) if iterations > 100 else 2.3
+
+    for budget, seeds in ((500, {0}), (3000, {0, 1})):
+        race = raced(entry(start=-5, budget=budget, seeds=2, constant=2.29, first=2.34), loss)
+        assert {probe.seed for probe in race.probes} == seeds
+        assert (Advice.ONE_SEED in choose(race).advice) is (seeds == {0})
+
+
 def swept(power, *advice):
     """What curves give alone that broke, or did not, where advice says so."""
     rate = 2.0**power

@@ -81,13 +81,13 @@ def _race(entry: Entry) -> Generator[Run, float, Outcome]:
     last = yield from first.search()
     if last and not has_learned(min(last.values()), entry):  # there is nothing to confirm yet
         first.budget = entry.budget
-        last = yield from first.longer(first.hopeful(last), [1] * rules.DOUBLED)
+        last = yield from first.alone(first.hopeful(last))
     if not last or not has_learned(min(last.values()), entry):
         return Outcome((), False, False, last, first.longest)
     picks, left, refused = [first.pick(last)], entry.budget - first.spent, False
     for seed in range(1, entry.seeds):
         other = Seed(entry, seed, left // (entry.seeds - seed))
-        around = yield from other.confirm(picks[0], 1 if first.has_near(picks[0]) else rules.STRIDE)
+        around = yield from other.confirm(picks[0], 1 if first.has_near(picks[0]) else rules.STRIDE, first.learned)
         left -= other.spent
         if len(around) > 1 and has_learned(min(around.values()), entry):
             picks.append(other.pick(around))

@@ -26,9 +26,8 @@ AROUND = 5
 # budget. It has to grow by this factor to tell more.
 FINALISTS, WORTH = (3, 2, 2), 1.25
 # A finalist must have closed so much of the constant answer's loss; less is noise of a start that learns nothing yet.
+# Where none has, the best goes on alone.
 LEARNED = 0.02
-# Where none has, the best alone goes on as long as the budget lasts, and doubles its horizon so many times at the most.
-DOUBLED = 8
 # A rate above the best is taken in its place where it lies behind by at most so much of the gain and of the loss, at
 # the longest of so many horizons that know both: a schedule comes down from its peak and forgives what a flat run
 # cannot.

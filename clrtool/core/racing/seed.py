@@ -70,6 +70,19 @@ class Seed:
                 field = yield from self._train(few, horizon)
         return dict(field)
 
+    def alone(self, field: Mapping[int, float]) -> Asking:
+        """Train the best of a round alone until it has learned; then what lies above it as long, while that is better.
+
+        Other seeds would need as long at several rates, which is rarely left.
+        """
+        while not has_learned(min(field.values()), self._entry):
+            taken = self.longest
+            field = yield from self.longer(field, [1])
+            if self.longest == taken:
+                return dict(field)
+        field = yield from self._climb(field, 1, self.longest, ways=(1,))
+        return (yield from self.longer(field, rules.FINALISTS[1:]))
+
     def hopeful(self, last: Mapping[int, float]) -> dict[int, float]:
         """Those of a round in which nothing was learned that are worth the rest of the budget.
 
@@ -91,11 +104,17 @@ class Seed:
         """Whether a rate near this one was read; not where those that waited on a plateau were far apart to the end."""
         return any(0 < abs(each - power) <= stride for each in self._taken)
 
-    def confirm(self, power: int, stride: int) -> Asking:
-        """Train a rate and those beside it as long as there is budget for all three."""
+    @property
+    def learned(self) -> int:
+        """The shortest horizon at which a rate has learned."""
+        losses = self._rounds.items()
+        return min((horizon for horizon, each in losses if has_learned(min(each.values()), self._entry)), default=0)
+
+    def confirm(self, power: int, stride: int, learned: int) -> Asking:
+        """Train a rate and those beside it as long as there is budget for all three: about as long as to learn took."""
         three = [power, power - stride, power + stride]
         horizon = self._reach(three, self._entry.training)
-        return (yield from self._train(three, horizon)) if horizon >= rules.SHORTEST else {}
+        return (yield from self._train(three, horizon)) if horizon >= max(rules.SHORTEST, learned / rules.WORTH) else {}
 
     def pick(self, last: Mapping[int, float]) -> int:
         """The best of the last round, or the rate above it that is hardly behind."""
@@ -123,12 +142,12 @@ class Seed:
             return losses | (yield from self._train([start + rules.APART, start - rules.APART], horizon))
         return (yield from self._climb(losses, rules.STRIDE, horizon)) if losses else losses
 
-    def _climb(self, known: Mapping[int, float], stride: int, horizon: int) -> Asking:
+    def _climb(self, known: Mapping[int, float], stride: int, horizon: int, ways: tuple[int, ...] = (-1, 1)) -> Asking:
         """From what is known on both ways, until the best has a worse one on either side; on a plateau to its top."""
         losses = dict(known)
         while True:
             level = self._plateau(losses) if stride > 1 else []
-            around = [level[-1] + stride] if level else [best_of(losses) - stride, best_of(losses) + stride]
+            around = [level[-1] + stride] if level else [best_of(losses) + way * stride for way in ways]
             wanted = [power for power in around if power not in losses and rules.LOWEST <= power <= rules.HIGHEST][:1]
             found = yield from self._train(wanted, horizon)
             if not found:
