@@ -8,7 +8,7 @@ from clrtool.core.planning.sweep_size import MOST_BUDGET
 from clrtool.core.racing.probes import best_of
 from clrtool.core.racing.race import Outcome, outcome
 from clrtool.core.racing.result import Race
-from clrtool.core.racing.rules import LEARNED
+from clrtool.core.racing.rules import BELOW_CLIFF, LEARNED
 from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.verdict import Advice, Verdict
 
@@ -94,6 +94,11 @@ def _reason(race: Race, found: Outcome, broken: float | None) -> str:
         reason += ", ".join(f"{2.0**each:.3g}" for each in others) + "."
     if found.refused:
         reason += f" {2.0**first:.3g} is left out: another seed loses much of its gain there."
+    if found.cliff is not None:
+        reason += (
+            f" At {2.0**found.cliff:.3g} a seed does no better than a constant answer, and max_lr stays a factor of "
+            f"{2**BELOW_CLIFF} below."
+        )
     if broken is not None:
         reason += f" The sweep broke early and gives {broken:.3g}: max_lr is the geometric mean of both."
     return reason

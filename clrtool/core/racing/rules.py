@@ -34,5 +34,8 @@ LEARNED = 0.02
 FORGIVEN, DEARER, RECENT = 0.1, 0.3, 3
 # A pick at which another seed loses so much of its gain is not taken, whatever the first seed made of it: a cliff.
 REFUSED = 0.3
+# max_lr stays so many powers of two below a rate at which a seed that learns elsewhere does no better than a constant
+# answer: with one, a training falls off a cliff that short runs have just not reached.
+BELOW_CLIFF = 2
 # Rates as powers of two beyond which nothing is tried: 1e-8 does not move float32 weights, 1e3 moves all too far.
 LOWEST, HIGHEST = -26, 10

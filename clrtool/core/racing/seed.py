@@ -100,6 +100,20 @@ class Seed:
         """By how much a rate was behind the best of its rounds, on average: one reading says little on a plateau."""
         return fmean(losses[power] - min(losses.values()) for losses in self._rounds.values() if power in losses)
 
+    @property
+    def powers(self) -> set[int]:
+        """Of the rates that were read."""
+        return {power for losses in self._rounds.values() for power in losses}
+
+    @property
+    def fallen(self) -> set[int]:
+        """Rates that end no better than a constant answer, after as long as another has learned something in."""
+        falls: dict[int, bool] = {}
+        for _, losses in sorted(self._rounds.items()):
+            learned = has_learned(min(losses.values()), self._entry)
+            falls |= {power: learned and loss >= self._entry.constant for power, loss in losses.items()}
+        return {power for power, fell in falls.items() if fell}
+
     def has_near(self, power: int, stride: int = rules.STRIDE) -> bool:
         """Whether a rate near this one was read; not where those that waited on a plateau were far apart to the end."""
         return any(0 < abs(each - power) <= stride for each in self._taken)
