@@ -139,8 +139,7 @@ class Seed:
 
     def _is_forgiven(self, power: int) -> bool:
         """Whether the next rate is hardly behind, at the longest horizon at which both were read."""
-        for horizon in sorted(self._rounds, reverse=True)[: rules.RECENT]:
-            losses = self._rounds[horizon]
+        for _, losses in sorted(self._rounds.items(), reverse=True):
             if {power, power + 1} <= losses.keys():
                 gain = min(self._entry.constant, self._entry.first) - min(losses.values())
                 behind = losses[power + 1] - losses[power]
