@@ -107,11 +107,11 @@ class Seed:
 
     @property
     def fallen(self) -> set[int]:
-        """Rates that end no better than a constant answer, after as long as another has learned something in."""
-        falls: dict[int, bool] = {}
+        """Rates that end no better than a constant answer, where another has left that far behind in the same time."""
+        constant, falls = self._entry.constant, dict[int, bool]()
         for _, losses in sorted(self._rounds.items()):
-            learned = has_learned(min(losses.values()), self._entry)
-            falls |= {power: learned and loss >= self._entry.constant for power, loss in losses.items()}
+            left = constant - min(losses.values()) > rules.LEFT * abs(constant)
+            falls |= {power: left and loss >= constant for power, loss in losses.items()}
         return {power for power, fell in falls.items() if fell}
 
     def has_near(self, power: int, stride: int = rules.STRIDE) -> bool:
