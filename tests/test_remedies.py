@@ -130,6 +130,11 @@ CASES = {
         {"model": deep(2), "optimizer": lambda model: torch.optim.SGD(model.parameters(), 0.1), "budget": 0.1},
         {"budget": 1.0},
     ),
+    "seeds that agree across gaps, as long as the reason names": (
+        Advice.GAPS,
+        {"model": deep(2, width=28), "budget": 0.1, "seed": 2},
+        {"budget": 0.42},
+    ),
     "split off, given": (Advice.SPLIT_OFF, {"heldout": None}, {"heldout": HELD}),
     "training loss, held out": (
         Advice.TRAINING_LOSS,

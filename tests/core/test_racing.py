@@ -51,9 +51,35 @@ def test_a_smooth_bowl_is_found_to_a_factor_of_two_from_wherever_the_race_starts
     assert abs(power_of(race) - best) <= 1
 
 
-def test_a_cliff_just_above_the_best_rate_is_not_stepped_over():
-    race = raced(entry(), lambda power, iterations: math.inf if power > -6 else bowl(-6)(power, iterations))
-    assert power_of(race) == -6
+@pytest.mark.parametrize(("highest", "taken"), [(-6, -7), (-5, -6), (-4, -6)])
+@pytest.mark.parametrize("beyond", [2.3, 40.0, math.inf])
+def test_max_lr_stays_a_factor_of_four_below_a_rate_that_does_no_better_than_a_constant_answer(highest, taken, beyond):
+    def loss(power, iterations):
+        return beyond if power > highest else bowl(-6)(power, iterations)
+
+    race = raced(entry(), loss)
+    assert power_of(race) == taken
+    said = f"At {2.0 ** (highest + 1):.3g} a seed does no better than a constant answer, and max_lr stays a factor of 4"
+    assert (said in choose(race).max_reason) is (highest == -6)
+
+
+def test_a_cliff_that_the_second_seed_alone_falls_off_counts_and_the_seeds_that_agree_are_still_clear():
+    def loss(seed, power, iterations):
+        return 2.4 if seed == 1 and power > -6 else bowl(-6)(power, iterations)
+
+    race = raced(entry(budget=800, seeds=2), loss)
+    assert outcome(race.entry, race.probes).picks == (-6, -6)
+    assert power_of(race) == -7
+    assert choose(race).verdict is Verdict.CLEAR
+
+
+def test_a_rate_that_is_slow_to_come_below_a_constant_answer_is_no_cliff():
+    def loss(power, iterations):
+        return 2.4 if power > -6 and iterations < 90 else bowl(-6)(power, iterations) - 0.02 * (power > -6)
+
+    race = raced(entry(budget=800), loss)
+    assert any(probe.loss == 2.4 for probe in race.probes)
+    assert outcome(race.entry, race.probes).cliff is None
 
 
 def test_a_rate_that_is_hardly_behind_and_above_the_best_is_taken_in_its_place():
@@ -100,8 +126,8 @@ def test_two_seeds_that_agree_are_clear():
 def test_the_interval_is_as_wide_where_the_race_tried_nothing_that_far():
     race = raced(entry(), lambda power, iterations: math.inf if power > -6 else bowl(-6)(power, iterations))
     low, high = choose(race).max_lr_interval
-    assert low == 2.0**-8
-    assert high == 2.0**-3.5 > 2.0 ** max(probe.power for probe in race.probes if math.isfinite(probe.loss))
+    assert low == 2.0**-9
+    assert high == 2.0**-4.5 > 2.0 ** max(probe.power for probe in race.probes if math.isfinite(probe.loss))
 
 
 def test_two_seeds_that_agree_are_not_clear_where_the_first_has_left_gaps_of_more_than_a_factor_of_two():
@@ -250,6 +276,30 @@ def test_on_a_plateau_all_that_is_left_goes_to_one_rate_and_none_to_rounds_that_
     assert (longest.power, race.iterations) == (-5, 360)
     waited = {probe.iterations for probe in race.probes if probe.power == -8}
     assert longest.iterations == 360 - 2 * max(waited)
+
+
+@pytest.mark.parametrize(("above", "taken"), [(1.1, -1), (2.02, -1), (2.2, -2)])
+def test_a_rate_that_has_left_a_plateau_is_trained_no_farther_before_the_next_one_up_is_as_far(above, taken):
+    def loss(power, iterations):
+        if iterations < 200 or power not in (-2, -1):
+            return 2.3 - 0.01 * (power == -2)
+        return 2.0 if power == -2 else above
+
+    race = raced(entry(start=-5, budget=768, seeds=2, constant=2.29, first=2.34), loss)
+    alone, up, *_ = [probe for probe in race.probes if probe.iterations >= 200]
+    assert (alone.power, up.power) == (-2, -1)
+    assert alone.iterations == up.iterations < 300
+    assert power_of(race) == taken
+
+
+def test_other_seeds_are_not_asked_where_they_could_not_be_trained_as_long_as_the_first_needed_to_learn():
+    def loss(seed, power, iterations):
+        return 1.0 + 0.1 * abs(power + 5) if iterations > 100 else 2.3
+
+    for budget, seeds in ((500, {0}), (3000, {0, 1})):
+        race = raced(entry(start=-5, budget=budget, seeds=2, constant=2.29, first=2.34), loss)
+        assert {probe.seed for probe in race.probes} == seeds
+        assert (Advice.ONE_SEED in choose(race).advice) is (seeds == {0})
 
 
 def swept(power, *advice):

@@ -5,25 +5,15 @@ from __future__ import annotations
 import math
 
 from clrtool.core.planning.sweep_size import MOST_BUDGET
+from clrtool.core.racing import rules
 from clrtool.core.racing.probes import best_of
 from clrtool.core.racing.race import Outcome, outcome
 from clrtool.core.racing.result import Race
-from clrtool.core.racing.rules import LEARNED
 from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.verdict import Advice, Verdict
 
-# base_lr against max_lr: Smith's rule of thumb is a third or a quarter (arXiv 1506.01186 v6, section 3.3), and a
-# quarter trains better.
-BASE = 0.25
-# An interval, in powers of two below and above: on the benchmark's jobs 92 % of such held the middle of the rates that
-# lose at most 5 %, and 88 % with two on either side.
-BELOW, ABOVE = 2, 2.5
-# What a clear race has: a gain of so much of the constant answer's loss, and the same pick of two seeds that both read
-# a rate within a factor of two of it. Where the first has left gaps of four, the second alone tells.
-CLEAR_GAIN = 0.1
-# What a larger budget is advised for, and by which factor of a race it doubles the next: the sweeps before it grow too.
+# What a larger budget is advised for.
 LONGER = {Advice.LITTLE_LEARNED, Advice.ONE_SEED, Advice.GAPS, Advice.BROKE_BELOW, Advice.NOTHING_LEARNED}
-TWICE = 2.5
 
 
 def choose(race: Race, swept: Bounds | None = None) -> Bounds:
@@ -44,11 +34,11 @@ def choose(race: Race, swept: Bounds | None = None) -> Bounds:
     apart = max(0.0, power - broken)
     power -= apart / 2
     max_lr, advice = 2.0**power, _advice(race, found, apart)
-    low, high = 2.0 ** min(power - BELOW, broken), 2.0 ** (power + ABOVE)
+    low, high = 2.0 ** min(power - rules.BELOW, broken), 2.0 ** (power + rules.ABOVE)
     return Bounds(
-        base_lr=BASE * max_lr,
+        base_lr=rules.BASE * max_lr,
         max_lr=max_lr,
-        base_lr_interval=(BASE * low, BASE * high),
+        base_lr_interval=(rules.BASE * low, rules.BASE * high),
         max_lr_interval=(low, high),
         base_reason="A quarter of max_lr, the paper's rule of thumb.",
         max_reason=_reason(race, found, 2.0**broken if apart else None) + _longer(race, advice),
@@ -68,7 +58,7 @@ def _advice(race: Race, found: Outcome, apart: float) -> tuple[Advice, ...]:
     """What keeps a race from being clear; ``apart`` is by how many powers the sweep broke below what won."""
     agreed = len({*found.picks}) == 1
     advice = {
-        Advice.LITTLE_LEARNED: race.entry.gain(min(found.last.values())) < CLEAR_GAIN,
+        Advice.LITTLE_LEARNED: race.entry.gain(min(found.last.values())) < rules.CLEAR_GAIN,
         Advice.ONE_SEED: len(found.picks) < 2,
         Advice.GAPS: len(found.picks) > 1 and agreed and found.coarse,
         Advice.CLOSE_RACE: not agreed,
@@ -94,6 +84,11 @@ def _reason(race: Race, found: Outcome, broken: float | None) -> str:
         reason += ", ".join(f"{2.0**each:.3g}" for each in others) + "."
     if found.refused:
         reason += f" {2.0**first:.3g} is left out: another seed loses much of its gain there."
+    if found.cliff is not None:
+        reason += (
+            f" At {2.0**found.cliff:.3g} a seed does no better than a constant answer, and max_lr stays a factor of "
+            f"{2**rules.BELOW_CLIFF} below."
+        )
     if broken is not None:
         reason += f" The sweep broke early and gives {broken:.3g}: max_lr is the geometric mean of both."
     return reason
@@ -101,7 +96,7 @@ def _reason(race: Race, found: Outcome, broken: float | None) -> str:
 
 def _longer(race: Race, advice: tuple[Advice, ...]) -> str:
     """Which budget makes the race about twice as long: what it had at the least can be far above what was asked for."""
-    budget = TWICE * race.entry.budget / max(1, race.entry.training)
+    budget = rules.TWICE * race.entry.budget / max(1, race.entry.training)
     if not LONGER & {*advice} or budget > MOST_BUDGET:
         return ""
     return f" A budget of {budget:.2g} makes the race about twice as long."
@@ -120,7 +115,7 @@ def _nothing(race: Race, found: Outcome) -> Bounds:
         reason = f"The held-out loss is {entry.first:.4g} at every rate {tried}, the same as before training."
         return Bounds(None, None, None, None, reason, reason, Verdict.INCONCLUSIVE, (Advice.NOTHING_MOVED,))
     reason = (
-        f"No rate {tried} does at least {LEARNED:.0%} better than a constant answer: the lowest held-out loss is "
+        f"No rate {tried} does at least {rules.LEARNED:.0%} better than a constant answer: the lowest held-out loss is "
         f"{best:.4g}, a constant answer has {entry.constant:.4g}, and the untrained model {entry.first:.4g}."
     )
     longer = _longer(race, (Advice.NOTHING_LEARNED,))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from clrtool.core.racing import rules
 from clrtool.core.racing.probes import Entry, Probe, Run, has_learned
@@ -23,6 +24,7 @@ class Outcome:
     Args:
         picks: the power that each seed prefers, those that learned nothing left out.
         refused: whether another seed has lost much of its gain at the pick of the first.
+        cliff: power of the rate that max_lr stays below by ``rules.BELOW_CLIFF``; None without one.
         coarse: whether the first seed has not read a rate within a factor of two of its pick, as the others have.
         last: losses of the last round of the first seed, by power.
         horizon: iterations of the longest runs among them.
@@ -30,21 +32,22 @@ class Outcome:
 
     picks: tuple[int, ...]
     refused: bool
+    cliff: int | None
     coarse: bool
     last: Mapping[int, float]
     horizon: int
 
     @property
     def power(self) -> float:
-        """Of the rate that won: the mean over seeds, without the first where its pick is refused.
+        """Of the rate that won: the mean over seeds, without the first where its pick is refused, and below a cliff.
 
         Raises:
             ValueError: nothing learned.
         """
         if not self.picks:
             raise ValueError("no run of the race does better than a constant answer")
-        kept = self.picks[self.refused :]
-        return sum(kept) / len(kept)
+        preferred = fmean(self.picks[self.refused :])
+        return preferred if self.cliff is None else min(preferred, self.cliff - rules.BELOW_CLIFF)
 
 
 def next_run(entry: Entry, probes: Sequence[Probe]) -> Run | None:
@@ -81,16 +84,32 @@ def _race(entry: Entry) -> Generator[Run, float, Outcome]:
     last = yield from first.search()
     if last and not has_learned(min(last.values()), entry):  # there is nothing to confirm yet
         first.budget = entry.budget
-        last = yield from first.longer(first.hopeful(last), [1] * rules.DOUBLED)
+        last = yield from first.alone(first.hopeful(last))
     if not last or not has_learned(min(last.values()), entry):
-        return Outcome((), False, False, last, first.longest)
+        return Outcome((), False, None, False, last, first.longest)
     picks, left, refused = [first.pick(last)], entry.budget - first.spent, False
+    seeds = [first]
     for seed in range(1, entry.seeds):
         other = Seed(entry, seed, left // (entry.seeds - seed))
-        around = yield from other.confirm(picks[0], 1 if first.has_near(picks[0]) else rules.STRIDE)
+        around = yield from other.confirm(picks[0], 1 if first.has_near(picks[0]) else rules.STRIDE, first.learned)
         left -= other.spent
+        seeds.append(other)
         if len(around) > 1 and has_learned(min(around.values()), entry):
             picks.append(other.pick(around))
             lost = around.get(picks[0], math.inf) - min(around.values())
             refused |= lost > rules.REFUSED * (min(entry.constant, entry.first) - min(around.values()))
-    return Outcome(tuple(picks), refused, not first.has_near(picks[0], 1), last, first.longest)
+    return Outcome(
+        tuple(picks),
+        refused,
+        _cliff(seeds, fmean(picks[refused:])),
+        not first.has_near(picks[0], 1),
+        last,
+        first.longest,
+    )
+
+
+def _cliff(seeds: Sequence[Seed], power: float) -> int | None:
+    """The lowest rate above a power at which a seed has fallen; None where it is far, or all below it is untried."""
+    cliff = min((each for seed in seeds for each in seed.fallen if each > power), default=math.inf)
+    lowest = min(each for seed in seeds for each in seed.powers)
+    return int(cliff) if lowest <= cliff - rules.BELOW_CLIFF < power else None

@@ -70,6 +70,19 @@ class Seed:
                 field = yield from self._train(few, horizon)
         return dict(field)
 
+    def alone(self, field: Mapping[int, float]) -> Asking:
+        """Train the best of a round alone until it has learned; then what lies above it as long, while that is better.
+
+        Other seeds would need as long at several rates, which is rarely left.
+        """
+        while not has_learned(min(field.values()), self._entry):
+            taken = self.longest
+            field = yield from self.longer(field, [1])
+            if self.longest == taken:
+                return dict(field)
+        field = yield from self._climb(field, 1, self.longest, ways=(1,))
+        return (yield from self.longer(field, rules.FINALISTS[1:]))
+
     def hopeful(self, last: Mapping[int, float]) -> dict[int, float]:
         """Those of a round in which nothing was learned that are worth the rest of the budget.
 
@@ -87,15 +100,35 @@ class Seed:
         """By how much a rate was behind the best of its rounds, on average: one reading says little on a plateau."""
         return fmean(losses[power] - min(losses.values()) for losses in self._rounds.values() if power in losses)
 
+    @property
+    def powers(self) -> set[int]:
+        """Of the rates that were read."""
+        return {power for losses in self._rounds.values() for power in losses}
+
+    @property
+    def fallen(self) -> set[int]:
+        """Rates that end no better than a constant answer, where another has left that far behind in the same time."""
+        constant, falls = self._entry.constant, dict[int, bool]()
+        for _, losses in sorted(self._rounds.items()):
+            left = constant - min(losses.values()) > rules.LEFT * abs(constant)
+            falls |= {power: left and loss >= constant for power, loss in losses.items()}
+        return {power for power, fell in falls.items() if fell}
+
     def has_near(self, power: int, stride: int = rules.STRIDE) -> bool:
         """Whether a rate near this one was read; not where those that waited on a plateau were far apart to the end."""
         return any(0 < abs(each - power) <= stride for each in self._taken)
 
-    def confirm(self, power: int, stride: int) -> Asking:
-        """Train a rate and those beside it as long as there is budget for all three."""
+    @property
+    def learned(self) -> int:
+        """The shortest horizon at which a rate has learned."""
+        losses = self._rounds.items()
+        return min((horizon for horizon, each in losses if has_learned(min(each.values()), self._entry)), default=0)
+
+    def confirm(self, power: int, stride: int, learned: int) -> Asking:
+        """Train a rate and those beside it as long as there is budget for all three: about as long as to learn took."""
         three = [power, power - stride, power + stride]
         horizon = self._reach(three, self._entry.training)
-        return (yield from self._train(three, horizon)) if horizon >= rules.SHORTEST else {}
+        return (yield from self._train(three, horizon)) if horizon >= max(rules.SHORTEST, learned / rules.WORTH) else {}
 
     def pick(self, last: Mapping[int, float]) -> int:
         """The best of the last round, or the rate above it that is hardly behind."""
@@ -106,8 +139,7 @@ class Seed:
 
     def _is_forgiven(self, power: int) -> bool:
         """Whether the next rate is hardly behind, at the longest horizon at which both were read."""
-        for horizon in sorted(self._rounds, reverse=True)[: rules.RECENT]:
-            losses = self._rounds[horizon]
+        for _, losses in sorted(self._rounds.items(), reverse=True):
             if {power, power + 1} <= losses.keys():
                 gain = min(self._entry.constant, self._entry.first) - min(losses.values())
                 behind = losses[power + 1] - losses[power]
@@ -123,12 +155,12 @@ class Seed:
             return losses | (yield from self._train([start + rules.APART, start - rules.APART], horizon))
         return (yield from self._climb(losses, rules.STRIDE, horizon)) if losses else losses
 
-    def _climb(self, known: Mapping[int, float], stride: int, horizon: int) -> Asking:
+    def _climb(self, known: Mapping[int, float], stride: int, horizon: int, ways: tuple[int, ...] = (-1, 1)) -> Asking:
         """From what is known on both ways, until the best has a worse one on either side; on a plateau to its top."""
         losses = dict(known)
         while True:
             level = self._plateau(losses) if stride > 1 else []
-            around = [level[-1] + stride] if level else [best_of(losses) - stride, best_of(losses) + stride]
+            around = [level[-1] + stride] if level else [best_of(losses) + way * stride for way in ways]
             wanted = [power for power in around if power not in losses and rules.LOWEST <= power <= rules.HIGHEST][:1]
             found = yield from self._train(wanted, horizon)
             if not found:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from clrtool.core.planning.plan import Plan
-from clrtool.core.racing.choose import BASE
 from clrtool.core.racing.race import outcome
+from clrtool.core.racing.rules import BASE
 from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.paper import find_bounds
 from clrtool.core.results.judgement import sure

@@ -25,7 +25,7 @@ from tests.benchmarks.workloads.read_off import ORACLE, lost
 from tests.benchmarks.workloads.trajectories import HORIZONS
 
 CONSTANTS = ("FIRST", "PARTS", "SHORTEST", "STRIDE", "LEVEL", "WAITING", "APART", "LEFT", "AROUND", "WORTH", "LEARNED",
-             "FORGIVEN", "DEARER", "RECENT", "REFUSED")  # fmt: skip
+             "FORGIVEN", "DEARER", "REFUSED", "BELOW_CLIFF")  # fmt: skip
 # FIRST is a share: twice as much is all.
 MOST = {"FIRST": 0.9}
 
