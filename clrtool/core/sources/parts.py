@@ -30,7 +30,7 @@ def name_of(part: Any, system: str) -> tuple[str, dict[str, Any]]:
         if key is not None:
             name, params = part[key], {word: value for word, value in part.items() if word != key}
             inner = next(iter(params.values()), None)
-            params = inner if set(params) in APART and isinstance(inner, Mapping) else params
+            params = dict(inner) if set(params) in APART and isinstance(inner, Mapping) else params
         elif len(part) == 1 and isinstance(next(iter(part.values())), Mapping):
             ((name, params),) = part.items()
         else:
