@@ -52,7 +52,8 @@ def _lint_source(
             return (broken,)
         raise
     if iterations is None and use.stepped == "epoch":  # what shows the whole schedule are steps
-        plan = replace(plan, iterations=min(plan.iterations * (iterations_per_epoch or 1), MAX_ITERATIONS))
+        length = min(plan.iterations * (iterations_per_epoch or 1), int(MAX_ITERATIONS))
+        plan = replace(plan, iterations=length)
     own = _after_one_cycle(plan) if full == _ONE_CYCLE else _no_decay(plan) if full == _CYCLIC else ()
     return (*_lint_plan(plan, use, tuple(params)), *own)
 

@@ -29,7 +29,8 @@ def name_of(part: Any, system: str) -> tuple[str, dict[str, Any]]:
         key = next((word for word in NAMES if isinstance(part.get(word), str)), None)
         if key is not None:
             name, params = part[key], {word: value for word, value in part.items() if word != key}
-            params = next(iter(params.values())) if set(params) in APART else params
+            inner = next(iter(params.values()), None)
+            params = dict(inner) if set(params) in APART and isinstance(inner, Mapping) else params
         elif len(part) == 1 and isinstance(next(iter(part.values())), Mapping):
             ((name, params),) = part.items()
         else:

@@ -37,10 +37,10 @@ def find_in_config(file: Path, text: str, known: Known) -> tuple[Found, ...] | N
     if not isinstance(values, Mapping):
         return None
     if isinstance(inner := values.get("deepspeed_config"), Mapping):
-        whose = inner.get("deepspeed_config_file", "made by its script")
+        other = inner.get("deepspeed_config_file")
         raise ConfigError(
             f"{file}:{line_of(document, 'deepspeed_config')}: a config of accelerate, which has no schedule; that of "
-            f"the training is {whose if whose == 'made by its script' else f'in {whose}'}: lint that"
+            f"the training is {f'in {other}' if other else 'made by its script'}: lint that"
         )
     if any(name in values for name in _DEEPSPEED) or set(_mapping(values.get("scheduler"))) == {"type", "params"}:
         return (_deepspeed(document, known),)
@@ -72,9 +72,7 @@ def _deepspeed(document: Document, known: Known) -> Found:
     given = _mapping(optimizer.get("params"))
     if takes(source, "base_lr") and "base_lr" not in params and not params.get("warmup_max_lr"):
         lr = given.get("lr", "the optimizer's learning rate")
-        line = (
-            line_of(document, "optimizer", "params", "lr") if "lr" in given else line_of(document, "scheduler", "type")
-        )
+        line = line_of(document, *(("optimizer", "params", "lr") if "lr" in given else ("scheduler", "type")))
         params["base_lr"] = Open(repr(lr), line) if isinstance(lr, str) else lr
     kind = {word.lower(): word for word in OPTIMIZERS}.get(str(optimizer.get("type")).lower())
     momentum, total = given.get("momentum", 0.0), params.get("total_num_steps")

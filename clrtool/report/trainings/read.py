@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from clrtool.core.sources.parts import NAMES
+from clrtool.core.sources.registry import SYSTEMS
 from clrtool.errors import ConfigError
 from clrtool.files import read_text
 from clrtool.report.records.record_file import reading
@@ -12,6 +15,8 @@ from clrtool.report.trainings.found import Found, Known, completed
 from clrtool.report.trainings.scripts import find_in_script
 
 _CONFIGS = (".json", ".yaml", ".yml")
+# A schedule that is named with its system: "type": "torch:CyclicLR", _target_: torch.optim.lr_scheduler.StepLR
+_SOURCE = re.compile(rf"\"?\b({'|'.join(NAMES)})\b\"?\s*:\s*[\"']?({'|'.join(sorted(SYSTEMS))})[:.]")
 # Files in which a schedule may be that is not read, each with what to do.
 _NOT_READ = {
     ".bin": "a pickle, which may run any code when it is opened: give the arguments as JSON, as args.to_json_string() "
@@ -30,7 +35,12 @@ def is_training(file: Path) -> bool:
     if ending not in _CONFIGS:
         return True
     text = _text(file)
-    return "schema_version" not in text and not all(f"\n{word}:" in f"\n{text}" for word in ("model", "data"))
+    # a name that none of clrtool's own files has, in either way of writing it
+    words = ("lr_scheduler_type", "learning_rate", "scheduler", "lr_scheduler", "sched", "zero_optimization",
+             "train_micro_batch_size_per_gpu", "schedulers", "schedules", "deepspeed_config")  # fmt: skip
+    is_own = "schema_version" in text or all(f"\n{word}:" in f"\n{text}" for word in ("model", "data"))
+    named = any(f"{word}:" in text or f'"{word}"' in text for word in words) or _SOURCE.search(text) is not None
+    return not is_own and named
 
 
 def read_training(file: Path, known: Known) -> tuple[Found, ...]:
