@@ -163,7 +163,7 @@ class Ranking:
 
     @property
     def noise(self) -> float:
-        """The lead that is none: the spread of the margins over seeds, a small part of the gain, or what it will lose."""
+        """The lead that is none: the spread of the margins over seeds, a part of the gain, or what it will lose."""
         spread = max(self.margins) - min(self.margins) if all(map(math.isfinite, self.margins)) else 0.0
         return max(spread, SAME * self.gain, self.drift)
 

@@ -251,7 +251,8 @@ class VaryRecord:
             best = min((probe.loss for probe in self.pilot.probes), default=math.inf)
             return f"The lowest held-out loss is {best:.4g}, a constant answer has {entry.constant:.4g}."
         if self._is_early:
-            return f"{self._told} That is before any rate has learned much, and tells nothing: give a larger --budget."
+            early = "They were compared before any rate had learned much, which tells nothing: give a larger --budget."
+            return f"{self._told} {early}"
         return self._told
 
     @property
