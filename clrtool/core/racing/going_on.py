@@ -113,7 +113,7 @@ def continued(race: Race, swept: Bounds | None = None) -> Bounds:
     if power < math.log2(found.max_lr):
         reason += f" Above {2.0**power:.3g} a seed makes it higher than that, so max_lr is no higher."
         found = _at(found, 2.0**power)
-    advice = tuple(each for each in found.advice if each is not Advice.LITTLE_LEARNED)
+    advice: tuple[Advice, ...] = tuple(each for each in found.advice if each is not Advice.LITTLE_LEARNED)
     if gain < CLEAR or _is_moving(race):
         advice = (Advice.LITTLE_LEARNED, *advice)
     return replace(found, max_reason=reason, verdict=Verdict.WEAK if advice else Verdict.CLEAR, advice=advice)
