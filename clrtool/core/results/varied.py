@@ -18,7 +18,7 @@ from clrtool.core.racing.going_on import GAINED, Start
 from clrtool.core.racing.probes import has_learned
 from clrtool.core.racing.race import outcome
 from clrtool.core.racing.result import Race
-from clrtool.core.racing.rules import ABOVE, BASE, BELOW
+from clrtool.core.racing.rules import ABOVE, BASE, BELOW, CLEAR_GAIN
 from clrtool.core.racing.values import best_power, ranking
 from clrtool.core.reading.metric import ACCURACY, Metric
 from clrtool.core.results.batch_scaling import BatchScaling, batch_scaling
@@ -269,7 +269,7 @@ class VaryRecord:
             if each.probe.iterations * sizes[each.value] < dropped + max(sizes)
         )
         most = max(self.standing(self.ranking.order[0]).loss, min(seen))
-        return not has_learned(most, entry) or (self.start is None and entry.gain(most) < rules.CLEAR_GAIN)
+        return not has_learned(most, entry) or (self.start is None and entry.gain(most) < CLEAR_GAIN)
 
     @property
     def _told(self) -> str:
