@@ -159,7 +159,7 @@ class ResultFolder(Folder, Generic[R]):
 
     def __init__(self, spec: RunSpec, signals: Signals, files: ResultFiles[R]) -> None:
         super().__init__(spec, signals)
-        self.files = files
+        self.files: ResultFiles[R] = files
 
     def open(self, request_sha256: str | None) -> R | None:
         """What is finished of a request. Raises ConfigError if the folder holds another one."""
