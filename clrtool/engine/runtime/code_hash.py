@@ -66,7 +66,9 @@ def _reached(sources: Mapping[str, Source], wanted: set[str]) -> dict[str, list[
     running = [each for body in bodies.values() for each in body if id(each) not in skipped]
     running = [each for each in running if not _is_script(each.node)]
     names, words = wanted.union(*(each.names for each in running)), set[str]().union(*(each.words for each in running))
-    while found := [each for each in waiting if each.node.name in names | words or names & _BY_ANY_NAME]:
+    while found := [
+        each for each in waiting if getattr(each.node, "name", "") in names | words or names & _BY_ANY_NAME
+    ]:
         names, words = names.union(*(each.names for each in found)), words.union(*(each.words for each in found))
         waiting = [each for each in waiting if each not in found]
     never = {id(each) for each in waiting}
