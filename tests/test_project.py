@@ -134,7 +134,7 @@ EXCEPTIONS = {
         "importlib",
     ): "the one place that imports a user's code, where the command line allows it",
     ("engine/runtime/imports.py", "importlib.machinery"): "it finds where a user's code lies",
-    ("engine/runtime/code_hash.py", "importlib.machinery"): "it finds where a user's code lies, and runs none",
+    ("engine/runtime/code_modules.py", "importlib.machinery"): "it finds where a user's code lies, and runs none",
     ("report/plots/own_defaults.py", "importlib.util"): "it finds where matplotlib lies",
     (
         "engine/models/pretrained.py",

@@ -9,19 +9,23 @@ import struct
 import subprocess
 import sys
 import zipfile
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from clrtool.config.components import ModelConfig
+from clrtool.config.components import ModelConfig, OptimizerConfig
 from clrtool.engine.data import datasets
 from clrtool.engine.data.images import Images, read_image
 from clrtool.engine.data.tensors import as_targets
+from clrtool.engine.models.checkpoint import checkpoint_sha256, read_checkpoint
 from clrtool.engine.models.pretrained import read_weights, with_weights
 from clrtool.engine.runtime.serialize import from_bytes, to_bytes
-from clrtool.errors import ConfigError
+from clrtool.engine.training.going_on import ContinuedOptimizer
+from clrtool.engine.training.optimizers import make_optimizer_recipe
+from clrtool.errors import ConfigError, MachineError
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n%%EOF\n"
 
@@ -296,6 +300,64 @@ def test_what_a_file_has_set_on_a_tensor_is_not_asked(tmp_path, name):
     torch.save({"a": Call(torch._tensor._rebuild_from_type_v2, *plain, {name: {}})}, tmp_path / "a.pt")
     found = read_weights(tmp_path / "a.pt")["a"]
     assert (type(found), found.tolist()) == (torch.Tensor, [0, 1, 2])
+
+
+def in_itself(value):
+    value = [value]
+    value.append(value)
+    return value
+
+
+def ten_of_ten(value):
+    """Ten times in a list that is ten times in the next: as many bytes as a line, and as many values as 10**12."""
+    for _ in range(12):
+        value = [value] * 10
+    return value
+
+
+def with_method(name):
+    def made(value):
+        found = OrderedDict(model={"weight": value})
+        found.__dict__[name] = 1
+        return found
+
+    return made
+
+
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize(
+    "trap",
+    [in_itself, ten_of_ten, *map(with_method, ("get", "keys", "values", "pop"))],
+    ids=["a list in itself", "ten of ten", "get", "keys", "values", "pop"],
+)
+def test_containers_that_have_no_end_or_methods_of_their_own_are_refused_by_every_reader(tmp_path, trap, new):
+    path = tmp_path / "a.pt"
+    for content in (trap(torch.ones(2)), {"model": trap(torch.ones(2))}, {"model": {}, "optimizer": trap(1)}):
+        torch.save(content, path, _use_new_zipfile_serialization=new)
+        for read in (read_weights, read_checkpoint):
+            with pytest.raises(ConfigError, match=r"a\.pt holds no weights"):
+                read(path)
+        with pytest.raises(ValueError, match=r"unfolds to more than it holds|methods of its own"):
+            from_bytes(path.read_bytes())
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "none/" * 300, "a.pt/inside"])
+def test_what_no_file_can_be_called_is_a_message(tmp_path, name):
+    (tmp_path / "a.pt").touch()
+    for read in (read_weights, read_checkpoint):
+        with pytest.raises((ConfigError, MachineError), match=r"^(model\.weights|start): "):
+            read(tmp_path / name)
+    assert checkpoint_sha256(tmp_path / name) is None
+
+
+def test_an_optimizers_state_of_no_parameters_is_told_as_one_of_other_groups(tmp_path):
+    model = torch.nn.Linear(2, 3)
+    state = torch.optim.Adam(model.parameters()).state_dict()
+    state["param_groups"][0]["params"] = []
+    torch.save({"model": model.state_dict(), "optimizer": state}, tmp_path / "a.pt")
+    recipe = make_optimizer_recipe(OptimizerConfig(name="Adam"), lambda *_: None)
+    with pytest.raises(ConfigError, match=r"1 group of 0 tensors, and the config's optimizer has 1 group of 2"):
+        ContinuedOptimizer(recipe, read_checkpoint(tmp_path / "a.pt")).check(model)
 
 
 def test_files_as_torch_wrote_them_at_any_time_are_read(tmp_path):

@@ -64,8 +64,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ConfigError: it is none, or holds what cannot be read without running it.
         MachineError: it is not there.
     """
-    if path.is_dir():
-        return _read_folder(path)
+    try:
+        if path.is_dir():
+            return _read_folder(path)
+    except OSError as error:  # closed to this user, or no name of a file
+        raise MachineError(f"{FIELD}: {path} cannot be read: {error.strerror}") from error
     found = read_file(path, FIELD)
     weights = weights_in(found, path, FIELD)
     if not isinstance(found, Mapping) or all(isinstance(each, Tensor) for each in found.values()):
@@ -86,7 +89,7 @@ def checkpoint_sha256(path: Path) -> str | None:
         for file in files_of(path):
             with open_plain(file) as opened:
                 content.update(hashlib.file_digest(opened, "sha256").digest())
-    except OSError:
+    except (OSError, ValueError):  # a text with a NUL is no name
         return None
     return content.hexdigest()
 

@@ -83,9 +83,9 @@ def check_tensors(found: Weights, path: Path, field: str) -> None:
 
 def read_file(path: Path, field: str) -> Any:
     """What a file holds, whatever that is; nothing of it is run."""
-    if not path.exists():
-        raise MachineError(f"{field}: {path} does not exist (relative to {Path.cwd()})")
     try:
+        if not path.exists():
+            raise MachineError(f"{field}: {path} does not exist (relative to {Path.cwd()})")
         with open_plain(path) as file:
             if not (size := size_of(file)):
                 raise ConfigError(f"{field}: {path} is empty")
@@ -99,7 +99,7 @@ def read_file(path: Path, field: str) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    except ConfigError:
+    except (ConfigError, MachineError):
         raise
     except ModuleNotFoundError as error:
         raise MachineError(f"{field}: reading .safetensors needs: pip install safetensors") from error

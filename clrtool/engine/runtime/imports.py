@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import (
     EXTENSION_SUFFIXES,
@@ -113,9 +113,14 @@ def find_installed(top: str) -> ModuleSpec | None:
     return next((spec for finder in finders if (spec := finder.find_spec(top, None)) is not None), None)
 
 
-def find_beside(name: str, folders: Sequence[str]) -> ModuleSpec | None:
-    """Where a module lies in one of the folders, as the last part of its name; nothing is run."""
-    found = [FileFinder(folder, *_LOADERS).find_spec(name) for folder in folders]
+def find_beside(name: str, folders: Iterable[str], finders: dict[str, FileFinder] | None = None) -> ModuleSpec | None:
+    """Where a module lies in one of the folders, as the last part of its name; nothing is run.
+
+    Args:
+        finders: what was seen in folders, by one who looks into them again and again.
+    """
+    finders = {} if finders is None else finders
+    found = [finders.setdefault(folder, FileFinder(folder, *_LOADERS)).find_spec(name) for folder in folders]
     specs = [spec for spec in found if spec is not None]
     if whole := next((spec for spec in specs if spec.loader is not None), None):
         return whole

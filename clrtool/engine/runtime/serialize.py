@@ -6,6 +6,7 @@ import io
 import re
 import struct
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 from zipfile import ZIP_STORED, ZipFile
@@ -22,6 +23,7 @@ _LONG, _PLACE, _SHORT = struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL"), st
 # out where its tensor is brought to a device. Numbers, texts and tensors of a CPU need none of them.
 _COSTLY = re.compile(rb"bytearray|_codecs|_rebuild_device_tensor")
 _BLOCK, _LONGEST_WORD = 2**24, 32
+_METHODS = frozenset(dir(OrderedDict))
 
 
 def to_bytes(values: Any) -> bytes:
@@ -40,12 +42,36 @@ def load(file: IO[bytes], size: int) -> Any:
     """What torch has saved, on the CPU, without running what it may hold, and in as much memory as the file takes.
 
     Raises:
-        ValueError: as :func:`refuse_what_costs`.
+        ValueError: as :func:`refuse_what_costs` and :func:`_refuse_traps`.
     """
     refuse_what_costs(file, size)
     file.seek(0)
     with warnings.catch_warnings(action="ignore"):  # of what is refused in a moment, or is as it should be
-        return torch.load(file, map_location="cpu", weights_only=True)
+        values = torch.load(file, map_location="cpu", weights_only=True)
+    _refuse_traps(values, size)
+    return values
+
+
+def _refuse_traps(values: Any, most: int) -> None:
+    """Raise ValueError for containers that hold one another more than ``most`` times, or with methods of their own.
+
+    A few bytes can put a list into itself, or ten times into one that is ten times in the next: to go through it takes
+    for ever. And a file may set an attribute of an OrderedDict in the place of a method.
+    """
+    waiting = [values]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            if vars(each).keys() & _METHODS if hasattr(each, "__dict__") else ():
+                raise ValueError("it holds a dict with methods of its own")
+            inside: Iterable[Any] = dict.values(each)
+        elif isinstance(each, list | tuple):
+            inside = each
+        else:
+            continue
+        if (most := most - len(each)) < 0:
+            raise ValueError("it unfolds to more than it holds")
+        waiting += inside
 
 
 def refuse_what_costs(file: IO[bytes], size: int) -> None:

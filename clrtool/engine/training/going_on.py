@@ -71,9 +71,9 @@ class ContinuedOptimizer:
                 f"{FIELD}: {path} holds the state of {count(len(saved), 'optimizer')}, and the config has {len(own)}"
             )
         for optimizer, state in zip(own, saved, strict=True):
-            for fault in (_other_groups(optimizer, state), _other_state(optimizer, state, self.recipe.name)):
-                if fault:
-                    raise ConfigError(f"{FIELD}: {path} {fault}")
+            # only of groups that fit is the state a state of these parameters
+            if fault := _other_groups(optimizer, state) or _other_state(optimizer, state, self.recipe.name):
+                raise ConfigError(f"{FIELD}: {path} {fault}")
 
 
 def _parts(optimizer: Optimizer) -> Sequence[Optimizer]:
