@@ -2,9 +2,11 @@
 
 import copy
 import json
+import math
 import os
 import signal
 import sys
+from dataclasses import asdict
 
 import torch
 from torch import distributed as dist
@@ -27,6 +29,8 @@ from tests.documents import snippet
 
 LRS = [0.05, 0.1, 0.2, 0.1, 0.05] * 4
 WHOLE = 40  # samples of a step, of all ranks together
+# Of a number, by the name that it has in C++.
+BYTES = {"double": 8, "float": 4, "long": 8, "unsigned char": 1}
 QUICK = {"epochs": 40, "progress": False}
 SWEEP = {"start_lr": 1e-4, "end_lr": 1.0, "sweep_epochs": 3, "evaluations": 8, "seeds": 1}
 
@@ -200,7 +204,25 @@ def estimated(name, way):
     """What a dry run tells, and whether the ranks still talk to each other afterwards."""
     found = clrtool.dry_run(*made(name, way), budget=0.25, epochs=40).estimate
     dist.barrier()
-    return {"timed": found.timed, "parameters": found.parameters, "held": found.held_bytes, "race": found.race}
+    costs = [asdict(each) for each in found.ranks]
+    names = ("timed", "parameters", "held_bytes", "race", "iteration_seconds", "peak_bytes")
+    return {name: getattr(found, name) for name in names} | {"ranks": costs, "profiled": profiled(name, way)}
+
+
+def profiled(name, way):
+    """Bytes that a step reduces and gathers, as the profiler of torch sees them come to gloo."""
+    with recipe_of(*made(name, way), {}) as (recipe, _):
+        workload = recipe()
+        with workload.on_device():
+            trainer = Trainer(workload, 1)
+            trainer.train(0, [0.1])
+            with torch.profiler.profile(record_shapes=True) as seen:
+                trainer.train(1, [0.1])
+    found = {"gloo:all_reduce": 0, "gloo:all_gather": 0}  # gloo scatters what it has reduced for all
+    for each in seen.events():
+        if each.name.startswith("gloo:"):
+            found[each.name] += BYTES[each.input_dtypes[0]] * sum(math.prod(shape) for shape in each.input_shapes)
+    return [found["gloo:all_reduce"], dist.get_world_size() * found["gloo:all_gather"]]
 
 
 def kept(name, way):

@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[1]
 
 def started(module, words, folder, env):
     """What ``zygote.run`` gives, of a process that was started as people start it."""
-    command = [sys.executable, "-m", module, *words]
+    heard = (
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); os.execv(sys.executable, sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", heard, sys.executable, "-m", module, *words]  # nohup would have it ignored
     return subprocess.run(
         command, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )

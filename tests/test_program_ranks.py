@@ -1,6 +1,7 @@
 """``clrtool.range_test`` in a program that trains on several ranks: as one process that sees the whole batch."""
 
 import json
+import math
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ OF_TWO += ["trained dense root"]
 LARGE = ["fsdp", "fsdp 2", "mixed", "checkpointed", "compiled"]
 OF_TWO += [f"alike {each}" for each in LARGE]
 OF_TWO += [f"{kind} dense {way}" for kind in ("estimated", "compared") for way in ("plain", "fsdp")]
+OF_TWO += ["estimated dense ddp"]
 OF_TWO += ["kept reader fsdp", "refused dense fsdp"]
 OF_FOUR = [f"trained {name} fsdp" for name in PROBLEMS] + ["decided dense fsdp", "decided reader fsdp"]
 OF_FOUR += ["kept reader fsdp", "trained reader hybrid"]
@@ -128,8 +130,27 @@ def test_a_dry_run_of_several_ranks_tells_all_the_same_and_less_memory_where_the
     assert plain[0] == plain[1]
     for whole, mine, other in zip(plain, fsdp, fsdp[::-1], strict=True):
         assert (mine["parameters"], mine["race"]) == (whole["parameters"], whole["race"])
-        assert mine["timed"] == other["timed"]
-        assert 0 < mine["held"] < whole["held"]
+        assert (mine["timed"], mine["ranks"]) == (other["timed"], other["ranks"])
+        assert 0 < mine["held_bytes"] < whole["held_bytes"]
+        for each in (whole, mine):
+            times, peaks = ([rank[name] for rank in each["ranks"]] for name in ("iteration_seconds", "peak_bytes"))
+            assert min(times) <= each["iteration_seconds"] <= max(times)
+            assert each["peak_bytes"] == max(peaks)
+
+
+@pytest.mark.parametrize("way", ["plain", "ddp", "fsdp"])
+def test_a_dry_run_counts_what_goes_over_the_network_as_the_profiler_and_as_follows_from_the_parameters(two, way):
+    layers = ((6, 13), (13, 13), (13, 3))  # of float64; rows of a shard are filled up to as many on both ranks
+    shapes = [shape for put, out in layers for shape in ((out, put), (out,))]
+    padded = 8 * sum((rows + rows % 2) * math.prod(rest) for rows, *rest in shapes)
+    whole = 8 * sum(map(math.prod, shapes))
+    loss, flags = 8, 1 if way == "fsdp" else 1 + len(shapes)  # whether all ranks have a loss, and each gradient
+    expected = [padded, 2 * padded] if way == "fsdp" else [whole, 0]  # forward and backward gather the weights
+    for rank in two:
+        found = rank[f"estimated dense {way}"]
+        for each in found["ranks"]:
+            assert [each["reduced_bytes"], each["gathered_bytes"]] == found["profiled"]
+        assert found["profiled"] == [expected[0] + loss + flags, expected[1]]
 
 
 def test_a_comparison_of_several_ranks_has_one_winner_for_all_whole_or_sharded(two):

@@ -21,12 +21,12 @@ from clrtool.cli.guide import FOLDER
 from clrtool.core.racing.going_on import GoingOn, Start, WarmUp, continued, judge_warm_up
 from clrtool.core.racing.probes import Entry, Probe
 from clrtool.core.racing.result import Race
-from clrtool.core.reading.verdict import Advice
+from clrtool.core.reading.verdict import Advice, Verdict
 from clrtool.engine.models.checkpoint import read_checkpoint
 from clrtool.engine.training.going_on import start_of
 from clrtool.errors import ConfigError, MachineError
 from clrtool.report.records.run import read_run
-from clrtool.report.records.vary_file import read_varied
+from clrtool.report.records.vary_file import VARIED
 from clrtool.report.text.facts import begins_from
 from tests.benchmarks.under_way import bytes_of
 from tests.documents import snippet
@@ -181,6 +181,23 @@ def test_a_rate_at_which_a_seed_ends_above_the_loss_that_was_there_is_not_recomm
         assert read.get(found.max_lr, 0.0) <= 0.5
 
 
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_best_rate_that_still_moves_as_the_runs_grow_longer_is_not_clear(moves):
+    """A higher rate may throw a model back first, and pay later."""
+    from clrtool.core.racing.race import next_run
+
+    entry = Entry(start=-7, budget=2000, seeds=2, training=4000, constant=2.3, first=0.5)
+    probes = []
+    while (run := next_run(entry, probes)) is not None:
+        best = -7 if moves and run.seed == 0 and run.iterations < 200 else -6
+        loss = 0.45 - run.iterations / 10_000 + 0.03 * abs(run.power - best)
+        probes.append(Probe(*run, run.iterations, loss, 0.5))
+    found = continued(Race(entry, tuple(probes)))
+    assert found.max_lr == 2.0**-6
+    assert found.advice == ((Advice.LITTLE_LEARNED,) if moves else ())
+    assert found.verdict is (Verdict.WEAK if moves else Verdict.CLEAR)
+
+
 SMALL = "model={name: mlp, args: {hidden: [16]}}"
 
 
@@ -281,7 +298,7 @@ def test_values_race_from_a_checkpoint_and_stopping_is_their_floor_too(saved, tm
     folder, _ = saved
     words = ["--from", str(folder / "last.pt"), "--vary", "optimizer.args.weight_decay=0,0.01", "-q"]
     code, told = command(*words, "-o", "out", folder=tmp_path)
-    record = read_varied(tmp_path / "out")
+    record = VARIED.read(tmp_path / "out")
     assert record.start.epochs == 3.0
     assert f"The held-out loss there is {record.pilot.entry.first:.4g}" in " ".join(told.split())
     assert (code == 3) == (record.chosen is None)

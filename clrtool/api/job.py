@@ -47,7 +47,7 @@ def recipe_of(
         from clrtool.engine.inprocess.build import build_workload
         from clrtool.engine.inprocess.options import Settings
         from clrtool.engine.inprocess.steps import make_steps
-        from clrtool.engine.runtime.distributed import ranks_of_program
+        from clrtool.engine.runtime.program_ranks import ranks_of_program
 
         own = {name: given.get(name) for name in ("loss", "step", "measure", "higher_is_better")}
         metric = given.get("metric", "auto")

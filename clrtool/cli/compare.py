@@ -29,7 +29,7 @@ from clrtool.cli.options import (
 )
 from clrtool.cli.outcome import INCONCLUSIVE
 from clrtool.cli.run.attempts import Attempts
-from clrtool.cli.run.folder import Folder, RunFolder, is_other_data
+from clrtool.cli.run.folder import ResultFolder, RunFolder, is_other_data
 from clrtool.cli.run.measure import measure
 from clrtool.cli.run.seed_share import SWEEP
 from clrtool.cli.run.spec import RunSpec, read_spec
@@ -112,13 +112,14 @@ def compare(  # an option that is not named below is read from the context, by i
     """
     from clrtool.cli.compare_request import InconclusiveError, read_request
     from clrtool.config.file import find_config, run_name
+    from clrtool.report.records.comparison_file import COMPARISON
 
     path = find_config(config)
     place = output or Path("runs") / f"{run_name(path)}-compare"
     spec = read_spec(path, overrides or (), place, build_options(context.params, path), display_of(context.params),
                      checkpoint_every=checkpoint_every, accumulate=on_oom is OnOom.accumulate,
                      fresh=fresh)  # fmt: skip
-    folder = ComparisonFolder(spec, context.obj)
+    folder = ResultFolder(spec, context.obj, COMPARISON)
     try:
         record = _compare(folder, read_request(spec, context.params))
     except InconclusiveError as error:
@@ -131,57 +132,30 @@ def compare(  # an option that is not named below is read from the context, by i
     _show(record, spec)
 
 
-class ComparisonFolder(Folder):
-    """The folder of a comparison."""
-
-    def finished(self, request: Request) -> Comparison | None:
-        """A finished comparison of the request, with nothing left to do. Raises ConfigError if it is another one."""
-        from clrtool.report.records.comparison_file import PICTURE, open_comparison
-
-        wanted = None if request.given is None else request.sha256(self.spec, request.given)
-        record = open_comparison(self.path, wanted, fresh=self.fresh)
-        if record is None:
-            return None
-        self.check_again(record)
-        if self.has_leftovers() or not (self.path / PICTURE).exists() or record.asked_target != request.target:
-            return None
-        self.say(f"{self.path}: already finished with these options, shown again; --fresh runs it again")
-        return record
-
-    def finish(self, record: Comparison) -> None:
-        """What is left to do when everything is measured: the picture; and the checkpoints go."""
-        from clrtool.report.plots import draw_comparison
-        from clrtool.report.records.comparison_file import PICTURE
-
-        if not (self.path / PICTURE).exists():
-            draw_comparison(self.path, record)
-        self.remove(SWEEP)
-
-
-def _compare(folder: ComparisonFolder, request: Request) -> Comparison:
+def _compare(folder: ResultFolder[Comparison], request: Request) -> Comparison:
     """Bounds, trainings, files: what is not there yet.
 
     Raises:
         OutOfMemoryError: a batch does not fit.
         Interrupted: a signal asked to stop, and everything is saved.
     """
-    from clrtool.report.records.comparison_file import open_comparison, write_comparison
-
-    if (finished := folder.finished(request)) is not None:
+    spec, given = folder.spec, request.given
+    wanted = None if given is None else request.sha256(spec, given)
+    if (finished := folder.finished(wanted, asked_target=request.target)) is not None:
         return finished
     with folder.held():
-        bounds = request.given or _measured_bounds(folder)
-        record = open_comparison(folder.path, request.sha256(folder.spec, bounds), fresh=folder.fresh)
+        bounds = given or _measured_bounds(folder)
+        record = folder.open(request.sha256(spec, bounds))
         if record is None:
             record = _trained(folder, request, bounds)
         elif record.asked_target != request.target:
             record = replace(record, asked_target=request.target)
-            write_comparison(folder.path, record)
+            folder.write(record)
         folder.finish(record)
         return record
 
 
-def _measured_bounds(folder: ComparisonFolder) -> BoundsFrom:
+def _measured_bounds(folder: ResultFolder[Comparison]) -> BoundsFrom:
     """The bounds of a range test in the folder of the comparison, which goes on if it was interrupted."""
     from clrtool.cli.compare_request import bounds_of
     from clrtool.files import refuse_links
@@ -193,11 +167,8 @@ def _measured_bounds(folder: ComparisonFolder) -> BoundsFrom:
     return bounds_of(measure(RunFolder(own, folder.signals)), own.folder, RANGE_TEST)
 
 
-def _trained(folder: ComparisonFolder, request: Request, bounds: BoundsFrom) -> Comparison:
+def _trained(folder: ResultFolder[Comparison], request: Request, bounds: BoundsFrom) -> Comparison:
     """Every policy, trained; what was trained before an interruption is not trained again."""
-    from clrtool.report.records.comparison_file import write_comparison
-    from clrtool.report.records.record_file import CONFIG
-
     folder.say("loading torch and the data")
     for attempt in Attempts(folder, SWEEP):
         with attempt as tried:
@@ -205,22 +176,22 @@ def _trained(folder: ComparisonFolder, request: Request, bounds: BoundsFrom) -> 
             tried.workload = workload
             with folder.signals.deferred():
                 record = _train(folder, request, bounds, workload)
-                folder.check_there(CONFIG)
-                write_comparison(folder.path, record)
+                folder.write(record)
             return record
     raise AssertionError("attempts end with a record or an error")
 
 
-def _train(folder: ComparisonFolder, request: Request, bounds: BoundsFrom, workload: Workload) -> Comparison:
+def _train(
+    folder: ResultFolder[Comparison], request: Request, bounds: BoundsFrom, workload: Workload
+) -> Comparison:
     from clrtool.engine.rangetest.compare import check_momentum, compared
-    from clrtool.report.records.comparison_file import ANOTHER, begin_comparison
 
     spec, config = folder.spec, folder.spec.config
     plans, iterations = request.plans(config.plan, bounds, workload.iterations_per_epoch)
     check_momentum(workload, plans.values())
     request_sha256, seeds = request.sha256(spec, bounds), range(config.seed, config.seed + request.seeds)
-    journal = folder.opened_journal(workload, SWEEP, request_sha256, what=ANOTHER)
-    begin_comparison(folder.path, config)
+    journal = folder.opened_journal(workload, SWEEP, request_sha256, what=folder.files.another)
+    folder.files.begin(folder.path, config)
     label, how = workload.metric.label, {"quiet": spec.display.quiet, "plain": spec.display.plain}
     with ComparisonProgress(list(plans), len(seeds), iterations, label, **how) as progress:
         record = compared(workload, plans, iterations, seeds, bounds, progress.tell, journal)
@@ -241,14 +212,14 @@ def _other_data(bounds: BoundsFrom, data_sha256: str) -> list[str]:
 
 
 def _show(record: Comparison, spec: RunSpec) -> None:
-    from clrtool.report.records.comparison_file import FILES, RESULT, comparison_to_json
+    from clrtool.report.records.comparison_file import COMPARISON
     from clrtool.report.text.comparison_table import comparison_table
 
     if spec.display.as_json:
-        typer.echo(comparison_to_json(record), nl=False)
+        typer.echo(COMPARISON.to_json(record), nl=False)
         return
     show(comparison_table(record, spec.folder.resolve().name), plain=spec.display.plain)
-    say(f"in {spec.folder}/: {', '.join(FILES[1:])}", quiet=spec.display.quiet)
+    say(f"in {spec.folder}/: {', '.join(COMPARISON.names[1:])}", quiet=spec.display.quiet)
     if (best := record.judgement.best) is not None:
-        command = shell_command("clrtool", "plan", argument(spec.folder / RESULT))
+        command = shell_command("clrtool", "plan", argument(spec.folder / COMPARISON.result))
         say(f"next, for the plan of {best}: {command}", quiet=spec.display.quiet)

@@ -22,7 +22,7 @@ from clrtool.core.results.record import RunRecord
 from clrtool.core.results.verification import read_again
 from clrtool.core.schedules.checks import check_positive
 from clrtool.errors import ConfigError, as_config_error
-from clrtool.report.records.comparison_file import RANGE_TEST, RESULT, read_comparison
+from clrtool.report.records.comparison_file import COMPARISON, RANGE_TEST
 from clrtool.report.records.record_file import sha256_of
 from clrtool.report.records.run import find_run, read_run
 from clrtool.report.text.progress import say
@@ -155,9 +155,9 @@ def _known_bounds(spec: RunSpec, bounds: str | None, run: str | None) -> BoundsF
 
 def _bounds_before(spec: RunSpec) -> BoundsFrom | None:
     """Those of the comparison that the folder holds, whose range test is gone."""
-    if not (spec.folder / RESULT).is_file():
+    if not (spec.folder / COMPARISON.result).is_file():
         return None
-    record = read_comparison(spec.folder)
+    record = COMPARISON.read(spec.folder)
     return record.bounds if record.config_sha256 == spec.config.sha256() else None
 
 

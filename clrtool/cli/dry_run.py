@@ -13,7 +13,6 @@ import typer
 from clrtool.cli.console import show
 from clrtool.cli.run.folder import RunFolder
 from clrtool.cli.run.seed_share import SWEEP, SeedShare
-from clrtool.cli.run.torchrun import check_alone
 from clrtool.errors import ConfigError, MachineError
 
 if TYPE_CHECKING:
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
 
 
 def dry_run(folder: RunFolder, share: SeedShare) -> None:
-    """Build the workload, time a few steps, and tell what the whole would take."""
-    check_alone("rangetest --dry-run")
+    """Build the workload, time a few steps, and tell what the whole would take; of several ranks all do so together."""
     from clrtool.report.text.estimate_table import estimate_table
 
     spec, display = folder.spec, folder.spec.display
@@ -33,7 +31,7 @@ def dry_run(folder: RunFolder, share: SeedShare) -> None:
         from clrtool.engine.rangetest.pipeline import check_plan
         from clrtool.engine.runtime.device import computing_with
 
-        workload = spec.build()
+        workload = spec.build(ranks=folder.ranks)
         check_plan(workload, spec.config.plan)
         with computing_with(spec.threads):
             found = estimate(workload, spec.config, spec.folder, share.shards, folder.executor.workers)
@@ -48,7 +46,7 @@ def dry_run(folder: RunFolder, share: SeedShare) -> None:
 def _becomes(folder: RunFolder, workload: ConfiguredWorkload) -> str:
     """The run folder, and what a range test would make of it."""
     from clrtool.engine.resume.checkpoint import CheckpointFolder
-    from clrtool.engine.resume.open import open_journal
+    from clrtool.engine.resume.open import about_test, look_back
     from clrtool.report.records.run import finished_run
 
     path, config = folder.path, folder.spec.config
@@ -60,8 +58,7 @@ def _becomes(folder: RunFolder, workload: ConfiguredWorkload) -> str:
             return f"{path}: holds a finished run of this config, which would {would}"
         if folder.fresh or not checkpoints.folder.is_dir():
             return f"{path}: would be {'replaced' if folder.fresh and path.exists() else 'new'}"
-        every = folder.spec.checkpoint_every
-        text = open_journal(checkpoints, workload, config.sha256(), folder.signals, every)[1]
+        text = look_back(checkpoints, about_test(workload, config.sha256()))[2]
     except (ConfigError, MachineError) as error:
         return f"refused: {error}"
     return f"{path}: holds an unfinished run, which would resume: {text}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clrtool.errors import ConfigError
-from clrtool.report.records.vary_file import RESULT, read_varied
+from clrtool.report.records.vary_file import VARIED
 from clrtool.report.text.progress import say
 from clrtool.words import argument, shell_command
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def chosen_numbers(place: Path) -> dict[str, Any]:
     """What a plan is made of, of the value that a race over values has chosen. Raises ConfigError if there is none."""
-    record = read_varied(place)
+    record = VARIED.read(place)
     bounds = None if record.chosen is None else record.bounds(record.chosen)
     if record.chosen is None or bounds is None:
         raise ConfigError(f"{place}: no value was chosen: {record.reason}")
@@ -39,7 +39,7 @@ def rescaled_numbers(place: Path, batch_size: int, known: dict[str, Any]) -> dic
         ConfigError: no batch sizes were measured, or an epoch has no such batch.
     """
     record, scaling = _measured(place)
-    size = record.tried[record.first].batch_size if (place / RESULT).is_file() else _batch_size(place)
+    size = record.tried[record.first].batch_size if (place / VARIED.result).is_file() else _batch_size(place)
     factor = scaling.factor(size, batch_size)
     samples = max(each.batch_size * each.iterations_per_epoch for each in record.tried)
     if batch_size > samples:
@@ -58,9 +58,9 @@ def rescaled_numbers(place: Path, batch_size: int, known: dict[str, Any]) -> dic
 
 def _measured(place: Path) -> tuple[VaryRecord, BatchScaling]:
     """The race over batch sizes that belongs to a folder, and the growth that it shows."""
-    found = [each for each in (place, place.with_name(f"{place.name}-vary")) if (each / RESULT).is_file()]
+    found = [each for each in (place, place.with_name(f"{place.name}-vary")) if (each / VARIED.result).is_file()]
     for each in found:
-        record = read_varied(each)
+        record = VARIED.read(each)
         if (scaling := record.batch_scaling) is not None:
             return record, scaling
     size = _batch_size(place)

@@ -135,21 +135,21 @@ def _draw_numbers(params: Mapping[str, Any], output: Path | None, *, term: bool)
 
 def _finished(folder: Path) -> RunRecord | Comparison | VaryRecord:
     """The range test, the comparison or the race over values in a folder."""
-    from clrtool.report.records import vary_file
-    from clrtool.report.records.comparison_file import RESULT, read_comparison
+    from clrtool.report.records.comparison_file import COMPARISON
     from clrtool.report.records.run import read_run
+    from clrtool.report.records.vary_file import VARIED
 
-    if (folder / vary_file.RESULT).is_file():
-        return vary_file.read_varied(folder)
-    return read_comparison(folder) if (folder / RESULT).is_file() else read_run(folder)
+    if (folder / VARIED.result).is_file():
+        return VARIED.read(folder)
+    return COMPARISON.read(folder) if (folder / COMPARISON.result).is_file() else read_run(folder)
 
 
 def _write_events(folder: Path | None, logdir: Path) -> None:
     """A range test, for TensorBoard."""
-    from clrtool.report.records import vary_file
-    from clrtool.report.records.comparison_file import RESULT
+    from clrtool.report.records.comparison_file import COMPARISON
+    from clrtool.report.records.vary_file import VARIED
 
-    if folder is None or any((folder / name).is_file() for name in (RESULT, vary_file.RESULT)):
+    if folder is None or any((folder / files.result).is_file() for files in (COMPARISON, VARIED)):
         raise ConfigError("--tensorboard takes the run folder of one range test")
     from clrtool.report.pages.tensorboard import write_events
 
@@ -177,11 +177,8 @@ def _draw_here(found: Found, output: Path | None) -> None:
 def _write(place: Path | None, found: Found, output: Path | None) -> list[Path]:
     """A report or a picture; without a name for it the pictures in a folder, or one beside a plan file."""
     from clrtool.core.results.record import RunRecord
-    from clrtool.core.results.varied import VaryRecord
     from clrtool.report import plots
 
-    if isinstance(found, VaryRecord):
-        return [_draw_vary(place, found, output)]
     if output is not None and output.suffix.lower() == ".html":
         write_whole(output, _report(place, found, output))
         return [output]
@@ -192,36 +189,22 @@ def _write(place: Path | None, found: Found, output: Path | None) -> list[Path]:
         plots.save_figure(plots.plot_schedules(found), target)
         return [target]
     assert place is not None
-    title = place.resolve().name
     if output is None:
-        return plots.draw_run(place, found) if isinstance(found, RunRecord) else [plots.draw_comparison(place, found)]
-    if isinstance(found, RunRecord):
-        plots.save_figure(plots.plot_range_test(found, title), output)
-    else:
-        plots.save_figure(plots.plot_comparison(found, title), output)
+        return plots.draw_run(place, found) if isinstance(found, RunRecord) else [plots.draw_result(place, found)]
+    plots.save_figure(plots.plot_result(found, place.resolve().name), output)
     return [output]
 
 
-def _draw_vary(place: Path | None, found: VaryRecord, output: Path | None) -> Path:
-    """The picture of a race over values, in its folder or as a file."""
-    from clrtool.report import plots
-
-    assert place is not None
-    if output is None:
-        return plots.draw_vary(place, found)
-    if output.suffix.lower() == ".html":
-        raise ConfigError(f"{output}: a race over values has a picture and no report: -o FILE.png")
-    plots.save_figure(plots.plot_vary(found, place.resolve().name), output)
-    return output
-
-
-def _report(place: Path | None, found: dict[str, Plan] | RunRecord | Comparison, output: Path) -> str:
+def _report(place: Path | None, found: Found, output: Path) -> str:
     """The page of a run, a comparison or a plan file."""
     from clrtool.core.results.record import RunRecord
+    from clrtool.core.results.varied import VaryRecord
     from clrtool.report.pages.html_report import comparison_report, plan_report, range_test_report
 
     if place is None:
         raise ConfigError(f"{output}: a report shows one run, comparison or plan file; -o FILE.svg draws any schedules")
+    if isinstance(found, VaryRecord):
+        raise ConfigError(f"{output}: a race over values has a picture and no report: -o FILE.png")
     title, source = place.resolve().name, str(place)
     if isinstance(found, RunRecord):
         return range_test_report(found, title, source)

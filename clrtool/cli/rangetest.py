@@ -53,7 +53,7 @@ from clrtool.cli.run.measure import measure, measure_share
 from clrtool.cli.run.seed_share import SeedShare, read_shard, worker_of_parent
 from clrtool.cli.run.shards import ShardWorker
 from clrtool.cli.run.spec import RunSpec, read_spec
-from clrtool.cli.run.torchrun import leading
+from clrtool.cli.run.torchrun import leading, seated
 from clrtool.errors import ConfigError
 from clrtool.words import argument, shell_command
 
@@ -102,7 +102,8 @@ def rangetest(  # an option that is not named below is read from the context, by
     spec, share = _asked(context, words, read_shard(seed_shard))
     spec, executor = choose_executor(context, spec, share, jobs, ray)
     if dry:
-        dry_run(RunFolder(spec, context.obj, executor), share)
+        with seated(spec) as rank:
+            dry_run(RunFolder(rank.spec, context.obj, executor, rank.ranks), share)
         return
     drift = DriftCheck(spec, [*words, *passed_on(context, NO_MEASURE)], write, check, tolerance)
     if share.shards:

@@ -15,10 +15,10 @@ import typer
 
 from clrtool.cli.console import readable_or_not, show
 from clrtool.cli.run.attempts import Attempts
+from clrtool.cli.run.folder import ResultFolder
 from clrtool.cli.run.seed_share import SWEEP
 from clrtool.cli.run.spec import RunSpec
 from clrtool.cli.run.torchrun import check_alone
-from clrtool.cli.run.vary_folder import VaryFolder, VaryObserver
 from clrtool.core.results.varied import BUDGET, MOST_KEYS, MOST_PAIRS, SEEDS
 from clrtool.errors import ConfigError
 from clrtool.report.text.progress import say
@@ -220,13 +220,15 @@ def _specs(spec: RunSpec, axes: Sequence[Axis]) -> Iterator[RunSpec]:
 
 def vary(spec: RunSpec, signals: Any, params: Mapping[str, Any]) -> None:
     """Race the values, or tell what that would take."""
+    from clrtool.report.records.vary_file import VARIED
+
     check_alone("rangetest --vary")
     elsewhere = {"--jobs": params["jobs"] > 1, "--ray": params["ray"], "--seed-shard": params["seed_shard"],
                  "--write": params["write"], "--check": params["check"]}  # fmt: skip
     if used := [name for name, value in elsewhere.items() if value]:
         raise ConfigError(f"{', '.join(used)}: not with --vary, whose values race in one process")
     request = read_request(spec, params["vary"] or (), params["budget"], groups=params["vary_groups"])
-    folder = VaryFolder(spec, signals)
+    folder = ResultFolder(spec, signals, VARIED)
     if params["dry"]:
         _dry_run(folder, request)
         return
@@ -237,27 +239,23 @@ def vary(spec: RunSpec, signals: Any, params: Mapping[str, Any]) -> None:
         raise typer.Exit(INCONCLUSIVE)
 
 
-def _measured(folder: VaryFolder, request: VaryRequest) -> VaryRecord:
+def _measured(folder: ResultFolder[VaryRecord], request: VaryRequest) -> VaryRecord:
     """The record as it was finished before, or as it is measured now; what was trained before is not trained again."""
-    from clrtool.report.records.record_file import CONFIG
-    from clrtool.report.records.vary_file import open_varied, write_varied
-
     if (finished := folder.finished(request.sha256)) is not None:
         return finished
     with folder.held():
-        record = open_varied(folder.path, request.sha256, fresh=folder.fresh)
+        record = folder.open(request.sha256)
         if record is None:
             record = _trained(folder, request)
-            folder.check_there(CONFIG)
-            write_varied(folder.path, record)
+            folder.write(record)
         folder.finish(record)
         return record
 
 
-def _trained(folder: VaryFolder, request: VaryRequest) -> VaryRecord:
+def _trained(folder: ResultFolder[VaryRecord], request: VaryRequest) -> VaryRecord:
     folder.say("loading torch and the data")
+    from clrtool.cli.run.observer import VaryObserver
     from clrtool.engine.rangetest.vary import run_variation
-    from clrtool.report.records.vary_file import begin_varied
 
     spec = folder.spec
     for attempt in Attempts(folder, SWEEP):
@@ -265,23 +263,22 @@ def _trained(folder: VaryFolder, request: VaryRequest) -> VaryRecord:
             variation = request.variation(tried.micro_batches)
             with folder.signals.deferred():
                 journal = _journal(folder, request, variation)
-                begin_varied(folder.path, spec.config)
+                folder.files.begin(folder.path, spec.config)
                 record = run_variation(variation, VaryObserver(folder, request.names), journal)
             return replace(record, request_sha256=request.sha256, config_sha256=spec.config.sha256())
     raise AssertionError("attempts end with a record or an error")
 
 
-def _journal(folder: VaryFolder, request: VaryRequest, variation: Variation) -> Journal:
+def _journal(folder: ResultFolder[VaryRecord], request: VaryRequest, variation: Variation) -> Journal:
     """Where the runs are kept: of this request, and of the data and the code that every value has now."""
     from clrtool.report.records.record_file import sha256_of
-    from clrtool.report.records.vary_file import ANOTHER
 
     inputs = [[each.workload.data_sha256, dict(each.workload.sources)] for each in variation.variants]
     sha256 = sha256_of({"request": request.sha256, "inputs": inputs})
-    return folder.opened_journal(variation.base, SWEEP, sha256, what=ANOTHER)
+    return folder.opened_journal(variation.base, SWEEP, sha256, what=folder.files.another)
 
 
-def _dry_run(folder: VaryFolder, request: VaryRequest) -> None:
+def _dry_run(folder: ResultFolder[VaryRecord], request: VaryRequest) -> None:
     """What a race over these values would take, from a few steps of the first."""
     folder.say("loading torch and the data")
     from clrtool.report.text.vary_table import vary_estimate_table
@@ -301,13 +298,13 @@ def _dry_run(folder: VaryFolder, request: VaryRequest) -> None:
 
 def _show(record: VaryRecord, spec: RunSpec) -> None:
     """The result on stdout, and on stderr where it lies and what to type next."""
-    from clrtool.report.records.vary_file import FILES, varied_to_json
+    from clrtool.report.records.vary_file import VARIED
     from clrtool.report.text.vary_table import vary_table
 
     if spec.display.as_json:
-        typer.echo(varied_to_json(record), nl=False)
+        typer.echo(VARIED.to_json(record), nl=False)
         return
     show(vary_table(record, spec.folder.resolve().name), plain=spec.display.plain)
-    say(f"in {spec.folder}/: {', '.join(FILES[1:4])}", quiet=spec.display.quiet)
+    say(f"in {spec.folder}/: {', '.join(VARIED.names[1:4])}", quiet=spec.display.quiet)
     if record.chosen is not None:
         say(f"next: {shell_command('clrtool', 'plan', argument(spec.folder))}", quiet=spec.display.quiet)

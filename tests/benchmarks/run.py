@@ -30,7 +30,7 @@ from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import Journal
 from clrtool.engine.training.scheduler import PlanScheduler
-from tests.benchmarks import finders, scale
+from tests.benchmarks import compositions, finders, scale, sharded_memory
 from tests.gpu.report import RESULTS, kept
 
 Work = Callable[[], object]
@@ -274,6 +274,17 @@ def main() -> None:
         "",
         *scale.ranks(),
         "",
+        "## What a rank holds of a model that all share",
+        "",
+        (
+            "In MB, of AdamW in float32, with a text of 16 tokens for each rank (gloo). Kept is what lies there after a step, "
+            "the peak that of all tensors but activations in one, as torch's MemTracker finds them; the formulas are those of "
+            "`sharded_memory.py`, the peak's at most. The process is what it took beyond its imports, with a copy of the whole "
+            "model, which every rank draws first."
+        ),
+        "",
+        *sharded_memory.table(),
+        "",
         "## What a range test takes by samples and seeds",
         "",
         "The shipped config `custom` with all that it chooses by itself, on the CPU; memory as above.",
@@ -287,6 +298,16 @@ def main() -> None:
         "| policy | median of 3, s | slowest, s | arrays |",
         "| --- | --- | --- | --- |",
         *long_schedules(),
+        "",
+        "## 10^7 iterations of compositions",
+        "",
+        (
+            f"The least of {compositions.TIMES}, each made anew and run beside half a cosine. A Python function is asked "
+            "for whole arrays where it takes them; one with an `if` or with `math` is asked once for each iteration, or "
+            "once for each cycle."
+        ),
+        "",
+        *compositions.table(),
         *(["", measured_elsewhere] if (measured_elsewhere := kept(RESULTS.read_text()).rstrip()) else []),
     ]
     RESULTS.write_text("\n".join(lines) + "\n")

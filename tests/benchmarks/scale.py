@@ -26,7 +26,8 @@ import io, os
 import torch
 from clrtool.config.schema import RangeTestConfig
 from clrtool.engine.training.trainer import Trainer
-from clrtool.engine.runtime.distributed import SINGLE_PROCESS, join
+from clrtool.engine.runtime.launched import join
+from clrtool.engine.runtime.ranks import SINGLE_PROCESS
 
 depth, width, heads, batch, length, optimizer = *map(int, sys.argv[1:6]), sys.argv[6]
 before = resident("VmRSS")

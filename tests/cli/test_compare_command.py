@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clrtool.core.reading.metric import ACCURACY
-from clrtool.report.records.comparison_file import read_comparison
+from clrtool.report.records.comparison_file import COMPARISON
 from tests.conftest import QUICK
 from tests.torture.conftest import STEP
 from tests.torture.runs import at_once, contents
@@ -62,11 +62,11 @@ def test_the_bounds_are_those_of_a_run_of_the_same_config_if_there_is_one(cli, t
     assert cli("rangetest", "digits", *SWEEP, "sweep.seeds=2", "-q").code == 0
     words = ["compare", "digits", *SWEEP, "sweep.seeds=2", *SHORT[2:6], "-q"]
     assert cli(*words).code == 0
-    record = read_comparison(tmp_path / "runs" / "digits-compare")
+    record = COMPARISON.read(tmp_path / "runs" / "digits-compare")
     assert record.bounds.source == "runs/digits"
     assert not (tmp_path / "runs" / "digits-compare" / "range_test").exists()
     assert cli(*words, "--run", "digits", "-o", "other").code == 0
-    assert read_comparison(tmp_path / "other").bounds == record.bounds
+    assert COMPARISON.read(tmp_path / "other").bounds == record.bounds
     shutil.rmtree(tmp_path / "runs" / "digits")
     again = cli(*words[:-1])
     assert (again.code, "shown again" in again.err) == (0, True)
@@ -80,7 +80,7 @@ def test_bounds_that_were_measured_on_other_data_are_used_with_a_warning(cli, tm
     done = cli("compare", "digits", *split, *SHORT[2:6], *SHORT[8:], "--run", "digits", "-q", "-o", "out")
     assert done.code == 0
     said = "The bounds from runs/digits were measured with different data"
-    assert any(warning.startswith(said) for warning in read_comparison(tmp_path / "out").warnings)
+    assert any(warning.startswith(said) for warning in COMPARISON.read(tmp_path / "out").warnings)
     assert said in " ".join(done.out.split())
 
 
@@ -132,7 +132,7 @@ def test_another_target_is_read_off_the_same_trainings(cli, compared, tmp_path):
     done = cli(*SHORT, "-q", "-o", folder, "--target-accuracy", "0.3")
     assert "reaches 0.3 in" in done.out
     assert (folder / "runs.csv").read_bytes() == rows
-    record = read_comparison(folder)
+    record = COMPARISON.read(folder)
     assert record.target == 0.3
     assert all(run.reaches(0.3, ACCURACY) for each in record.candidates for run in each.trainings)
 
@@ -152,7 +152,7 @@ def test_fresh_replaces_a_comparison_but_never_the_files_of_others(cli, digits_r
     folder = tmp_path / "one"
     assert cli(*SHORT, "-q", "-o", folder).code == 0
     assert cli(*SHORT, "-q", "--policies", "fixed,cosine", "-o", folder, "--fresh").code == 0
-    assert [each.name for each in read_comparison(folder).candidates] == ["fixed", "cosine"]
+    assert [each.name for each in COMPARISON.read(folder).candidates] == ["fixed", "cosine"]
     for more in ([], ["--fresh"]):
         refused = cli(*SHORT, *more, "-o", digits_run)
         assert refused.code == 2
@@ -166,7 +166,7 @@ def test_a_rate_of_ones_own_and_a_plan_file_are_policies_too(cli, tmp_path, monk
     done = cli(*SHORT, "--policies", "fixed:0.03,mine.json", "-q", "-o", "out")
     assert done.code == 0, done.err
     assert "mine: the plan ends" in " ".join(done.out.split())
-    rate, mine = read_comparison(tmp_path / "out").candidates
+    rate, mine = COMPARISON.read(tmp_path / "out").candidates
     assert {point.lr for run in rate.trainings for point in run.points} == {0.03}
     assert [run.points[-1].lr for run in mine.trainings] == [0.01, 0.01]
     assert json.loads((tmp_path / "out" / "compare.json").read_text())["target"] == rate.mean
@@ -280,7 +280,7 @@ def test_a_comparison_that_was_begun_is_not_gone_on_with_as_another(zygote, tmp_
     assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
     done = zygote.run([*words, "--seeds", "3", "--fresh"])
     assert done.status == 0, done.err
-    assert len(read_comparison(folder).seeds) == 3
+    assert len(COMPARISON.read(folder).seeds) == 3
 
 
 def test_a_comparison_stopped_anywhere_ends_in_the_bytes_of_one_that_was_not(zygote, tmp_path):
@@ -326,7 +326,7 @@ def test_a_comparison_stopped_anywhere_ends_in_the_bytes_of_one_that_was_not(zyg
             (STEP, 140),
             (STEP, 300),
             ("clrtool.engine.rangetest.compare:_Runs._evaluate", 25),
-            ("clrtool.report.records.comparison_file:write_comparison", 1),
+            ("clrtool.report.records.result_files:ResultFiles.write", 1),
             ("clrtool.report.plots.comparison:plot_comparison", 1),
         ],
     )

@@ -35,15 +35,13 @@ def one_thread(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
+def plain(zygote, tmp_path_factory):
     """The files of a run that nobody shared out, and finished shards of the same."""
     folder = tmp_path_factory.mktemp("plain")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for more in ([], ["--seed-shard", "1/2"], ["--seed-shard", "2/2"]):
         place = folder / ("shards" if more else "whole") / "digits"
-        command = [sys.executable, "-m", "clrtool", "rangetest", *WORDS, *more, "-o", str(place), "-q"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode in (0, 3), done.stderr
+        done = zygote.run(["rangetest", *WORDS, *more, "-o", place, "-q"])
+        assert done.status in (0, 3), done.err
     return folder
 
 
@@ -298,6 +296,18 @@ def test_ray_that_is_not_installed_is_told_with_the_way_to_get_it(cli, tmp_path,
     done = cli("rangetest", *WORDS, "--ray", "local", "-o", tmp_path / "digits", "-q")
     assert (done.code, "pip install 'clrtool[ray]'" in done.err) == (2, True)
     assert cli("rangetest", *WORDS, "--ray", "local", "--jobs", "2").code == 2
+
+
+@pytest.mark.parametrize("kind", [Exception, ConnectionError, RuntimeError, ValueError])
+def test_a_cluster_that_does_not_come_up_is_a_matter_of_the_machine_and_no_traceback(cli, tmp_path, monkeypatch, kind):
+    def init(**_):
+        raise kind("The current node timed out during startup.")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    done = cli("rangetest", *WORDS, "--ray", "local", "-o", tmp_path / "digits", "-q")
+    assert (done.code, done.out) == (4, "")
+    assert "error: --ray local: cannot be reached: The current node timed out during startup." in done.err
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize(("task", "shard"), [("1", "1/8"), ("8", "8/8")])

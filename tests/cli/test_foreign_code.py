@@ -167,11 +167,11 @@ WRONG = {
 
 
 @pytest.fixture(scope="module")
-def two_shards(tmp_path_factory):
+def two_shards(zygote, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
     for number in ("1/2", "2/2"):
-        words = ["rangetest", "digits", *QUICK, "--seed-shard", number, "-o", "run"]
-        subprocess.run([sys.executable, "-m", "clrtool", *words], cwd=folder, check=True)
+        done = zygote.run(["rangetest", "digits", *QUICK, "--seed-shard", number, "-o", "run"], cwd=folder)
+        assert done.status == 0, done.err
     return folder / "run"
 
 
@@ -401,12 +401,12 @@ def test_the_command_that_mends_a_stale_file_is_one_that_works(process, tmp_path
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory):
+def shards(zygote, tmp_path_factory):
     """Two shards of a sweep, finished."""
     folder = tmp_path_factory.mktemp("shards") / "digits"
     for shard in ("1/2", "2/2"):
         words = ["rangetest", "digits", *QUICK, "sweep.method=paper", "--seed-shard", shard, "-o", folder]
-        subprocess.run([sys.executable, "-m", "clrtool", *map(str, words)], check=True, capture_output=True)
+        assert zygote.run(words).status == 0
     return folder
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.ranks import PATIENCE, ended, start, wait_until
+from tests.torture.conftest import STEP
 
 # With batch norm and random crops; long enough to be interrupted on any machine.
 CONFIG = """
@@ -153,7 +155,7 @@ def test_torchrun_starts_a_killed_rank_again_and_the_curve_is_that_of_an_uninter
     assert (tmp_path / "curve.csv").read_bytes() == (whole / "curve.csv").read_bytes()
 
 
-SPREAD = ["model.name=mlp", "model.args={hidden: [16, 16]}", "data.augment={}", "sweep.seeds=1"]
+SPREAD = ["training.shard=auto", "model.name=mlp", "model.args={hidden: [16, 16]}", "data.augment={}", "sweep.seeds=1"]
 
 
 def test_two_ranks_that_share_a_model_measure_what_two_with_all_of_it_measure(config, tmp_path):
@@ -163,6 +165,33 @@ def test_two_ranks_that_share_a_model_measure_what_two_with_all_of_it_measure(co
         assert codes in ([0, 0], [3, 0]), printed
     curves = [(tmp_path / shard / "curve.csv").read_text().splitlines() for shard in ("auto", "none")]
     assert [row.split(",")[-1] for row in curves[0]] == [row.split(",")[-1] for row in curves[1]]
+
+
+def test_a_dry_run_of_ranks_says_that_an_unfinished_run_would_resume(config, tmp_path):
+    words = ["-m", "clrtool", "rangetest", config, *SPREAD, *HOW, "-o", tmp_path]
+    assert ended(start(2, *words, faults={0: {"signal_at": [[STEP, 40, int(signal.SIGTERM), 1]]}}))[0] == [143, 143]
+    codes, printed = ended(start(2, *words, "-n"))
+    assert codes == [0, 0], printed
+    told = " ".join(printed[0][0].split())
+    assert "holds an unfinished run, which would resume" in told
+    assert re.search("ranks 2: .* per iteration, .* at the peak; over the network each iteration sums .* KiB", told)
+
+
+def test_a_dry_run_measures_every_rank_says_so_once_and_writes_nothing(config, tmp_path):
+    words = ["-m", "clrtool", "rangetest", config, *SPREAD, *HOW, "sweep={}", "-n"]
+    spread, whole = [[*words, "--json"], [*words, "training.shard=none", "training.micro_batches=2", "--json"]]
+    for command, weights in ((spread, True), (whole, False)):
+        codes, printed = ended(start(2, *command, "-o", tmp_path / "run"))
+        assert codes == [0, 0], printed
+        assert printed[1] == ("", "")
+        told = json.loads(printed[0][0])
+        assert told["iterations"] == 500
+        assert [each["iteration_seconds"] > 0 < each["peak_bytes"] for each in told["ranks"]] == [True, True]
+        gradients = 4 * told["parameters"] * (1 if weights else 2)  # DistributedDataParallel after each micro-batch
+        assert {each["reduced_bytes"] for each in told["ranks"]} == {gradients + 8}  # and the loss
+        assert all((each["gathered_bytes"] > 0) is weights for each in told["ranks"])
+        assert "would be new" in told["folder"]
+        assert not (tmp_path / "run").exists()
 
 
 def seated(monkeypatch, rank, world=2):
@@ -178,7 +207,6 @@ def seated(monkeypatch, rank, world=2):
             ["data.batch_size=33"],
             "'data.batch_size=33': data.batch_size = 33 must be divisible by the number of ranks, 2",
         ),
-        (["--dry-run"], "clrtool rangetest --dry-run runs in one process, but torchrun started 2"),
         (["training.compile=true"], "training.compile does not work with 2 ranks"),
         (["--on-oom", "accumulate"], "with 2 ranks give training.micro_batches=2"),
         (["--device", "cuda:1"], "every rank needs its own"),

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from clrtool.report.records.vary_file import read_varied
+from clrtool.report.records.vary_file import VARIED
 from tests.torture.conftest import STEP
 from tests.torture.runs import contents
 
@@ -78,7 +78,7 @@ def test_json_is_the_file_and_the_rows_are_its_readings(varied, cli):
 def test_a_record_is_read_as_it_was_written(varied):
     from clrtool.report.records.vary_file import varied_to_json
 
-    assert varied_to_json(read_varied(varied)) == (varied / "vary.json").read_text()
+    assert varied_to_json(VARIED.read(varied)) == (varied / "vary.json").read_text()
 
 
 def test_plot_draws_the_same_picture_again_and_says_what_it_shows(varied, cli, tmp_path):
@@ -105,7 +105,7 @@ def test_two_keys_race_as_pairs_in_one_picture(cli, tmp_path):
     two = [*DECAY, "--vary", "optimizer.args.momentum=0.5,0.9"]
     told = cli("rangetest", "digits", *two, "-q", "-o", str(tmp_path / "two"))
     assert told.code == 0, told.err
-    record = read_varied(tmp_path / "two")
+    record = VARIED.read(tmp_path / "two")
     assert [each.values for each in record.tried] == [(0, 0.5), (0, 0.9), (0.01, 0.5), (0.01, 0.9)]
     assert record.tried[record.first].values == (0, 0.9)  # the momentum of the config
     assert "momentum" in told.out
@@ -120,7 +120,7 @@ def test_the_ratio_of_a_groups_rate_is_a_value_like_any_other(cli, tmp_path):
     words = ["--vary", "optimizer.groups.0.lr_ratio=1e-6,1", "-q", "-o", str(tmp_path / "out")]
     told = cli("rangetest", str(config), *words)
     assert told.code == 0, told.err
-    record = read_varied(tmp_path / "out")
+    record = VARIED.read(tmp_path / "out")
     assert record.tried[record.first].values == (1,)
     assert record.tried[record.chosen].values == (1,)  # at a millionth, the weights stay where they were drawn
     assert record.verdict.word == "better"

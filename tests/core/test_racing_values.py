@@ -1,6 +1,7 @@
 """The race over values as a pure function: what it asks for, what that costs, what it says, and how rates grow."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,6 +84,20 @@ def test_a_lead_that_another_seed_does_not_see_is_noise():
 
     begin = contest()
     assert not ranking(begin, raced(begin, loss)).is_clear
+
+
+@pytest.mark.parametrize("ahead", [0, 1500])
+def test_a_value_that_only_begins_faster_is_not_better_however_alike_the_seeds_are(ahead):
+    def loss(value, seed, power, samples):
+        """It falls by a power of the samples; one value is so many of them ahead, or better for good."""
+        share = (1 + (samples + ahead * (value == 2)) / 1000) ** -0.5
+        return 1.8 * share + 0.1 * (value != 2 and not ahead) + 0.15 * abs(power + 6)
+
+    begin = contest()
+    found = ranking(begin, raced(begin, loss))
+    assert found.order[0] == 2
+    assert min(found.margins) > 0.02 * found.gain
+    assert found.is_clear == (ahead == 0)
 
 
 def test_a_value_that_alone_stays_finite_wins():
@@ -235,7 +250,7 @@ def test_the_rates_of_batch_sizes_keep_their_distance_from_what_the_race_over_ra
 def test_values_that_have_learned_nothing_where_they_were_compared_tell_nothing():
     record = record_of([0.9, 0.1, 0.9, 0.9])
     late = {"readings": tuple(raced(record.contest, lambda value, *run: 2.29 - 0.01 * (value == 1)))}
-    early = VaryRecord(**{**{name: getattr(record, name) for name in record.__dataclass_fields__}, **late})
+    early = replace(record, **late)
     assert early.verdict is VaryVerdict.NO_DIFFERENCE
     assert early.chosen == 0
     assert "tells nothing: give a larger --budget" in early.reason
@@ -248,11 +263,18 @@ def test_a_value_that_was_dropped_before_anything_was_learned_stays():
     record = record_of([0.9, 0.1, 0.9, 0.9])
     horizon = record.contest.horizon
     late = {"readings": tuple(raced(record.contest, loss))}
-    found = VaryRecord(**{**{name: getattr(record, name) for name in record.__dataclass_fields__}, **late})
+    found = replace(record, **late)
     assert found.ranking.order[0] == 3
     assert found.verdict is VaryVerdict.NO_DIFFERENCE
     assert found.chosen == 0
     assert "tells nothing" in found.reason
+
+
+def test_what_tells_values_apart_is_as_much_as_a_race_over_rates_has_to_gain():
+    record = record_of([0.9, 0.1, 0.9, 0.9])
+    for least, verdict in ((2.1, VaryVerdict.NO_DIFFERENCE), (2.0, VaryVerdict.BETTER)):  # of 2.3, a tenth of it away
+        readings = raced(record.contest, bowls([least + 0.1, least, 2.2, 2.2], [-6] * 4, fast=1))
+        assert replace(record, readings=tuple(readings)).verdict is verdict
 
 
 def test_one_seed_is_told_as_such():

@@ -8,7 +8,8 @@ from torch import nn
 
 from clrtool.config.schema import RangeTestConfig
 from clrtool.engine.configured.build import build_workload
-from clrtool.engine.runtime.distributed import SINGLE_PROCESS, join
+from clrtool.engine.runtime.launched import join
+from clrtool.engine.runtime.ranks import SINGLE_PROCESS
 from clrtool.engine.runtime.sharded import is_sharded, whole
 from clrtool.engine.training.losses import IGNORED
 from clrtool.engine.training.trainer import Trainer

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from clrtool.engine.runtime.device import CUBLAS, arithmetic
-from clrtool.engine.runtime.distributed import ProcessGroup, Ranks
+from clrtool.engine.runtime.distributed import ProcessGroup
+from clrtool.engine.runtime.ranks import Ranks
 from clrtool.errors import ConfigError, MachineError
 from tests.engine.workloads import digits
 

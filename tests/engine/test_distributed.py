@@ -19,7 +19,9 @@ from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import NoRequests
 from clrtool.engine.resume.open import open_journal
 from clrtool.engine.runtime import distributed
-from clrtool.engine.runtime.distributed import SINGLE_PROCESS, ProcessGroup, device_of_rank
+from clrtool.engine.runtime.distributed import ProcessGroup
+from clrtool.engine.runtime.launched import device_of_rank
+from clrtool.engine.runtime.ranks import SINGLE_PROCESS
 from clrtool.engine.runtime.rng import seed_everything
 from clrtool.errors import ConfigError, MachineError
 from tests.engine.rank_factories import build, trained

@@ -19,7 +19,7 @@ from clrtool.engine.rangetest.sweep import run_sweep
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.journal import Journal, NoRequests, plain
 from clrtool.engine.resume.open import open_journal
-from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks
+from clrtool.engine.runtime.ranks import SINGLE_PROCESS, Ranks
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError, Interrupted, MachineError

@@ -4,7 +4,7 @@ import pytest
 
 from clrtool.config.schema import RangeTestConfig
 from clrtool.engine.configured.build import build_workload
-from clrtool.engine.runtime.distributed import SINGLE_PROCESS
+from clrtool.engine.runtime.ranks import SINGLE_PROCESS
 
 # JAX, which other tests import into this process, warns of every fork.
 FORKS = pytest.mark.filterwarnings("ignore:os.fork")

@@ -13,7 +13,7 @@ from clrtool.core.results.candidates import candidate_plan
 from clrtool.core.results.comparison import BoundsFrom, Candidate, Comparison, Training
 from clrtool.report.plots import plot_comparison, save_figure
 from clrtool.report.plots.style import LIGHT, contrast
-from clrtool.report.records.comparison_file import comparison_to_json, read_comparison, write_comparison
+from clrtool.report.records.comparison_file import COMPARISON, comparison_to_json
 from clrtool.report.text.comparison_table import comparison_table
 from tests.report.test_plots import overlaps, texts
 
@@ -58,8 +58,8 @@ def assert_same(one, other):
 @pytest.mark.parametrize("broken", [(), ("cosine",)])
 def test_a_comparison_is_read_back_as_it_was_written(tmp_path, broken):
     record = comparison({"fixed": 0.9, "cosine": 0.95}, broken)
-    write_comparison(tmp_path, record)
-    assert_same(read_comparison(tmp_path), record)
+    COMPARISON.write(tmp_path, record)
+    assert_same(COMPARISON.read(tmp_path), record)
 
 
 @pytest.mark.parametrize(

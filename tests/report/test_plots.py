@@ -28,7 +28,7 @@ from clrtool.core.reading.paper import find_bounds
 from clrtool.errors import ConfigError
 from clrtool.report.plots import plot_comparison, plot_range_test, plot_schedules, save_figure
 from clrtool.report.plots.style import ALT_HEADER, DARK, LIGHT, contrast, dark, drawn
-from clrtool.report.records.comparison_file import write_comparison
+from clrtool.report.records.comparison_file import COMPARISON
 from clrtool.report.records.plan_file import plan_to_json
 from clrtool.report.records.run import read_run
 
@@ -114,7 +114,7 @@ for source in sources:
 def test_every_picture_and_report_has_the_same_bytes_in_two_processes(digits_run, race_run, tmp_path):
     from tests.report.test_comparison_file import comparison
 
-    write_comparison(tmp_path / "compared", comparison({"fixed": 0.9, "one_cycle": 0.95, "cosine": 0.96}))
+    COMPARISON.write(tmp_path / "compared", comparison({"fixed": 0.9, "one_cycle": 0.95, "cosine": 0.96}))
     (tmp_path / "plan.json").write_text(plan_to_json(make_plan(1e-3, 1e-2, 47, policy="one_cycle")))
     found = []
     for hash_seed in ("1", "2"):

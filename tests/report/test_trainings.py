@@ -64,6 +64,7 @@ def only(folder, text, known=Known(), name="module.py"):  # noqa: B008 (frozen)
         ({"lr_scheduler_type": "inverse_sqrt", "warmup_steps": 20}, 50),
         ({"lr_scheduler_type": "constant"}, 50),
         ({"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"power": 2.0}}, 50),
+        ({"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": '{"power": 2.0}'}, 50),
         ({"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": 30}}, 50),
     ],
 )

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from clrtool.cli.run.executor import Executor
 from clrtool.cli.run.seed_share import JOBS, SWEEP
@@ -20,16 +20,18 @@ if TYPE_CHECKING:
     from clrtool.core.results.record import RunRecord
     from clrtool.core.results.varied import VaryRecord
     from clrtool.engine.resume.journal import Journal
-    from clrtool.engine.runtime.distributed import ProcessGroup
+    from clrtool.engine.runtime.launched import LaunchedRanks
     from clrtool.engine.training.workload import Workload
     from clrtool.report.records.lock import Lock
+    from clrtool.report.records.result_files import ResultFiles
 
 # Folders of checkpoints, there only while something is unfinished: of this process, and of those of --jobs.
 CHECKPOINTS = SWEEP, JOBS
+R = TypeVar("R", "Comparison", "VaryRecord")
 
 
 class Folder:
-    """What the folders of a range test and of a comparison have in common.
+    """What all folders have in common.
 
     Args:
         signals: what is asked for while it is filled.
@@ -148,6 +150,49 @@ class Folder:
         return journal
 
 
+class ResultFolder(Folder, Generic[R]):
+    """The folder of a comparison or of a race over values.
+
+    Args:
+        files: those in it.
+    """
+
+    def __init__(self, spec: RunSpec, signals: Signals, files: ResultFiles[R]) -> None:
+        super().__init__(spec, signals)
+        self.files = files
+
+    def open(self, request_sha256: str | None) -> R | None:
+        """What is finished of a request. Raises ConfigError if the folder holds another one."""
+        return self.files.open(self.path, request_sha256, fresh=self.fresh)
+
+    def finished(self, request_sha256: str | None, **asked: Any) -> R | None:
+        """The same with nothing left to do, where what else is asked of it is what it has."""
+        record = self.open(request_sha256)
+        if record is None:
+            return None
+        self.check_again(record)
+        is_drawn = (self.path / self.files.picture).exists()
+        if self.has_leftovers() or not is_drawn or any(getattr(record, name) != asked[name] for name in asked):
+            return None
+        self.say(f"{self.path}: already finished with these options, shown again; --fresh runs it again")
+        return record
+
+    def write(self, record: R) -> None:
+        """Write a result, into a folder that is still there."""
+        from clrtool.report.records.record_file import CONFIG
+
+        self.check_there(CONFIG)
+        self.files.write(self.path, record)
+
+    def finish(self, record: R) -> None:
+        """What is left to do when everything is measured: the picture; and the checkpoints go."""
+        from clrtool.report.plots import draw_result
+
+        if not (self.path / self.files.picture).exists():
+            draw_result(self.path, record)
+        self.remove(SWEEP)
+
+
 class RunFolder(Folder):
     """The folder of a range test.
 
@@ -157,7 +202,7 @@ class RunFolder(Folder):
     """
 
     def __init__(
-        self, spec: RunSpec, signals: Signals, executor: Executor | None = None, ranks: ProcessGroup | None = None
+        self, spec: RunSpec, signals: Signals, executor: Executor | None = None, ranks: LaunchedRanks | None = None
     ) -> None:
         super().__init__(spec, signals)
         self.executor, self.ranks = executor or Executor(spec), ranks

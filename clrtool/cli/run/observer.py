@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from clrtool.cli.run.folder import RunFolder
+from clrtool.cli.run.folder import Folder, RunFolder
 from clrtool.cli.run.seed_share import SeedShare
+from clrtool.core.racing.contest import Reading
 from clrtool.core.racing.probes import Probe
 from clrtool.core.reading.curve import Point
 from clrtool.core.results.record import RunRecord
@@ -39,8 +40,7 @@ class FolderObserver(Observer):
         yield
 
     def on_probe(self, probe: Probe) -> None:
-        reached = f"held-out loss {probe.loss:.4g}" if math.isfinite(probe.loss) else "not finite"
-        self._folder.say(f"  lr {probe.lr:.2e}  {probe.iterations:,} iterations  {reached}")
+        self._folder.say(f"  {_read(probe)}")
 
     def on_record(self, record: RunRecord) -> None:
         self._folder.write(record)
@@ -57,3 +57,27 @@ class ShareObserver(FolderObserver):
     def sweeping(self, seeds: int, epochs: float, metric: str) -> Iterator[None]:
         with super().sweeping(self._share.count(seeds), epochs, metric):
             yield
+
+
+class VaryObserver(Observer):
+    """A line for each reading, with the value by its name."""
+
+    def __init__(self, folder: Folder, names: Sequence[str]) -> None:
+        self._folder, self._names = folder, names
+
+    @contextmanager
+    def racing(self, iterations: int) -> Iterator[None]:
+        self._folder.say(f"racing over rates first: at most {iterations:,} iterations")
+        yield
+
+    def on_probe(self, probe: Probe) -> None:
+        self._folder.say(f"  {_read(probe)}")
+
+    def on_reading(self, reading: Reading) -> None:
+        seed = ", another seed" if reading.probe.seed else ""
+        self._folder.say(f"  {self._names[reading.value]}{seed}: {_read(reading.probe)}")
+
+
+def _read(probe: Probe) -> str:
+    reached = f"held-out loss {probe.loss:.4g}" if math.isfinite(probe.loss) else "not finite"
+    return f"lr {probe.lr:.2e}  {probe.iterations:,} iterations  {reached}"

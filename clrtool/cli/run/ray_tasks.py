@@ -125,7 +125,7 @@ def _cluster(address: str, signals: Signals, display: Display) -> Iterator[None]
     say(f"Ray: {'a cluster on this machine' if address == LOCAL else address}", quiet=display.quiet)
     try:
         ray.init(address=address, **(quiet if address == LOCAL else {}))
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a node that does not come up in time raises nothing more specific
         raise MachineError(f"--ray {address}: cannot be reached: {_line(error)}") from error
     signals.take_back()
     try:

@@ -79,7 +79,7 @@ class RunSpec:
     ) -> ConfiguredWorkload:
         """The workload, ready to be trained."""
         from clrtool.engine.configured.build import build_workload
-        from clrtool.engine.runtime.distributed import SINGLE_PROCESS
+        from clrtool.engine.runtime.ranks import SINGLE_PROCESS
 
         given = vars(self.options)
         return build_workload(

@@ -20,7 +20,7 @@ from clrtool.errors import ConfigError, exit_code
 if TYPE_CHECKING:
     from clrtool.cli.run.signals import Signals
     from clrtool.cli.run.spec import RunSpec
-    from clrtool.engine.runtime.distributed import ProcessGroup
+    from clrtool.engine.runtime.launched import LaunchedRanks
 
 # What torchrun tells each process that it starts.
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
@@ -44,7 +44,7 @@ class Rank(NamedTuple):
     """
 
     spec: RunSpec
-    ranks: ProcessGroup | None
+    ranks: LaunchedRanks | None
     leads: bool
 
 
@@ -96,14 +96,21 @@ def leading(spec: RunSpec, signals: Signals) -> Iterator[Rank]:
 
     Every other one has trained with the first when this is entered.
     """
+    with seated(spec) as rank:
+        if not rank.leads:
+            _follow(rank, signals)
+        yield rank
+
+
+@contextmanager
+def seated(spec: RunSpec) -> Iterator[Rank]:
+    """This process alone, or as one of those that torchrun has started, which do the same and of which one is heard."""
     if (seat := find_seat()) is None:
         yield Rank(spec, None, leads=True)
         return
     with spec.located():
         _check(seat, spec)
     with _joined(spec, seat) as rank:
-        if not rank.leads:
-            _follow(rank, signals)
         yield rank
 
 
@@ -112,7 +119,7 @@ def _joined(spec: RunSpec, seat: Seat) -> Iterator[Rank]:
     """Meet the other ranks, on the device of this one."""
     if spec.options.deterministic:  # torch warns on every rank of what this asks for, and reads it when it is loaded
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from clrtool.engine.runtime.distributed import device_of_rank, join
+    from clrtool.engine.runtime.launched import device_of_rank, join
 
     ranks = join(*seat)
     if seat.rank:
@@ -129,6 +136,8 @@ def _joined(spec: RunSpec, seat: Seat) -> Iterator[Rank]:
         if seat.rank:
             sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
         raise
+    if seat.rank:
+        ranks.wait_for_end()
     ranks.end()
 
 
@@ -146,4 +155,3 @@ def _follow(rank: Rank, signals: Signals) -> None:
         workload = spec.build(micro_batches=micro_batches, ranks=ranks)
         with signals.deferred():
             range_test(workload, spec.config, journals=lambda *_: follow_journal(workload, signals))
-    ranks.wait_for_end()

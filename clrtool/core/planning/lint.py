@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from clrtool.core.planning.averaging import DECOUPLED
+from clrtool.core.planning.budget import MAX_ITERATIONS
 from clrtool.core.planning.finding import PLAIN, WITHOUT_MOMENTUM, Finding, Use
 from clrtool.core.planning.lint_averaging import lint_averaging
 from clrtool.core.planning.lint_steps import Stepping, lint_steps
@@ -50,6 +51,8 @@ def _lint_source(
         if full == _ONE_CYCLE and (broken := _no_rise(bind(full, params))):
             return (broken,)
         raise
+    if iterations is None and use.stepped == "epoch":  # what shows the whole schedule are steps
+        plan = replace(plan, iterations=min(plan.iterations * (iterations_per_epoch or 1), MAX_ITERATIONS))
     own = _after_one_cycle(plan) if full == _ONE_CYCLE else _no_decay(plan) if full == _CYCLIC else ()
     return (*_lint_plan(plan, use, tuple(params)), *own)
 

@@ -175,8 +175,8 @@ def _drop(last: float, stepping: Stepping) -> Iterator[Finding]:
 def _length(plan: Plan, part: Schedule, begin: int, stepping: Stepping) -> Iterator[Finding]:
     """The length of a schedule that has one, against that of the training."""
     length, steps = _stated(plan, part, begin), stepping.steps
-    # one step more keeps torch's one cycle from its step after the last
-    if length is None or length == steps or (plan.policy.endswith("OneCycleLR") and length == steps + 1):
+    # one that ends on the last step is whole; one step more keeps torch's one cycle from its step after the last
+    if length is None or length in (steps - 1, steps) or (plan.policy.endswith("OneCycleLR") and length == steps + 1):
         return
     if stepping.reads_as_epochs(length) and abs(length - (stepping.epochs or 0)) <= 1:
         yield Finding(

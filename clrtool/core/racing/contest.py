@@ -151,23 +151,26 @@ class Ranking:
         order: the values, the best first: who went on for longer is before who did not.
         margins: by how much the second loses against the first, for each seed that saw both.
         gain: of the first over the constant answer, in loss.
+        drift: what the lead loses until the end of the training, if it goes on to shrink as it did in longer runs: a
+            value that only begins faster is caught up with. Infinite where that was not seen.
     """
 
     standings: tuple[Standing, ...]
     order: tuple[int, ...]
     margins: tuple[float, ...]
     gain: float
+    drift: float
 
     @property
     def noise(self) -> float:
-        """The lead that is none: the spread of the margins over seeds, or a small part of the gain."""
+        """The lead that is none: the spread of the margins over seeds, a part of the gain, or what it will lose."""
         spread = max(self.margins) - min(self.margins) if all(map(math.isfinite, self.margins)) else 0.0
-        return max(spread, SAME * self.gain)
+        return max(spread, SAME * self.gain, self.drift)
 
     @property
     def is_ahead(self) -> bool:
         """Whether the first is better as far as is known: of one seed by more than what favours the other."""
-        return self.is_clear or (len(self.margins) == 1 and self.margins[0] > FAVOURED * self.gain)
+        return self.is_clear or (len(self.margins) == 1 and self.margins[0] > max(FAVOURED * self.gain, self.drift))
 
     @property
     def is_clear(self) -> bool:

@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from clrtool.core.racing.choose import choose
-from clrtool.core.racing.probes import by_horizon
+from clrtool.core.racing.probes import best_of, by_horizon
 from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.verdict import Advice, Verdict
@@ -113,7 +113,9 @@ def continued(race: Race, swept: Bounds | None = None) -> Bounds:
     if power < math.log2(found.max_lr):
         reason += f" Above {2.0**power:.3g} a seed makes it higher than that, so max_lr is no higher."
         found = _at(found, 2.0**power)
-    advice = tuple(each for each in found.advice if each is not Advice.LITTLE_LEARNED or gain < CLEAR)
+    advice = tuple(each for each in found.advice if each is not Advice.LITTLE_LEARNED)
+    if gain < CLEAR or _is_moving(race):
+        advice = (Advice.LITTLE_LEARNED, *advice)
     return replace(found, max_reason=reason, verdict=Verdict.WEAK if advice else Verdict.CLEAR, advice=advice)
 
 
@@ -125,6 +127,14 @@ def _harmless(race: Race, power: float) -> float | None:
     if not harmful & {math.floor(power), math.ceil(power)}:
         return power
     return max((each for losses in rounds for each in losses if each <= power and each not in harmful), default=None)
+
+
+def _is_moving(race: Race) -> bool:
+    """Whether another rate was best in runs of half the longest: it throws a model back less, and gains less."""
+    rounds = by_horizon(race.probes)
+    best = best_of(rounds[max(rounds)])
+    shorter = [each for each in rounds if 2 * each <= max(rounds) and best in rounds[each]]
+    return bool(shorter) and best_of(rounds[max(shorter)]) != best
 
 
 def _at(found: Bounds, max_lr: float) -> Bounds:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Generator, Sequence
 from functools import partial
 from itertools import zip_longest
+from statistics import fmean
 
 from clrtool.core.racing import rules
 from clrtool.core.racing.contest import (
@@ -69,6 +70,11 @@ class _Lane(Seed):
         """Train rates on, as far as the budget goes."""
         return self._train(powers, horizon)
 
+    def see(self, powers: Sequence[int], horizon: int) -> Asking:
+        """The same of another seed, read half way too: whether a lead grows."""
+        yield from self._train(powers, max(1, horizon // 2))
+        return (yield from self._train(powers, horizon))
+
     @property
     def last(self) -> dict[int, float]:
         """Losses at the longest horizon."""
@@ -87,14 +93,14 @@ class _Lane(Seed):
         return self.pick(self.last)
 
     @property
-    def rounds(self) -> int:
-        """Horizons at which it was read."""
-        return len(self._rounds)
+    def horizons(self) -> list[int]:
+        """Iterations after which it was read, the longest last."""
+        return sorted(self._rounds)
 
     @property
-    def lowest(self) -> float:
-        """The lowest loss of the longest horizon."""
-        return min(self.last.values(), default=math.inf)
+    def lowest(self) -> list[float]:
+        """The lowest loss of each of them."""
+        return [min(self._rounds[horizon].values()) for horizon in self.horizons]
 
 
 # A part of a race asks for runs of values.
@@ -171,8 +177,7 @@ class _Race:
             first = self._lane(value)
             horizon = first.longest * self._contest.contenders[value].batch_size
             share = self._left / ((len(finalists) - number) * (self._contest.entry.seeds - seed))
-            go_on = partial(self._lane(value, seed).go_on, first.best)
-            yield from self._train(value, seed, go_on, horizon, share)
+            yield from self._train(value, seed, partial(self._lane(value, seed).see, first.best), horizon, share)
 
     def _confirm_ends(self, seed: int) -> Part:
         """Both ends of the batch sizes with another seed, at their own rates and those around, if they can be paid."""
@@ -220,7 +225,7 @@ class _Race:
 
     def _by_loss(self, values: Sequence[int] | range) -> list[int]:
         """The values with a finite loss, the best first; among those that are alike, the first of the contest."""
-        losses = {value: self._lane(value).lowest for value in values if self._lane(value).best}
+        losses = {value: self._lane(value).lowest[-1] for value in values if self._lane(value).best}
         first, entry = self._contest.first, self._contest.entry
         if first in losses:
             losses[first] -= FAVOURED * max(0.0, min(entry.constant, entry.first) - min(losses.values()))
@@ -233,19 +238,35 @@ class _Race:
         pairs = zip_longest(first.losses, others[0].losses, fillvalue=math.inf) if others and first.losses else ()
         entry = self._contest.entry
         gain = max(0.0, min(entry.constant, entry.first) - first.loss)
-        return Ranking(standings, tuple(each.value for each in order), tuple(b - a for a, b in pairs), gain)
+        margins = tuple(b - a for a, b in pairs)
+        drift = self._drift(first.value, others[0].value) if all(map(math.isfinite, margins)) and margins else 0.0
+        return Ranking(standings, tuple(each.value for each in order), margins, gain, drift)
+
+    def _drift(self, first: int, second: int) -> float:
+        """What a lead loses until the end of the training, if it goes on to shrink with each doubling of the runs.
+
+        Of all seeds that read both values after shorter runs too; infinite, where none did.
+        """
+        lost, training = list[float](), self._contest.contenders[first].training
+        for seed in range(self._contest.entry.seeds):
+            one, other = self._lane(first, seed), self._lane(second, seed)
+            leads = [b - a for a, b in zip(one.lowest[-2:], other.lowest[-2:], strict=False)]
+            if len(leads) == 2:
+                before, longest = one.horizons[-2:]
+                lost.append((leads[0] - leads[1]) * math.log2(training / longest) / math.log2(longest / before))
+        return max(0.0, fmean(lost)) if lost else math.inf
 
     def _rank(self, standing: Standing) -> tuple[float, ...]:
         """Who was seen by more seeds and trained on more often is before others; all are alike if none is dropped."""
         if self._contest.keeps_all:
             return min(standing.losses[:1], default=math.inf), standing.value
-        return -len(standing.losses), -self._lane(standing.value).rounds, standing.loss, standing.value
+        return -len(standing.losses), -len(self._lane(standing.value).lowest), standing.loss, standing.value
 
     def _standing(self, value: int) -> Standing:
         seeds = [self._lanes[value, seed] for seed in range(self._contest.entry.seeds) if (value, seed) in self._lanes]
         lanes = [lane for lane in seeds if lane.best]
         samples = self._contest.contenders[value].batch_size * (lanes[0].longest if lanes else 0)
-        return Standing(value, tuple(lane.picked for lane in lanes), tuple(lane.lowest for lane in lanes), samples)
+        return Standing(value, tuple(lane.picked for lane in lanes), tuple(lane.lowest[-1] for lane in lanes), samples)
 
 
 def _distance(one: Sequence[int], other: Sequence[int]) -> int:

@@ -10,6 +10,22 @@ GENERATIONS, FILES = 2, 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
+class RankCost:
+    """An iteration of one of several ranks, as it was measured.
+
+    Args:
+        iteration_seconds, peak_bytes: as those of :class:`Estimate`.
+        reduced_bytes: of the tensors that all ranks sum in it, gradients above all.
+        gathered_bytes: of those that they gather or are sent, weights of which each holds a shard above all.
+    """
+
+    iteration_seconds: float
+    peak_bytes: int
+    reduced_bytes: int
+    gathered_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Estimate:
     """A range test before it is run; every number is the most that it may be.
 
@@ -28,7 +44,8 @@ class Estimate:
         race, race_evaluations: iterations and evaluations of the race, 0 without one.
         iteration_seconds, evaluation_seconds: as they were measured.
         timed: iterations that were.
-        peak_bytes, memory_bytes: the most memory that these took, and what there is.
+        peak_bytes, memory_bytes: the most memory that these took, of one rank if there are several, and what there is.
+        ranks: each of those that train together; empty where one process trains.
         at_once: seeds of a job that may be in the memory of its device together.
         held_bytes: of the runs of a race that may be gone on with, at the most.
         checkpoint_bytes, free_bytes: of one checkpoint, and on the disk.
@@ -58,6 +75,7 @@ class Estimate:
     timed: int
     peak_bytes: int
     memory_bytes: int
+    ranks: tuple[RankCost, ...]
     at_once: int
     held_bytes: int
     checkpoint_bytes: int

@@ -13,7 +13,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from clrtool.core.racing.choose import ABOVE, BASE, BELOW
+from clrtool.core.racing.choose import ABOVE, BASE, BELOW, CLEAR_GAIN
 from clrtool.core.racing.contest import Contender, Contest, Ranking, Reading, Standing, contest_of
 from clrtool.core.racing.going_on import GAINED, Start
 from clrtool.core.racing.probes import has_learned
@@ -251,21 +251,25 @@ class VaryRecord:
             best = min((probe.loss for probe in self.pilot.probes), default=math.inf)
             return f"The lowest held-out loss is {best:.4g}, a constant answer has {entry.constant:.4g}."
         if self._is_early:
-            return f"{self._told} That is before any rate has learned much, and tells nothing: give a larger --budget."
+            early = "They were compared before any rate had learned much, which tells nothing: give a larger --budget."
+            return f"{self._told} {early}"
         return self._told
 
     @property
     def _is_early(self) -> bool:
-        """Whether nothing was learned yet where values were compared, or where the first was dropped."""
-        entry, dropped = self.contest.entry, self.standing(self.first).samples
-        sizes = [tried.batch_size for tried in self.tried]
+        """Whether too little was learned yet where values were compared, or where one was dropped.
+
+        Too little is less than what a race over rates has to gain to be clear; of a training under way any gain counts.
+        """
+        entry, sizes = self.contest.entry, [tried.batch_size for tried in self.tried]
+        dropped = min(each.samples for each in self.ranking.standings if each.losses)
         seen = (
             each.probe.loss
             for each in self.readings
             if each.probe.iterations * sizes[each.value] < dropped + max(sizes)
         )
-        best = self.standing(self.ranking.order[0]).loss
-        return not (has_learned(best, entry) and has_learned(min(seen, default=best), entry))
+        most = max(self.standing(self.ranking.order[0]).loss, min(seen))
+        return not has_learned(most, entry) or (self.start is None and entry.gain(most) < CLEAR_GAIN)
 
     @property
     def _told(self) -> str:

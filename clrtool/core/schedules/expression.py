@@ -178,7 +178,7 @@ def _of_numbers(scale: Scale, x: Any) -> FloatArray:
             return asked
     except (ArithmeticError, IndexError, TypeError, ValueError):  # math.sin of an array, max(0, array), ...
         pass
-    return np.array([scale(int(number)) for number in x], dtype=np.float64)
+    return np.fromiter(map(scale, x.tolist()), dtype=np.float64, count=len(x))
 
 
 def _close(one: float, other: float) -> bool:

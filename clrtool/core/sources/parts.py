@@ -10,7 +10,9 @@ from clrtool.core.schedules.base import build
 from clrtool.core.sources.registry import SOURCES, bind, find_source, takes
 
 # How configs say which schedule they mean, beside {NAME: {parameters}}.
-NAMES = ("type", "name", "_target_", "schedule", "class")
+NAMES = ("type", "name", "_target_", "_component_", "class_path", "schedule", "class")
+# Where the parameters are of one that has them apart.
+APART = ({"params"}, {"init_args"})
 
 
 def name_of(part: Any, system: str) -> tuple[str, dict[str, Any]]:
@@ -27,7 +29,7 @@ def name_of(part: Any, system: str) -> tuple[str, dict[str, Any]]:
         key = next((word for word in NAMES if isinstance(part.get(word), str)), None)
         if key is not None:
             name, params = part[key], {word: value for word, value in part.items() if word != key}
-            params = dict(params["params"]) if set(params) == {"params"} else params
+            params = next(iter(params.values())) if set(params) in APART else params
         elif len(part) == 1 and isinstance(next(iter(part.values())), Mapping):
             ((name, params),) = part.items()
         else:

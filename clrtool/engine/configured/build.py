@@ -26,9 +26,9 @@ from clrtool.engine.models.builtin import MODELS
 from clrtool.engine.models.checkpoint import Checkpoint, read_checkpoint
 from clrtool.engine.models.pretrained import with_weights
 from clrtool.engine.runtime.device import environment, find_device
-from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks
 from clrtool.engine.runtime.factories import FactoryImport, call, import_factory
 from clrtool.engine.runtime.hardware import memory_of
+from clrtool.engine.runtime.ranks import SINGLE_PROCESS, Ranks
 from clrtool.engine.runtime.rng import fork_rng
 from clrtool.engine.training.going_on import ContinuedOptimizer, continued_model, epochs_left, start_of
 from clrtool.engine.training.losses import Measure

@@ -42,7 +42,7 @@ from clrtool.engine.inprocess.steps import CustomSteps
 from clrtool.engine.inprocess.supervised import SupervisedSteps
 from clrtool.engine.inprocess.workload import InProcessWorkload
 from clrtool.engine.runtime.device import find_device
-from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks
+from clrtool.engine.runtime.ranks import SINGLE_PROCESS, Ranks
 from clrtool.engine.runtime.rng import RngStream
 
 # Batches on which a step is tried out.

@@ -19,7 +19,8 @@ from clrtool.engine.inprocess.accumulated import Accumulated
 from clrtool.engine.inprocess.heldout import HeldoutBatches
 from clrtool.engine.inprocess.workload import InProcessWorkload
 from clrtool.engine.models.batch_norm import seen_by_batch_norm
-from clrtool.engine.runtime.distributed import ProcessGroup, Ranks
+from clrtool.engine.runtime.distributed import ProcessGroup
+from clrtool.engine.runtime.ranks import Ranks
 from clrtool.engine.runtime.rng import RngStream
 from clrtool.engine.runtime.sharded import is_sharded, is_tensor_parallel
 from clrtool.errors import ConfigError

@@ -17,13 +17,14 @@ import torch
 from clrtool.config.schema import SweepConfig
 from clrtool.core.planning.sweep_size import READINGS, SEEDS, SweepSize
 from clrtool.core.racing.rules import HELD
-from clrtool.core.results.estimate import Estimate
+from clrtool.core.results.estimate import Estimate, RankCost
 from clrtool.core.results.shard import Shard, owned
 from clrtool.engine.rangetest.pipeline import Asked
 from clrtool.engine.rangetest.sweep import longest_sweep
 from clrtool.engine.resume.journal import plain
 from clrtool.engine.runtime.hardware import memory_use
 from clrtool.engine.runtime.sharded import forget_gathered, local, shard_bytes
+from clrtool.engine.runtime.traffic import Traffic
 from clrtool.engine.training.ensemble import Captures, EagerEnsemble, Ensemble, captured_or_engine
 from clrtool.engine.training.workload import Workload
 
@@ -87,7 +88,7 @@ def estimate(
     )
 
 
-def _data(workload: Workload) -> dict[str, int]:
+def _data(workload: Workload) -> dict[str, Any]:
     """The data, as fields of :class:`Estimate`."""
     known, used = workload.samples, workload.iterations_per_epoch * workload.batch_size
     samples = used if known is None else min(known, used)
@@ -114,9 +115,11 @@ def _tried(workload: Workload, seed: int) -> tuple[dict[str, Any], int, int]:
     """
     with workload.on_device():
         way = _way(workload, seed)
-        timed, seconds = _step_seconds(way)
+        timed, seconds, own = _step_seconds(way)
+        traffic = _traffic(way, timed)
         evaluation, saved = _evaluation_seconds(way), _saved_bytes(way)
-    peak, memory = memory_use(workload.device)
+        peak, memory = memory_use(workload.device)
+        ranks = _ranks(way, own, peak, traffic)
     forget_gathered(way.members[0].model)
     parameters = list(way.members[0].model.parameters())
     found = {
@@ -125,31 +128,52 @@ def _tried(workload: Workload, seed: int) -> tuple[dict[str, Any], int, int]:
         "iteration_seconds": seconds,
         "evaluation_seconds": evaluation,
         "timed": timed,
-        "peak_bytes": peak,
+        "peak_bytes": max([peak, *(each.peak_bytes for each in ranks)]),
         "memory_bytes": memory,
+        "ranks": ranks,
     }
     return found, saved, sum(local(each).numel() for each in parameters)
 
 
 def _way(workload: Workload, seed: int) -> Ensemble:
     """How the test would train one seed, on CUDA by a captured step; at rates that leave every weight in its place."""
-    lrs, found = [LR] * (WARM_UP + MOST), captured_or_engine(workload, CHECKED, [seed], Captures())
+    lrs, found = [LR] * (WARM_UP + MOST + 1), captured_or_engine(workload, CHECKED, [seed], Captures())
     if isinstance(found, str):
         return EagerEnsemble(workload, seed, lrs, found)
     found.put_lrs(lrs)
     return found
 
 
-def _step_seconds(way: Ensemble) -> tuple[int, float]:
-    """Steps that were timed, and the time of one: the median over a few at once, after which a GPU was waited for."""
+def _step_seconds(way: Ensemble) -> tuple[int, float, float]:
+    """Steps that were timed, the time of one, and that on this rank: medians over a few, with a wait for the GPU."""
     way.train(0, WARM_UP)
-    times: list[float] = []
+    times, own = list[float](), list[float]()
     while not times or (len(times) < MOST // AT_ONCE and sum(times) < SECONDS):
         start = WARM_UP + len(times) * AT_ONCE
         begin = time.perf_counter()
         way.train(start, start + AT_ONCE)
-        times.append(_agreed(way, time.perf_counter() - begin))
-    return len(times) * AT_ONCE, statistics.median(times) / AT_ONCE
+        own.append(time.perf_counter() - begin)
+        times.append(_agreed(way, own[-1]))
+    return len(times) * AT_ONCE, statistics.median(times) / AT_ONCE, statistics.median(own) / AT_ONCE
+
+
+def _traffic(way: Ensemble, timed: int) -> Traffic:
+    """What one more step sends over the network; the first after an evaluation gathers some weights twice."""
+    traffic = Traffic()
+    if way.members[0].workload.ranks.world > 1:
+        with traffic:
+            way.train(WARM_UP + timed, WARM_UP + timed + 1)
+    return traffic
+
+
+def _ranks(way: Ensemble, seconds: float, peak: int, traffic: Traffic) -> tuple[RankCost, ...]:
+    """What a step of every rank takes; nothing of a single process."""
+    ranks = way.members[0].workload.ranks
+    if ranks.world == 1:
+        return ()
+    mine = {"iteration_seconds": seconds, "peak_bytes": peak}
+    counted = {"reduced_bytes": traffic.reduced, "gathered_bytes": traffic.gathered}
+    return tuple(RankCost(**each) for each in ranks.all_gather(mine | counted))
 
 
 def _evaluation_seconds(way: Ensemble) -> float:

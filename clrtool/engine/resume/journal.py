@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from clrtool.core.reading.curve import Point
-from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks
+from clrtool.engine.runtime.ranks import SINGLE_PROCESS, Ranks
 from clrtool.engine.runtime.sharded import Shard
 from clrtool.engine.training.ensemble import Ensemble
 from clrtool.errors import ConfigError, Interrupted

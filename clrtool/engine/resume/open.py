@@ -45,6 +45,24 @@ def open_journal(
     about = about_test(workload, config_sha256)
     if remote is not None and remote.environment is not None:  # what was measured, and nothing here may be
         about |= {"environment": dict(remote.environment), "device": remote.device or about["device"]}
+    values, parts, text = look_back(folder, about, what)
+    ranks = workload.ranks
+    store = folder if ranks.world == 1 else SpreadCheckpoints(ranks, folder, shares=_shares(workload))
+    saved = shared(ranks, values, parts)
+    return Journal(store, requests, every, about, saved, ranks=ranks, remote=remote, assignment=assignment), text
+
+
+def look_back(
+    folder: CheckpointFolder, about: Mapping[str, Any], what: str = "another config"
+) -> tuple[dict[str, Any] | None, Path, str]:
+    """What a checkpoint holds, if there is one, the folder of its parts, and what to say of it; no other rank is asked.
+
+    Args:
+        about: of :func:`about_test`.
+
+    Raises:
+        ConfigError: it is of another run.
+    """
     values, damaged, parts = load_checkpoint(folder)
     said = [f"{file.name[:8]} is damaged" for file in damaged]
     if values is None:
@@ -56,11 +74,7 @@ def open_journal(
             *moved(values["environment"], about["environment"], "Interrupted and resumed"),
         )
         said += [_resumed(values)]
-    text = f"{folder.folder}: {'; '.join(said)}" if said else ""
-    ranks = workload.ranks
-    store = folder if ranks.world == 1 else SpreadCheckpoints(ranks, folder, shares=_shares(workload))
-    saved = shared(ranks, values, parts)
-    return Journal(store, requests, every, about, saved, ranks=ranks, remote=remote, assignment=assignment), text
+    return values, parts, f"{folder.folder}: {'; '.join(said)}" if said else ""
 
 
 def about_test(workload: Workload, config_sha256: str) -> dict[str, Any]:

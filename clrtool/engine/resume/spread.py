@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.parts import PARTS, check_chunks, file_of, hash_of, put_back, taken_out
-from clrtool.engine.runtime.distributed import Ranks
+from clrtool.engine.runtime.ranks import Ranks
 from clrtool.engine.runtime.sharded import Shard, empty_shard, is_shard, local
 from clrtool.errors import ConfigError, MachineError
 

@@ -1,20 +1,12 @@
-"""Ranks: the processes of one range test, each of which trains on its shard of every batch.
-
-What a test decides it decides from numbers that were summed over all ranks, so all decide alike; what comes from
-outside, a signal or the clock, is asked of all of them. Only tensors go over the network: nothing that is read from
-it is run.
-"""
+"""Several ranks, over a process group of torch. Only tensors go over the network, and nothing read from it is run."""
 
 from __future__ import annotations
 
-import gc
 import hashlib
-import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from clrtool.engine.runtime.ranks import Ranks
 from clrtool.engine.runtime.rng import seed_everything
 from clrtool.engine.runtime.serialize import from_bytes, to_bytes
 from clrtool.engine.runtime.sharded import is_shard
@@ -36,115 +29,14 @@ RANK_TIMEOUT = 600.0
 POLL_INTERVAL = 0.02
 # The same while the device computes, and between two questions whether it is done: less than a step takes.
 LOOK_INTERVAL, AWAKE = 1.0, 1e-4
-# Keys of the store.
-BEGIN, END, FAILED = "begin", "end", "failed"
+# The key under which the first that fails says so.
+FAILED = "failed"
 LOST = (
     "a rank was lost: it was killed, hangs or cannot be reached; torchrun's own report follows. The same command "
     "resumes from the checkpoint, which torchrun --max-restarts 1 does by itself"
 )
-# The same to a program, which nobody has kept a checkpoint for.
-LOST_TO_PROGRAM = (
-    "a rank was lost: it was killed, hangs, cannot be reached, or raised an error of its own, which that rank tells"
-)
 # Bytes of gradients that go over the network at once: enough to fill it, and little beside a model.
 BUCKET = 2**25
-
-
-class Ranks:
-    """All ranks of a test that runs in one process: that process. What it has is what all have.
-
-    Args:
-        rank: of this process, from 0.
-        world: how many there are.
-        matters: whether another number of ranks makes another test, and not the same one up to rounding.
-    """
-
-    rank: int = 0
-    world: int = 1
-    matters: bool = False
-
-    @property
-    def facts(self) -> dict[str, str | int]:
-        """What a result depends on, for its record."""
-        return {}
-
-    @property
-    def engine(self) -> str:
-        """How the steps are run, for the record."""
-        return "eager"
-
-    def shard(self, size: int) -> range:
-        """The indices of this rank, of so many."""
-        return range(self.rank * size // self.world, (self.rank + 1) * size // self.world)
-
-    def data_parallel(self, model: nn.Module) -> nn.Module:
-        """The model as it is trained, with gradients that are the means over all ranks."""
-        return model
-
-    def seed_rank(self, seed: int) -> None:
-        """Let every rank but the first draw numbers of its own from here on: dropout, say."""
-
-    def average_gradients(self, parameters: Iterable[nn.Parameter], *, skips: bool) -> bool:  # noqa: ARG002
-        """Have every gradient be the mean over all ranks; those of shards are when they are made.
-
-        Args:
-            skips: whether this rank has no loss for its batch.
-
-        Returns:
-            Whether all have one; else no gradient was touched, and the step is to be skipped.
-        """
-        return not skips
-
-    def align(self, model: nn.Module) -> None:
-        """Give every rank the weights and buffers of the first, but for those of which each holds a shard."""
-
-    def sum(self, values: Tensor) -> Tensor:
-        return values
-
-    def mean(self, values: Tensor) -> Tensor:
-        return values
-
-    def numbers(self, values: Tensor) -> Any:
-        """Values as plain numbers, in lists as deep as they have dimensions; the device is waited for."""
-        return values.tolist()
-
-    def any(self, flag: bool) -> bool:
-        return flag
-
-    def max(self, number: int | None) -> int | None:
-        return number
-
-    def broadcast_buffers(self, model: nn.Module) -> None:
-        """Give every rank the buffers of the first: the averages of batch norm, for an evaluation."""
-
-    def all_gather(self, state: Mapping[str, Any]) -> Any:
-        """The states of all ranks, for a checkpoint."""
-        return state
-
-    def gather(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Small tensors of all ranks, in their order; those of others on the CPU."""
-        return [*tensors]
-
-    def of_this_rank(self, states: Any) -> Any:
-        """The state of this rank in :meth:`all_gather`; None if there were fewer ranks."""
-        states = states if isinstance(states, list) else [states]
-        return states[self.rank] if self.rank < len(states) else None
-
-    def broadcast(self, values: Any) -> Any:
-        """The values that the first rank has."""
-        return values
-
-    def differing(self, hashes: Mapping[str, str]) -> list[str]:  # noqa: ARG002
-        """The names of hashes that are not the same on all ranks."""
-        return []
-
-    @contextmanager
-    def in_turn(self) -> Iterator[None]:
-        """Let one rank of each machine do first what the others then find done."""
-        yield
-
-
-SINGLE_PROCESS = Ranks()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -272,38 +164,6 @@ class ProcessGroup(Ranks):
         if not self.local_rank:
             self.store.set(key, "")
 
-    def begin(self, micro_batches: int | None) -> None:
-        """Let the others train, a batch in so many micro-batches; None for those of the config."""
-        self.store.set(BEGIN, str(micro_batches or 0))
-
-    def told_to_begin(self) -> tuple[bool, int | None]:
-        """Wait for the first: whether there is anything to train, and in how many micro-batches."""
-        if self._wait(BEGIN, END) == END:
-            return False, None
-        return True, int(self.store.get(BEGIN)) or None
-
-    def wait_for_end(self) -> None:
-        """Stay until the first has done what it does alone: it may still read what this rank has sent."""
-        try:
-            self._wait(END)
-        except MachineError:
-            return  # it says itself what it failed in
-
-    def end(self) -> None:
-        """Let the others go, and close the connections."""
-        if self.rank == 0:
-            self.store.set(END, "")
-        gc.collect()  # models that were trained hold the group, whose threads would abort the process at its exit
-        dist.destroy_process_group()
-
-    def first_failure(self, code: int) -> int | None:
-        """Tell the others that this rank fails; if another had failed before, the exit code that it gave."""
-        try:
-            rank, first = map(int, self.store.compare_set(FAILED, "", f"{self.rank} {code}").split())
-        except RuntimeError:  # the store went with the rank that held it
-            return None
-        return None if rank == self.rank else first
-
     def _wait(self, *keys: str) -> str:
         """The first of the keys that is in the store. The interpreter stays awake for signals."""
         while True:
@@ -340,105 +200,6 @@ class ProcessGroup(Ranks):
             if isinstance(error, MachineError | torch.OutOfMemoryError):
                 raise
             raise MachineError(self.lost) from error
-
-
-def join(rank: int, world: int, local_rank: int) -> ProcessGroup:
-    """Meet the other ranks where the environment says (MASTER_ADDR, MASTER_PORT): gloo on CPUs, NCCL on CUDA.
-
-    Raises:
-        MachineError: they do not come.
-    """
-    from torch.distributed.distributed_c10d import PrefixStore
-    from torch.distributed.rendezvous import rendezvous
-
-    wait = timedelta(seconds=RANK_TIMEOUT)
-    try:
-        store, _, _ = next(iter(rendezvous("env://", rank, world, timeout=wait)))
-        store = PrefixStore(_meet(store, rank, world), store)
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        group = PrefixStore("group", store)
-        dist.init_process_group(backend, store=group, rank=rank, world_size=world, timeout=wait)
-    except MachineError:
-        raise
-    except (RuntimeError, ValueError) as error:
-        raise MachineError(f"the {world} ranks cannot find each other: {error}") from error
-    return ProcessGroup(rank=rank, world=world, local_rank=local_rank, store=PrefixStore("clrtool", store))
-
-
-def _meet(store: Store, rank: int, world: int) -> str:
-    """A name for this start of the ranks: torchrun starts them again with what earlier ones have left in its store.
-
-    Each leaves a number of its own; they have met when all have seen the same numbers.
-    """
-    store.set(f"hello {rank}", secrets.token_hex(8))
-    keys, seen, end = [f"hello {each}" for each in range(world)], set[str](), time.monotonic() + RANK_TIMEOUT
-    while time.monotonic() < end:
-        if store.check(keys):
-            name = hashlib.sha256(b" ".join(store.get(key) for key in keys)).hexdigest()
-            if store.add(name, int(name not in seen)) == world:
-                return name
-            seen.add(name)
-        time.sleep(POLL_INTERVAL)
-    raise MachineError(f"not all of the {world} ranks arrived within {RANK_TIMEOUT:g} s")
-
-
-@contextmanager
-def ranks_of_program() -> Iterator[Ranks]:
-    """The ranks of the process group that a program has made; this process alone where it has made none.
-
-    They talk in a group of their own, which needs every rank, and the program's is as it was afterwards.
-
-    Raises:
-        MachineError: a rank was lost, or did not come.
-    """
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        yield SINGLE_PROCESS
-        return
-    group = _group_beside()
-    ranks = ProcessGroup(
-        rank=dist.get_rank(),
-        world=dist.get_world_size(),
-        local_rank=dist.get_node_local_rank(fallback_rank=0),
-        store=group.get_group_store(),
-        group=group,
-        lost=LOST_TO_PROGRAM,
-    )
-    try:
-        yield ranks
-    except RuntimeError as error:
-        if isinstance(error, MachineError) or not is_lost(error):
-            raise
-        raise MachineError(LOST_TO_PROGRAM) from error
-    finally:
-        dist.destroy_process_group(group)
-
-
-def _group_beside() -> dist.ProcessGroup:
-    """A group of all ranks of the program's that can send what lies on a CPU too."""
-    backend, wait = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timedelta(seconds=RANK_TIMEOUT)
-    try:
-        group = dist.new_group(backend=backend, timeout=wait)
-    except RuntimeError as error:
-        world = dist.get_world_size()
-        raise MachineError(f"not all of the {world} ranks came to the range test: call it on every rank") from error
-    assert isinstance(group, dist.ProcessGroup)  # this rank is in it
-    return group
-
-
-def device_of_rank(name: str, local_rank: int) -> str:
-    """The device of a rank: its own GPU of its machine, or the CPU.
-
-    Raises:
-        MachineError: the machine has fewer GPUs than ranks.
-    """
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if name in ("auto", "cuda") and local_rank >= torch.cuda.device_count():
-        raise MachineError(
-            f"rank {local_rank} of this machine finds {torch.cuda.device_count()} CUDA devices: start no more ranks "
-            "than there are (torchrun --nproc-per-node), or give --device cpu"
-        )
-    return f"cuda:{local_rank}" if name in ("auto", "cuda") else name
 
 
 def is_lost(error: BaseException) -> bool:

@@ -24,7 +24,7 @@ from clrtool.core.reading.metric import ACCURACY, Metric
 from clrtool.core.reading.verdict import Advice
 from clrtool.core.results.record import Group
 from clrtool.engine.models.pretrained import keep_frozen_statistics
-from clrtool.engine.runtime.distributed import SINGLE_PROCESS, Ranks
+from clrtool.engine.runtime.ranks import SINGLE_PROCESS, Ranks
 from clrtool.engine.runtime.rng import seed_everything
 from clrtool.engine.runtime.sharded import clip_norm, is_sharded
 from clrtool.engine.training.constant import Answers

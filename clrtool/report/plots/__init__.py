@@ -19,8 +19,8 @@ from clrtool.report.plots.schedule import plot_schedules as plot_schedules
 from clrtool.report.plots.style import drawn as drawn
 from clrtool.report.plots.style import save_figure as save_figure
 from clrtool.report.plots.vary import plot_vary as plot_vary
-from clrtool.report.records import vary_file
-from clrtool.report.records.comparison_file import PICTURE
+from clrtool.report.records.comparison_file import COMPARISON
+from clrtool.report.records.vary_file import VARIED
 
 
 def plot_range_test(record: RunRecord, title: str) -> Figure:
@@ -28,6 +28,13 @@ def plot_range_test(record: RunRecord, title: str) -> Figure:
     if record.race is None or not record.race.probes:
         return plot_sweep(record, title)
     return plot_race(record, record.race, title)
+
+
+def plot_result(record: RunRecord | Comparison | VaryRecord, title: str) -> Figure:
+    """The picture of any result."""
+    if isinstance(record, RunRecord):
+        return plot_range_test(record, title)
+    return plot_comparison(record, title) if isinstance(record, Comparison) else plot_vary(record, title)
 
 
 def draw_run(folder: Path, record: RunRecord) -> list[Path]:
@@ -44,13 +51,8 @@ def run_figures(record: RunRecord, title: str) -> dict[str, Figure]:
     return figures if record.plan is None else figures | {"schedule": plot_schedules({title: record.plan})}
 
 
-def draw_comparison(folder: Path, record: Comparison) -> Path:
-    """Draw the picture of a comparison into its folder, and name it."""
-    save_figure(plot_comparison(record, folder.resolve().name), folder / PICTURE)
-    return folder / PICTURE
-
-
-def draw_vary(folder: Path, record: VaryRecord) -> Path:
-    """Draw the picture of a race over values into its folder, and name it."""
-    save_figure(plot_vary(record, folder.resolve().name), folder / vary_file.PICTURE)
-    return folder / vary_file.PICTURE
+def draw_result(folder: Path, record: Comparison | VaryRecord) -> Path:
+    """Draw the picture of a comparison or of a race over values into its folder, and name it."""
+    path = folder / (COMPARISON if isinstance(record, Comparison) else VARIED).picture
+    save_figure(plot_result(record, folder.resolve().name), path)
+    return path

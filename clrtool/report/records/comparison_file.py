@@ -14,58 +14,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from clrtool.config.schema import RangeTestConfig
 from clrtool.core.reading.curve import Point
 from clrtool.core.reading.metric import Metric
 from clrtool.core.results.comparison import COMPARISON_VERSION, BoundsFrom, Candidate, Comparison, Training
 from clrtool.errors import ConfigError
-from clrtool.files import check_writable, read_text, write_whole
+from clrtool.files import read_text
 from clrtool.report.records.evaluations import columns, csv_text, text_sha256, to_point
-from clrtool.report.records.kinds import checked
 from clrtool.report.records.plan_file import to_plan
-from clrtool.report.records.record_file import CONFIG, intact, load, own_files, reading, sealed
+from clrtool.report.records.record_file import reading, sealed
+from clrtool.report.records.result_files import ResultFiles
 
-KEYS = ("policy", "seed")
-_, RUNS, RESULT, PICTURE, WORDS = FILES = (CONFIG, "runs.csv", "compare.json", "compare.png", "compare.alt.txt")
+RUNS, KEYS = "runs.csv", ("policy", "seed")
 # The run that the bounds were found by, in the folder of the comparison.
 RANGE_TEST = "range_test"
-# By its first line a folder is known as that of a comparison, whose files may be replaced.
-HEADER = "# The resolved config of a comparison, written by clrtool.\n"
-ANOTHER = "another config, or other policies, seeds, epochs or bounds"
-FRESH = "give this one another folder with -o DIR, or replace the old one with --fresh"
-
-
-def open_comparison(folder: Path, request_sha256: str | None, *, fresh: bool = False) -> Comparison | None:
-    """Check that a folder is free for a comparison, and give back what is finished in it. Nothing is changed yet.
-
-    Args:
-        request_sha256: hash of what is asked for; None where it has to be measured first what that is.
-
-    Raises:
-        ConfigError: it holds another comparison and ``fresh`` is not set, or files of somebody else.
-        MachineError: the folder cannot be written.
-    """
-    if RESULT in own_files(folder, FILES, HEADER, "clrtool compare") and not fresh:
-        record = read_comparison(folder)
-        if record.request_sha256 != request_sha256:
-            raise ConfigError(f"{folder} holds a comparison of {ANOTHER}: {FRESH}")
-        return record
-    check_writable(folder)
-    return None
-
-
-def begin_comparison(folder: Path, config: RangeTestConfig) -> None:
-    """Write ``config.yaml``. What an earlier comparison left goes now, its result first."""
-    for name in (RESULT, PICTURE, WORDS, RUNS):
-        (folder / name).unlink(missing_ok=True)
-    write_whole(folder / CONFIG, HEADER + config.to_yaml())
-
-
-def write_comparison(folder: Path, record: Comparison) -> None:
-    """Write ``runs.csv`` and then ``compare.json``, whose presence says that the comparison is finished."""
-    (folder / PICTURE).unlink(missing_ok=True)  # of what is about to change
-    write_whole(folder / RUNS, _runs_text(record))
-    write_whole(folder / RESULT, comparison_to_json(record))
 
 
 def comparison_to_json(record: Comparison) -> str:
@@ -73,24 +34,16 @@ def comparison_to_json(record: Comparison) -> str:
     return sealed(_to_dict(record))
 
 
-def read_comparison(folder: Path) -> Comparison:
-    """Read a finished comparison. Raises ConfigError for a folder or a file that is not one."""
-    file = folder / RESULT
-    with intact(file):
-        try:
-            values = load(file)
-            points = _read_runs(folder / RUNS, values)
-            record = Comparison(
-                candidates=tuple(_to_candidate(each, points) for each in values["policies"]),
-                bounds=BoundsFrom(**values["bounds"]),
-                metric=Metric(**values["metric"]),
-                warnings=tuple(values["warnings"]),
-                constant=values.get("constant"),  # of a comparison of before it was kept
-                **{name: values[name] for name in _KEPT},
-            )
-            return checked(record, comparison_to_json)
-        except ConfigError as error:
-            raise ConfigError(*error.faults, f"{folder}: to replace this comparison, add --fresh") from error
+def _made(folder: Path, values: Mapping[str, Any]) -> Comparison:
+    points = _read_runs(folder / RUNS, values)
+    return Comparison(
+        candidates=tuple(_to_candidate(each, points) for each in values["policies"]),
+        bounds=BoundsFrom(**values["bounds"]),
+        metric=Metric(**values["metric"]),
+        warnings=tuple(values["warnings"]),
+        constant=values.get("constant"),  # of a comparison of before it was kept
+        **{name: values[name] for name in _KEPT},
+    )
 
 
 # What compare.json holds by the names of the record.
@@ -179,3 +132,15 @@ def _read_runs(file: Path, values: Mapping[str, Any]) -> dict[tuple[str, int], l
         for policy, seed, *numbers in rows:
             points.setdefault((policy, int(seed)), []).append(to_point(numbers))
     return points
+
+
+COMPARISON = ResultFiles(
+    what="a comparison",
+    writer="clrtool compare",
+    another="another config, or other policies, seeds, epochs or bounds",
+    rows=RUNS,
+    stem="compare",
+    to_rows=_runs_text,
+    to_json=comparison_to_json,
+    made=_made,
+)

@@ -13,57 +13,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from clrtool.config.schema import RangeTestConfig
 from clrtool.core.racing.contest import Reading
 from clrtool.core.racing.going_on import Start
 from clrtool.core.racing.probes import Probe
 from clrtool.core.racing.result import Race
 from clrtool.core.reading.metric import Metric
 from clrtool.core.results.varied import VARY_VERSION, Tried, VaryRecord
-from clrtool.errors import ConfigError
-from clrtool.files import check_writable, write_whole
 from clrtool.report.records.evaluations import csv_text
-from clrtool.report.records.kinds import checked
-from clrtool.report.records.record_file import CONFIG, intact, load, own_files, sealed
+from clrtool.report.records.record_file import sealed
+from clrtool.report.records.result_files import ResultFiles
 
-_, ROWS, RESULT, PICTURE, WORDS = FILES = (CONFIG, "vary.csv", "vary.json", "vary.png", "vary.alt.txt")
-# By its first line a folder is known as one of ours, whose files may be replaced.
-HEADER = "# The resolved config of a range test with --vary, written by clrtool.\n"
-ANOTHER = "another config, or another --vary or --budget"
-FRESH = "give this one another folder with -o DIR, or replace the old one with --fresh"
 # What vary.json holds by the names of the record.
 _KEPT = ("keys", "first", "has_own", "seeds", "budget", "keeps_all", "environment", "config_sha256", "data_sha256",
          "sources", "request_sha256", "warnings")  # fmt: skip
-
-
-def open_varied(folder: Path, request_sha256: str, *, fresh: bool = False) -> VaryRecord | None:
-    """Check that a folder is free for a request, and give back what is finished in it. Nothing is changed yet.
-
-    Raises:
-        ConfigError: it holds another one and ``fresh`` is not set, or files of somebody else.
-        MachineError: the folder cannot be written.
-    """
-    if RESULT in own_files(folder, FILES, HEADER, "clrtool rangetest --vary") and not fresh:
-        record = read_varied(folder)
-        if record.request_sha256 != request_sha256:
-            raise ConfigError(f"{folder} holds a range test of {ANOTHER}: {FRESH}")
-        return record
-    check_writable(folder)
-    return None
-
-
-def begin_varied(folder: Path, config: RangeTestConfig) -> None:
-    """Write ``config.yaml``. What an earlier test left goes now, its result first."""
-    for name in (RESULT, PICTURE, WORDS, ROWS):
-        (folder / name).unlink(missing_ok=True)
-    write_whole(folder / CONFIG, HEADER + config.to_yaml())
-
-
-def write_varied(folder: Path, record: VaryRecord) -> None:
-    """Write ``vary.csv`` and then ``vary.json``, whose presence says that the test is finished."""
-    (folder / PICTURE).unlink(missing_ok=True)  # of what is about to change
-    write_whole(folder / ROWS, csv_text([(*record.keys, *_COLUMNS, record.metric.name), *_rows(record)]))
-    write_whole(folder / RESULT, varied_to_json(record))
 
 
 def varied_to_json(record: VaryRecord) -> str:
@@ -88,24 +50,16 @@ def varied_to_json(record: VaryRecord) -> str:
     return sealed(values)
 
 
-def read_varied(folder: Path) -> VaryRecord:
-    """Read a finished test. Raises ConfigError for a folder or a file that is not one."""
-    file = folder / RESULT
-    with intact(file):
-        try:
-            values = load(file)
-            kept = {name: values[name] for name in _KEPT}
-            record = VaryRecord(
-                tried=tuple(_to_tried(each) for each in values["tried"]),
-                pilot=Race.from_dict(values["race"]),
-                readings=tuple(map(_to_reading, values["readings"])),
-                metric=Metric(**values["metric"]),
-                start=None if (start := values.get("start")) is None else Start(**start),
-                **kept | {name: tuple(kept[name]) for name in ("keys", "warnings")},
-            )
-            return checked(record, varied_to_json)
-        except ConfigError as error:
-            raise ConfigError(*error.faults, f"{folder}: to replace this test, add --fresh") from error
+def _made(_folder: Path, values: Mapping[str, Any]) -> VaryRecord:
+    kept = {name: values[name] for name in _KEPT}
+    return VaryRecord(
+        tried=tuple(_to_tried(each) for each in values["tried"]),
+        pilot=Race.from_dict(values["race"]),
+        readings=tuple(map(_to_reading, values["readings"])),
+        metric=Metric(**values["metric"]),
+        start=None if (start := values.get("start")) is None else Start(**start),
+        **kept | {name: tuple(kept[name]) for name in ("keys", "warnings")},
+    )
 
 
 def _told(record: VaryRecord, value: int) -> dict[str, Any]:
@@ -122,7 +76,10 @@ def _told(record: VaryRecord, value: int) -> dict[str, Any]:
     }
 
 
-_COLUMNS = ("seed", "lr", "iteration", "epoch", "heldout_loss")
+def _rows_text(record: VaryRecord) -> str:
+    """The content of ``vary.csv``."""
+    columns = (*record.keys, "seed", "lr", "iteration", "epoch", "heldout_loss", record.metric.name)
+    return csv_text([columns, *_rows(record)])
 
 
 def _rows(record: VaryRecord) -> Iterator[tuple[Any, ...]]:
@@ -145,3 +102,15 @@ def _to_reading(values: Mapping[str, Any]) -> Reading:
 
 def _to_tried(values: Mapping[str, Any]) -> Tried:
     return Tried(**{**values, "values": tuple(values["values"]), "place": tuple(values["place"])})
+
+
+VARIED = ResultFiles(
+    what="a range test with --vary",
+    writer="clrtool rangetest --vary",
+    another="another config, or another --vary or --budget",
+    rows="vary.csv",
+    stem="vary",
+    to_rows=_rows_text,
+    to_json=varied_to_json,
+    made=_made,
+)

@@ -44,11 +44,30 @@ def _rows(found: Estimate) -> Iterator[tuple[str, str]]:
     yield "total", f"at most {count(found.iterations, 'iteration')}, {found.epochs:.3g} epochs"
     timed = f"{duration(found.iteration_seconds)} per iteration, {duration(found.evaluation_seconds)} per evaluation"
     yield "time", f"at most {duration(found.seconds)}: {timed}, measured over {count(found.timed, 'iteration')}"
+    if found.ranks:
+        yield "ranks", _ranks(found)
     together = f", up to {found.at_once} times that where all seeds train at once" if found.at_once > 1 else ""
-    each = f"; each of {found.jobs} processes takes as much" if found.jobs > 1 else ""
+    processes = max(found.jobs, len(found.ranks))
+    each = f"; each of {processes} processes takes as much" if processes > 1 else ""
     held = f", plus up to {size(found.held_bytes)} for paused runs of the race" if found.held_bytes else ""
     peak = f"{size(found.peak_bytes)} of {size(found.memory_bytes)} at the peak"
     yield "memory", f"{peak}{together}{held}{each}"
+
+
+def _ranks(found: Estimate) -> str:
+    """From the fastest rank to the slowest, and from the smallest to the largest; their shares may differ."""
+    seconds, peaks, reduced, gathered = (
+        sorted(getattr(each, name) for each in found.ranks)
+        for name in ("iteration_seconds", "peak_bytes", "reduced_bytes", "gathered_bytes")
+    )
+    times, sizes = (_range(*map(word, (each[0], each[-1]))) for each, word in ((seconds, duration), (peaks, size)))
+    weights = f" and gathers {size(gathered[-1])}, mostly weights" if gathered[-1] else ""
+    network = f"over the network each iteration sums {size(reduced[-1])}, mostly gradients{weights}"
+    return f"{len(found.ranks)}: {times} per iteration, {sizes} at the peak; {network}"
+
+
+def _range(least: str, most: str) -> str:
+    return least if least == most else f"{least} to {most}"
 
 
 def _disk(found: Estimate, folder: str) -> Iterator[tuple[str, str]]:
@@ -74,7 +93,9 @@ def _most(iterations: int, evaluations: int) -> str:
 def size(size: int) -> str:
     """A number of bytes for people.
 
-    >>> size(3 * 2**20), size(5 * 2**29)
-    ('3.0 MiB', '2.5 GiB')
+    >>> size(3 * 2**20), size(5 * 2**29), size(2**14)
+    ('3.0 MiB', '2.5 GiB', '16.0 KiB')
     """
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+    if size >= 2**30:
+        return f"{size / 2**30:.1f} GiB"
+    return f"{size / 2**20:.1f} MiB" if size > 2**20 / 10 else f"{size / 2**10:.1f} KiB"

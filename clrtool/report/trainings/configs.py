@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from clrtool.config.strict_yaml import Document, read_yaml
 from clrtool.core.planning.finding import OPTIMIZERS
 from clrtool.core.sources import SOURCES, takes
-from clrtool.core.sources.parts import NAMES, name_of
-from clrtool.errors import ConfigError, as_config_error
+from clrtool.errors import ConfigError
 from clrtool.report.trainings.found import Found, Known, Open, known_source
+from clrtool.report.trainings.sections import find_section, line_of, number, written_out
+from clrtool.words import shortened
 
 _DEEPSPEED = (
     "zero_optimization",
@@ -33,25 +36,21 @@ def find_in_config(file: Path, text: str, known: Known) -> tuple[Found, ...] | N
     values = document.value
     if not isinstance(values, Mapping):
         return None
-    if isinstance(values.get("scheduler"), Mapping) or any(name in values for name in _DEEPSPEED):
+    if isinstance(inner := values.get("deepspeed_config"), Mapping):
+        whose = inner.get("deepspeed_config_file", "made by its script")
+        raise ConfigError(
+            f"{file}:{line_of(document, 'deepspeed_config')}: a config of accelerate, which has no schedule; that of "
+            f"the training is {whose if whose == 'made by its script' else f'in {whose}'}: lint that"
+        )
+    if any(name in values for name in _DEEPSPEED) or set(_mapping(values.get("scheduler"))) == {"type", "params"}:
         return (_deepspeed(document, known),)
     if "lr_scheduler_type" in values or ("learning_rate" in values and any(name in values for name in _ARGUMENTS)):
-        line = _line(document, "lr_scheduler_type" if "lr_scheduler_type" in values else "learning_rate")
-        lines = {name: _line(document, name) for name in values}
+        line = line_of(document, "lr_scheduler_type" if "lr_scheduler_type" in values else "learning_rate")
+        lines = {name: line_of(document, name) for name in values}
         _check_own_name(values, f"{file}:{lines.get('lr_scheduler', line)}")
         return (training_arguments(values, f"{file}:{line}", known, lines),)
-    return _written_out(document)
-
-
-def _written_out(document: Document) -> tuple[Found] | None:
-    """A schedule by its name and parameters, which may be other schedules, as ``--from`` takes them."""
-    named = next((key for key in NAMES if isinstance(document.value.get(key), str)), None)
-    if named is None:
-        return None
-    place = f"{document.name}:{_line(document, named)}"
-    with as_config_error(f"{place}: "):
-        source, params = name_of(document.value, "torch")
-    return (Found(place=place, source=source, params=params),)
+    found = find_section(document, known) or written_out(document)
+    return None if found is None else (found,)
 
 
 def _deepspeed(document: Document, known: Known) -> Found:
@@ -62,29 +61,26 @@ def _deepspeed(document: Document, known: Known) -> Found:
             f"{document.name}: a DeepSpeed config without a scheduler section keeps the optimizer's learning rate, "
             "unless a program sets it; give its schedule with --from, such as --from deepspeed:WarmupLR"
         )
-    place, name = f"{document.name}:{_line(document, 'scheduler', 'type')}", scheduler["type"]
+    place, name = f"{document.name}:{line_of(document, 'scheduler', 'type')}", scheduler["type"]
     own = f"deepspeed.runtime.lr_schedules.{name}"
     source = own if own in SOURCES else known_source(f"torch.optim.lr_scheduler.{name}", place)
     params = {
-        word: _automatic(word, value, _line(document, "scheduler", "params", word), known)
+        word: _automatic(word, value, line_of(document, "scheduler", "params", word), known)
         for word, value in _mapping(scheduler.get("params")).items()
     }
     optimizer = _mapping(document.value.get("optimizer"))
     given = _mapping(optimizer.get("params"))
     if takes(source, "base_lr") and "base_lr" not in params and not params.get("warmup_max_lr"):
         lr = given.get("lr", "the optimizer's learning rate")
-        line = _line(document, "optimizer", "params", "lr") if "lr" in given else _line(document, "scheduler", "type")
+        line = (
+            line_of(document, "optimizer", "params", "lr") if "lr" in given else line_of(document, "scheduler", "type")
+        )
         params["base_lr"] = Open(repr(lr), line) if isinstance(lr, str) else lr
     kind = {word.lower(): word for word in OPTIMIZERS}.get(str(optimizer.get("type")).lower())
     momentum, total = given.get("momentum", 0.0), params.get("total_num_steps")
     return Found(place=place, source=source, params=params, optimizer=kind,
                  iterations=total if isinstance(total, int) else None,
-                 momentum=_number(momentum), weight_decay=_number(given.get("weight_decay")))  # fmt: skip
-
-
-def _number(value: Any) -> float:
-    """A number of an optimizer; 0 where a file does not say it."""
-    return value if isinstance(value, int | float) else 0.0
+                 momentum=number(momentum), weight_decay=number(given.get("weight_decay")))  # fmt: skip
 
 
 def _automatic(name: str, value: Any, line: int, known: Known) -> Any:
@@ -125,9 +121,24 @@ def training_arguments(values: Mapping[str, Any], place: str, known: Known, line
     every = {"base_lr": values.get("learning_rate", 5e-5), "num_training_steps": steps,
              "num_warmup_steps": _warmup(values, steps, lines, place)}  # fmt: skip
     params = {word: value for word, value in every.items() if takes(source, word) and value is not None}
-    params |= _mapping(values.get("lr_scheduler_kwargs"))
+    params |= _own_arguments(values, lines, place)
     return Found(place=place, source=source, params=params, optimizer=_optimizer(values), iterations=steps,
-                 weight_decay=_number(values.get("weight_decay")))  # fmt: skip
+                 weight_decay=number(values.get("weight_decay")))  # fmt: skip
+
+
+def _own_arguments(values: Mapping[str, Any], lines: Mapping[str, int], place: str) -> dict[str, Any]:
+    """The arguments of the schedule itself, a mapping or, as on a command line, the JSON of one."""
+    given = values.get("lr_scheduler_kwargs") or {}
+    with suppress(ValueError):
+        given = json.loads(given) if isinstance(given, str) else given
+    if not isinstance(given, Mapping):
+        told = given.text if isinstance(given, Open) else repr(given)
+        file = place.rpartition(":")[0]
+        raise ConfigError(
+            f"{file}:{lines.get('lr_scheduler_kwargs', 1)}: lr_scheduler_kwargs must be a mapping that this file says, "
+            f"not {shortened(told)}; give its schedule with --from"
+        )
+    return dict(given)
 
 
 def _steps(values: Mapping[str, Any], known: Known) -> int | None:
@@ -167,10 +178,3 @@ def _optimizer(values: Mapping[str, Any]) -> str | None:
 
 def _mapping(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {}
-
-
-def _line(document: Document, *path: str) -> int:
-    """The line of a key, or of the nearest one around it."""
-    while path and path not in document.places:
-        path = path[:-1]
-    return int(document.places[path][0].rsplit(":", 2)[1])

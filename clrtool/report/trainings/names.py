@@ -157,6 +157,8 @@ class Names:
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
                 sides = (self.value(left, depth + 1), self.value(right, depth + 1))
                 return _number(node, _OPERATORS[type(op)], *sides)
+            case ast.Call(func=ast.Name(id="dict"), args=[], keywords=words) if all(each.arg for each in words):
+                return {each.arg: self.value(each.value, depth + 1) for each in words}
             case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS:
                 return _number(node, _FUNCTIONS[name], *(self.value(arg, depth + 1) for arg in args))
         return _open(node)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from clrtool.core.sources.parts import NAMES
-from clrtool.core.sources.registry import SYSTEMS
 from clrtool.errors import ConfigError
 from clrtool.files import read_text
 from clrtool.report.records.record_file import reading
@@ -15,24 +12,25 @@ from clrtool.report.trainings.found import Found, Known, completed
 from clrtool.report.trainings.scripts import find_in_script
 
 _CONFIGS = (".json", ".yaml", ".yml")
-# A schedule that is named with its system: "type": "torch:CyclicLR", _target_: torch.optim.lr_scheduler.StepLR
-_SOURCE = re.compile(rf"\"?\b({'|'.join(NAMES)})\b\"?\s*:\s*[\"']?({'|'.join(sorted(SYSTEMS))})[:.]")
+# Files in which a schedule may be that is not read, each with what to do.
+_NOT_READ = {
+    ".bin": "a pickle, which may run any code when it is opened: give the arguments as JSON, as args.to_json_string() "
+    "writes them",
+    ".ipynb": "a notebook: save its code as a script",
+    ".toml": "in TOML, which is not read: give its schedule with --from",
+}
 MAX_CHARACTERS = 2_000_000
 
 
 def is_training(file: Path) -> bool:
     """Whether a file is one of a training, and not a plan or a config of clrtool's own."""
-    if not file.is_file() or file.suffix.lower() not in (".py", *_CONFIGS):
+    ending = file.suffix.lower()
+    if not file.is_file() or ending not in (".py", *_CONFIGS, *_NOT_READ):
         return False
-    if file.suffix.lower() == ".py":
+    if ending not in _CONFIGS:
         return True
     text = _text(file)
-    # a name that none of clrtool's own files has, in either way of writing it
-    words = ("lr_scheduler_type", "learning_rate", "scheduler", "zero_optimization", "train_micro_batch_size_per_gpu",
-             "schedulers", "schedules")  # fmt: skip
-    is_own = "schema_version" in text or all(f"\n{word}:" in f"\n{text}" for word in ("model", "data"))
-    named = any(f"{word}:" in text or f'"{word}"' in text for word in words) or _SOURCE.search(text) is not None
-    return not is_own and named
+    return "schema_version" not in text and not all(f"\n{word}:" in f"\n{text}" for word in ("model", "data"))
 
 
 def read_training(file: Path, known: Known) -> tuple[Found, ...]:
@@ -41,6 +39,8 @@ def read_training(file: Path, known: Known) -> tuple[Found, ...]:
     Raises:
         ConfigError: it has none that can be read, or leaves values open that the user does not give; with its line.
     """
+    if file.suffix.lower() in _NOT_READ:
+        raise ConfigError(f"{file}: {_NOT_READ[file.suffix.lower()]}")
     text = _text(file)
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(f"{file}: of {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")

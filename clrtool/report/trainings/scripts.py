@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from clrtool.core.planning.finding import OPTIMIZERS, Stepped
 from clrtool.core.sources import SOURCES, takes
 from clrtool.errors import ConfigError, reason
 from clrtool.report.trainings.configs import training_arguments
 from clrtool.report.trainings.found import Found, Known, Open, known_source
+from clrtool.report.trainings.mmengine import find_param_scheduler
 from clrtool.report.trainings.names import Names, last_word
 
 _TORCH, _TRANSFORMERS = "torch.optim.lr_scheduler.", "transformers.get_scheduler:"
@@ -113,18 +115,28 @@ def find_in_script(file: Path, text: str, known: Known) -> tuple[Found, ...]:
     inner = reader.inner(schedulers)
     found = [_found(call, reader, file) for call in schedulers if id(call) not in inner]
     found += [_arguments(call, names, file, known) for call in calls if _is_arguments(call)]
+    found += filter(None, [find_param_scheduler(tree, names, file, known)])
     if not found:
-        metric = next((call for call in calls if last_word(call.func) in _METRIC), None)
-        if metric is not None:
-            name = last_word(metric.func)
-            raise ConfigError(
-                f"{file}:{metric.lineno}: {name} follows a metric: what it does is not known before the training"
-            )
-        raise ConfigError(
-            f"{file}: makes no scheduler of torch or transformers and no TrainingArguments; give its schedule with "
-            "--from, such as --from torch:CyclicLR"
-        )
+        _refuse(file, calls)
     return tuple(sorted(found, key=lambda each: int(each.place.rpartition(":")[2])))
+
+
+def _refuse(file: Path, calls: Sequence[ast.Call]) -> NoReturn:
+    """Raise ConfigError that says why a file with these calls has no schedule that is read."""
+    for call in calls:
+        name = last_word(call.func) or ""
+        if name in _METRIC:
+            raise ConfigError(
+                f"{file}:{call.lineno}: {name} follows a metric: what it does is not known before the training"
+            )
+        whose = [full.split(".")[0] for full in SOURCES if re.split("[.:]", full)[-1] == name]
+        if whose:
+            known = " or ".join(f"--from {system}:{name}" for system in whose)
+            raise ConfigError(f"{file}:{call.lineno}: {name} is not read off a script: give it with {known}")
+    raise ConfigError(
+        f"{file}: makes no scheduler of torch or transformers and no TrainingArguments; give its schedule with "
+        "--from, such as --from torch:CyclicLR"
+    )
 
 
 def positions(source: str, *, in_get_scheduler: bool = False) -> list[str]:
