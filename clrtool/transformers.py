@@ -14,6 +14,7 @@ from clrtool.core.reading.metric import METRICS
 from clrtool.engine.inprocess.build import metric_of
 from clrtool.engine.inprocess.ranks import dealt
 from clrtool.engine.inprocess.trainer_metrics import computed
+from clrtool.engine.runtime.sharded import is_sharded
 from clrtool.engine.training.plateau import Plateau, check_time
 from clrtool.engine.training.scheduler import PlanScheduler, check_groups
 from clrtool.errors import ConfigError
@@ -27,6 +28,8 @@ except ImportError as error:
 if TYPE_CHECKING:
     from transformers import Trainer
 
+_IN_TRAINING = "add the callback clrtool.transformers.LRRangeTest(trainer, at_epoch=0), which tests there"
+
 
 def range_test(trainer: Trainer, **options: Any) -> RangeTest:
     """Run the range test with the model, optimizer, datasets and ``compute_loss`` of a Trainer.
@@ -34,15 +37,16 @@ def range_test(trainer: Trainer, **options: Any) -> RangeTest:
     The Trainer is left as it was. Of several ``eval_dataset`` the first is read. Length of training, accumulation and
     clipping come from its arguments unless ``options`` override them. The metric is ``metric_for_best_model`` if its
     arguments name one, otherwise the accuracy if each sample has one class as its label, otherwise the evaluation loss.
-    Under torchrun every rank calls this, and all get the same result.
+    Under torchrun every rank calls this, and all get the same result. ``fsdp`` shards the model in ``train()``: there
+    ``LRRangeTest(trainer, at_epoch=0)`` calls this.
 
     Args:
         options: the options of ``clrtool.range_test``; ``metric`` may also be a name that the Trainer's
             ``compute_metrics`` gives, such as ``"eval_f1"``.
 
     Raises:
-        ConfigError: the Trainer shards its model or spreads batches over GPUs by one process, or ``compute_metrics``
-            gives no such metric.
+        ConfigError: the Trainer's model is not sharded yet, or in a way that cannot be branched, one process spreads
+            batches over GPUs, or ``compute_metrics`` gives no such metric.
     """
     _check(trainer)
     apart = copy.copy(trainer)
@@ -107,7 +111,7 @@ class PlanCallback(TrainerCallback):
 
 
 class LRRangeTest(TrainerCallback):
-    """Runs the range test in the middle of a Trainer's training, once, and lets the rest follow the plan.
+    """Runs the range test in a Trainer's training, once, and lets the rest follow the plan.
 
     It begins from weights and optimizer state as they are then; until then, and where nothing is changed, the training
     goes on bit for bit as it would without. ``trainer.add_callback(LRRangeTest(trainer, at_epoch=2))`` adds it. Where
@@ -118,7 +122,7 @@ class LRRangeTest(TrainerCallback):
     Args:
         trainer: the Trainer that it is added to.
         apply: whether the rest follows the plan; False only measures.
-        at_epoch: epochs after which to test.
+        at_epoch: epochs after which to test; 0 for the first step, where ``fsdp`` has sharded the model.
         when: ``"plateau"`` tests before the next epoch once ``monitor`` has not improved for more than ``patience``
             evaluations, as ``torch.optim.lr_scheduler.ReduceLROnPlateau`` counts them.
         monitor, mode: what ``evaluate`` gives, and whether ``"min"`` or ``"max"`` of it is better.
@@ -167,7 +171,7 @@ class LRRangeTest(TrainerCallback):
             return
         left = {"steps": args.max_steps - state.global_step} if args.max_steps > 0 else {
             "epochs": args.num_train_epochs - (state.epoch or 0)}  # fmt: skip
-        self.result = range_test(self._trainer, **left | self._options, keep_state=True)
+        self.result = range_test(self._trainer, **left | self._options, keep_state=state.global_step > 0)
         self.begun = state.global_step
         if self._apply and self.result.plan is not None:
             self._rates = PlanCallback(self.result.plan, self.begun)
@@ -264,10 +268,19 @@ def _check(trainer: Trainer) -> None:
         raise ConfigError(
             "trainer: one process runs several devices: start one for each by torchrun, or set CUDA_VISIBLE_DEVICES"
         )
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        raise ConfigError(
-            "trainer: shards its model in train(), after the range test: shard it by fully_shard and give it to "
-            "clrtool.range_test with the loaders"
-        )
     if trainer.model is None or trainer.train_dataset is None:
         raise ConfigError("trainer: a range test needs a model and a train_dataset")
+    if trainer.is_deepspeed_enabled:
+        raise ConfigError(
+            "trainer: DeepSpeed keeps weights, gradients and optimizer in an engine of its own, which a range test "
+            f"cannot branch: fsdp=True shards them as well; then {_IN_TRAINING}"
+        )
+    if not trainer.is_fsdp_enabled:
+        return
+    if trainer.accelerator.state.fsdp_plugin.fsdp_version == 1:
+        raise ConfigError(
+            "trainer: version 1 of its FSDP keeps weights in one long tensor, which a range test cannot branch: "
+            f"fsdp_config={{'version': 2}} shards them one by one; then {_IN_TRAINING}"
+        )
+    if not is_sharded(trainer.model):
+        raise ConfigError(f"trainer: shards its model in train(), and a range test comes after that: {_IN_TRAINING}")

@@ -11,11 +11,13 @@ if "RANK" in os.environ:  # as torchrun says it
 
 import torch
 from torch import distributed as dist
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.utils.data import DataLoader
 
+from clrtool.engine.runtime.sharded import is_sharded
+from clrtool.errors import ConfigError
 from tests.program_ranks import dense, points
-from tests.test_frameworks import QUICK, Module, Rates, Sentences, arguments, bert, trainer
+from tests.test_frameworks import QUICK, Module, Rates, Sentences, Two, arguments, bert, trainer
 
 SEED = 5
 
@@ -44,26 +46,81 @@ def told(found):
     }
 
 
-def lightning_fit(folder, strategy, world=2):
+class Unlike(Module):
+    """A module that logs what each rank has seen by itself, of which one improves all the time and the other never."""
+
+    def validation_step(self, batch, batch_idx):
+        accuracy = (self(batch[0]).argmax(1) == batch[1]).float().mean()
+        self.log("own", accuracy + self.current_epoch * (20 * self.global_rank - 10))
+
+
+class Driving(Two):
+    """A module that steps two optimizers itself, and shards what they step."""
+
+    configure_model = Sharded.configure_model
+
+
+def lightning_fit(folder, strategy, kind=Module, world=2, epochs=4, **options):
     import clrtool.lightning
 
     torch.manual_seed(SEED)
-    callback = clrtool.lightning.LRRangeTest(**QUICK)
-    module = Sharded() if strategy == "sharded" else Module()
+    callback, module = clrtool.lightning.LRRangeTest(**options or QUICK), kind()
     if strategy == "sharded":
         from lightning.pytorch.strategies import ModelParallelStrategy
 
         strategy = ModelParallelStrategy(data_parallel_size=world, tensor_parallel_size=1)
-    mine = trainer(folder, callbacks=[callback], devices=world, strategy=strategy)
+    mine = trainer(folder, callbacks=[callback], devices=world, strategy=strategy, max_epochs=epochs)
     mine.fit(module)
-    plan = callback.result.plan
+    plan, begun = callback.result.plan, callback.state_dict()["begun"]
+    taken = (mine.global_step - begun) // len(mine.optimizers)
+    # the last, for a module that is trained itself, in the range test too, notes those of that as well
+    rates = [each[0] if issubclass(kind, Two) else each for each in module.rates[-taken:]]
     weights = [each.full_tensor() if hasattr(each, "full_tensor") else each for each in module.parameters()]
     return told(callback.result) | {
-        "follows": module.rates == plan.lr(range(len(module.rates))).tolist(),
-        "steps": mine.global_step,
+        "follows": rates == plan.lr(range(len(rates))).tolist(),
+        "steps": [begun, mine.global_step],
         "weights": [each.detach().tolist() for each in weights],
         "logs": "train_loss" in mine.logged_metrics,
     }
+
+
+def on_a_cpu():
+    """Let accelerate make the FSDP of a plugin on a CPU too, where it passes over it: nothing else is replaced."""
+    from accelerate.state import AcceleratorState, DistributedType
+
+    begin = AcceleratorState.__init__
+
+    def init(self, *args, fsdp_plugin=None, **options):
+        begin(self, *args, fsdp_plugin=fsdp_plugin, **options)
+        if fsdp_plugin is not None:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+
+    AcceleratorState.__init__ = init
+
+
+def transformers_fsdp(folder):
+    import transformers
+
+    import clrtool.transformers
+
+    on_a_cpu()
+    rates, options = Rates(), QUICK | {"start_lr": 1e-4, "sweep_epochs": 4}
+
+    torch.manual_seed(SEED)
+    how = {"version": 2, "transformer_layer_cls_to_wrap": "BertLayer"}
+    mine = transformers.Trainer(
+        bert(), arguments(folder, per_device_train_batch_size=20, fsdp=True, fsdp_config=how), callbacks=[rates],
+        train_dataset=Sentences(400, 0), eval_dataset=Sentences(100, 1),
+    )  # fmt: skip
+    said = []
+    for version in (1, 2):  # with the older one accelerate begins on no CPU
+        mine.accelerator.state.fsdp_plugin.fsdp_version = version
+        said.append(said_of(lambda: clrtool.transformers.range_test(mine, **options)))
+    mine.add_callback(test := clrtool.transformers.LRRangeTest(mine, at_epoch=0, **options))
+    mine.train()
+    follows = rates.rates == [float(lr) for lr in test.result.plan.lr(range(len(rates.rates)))]
+    more = {"follows": follows, "steps": mine.state.global_step, "said": said, "sharded": is_sharded(mine.model)}
+    return told(test.result) | more
 
 
 def transformers_train(folder):
@@ -85,7 +142,7 @@ def transformers_train(folder):
 
 
 def accelerate_prepares(folder):
-    """What a script does that ``accelerate launch`` starts; a CPU is given no FSDP, even where a plugin asks for it."""
+    """What a script does that ``accelerate launch`` starts."""
     from accelerate import Accelerator
     from accelerate.utils import FullyShardedDataParallelPlugin
 
@@ -107,36 +164,68 @@ def accelerate_prepares(folder):
         optimizer.step()
         scheduler.step()
     plan = [float(lr) for lr in found.plan.lr(range(len(rates)))]
-    return told(found) | {"follows": rates == plan, "kind": str(accelerator.distributed_type)}
+    return told(found) | {"follows": rates == plan, "sharded": is_sharded(model)}
 
 
-def before_fit(folder):
-    import clrtool.lightning
-    from clrtool.errors import ConfigError
+def accelerate_fsdp(folder):
+    on_a_cpu()
+    return accelerate_prepares(folder)
 
+
+def said_of(call):
     try:
-        clrtool.lightning.range_test(trainer(folder, devices=2, strategy="ddp"), Module(), **QUICK)
+        call()
     except ConfigError as error:
         return str(error)
     return None
 
 
+def before_fit(folder):
+    import clrtool.lightning
+
+    mine = trainer(folder, devices=2, strategy="ddp")
+    return said_of(lambda: clrtool.lightning.range_test(mine, Module(), **QUICK))
+
+
+def older_fsdp(folder):
+    """A fit by FSDPStrategy, which Lightning keeps from CPUs, but not what is derived from it."""
+    from lightning.pytorch.strategies import FSDPStrategy
+
+    class OnCpu(FSDPStrategy):
+        def _setup_model(self, model):
+            return FullyShardedDataParallel(model, device_id=torch.device("cpu"), **self.kwargs)
+
+    return said_of(lambda: lightning_fit(folder, OnCpu(process_group_backend="gloo")))
+
+
+LATER = {"epochs": 6, "progress": False}
 CALLS = {
-    "lightning ddp": lambda folder: lightning_fit(folder, "ddp"),
-    "lightning sharded": lambda folder: lightning_fit(folder, "sharded"),
     "lightning before": before_fit,
+    "lightning ddp": lambda folder: lightning_fit(folder, "ddp"),
+    "lightning sharded": lambda folder: lightning_fit(folder, "sharded", Sharded),
+    "lightning manual": lambda folder: lightning_fit(folder, "ddp", Two),
+    "lightning manual sharded": lambda folder: lightning_fit(folder, "sharded", Driving),
+    "lightning epoch": lambda folder: lightning_fit(folder, "ddp", monitor="val_acc", at_epoch=2, **LATER),
+    "lightning plateau": lambda folder: lightning_fit(
+        folder, "ddp", Unlike, monitor="own", when="plateau", patience=0, threshold=0.9, **LATER
+    ),
+    "lightning fsdp": older_fsdp,
     "transformers": transformers_train,
+    "transformers fsdp": transformers_fsdp,
     "accelerate": accelerate_prepares,
+    "accelerate fsdp": accelerate_fsdp,
 }
 
 
-def main(call):
-    with tempfile.TemporaryDirectory() as folder:
-        found = CALLS[call](Path(folder))
+def main(calls):
+    found = {}
+    for call in calls:
+        with tempfile.TemporaryDirectory() as folder:
+            found[call] = CALLS[call](Path(folder))
     print("FOUND" + json.dumps(found))
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])

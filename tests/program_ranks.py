@@ -14,6 +14,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
@@ -247,18 +248,30 @@ def compared(name, way):
     return [found.best, found.finals]
 
 
+def tensor_parallel(dimensions):
+    """A model that brings its own plan, alone or beside ``fully_shard``."""
+    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 3)).double()
+    mesh = init_device_mesh("cpu", (1, dist.get_world_size()), mesh_dim_names=("data", "tensor"))
+    parallelize_module(model, mesh["tensor"], {"0": ColwiseParallel(), "2": RowwiseParallel()})
+    return model if dimensions == 1 else fully_shard(model, mesh=mesh["data"])
+
+
 def refused(name, way):
     """What is said to what several ranks or a sharded model do not allow."""
     model, optimizer, *data = made(name, way)
     given, said = (model, optimizer, *data), []
     flat = FullyShardedDataParallel(dense(), device_id=torch.device("cpu"))
+    tensors = tensor_parallel(1), tensor_parallel(2)
     for call in (
         lambda: clrtool.vary(*given, values={"momentum": [0.5, 0.9]}),
         lambda: clrtool.range_test(*given, jobs=2, **QUICK),
         lambda: clrtool.range_test(*given, precision="fp16", **QUICK),
         lambda: clrtool.range_test(*given, measure=MulticlassAccuracy(3), **QUICK),
         lambda: clrtool.range_test(*given, **QUICK | {"epochs": 10 + dist.get_rank()}),
-        lambda: clrtool.range_test(flat, torch.optim.SGD(flat.parameters(), 0.1), *data, **QUICK),
+        *(
+            lambda spread=spread: clrtool.range_test(spread, torch.optim.SGD(spread.parameters(), 0.1), *data, **QUICK)
+            for spread in (flat, *tensors)
+        ),
     ):
         try:
             call()

@@ -30,30 +30,31 @@ class Rank:
         return self._run.out, self._run.err
 
 
-def start(world, *words, machines=1, forked=True, cwd=None):
+def start(world, *words, machines=1, forked=True, cwd=None, faults=None):
     """Start ``python words`` as so many ranks, each with one thread, as if they were on so many machines.
 
-    They are forked from a process that has imported what they import, unless ``forked`` is False.
+    They are forked from a process that has imported what they import, unless ``forked`` is False. ``faults`` are those
+    of single ranks, as ``torture/faults.py`` has them.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     place = {"WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
-    begin = _fork if forked else _begin_anew
-    started = []
+    faults, started = faults or {}, []
     for rank in range(world):
         seat = place | {"RANK": rank, "LOCAL_RANK": rank % (world // machines)}
-        started.append(begin(list(map(str, words)), cwd, os.environ | {key: str(value) for key, value in seat.items()}))
+        given = list(map(str, words)), cwd, os.environ | {key: str(value) for key, value in seat.items()}
+        started.append(_fork(*given, faults.get(rank)) if forked else _begin_anew(*given))
     return started
 
 
-def _fork(words, cwd, environment):
+def _fork(words, cwd, environment, faults):
     at = words.index("-m")
     options, module, rest = words[:at], words[at + 1], words[at + 2 :]
     assert options in ([], ["-W", "ignore"]), f"a fork knows nothing of {options}"
     if options:
         environment = environment | {"PYTHONWARNINGS": "ignore"}
-    return Rank(zygote().start(rest, cwd=cwd or Path.cwd(), module=module, env=environment))
+    return Rank(zygote().start(rest, faults, cwd or Path.cwd(), module=module, env=environment))
 
 
 def _begin_anew(words, cwd, environment):

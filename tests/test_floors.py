@@ -68,7 +68,9 @@ ROOMS = {
         "engine.rangetest", "report.records", "report.text", "report.plots", "errors", "words",
     },
     "lightning": {"core.planning", "engine.training", "engine.inprocess", "report.records", "api", "errors", "words"},
-    "transformers": {"core.planning", "core.reading", "engine.training", "engine.inprocess", "api", "errors", "words"},
+    "transformers": {
+        "core.planning", "core.reading", "engine.runtime", "engine.training", "engine.inprocess", "api", "errors", "words",
+    },
     "__main__": {"cli"},
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -14,46 +14,89 @@ pytest.importorskip("transformers")
 ROOT = Path(__file__).parents[1]
 
 
-@cache
+LIGHTNING = ("before", "ddp", "sharded", "manual", "manual sharded", "epoch", "plateau", "fsdp")
+# What may be called in one process after the other: a Trainer of Lightning leaves nothing that the next one sees.
+TOGETHER = {f"lightning {each}": tuple(f"lightning {each}" for each in LIGHTNING) for each in LIGHTNING}
+
+
 def ranks(call):
-    codes, printed = ended(start(2, "-W", "ignore", "-m", "tests.framework_ranks", call, cwd=ROOT))
+    """What each of two ranks has found."""
+    return [rank[call] for rank in _found(TOGETHER.get(call, (call,)))]
+
+
+@cache
+def _found(calls):
+    codes, printed = ended(start(2, "-W", "ignore", "-m", "tests.framework_ranks", *calls, cwd=ROOT))
     assert codes == [0, 0], printed
     return [json.loads(out.rpartition("FOUND")[2]) for out, _ in printed]
 
 
-@pytest.mark.parametrize("call", ["lightning ddp", "lightning sharded", "transformers"])
+# Iterations of an epoch, step at which the plan begins and the last, and held-out samples, of all ranks together.
+FOLLOWED = {
+    "lightning ddp": (5, [0, 20], 200),
+    "lightning sharded": (5, [0, 20], 200),
+    "lightning manual": (5, [0, 40], 200),  # a step of either optimizer is one
+    "lightning manual sharded": (5, [0, 40], 200),
+    "lightning epoch": (5, [10, 30], 200),
+    "lightning plateau": (5, [10, 30], 200),
+    "transformers": (10, 40, 100),
+    "transformers fsdp": (10, 40, 100),
+}
+
+
+@pytest.mark.parametrize("call", FOLLOWED)
 def test_a_trainer_on_two_ranks_follows_one_plan_that_both_have_found(call):
     first, second = ranks(call)
     assert first == second
     assert None not in first["bounds"]
     assert first["ranks"] == 2
     assert first["follows"]
-    assert first["warnings"] == []
-    is_lightning = call.startswith("lightning")
-    assert (first["per_epoch"], first["steps"], first["heldout"]) == ((5, 20, 200) if is_lightning else (10, 40, 100))
-    if is_lightning:
-        assert first["logs"], "the training logs, which the test kept quiet"
+    assert all("There is no held-out loss beside" in each for each in first["warnings"]), "of what a monitor stands for"
+    assert (first["per_epoch"], first["steps"], first["heldout"]) == FOLLOWED[call]
+    assert "manual" in call or first.get("logs", True), "the training logs, which the test kept quiet"
 
 
-def test_what_accelerate_has_prepared_is_tested_on_two_ranks_and_follows_one_plan():
-    first, second = ranks("accelerate")
+@pytest.mark.parametrize("call", ["accelerate", "accelerate fsdp"])
+def test_what_accelerate_has_prepared_is_tested_on_two_ranks_and_follows_one_plan(call):
+    first, second = ranks(call)
     assert first == second
     assert None not in first["bounds"]
     assert first["follows"]
     assert (first["ranks"], first["per_epoch"], first["heldout"]) == (2, 12, 120)
     assert first["warnings"] == []
-    assert first["kind"] == "DistributedType.MULTI_CPU"
+    assert first["sharded"] == call.endswith("fsdp")
+    assert first["bounds"] == ranks("accelerate")[0]["bounds"]
 
 
-def test_a_lightning_module_that_shards_itself_is_measured_as_one_that_every_rank_has_whole():
-    whole, sharded = ranks("lightning ddp")[0], ranks("lightning sharded")[0]
+@pytest.mark.parametrize(
+    ("shares", "whole"), [("sharded", "ddp"), ("manual sharded", "manual")], ids=["automatic", "manual"]
+)
+def test_a_lightning_module_that_shards_itself_is_measured_as_one_that_every_rank_has_whole(shares, whole):
+    whole, sharded = ranks(f"lightning {whole}")[0], ranks(f"lightning {shares}")[0]
     assert sharded["bounds"] == whole["bounds"]
     np.testing.assert_allclose(sharded["metric"], whole["metric"], atol=0.011)  # two of 200 samples, in float32
     for mine, theirs in zip(whole["weights"], sharded["weights"], strict=True):
         np.testing.assert_allclose(theirs, mine, atol=1e-3)
 
 
-def test_processes_that_begin_in_fit_are_told_to_test_there():
-    assert all(
-        "its 2 processes begin in fit: give it the callback LRRangeTest" in said for said in ranks("lightning before")
-    )
+def test_a_trainer_of_transformers_that_shards_its_model_is_measured_as_one_that_every_rank_has_whole():
+    whole, sharded = ranks("transformers")[0], ranks("transformers fsdp")[0]
+    assert sharded["sharded"]
+    assert sharded["bounds"] == whole["bounds"]
+    np.testing.assert_allclose(sharded["metric"], whole["metric"], atol=0.021)  # two of 100 samples, in float32
+
+
+def test_processes_that_begin_in_fit_or_shards_that_are_made_in_train_are_told_to_test_there():
+    for lightning, transformers in zip(ranks("lightning before"), ranks("transformers fsdp"), strict=True):
+        assert "its 2 processes begin in fit: give it the callback LRRangeTest" in lightning
+        assert transformers["said"][1].startswith("trainer: shards its model in train()")
+        assert "add the callback clrtool.transformers.LRRangeTest(trainer, at_epoch=0)" in transformers["said"][1]
+
+
+def test_the_older_fsdp_is_refused_by_its_name_with_the_strategy_that_goes():
+    for said in ranks("lightning fsdp"):
+        assert said.startswith("trainer: FSDPStrategy is the older FSDP of torch, whose weights lie in one long tensor")
+        assert "ModelParallelStrategy" in said
+    for each in ranks("transformers fsdp"):
+        assert each["said"][0].startswith("trainer: version 1 of its FSDP keeps weights in one long tensor")
+        assert "fsdp_config={'version': 2}" in each["said"][0]

@@ -163,12 +163,14 @@ def test_a_comparison_of_several_ranks_has_one_winner_for_all_whole_or_sharded(t
 
 def test_what_does_not_go_with_ranks_or_shards_is_refused_on_all_of_them_with_a_way_out(two):
     for rank in two:
-        vary, jobs, fp16, metric, length, flat = rank["refused dense fsdp"]
+        vary, jobs, fp16, metric, length, flat, *tensor_parallel = rank["refused dense fsdp"]
         assert vary.startswith("vary: runs in one process")
         assert jobs == "jobs: 2 ranks train each seed together: leave out jobs"
         assert fp16 == "precision: fp16 scales losses, which a sharded model does not allow: use bf16"
         assert metric.startswith("measure: accuracy needs the whole held-out set, but each of 2 ranks")
         assert flat.startswith("model: is in FullyShardedDataParallel, the older FSDP")
+        assert all(each.startswith("model: is spread by tensor parallelism") for each in tensor_parallel)
+        assert len(tensor_parallel) == 2
         assert length.startswith("the ranks do not have the same length of the training")
 
 

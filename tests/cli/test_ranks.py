@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from clrtool.engine.resume.checkpoint import CheckpointFolder
 from tests.ranks import PATIENCE, ended, start, wait_until
+from tests.torture.conftest import STEP
 
 # With batch norm and random crops; long enough to be interrupted on any machine.
 CONFIG = """
@@ -158,73 +158,23 @@ def test_torchrun_starts_a_killed_rank_again_and_the_curve_is_that_of_an_uninter
 SPREAD = ["training.shard=auto", "model.name=mlp", "model.args={hidden: [16, 16]}", "data.augment={}", "sweep.seeds=1"]
 
 
-def test_two_ranks_that_share_a_model_measure_what_two_with_all_of_it_measure(config, spread, tmp_path):
-    words = ["-m", "clrtool", "rangetest", config, *SPREAD, *HOW]
-    codes, printed = ended(start(2, *words, "training.shard=none", "-o", tmp_path))
-    assert codes in ([0, 0], [3, 0]), printed
-    curves = [(folder / "curve.csv").read_text().splitlines() for folder in (spread, tmp_path)]
+def test_two_ranks_that_share_a_model_measure_what_two_with_all_of_it_measure(config, tmp_path):
+    for shard in ("auto", "none"):
+        words = ["-m", "clrtool", "rangetest", config, *SPREAD, *HOW, f"training.shard={shard}", "-o", tmp_path / shard]
+        codes, printed = ended(start(2, *words))
+        assert codes in ([0, 0], [3, 0]), printed
+    curves = [(tmp_path / shard / "curve.csv").read_text().splitlines() for shard in ("auto", "none")]
     assert [row.split(",")[-1] for row in curves[0]] == [row.split(",")[-1] for row in curves[1]]
 
 
-@pytest.fixture(scope="module")
-def spread(config):
-    """The folder of a run of two ranks that share a model, which nothing has interrupted."""
-    folder = config.parent / "spread"
-    codes, printed = ended(start(2, "-m", "clrtool", "rangetest", config, *SPREAD, *HOW, "-o", folder))
-    assert codes in ([0, 0], [3, 0]), printed
-    return folder
-
-
-def running(folder):
-    """The segment that the newest checkpoint goes on with, where all ranks have saved their parts of it."""
-    found = CheckpointFolder(folder / "checkpoint").load()
-    is_spread = (
-        found.values is not None and found.values.get("parts") is not None and found.values["running"] is not None
-    )
-    return found.values["running"]["name"] if is_spread else ""
-
-
-def killed(config, folder, world, name, *more):
-    """Ranks that share a model, of which the last was killed in the midst of a segment."""
-    words = ["-m", "clrtool", "rangetest", config, *SPREAD, *HOW, *more, "-o", folder, "--checkpoint-every", "0"]
-    processes = start(world, *words)
-    wait_until(lambda: running(folder).startswith(name))
-    processes[-1].kill()
-    codes, printed = ended(processes)
-    assert codes == [4] * (world - 1) + [-9], printed
-
-
-def resumed(config, folder, world, *more):
-    """Go on with it: the result, and what was said of the start."""
-    words = ["-m", "clrtool", "rangetest", config, *SPREAD, *HOW[:-1], *more, "-o", folder]
-    codes, printed = ended(start(world, *words))
-    assert codes[0] in (0, 3), printed
-    return json.loads((folder / "result.json").read_text()), printed[0][1]
-
-
-def test_a_killed_rank_of_a_shared_model_goes_on_where_it_was_to_the_same_bytes(config, spread, tmp_path):
-    killed(config, tmp_path, 2, "seed 0")
-    codes, printed = ended(start(2, "-m", "clrtool", "rangetest", config, *SPREAD, *HOW, "-n", "-o", tmp_path))
+def test_a_dry_run_of_ranks_says_that_an_unfinished_run_would_resume(config, tmp_path):
+    words = ["-m", "clrtool", "rangetest", config, *SPREAD, *HOW, "-o", tmp_path]
+    assert ended(start(2, *words, faults={0: {"signal_at": [[STEP, 40, int(signal.SIGTERM), 1]]}}))[0] == [143, 143]
+    codes, printed = ended(start(2, *words, "-n"))
     assert codes == [0, 0], printed
     told = " ".join(printed[0][0].split())
     assert "holds an unfinished run, which would resume" in told
     assert re.search("ranks 2: .* per iteration, .* at the peak; over the network each iteration sums .* KiB", told)
-    _, said = resumed(config, tmp_path, 2)
-    assert "seed 0 goes on after iteration" in said
-    for name in ("curve.csv", "result.json"):
-        assert (tmp_path / name).read_bytes() == (spread / name).read_bytes()
-    assert not (tmp_path / "checkpoint").exists()
-
-
-def test_a_race_begun_with_four_ranks_goes_on_with_two_to_the_decision_of_one_process(config, tmp_path, cli):
-    """Of a race the weights, the averages and the optimizers of all runs that may be gone on with are dealt anew."""
-    killed(config, tmp_path / "run", 4, "race", "sweep={}")
-    found, said = resumed(config, tmp_path / "run", 2, "sweep={}")
-    assert "race goes on after iteration" in said
-    assert any("ranks was 4 and is 2" in each for each in found["sweep"]["warnings"])
-    one = json.loads(cli("rangetest", config, *SPREAD, *HOW, "sweep={}", "--json", "-o", tmp_path / "one").out)
-    lower, upper = one["bounds"]["max_lr_interval"]
-    assert lower <= found["bounds"]["max_lr"] <= upper
 
 
 def test_a_dry_run_measures_every_rank_says_so_once_and_writes_nothing(config, tmp_path):

@@ -22,7 +22,7 @@ from clrtool.engine.models.batch_norm import seen_by_batch_norm
 from clrtool.engine.runtime.distributed import ProcessGroup
 from clrtool.engine.runtime.ranks import Ranks
 from clrtool.engine.runtime.rng import RngStream
-from clrtool.engine.runtime.sharded import is_sharded
+from clrtool.engine.runtime.sharded import is_sharded, is_tensor_parallel
 from clrtool.errors import ConfigError
 
 
@@ -58,8 +58,8 @@ def check_ranks(workload: InProcessWorkload, model: Any) -> None:
             f"measure: {workload.metric.label} needs the whole held-out set, but each of {ranks.world} ranks has only "
             "a part of it: give a function (model, batch) -> (sum, count), or run in one process"
         )
-    if workload.precision == "fp16" and isinstance(model, nn.Module) and is_sharded(model):
-        raise ConfigError("precision: fp16 scales losses, which a sharded model does not allow: use bf16")
+    if isinstance(model, nn.Module):
+        _check_spread(model, workload.precision)
     known = {
         "train_loader length": workload.iterations_per_epoch,
         "length of the training": workload.plan_epochs,
@@ -70,6 +70,17 @@ def check_ranks(workload: InProcessWorkload, model: Any) -> None:
     }
     if other := ranks.differing({name: str(value) for name, value in known.items()}):
         raise ConfigError(f"the ranks do not have the same {', '.join(other)}: call the range test alike on every rank")
+
+
+def _check_spread(model: nn.Module, precision: str | None) -> None:
+    """Raise ConfigError for a model that is spread over ranks in a way in which it cannot be tested."""
+    if is_tensor_parallel(model):
+        raise ConfigError(
+            "model: is spread by tensor parallelism, whose ranks share each batch, and a range test takes the batches "
+            "of every rank for its own: shard it by fully_shard alone, over all ranks"
+        )
+    if precision == "fp16" and is_sharded(model):
+        raise ConfigError("precision: fp16 scales losses, which a sharded model does not allow: use bf16")
 
 
 def with_facts(workload: InProcessWorkload, model: nn.Module) -> InProcessWorkload:

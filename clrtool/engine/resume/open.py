@@ -47,7 +47,7 @@ def open_journal(
         about |= {"environment": dict(remote.environment), "device": remote.device or about["device"]}
     values, parts, text = look_back(folder, about, what)
     ranks = workload.ranks
-    store = folder if ranks.world == 1 else SpreadCheckpoints(ranks, folder)
+    store = folder if ranks.world == 1 else SpreadCheckpoints(ranks, folder, shares=_shares(workload))
     saved = shared(ranks, values, parts)
     return Journal(store, requests, every, about, saved, ranks=ranks, remote=remote, assignment=assignment), text
 
@@ -95,7 +95,12 @@ def about_test(workload: Workload, config_sha256: str) -> dict[str, Any]:
 def follow_journal(workload: Workload, requests: Requests) -> Journal:
     """The journal of a range test on every rank but the first, as that has found them."""
     ranks = workload.ranks
-    return Journal(SpreadCheckpoints(ranks), requests, math.inf, saved=shared(ranks, None), ranks=ranks)
+    store = SpreadCheckpoints(ranks, shares=_shares(workload))
+    return Journal(store, requests, math.inf, saved=shared(ranks, None), ranks=ranks)
+
+
+def _shares(workload: Workload) -> bool:
+    return workload.training.shard == "auto"
 
 
 def saved_micro_batches(folder: CheckpointFolder) -> int | None:

@@ -34,8 +34,8 @@ def taken_out(values: Any, parts: dict[str, Shard]) -> Any:
     return type(values)(taken_out(each, parts) for each in values) if type(values) in (list, tuple) else values
 
 
-def put_back(values: Any, parts: Mapping[str, Shard]) -> Any:
-    """The values of :func:`taken_out` with the parts of this rank."""
+def put_back(values: Any, parts: Mapping[str, Any]) -> Any:
+    """The values of :func:`taken_out` with what this rank has in the place of each name."""
     if isinstance(values, Mapping):
         if values.keys() == {PLACE}:
             return parts[values[PLACE]]

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from clrtool.engine.resume.parts import PARTS, check_chunks, file_of, hash_of, put_back, taken_out
 from clrtool.engine.runtime.ranks import Ranks
-from clrtool.engine.runtime.sharded import Shard, empty_shard, local
+from clrtool.engine.runtime.sharded import Shard, empty_shard, is_shard, local
 from clrtool.errors import ConfigError, MachineError
 
 
@@ -20,10 +21,13 @@ class SpreadCheckpoints:
 
     Args:
         folder: of the first rank.
+        shares: whether they share a model. What writes it is imported at once, for a save is timed.
     """
 
-    def __init__(self, ranks: Ranks, folder: CheckpointFolder | None = None) -> None:
+    def __init__(self, ranks: Ranks, folder: CheckpointFolder | None = None, *, shares: bool = False) -> None:
         self._ranks, self._folder = ranks, folder
+        if shares:
+            from clrtool.engine.resume import distcp  # noqa: F401
 
     def save(self, values: Mapping[str, Any]) -> None:
         """Write one more generation, the parts first. Raises MachineError if a disk is full."""
@@ -94,11 +98,11 @@ def _written(folder: Path, rank: int, parts: Mapping[str, Shard]) -> dict[str, A
         return {"error": f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}"}
 
 
-def _read(folder: Path, tensors: Mapping[str, Any], world: int) -> dict[str, Shard]:
-    """What this rank holds of every tensor, if its rows are dealt to so many."""
+def _read(folder: Path, tensors: Mapping[str, Any], world: int) -> dict[str, Shard | Tensor]:
+    """What this rank holds of every tensor, if its rows are dealt to so many; one process has it whole."""
     from clrtool.engine.resume import distcp
 
     check_chunks(tensors)
     wanted = {name: empty_shard(each["shape"], getattr(torch, each["dtype"]), world) for name, each in tensors.items()}
     distcp.read(folder, tensors, wanted)
-    return {name: Shard(local(each), each) for name, each in wanted.items()}
+    return {name: Shard(local(each), each) if is_shard(each) else each for name, each in wanted.items()}

@@ -106,6 +106,17 @@ def is_sharded(model: nn.Module) -> bool:
     return bool(_wrapped(model)) or (_kind() is not None and any(map(is_shard, model.parameters())))
 
 
+def is_tensor_parallel(model: nn.Module) -> bool:
+    """Whether ranks compute together what one batch comes to, of any part of a model.
+
+    ``fully_shard`` spreads a tensor over one dimension of the mesh, its last, and replicates it over those before.
+    """
+    spread = [each.placements for each in model.parameters() if is_shard(each)]  # type: ignore[attr-defined]
+    return any(
+        not last.is_shard() or not all(each.is_replicate() for each in before) for *before, last in spread
+    ) or bool(spread and not _wrapped(model))
+
+
 def is_flattened(model: nn.Module) -> bool:
     """Whether any part of a model is of the older FSDP, whose weights lie in one long tensor."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
