@@ -37,7 +37,7 @@ def as_version_1(values):
 # The files that take longest, in this order: handed out first, so that at the end no process waits for another.
 LONGEST = ("test_signals", "test_ranks", "test_executors", "test_program_ranks", "test_kills", "test_exits", "test_processes",
            "test_race", "test_damaged_checkpoints", "test_journal", "test_readme", "test_frameworks", "test_distributed",
-           "test_compare_command", "test_step_check", "test_framework_ranks", "test_remedies", "test_full_disks",
+           "test_compare_command", "test_step_check", "test_framework_ranks", "test_spread_checkpoints", "test_remedies", "test_full_disks",
            "test_hostile_configs", "test_commands", "test_mutations", "test_drift")  # fmt: skip
 
 

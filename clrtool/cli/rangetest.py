@@ -102,9 +102,7 @@ def rangetest(  # an option that is not named below is read from the context, by
     spec, share = _asked(context, words, read_shard(seed_shard))
     spec, executor = choose_executor(context, spec, share, jobs, ray)
     if dry:
-        with seated(spec) as rank:
-            dry_run(RunFolder(rank.spec, context.obj, executor, rank.ranks), share)
-        return
+        _estimate(context, spec, share, executor)
     drift = DriftCheck(spec, [*words, *passed_on(context, NO_MEASURE)], write, check, tolerance)
     if share.shards:
         _run_share(context, spec, share, executor)
@@ -116,6 +114,13 @@ def rangetest(  # an option that is not named below is read from the context, by
                 show_run(record, spec)
             drift.after(record)
             check_conclusive(record)
+
+
+def _estimate(context: typer.Context, spec: RunSpec, share: SeedShare, executor: Executor) -> NoReturn:
+    """Say what the test would take, together with the other ranks that torchrun has started."""
+    with seated(spec) as rank:
+        dry_run(RunFolder(rank.spec, context.obj, executor, rank.ranks), share)
+    raise typer.Exit
 
 
 def _race_values(context: typer.Context, words: Sequence[str]) -> NoReturn:
