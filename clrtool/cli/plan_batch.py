@@ -11,6 +11,7 @@ from clrtool.report.text.progress import say
 from clrtool.words import argument, shell_command
 
 if TYPE_CHECKING:
+    from clrtool.config.schema import RangeTestConfig
     from clrtool.core.results.batch_scaling import BatchScaling
     from clrtool.core.results.varied import VaryRecord
 
@@ -38,8 +39,9 @@ def rescaled_numbers(place: Path, batch_size: int, known: dict[str, Any]) -> dic
     Raises:
         ConfigError: no batch sizes were measured, or an epoch has no such batch.
     """
-    record, scaling = _measured(place)
-    size = record.tried[record.first].batch_size if (place / VARIED.result).is_file() else _batch_size(place)
+    record, scaling = _measured(place, known["iterations_per_epoch"])
+    is_varied = (place / VARIED.result).is_file()
+    size = record.tried[record.first].batch_size if is_varied else _config(place).data.batch_size
     factor = scaling.factor(size, batch_size)
     samples = max(each.batch_size * each.iterations_per_epoch for each in record.tried)
     if batch_size > samples:
@@ -56,22 +58,31 @@ def rescaled_numbers(place: Path, batch_size: int, known: dict[str, Any]) -> dic
     return known | rates | {"iterations_per_epoch": samples // batch_size}
 
 
-def _measured(place: Path) -> tuple[VaryRecord, BatchScaling]:
+def _measured(place: Path, batches: int) -> tuple[VaryRecord, BatchScaling]:
     """The race over batch sizes that belongs to a folder, and the growth that it shows."""
     found = [each for each in (place, place.with_name(f"{place.name}-vary")) if (each / VARIED.result).is_file()]
     for each in found:
         record = VARIED.read(each)
         if (scaling := record.batch_scaling) is not None:
             return record, scaling
-    size = _batch_size(place)
-    command = shell_command("clrtool", "rangetest", argument(place / "config.yaml"), "--vary",
-                            f"data.batch_size={max(1, size // 2)},{size},{2 * size},{4 * size}",
-                            "-o", argument(place.with_name(f"{place.name.removesuffix('-vary')}-vary")))  # fmt: skip
-    raise ConfigError(f"--batch-size: {place} has no rates of several batch sizes to go by; {command} measures them")
+    raise ConfigError(
+        f"--batch-size: {place} has no rates of several batch sizes to go by; {_command(place, batches)} measures them"
+    )
 
 
-def _batch_size(place: Path) -> int:
-    """That of the config of a folder."""
+def _command(place: Path, batches: int) -> str:
+    """What measures several batch sizes: none larger than the samples in the batches of an epoch."""
+    config = _config(place)
+    size = config.data.batch_size
+    sizes = sorted({each for each in (size // 2, size, 2 * size, 4 * size) if 1 <= each <= size * batches})
+    vary = ["--vary", f"data.batch_size={','.join(map(str, sizes))}",
+            "-o", argument(place.with_name(f"{place.name.removesuffix('-vary')}-vary"))]  # fmt: skip
+    if config.factories():  # code that lies elsewhere, and that nobody allows by pasting what a folder says
+        return f"the command that measured it, with {shell_command(*vary)}"
+    return shell_command("clrtool", "rangetest", argument(place / "config.yaml"), *vary)
+
+
+def _config(place: Path) -> RangeTestConfig:
     from clrtool.config.file import load_config
 
-    return load_config(place / "config.yaml").data.batch_size
+    return load_config(place / "config.yaml")

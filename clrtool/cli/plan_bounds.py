@@ -78,7 +78,8 @@ def _for_batch_size(place: Path, batch_size: int) -> dict[str, Any]:
     if (place / "vary.json").is_file():
         return rescaled_numbers(place, batch_size, chosen_numbers(place))
     plan = plan_of(str(place))
-    known = {"base_lr": plan.base_lr, "max_lr": plan.max_lr, "epochs": plan.epochs, "policy": plan.policy}
+    known = {"base_lr": plan.base_lr, "max_lr": plan.max_lr, "epochs": plan.epochs, "policy": plan.policy,
+             "iterations_per_epoch": plan.iterations_per_epoch}  # fmt: skip
     return rescaled_numbers(place, batch_size, known)
 
 

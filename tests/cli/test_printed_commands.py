@@ -591,8 +591,7 @@ def test_an_interrupted_test_goes_on_by_the_command_that_is_named(tmp_path, fres
 
 @case(
     "cli/plan_batch.py",
-    "'clrtool' 'rangetest' argument(place / 'config.yaml') '--vary' f'data.batch_size={max(1, size // "
-    "2)},{size},{2 * size},{4 * size}' '-o' argument(place.with_name(f\"{place.name.removesuffix('-vary')}-vary\"))",
+    "'clrtool' 'rangetest' argument(place / 'config.yaml') *vary",
 )
 @case("cli/vary.py", "'clrtool' 'plan' argument(spec.folder)", "clrtool compare trains with several plans")
 @case("report/records/vary_file.py", "clrtool rangetest --vary")  # a name in a sentence, as the last of those above
@@ -605,3 +604,35 @@ def test_the_batch_sizes_that_a_plan_asks_for_are_measured_and_planned_by_the_co
     assert measured.code == 0, measured.err
     assert paste(after("next: ", measured.err)).code == 0
     assert cli("plan", "my run", "--batch-size", "512").code == 0
+
+
+@case("cli/plan_batch.py", "*vary")
+def test_batch_sizes_of_a_model_in_code_are_measured_by_the_first_command_with_what_is_named(cli, paste, code):
+    Path("place").mkdir()
+    Path("train.py").rename("place/train.py")
+    cli("init", "place/mine.yaml", "--model", "train:Net", "--data", "train:get_data")
+    first = shell_command("clrtool", "rangetest", "place/mine.yaml", *QUICK, "--allow-import", "train:*")
+    assert paste(first).code in (0, 3)
+    refused = cli("plan", "mine", "--batch-size", "16").err
+    assert "train:" not in refused, "what a folder says is code is not printed for a person to paste"
+    more = re.search(r"the command that measured it, with (.*) measures them", refused)[1]
+    assert paste(f"{first} {more}").code in (0, 3)
+    assert Path("runs/mine-vary/vary.json").is_file()
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(1, "1,2,4"), (64, "32,64,128"), (128, "64,128")])
+def test_no_batch_size_is_proposed_twice_or_larger_than_the_data(cli, paste, size, sizes):
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(200, 4)).astype("f4")
+    np.savez(
+        "a.npz",
+        x_train=x[:150],
+        y_train=(x[:150, 0] > 0).astype(int),
+        x_test=x[150:],
+        y_test=(x[150:, 0] > 0).astype(int),
+    )
+    Path("mine.yaml").write_text("data: {name: npz, args: {path: a.npz}}\nmodel: {name: mlp}\n")
+    assert cli("rangetest", "mine.yaml", *QUICK, f"data.batch_size={size}").code in (0, 3)
+    line = re.search(r"clrtool rangetest .*?(?= measures)", cli("plan", "mine", "--batch-size", "16").err)[0]
+    assert f"data.batch_size={sizes} " in line
+    assert paste(line).code in (0, 3)
