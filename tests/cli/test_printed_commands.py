@@ -330,7 +330,7 @@ def test_a_file_is_kept_of_shards_after_they_are_merged(cli, paste):
 COMPARED = ["--epochs", "1", "--seeds", "2", "--bounds", "0.01,0.2", "--policies", "fixed,triangular2"]
 
 
-@case("cli/compare.py", "'clrtool' 'plan' argument(spec.folder / RESULT)")
+@case("cli/compare.py", "'clrtool' 'plan' argument(spec.folder / COMPARISON.result)")
 @pytest.mark.parametrize("folder", ["my runs", "-it's"])
 def test_the_plan_of_the_best_policy_is_shown_by_what_a_comparison_says(cli, paste, folder):
     told = cli("compare", "digits", *COMPARED, "-o", folder).err
