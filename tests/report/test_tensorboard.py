@@ -23,7 +23,7 @@ from clrtool.config.file import load_config
 from clrtool.core.reading.metric import Metric
 from clrtool.errors import ConfigError, MachineError
 from clrtool.report.pages.tensorboard import write_events
-from clrtool.report.records.comparison_file import RESULT
+from clrtool.report.records.comparison_file import COMPARISON
 from clrtool.report.records.record_file import sha256_of
 from clrtool.report.records.run import read_run, write_run
 from clrtool.report.text.grid import spoken
@@ -333,7 +333,7 @@ def test_the_option_is_refused_beside_another_place(cli, digits_run, tmp_path, m
 
 
 def test_the_option_is_refused_for_what_is_no_range_test(cli, digits_run, tmp_path):
-    (tmp_path / RESULT).write_text("{}")
+    (tmp_path / COMPARISON.result).write_text("{}")
     for sources in ([digits_run / "result.json"], [digits_run, digits_run], [tmp_path]):
         refused = cli("plot", *sources, "--tensorboard", tmp_path / "log")
         assert refused.code == 2
