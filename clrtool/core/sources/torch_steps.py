@@ -214,10 +214,15 @@ def bends(base_lr: float, T_max: int, eta_min: float) -> Leaf:  # noqa: N803 (to
     def steps(t: IntArray) -> Steps:
         heights = 1 + np.cos(np.pi * np.arange(t[0] - 1, t[-1] + 1) / T_max)
         height, before = heights[1:], heights[:-1]
-        turns = (t - 1 - T_max) % (2 * T_max) == 0  # at the bottom there is no ratio
-        ratio = np.divide(height, before, out=np.ones(len(t)), where=~turns)
-        up = (base_lr - eta_min) * (1 - math.cos(math.pi / T_max)) / 2
-        return ratio, np.where(turns, up, eta_min * (1 - ratio))
+        bottoms = slice((1 + T_max - t[0]) % (2 * T_max), None, 2 * T_max)  # where there is no ratio
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = height / before
+        ratio[bottoms] = 1.0
+        if eta_min == 0 and not ratio[bottoms].size:
+            return ratio, None
+        added = eta_min * (1 - ratio)
+        added[bottoms] = (base_lr - eta_min) * (1 - math.cos(math.pi / T_max)) / 2
+        return ratio, added
 
     return Leaf(steps, (1.0, 0.0), (0.0, base_lr))
 
