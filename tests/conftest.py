@@ -35,10 +35,11 @@ def as_version_1(values):
 
 
 # The files that take longest, in this order: handed out first, so that at the end no process waits for another.
-LONGEST = ("test_signals", "test_ranks", "test_executors", "test_program_ranks", "test_kills", "test_exits", "test_processes",
-           "test_race", "test_damaged_checkpoints", "test_journal", "test_readme", "test_frameworks", "test_distributed",
-           "test_compare_command", "test_step_check", "test_framework_ranks", "test_spread_checkpoints", "test_remedies", "test_full_disks",
-           "test_hostile_configs", "test_commands", "test_mutations", "test_drift")  # fmt: skip
+LONGEST = ("test_signals", "test_printed_commands", "test_program_ranks", "test_exits", "test_ranks", "test_executors",
+           "test_race", "test_failing_calls", "test_kills", "test_damaged_checkpoints", "test_remedies", "test_frameworks",
+           "test_processes", "test_under_way", "test_foreign_code", "test_journal", "test_spread_checkpoints", "test_readme",
+           "test_full_disks", "test_failures", "test_locks", "test_framework_ranks", "test_step_check",
+           "test_hostile_configs", "test_plots", "test_commands", "test_vary")  # fmt: skip
 
 
 def pytest_addoption(parser):
