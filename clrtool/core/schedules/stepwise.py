@@ -59,19 +59,22 @@ class Stepwise(Schedule):
         if block not in self._last:
             with np.errstate(all="ignore"):  # of what is not finite the plan says the iteration
                 p, q = self.steps(np.arange(block * BLOCK + 1, (block + 1) * BLOCK + 1))
-                before = self._before[block]
-                values = np.asarray(before * np.cumprod(p)) if q is None else _taken(before, p, q)
+                values = _taken(self._before[block], p, q)
             self._last.clear()
             self._last[block] = values.astype(np.float64, copy=False)
         return self._last[block]
 
 
-def _taken(before: float, p: FloatArray, q: FloatArray) -> FloatArray:
+def _taken(before: float, p: FloatArray, q: FloatArray | None) -> FloatArray:
     """The values after each of successive steps.
 
     They are cut into runs of ``RUN``, a column each. Row by row the steps since the beginning of a run are joined,
     in all runs at once; then each run begins where the one before has ended.
     """
+    if q is None:
+        return np.asarray(before * np.cumprod(p))
+    if not p.any():  # each sets its value, whatever it finds
+        return q
     p, q = (steps.reshape(-1, RUN).T.copy() for steps in (p, q))
     for row in range(1, RUN):
         q[row] += p[row] * q[row - 1]
