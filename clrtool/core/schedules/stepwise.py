@@ -51,8 +51,10 @@ class Stepwise(Schedule):
             )
         while len(self._before) <= last:
             self._before.append(float(self._block(len(self._before) - 1)[-1]))
-        values = [self._block(block) for block in range(first, last + 1)]
-        return np.concatenate([[self._before[first]], *values])[t - first * BLOCK]
+        known = np.concatenate([[self._before[first]], *(self._block(block) for block in range(first, last + 1))])
+        begin = int(t[0]) - first * BLOCK
+        is_run = len(t) == t[-1] - t[0] + 1 and bool(np.all(t[1:] > t[:-1]))  # then a slice does, which is faster
+        return known[begin : begin + len(t)] if is_run else known[t - first * BLOCK]
 
     def _block(self, block: int) -> FloatArray:
         """The values at the ``BLOCK`` iterations after the first of a block."""

@@ -212,7 +212,10 @@ def bends(base_lr: float, T_max: int, eta_min: float) -> Leaf:  # noqa: N803 (to
     """CosineAnnealingLR, which lets the distance to ``eta_min`` that it finds shrink in its ratio."""
 
     def steps(t: IntArray) -> Steps:
-        heights = 1 + np.cos(np.pi * np.arange(t[0] - 1, t[-1] + 1) / T_max)
+        heights = np.pi * np.arange(t[0] - 1, t[-1] + 1)
+        heights /= T_max  # in place, as what follows: to get new memory takes longer than to fill it
+        np.cos(heights, out=heights)
+        heights += 1
         height, before = heights[1:], heights[:-1]
         bottoms = slice((1 + T_max - t[0]) % (2 * T_max), None, 2 * T_max)  # where there is no ratio
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -233,7 +236,7 @@ def _constant(t: IntArray, factor: float, total_iters: int) -> FloatArray:
 
 def _linear(t: IntArray, start_factor: float, end_factor: float, total_iters: int) -> FloatArray:
     if t[0] > total_iters:  # past its end it leaves what it finds
-        return np.ones(len(t))
+        return np.broadcast_to(1.0, t.shape)
     rise, done = end_factor - start_factor, np.minimum(t, total_iters)
     ratio = 1 + rise / (total_iters * start_factor + (done - 1) * rise)
     return np.where(t == 0, start_factor, np.where(t > total_iters, 1.0, ratio))
@@ -249,7 +252,7 @@ def _multi_step(t: IntArray, milestones: Sequence[int], gamma: float) -> FloatAr
 
 def _polynomial(t: IntArray, total_iters: int, power: float) -> FloatArray:
     if t[0] > total_iters:
-        return np.ones(len(t))
+        return np.broadcast_to(1.0, t.shape)
     done = np.minimum(t, total_iters)
     ratio = (1 - done / total_iters) / (1 - (done - 1) / total_iters)
     return np.where(t > total_iters, 1.0, ratio**power)
