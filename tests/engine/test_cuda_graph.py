@@ -57,7 +57,7 @@ def test_the_step_of_the_device_gives_the_losses_and_weights_of_the_reference(va
             reference = Trainer(workload, seed)
             losses = reference.train(0, LRS)
             ours = np.concatenate([piece[place] for piece in pieces])
-            np.testing.assert_allclose(ours, losses, rtol=2e-3, atol=2e-3)
+            np.testing.assert_allclose(ours, losses, rtol=1e-4, atol=1e-4)
             assert ensemble.members[place].evaluate() == pytest.approx(reference.evaluate(), abs=0.02)
 
 
@@ -84,7 +84,7 @@ def test_the_order_of_the_next_epoch_is_drawn_in_a_thread_while_this_one_trains(
         expected = references(workload, [3, 4])
         monkeypatch.setattr(ResidentLoader, "drawn", noted)
         losses = CapturedEnsemble(workload, [3, 4], LRS, graph=False).train(0, len(LRS))
-    np.testing.assert_allclose(losses, expected, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-4)
     assert [each for each in drawn if each[2]] == [(3, 0, True), (4, 0, True)]
     # one more than were trained, for an epoch that may follow
     assert sorted(each[:2] for each in drawn if not each[2])[:3] == [(3, 1), (3, 2), (3, 3)]
@@ -96,7 +96,7 @@ def test_the_check_of_the_captured_step_accepts_what_follows_the_learning_rate_a
     with workload.on_device():
         ensemble = CapturedEnsemble(workload, [0, 1], LRS, graph=False)
         assert ensemble.matches_reference()
-        np.testing.assert_allclose(ensemble.train(0, 100), references(workload, [0, 1]), rtol=2e-3, atol=1e-3)
+        np.testing.assert_allclose(ensemble.train(0, 100), references(workload, [0, 1]), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5, 0.8])

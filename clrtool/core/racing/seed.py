@@ -102,7 +102,7 @@ class Seed:
 
     @property
     def powers(self) -> set[int]:
-        """Of the rates that were read."""
+        """The rates that were read, as powers of two."""
         return {power for losses in self._rounds.values() for power in losses}
 
     @property

@@ -31,7 +31,7 @@ class Statement:
 
     Args:
         names: all in it that are written, and what it imports.
-        words: what of a name its texts hold, but remarks.
+        words: those in its texts, each of which may be part of a name; docstrings aside.
     """
 
     def __init__(self, node: ast.stmt) -> None:
