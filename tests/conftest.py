@@ -16,6 +16,8 @@ from tests.gpu.dry import Gpu, uncaptured
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
+# What makes the tests of kills, signals, damage and the like try all that they have, an hour or two long.
+LONG = bool(os.environ.get("CLRTOOL_TORTURE"))
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 # Half a second of training, once torch is imported.
@@ -56,8 +58,29 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    """Leave out what the short form leaves to the long one, and hand out the files that take longest first."""
+    for item in items:
+        if item.path.parent.name == "torture":
+            item.add_marker("long")
+    if not LONG:
+        left_out = left_to_the_long_form(items)
+        items[:] = [item for item in items if item.nodeid not in left_out]
+        config.hook.pytest_deselected(items=[*left_out.values()])
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+def left_to_the_long_form(items):
+    """The cases of tests of many but for a few, spread evenly over them."""
+    tests = {}
+    for item in items:
+        if (marker := item.get_closest_marker("short")) is not None:
+            tests.setdefault((item.path, item.originalname, marker.args[0]), []).append(item)
+    left_out = {}
+    for (*_, number), cases in tests.items():
+        kept = {len(cases) * place // number for place in range(number)}
+        left_out |= {case.nodeid: case for place, case in enumerate(cases) if place not in kept}
+    return left_out
 
 
 def pytest_runtest_setup(item):

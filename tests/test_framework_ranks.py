@@ -44,6 +44,7 @@ FOLLOWED = {
 }
 
 
+@pytest.mark.short(2)
 @pytest.mark.parametrize("call", FOLLOWED)
 def test_a_trainer_on_two_ranks_follows_one_plan_that_both_have_found(call):
     first, second = ranks(call)
@@ -56,6 +57,7 @@ def test_a_trainer_on_two_ranks_follows_one_plan_that_both_have_found(call):
     assert "manual" in call or first.get("logs", True), "the training logs, which the test kept quiet"
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("call", ["accelerate", "accelerate fsdp"])
 def test_what_accelerate_has_prepared_is_tested_on_two_ranks_and_follows_one_plan(call):
     first, second = ranks(call)

@@ -43,6 +43,7 @@ def measured(test):
     return to_json(test.record), points(test)
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("seeds", [3, "auto"])
 def test_several_processes_measure_the_same_to_the_last_bit(seeds):
     model, optimizer, loader = task()
@@ -108,6 +109,7 @@ def test():
 """
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize(
     ("call", "says"),
     [
@@ -126,6 +128,7 @@ def test_a_script_whose_model_is_its_own_needs_the_usual_guard(tmp_path, call, s
         assert says in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.short(0)
 def test_a_class_that_stands_at_a_prompt_or_in_a_notebook_is_told_to_be_in_a_module():
     done = subprocess.run([sys.executable, "-c", f"{SCRIPT}\ntest()"], capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]

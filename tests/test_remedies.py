@@ -174,6 +174,7 @@ def test_an_advice_is_given_for_its_cause_and_is_gone_where_it_is_obeyed(case):
     assert math.isfinite(after.max_lr)
 
 
+@pytest.mark.short(2)
 @pytest.mark.parametrize("epochs", [20, 120, 1000])
 def test_the_budget_that_is_named_makes_the_race_about_twice_as_long(epochs):
     first = range_test(epochs=epochs, seeds=1, method="race")

@@ -5,8 +5,6 @@ import copy
 import io
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -201,12 +199,15 @@ def test_a_best_rate_that_still_moves_as_the_runs_grow_longer_is_not_clear(moves
 SMALL = "model={name: mlp, args: {hidden: [16]}}"
 
 
-def command(*words, folder):
-    done = subprocess.run(
-        [sys.executable, "-m", "clrtool", "rangetest", "digits", SMALL, "plan.epochs=20", "--device", "cpu", *words],
-        capture_output=True, text=True, cwd=folder, timeout=300, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout + done.stderr
+@pytest.fixture
+def command(process, tmp_path):
+    """The code and the words of the range test of the shipped config with these options."""
+
+    def call(*words):
+        done = process("rangetest", "digits", SMALL, "plan.epochs=20", "--device", "cpu", *words, cwd=tmp_path)
+        return done.returncode, done.stdout + done.stderr
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -294,10 +295,10 @@ def test_whether_an_epoch_counts_from_0_is_told_by_what_optimizer_and_scheduler_
     assert ("counts from 0" in begins_from(start)) != is_sure
 
 
-def test_values_race_from_a_checkpoint_and_stopping_is_their_floor_too(saved, tmp_path):
+def test_values_race_from_a_checkpoint_and_stopping_is_their_floor_too(command, saved, tmp_path):
     folder, _ = saved
     words = ["--from", str(folder / "last.pt"), "--vary", "optimizer.args.weight_decay=0,0.01", "-q"]
-    code, told = command(*words, "-o", "out", folder=tmp_path)
+    code, told = command(*words, "-o", "out")
     record = VARIED.read(tmp_path / "out")
     assert record.start.epochs == 3.0
     assert f"The held-out loss there is {record.pilot.entry.first:.4g}" in " ".join(told.split())
@@ -309,26 +310,26 @@ def test_values_race_from_a_checkpoint_and_stopping_is_their_floor_too(saved, tm
         assert (stopped.chosen, stopped.verdict.word) == (None, "better_stopped")
 
 
-def test_the_command_goes_on_from_a_file_and_notices_another(saved, tmp_path):
+def test_the_command_goes_on_from_a_file_and_notices_another(command, saved, tmp_path):
     (tmp_path / "500").mkdir()
-    assert "500 has no model.safetensors" in command("--from", "500", "-o", "other", folder=tmp_path)[1]
+    assert "500 has no model.safetensors" in command("--from", "500", "-o", "other")[1]
     path = tmp_path / "last.pt"
     path.write_bytes((saved[0] / "last.pt").read_bytes())
-    code, text = command("--from", "last.pt", "-o", "run", "--write", "kept.json", folder=tmp_path)
+    code, text = command("--from", "last.pt", "-o", "run", "--write", "kept.json")
     assert code == 0, text
     assert "last.pt after 3 epochs, with the optimizer's state" in " ".join(text.split())
     record = read_run(tmp_path / "run")
     assert record.going_on.start.epochs == 3
     if record.plan is not None:
         assert record.plan.epochs <= 17
-    code, text = command("--from", "last.pt", "-o", "run", folder=tmp_path)
+    code, text = command("--from", "last.pt", "-o", "run")
     assert "already finished" in text
     held = torch.load(path, weights_only=True)
     torch.save(held | {"epoch": 4}, path)
-    code, text = command("--from", "last.pt", "-o", "run", folder=tmp_path)
+    code, text = command("--from", "last.pt", "-o", "run")
     assert code == 2
     assert "start changed" in text
-    code, text = command("--from", "last.pt", "-o", "run", "--check", "kept.json", folder=tmp_path)
+    code, text = command("--from", "last.pt", "-o", "run", "--check", "kept.json")
     assert code == 1
     assert "stale" in text
 

@@ -78,6 +78,7 @@ def test_jobs_that_crowd_on_a_gpu_are_told_so(monkeypatch, capsys, tmp_path, dev
     assert ("GPU" in said) is bool(told)
 
 
+@pytest.mark.short(0)
 def test_two_jobs_that_sweep_before_a_race_leave_the_files_of_a_run_without_jobs(process, tmp_path):
     words = ["rangetest", "digits", "--seeds", "2", "--budget", "0.4", "--deterministic", "--device", "cpu"]
     plain = process(*words, "-q", "-o", tmp_path / "plain" / "digits")

@@ -47,6 +47,7 @@ FAILING = {
 }  # fmt: skip
 
 
+@pytest.mark.short(4)
 @pytest.mark.parametrize("form", ["", "--json"])
 @pytest.mark.parametrize("what", FAILING)
 def test_a_code_is_the_same_where_nobody_reads_what_is_said(cli, monkeypatch, tmp_path, what, form):
@@ -77,6 +78,7 @@ def drifted(cli, tmp_path):
     )
 
 
+@pytest.mark.short(2)
 @pytest.mark.parametrize("place", ["", "missing/summary.md", "full", "pipe"])
 def test_a_summary_that_cannot_be_written_hides_no_verdict(drifted, monkeypatch, tmp_path, place):
     os.mkfifo(tmp_path / "pipe")
@@ -128,6 +130,7 @@ def test_a_label_with_controls_makes_pictures_that_can_be_read(cli, tmp_path):
     ElementTree.parse(tmp_path / "a.svg")  # noqa: S314 (our own)
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("backend", ["nonsense", "module://no_such_module", ""])
 def test_a_backend_of_matplotlib_that_is_not_there_stops_no_picture(tmp_path, backend):
     words = ["-m", "clrtool", "plot", *PLAN[1:], "-o", "plan.svg"]
@@ -136,6 +139,7 @@ def test_a_backend_of_matplotlib_that_is_not_there_stops_no_picture(tmp_path, ba
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.short(0)
 def test_a_model_that_is_to_be_compiled_where_there_is_no_compiler_is_a_matter_of_the_machine(tmp_path):
     words = ["rangetest", "digits", *QUICK, "training.compile=true"]
     environment = os.environ | {"CXX": "/bin/false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
@@ -153,6 +157,7 @@ RC = {
 }
 
 
+@pytest.mark.short(2)
 @pytest.mark.parametrize("where", ["here", "home"])
 @pytest.mark.parametrize("content", RC)
 def test_a_style_of_matplotlib_that_lies_about_changes_no_picture(tmp_path, where, content):
@@ -180,6 +185,7 @@ def test_a_style_of_matplotlib_that_lies_about_changes_no_picture(tmp_path, wher
     assert picture() == before
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_terminal_that_closes_saves_what_was_measured_unless_nohup_has_turned_that_off(tmp_path, ignored):
     def hear():
@@ -198,6 +204,7 @@ def test_a_terminal_that_closes_saves_what_was_measured_unless_nohup_has_turned_
     assert list((tmp_path / "run" / "checkpoint").glob("*.pt"))
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("kind", ["pipe", "link"])
 def test_a_cache_of_fonts_that_is_no_plain_file_is_named_and_left_alone(tmp_path, kind):
     from matplotlib.font_manager import FontManager
@@ -223,6 +230,7 @@ def test_a_cache_of_fonts_that_is_no_plain_file_is_named_and_left_alone(tmp_path
     assert run("plot", "run").returncode == 0
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("home", ["/proc/none", "/dev/null", "/proc/self/mem/x"])
 def test_a_home_that_cannot_be_written_is_no_matter_of_a_picture(tmp_path, home):
     environment = os.environ | {"HOME": home, "XDG_CACHE_HOME": f"{home}/cache", "XDG_CONFIG_HOME": f"{home}/config"}

@@ -141,6 +141,7 @@ def test_a_worker_that_hangs_ends_in_a_message(cli, folder, monkeypatch):
     assert "a worker hangs: data.workers=0 reads in this process and shows where" in result.err
 
 
+@pytest.mark.short(0)
 def test_a_small_shared_memory_is_a_matter_of_the_machine_and_no_worker_needs_none(tmp_path):
     apart = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"', "sh"]
     if shutil.which("unshare") is None or subprocess.run([*apart, "true"], check=False).returncode:

@@ -54,6 +54,7 @@ def packages(tmp_path, monkeypatch):
 CONFIG = "model: {{factory: '{factory}'}}\ndata: {{name: digits}}\n"
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("where", ["beside", "here", "both"])
 def test_optional_imports_of_an_allowed_package_find_nothing_beside_the_config(new_process, packages, tmp_path, where):
     here = packages if where != "beside" else tmp_path
@@ -389,6 +390,7 @@ def test_a_finished_run_of_other_code_is_not_shown_as_that_of_this(process, cust
     assert process(*custom, "--check", "mine.json", cwd=tmp_path).returncode == 0
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("change", [["data.batch_size=64"], ["model.args={hidden: [16]}", "-o", "a place/run"]])
 def test_the_command_that_mends_a_stale_file_is_one_that_works(process, tmp_path, change):
     words = ["rangetest", "digits", *QUICK, "-o", "run"]

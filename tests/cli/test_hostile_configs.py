@@ -18,9 +18,10 @@ from clrtool.config.shipped import shipped_configs
 from clrtool.config.strict_yaml import MAX_DEPTH, MAX_VALUES
 from clrtool.errors import ConfigError
 from clrtool.words import printable
+from tests.conftest import LONG
 
-LONG = bool(os.environ.get("CLRTOOL_TORTURE"))
-GENERATED, MUTATED, TRAINED = (10_000, 1_000, 300) if LONG else (500, 200, 30)
+pytestmark = pytest.mark.long
+GENERATED, MUTATED, TRAINED = (10_000, 1_000, 300) if LONG else (300, 100, 15)
 SECONDS = 5
 SMALL = "model: {name: mlp, args: {hidden: [4]}}\ndata: {name: digits}\n"
 FAST = ["sweep.epochs=0.2", "sweep.start_lr=1e-3", "sweep.end_lr=1", "sweep.evaluations=3", "--seeds", "1", "-q"]

@@ -211,6 +211,7 @@ def test_the_commands_that_are_named_where_no_config_was_given_work(cli, paste, 
         assert paste(line, *QUICK).code == 0
 
 
+@pytest.mark.short(3)
 @case("cli/outcome.py", "'clrtool' *step")
 @pytest.mark.parametrize("folder", ODD)
 def test_what_comes_next_after_a_range_test_works_in_a_folder_of_any_name(cli, paste, digits_run, folder):
@@ -224,6 +225,7 @@ def test_what_comes_next_after_a_range_test_works_in_a_folder_of_any_name(cli, p
     assert "<h1" in written.read_text()
 
 
+@pytest.mark.short(3)
 @case("report/pages/html_report.py", "'clrtool' 'plan' argument(source)")
 @pytest.mark.parametrize("folder", ODD)
 def test_what_a_report_says_to_type_works(cli, paste, digits_run, folder):
@@ -238,6 +240,7 @@ def test_what_a_report_says_to_type_works(cli, paste, digits_run, folder):
     assert "torch" in Path("schedule.py").read_text()
 
 
+@pytest.mark.short(3)
 @case("cli/drift.py", "'clrtool' 'rangetest' argument(config) *others '--fresh' '--write' check")
 @pytest.mark.parametrize("name", ODD)
 def test_what_fixes_a_stale_file_does(cli, paste, name):
@@ -262,6 +265,7 @@ def test_what_fixes_a_stale_file_does(cli, paste, name):
     assert cli("rangetest", *words).code == 0
 
 
+@pytest.mark.short(6)
 @pytest.mark.parametrize("kind", ["a folder", "a link to nothing", "a pipe", "other JSON", "damaged", "newer"])
 @pytest.mark.parametrize("option", ["--write", "--check"])
 def test_a_file_that_cannot_be_one_is_refused_before_anything_is_trained(cli, kind, option):
@@ -294,6 +298,7 @@ def test_a_check_that_fails_before_it_trains_is_one_json_object_too(cli, words):
     assert (done.code, told["status"], told["code"]) == (1, "stale", 1)
 
 
+@pytest.mark.short(1)
 @case("cli/run/executors.py", "'clrtool' 'merge' argument(share.run) *passed_on(context, without) *place")
 @pytest.mark.parametrize("place", [".", "a place/with it's"])
 def test_what_merges_finished_shards_does_so_with_the_code_that_they_ran(cli, paste, code, place):
@@ -407,6 +412,7 @@ def test_a_name_that_is_taken_is_told_with_one_that_is_not(cli, paste, code):
     assert Path("elsewhere/custom_factories.py").is_file()
 
 
+@pytest.mark.short(1)
 @case(
     "report/programs/starter.py",
     "'clrtool' 'rangetest' argument(config) *imports",
@@ -539,6 +545,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.short(4)
 @pytest.mark.parametrize("what", REFUSED)
 def test_a_refused_run_is_mended_by_the_option_that_the_message_names(cli, code, what):
     change, words, mend = REFUSED[what]
@@ -562,6 +569,7 @@ def test_the_import_that_a_refusal_names_is_the_one_that_is_needed(cli, code):
     assert option in told
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("fresh", [[], ["--fresh"]])
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_an_interrupted_test_goes_on_by_the_command_that_is_named(tmp_path, fresh, form):
@@ -620,6 +628,7 @@ def test_batch_sizes_of_a_model_in_code_are_measured_by_the_first_command_with_w
     assert Path("runs/mine-vary/vary.json").is_file()
 
 
+@pytest.mark.short(2)
 @pytest.mark.parametrize(("size", "sizes"), [(1, "1,2,4"), (64, "32,64,128"), (128, "64,128")])
 def test_no_batch_size_is_proposed_twice_or_larger_than_the_data(cli, paste, size, sizes):
     draw = np.random.default_rng(0)

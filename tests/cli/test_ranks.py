@@ -99,6 +99,7 @@ def test_a_race_of_two_ranks_that_was_interrupted_goes_on_to_the_bytes_of_one_th
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.short(0)
 def test_ranks_of_two_machines_measure_what_those_of_one_measure(config, whole, tmp_path):
     codes, printed = ended(start(2, "-m", "clrtool", "rangetest", config, "-o", tmp_path, *HOW, machines=2))
     assert codes in ([0, 0], [3, 0]), printed
@@ -141,6 +142,7 @@ def of_rank(torchrun, rank):
     raise LookupError(rank)
 
 
+@pytest.mark.short(0)
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="looks for the processes of torchrun in /proc")
 def test_torchrun_starts_a_killed_rank_again_and_the_curve_is_that_of_an_uninterrupted_run(config, whole, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

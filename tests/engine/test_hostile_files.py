@@ -186,6 +186,7 @@ def limited(kind, amount):
     return lambda: resource.setrlimit(kind, (amount, amount))
 
 
+@pytest.mark.short(2)
 @pytest.mark.parametrize(
     ("kind", "amount"), [(resource.RLIMIT_AS, 900 * 2**20), (resource.RLIMIT_NOFILE, 12), (resource.RLIMIT_NOFILE, 20)]
 )

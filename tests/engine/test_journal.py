@@ -23,6 +23,7 @@ from clrtool.engine.runtime.ranks import SINGLE_PROCESS, Ranks
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError, Interrupted, MachineError
+from tests.conftest import LONG
 from tests.engine.workloads import FORKS, digits
 
 SWEEP = SweepConfig(epochs=1.0, evaluations=6, seeds=2)
@@ -95,8 +96,9 @@ WORKLOADS = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", WORKLOADS)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4 if LONG else 2, deadline=None)
 @given(looks=st.lists(st.integers(1, 120), min_size=1, max_size=4))
 def test_a_test_interrupted_anywhere_measures_what_one_that_was_not_measures(name, looks):
     workload = digits(**WORKLOADS[name])

@@ -20,6 +20,7 @@ from clrtool.engine.training.constant import Answers, constant_loss
 from clrtool.engine.training.joint import JointOptimizer
 from clrtool.engine.training.trainer import READ_EVERY, Trainer
 from clrtool.errors import ConfigError
+from tests.conftest import LONG
 from tests.engine.test_journal import WORKLOADS, interrupted
 from tests.engine.workloads import digits
 
@@ -31,8 +32,9 @@ def race(workload, journal=None, seeds=(3, 4), budget=BUDGET, told=None):
     return run_race(workload, seeds, budget, (told if told is not None else []).append, journal or Journal())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changes", [*WORKLOADS.values(), NORMED], ids=[*WORKLOADS, "batch norm"])
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3 if LONG else 2, deadline=None)
 @given(looks=st.lists(st.integers(1, 120), min_size=1, max_size=4))
 def test_a_race_interrupted_anywhere_reads_what_one_that_was_not_reads(changes, looks):
     workload = digits(**changes)

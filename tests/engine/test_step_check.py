@@ -123,6 +123,7 @@ def test_the_check_accepts_a_healthy_model_whatever_its_seed(workload):
     assert not refused
 
 
+@pytest.mark.short(8)
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("workload", MODELS, indirect=True)
 def test_the_check_refuses_a_step_that_is_wrong_whatever_its_seed(workload, fault):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clrtool.errors import BusyError, MachineError
-from clrtool.files import refuse_links
+from clrtool.files import refuse_links, write_whole
 from clrtool.report.records.lock import NAME, locked
 
 
@@ -174,6 +174,29 @@ def test_a_folder_that_was_removed_is_noticed_and_what_replaced_it_stays(tmp_pat
         with pytest.raises(MachineError, match="was removed or replaced"):
             lock.check()
     assert (folder / NAME).exists() == replaced
+
+
+def write_into(folder, monkeypatch):
+    """Write a file whose folder is removed after it was made, before the file is."""
+    make = tempfile.mkstemp
+    monkeypatch.setattr(tempfile, "mkstemp", lambda **options: (folder.rmdir(), make(**options))[1])
+    write_whole(folder / "00000001.pt", b"weights")
+
+
+def list_one_that_is_gone(folder, _):
+    list((folder / "gone").iterdir())
+
+
+@pytest.mark.parametrize("touch", [write_into, list_one_that_is_gone])
+@pytest.mark.parametrize(("place", "said"), [("run/checkpoint", "^run: was removed or replaced"), ("mine", "mine")])
+def test_what_goes_between_two_calls_is_told_as_what_went_before_if_it_is_the_folders(
+    tmp_path, monkeypatch, touch, place, said
+):
+    monkeypatch.chdir(tmp_path)  # the folder is as it is typed
+    Path("run").mkdir()
+    Path(place).mkdir(parents=True)
+    with pytest.raises((OSError, MachineError), match=said), locked(Path("run")) as lock, lock.checked():
+        touch(Path(place), monkeypatch)
 
 
 def test_links_on_the_way_are_refused_and_the_folder_itself_may_be_one(tmp_path):

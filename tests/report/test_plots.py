@@ -111,6 +111,7 @@ for source in sources:
 """
 
 
+@pytest.mark.short(0)
 def test_every_picture_and_report_has_the_same_bytes_in_two_processes(digits_run, race_run, tmp_path):
     from tests.report.test_comparison_file import comparison
 

@@ -2,18 +2,17 @@
 
 import hashlib
 import json
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 from clrtool.config.file import load_config
+from tests.conftest import LONG
 from tests.forks import PATIENCE
 
 PICTURES = {"range_test.png", "range_test.alt.txt", "schedule.png", "schedule.alt.txt"}
 FILES = {"config.yaml", "curve.csv", "result.json", *PICTURES}
 # The title of a picture is the name of its folder: folders of runs that are compared are called the same.
 NAME = "digits"
-LONG = bool(os.environ.get("CLRTOOL_TORTURE"))
 
 
 def words(folder, *more, quiet=True, method="paper"):
@@ -74,6 +73,12 @@ def assert_file_whole(path, folder):
         assert all(line.count(",") == 6 and line.endswith("\n") for line in lines[:-1])
     else:
         raise AssertionError(f"{path} is no file of a run")
+
+
+def some_of(cases, number):
+    """So many of some cases in the short form, spread evenly over them; all in the long one."""
+    cases = [*cases]
+    return cases if LONG else [cases[len(cases) * place // number] for place in range(number)]
 
 
 def at_once(check, cases):

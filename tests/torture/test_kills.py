@@ -128,21 +128,21 @@ def work(executioners):
 
 
 def test_kills_at_any_moment_tear_no_file_and_change_no_result(zygote, reference, raced, tmp_path):
-    toll, methods = Toll(1000 if LONG else 16), (reference, raced)
+    toll, methods = Toll(1000 if LONG else 10), (reference, raced)
     kinds = [AtRandomMoments(zygote, each, tmp_path / each.method, toll, seed) for seed, each in enumerate(methods)]
     assert len(kinds) == WORKERS
     assert work(kinds) > toll.wanted / 50, "all begin anew"
 
 
 def test_kills_in_training_lose_little_and_change_no_result(zygote, reference, tmp_path):
-    toll = Toll(300 if LONG else 16)
+    toll = Toll(300 if LONG else 8)
     kinds = [AtRandomSteps(zygote, reference, tmp_path / str(seed), toll, seed) for seed in range(WORKERS)]
     assert work(kinds) > toll.wanted / 2, "all begin anew"
 
 
 def test_kills_in_a_race_lose_little_and_change_no_result(zygote, raced, tmp_path):
     assert raced.race["iterations"] > AtRandomStepsOfTheRace.most
-    toll = Toll(200 if LONG else 10)
+    toll = Toll(200 if LONG else 8)
     kinds = [AtRandomStepsOfTheRace(zygote, raced, tmp_path / str(seed), toll, seed) for seed in range(WORKERS)]
     assert work(kinds) > toll.wanted / 2, "all begin anew"
 
@@ -161,6 +161,6 @@ def events(zygote, reference, tmp_path):
 
 def test_kills_at_any_system_call_of_a_write_tear_no_file_and_change_no_result(zygote, reference, events, tmp_path):
     assert len(events) > 50
-    toll = Toll(250 if LONG else 20)
+    toll = Toll(250 if LONG else 12)
     kinds = [AtRandomWrites(zygote, reference, tmp_path / str(seed), toll, seed, events) for seed in range(WORKERS)]
     assert work(kinds) > toll.wanted / 20, "all begin anew"

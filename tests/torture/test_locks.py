@@ -23,6 +23,7 @@ def holder(zygote, tmp_path):
     run.wait()
 
 
+@pytest.mark.short(2)
 @pytest.mark.parametrize("more", [[], ["--fresh"], ["sweep.epochs=2"], ["sweep.epochs=2", "--fresh"]])
 def test_the_second_run_in_a_folder_exits_75_and_names_the_first(zygote, reference, holder, tmp_path, more):
     before = contents(tmp_path / NAME / "checkpoint")

@@ -50,8 +50,8 @@ AFTERWARDS = {
 }
 BEFORE = {"while the data is loaded": ("clrtool.engine.configured.build:build_workload", 1)}
 EVERYWHERE = BEFORE | TRAINING | AFTERWARDS
-# In the short form what holds at a place for one signal is tried for two at every second place, and for SIGUSR1 at the rest.
-FOR_TWO, FOR_USR1 = ([*EVERYWHERE], [*EVERYWHERE]) if LONG else ([*EVERYWHERE][::2], [*EVERYWHERE][1::2])
+# In the short form what holds at a place for one signal is tried for two at every fourth place, and for SIGUSR1 at others.
+FOR_TWO, FOR_USR1 = ([*EVERYWHERE], [*EVERYWHERE]) if LONG else ([*EVERYWHERE][::4], [*EVERYWHERE][1::4])
 
 
 def signals(place):
@@ -77,6 +77,7 @@ def assert_goes_on(zygote, reference, folder, *, resumed=True):
     assert_same(folder, reference.files)
 
 
+@pytest.mark.short(6)
 @pytest.mark.parametrize("place", TRAINING)
 def test_one_signal_saves_and_stops_the_training_and_the_same_command_goes_on(zygote, expected_of, tmp_path, place):
     expected = expected_of(place)
@@ -196,6 +197,7 @@ def test_what_sigusr1_saved_in_a_step_of_the_race_is_not_trained_again(zygote, r
     saves_in_the_race(zygote, raced, tmp_path / NAME, signal.SIGUSR1, status=-signal.SIGKILL)
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize(
     ("fixture", "step", "every"), [("reference", STEP, 95), ("raced", RACE_STEP, 37)], ids=["sweeps", "race"]
 )
@@ -274,6 +276,7 @@ def test_the_message_comes_within_a_second_of_the_signal(tmp_path):
     assert any(seconds < 1 for seconds in tries)
 
 
+@pytest.mark.short(2)
 @pytest.mark.parametrize(
     ("number", "seconds"), [(signal.SIGTERM, 0), (signal.SIGINT, 0.7), (signal.SIGTERM, 1.4), (signal.SIGINT, 2)]
 )
@@ -304,6 +307,7 @@ def test_under_json_an_interruption_is_one_object_too(zygote, tmp_path):
     assert (run.status, json.loads(run.out)["status"], json.loads(run.out)["code"]) == (143, "interrupted", 143)
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize(
     "pair", [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGHUP), (signal.SIGTERM, signal.SIGTERM)]
 )

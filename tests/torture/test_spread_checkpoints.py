@@ -125,6 +125,7 @@ def alone(zygote, command, tmp_path_factory):
     return json.loads((folder / "result.json").read_text())
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize(("begun_with", "goes_on_with"), [(4, 2), (2, 1), (1, 2)])
 def test_a_race_goes_on_with_another_number_of_ranks_to_the_decision_of_an_uninterrupted_run(
     train, alone, tmp_path, begun_with, goes_on_with

@@ -60,7 +60,8 @@ class Folder:
             for folder in (self.path, *(self.path / name for name in CHECKPOINTS)):
                 sweep_orphans(folder)
             try:
-                yield
+                with self._lock.checked():
+                    yield
             except Interrupted as stop:
                 say(f"interrupted; results so far are saved in {self.path}/. Run {self.way_on} to resume")
                 raise Interrupted(stop.signum, self.way_on) from stop

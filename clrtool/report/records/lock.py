@@ -35,10 +35,26 @@ class Lock:
         """Raise MachineError if the folder is not as it was left: it was removed or replaced, or a file in it was."""
         is_there = _is_current(self.descriptor, self.folder / NAME)
         if not is_there or not all((self.folder / name).exists() for name in names):
-            raise MachineError(
-                f"{self.folder}: was removed or replaced during the run, and its results are lost; run the same "
-                "command to start over"
-            )
+            raise self._gone()
+
+    @contextlib.contextmanager
+    def checked(self) -> Iterator[None]:
+        """Raise MachineError for what is suddenly missing in the folder: something is removed between two calls too."""
+        try:
+            yield
+        except (OSError, MachineError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if isinstance(cause, FileNotFoundError) and isinstance(cause.filename, str | bytes):
+                missing = Path(os.fsdecode(cause.filename)).absolute()
+                if missing.is_relative_to(self.folder.absolute()):
+                    raise self._gone() from error
+            raise
+
+    def _gone(self) -> MachineError:
+        return MachineError(
+            f"{self.folder}: was removed or replaced during the run, and its results are lost; run the same "
+            "command to start over"
+        )
 
 
 @contextlib.contextmanager
