@@ -11,6 +11,7 @@ from hypothesis import settings
 from clrtool.cli.main import main
 from tests import forks
 from tests.gpu.dry import Gpu, uncaptured
+from tests.sketch import instead_of_drawing
 
 # On a busy machine of two cores an example may take long without being slow.
 settings.register_profile("patient", deadline=None)
@@ -102,8 +103,16 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def cli(capsys):
+def is_drawn(request):
+    """Whether the pictures of a test are drawn, not sketched."""
+    return request.node.get_closest_marker("drawn") is not None
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch, is_drawn):
     """Call the command line in this process."""
+    if not is_drawn:
+        instead_of_drawing(monkeypatch.setattr)
 
     def call(*arguments):
         with pytest.raises(SystemExit) as stop:
@@ -115,11 +124,12 @@ def cli(capsys):
 
 
 @pytest.fixture
-def process(zygote):
+def process(zygote, is_drawn):
     """Call the command line in a process of its own, forked by the zygote."""
 
     def call(*arguments, cwd="."):
-        run = zygote.run(arguments, cwd=Path(cwd).absolute(), env={**os.environ, "NO_COLOR": "1"})
+        environment = {**os.environ, "NO_COLOR": "1"}
+        run = zygote.run(arguments, cwd=Path(cwd).absolute(), env=environment, drawn=is_drawn)
         return subprocess.CompletedProcess(arguments, run.status, run.out, run.err)
 
     return call

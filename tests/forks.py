@@ -95,8 +95,11 @@ class Zygote:
         threading.Thread(target=self._listen, daemon=True).start()
         assert self._started.get(timeout=PATIENCE) is not None, (folder / "zygote.err").read_text()
 
-    def start(self, command, inject=None, cwd=None, *, module="clrtool", env=None):
-        """Start ``python -m module command``; one thread, and no colours, unless an environment is given."""
+    def start(self, command, inject=None, cwd=None, *, module="clrtool", env=None, drawn=False):
+        """Start ``python -m module command``; one thread, and no colours, unless an environment is given.
+
+        Its pictures are sketched unless they are to be drawn.
+        """
         with self._asking:
             self._number += 1
             out, err = (self.folder / f"{self._number}.{name}" for name in ("out", "err"))
@@ -104,7 +107,7 @@ class Zygote:
                 file.touch()  # it may be killed before it opens them
             request = {"module": module, "words": list(map(str, command)), "cwd": str(cwd or self.folder)}
             request |= {"env": dict(os.environ) | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"} if env is None else env}
-            self._send(request | {"stdout": str(out), "stderr": str(err), "inject": inject or {}})
+            self._send(request | {"stdout": str(out), "stderr": str(err), "inject": inject or {}, "drawn": drawn})
             return Run(self, *self._started.get(timeout=PATIENCE), out, err)
 
     def run(self, command, inject=None, cwd=None, **options):

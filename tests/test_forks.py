@@ -70,7 +70,7 @@ def test_a_range_test_that_was_forked_comes_to_the_bytes_of_one_that_was_started
     for name in ("real", "forked"):
         (tmp_path / name).mkdir()
     real = started("clrtool", words, tmp_path / "real", environment())
-    forked = zygote.run(words, cwd=tmp_path / "forked", env=environment())
+    forked = zygote.run(words, cwd=tmp_path / "forked", env=environment(), drawn=True)
     assert (forked.status, forked.out, forked.err) == (real.returncode, real.stdout, real.stderr)
     assert contents(tmp_path / "real" / "runs" / "digits") == contents(tmp_path / "forked" / "runs" / "digits")
 

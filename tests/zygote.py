@@ -2,8 +2,8 @@
 
 It reads requests, one JSON object a line, from stdin, and answers on stdout:
 
-``{"module": MODULE, "words": [...], "cwd": DIR, "env": {...}, "stdout": FILE, "stderr": FILE,
-"inject": {...}}`` starts it and is answered with ``{"started": PID}``; ``{"kill": PID, "signal": N}`` sends a signal,
+``{"module": MODULE, "words": [...], "cwd": DIR, "env": {...}, "stdout": FILE, "stderr": FILE, "inject": {...},
+"drawn": WHETHER}`` starts it and is answered with ``{"started": PID}``; ``{"kill": PID, "signal": N}`` sends a signal,
 unless that process has ended; and ``{"ended": PID, "status": CODE}`` is said of each when it has, as subprocess counts
 it: -9 of one that was killed. A module other than clrtool is imported here first, with all that it imports.
 
@@ -27,6 +27,7 @@ import traceback
 import warnings
 from pathlib import Path
 
+from tests.sketch import instead_of_drawing
 from tests.torture import faults
 
 # What a run imports on its way, by name: without them each fork would import them again.
@@ -135,7 +136,9 @@ def become(request):
         os.close(descriptor)
     sys.argv, sys.path[0] = ["-m", *request["words"]], str(Path.cwd())
     begin_anew()
-    faults.inject(**request.get("inject") or {})
+    if not request["drawn"]:
+        instead_of_drawing()
+    faults.inject(**request["inject"])
     code = run(request["module"])
     # all that an interpreter does for others at its end; taking down torch would take a third of the time of a run
     atexit._run_exitfuncs()

@@ -172,6 +172,7 @@ def test_a_rate_of_ones_own_and_a_plan_file_are_policies_too(cli, tmp_path, monk
     assert json.loads((tmp_path / "out" / "compare.json").read_text())["target"] == rate.mean
 
 
+@pytest.mark.drawn
 def test_plot_draws_a_comparison_anew_and_as_other_formats(cli, compared, tmp_path):
     shutil.copytree(compared, tmp_path / "digits-compare")
     picture = tmp_path / "digits-compare" / "compare.png"

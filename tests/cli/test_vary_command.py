@@ -81,6 +81,7 @@ def test_a_record_is_read_as_it_was_written(varied):
     assert varied_to_json(VARIED.read(varied)) == (varied / "vary.json").read_text()
 
 
+@pytest.mark.drawn
 def test_plot_draws_the_same_picture_again_and_says_what_it_shows(varied, cli, tmp_path):
     for name in ("again.png", "again.svg", "again.pdf"):
         assert cli("plot", str(varied), "-o", str(tmp_path / name)).code == 0

@@ -33,7 +33,8 @@ def race(workload, journal=None, seeds=(3, 4), budget=BUDGET, told=None):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("changes", [*WORKLOADS.values(), NORMED], ids=[*WORKLOADS, "batch norm"])
+@pytest.mark.short(6)  # all but the last, which is read sample by sample
+@pytest.mark.parametrize("changes", [NORMED, *WORKLOADS.values()], ids=["batch norm", *WORKLOADS])
 @settings(max_examples=3 if LONG else 2, deadline=None)
 @given(looks=st.lists(st.integers(1, 120), min_size=1, max_size=4))
 def test_a_race_interrupted_anywhere_reads_what_one_that_was_not_reads(changes, looks):

@@ -127,6 +127,7 @@ def test_the_planned_rate_follows_every_cycle_of_the_result(digits_run, written)
             assert planned[step] == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.drawn
 def test_the_pictures_are_those_that_plot_draws_into_the_run_folder(cli, copy, written):
     run, events = copy("digits"), read(written)
     cli("plot", run)
