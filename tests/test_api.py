@@ -162,6 +162,42 @@ def test_everything_that_was_passed_is_as_it_was_however_a_test_ends(end, tmp_pa
     assert used.hash() != before, "the hash sees what a forward pass in training draws"
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_that_wraps_another_leaves_that_as_it_was(workers):
+    class Wrapped:
+        def __init__(self, loader):
+            self.loader = loader
+
+        def __iter__(self):
+            return iter(self.loader)
+
+        def __len__(self):
+            return len(self.loader)
+
+    used = Used(**({"num_workers": workers, "persistent_workers": True} if workers else {}))
+    before, children = used.hash(), multiprocessing.active_children()
+    found = clrtool.range_test(used.model, used.optimizer, Wrapped(used.train), Wrapped(used.heldout), **QUICK)
+    assert used.hash() == before
+    assert multiprocessing.active_children() == children
+    assert [*found.curves[0].train_loss] != [*found.curves[1].train_loss], "and seeds read it in other orders"
+
+
+@pytest.mark.parametrize("error", [MemoryError("full"), torch.OutOfMemoryError("full")])
+@pytest.mark.parametrize("door", [clrtool.range_test, clrtool.dry_run])
+@pytest.mark.parametrize("calls", [0, 1])
+def test_a_machine_without_memory_is_not_told_of_as_a_loss_that_does_not_fit(door, error, calls):
+    used = Used()
+    options = {name: each for name, each in QUICK.items() if name != "progress"}
+    before = used.hash()
+
+    def lacks(_):
+        raise error
+
+    with pytest.raises(type(error), match="full"):
+        door(used.model, used.optimizer, used.train, used.heldout, loss=After(calls, lacks), **options)
+    assert used.hash() == before
+
+
 def test_a_step_that_reaches_for_the_models_outside_is_refused_and_leaves_no_gradient():
     used = Used()
     before = used.hash()
