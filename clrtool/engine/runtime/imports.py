@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import (
     EXTENSION_SUFFIXES,
@@ -26,7 +26,7 @@ from importlib.machinery import (
     SourceFileLoader,
 )
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 _LOADERS = (SourceFileLoader, SOURCE_SUFFIXES), (ExtensionFileLoader, EXTENSION_SUFFIXES)
@@ -122,23 +122,21 @@ def folder_of(spec: ModuleSpec) -> Path:
 
 
 def _read_sources() -> None:
-    """Have Python take no compiled code for what is not installed, whoever finds and loads it."""
-    stats = SourceFileLoader.path_stats
+    """Have Python take no compiled code for what is not installed, and write none, whoever finds and loads it."""
+    known, in_folder = SourceFileLoader.get_code, FileFinder.path_hook(*_LOADERS)
 
-    def path_stats(loader: SourceFileLoader, path: str) -> Mapping[str, Any]:
-        if is_users(Path(path)):
-            raise OSError(path)  # of a file without them Python neither reads nor writes compiled code
-        return stats(loader, path)
+    def get_code(loader: SourceFileLoader, name: str) -> CodeType | None:
+        path = loader.get_filename(name)
+        return loader.source_to_code(loader.get_data(path), path) if is_users(Path(path)) else known(loader, name)
 
-    def finder(folder: str) -> FileFinder:
+    def finder(folder: str) -> Any:
         if not is_users(Path(folder)):
-            raise ImportError(folder, "is left to the finders of Python")
+            raise ImportError(folder)  # it is left to the finders of Python
         return in_folder(folder)
 
-    in_folder = FileFinder.path_hook(*_LOADERS)
-    SourceFileLoader.path_stats = path_stats  # type: ignore[method-assign, assignment]
+    SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]
     sys.path_hooks.insert(0, finder)
-    for folder in filter(lambda known: is_users(Path(known)), [*sys.path_importer_cache]):
+    for folder in filter(lambda each: is_users(Path(each)), [*sys.path_importer_cache]):
         del sys.path_importer_cache[folder]
 
 
