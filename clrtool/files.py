@@ -141,7 +141,8 @@ def sweep_orphans(folder: Path) -> None:
 def _temporary(path: Path) -> Iterator[tuple[int, Path]]:
     """A locked file beside ``path``, gone at the end unless it was renamed, whatever happens in between."""
     while True:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_ENDING, dir=path.parent)
+        # a name may be as long as the file system takes, and that of its temporary file must not be longer
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:32]}.", suffix=_ENDING, dir=path.parent)
         with contextlib.suppress(OSError):  # a file system without locks: sweep_orphans gets none either
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if Path(name).exists():  # else it was swept between the two calls

@@ -40,6 +40,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_says_what_did_not_fit(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "\U0001f600" * 63, "é" * 127])
+def test_a_name_may_be_as_long_as_the_file_system_takes(tmp_path, name):
+    write_whole(tmp_path / name, "whole")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "whole"
+
+
 def test_a_write_that_is_interrupted_leaves_no_temporary_file(tmp_path):
     def blocks():
         yield "one"
