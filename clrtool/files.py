@@ -53,14 +53,14 @@ def write_whole(path: Path, content: str | bytes | Iterable[str]) -> None:
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
-    """The UTF-8 text of a plain file.
+    """The UTF-8 text of a plain file, without the mark that some editors put before it.
 
     Raises:
         OSError: it cannot be read, is no plain file (reading a pipe or a device may never end), or holds more than
             ``most`` bytes.
         UnicodeDecodeError: it is not UTF-8.
     """
-    return read_bytes(path, most).decode("utf-8")
+    return read_bytes(path, most).decode("utf-8-sig")
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:

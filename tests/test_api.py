@@ -163,6 +163,40 @@ def test_everything_that_was_passed_is_as_it_was_however_a_test_ends(end, tmp_pa
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+class Own(BaseException):
+    """An exception of a program that is no error, as KeyboardInterrupt is none."""
+
+
+DOORS = {
+    "dry_run": lambda used, **more: clrtool.dry_run(used.model, used.optimizer, used.train, used.heldout, **more),
+    "compare": lambda used, **more: clrtool.compare(
+        used.model, used.optimizer, used.train, used.heldout, bounds=(0.01, 0.1), policies=["fixed", "cosine"],
+        trainings=1, epochs=1, progress=False, **more),
+    "vary": lambda used, **more: clrtool.vary(
+        used.model, used.optimizer, used.train, used.heldout, values={"momentum": [0.5, 0.9]}, **QUICK, **more),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Own(), SystemExit(3), ArithmeticError("mine")])
+@pytest.mark.parametrize("calls", [0, 1, 12])
+def test_a_program_gets_its_own_exception_through_every_door_and_everything_is_as_it_was(door, error, calls):
+    used, count = Used(), iter(range(calls))
+    before, handlers = used.hash(), [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+
+    def step(model, batch):
+        torch.rand(1), np.random.rand(), random.random()  # noqa: NPY002, S311 (what draws in a step)
+        if next(count, None) is None:
+            raise error
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    with pytest.raises(type(error)) as got:
+        DOORS[door](used, step=step, eval_loss="train")
+    assert got.value is error
+    assert used.hash() == before
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
 def test_a_loader_that_wraps_another_leaves_that_as_it_was(workers):
     class Wrapped:
         def __init__(self, loader):
