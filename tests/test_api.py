@@ -173,13 +173,13 @@ DOORS = {
         used.model, used.optimizer, used.train, used.heldout, bounds=(0.01, 0.1), policies=["fixed", "cosine"],
         trainings=1, epochs=1, progress=False, **more),
     "vary": lambda used, **more: clrtool.vary(
-        used.model, used.optimizer, used.train, used.heldout, values={"momentum": [0.5, 0.9]}, **QUICK, **more),
+        used.model, used.optimizer, used.train, used.heldout, values={"momentum": [0.5, 0.9]}, epochs=12, **more),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("door", DOORS)
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), Own(), SystemExit(3), ArithmeticError("mine")])
-@pytest.mark.parametrize("calls", [0, 1, 12])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Own(), ArithmeticError("mine")])
+@pytest.mark.parametrize("calls", [0, 12])
 def test_a_program_gets_its_own_exception_through_every_door_and_everything_is_as_it_was(door, error, calls):
     used, count = Used(), iter(range(calls))
     before, handlers = used.hash(), [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
