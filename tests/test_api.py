@@ -162,7 +162,6 @@ def test_everything_that_was_passed_is_as_it_was_however_a_test_ends(end, tmp_pa
     assert used.hash() != before, "the hash sees what a forward pass in training draws"
 
 
-@pytest.mark.parametrize("workers", [0, 1])
 class Own(BaseException):
     """An exception of a program that is no error, as KeyboardInterrupt is none."""
 
@@ -197,6 +196,7 @@ def test_a_program_gets_its_own_exception_through_every_door_and_everything_is_a
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
+@pytest.mark.parametrize("workers", [0, 1])
 def test_a_loader_that_wraps_another_leaves_that_as_it_was(workers):
     class Wrapped:
         def __init__(self, loader):
