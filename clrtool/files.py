@@ -53,14 +53,14 @@ def write_whole(path: Path, content: str | bytes | Iterable[str]) -> None:
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
-    """The UTF-8 text of a plain file.
+    """The UTF-8 text of a plain file, without the mark that some editors put before it.
 
     Raises:
         OSError: it cannot be read, is no plain file (reading a pipe or a device may never end), or holds more than
             ``most`` bytes.
         UnicodeDecodeError: it is not UTF-8.
     """
-    return read_bytes(path, most).decode("utf-8")
+    return read_bytes(path, most).decode("utf-8-sig")
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
@@ -141,7 +141,8 @@ def sweep_orphans(folder: Path) -> None:
 def _temporary(path: Path) -> Iterator[tuple[int, Path]]:
     """A locked file beside ``path``, gone at the end unless it was renamed, whatever happens in between."""
     while True:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_ENDING, dir=path.parent)
+        # a name may be as long as the file system takes, and that of its temporary file must not be longer
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:32]}.", suffix=_ENDING, dir=path.parent)
         with contextlib.suppress(OSError):  # a file system without locks: sweep_orphans gets none either
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if Path(name).exists():  # else it was swept between the two calls

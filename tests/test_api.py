@@ -162,6 +162,76 @@ def test_everything_that_was_passed_is_as_it_was_however_a_test_ends(end, tmp_pa
     assert used.hash() != before, "the hash sees what a forward pass in training draws"
 
 
+class Own(BaseException):
+    """An exception of a program that is no error, as KeyboardInterrupt is none."""
+
+
+DOORS = {
+    "dry_run": lambda used, **more: clrtool.dry_run(used.model, used.optimizer, used.train, used.heldout, **more),
+    "compare": lambda used, **more: clrtool.compare(
+        used.model, used.optimizer, used.train, used.heldout, bounds=(0.01, 0.1), policies=["fixed", "cosine"],
+        trainings=1, epochs=1, progress=False, **more),
+    "vary": lambda used, **more: clrtool.vary(
+        used.model, used.optimizer, used.train, used.heldout, values={"momentum": [0.5, 0.9]}, epochs=12, **more),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Own(), ArithmeticError("mine")])
+@pytest.mark.parametrize("calls", [0, 12])
+def test_a_program_gets_its_own_exception_through_every_door_and_everything_is_as_it_was(door, error, calls):
+    used, count = Used(), iter(range(calls))
+    before, handlers = used.hash(), [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+
+    def step(model, batch):
+        torch.rand(1), np.random.rand(), random.random()  # noqa: NPY002, S311 (what draws in a step)
+        if next(count, None) is None:
+            raise error
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    with pytest.raises(type(error)) as got:
+        DOORS[door](used, step=step, eval_loss="train")
+    assert got.value is error
+    assert used.hash() == before
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_that_wraps_another_leaves_that_as_it_was(workers):
+    class Wrapped:
+        def __init__(self, loader):
+            self.loader = loader
+
+        def __iter__(self):
+            return iter(self.loader)
+
+        def __len__(self):
+            return len(self.loader)
+
+    used = Used(**({"num_workers": workers, "persistent_workers": True} if workers else {}))
+    before, children = used.hash(), multiprocessing.active_children()
+    found = clrtool.range_test(used.model, used.optimizer, Wrapped(used.train), Wrapped(used.heldout), **QUICK)
+    assert used.hash() == before
+    assert multiprocessing.active_children() == children
+    assert [*found.curves[0].train_loss] != [*found.curves[1].train_loss], "and seeds read it in other orders"
+
+
+@pytest.mark.parametrize("error", [MemoryError("full"), torch.OutOfMemoryError("full")])
+@pytest.mark.parametrize("door", [clrtool.range_test, clrtool.dry_run])
+@pytest.mark.parametrize("calls", [0, 1])
+def test_a_machine_without_memory_is_not_told_of_as_a_loss_that_does_not_fit(door, error, calls):
+    used = Used()
+    options = {name: each for name, each in QUICK.items() if name != "progress"}
+    before = used.hash()
+
+    def lacks(_):
+        raise error
+
+    with pytest.raises(type(error), match="full"):
+        door(used.model, used.optimizer, used.train, used.heldout, loss=After(calls, lacks), **options)
+    assert used.hash() == before
+
+
 def test_a_step_that_reaches_for_the_models_outside_is_refused_and_leaves_no_gradient():
     used = Used()
     before = used.hash()

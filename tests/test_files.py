@@ -24,6 +24,11 @@ def test_a_text_that_is_too_large_or_no_plain_file_is_not_read(tmp_path):
             read_bytes(tmp_path / name)
 
 
+def test_a_mark_of_the_order_of_bytes_is_no_part_of_a_text(tmp_path):
+    (tmp_path / "a").write_bytes("\ufeffé\ufeff".encode())
+    assert read_text(tmp_path / "a") == "é\ufeff"
+
+
 @pytest.mark.parametrize("number", [errno.EDQUOT, errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("call", ["fsync", "fchmod"])
 def test_a_write_that_fails_leaves_the_old_file_and_says_what_did_not_fit(tmp_path, monkeypatch, call, number):
@@ -38,6 +43,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_says_what_did_not_fit(tmp_pa
     assert ("bytes are free" in str(error.value)) == (number != errno.EIO)
     assert (tmp_path / "a").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "\U0001f600" * 63, "é" * 127])
+def test_a_name_may_be_as_long_as_the_file_system_takes(tmp_path, name):
+    write_whole(tmp_path / name, "whole")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "whole"
 
 
 def test_a_write_that_is_interrupted_leaves_no_temporary_file(tmp_path):

@@ -1,5 +1,6 @@
 """The range test of Lightning's modules and of transformers' Trainers, on small models that are made here."""
 
+import copy
 import hashlib
 import io
 import random
@@ -103,6 +104,66 @@ def test_a_lightning_module_is_tested_and_nothing_of_it_or_its_trainer_is_change
     assert (found.record.sweep.iterations_per_epoch, found.plan.epochs) == (5, 4)
     assert max(found.curves[0].metric) > 0.8
     assert list(tmp_path.iterdir()) == []
+
+
+class Stops(Module):
+    """A module whose training ends otherwise after some steps."""
+
+    def __init__(self, steps, error):
+        super().__init__()
+        self.left = iter(range(steps))
+        self.error = error
+
+    def __deepcopy__(self, memo):
+        """Copies count on together, and raise the same."""
+        memo |= {id(self.left): self.left, id(self.error): self.error, id(self): (copied := Module())}
+        copied.__class__, copied.__dict__ = Stops, copy.deepcopy(self.__dict__, memo)
+        return copied
+
+    def training_step(self, batch, batch_idx):
+        if next(self.left, None) is None:
+            raise self.error
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ArithmeticError("mine")])
+@pytest.mark.parametrize("steps", [0, 12])
+def test_a_module_that_ends_a_test_is_as_it_was_and_its_exception_comes_through(tmp_path, steps, error):
+    module, mine = Stops(steps, error), trainer(tmp_path)
+    before = state_of(module)
+    with pytest.raises(type(error)) as got:
+        clrtool.lightning.range_test(mine, module, **QUICK)
+    assert got.value is error
+    assert state_of(module) == before
+    assert (mine.global_step, mine.lightning_module, module._trainer) == (0, None, None)
+
+
+def test_a_fit_that_ends_in_its_range_test_has_changed_no_weight(tmp_path):
+    error = ArithmeticError("mine")
+    module, callback = Stops(12, error), clrtool.lightning.LRRangeTest(**QUICK)
+    before = digest(module)
+    with pytest.raises(ArithmeticError) as got:
+        trainer(tmp_path, callbacks=[callback]).fit(module)
+    assert (got.value, callback.result, digest(module)) == (error, None, before)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ArithmeticError("mine")])
+@pytest.mark.parametrize("steps", [0, 12])
+def test_a_trainer_whose_loss_ends_a_test_is_as_it_was_and_its_exception_comes_through(tmp_path, steps, error):
+    class Mine(transformers.Trainer):
+        def compute_loss(self, *args, **kwargs):
+            if next(left, None) is None:
+                raise error
+            return super().compute_loss(*args, **kwargs)
+
+    left = iter(range(steps))
+    mine = Mine(bert(), arguments(tmp_path), train_dataset=Sentences(100, 0), eval_dataset=Sentences(60, 1))
+    before, known = state_of(mine.model), dict(vars(mine))
+    with pytest.raises(type(error)) as got:
+        clrtool.transformers.range_test(mine, **QUICK)
+    assert got.value is error
+    assert state_of(mine.model) == before
+    assert vars(mine) == known
 
 
 def test_it_runs_after_a_training_and_within_one_as_it_does_before(tmp_path):

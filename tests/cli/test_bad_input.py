@@ -279,6 +279,21 @@ def test_what_other_people_wrote_is_never_replaced(refused, tmp_path):
     assert (tmp_path / "here" / "config.yaml").read_text().startswith("# mine")
 
 
+@pytest.mark.parametrize("place", ["checkpoint/epoch1.pt", "checkpoint/best/model.pt", "checkpoint-jobs/notes.txt"])
+@pytest.mark.parametrize("command", ["rangetest", "compare"])
+def test_checkpoints_of_ones_own_are_not_removed_with_those_of_a_test(cli, tmp_path, command, place):
+    mine = tmp_path / "mine" / place
+    mine.parent.mkdir(parents=True)
+    mine.write_text("weights of a month")
+    fresh = ["--fresh"] if "best" in place else []
+    done = cli(command, "digits", *FAST, *fresh, "-o", tmp_path / "mine")
+    assert done.code == 2
+    name = mine.relative_to(tmp_path / "mine").parts[1]
+    assert f"holds a {name} that clrtool did not write: give another folder with -o DIR" in done.err
+    assert mine.read_text() == "weights of a month"
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {mine.relative_to(tmp_path / "mine").parts[0]}
+
+
 def test_a_fresh_run_that_cannot_begin_leaves_the_old_one_as_it_was(cli, digits_run):
     before = {file.name: file.read_bytes() for file in digits_run.iterdir()}
     assert cli("rangetest", "digits", *FAST, "optimizer.name=SDG", "--fresh", "-o", digits_run).code == 2

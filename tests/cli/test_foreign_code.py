@@ -340,6 +340,35 @@ def test_code_is_what_its_source_says_though_compiled_code_lies_beside_it(tmp_pa
     assert value() == 2
 
 
+# How a factory's file may come to code beside it, so that Python's own finders and loaders take it.
+BY_PYTHON = {
+    "a folder on sys.path": "sys.path.insert(0, HERE)\nimport brought",
+    "a package in one": "sys.path.append(os.path.dirname(HERE))\nimport lent.brought as brought",
+    "a file by its place": "from importlib import util\nspec = util.spec_from_file_location('brought', HERE + '/brought.py')\n"
+    "spec.loader.exec_module(brought := util.module_from_spec(spec))",
+}
+
+
+@pytest.mark.parametrize("way", BY_PYTHON)
+def test_what_allowed_code_brings_itself_is_what_its_source_says_too(tmp_path, monkeypatch, way):
+    """Forged compiled code of the same time and size beside it, and a library that Python would take first."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / "lent" / "brought.py"
+    file.parent.mkdir()
+    (file.parent / "__init__.py").touch()
+    file.write_text("value = 'forged'\n")
+    py_compile.compile(str(file))
+    times = file.stat()
+    file.write_text("value = 'honest'\n")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    file.with_suffix(EXTENSION_SUFFIXES[0]).write_bytes(b"no library")
+    (tmp_path / "brings.py").write_text(f"import os, sys\nHERE = {str(file.parent)!r}\n{BY_PYTHON[way]}\n")
+    for name in ("brings", "brought", "lent", "lent.brought"):
+        sys.modules.pop(name, None)
+    assert import_module("brings", [tmp_path]).brought.value == "honest"
+
+
 @pytest.mark.parametrize("place", ["prebuilt", "prebuilt.deep"])
 def test_source_comes_before_what_was_built_of_it_and_a_library_is_taken_where_there_is_none(tmp_path, place):
     folder = tmp_path.joinpath(*place.split(".")[:-1])

@@ -111,9 +111,9 @@ def judged(cli, tmp_path, monkeypatch):
 
     def judge(content, *overrides):
         Path("a.yaml").write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
-        begin = time.monotonic()
+        begin = time.process_time()  # of this process, however busy the machine is
         result = cli("doctor", "a.yaml", *overrides, "--quick")
-        assert time.monotonic() - begin < SECONDS
+        assert time.process_time() - begin < SECONDS
         check(result, codes=(0, 2))
         assert os.listdir() == ["a.yaml"]  # noqa: PTH208 (it is shorter)
         return result.code, result.err
@@ -371,9 +371,9 @@ def test_a_table_that_is_no_plain_file_or_names_a_seed_for_each_row_is_refused_a
         ("seeds.csv", "at most 1,000 are read"),
         ("long.csv", "long.csv:3: "),
     ):
-        begin = time.monotonic()
+        begin = time.process_time()  # of this process, however busy the machine is
         result = cli("plan", "--curve", tmp_path / name, "--iterations-per-epoch", "9")
-        assert time.monotonic() - begin < SECONDS
+        assert time.process_time() - begin < SECONDS
         check(result, codes=(2,))
         assert message in result.err
     check(cli("plan", "--lint", "--csv", tmp_path / "pipe"), codes=(2,))

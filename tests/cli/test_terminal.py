@@ -1,6 +1,7 @@
 """What a terminal shows: a live curve, no colours where none are wanted, and words alone for who cannot see it."""
 
 import fcntl
+import io
 import itertools
 import os
 import pty
@@ -14,7 +15,7 @@ import termios
 import pytest
 
 from clrtool.core.reading.curve import Point
-from clrtool.report.text.progress import Progress
+from clrtool.report.text.progress import ComparisonProgress, Progress
 
 LONG = ["rangetest", "digits", "sweep.epochs=40", "--seeds", "2"]
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -58,6 +59,24 @@ def test_a_sweep_is_drawn_while_it_runs_and_no_line_is_wider_than_the_terminal(t
     told = [line for line in lines if not line.startswith(("in ", "next", "      clrtool"))]
     assert max(map(len, told)) <= 60
     assert "base_lr" in result
+
+
+def test_no_name_in_the_live_line_controls_the_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    evil = "b\x1b]0;own\x07\u202e\x9b2J"
+    with Progress(1, 4.0, evil, quiet=False, plain=False) as line:
+        line.update(0, Point(1, 1.0, 0.1, 0.5, 0.5, 0.5))
+    with ComparisonProgress([evil], 1, 10, "loss", quiet=False, plain=False) as line:
+        line.tell(evil, 0, Point(1, 1.0, 0.1, 0.5, 0.5, 0.5))
+    written = terminal.getvalue()
+    assert written.count(r"b\x1b]0;own\x07\u202e\x9b2J") >= 2
+    assert not set("\x07\u202e\x9b") & set(written)
+    assert "\x1b]" not in written
 
 
 def test_a_terminal_that_changes_its_size_while_it_is_drawn_on_gets_the_whole_result(tmp_path):

@@ -52,11 +52,13 @@ class Folder:
         """Hold it, without what killed runs have left; say what becomes of a run that is interrupted."""
         from clrtool.files import refuse_links, sweep_orphans
         from clrtool.report.records.lock import locked
+        from clrtool.report.records.run import check_checkpoint
 
         # stdout is for the result, whatever a user's factory prints
         with contextlib.redirect_stdout(sys.stderr), locked(self.path) as self._lock, self.spec.located():
             for name in CHECKPOINTS:
                 refuse_links(self.path, name)
+                check_checkpoint(self.path / name)
             for folder in (self.path, *(self.path / name for name in CHECKPOINTS)):
                 sweep_orphans(folder)
             try:

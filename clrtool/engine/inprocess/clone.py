@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from clrtool.core.racing.going_on import Start
 from clrtool.engine.inprocess.adversarial import WAY_OUT, check_one_loss, two_networks
+from clrtool.engine.runtime.factories import AS_IT_IS
 from clrtool.engine.runtime.rng import restore_rng_state, rng_state
 from clrtool.engine.runtime.sharded import forget_gathered, is_flattened, is_sharded, local_tensors
 from clrtool.engine.training.copies import copy_optimizer
@@ -143,6 +144,8 @@ class ModelCloner:
             return model
         try:
             return copy.deepcopy(self.source)
+        except AS_IT_IS:
+            raise
         except Exception as error:
             raise ConfigError(
                 f"model: cannot be copied ({type(error).__name__}: {error}): give functions, model=lambda: ... and "
@@ -225,7 +228,7 @@ class OptimizerCloner:
             copied = copy_optimizer(source, parameters)
             if any(old.device != new.device for old, new in parameters.items()):
                 copied.load_state_dict(copied.state_dict())  # which brings it to where the parameters are
-        except ConfigError:
+        except AS_IT_IS:
             raise
         except Exception as error:
             raise ConfigError(

@@ -22,7 +22,7 @@ from clrtool.engine.inprocess.ranks import with_facts
 from clrtool.engine.inprocess.steps import CustomSteps
 from clrtool.engine.inprocess.supervised import SupervisedSteps
 from clrtool.engine.inprocess.workload import InProcessWorkload, explained
-from clrtool.engine.runtime.factories import describe
+from clrtool.engine.runtime.factories import AS_IT_IS, describe
 from clrtool.engine.runtime.rng import RngStream
 from clrtool.engine.training.losses import IGNORED, chance
 from clrtool.engine.training.lr_response import response_warnings
@@ -92,7 +92,7 @@ def _way_out(steps: CustomSteps | SupervisedSteps) -> Iterator[None]:
     """Say of code that cannot be called as batches are taken by default, what to give for it."""
     try:
         yield
-    except ConfigError:
+    except AS_IT_IS:
         raise
     except Exception as error:
         if not isinstance(steps, SupervisedSteps):

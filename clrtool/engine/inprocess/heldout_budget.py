@@ -15,7 +15,7 @@ from clrtool.engine.inprocess.loaders import (
 )
 from clrtool.engine.inprocess.steps import CustomSteps
 from clrtool.engine.inprocess.workload import InProcessWorkload
-from clrtool.engine.runtime.factories import describe
+from clrtool.engine.runtime.factories import AS_IT_IS, describe
 from clrtool.engine.training.evaluation_budget import budget, flops_of
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError
@@ -31,7 +31,7 @@ def with_heldout(workload: InProcessWorkload, trainer: Trainer, batch: Any, swee
     at_once = samples_of(batch, workload.batch_size) or 1
     try:
         flops = flops_of(lambda: workload.eval_step(trainer.model, Heldout(batch, at_once))) / at_once
-    except ConfigError:
+    except AS_IT_IS:
         raise
     except Exception as error:
         if not isinstance(workload.steps, CustomSteps) or not workload.steps.has_loss:

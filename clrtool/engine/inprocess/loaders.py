@@ -1,7 +1,7 @@
 """Loaders of a program's own, read without a trace: every pass goes over a clone that shares the data and nothing else.
 
 A DataLoader's clone has the same dataset, workers and way to collate, and copies of its samplers and generators; any
-other iterable is copied one level deep, where it may count its passes or shuffle a list.
+other iterable is copied one level deep, where it may count its passes, shuffle a list, or read a DataLoader.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ def _all_epochs(loader: Iterable[Any], seed: int, begin: Callable[[], object]) -
             if empty:
                 raise ConfigError(f"train_loader: gave no batch in pass {epoch + 1}: each pass must start again")
     finally:
-        _end_workers(clone)
+        if clone is not loader:
+            _end_workers(clone)
 
 
 def _one_epoch(loader: Iterable[Any], seed: int, epoch: int) -> Iterable[Any]:
@@ -128,9 +129,9 @@ def _one_epoch(loader: Iterable[Any], seed: int, epoch: int) -> Iterable[Any]:
 
 def _end_workers(loader: Any) -> None:
     """End them now: an exception keeps what it came through, and with it the workers, for as long as it is known."""
-    end = getattr(getattr(loader, "_iterator", None), "_shutdown_workers", None)
-    if callable(end):
-        end()
+    for each in (loader, *getattr(loader, "__dict__", {}).values()):
+        if isinstance(each, DataLoader) and each._iterator is not None and each.num_workers:
+            each._iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def _set_epoch(loader: Any, epoch: int) -> None:
@@ -147,7 +148,7 @@ def clone_loader(loader: Any, seed: int) -> Any:
         ConfigError: a sampler cannot be copied.
     """
     if not isinstance(loader, DataLoader):
-        return _shallow_copy(loader)
+        return _shallow_copy(loader, seed)
     dataset = _clone_dataset(loader.dataset)
     inner: Any = loader.dataset
     memo = {id(inner): dataset}
@@ -176,13 +177,13 @@ def _clone_dataset(dataset: Any) -> Any:
     stateful = isinstance(dataset, IterableDataset) or any(
         isinstance(value, _GENERATORS) for value in getattr(dataset, "__dict__", {}).values()
     )
-    return _shallow_copy(dataset) if stateful else dataset
+    return _shallow_copy(dataset, 0) if stateful else dataset
 
 
-def _shallow_copy(iterable: Any) -> Any:
+def _shallow_copy(iterable: Any, seed: int) -> Any:
     """A copy of an object one level deep: of its counters, lists, index arrays and generators, not of its data.
 
-    What has to be closed is not copied, for the copy would close it.
+    A loader that it wraps is cloned. What has to be closed is not copied, for the copy would close it.
     """
     if isinstance(iterable, list | tuple) or not hasattr(iterable, "__dict__") or hasattr(type(iterable), "__del__"):
         return iterable
@@ -191,6 +192,8 @@ def _shallow_copy(iterable: Any) -> Any:
         for name, value in vars(iterable).items():
             if isinstance(value, _GENERATORS):
                 copied.__dict__[name] = copy.deepcopy(value)
+            elif isinstance(value, DataLoader):
+                copied.__dict__[name] = clone_loader(value, seed)
             elif isinstance(value, list | dict | set | deque):
                 copied.__dict__[name] = copy.copy(value)
             elif isinstance(value, np.ndarray | Tensor) and value.ndim == 1:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import ast
 import re
-import sysconfig
 from collections.abc import Iterator, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, FileFinder, ModuleSpec, PathFinder
 from pathlib import Path
 
-from clrtool.engine.runtime.imports import find_beside, find_installed, folder_of
+from clrtool.engine.runtime.imports import find_beside, find_installed, folder_of, is_installed
 from clrtool.files import open_plain, size_of
 
-_STANDARD = Path(sysconfig.get_path("stdlib"))
 # What imports modules, or runs files, by a text.
 IMPORTERS = {
     "__import__", "import_module", "resolve_name", "locate", "run_path", "run_module", "spec_from_file_location",
@@ -192,12 +190,9 @@ def _is_around(path: Path, folder: Path) -> bool:
 
 
 def _is_installed(spec: ModuleSpec) -> bool:
-    """Whether a module comes with Python or a package, whose version the environment tells."""
+    """Whether a module comes with Python or a package."""
     places = [spec.origin] if spec.has_location else list(spec.submodule_search_locations or ())
-    return not places or any(
-        {"site-packages", "dist-packages"} & {*Path(place or "").parts} or Path(place or "").is_relative_to(_STANDARD)
-        for place in places
-    )
+    return not places or any(is_installed(Path(place or "")) for place in places)
 
 
 def _parsed(content: bytes) -> ast.Module | None:

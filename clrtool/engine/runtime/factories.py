@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from clrtool.config.errors import rule
 from clrtool.engine.runtime.distributed import LOST, is_lost
-from clrtool.engine.runtime.imports import import_module, places_of_code
+from clrtool.engine.runtime.imports import import_module, is_users, places_of_code
 from clrtool.errors import ConfigError, MachineError
 from clrtool.words import nearest, shown
 
@@ -25,10 +24,10 @@ T = TypeVar("T")
 FactoryImport = Callable[[str, str], Callable[..., Any]]
 # What torch says that is to compile a model on a machine without a compiler, whatever it makes of it on its way.
 _NO_COMPILER = "No working C++ compiler found"
+# What is no fault of the code that meets it, or is told of in our own words already.
+AS_IT_IS = (ConfigError, MachineError, MemoryError, torch.OutOfMemoryError)
 # Lines of a user's own code that a message names.
 SHOWN_FRAMES = 3
-_STANDARD = Path(sysconfig.get_path("stdlib"))
-_PACKAGE = Path(__file__).parent.parent.parent
 
 
 def import_factory(factory: str, field: str, allowed: Iterable[str], folder: Path) -> Callable[..., Any]:
@@ -95,7 +94,7 @@ def blamed_on(field: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ConfigError, MachineError, MemoryError, torch.OutOfMemoryError):
+    except AS_IT_IS:
         raise
     except (Exception, SystemExit) as error:
         if "can't allocate memory" in str(error):  # torch has no class of its own for a CPU's
@@ -166,7 +165,4 @@ def describe(error: BaseException) -> str:
 
 
 def _is_users(filename: str) -> bool:
-    foreign = {"site-packages", "dist-packages", "importlib"}
-    file = Path(filename)
-    ours = file.is_relative_to(_PACKAGE) or file.is_relative_to(_STANDARD)
-    return not (filename.startswith("<") or foreign & set(file.parts) or ours)
+    return not filename.startswith("<") and is_users(Path(filename))

@@ -4,16 +4,17 @@ A folder on ``sys.path`` lends its files to every import of every module: an opt
 which most of them make, would run a file of that name beside the config that nobody has allowed. So a module of the
 user's is found for the one who was asked to import it, and what else lies in its folder for itself alone.
 
-It is compiled from its source each time: that is what a person reads who allows it. Python takes compiled code that
-lies beside a file for that of the file where size and time agree, as they may after an edit, and the hash of the source
-would be that of other code than what runs. It would also write into the folder of the config. And it takes a library by
-the name of a module before its source; here it is taken where there is no source.
+What is not installed is compiled from its source each time, wherever it lies: that is what a person reads who allows
+it. Python takes compiled code that lies beside a file for that of the file where size and time agree, as they may after
+an edit, and the hash of the source would be that of other code than what runs. It would also write into the folder of
+the config. And it takes a library by the name of a module before its source; here it is taken where there is no source.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import (
@@ -22,24 +23,15 @@ from importlib.machinery import (
     ExtensionFileLoader,
     FileFinder,
     ModuleSpec,
-    PathFinder,
     SourceFileLoader,
-    SourcelessFileLoader,
 )
 from pathlib import Path
-from types import FrameType, ModuleType
-from typing import NoReturn
+from types import CodeType, FrameType, ModuleType
+from typing import Any
 
-
-class _Source(SourceFileLoader):
-    """The source of a module, and no compiled code beside it."""
-
-    def path_stats(self, path: str) -> NoReturn:
-        """Of a file without them Python neither reads nor writes compiled code."""
-        raise OSError(path)
-
-
-_LOADERS = (_Source, SOURCE_SUFFIXES), (ExtensionFileLoader, EXTENSION_SUFFIXES)
+_LOADERS = (SourceFileLoader, SOURCE_SUFFIXES), (ExtensionFileLoader, EXTENSION_SUFFIXES)
+_STANDARD = Path(sysconfig.get_path("stdlib"))
+_PACKAGE = Path(__file__).parents[2]
 
 
 class _OwnFolder:
@@ -60,10 +52,6 @@ class _OwnFolder:
             self._folders[name] = str(folder_of(spec))
         return spec
 
-    def holds(self, name: str) -> bool:
-        """Whether a package was found here."""
-        return name in self._folders
-
     @contextmanager
     def named(self, name: str, folders: Sequence[Path]) -> Iterator[None]:
         """Where a module may be found that a config has named, by whoever imports it now."""
@@ -74,21 +62,7 @@ class _OwnFolder:
             self._named = {}
 
 
-class _OwnParts:
-    """The first of the finders, for the parts of packages that were found beside a config, and for nothing else."""
-
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
-        """The part, in the folders of its package. Raises ImportError where only its compiled code is there."""
-        if path is None or not _OWN.holds(name.partition(".")[0]):
-            return None
-        spec = find_beside(name, path)
-        if spec is None and isinstance(getattr(PathFinder.find_spec(name, path), "loader", None), SourcelessFileLoader):
-            # the finders after this one would take it
-            raise ModuleNotFoundError(f"No source of the module named {name!r}", name=name)
-        return spec
-
-
-_OWN, _PARTS = _OwnFolder(), _OwnParts()
+_OWN = _OwnFolder()
 
 
 def places_of_code(folder: Path) -> list[Path]:
@@ -101,10 +75,20 @@ def import_module(name: str, folders: Sequence[Path]) -> ModuleType:
     top = name.partition(".")[0]
     if _OWN not in sys.meta_path:
         sys.meta_path.append(_OWN)
-        sys.meta_path.insert(0, _PARTS)
+        _read_sources()
     importlib.invalidate_caches()  # a file may be younger than the last look into its folder
     with _OWN.named(top, folders):
         return importlib.import_module(name)
+
+
+def is_installed(place: Path) -> bool:
+    """Whether what lies there comes with Python or a package, whose version the environment tells."""
+    return bool({"site-packages", "dist-packages"} & {*place.parts}) or place.is_relative_to(_STANDARD)
+
+
+def is_users(place: Path) -> bool:
+    """Whether what lies there is the user's own: neither installed nor ours."""
+    return not is_installed(place) and not place.is_relative_to(_PACKAGE)
 
 
 def find_installed(top: str) -> ModuleSpec | None:
@@ -135,6 +119,25 @@ def folder_of(spec: ModuleSpec) -> Path:
     """The folder in which a module or a package lies."""
     places = spec.submodule_search_locations
     return Path(next(iter(places)) if places else spec.origin or "").absolute().parent
+
+
+def _read_sources() -> None:
+    """Have Python take no compiled code for what is not installed, and write none, whoever finds and loads it."""
+    known, in_folder = SourceFileLoader.get_code, FileFinder.path_hook(*_LOADERS)
+
+    def get_code(loader: SourceFileLoader, name: str) -> CodeType | None:
+        path = loader.get_filename(name)
+        return loader.source_to_code(loader.get_data(path), path) if is_users(Path(path)) else known(loader, name)
+
+    def finder(folder: str) -> Any:
+        if not is_users(Path(folder)):
+            raise ImportError(folder)  # it is left to the finders of Python
+        return in_folder(folder)
+
+    SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]
+    sys.path_hooks.insert(0, finder)
+    for folder in filter(lambda each: is_users(Path(each)), [*sys.path_importer_cache]):
+        del sys.path_importer_cache[folder]
 
 
 def _importer() -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from clrtool.engine.runtime.factories import describe
+from clrtool.engine.runtime.factories import AS_IT_IS, describe
 from clrtool.engine.training.joint import JointOptimizer
 from clrtool.errors import ConfigError
 
@@ -56,6 +56,8 @@ def _carry(source: Optimizer, target: Optimizer, memo: dict[int, Any]) -> None:
     for name, value in _extras(source).items():
         try:
             copied = copy.deepcopy(value, memo)
+        except AS_IT_IS:
+            raise
         except Exception as error:
             raise ConfigError(
                 f"optimizer: {type(source).__name__} holds a {name} that cannot be copied ({describe(error)}), and "

@@ -93,7 +93,7 @@ def read_rates(file: Path) -> FloatArray:
 
 def _rows(file: Path) -> list[list[str]]:
     with reading(file):
-        return list(csv.reader(io.StringIO(read_text(file).removeprefix("\ufeff"), newline="")))
+        return list(csv.reader(io.StringIO(read_text(file), newline="")))
 
 
 def _names(row: Sequence[str]) -> list[str]:

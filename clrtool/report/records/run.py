@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ COMPUTED = ("stopped_at", "cost_epochs", "evaluation_share", "standard_error")
 DERIVED = ("seeds", "outcome", *COMPUTED)
 # By its first line a folder is known as a run, whose files may be replaced.
 HEADER = "# The resolved config of a range test, written by clrtool.\n"
+# What is written into folders of checkpoints: generations and their parts; workers, their logs, and the range of all.
+_CHECKPOINT = re.compile(r"\..*|\d{8}(-[0-9a-f]{64}\.pt)?|\d+-of-\d+(\.log)?|task-\d+|scout-.*")
 # How a run that cannot be read is mended.
 _REPLACED = "to replace this run, add --fresh"
 
@@ -123,10 +126,18 @@ def has_pictures(folder: Path, record: RunRecord) -> bool:
     return all((folder / name).exists() for name in wanted)
 
 
+def check_checkpoint(folder: Path) -> None:
+    """Raise ConfigError for a folder of checkpoints that holds what somebody else has put there: it goes as a whole."""
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if foreign := next((name for name in found if not _CHECKPOINT.fullmatch(name)), None):
+        raise ConfigError(f"{folder} holds a {foreign} that clrtool did not write: give another folder with -o DIR")
+
+
 def remove_checkpoint(folder: Path) -> None:
-    """Remove the checkpoints of a test that is finished or not wanted."""
+    """Remove the checkpoints of a test that is finished or not wanted, if it holds nothing else."""
     if folder.is_symlink():
         raise MachineError(f"{folder}: is a link, which clrtool did not make; remove it")
+    check_checkpoint(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -87,7 +87,7 @@ class InPlace:
         if self._live is not None:
             from rich.text import Text
 
-            text = Text(line)
+            text = Text(printable(line))
             text.truncate(self._live.console.width - 2, overflow="ellipsis")  # beside the spinner
             self._spinner.update(text=text)
         elif time.monotonic() - self._last >= PLAIN_LINE_SECONDS:
