@@ -36,7 +36,8 @@ docs: setup ## run every command of the README and the guide, and write the outp
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.notebook
 
 torture: setup ## kills, signals, full disks, damaged and hostile files, in their long form: an hour or two
-	CLRTOOL_TORTURE=1 $(BIN)/python -m pytest tests/torture tests/cli/test_hostile_configs.py tests/test_words.py
+	CLRTOOL_TORTURE=1 $(BIN)/python -m pytest tests/torture tests/cli/test_hostile_configs.py tests/test_words.py \
+		tests/test_program_ranks.py
 
 check: setup ## lint, format and types, a scan for unsafe calls, and dependencies: consistent and without known holes
 	$(BIN)/ruff check .

@@ -273,7 +273,7 @@ def test_a_task_of_ray_whose_process_was_killed_is_tried_again(tmp_path):
     whole, run = (
         start(*words, *more, "-o", tmp_path / name / "digits") for name, more in (("whole", []), ("ray", RAY))
     )
-    wait_for(lambda: tasks() and (tmp_path / "ray" / "digits" / JOBS).is_dir(), 60)  # the scout is finished
+    wait_for(lambda: tasks() and (tmp_path / "ray" / "digits" / JOBS).is_dir())  # the scout is finished
     os.kill(tasks()[0], signal.SIGKILL)
     for each in (whole, run):
         errors = each.communicate(timeout=120)[1]

@@ -101,20 +101,14 @@ def is_shard(tensor: Tensor) -> bool:
     return kind is not None and isinstance(tensor, kind)
 
 
+def holders(tensor: Tensor) -> set[int]:
+    """The ranks that hold a tensor together that is spread."""
+    return set(tensor.device_mesh.mesh.flatten().tolist())  # type: ignore[attr-defined]
+
+
 def is_sharded(model: nn.Module) -> bool:
     """Whether any weight of a model is spread over ranks, if it happens to be gathered as well."""
-    return bool(_wrapped(model)) or (_kind() is not None and any(map(is_shard, model.parameters())))
-
-
-def is_tensor_parallel(model: nn.Module) -> bool:
-    """Whether ranks compute together what one batch comes to, of any part of a model.
-
-    ``fully_shard`` spreads a tensor over one dimension of the mesh, its last, and replicates it over those before.
-    """
-    spread = [each.placements for each in model.parameters() if is_shard(each)]  # type: ignore[attr-defined]
-    return any(
-        not last.is_shard() or not all(each.is_replicate() for each in before) for *before, last in spread
-    ) or bool(spread and not _wrapped(model))
+    return bool(fully_sharded(model)) or (_kind() is not None and any(map(is_shard, model.parameters())))
 
 
 def is_flattened(model: nn.Module) -> bool:
@@ -146,7 +140,7 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def forget_gathered(model: nn.Module) -> None:
     """Free the whole weights that a forward without a backward has left: they stand where the shards are looked for."""
-    for module in _wrapped(model):
+    for module in fully_sharded(model):
         module.reshard()
 
 
@@ -201,7 +195,7 @@ def _by_layout(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
     yield from layouts.values()
 
 
-def _wrapped(model: nn.Module) -> list[Any]:
+def fully_sharded(model: nn.Module) -> list[Any]:
     """The modules that ``fully_shard`` has made its own."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     return [] if fsdp is None else [module for module in model.modules() if isinstance(module, fsdp.FSDPModule)]
