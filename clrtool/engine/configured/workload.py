@@ -14,11 +14,12 @@ from clrtool.engine.configured.losses import number_of, weight_of
 from clrtool.engine.data.loader import Batch, ResidentLoader, StreamedLoader, worker_fault
 from clrtool.engine.data.tensors import Samples
 from clrtool.engine.models.forward import outputs_of
+from clrtool.engine.runtime.by_block import shard
 from clrtool.engine.runtime.device import CUBLAS, arithmetic
 from clrtool.engine.runtime.factories import blamed_on, is_worker_death
 from clrtool.engine.runtime.hardware import peak_memory
 from clrtool.engine.runtime.rng import fork_rng
-from clrtool.engine.runtime.sharded import is_sharded, shard
+from clrtool.engine.runtime.sharded import is_sharded
 from clrtool.engine.training.constant import Answers
 from clrtool.engine.training.evaluation_budget import evaluation_batch
 from clrtool.engine.training.losses import IGNORED, Loss, Measure, chance, count_right

@@ -1,4 +1,4 @@
-"""Models of which every rank holds a shard: the one place that knows ``DTensor`` and ``fully_shard`` of torch.
+"""Models of which every rank holds a shard, as ``DTensor`` of torch.
 
 What is kept of such a model is the part of this rank, in memory that the model shares: no rank gathers the whole.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,31 +67,6 @@ def empty_shard(shape: Sequence[int], dtype: torch.dtype, world: int) -> Tensor:
     from torch.distributed.tensor import empty
 
     return empty(*shape, dtype=dtype, device_mesh=init_device_mesh("cpu", (world,)), placements=[Rows(0)])
-
-
-def shard(model: nn.Module, device: torch.device, world: int) -> nn.Module:
-    """Spread a model over all ranks: each of its blocks by itself, which is gathered when it is used, then the rest.
-
-    Blocks are the modules of one type that stand one after the other in a ``ModuleList`` or a ``Sequential``.
-    """
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    mesh = init_device_mesh(device.type, (world,))
-    for block in blocks(model):
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    return model
-
-
-def blocks(model: nn.Module) -> list[nn.Module]:
-    """Modules of which there are several alike in a row, the innermost first."""
-    found: list[nn.Module] = []
-    for row in model.modules():
-        if isinstance(row, nn.ModuleList | nn.Sequential):
-            kinds = Counter(map(type, row))
-            found += [each for each in row if kinds[type(each)] > 1 and any(True for _ in each.parameters())]
-    return [*dict.fromkeys(found[::-1])]
 
 
 def is_shard(tensor: Tensor) -> bool:
