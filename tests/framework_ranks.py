@@ -12,6 +12,7 @@ if "RANK" in os.environ:  # as torchrun says it
 import torch
 from torch import distributed as dist
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.utils.data import DataLoader
 
 from clrtool.engine.runtime.sharded import is_sharded
@@ -32,6 +33,16 @@ class Sharded(Module):
                 fully_shard(layer, mesh=mesh)
             fully_shard(self.net, mesh=mesh)
             self.is_sharded = True
+
+
+class Parallel(Module):
+    """A module that brings its own plan, with ranks that read the same batches."""
+
+    def configure_model(self):
+        if not getattr(self, "is_parallel", False):
+            apart = {"0": ColwiseParallel(), "2": RowwiseParallel()}
+            parallelize_module(self.net, self.device_mesh["tensor_parallel"], apart)
+            self.is_parallel = True
 
 
 def told(found):
@@ -68,7 +79,8 @@ def lightning_fit(folder, strategy, kind=Module, world=2, epochs=4, **options):
     if strategy == "sharded":
         from lightning.pytorch.strategies import ModelParallelStrategy
 
-        strategy = ModelParallelStrategy(data_parallel_size=world, tensor_parallel_size=1)
+        sizes = (1, world) if kind is Parallel else (world, 1)
+        strategy = ModelParallelStrategy(data_parallel_size=sizes[0], tensor_parallel_size=sizes[1])
     mine = trainer(folder, callbacks=[callback], devices=world, strategy=strategy, max_epochs=epochs)
     mine.fit(module)
     plan, begun = callback.result.plan, callback.state_dict()["begun"]
@@ -203,6 +215,7 @@ CALLS = {
     "lightning before": before_fit,
     "lightning ddp": lambda folder: lightning_fit(folder, "ddp"),
     "lightning sharded": lambda folder: lightning_fit(folder, "sharded", Sharded),
+    "lightning parallel": lambda folder: lightning_fit(folder, "sharded", Parallel),
     "lightning manual": lambda folder: lightning_fit(folder, "ddp", Two),
     "lightning manual sharded": lambda folder: lightning_fit(folder, "sharded", Driving),
     "lightning epoch": lambda folder: lightning_fit(folder, "ddp", monitor="val_acc", at_epoch=2, **LATER),

@@ -14,8 +14,10 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import SGD
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -29,6 +31,8 @@ from tests.documents import snippet
 
 LRS = [0.05, 0.1, 0.2, 0.1, 0.05] * 4
 WHOLE = 40  # samples of a step, of all ranks together
+# Of a mesh its sizes, the last of which is that of tensor parallelism.
+MESHES = {"tensor": (2,), "tensor ddp": (2, 2), "tensor fsdp": (2, 2), "tensor hybrid fsdp": (2, 1, 2)}
 # Of a number, by the name that it has in C++.
 BYTES = {"double": 8, "float": 4, "long": 8, "unsigned char": 1}
 QUICK = {"epochs": 40, "progress": False}
@@ -88,6 +92,8 @@ def in_another_way(model, way):
         return fully_shard(model)
     if way == "hybrid":  # sharded within a machine, and replicated over machines
         return sharded(model, mesh=init_device_mesh("cpu", (2, dist.get_world_size() // 2), mesh_dim_names=("r", "s")))
+    if way in MESHES:
+        return tensor_parallel(model, mesh_of(way), shards="fsdp" in way)
     if way == "mixed":
         halves = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         return sharded(model.float(), mp_policy=halves)
@@ -101,8 +107,31 @@ def in_another_way(model, way):
     return sharded(model)
 
 
-def loaders(train, heldout):
+def mesh_of(way):
+    """A mesh of all ranks, whose last dimension is that of tensor parallelism."""
+    *before, tensor = MESHES[way]
+    names = ("replicas", "data")[-len(before) :] if before else ()
+    return init_device_mesh("cpu", (*before, tensor), mesh_dim_names=(*names, "tensor"))
+
+
+def tensor_parallel(model, mesh, *, shards):
+    """A model that brings its own plan, alone or beside ``fully_shard``."""
+    if isinstance(model, Reader):
+        parallelize_module(model, mesh["tensor"], {
+            "embed": RowwiseParallel(input_layouts=Replicate()), "blocks.*.linear1": ColwiseParallel(),
+            "blocks.*.linear2": RowwiseParallel(), "head": ColwiseParallel(output_layouts=Replicate()),
+        })  # fmt: skip
+    else:
+        apart = {"0": ColwiseParallel(output_layouts=Replicate()), "2": RowwiseParallel(input_layouts=Replicate())}
+        parallelize_module(model, mesh["tensor"], apart)
+    data = mesh.mesh_dim_names[:-1]
+    return sharded(model, mesh=mesh[data if len(data) > 1 else data[0]]) if shards else model
+
+
+def loaders(train, heldout, way="plain"):
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    if way in MESHES:  # ranks of the last dimension share each batch
+        rank, world = rank // MESHES[way][-1], world // MESHES[way][-1]
     sampler = DistributedSampler(train, world, rank, shuffle=True, drop_last=True)
     return DataLoader(train, WHOLE // world, sampler=sampler, drop_last=True), DataLoader(heldout, 25)
 
@@ -119,8 +148,8 @@ def made(name, way):
     elif way != "plain":
         model = in_another_way(model, way)
     kind = {"lr": 0.1, "momentum": 0.9} if name == "dense" else {"lr": 1e-3}
-    optimizer = (torch.optim.SGD if name == "dense" else torch.optim.AdamW)(model.parameters(), **kind)
-    return model, optimizer, *loaders(*data())
+    optimizer = (SGD if name == "dense" else torch.optim.AdamW)(model.parameters(), **kind)
+    return model, optimizer, *loaders(*data(), way)
 
 
 def numbers(tensors):
@@ -177,7 +206,7 @@ def alike(way, accumulate=1):
 def decided(name, way="plain", **options):
     """The bounds of a range test, and whether all is as it was."""
     model, optimizer, *data = made(name, way)
-    before, modes = numbers(model.parameters()), [each.training for each in model.modules()]
+    before, modes, groups = numbers(model.parameters()), [each.training for each in model.modules()], open_groups()
     torch.manual_seed(11)
     found = clrtool.range_test(model, optimizer, *data, **QUICK | (SWEEP if name == "reader" else {}) | options)
     record = found.record
@@ -196,8 +225,12 @@ def decided(name, way="plain", **options):
         "draws": torch.rand(1).item(),
         "gradients": sum(each.grad is not None for each in model.parameters()),
         "sharded": is_sharded(model),
-        "open": len(dist.distributed_c10d._world.pg_map) if dist.is_initialized() else 0,
+        "open": open_groups() - groups,
     }
+
+
+def open_groups():
+    return len(dist.distributed_c10d._world.pg_map) if dist.is_initialized() else 0
 
 
 def estimated(name, way):
@@ -248,20 +281,12 @@ def compared(name, way):
     return [found.best, found.finals]
 
 
-def tensor_parallel(dimensions):
-    """A model that brings its own plan, alone or beside ``fully_shard``."""
-    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 3)).double()
-    mesh = init_device_mesh("cpu", (1, dist.get_world_size()), mesh_dim_names=("data", "tensor"))
-    parallelize_module(model, mesh["tensor"], {"0": ColwiseParallel(), "2": RowwiseParallel()})
-    return model if dimensions == 1 else fully_shard(model, mesh=mesh["data"])
-
-
 def refused(name, way):
     """What is said to what several ranks or a sharded model do not allow."""
     model, optimizer, *data = made(name, way)
     given, said = (model, optimizer, *data), []
     flat = FullyShardedDataParallel(dense(), device_id=torch.device("cpu"))
-    tensors = tensor_parallel(1), tensor_parallel(2)
+    alone = init_device_mesh("cpu", (dist.get_world_size(), 1), mesh_dim_names=("others", "self"))["self"]
     for call in (
         lambda: clrtool.vary(*given, values={"momentum": [0.5, 0.9]}),
         lambda: clrtool.range_test(*given, jobs=2, **QUICK),
@@ -269,8 +294,14 @@ def refused(name, way):
         lambda: clrtool.range_test(*given, measure=MulticlassAccuracy(3), **QUICK),
         lambda: clrtool.range_test(*given, **QUICK | {"epochs": 10 + dist.get_rank()}),
         *(
-            lambda spread=spread: clrtool.range_test(spread, torch.optim.SGD(spread.parameters(), 0.1), *data, **QUICK)
-            for spread in (flat, *tensors)
+            lambda spread=spread: clrtool.range_test(spread, lambda of: SGD(of.parameters(), 0.1), *data, **QUICK)
+            for spread in (
+                flat,
+                DistributedDataParallel(dense(), device_mesh=alone),
+                sharded(dense(), mesh=alone),
+                made("dense", "tensor")[0],  # with loaders of which each rank reads batches of its own
+                lambda: made("dense", "tensor")[0],
+            )
         ),
     ):
         try:
@@ -315,7 +346,7 @@ def main(calls):
     dist.init_process_group("gloo")
     found = {}
     for call in calls:
-        kind, *words = call.split()
+        kind, *words = call.split(maxsplit=2)
         found[call] = {
             "trained": trained,
             "alike": alike,

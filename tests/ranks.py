@@ -77,3 +77,26 @@ def wait_until(holds):
         if time.monotonic() > end:
             raise TimeoutError
         time.sleep(0.01)
+
+
+def restarted(*words, killed_once):
+    """What two ranks of ``clrtool words`` say on stderr, of which torchrun starts anew the second, which is killed.
+
+    Args:
+        killed_once: the folder of the run, as soon as there is a checkpoint in it.
+    """
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "--max-restarts", "1", "-m", "clrtool", *map(str, words)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until((killed_once / "checkpoint").is_dir)
+    os.kill(_of_torchrun(running.pid, 1), signal.SIGKILL)
+    return running.communicate(timeout=PATIENCE)[1]
+
+
+def _of_torchrun(torchrun, rank):
+    """The process of a rank, among the children of torchrun."""
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(torchrun)], capture_output=True, text=True, check=True)
+    for pid in map(int, found.stdout.split()):
+        if f"RANK={rank}" in Path(f"/proc/{pid}/environ").read_text(encoding="utf-8").split("\0"):
+            return pid
+    raise LookupError(rank)

@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 ROOT = Path(__file__).parents[1]
 
 
-LIGHTNING = ("before", "ddp", "sharded", "manual", "manual sharded", "epoch", "plateau", "fsdp")
+LIGHTNING = ("before", "ddp", "sharded", "parallel", "manual", "manual sharded", "epoch", "plateau", "fsdp")
 # What may be called in one process after the other: a Trainer of Lightning leaves nothing that the next one sees.
 TOGETHER = {f"lightning {each}": tuple(f"lightning {each}" for each in LIGHTNING) for each in LIGHTNING}
 
@@ -35,6 +35,7 @@ def _found(calls):
 FOLLOWED = {
     "lightning ddp": (5, [0, 20], 200),
     "lightning sharded": (5, [0, 20], 200),
+    "lightning parallel": (10, [0, 40], 200),  # both read every batch
     "lightning manual": (5, [0, 40], 200),  # a step of either optimizer is one
     "lightning manual sharded": (5, [0, 40], 200),
     "lightning epoch": (5, [10, 30], 200),

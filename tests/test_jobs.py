@@ -313,6 +313,21 @@ def test_a_step_that_takes_the_gradients_itself_is_told_not_to():
         run(net, sgd, step=step)
 
 
+def inside(model, batch):
+    return nn.functional.cross_entropy(model.module(batch[0]), batch[1])
+
+
+def unsynced(model, batch):
+    with model.no_sync():
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize("step", [inside, unsynced])
+def test_a_step_that_takes_its_model_to_be_wrapped_for_ranks_is_told_how_to_write_it_for_both(step):
+    with pytest.raises(ConfigError, match=r"it is given the model inside .* use getattr\(model, 'module', model\)"):
+        run(net, sgd, step=step)
+
+
 class Detector(nn.Module):
     """As torchvision's: losses in training, and detections in evaluation."""
 

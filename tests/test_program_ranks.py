@@ -1,4 +1,7 @@
-"""``clrtool.range_test`` in a program that trains on several ranks: as one process that sees the whole batch."""
+"""``clrtool.range_test`` in a program that trains on several ranks: as one process that sees the whole batch.
+
+The long form tries more of the ways to spread a model, and lets four ranks decide.
+"""
 
 import json
 import math
@@ -8,20 +11,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import LONG
 from tests.program_ranks import decided, trained
 from tests.ranks import ended, start
 
 ROOT = Path(__file__).parents[1]
-PROBLEMS, WAYS = ("dense", "reader"), ("plain", "ddp", "fsdp")
-OF_TWO = [f"trained {name} {way}" for name in PROBLEMS for way in WAYS] + [f"decided dense {way}" for way in WAYS]
-OF_TWO += ["trained dense root"]
+pytestmark = pytest.mark.long
+WAYS = ("plain", "ddp", "fsdp")
 LARGE = ["fsdp", "fsdp 2", "mixed", "checkpointed", "compiled"]
+OF_TWO = [f"trained reader {way}" for way in (*WAYS, "tensor")] + ["trained dense root"]
+OF_TWO += [f"decided dense {way}" for way in ("plain", "fsdp", "tensor")]
 OF_TWO += [f"alike {each}" for each in LARGE]
 OF_TWO += [f"{kind} dense {way}" for kind in ("estimated", "compared") for way in ("plain", "fsdp")]
-OF_TWO += ["estimated dense ddp"]
-OF_TWO += ["kept reader fsdp", "refused dense fsdp"]
-OF_FOUR = [f"trained {name} fsdp" for name in PROBLEMS] + ["decided dense fsdp", "decided reader fsdp"]
-OF_FOUR += ["kept reader fsdp", "trained reader hybrid"]
+OF_TWO += ["estimated dense ddp", "kept reader fsdp", "refused dense fsdp"]
+OF_FOUR = [f"trained reader {way}" for way in ("fsdp", "hybrid", "tensor fsdp")] + ["kept reader fsdp"]
+if LONG:  # a range test of its own for each decision, and four ranks on two cores take their time
+    OF_TWO += [f"trained dense {way}" for way in WAYS] + ["decided dense ddp"]
+    OF_FOUR += ["trained dense fsdp", "trained dense tensor ddp", "trained reader tensor hybrid fsdp"]
+    OF_FOUR += [
+        "decided dense hybrid",
+        "decided reader fsdp",
+        "decided dense tensor fsdp",
+        "decided reader tensor fsdp",
+    ]
 
 
 def found(world, calls):
@@ -43,7 +55,7 @@ def four():
 
 @cache
 def alone(call):
-    kind, name, _ = call.split()
+    kind, name, _ = call.split(maxsplit=2)
     return (trained if kind == "trained" else decided)(name)
 
 
@@ -70,6 +82,7 @@ def check_decided(call, ranks):
         assert first["constant"] is one["constant"] is None
     assert [each[:2] for each in first["probes"]] == [each[:2] for each in one["probes"]]
     assert first["environment"]["ranks"] == len(ranks)
+    assert first["environment"].get("tensor_parallel") == (2 if "tensor" in call else None)
     for rank in ranks:
         assert all(rank[call][name] == first[name] for name in ("base_lr", "max_lr", "verdict", "probes", "warnings"))
         assert first["warnings"] == []
@@ -80,8 +93,8 @@ def check_untouched(call, ranks):
         assert each["same"], "weights and modes"
         assert each["gradients"] == 0
         assert each["draws"] == alone(call)["draws"], "global generators"
-        assert each["open"] == 1, "process groups: that of the program alone"
-        assert each["sharded"] == call.endswith("fsdp")
+        assert each["open"] == 0, "process groups, beside those of the program"
+        assert each["sharded"] == (call.split()[2] not in ("plain", "ddp"))
 
 
 @pytest.mark.parametrize("call", [each for each in OF_TWO if each.startswith("trained")])
@@ -163,14 +176,16 @@ def test_a_comparison_of_several_ranks_has_one_winner_for_all_whole_or_sharded(t
 
 def test_what_does_not_go_with_ranks_or_shards_is_refused_on_all_of_them_with_a_way_out(two):
     for rank in two:
-        vary, jobs, fp16, metric, length, flat, *tensor_parallel = rank["refused dense fsdp"]
+        vary, jobs, fp16, metric, length, flat, wrapped, alone, read, made = rank["refused dense fsdp"]
         assert vary.startswith("vary: runs in one process")
         assert jobs == "jobs: 2 ranks train each seed together: leave out jobs"
         assert fp16 == "precision: fp16 scales losses, which a sharded model does not allow: use bf16"
         assert metric.startswith("measure: accuracy needs the whole held-out set, but each of 2 ranks")
         assert flat.startswith("model: is in FullyShardedDataParallel, the older FSDP")
-        assert all(each.startswith("model: is spread by tensor parallelism") for each in tensor_parallel)
-        assert len(tensor_parallel) == 2
+        assert wrapped.startswith("model: its DistributedDataParallel averages gradients over 1 of 2 ranks")
+        assert alone.startswith("model: fully_shard spreads it over the ranks [0], and 2 take batches of their own")
+        assert read.startswith("train_loader: the model is spread by tensor parallelism, whose ranks share each batch")
+        assert made == "model: is spread by tensor parallelism: give it itself, not a function that makes one"
         assert length.startswith("the ranks do not have the same length of the training")
 
 

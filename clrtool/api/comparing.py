@@ -129,7 +129,7 @@ def compare(
             )
         with as_config_error(f"target = {target}: "):
             check_target(target, workload.metric)
-        label, how = workload.metric.label, {"quiet": not progress or workload.ranks.rank > 0, "plain": False}
+        label, how = workload.metric.label, {"quiet": not progress or workload.ranks.process > 0, "plain": False}
         seeds = range(settings.seed, settings.seed + trainings)
         with ComparisonProgress(list(plans), trainings, iterations, label, **how) as line:
             record = compared(workload, plans, iterations, seeds, ends, line.tell)

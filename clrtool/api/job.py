@@ -55,14 +55,14 @@ def recipe_of(
         settings = Settings.of({name: each for name, each in given.items() if name not in (*own, "metric")})
         looks, loaders = metric == "auto" and own["measure"] is None, (train_loader, heldout_loader)
         build = partial(build_workload, model, optimizer, *loaders, steps, settings, find_metric=looks)
-        with ranks_of_program() as ranks:
-            yield (build if ranks.world == 1 else partial(build, ranks=ranks)), settings
+        with ranks_of_program(model) as ranks:
+            yield (build if ranks.processes == 1 else partial(build, ranks=ranks)), settings
 
 
 def speaks(build: partial[InProcessWorkload]) -> bool:
     """Whether this process shows its progress: of several ranks the first does."""
     ranks = build.keywords.get("ranks")
-    return ranks is None or ranks.rank == 0
+    return ranks is None or ranks.process == 0
 
 
 @contextmanager

@@ -143,7 +143,7 @@ def range_test(
     Model, optimizer, loaders and global random generators are left exactly as they were, even after an exception.
 
     Where a program has made a process group (``torchrun``), every rank calls this with its own loaders, and all get the
-    same result. The model may be one that ``fully_shard`` of torch has sharded: it is trained itself, and put back.
+    same result. The model may be sharded (``fully_shard``, tensor parallelism): it is trained itself, and put back.
 
     Args:
         model: a module, whose weights every seed starts from; or a function that returns a new one.

@@ -156,7 +156,7 @@ def _variants(
         for name, value in pair.items():
             given = with_value(given, name, value, axes[name][value])
         workload, settings = preserved.enter_context(job_of(**given, given=job))
-        if workload.ranks.world > 1 or workload.make_model.lent is not None:
+        if workload.ranks.processes > 1 or workload.make_model.lent is not None:
             raise ConfigError("vary: runs in one process, whose models can be copied: start it without torchrun")
         variants.append(Variant(tuple(pair.values()), place, workload))
     return variants, settings

@@ -16,9 +16,9 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from clrtool.config.schema import RangeTestConfig
 from clrtool.engine.configured.build import build_workload
 from clrtool.engine.rangetest.flat_run import PlainLoop
+from clrtool.engine.runtime.by_block import blocks
 from clrtool.engine.runtime.launched import join
 from clrtool.engine.runtime.ranks import SINGLE_PROCESS
-from clrtool.engine.runtime.sharded import blocks
 from clrtool.engine.training.trainer import Trainer, never
 from clrtool.engine.training.workload import Workload
 

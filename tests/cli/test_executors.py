@@ -20,6 +20,7 @@ from clrtool.cli.run.seed_share import JOBS, SeedShare, read_shard
 from clrtool.core.results.shard import Shard
 from clrtool.engine.resume.sharding import AgreedScout
 from clrtool.errors import ConfigError
+from tests.forks import PATIENCE
 from tests.torture.runs import assert_same, contents, wait_for
 
 # Four short sweeps and a scout. With one thread two processes do not wait for each other.
@@ -259,24 +260,31 @@ def test_each_of_several_configs_has_its_run_and_one_that_fails_stops_no_other(p
     assert (both.returncode, "would both write to" in both.stderr) == (2, True)
 
 
+@pytest.fixture
+def ray(monkeypatch):
+    """Ray, whose processes take their turn: by default others go before them, and a busy machine keeps them waiting."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    return pytest.importorskip("ray", reason="clrtool[ray] is not installed")
+
+
+@pytest.mark.usefixtures("ray")
 def test_ray_leaves_the_files_of_a_plain_run(process, plain, tmp_path):
-    pytest.importorskip("ray", reason="clrtool[ray] is not installed")
     done = process("rangetest", *WORDS, "--ray", "local", "-o", tmp_path / "digits")
     assert done.returncode in (0, 3), done.stderr
     assert_same(tmp_path / "digits", whole(plain))
 
 
+@pytest.mark.usefixtures("ray")
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_a_task_of_ray_whose_process_was_killed_is_tried_again(tmp_path):
-    pytest.importorskip("ray", reason="clrtool[ray] is not installed")
     words = ["rangetest", "digits", "--seeds", "2", "--deterministic", "--device", "cpu", "sweep.epochs=60", "-q"]
     whole, run = (
         start(*words, *more, "-o", tmp_path / name / "digits") for name, more in (("whole", []), ("ray", RAY))
     )
-    wait_for(lambda: tasks() and (tmp_path / "ray" / "digits" / JOBS).is_dir(), 60)  # the scout is finished
+    wait_for(lambda: tasks() and (tmp_path / "ray" / "digits" / JOBS).is_dir())  # the scout is finished
     os.kill(tasks()[0], signal.SIGKILL)
     for each in (whole, run):
-        errors = each.communicate(timeout=120)[1]
+        errors = each.communicate(timeout=PATIENCE)[1]
         assert each.returncode in (0, 3), errors
     assert_same(tmp_path / "ray" / "digits", contents(tmp_path / "whole" / "digits"))
 

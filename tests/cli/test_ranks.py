@@ -1,16 +1,13 @@
 """``clrtool rangetest`` under torchrun: one test, one folder, one voice."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.ranks import PATIENCE, ended, start, wait_until
+from tests.ranks import ended, restarted, start, wait_until
 from tests.torture.conftest import STEP
 
 # With batch norm and random crops; long enough to be interrupted on any machine.
@@ -133,25 +130,10 @@ def test_a_rank_that_is_killed_ends_the_others_with_4_and_nothing_is_torn(config
     assert {file.name for file in tmp_path.iterdir()} - {".lock"} == {"config.yaml", "curve.csv", "checkpoint"}
 
 
-def of_rank(torchrun, rank):
-    """The process of a rank, among the children of torchrun."""
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(torchrun)], capture_output=True, text=True, check=True)
-    for pid in map(int, found.stdout.split()):
-        if f"RANK={rank}" in Path(f"/proc/{pid}/environ").read_text(encoding="utf-8").split("\0"):
-            return pid
-    raise LookupError(rank)
-
-
 @pytest.mark.short(0)
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="looks for the processes of torchrun in /proc")
 def test_torchrun_starts_a_killed_rank_again_and_the_curve_is_that_of_an_uninterrupted_run(config, whole, tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    words = ["--max-restarts", "1", "-m", "clrtool", "rangetest", str(config), "-o", str(tmp_path), *HOW]
-    command = [*torchrun, *words, "--checkpoint-every", "0"]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until((tmp_path / "checkpoint").is_dir)
-    os.kill(of_rank(running.pid, 1), signal.SIGKILL)
-    _, err = running.communicate(timeout=PATIENCE)
+    err = restarted("rangetest", config, "-o", tmp_path, *HOW, "--checkpoint-every", "0", killed_once=tmp_path)
     assert err.count("error: a rank was lost") == 1
     assert (tmp_path / "result.json").is_file(), err
     assert (tmp_path / "curve.csv").read_bytes() == (whole / "curve.csv").read_bytes()

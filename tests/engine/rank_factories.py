@@ -5,6 +5,8 @@ import os
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from clrtool.config.schema import RangeTestConfig
 from clrtool.engine.configured.build import build_workload
@@ -13,6 +15,7 @@ from clrtool.engine.runtime.ranks import SINGLE_PROCESS
 from clrtool.engine.runtime.sharded import is_sharded, whole
 from clrtool.engine.training.losses import IGNORED
 from clrtool.engine.training.trainer import Trainer
+from clrtool.errors import ConfigError
 
 LRS = [0.05, 0.1, 0.2, 0.1, 0.05] * 4
 
@@ -45,6 +48,19 @@ def dense():
 
 def reader():
     return nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7)).double()
+
+
+def apart():
+    """A model that is spread over ranks by its own plan."""
+    return parallelize_module(dense(), init_device_mesh("cpu", (2,)), {"1": ColwiseParallel(), "3": RowwiseParallel()})
+
+
+def refused(call):
+    try:
+        call()
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def weighted():
@@ -103,6 +119,7 @@ def main(rank):
         "first": ranks.broadcast({"of": torch.tensor(rank)} if rank == 0 else None)["of"].item(),
         "any": [ranks.any(rank == 1), ranks.any(False)],
         "highest": [ranks.max(15 if rank else None), ranks.max(None)],
+        "apart": [refused(lambda how=how: build("values", "apart", ranks, shard=how)) for how in ("none", "auto")],
         "differing": ranks.differing({"same": "a", "other": str(rank)}),
     }
     ranks.end()

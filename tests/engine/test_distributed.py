@@ -23,6 +23,7 @@ from clrtool.engine.runtime.distributed import ProcessGroup
 from clrtool.engine.runtime.launched import device_of_rank
 from clrtool.engine.runtime.ranks import SINGLE_PROCESS
 from clrtool.engine.runtime.rng import seed_everything
+from clrtool.engine.runtime.tensor_parallel import seat_of
 from clrtool.errors import ConfigError, MachineError
 from tests.engine.rank_factories import build, trained
 from tests.engine.workloads import digits
@@ -86,6 +87,45 @@ def test_what_is_gathered_comes_back_to_each_rank(pair):
     for rank, found in enumerate(pair):
         assert found["states"] == states
         assert found["own"] == states[rank]
+
+
+def test_a_model_that_its_factory_has_spread_is_refused_with_the_ways_that_go(pair):
+    for found in pair:
+        for said in found["apart"]:
+            assert said.startswith("model: its factory spreads it over ranks: leave that to training.shard=auto")
+
+
+def told(*groups, over=None):
+    """What each rank tells of those with which it shares each batch, and of those over which it is sharded."""
+    seats = sorted((rank, group) for group in groups for rank in group)
+    return [{"shared": list(group), "over": (over or {}).get(rank, [])} for rank, group in seats]
+
+
+def test_ranks_that_share_each_batch_have_one_number_and_add_up_gradients_with_those_that_stand_alike():
+    apart = told((0,), (1,), (2,))
+    assert seat_of(2, apart) == (2, 3, (2,), [[0, 1, 2]])
+    inner, outer = told((0, 1), (2, 3)), told((0, 2), (1, 3))
+    assert [seat_of(rank, inner)[:2] for rank in range(4)] == [(0, 2), (0, 2), (1, 2), (1, 2)]
+    assert [seat_of(rank, outer)[:2] for rank in range(4)] == [(0, 2), (1, 2), (0, 2), (1, 2)]
+    assert (seat_of(3, inner).shared, seat_of(3, inner).columns) == ((2, 3), [[0, 2], [1, 3]])
+    assert (seat_of(3, outer).shared, seat_of(3, outer).columns) == ((1, 3), [[0, 1], [2, 3]])
+    assert seat_of(1, told((0, 1, 2))) == (0, 1, (0, 1, 2), [[0], [1], [2]])
+
+
+@pytest.mark.parametrize(
+    ("ranks", "message"),
+    [
+        (told((0, 1), (2,)), "do not compute a batch together in groups of one size"),
+        (told((0,), (1,), over={0: [0], 1: [1]}), "fully_shard spreads it over the ranks \\[0\\], and 2 take batches"),
+        (
+            told((0, 1), (2, 3), over={2: [2, 3]}),
+            "fully_shard spreads it over the ranks \\[2, 3\\], and 2 take batches",
+        ),
+    ],
+)
+def test_ranks_that_do_not_share_out_the_batches_evenly_are_refused(ranks, message):
+    with pytest.raises(ConfigError, match=message):
+        seat_of(0, ranks)
 
 
 def test_what_one_rank_asks_for_all_hear(pair):

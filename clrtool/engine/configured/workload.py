@@ -14,11 +14,12 @@ from clrtool.engine.configured.losses import number_of, weight_of
 from clrtool.engine.data.loader import Batch, ResidentLoader, StreamedLoader, worker_fault
 from clrtool.engine.data.tensors import Samples
 from clrtool.engine.models.forward import outputs_of
+from clrtool.engine.runtime.by_block import shard
 from clrtool.engine.runtime.device import CUBLAS, arithmetic
 from clrtool.engine.runtime.factories import blamed_on, is_worker_death
 from clrtool.engine.runtime.hardware import peak_memory
 from clrtool.engine.runtime.rng import fork_rng
-from clrtool.engine.runtime.sharded import shard
+from clrtool.engine.runtime.sharded import is_sharded
 from clrtool.engine.training.constant import Answers
 from clrtool.engine.training.evaluation_budget import evaluation_batch
 from clrtool.engine.training.losses import IGNORED, Loss, Measure, chance, count_right
@@ -135,7 +136,16 @@ class ConfiguredWorkload(Workload):
         return blamed_on(field)
 
     def place(self, model: nn.Module) -> nn.Module:
-        """The model on the device, in its memory format."""
+        """The model on the device, in its memory format.
+
+        Raises:
+            ConfigError: its factory has spread it over ranks, which would not have the batches that go with that.
+        """
+        if is_sharded(model):
+            raise ConfigError(
+                "model: its factory spreads it over ranks: leave that to training.shard=auto, or call "
+                "clrtool.range_test in the program that trains it"
+            )
         layout: dict[str, Any] = {"memory_format": torch.channels_last} if self.channels_last else {}
         placed = model.to(self.device, **layout)
         return shard(placed, self.device, self.ranks.world) if self.is_spread else placed

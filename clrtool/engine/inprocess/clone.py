@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
@@ -75,8 +76,20 @@ def check_model(model: Any) -> None:
 
 
 def without_wrapper(model: Any) -> Any:
-    """The model in a ``DistributedDataParallel``: a range test has gradients averaged by itself."""
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    """The model in a ``DistributedDataParallel``: a range test has gradients averaged by itself.
+
+    Raises:
+        ConfigError: it averages over some of the ranks, for the others share each batch.
+    """
+    if not isinstance(model, nn.parallel.DistributedDataParallel):
+        return model
+    size, world = model.process_group.size(), dist.get_world_size()
+    if size < world:
+        raise ConfigError(
+            f"model: its DistributedDataParallel averages gradients over {size} of {world} ranks: beside tensor "
+            "parallelism give it to fully_shard, with the mesh of the data"
+        )
+    return model.module
 
 
 class Lent:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from clrtool.engine.runtime.sharded import whole
 from clrtool.errors import ConfigError
 from clrtool.words import shown
 
@@ -20,4 +21,5 @@ def checked_loss(loss: Any, name: str) -> Tensor:
 
 def scalar(loss: Tensor) -> Tensor:
     """A loss of one number without dimensions; one that has none is left alone: a view takes 5 us a step."""
+    loss = whole(loss)  # of tensor parallelism
     return loss.reshape(()) if loss.ndim else loss

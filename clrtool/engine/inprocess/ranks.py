@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -22,7 +22,8 @@ from clrtool.engine.models.batch_norm import seen_by_batch_norm
 from clrtool.engine.runtime.distributed import ProcessGroup
 from clrtool.engine.runtime.ranks import Ranks
 from clrtool.engine.runtime.rng import RngStream
-from clrtool.engine.runtime.sharded import is_sharded, is_tensor_parallel
+from clrtool.engine.runtime.sharded import is_sharded
+from clrtool.engine.runtime.tensor_parallel import is_tensor_parallel
 from clrtool.errors import ConfigError
 
 
@@ -32,14 +33,15 @@ def shared_out(heldout: HeldoutBatches, tried: Sequence[Any], ranks: Ranks) -> t
     Args:
         tried: the first training batches of this rank.
     """
-    if ranks.world == 1:
+    if ranks.processes == 1:
         return heldout, ()
     with RngStream(0).active():
         first = [each.batch for each in islice(heldout, 1)]
-    differing = ranks.differing({"heldout": _fingerprint(first), "train": _fingerprint(tried)})
-    if "heldout" not in differing:
+    read = ranks.all_gather({"rank": ranks.rank, "heldout": _fingerprint(first), "train": _fingerprint(tried)})
+    _check_shared(read)
+    if len({each["heldout"] for each in read}) == 1:
         heldout = replace(heldout, every=(ranks.rank, ranks.world))
-    if "train" in differing:
+    if ranks.world == 1 or len({each["train"] for each in read}) > 1:
         return heldout, ()
     warning = (
         f"train_loader: all {ranks.world} ranks read the same batches: give its DataLoader a DistributedSampler, with "
@@ -48,18 +50,28 @@ def shared_out(heldout: HeldoutBatches, tried: Sequence[Any], ranks: Ranks) -> t
     return heldout, (warning,)
 
 
+def _check_shared(read: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ConfigError where ranks that compute together what a batch comes to have read batches of their own."""
+    for name in ("train", "heldout"):
+        if len({(each["rank"], each[name]) for each in read}) > len({each["rank"] for each in read}):
+            raise ConfigError(
+                f"{name}_loader: the model is spread by tensor parallelism, whose ranks share each batch, but they "
+                "read different ones: give a DistributedSampler rank and size of the mesh's dimension of the data"
+            )
+
+
 def check_ranks(workload: InProcessWorkload, model: Any) -> None:
     """Raise ConfigError for what several ranks cannot do, or where they were not given the same."""
     ranks = workload.ranks
-    if ranks.world == 1:
+    if ranks.processes == 1:
         return
-    if isinstance(workload.steps.measure, Accumulated):
+    if isinstance(workload.steps.measure, Accumulated) and ranks.world > 1:
         raise ConfigError(
             f"measure: {workload.metric.label} needs the whole held-out set, but each of {ranks.world} ranks has only "
             "a part of it: give a function (model, batch) -> (sum, count), or run in one process"
         )
-    if isinstance(model, nn.Module):
-        _check_spread(model, workload.precision)
+    if isinstance(model, nn.Module) and workload.precision == "fp16" and is_sharded(model):
+        raise ConfigError("precision: fp16 scales losses, which a sharded model does not allow: use bf16")
     known = {
         "train_loader length": workload.iterations_per_epoch,
         "length of the training": workload.plan_epochs,
@@ -72,22 +84,17 @@ def check_ranks(workload: InProcessWorkload, model: Any) -> None:
         raise ConfigError(f"the ranks do not have the same {', '.join(other)}: call the range test alike on every rank")
 
 
-def _check_spread(model: nn.Module, precision: str | None) -> None:
-    """Raise ConfigError for a model that is spread over ranks in a way in which it cannot be tested."""
-    if is_tensor_parallel(model):
-        raise ConfigError(
-            "model: is spread by tensor parallelism, whose ranks share each batch, and a range test takes the batches "
-            "of every rank for its own: shard it by fully_shard alone, over all ranks"
-        )
-    if precision == "fp16" and is_sharded(model):
-        raise ConfigError("precision: fp16 scales losses, which a sharded model does not allow: use bf16")
-
-
 def with_facts(workload: InProcessWorkload, model: nn.Module) -> InProcessWorkload:
-    """A workload whose ranks know what its batch norm sees."""
+    """A workload whose ranks know what its batch norm sees.
+
+    Raises:
+        ConfigError: some of them share each batch, and a function has made the model, so that nobody knew.
+    """
     ranks = workload.ranks
     if not isinstance(ranks, ProcessGroup):
         return workload
+    if not ranks.shared and is_tensor_parallel(model):
+        raise ConfigError("model: is spread by tensor parallelism: give it itself, not a function that makes one")
     mine = workload.batch_size // ranks.world // workload.loader.accumulate
     return replace(workload, ranks=replace(ranks, batch_norm=seen_by_batch_norm(model, mine, ranks.world)))
 

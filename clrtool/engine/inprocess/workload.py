@@ -156,9 +156,21 @@ class InProcessWorkload(Workload):
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Tell the way out of a batch of one sample, from which batch norm cannot learn. Raises ConfigError with it."""
+    """Tell the way out of what a step meets here and not in the program's own loop.
+
+    Raises:
+        ConfigError: it asks the model for what ``DistributedDataParallel`` around it has; or a batch has one sample,
+            from which batch norm cannot learn.
+    """
     try:
         yield
+    except AttributeError as error:
+        if error.name not in ("module", "no_sync") or not isinstance(error.obj, nn.Module):
+            raise
+        raise ConfigError(
+            f"step: uses model.{error.name}, but it is given the model inside DistributedDataParallel, for a range "
+            "test averages gradients itself: use getattr(model, 'module', model), and no no_sync()"
+        ) from error
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise

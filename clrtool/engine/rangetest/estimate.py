@@ -160,7 +160,7 @@ def _step_seconds(way: Ensemble) -> tuple[int, float, float]:
 def _traffic(way: Ensemble, timed: int) -> Traffic:
     """What one more step sends over the network; the first after an evaluation gathers some weights twice."""
     traffic = Traffic()
-    if way.members[0].workload.ranks.world > 1:
+    if way.members[0].workload.ranks.processes > 1:
         with traffic:
             way.train(WARM_UP + timed, WARM_UP + timed + 1)
     return traffic
@@ -169,7 +169,7 @@ def _traffic(way: Ensemble, timed: int) -> Traffic:
 def _ranks(way: Ensemble, seconds: float, peak: int, traffic: Traffic) -> tuple[RankCost, ...]:
     """What a step of every rank takes; nothing of a single process."""
     ranks = way.members[0].workload.ranks
-    if ranks.world == 1:
+    if ranks.processes == 1:
         return ()
     mine = {"iteration_seconds": seconds, "peak_bytes": peak}
     counted = {"reduced_bytes": traffic.reduced, "gathered_bytes": traffic.gathered}

@@ -50,8 +50,8 @@ def range_test_in_processes(build: partial[Any], asked: Asked, observer: Observe
     if not isinstance(jobs, int) or jobs < 1:
         raise ConfigError(f"jobs = {shown(jobs)} must be a whole number of at least 1")
     workload = build()
-    if jobs > 1 and workload.ranks.world > 1:
-        raise ConfigError(f"jobs: {workload.ranks.world} ranks train each seed together: leave out jobs")
+    if jobs > 1 and workload.ranks.processes > 1:
+        raise ConfigError(f"jobs: {workload.ranks.processes} ranks train each seed together: leave out jobs")
     if jobs == 1 or workload.sweep_size(asked.sweep).seeds == 1:
         return range_test(workload, asked, observer)
     packed, known = _packed(build, asked), RemoteResults()

@@ -286,7 +286,7 @@ class Journal:
     def pauses(self) -> bool:
         """Whether to stop training here, asked after each iteration; several ranks agree on it now and then."""
         self._iterations += 1
-        return self._iterations % (1 if self._ranks.world == 1 else AGREE_EVERY) == 0 and self.is_due()
+        return self._iterations % (1 if self._ranks.processes == 1 else AGREE_EVERY) == 0 and self.is_due()
 
     def is_due(self) -> bool:
         """Whether something is to be saved now, or a signal asked to stop."""

@@ -17,7 +17,7 @@ from torch import distributed as dist
 from clrtool.engine.runtime.ranks import Ranks
 from clrtool.engine.runtime.rng import seed_everything
 from clrtool.engine.runtime.serialize import from_bytes, to_bytes
-from clrtool.engine.runtime.sharded import is_shard
+from clrtool.engine.runtime.sharded import holders, is_shard, local
 from clrtool.errors import MachineError
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ class ProcessGroup(Ranks):
         store: what the processes leave for each other, on the first machine.
         batch_norm: what it sees; empty if there is none.
         finds_unused: whether each step looks for parameters that were not used in it.
-        group: of torch; None for its default one.
+        group: of torch, of all processes; None for its default one.
+        shared: the processes that compute together what one batch comes to, where there are several.
+        column: the group of those that add up their gradients, where it is not all of them.
         lost: what to say where a rank has gone.
     """
 
@@ -60,15 +62,32 @@ class ProcessGroup(Ranks):
     batch_norm: str = ""
     finds_unused: bool = False
     group: dist.ProcessGroup | None = None
+    shared: tuple[int, ...] = ()
+    column: dist.ProcessGroup | None = None
     lost: str = LOST
 
     @property
+    def process(self) -> int:
+        return dist.get_rank(self.group) if self.shared else self.rank
+
+    @property
+    def processes(self) -> int:
+        return self.world * self._together
+
+    @property
+    def _together(self) -> int:
+        """How many have the same numbers of a batch."""
+        return max(1, len(self.shared))
+
+    @property
     def facts(self) -> dict[str, str | int]:
-        return {"ranks": self.world} | ({"batch_norm": self.batch_norm} if self.batch_norm else {})
+        facts: dict[str, str | int] = {"ranks": self.processes}
+        facts |= {"tensor_parallel": self._together} if self.shared else {}
+        return facts | ({"batch_norm": self.batch_norm} if self.batch_norm else {})
 
     @property
     def engine(self) -> str:
-        return f"eager, {self.world} ranks" + (f", batch norm sees {self.batch_norm}" if self.batch_norm else "")
+        return f"eager, {self.processes} ranks" + (f", batch norm sees {self.batch_norm}" if self.batch_norm else "")
 
     def data_parallel(self, model: nn.Module) -> nn.Module:
         with self._no_rank_lost():
@@ -79,7 +98,8 @@ class ProcessGroup(Ranks):
             seed_everything(int(np.random.SeedSequence([seed, self.rank]).generate_state(1)[0]))
 
     def sum(self, values: Tensor) -> Tensor:
-        return self._all_reduce(values, dist.ReduceOp.SUM)
+        found = self._all_reduce(values, dist.ReduceOp.SUM)  # over all, for what they decide by it is then one
+        return found / self._together if self.shared else found
 
     def mean(self, values: Tensor) -> Tensor:
         # in float64 the order, which depends on how many values there are, does not matter
@@ -98,7 +118,7 @@ class ProcessGroup(Ranks):
         return None if found < 0 else found
 
     def average_gradients(self, parameters: Iterable[nn.Parameter], *, skips: bool) -> bool:
-        whole = [each for each in parameters if each.requires_grad and not is_shard(each)]
+        whole = [each for each in parameters if each.requires_grad and self._is_whole(each)]
         flags = torch.tensor([skips, *(each.grad is not None for each in whole)], dtype=torch.uint8)
         any_skips, *used = self._all_reduce(flags, dist.ReduceOp.MAX).tolist()
         if any_skips:
@@ -107,48 +127,56 @@ class ProcessGroup(Ranks):
         for each, is_used in zip(whole, used, strict=True):
             if is_used:  # here or on another rank
                 each.grad = torch.zeros_like(each) if each.grad is None else each.grad
-                gradients.append(each.grad)
-        for bucket in _buckets(gradients):
+                gradients.append(local(each.grad))
+        for bucket in _buckets(gradients) if self.world > 1 else ():
             flat = torch.cat([each.reshape(-1) for each in bucket]).div_(self.world)
-            parts = torch.split(self._all_reduce(flat, dist.ReduceOp.SUM), [each.numel() for each in bucket])
+            with self._no_rank_lost():
+                dist.all_reduce(flat, group=self.column or self.group)
+            parts = torch.split(flat, [each.numel() for each in bucket])
             torch._foreach_copy_(bucket, [part.view_as(each) for part, each in zip(parts, bucket, strict=True)])
         return True
 
     @torch.no_grad()
     def align(self, model: nn.Module) -> None:
-        with self._no_rank_lost():
-            for each in (*model.parameters(), *model.buffers()):
-                if not is_shard(each):
-                    dist.broadcast(each, 0, group=self.group)
+        self._follow_first((*model.parameters(), *model.buffers()))
 
     def broadcast_buffers(self, model: nn.Module) -> None:
+        self._follow_first(model.buffers())
+
+    def _follow_first(self, tensors: Iterable[Tensor]) -> None:
+        """Give tensors of which each rank has a whole one the values of the first."""
         with self._no_rank_lost():
-            for buffer in model.buffers():
-                if not is_shard(buffer):
-                    dist.broadcast(buffer, 0, group=self.group)
+            for each in filter(self._is_whole, tensors):
+                dist.broadcast(local(each), group=self.column or self.group, group_src=0)
+
+    def _is_whole(self, tensor: Tensor) -> bool:
+        """Whether each of those that take batches of their own has all of a tensor, and torch adds up no gradients."""
+        return not is_shard(tensor) or (bool(self.shared) and holders(tensor).issubset(self.shared))
 
     def all_gather(self, state: Mapping[str, Any]) -> Any:
         mine = _to_tensor(state)
-        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.processes)]
         with self._no_rank_lost():
             dist.all_gather(lengths, torch.tensor([len(mine)]), group=self.group)
         padded = torch.zeros(max(map(int, lengths)), dtype=torch.uint8)
         padded[: len(mine)] = mine
-        gathered = [torch.empty_like(padded) for _ in range(self.world)]
+        gathered = [torch.empty_like(padded) for _ in range(self.processes)]
         with self._no_rank_lost():
             dist.all_gather(gathered, padded, group=self.group)
         return [_from_tensor(content[: int(length)]) for content, length in zip(gathered, lengths, strict=True)]
 
     def gather(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        return [each for mine in self.all_gather({"": [each.detach() for each in tensors]}) for each in mine[""]]
+        found = self.all_gather({"rank": self.rank, "tensors": [each.detach() for each in tensors]})
+        of_ranks = {each["rank"]: each["tensors"] for each in found[::-1]}  # those that share a batch have the same
+        return [each for rank in range(self.world) for each in of_ranks[rank]]
 
     def broadcast(self, values: Any) -> Any:
-        content = _to_tensor(values) if self.rank == 0 else torch.empty(0, dtype=torch.uint8)
+        content = _to_tensor(values) if self.process == 0 else torch.empty(0, dtype=torch.uint8)
         if (size := self.max(len(content)) or 0) > len(content):
             content = torch.empty(size, dtype=torch.uint8)
         with self._no_rank_lost():
             dist.broadcast(content, 0, group=self.group)
-        return values if self.rank == 0 else _from_tensor(content)
+        return values if self.process == 0 else _from_tensor(content)
 
     def differing(self, hashes: Mapping[str, str]) -> list[str]:
         mine = torch.tensor([_as_int(text) for text in hashes.values()])

@@ -17,14 +17,24 @@ class Ranks:
     """All ranks of a test that runs in one process: that process. What it has is what all have.
 
     Args:
-        rank: of this process, from 0.
-        world: how many there are.
+        rank: of this process, from 0, among those that take batches of their own.
+        world: how many of these there are: one for all the ranks that share each batch, as in tensor parallelism.
         matters: whether another number of ranks makes another test, and not the same one up to rounding.
     """
 
     rank: int = 0
     world: int = 1
     matters: bool = False
+
+    @property
+    def process(self) -> int:
+        """The number of this process, from 0: the first speaks and writes."""
+        return self.rank
+
+    @property
+    def processes(self) -> int:
+        """How many train together."""
+        return self.world
 
     @property
     def facts(self) -> dict[str, str | int]:
@@ -85,13 +95,13 @@ class Ranks:
         return state
 
     def gather(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Small tensors of all ranks, in their order; those of others on the CPU."""
+        """Small tensors of all that take batches of their own, in their order; those of others on the CPU."""
         return [*tensors]
 
     def of_this_rank(self, states: Any) -> Any:
         """The state of this rank in :meth:`all_gather`; None if there were fewer ranks."""
         states = states if isinstance(states, list) else [states]
-        return states[self.rank] if self.rank < len(states) else None
+        return states[self.process] if self.process < len(states) else None
 
     def broadcast(self, values: Any) -> Any:
         """The values that the first rank has."""

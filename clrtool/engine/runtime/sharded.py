@@ -1,4 +1,4 @@
-"""Models of which every rank holds a shard: the one place that knows ``DTensor`` and ``fully_shard`` of torch.
+"""Models of which every rank holds a shard, as ``DTensor`` of torch.
 
 What is kept of such a model is the part of this rank, in memory that the model shares: no rank gathers the whole.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,51 +69,20 @@ def empty_shard(shape: Sequence[int], dtype: torch.dtype, world: int) -> Tensor:
     return empty(*shape, dtype=dtype, device_mesh=init_device_mesh("cpu", (world,)), placements=[Rows(0)])
 
 
-def shard(model: nn.Module, device: torch.device, world: int) -> nn.Module:
-    """Spread a model over all ranks: each of its blocks by itself, which is gathered when it is used, then the rest.
-
-    Blocks are the modules of one type that stand one after the other in a ``ModuleList`` or a ``Sequential``.
-    """
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    mesh = init_device_mesh(device.type, (world,))
-    for block in blocks(model):
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    return model
-
-
-def blocks(model: nn.Module) -> list[nn.Module]:
-    """Modules of which there are several alike in a row, the innermost first."""
-    found: list[nn.Module] = []
-    for row in model.modules():
-        if isinstance(row, nn.ModuleList | nn.Sequential):
-            kinds = Counter(map(type, row))
-            found += [each for each in row if kinds[type(each)] > 1 and any(True for _ in each.parameters())]
-    return [*dict.fromkeys(found[::-1])]
-
-
 def is_shard(tensor: Tensor) -> bool:
     """Whether a tensor is spread over ranks."""
     kind = _kind()
     return kind is not None and isinstance(tensor, kind)
 
 
+def holders(tensor: Tensor) -> set[int]:
+    """The ranks that hold a tensor together that is spread."""
+    return set(tensor.device_mesh.mesh.flatten().tolist())  # type: ignore[attr-defined]
+
+
 def is_sharded(model: nn.Module) -> bool:
     """Whether any weight of a model is spread over ranks, if it happens to be gathered as well."""
-    return bool(_wrapped(model)) or (_kind() is not None and any(map(is_shard, model.parameters())))
-
-
-def is_tensor_parallel(model: nn.Module) -> bool:
-    """Whether ranks compute together what one batch comes to, of any part of a model.
-
-    ``fully_shard`` spreads a tensor over one dimension of the mesh, its last, and replicates it over those before.
-    """
-    spread = [each.placements for each in model.parameters() if is_shard(each)]  # type: ignore[attr-defined]
-    return any(
-        not last.is_shard() or not all(each.is_replicate() for each in before) for *before, last in spread
-    ) or bool(spread and not _wrapped(model))
+    return bool(fully_sharded(model)) or (_kind() is not None and any(map(is_shard, model.parameters())))
 
 
 def is_flattened(model: nn.Module) -> bool:
@@ -146,7 +114,7 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def forget_gathered(model: nn.Module) -> None:
     """Free the whole weights that a forward without a backward has left: they stand where the shards are looked for."""
-    for module in _wrapped(model):
+    for module in fully_sharded(model):
         module.reshard()
 
 
@@ -201,7 +169,7 @@ def _by_layout(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
     yield from layouts.values()
 
 
-def _wrapped(model: nn.Module) -> list[Any]:
+def fully_sharded(model: nn.Module) -> list[Any]:
     """The modules that ``fully_shard`` has made its own."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     return [] if fsdp is None else [module for module in model.modules() if isinstance(module, fsdp.FSDPModule)]

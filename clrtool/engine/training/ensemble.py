@@ -151,7 +151,7 @@ def captured_or_engine(
 
 
 def _has_graphs(workload: Workload) -> bool:
-    return workload.device.type == "cuda" and workload.may_be_captured and workload.ranks.world == 1
+    return workload.device.type == "cuda" and workload.may_be_captured and workload.ranks.processes == 1
 
 
 def _captured(workload: Workload, lrs: Sequence[float], seeds: Sequence[int]) -> CapturedEnsemble | str:
