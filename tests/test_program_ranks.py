@@ -122,6 +122,7 @@ def test_two_ranks_of_a_program_decide_as_one_process_and_leave_all_as_it_was(tw
     check_untouched(call, two)
 
 
+@pytest.mark.short(0)
 @pytest.mark.parametrize("call", [each for each in OF_FOUR if each.startswith("decided")])
 def test_four_ranks_with_shards_decide_as_one_process_and_leave_all_as_it_was(four, call):
     check_decided(call, four)
