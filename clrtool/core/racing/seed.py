@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Mapping, Sequence
-from statistics import fmean
 
 from clrtool.core.racing import rules
 from clrtool.core.racing.probes import Entry, Run, best_of, has_learned
@@ -86,19 +85,15 @@ class Seed:
     def hopeful(self, last: Mapping[int, float]) -> dict[int, float]:
         """Those of a round in which nothing was learned that are worth the rest of the budget.
 
-        What has just left the constant answer; else, of rates far apart on a plateau, the highest that has done no harm
-        in any round: it is across many times sooner than the next.
+        What has just left the constant answer; else, of rates far apart on a plateau, the highest that is not behind: it
+        is across many times sooner than the next. Only the last round counts, for a start swings.
         """
         leaving = {power: loss for power, loss in last.items() if self._entry.gain(loss) > 0}
         if leaving or not self._apart or not (level := self._plateau(last)):
             return leaving or dict(last)
         most = rules.UNHARMED * abs(self._entry.constant)
-        highest = max([power for power in level if self._harm(power) <= most], default=best_of(last))
+        highest = max(power for power in level if last[power] - min(last.values()) <= most)
         return {highest: last[highest]}
-
-    def _harm(self, power: int) -> float:
-        """By how much a rate was behind the best of its rounds, on average: one reading says little on a plateau."""
-        return fmean(losses[power] - min(losses.values()) for losses in self._rounds.values() if power in losses)
 
     @property
     def powers(self) -> set[int]:
