@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Mapping, Sequence
+from statistics import fmean
 
 from clrtool.core.racing import rules
 from clrtool.core.racing.probes import Entry, Run, best_of, has_learned
@@ -86,14 +87,23 @@ class Seed:
         """Those of a round in which nothing was learned that are worth the rest of the budget.
 
         What has just left the constant answer; else, of rates far apart on a plateau, the highest that is not behind:
-        it is across many times sooner than the next. Only the last round counts, for a start swings.
+        it is across many times sooner than the next.
         """
         leaving = {power: loss for power, loss in last.items() if self._entry.gain(loss) > 0}
         if leaving or not self._apart or not (level := self._plateau(last)):
             return leaving or dict(last)
         most = rules.UNHARMED * abs(self._entry.constant)
-        highest = max(power for power in level if last[power] - min(last.values()) <= most)
+        highest = max(power for power in level if self._harm(power) <= most)
         return {highest: last[highest]}
+
+    def _harm(self, power: int) -> float:
+        """By how much a rate is behind the best of the last round or, where that is less, of its rounds on average.
+
+        One reading says little on a plateau, and what swings at first may have settled.
+        """
+        rounds = [self._rounds[each] for each in sorted(self._rounds) if power in self._rounds[each]]
+        behind = [losses[power] - min(losses.values()) for losses in rounds]
+        return min(behind[-1], fmean(behind))
 
     @property
     def powers(self) -> set[int]:
