@@ -270,6 +270,14 @@ def test_a_rate_that_swings_on_a_plateau_is_not_taken_for_harmless_because_it_is
     assert [probe.power for probe in race.probes if probe.iterations > 300 and probe.seed == 0] == [-5]
 
 
+def test_a_rate_that_was_thrown_off_at_first_and_is_behind_no_longer_gets_the_rest_of_a_budget_on_a_plateau():
+    def settles(power, iterations):
+        return plateau(2.305 if iterations > 60 else 2.37)(power, iterations)
+
+    race = raced(entry(start=-5, budget=900, seeds=2, constant=2.29, first=2.37), settles)
+    assert max(race.probes, key=lambda probe: probe.iterations).power == -2
+
+
 def test_on_a_plateau_all_that_is_left_goes_to_one_rate_and_none_to_rounds_that_are_hardly_longer():
     race = raced(entry(start=-5, budget=360, seeds=2, constant=2.29, first=2.31), plateau(2.33))
     longest = max(race.probes, key=lambda probe: probe.iterations)
@@ -309,7 +317,7 @@ def swept(power, *advice):
 
 
 def test_a_sweep_that_broke_below_the_rate_that_won_pulls_max_lr_half_of_the_way():
-    race = raced(entry(seeds=2), bowl(-6))
+    race = raced(entry(seeds=2), bowl(-6, slope=0.4))
     for below, advice in ((1, ()), (3, (Advice.BROKE_BELOW,))):
         bounds = choose(race, swept(-6 - below))
         assert math.log2(bounds.max_lr) == pytest.approx(-6 - below / 2)

@@ -24,6 +24,9 @@ FEWEST = 3
 RESERVED = 0.45
 # Rates at which a value is trained on, and values that other seeds are asked about.
 RATES, FINALISTS = 2, 2
+# Of the gain; a rate above the best of a value is taken that is behind by no more. With the share of a race over rates,
+# a value whose rate lies a factor of 16 or more off is not followed as far as that.
+FORGIVEN = 0.1
 # Of the gain; a smaller lead is none, however alike the seeds are.
 SAME = 0.005
 # Of the gain so far; the first value, that of the config, goes on ahead of who leads it by less.

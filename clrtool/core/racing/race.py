@@ -87,7 +87,7 @@ def _race(entry: Entry) -> Generator[Run, float, Outcome]:
         last = yield from first.alone(first.hopeful(last))
     if not last or not has_learned(min(last.values()), entry):
         return Outcome((), False, None, False, last, first.longest)
-    picks, left, refused = [first.pick(last)], entry.budget - first.spent, False
+    picks, left, refused = [first.pick(last, rules.FORGIVEN)], entry.budget - first.spent, False
     seeds = [first]
     for seed in range(1, entry.seeds):
         other = Seed(entry, seed, left // (entry.seeds - seed))
@@ -95,7 +95,7 @@ def _race(entry: Entry) -> Generator[Run, float, Outcome]:
         left -= other.spent
         seeds.append(other)
         if len(around) > 1 and has_learned(min(around.values()), entry):
-            picks.append(other.pick(around))
+            picks.append(other.pick(around, rules.FORGIVEN))
             lost = around.get(picks[0], math.inf) - min(around.values())
             refused |= lost > rules.REFUSED * (min(entry.constant, entry.first) - min(around.values()))
     return Outcome(

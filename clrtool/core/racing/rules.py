@@ -30,7 +30,7 @@ FINALISTS, WORTH = (3, 2, 2), 1.25
 LEARNED = 0.02
 # A rate above the best is taken in its place where it lies behind by at most so much of the gain and of the loss, at
 # the longest horizon that knows both: a schedule comes down from its peak and forgives what a flat run cannot.
-FORGIVEN, DEARER = 0.1, 0.3
+FORGIVEN, DEARER = 0.15, 0.3
 # A pick at which another seed loses so much of its gain is not taken, whatever the first seed made of it: a cliff.
 REFUSED = 0.3
 # max_lr stays so many powers of two below a rate at which a seed that learns elsewhere does no better than a constant

@@ -86,19 +86,24 @@ class Seed:
     def hopeful(self, last: Mapping[int, float]) -> dict[int, float]:
         """Those of a round in which nothing was learned that are worth the rest of the budget.
 
-        What has just left the constant answer; else, of rates far apart on a plateau, the highest that has done no harm
-        in any round: it is across many times sooner than the next.
+        What has just left the constant answer; else, of rates far apart on a plateau, the highest that is not behind:
+        it is across many times sooner than the next.
         """
         leaving = {power: loss for power, loss in last.items() if self._entry.gain(loss) > 0}
         if leaving or not self._apart or not (level := self._plateau(last)):
             return leaving or dict(last)
         most = rules.UNHARMED * abs(self._entry.constant)
-        highest = max([power for power in level if self._harm(power) <= most], default=best_of(last))
+        highest = max(power for power in level if self._harm(power) <= most)
         return {highest: last[highest]}
 
     def _harm(self, power: int) -> float:
-        """By how much a rate was behind the best of its rounds, on average: one reading says little on a plateau."""
-        return fmean(losses[power] - min(losses.values()) for losses in self._rounds.values() if power in losses)
+        """By how much a rate is behind the best of the last round or, where that is less, of its rounds on average.
+
+        One reading says little on a plateau, and what swings at first may have settled.
+        """
+        rounds = [self._rounds[each] for each in sorted(self._rounds) if power in self._rounds[each]]
+        behind = [losses[power] - min(losses.values()) for losses in rounds]
+        return min(behind[-1], fmean(behind))
 
     @property
     def powers(self) -> set[int]:
@@ -130,20 +135,20 @@ class Seed:
         horizon = self._reach(three, self._entry.training)
         return (yield from self._train(three, horizon)) if horizon >= max(rules.SHORTEST, learned / rules.WORTH) else {}
 
-    def pick(self, last: Mapping[int, float]) -> int:
-        """The best of the last round, or the rate above it that is hardly behind."""
+    def pick(self, last: Mapping[int, float], forgiven: float) -> int:
+        """The best of the last round, or the rate above it that is behind by no more than a share of the gain."""
         power = best_of(last)
-        while self._is_forgiven(power):
+        while self._is_forgiven(power, forgiven):
             power += 1
         return power
 
-    def _is_forgiven(self, power: int) -> bool:
+    def _is_forgiven(self, power: int, forgiven: float) -> bool:
         """Whether the next rate is hardly behind, at the longest horizon at which both were read."""
         for _, losses in sorted(self._rounds.items(), reverse=True):
             if {power, power + 1} <= losses.keys():
                 gain = min(self._entry.constant, self._entry.first) - min(losses.values())
                 behind = losses[power + 1] - losses[power]
-                return 0 < gain < math.inf and behind <= min(rules.FORGIVEN * gain, rules.DEARER * abs(losses[power]))
+                return 0 < gain < math.inf and behind <= min(forgiven * gain, rules.DEARER * abs(losses[power]))
         return False
 
     def _open(self, horizon: int) -> Asking:

@@ -19,6 +19,7 @@ from clrtool.core.racing.contest import (
     FAVOURED,
     FEWEST,
     FINALISTS,
+    FORGIVEN,
     LOOKED,
     RATES,
     Contest,
@@ -90,7 +91,7 @@ class _Lane(Seed):
     @property
     def picked(self) -> int:
         """The best of them, or the rate above it that is hardly behind."""
-        return self.pick(self.last)
+        return self.pick(self.last, FORGIVEN)
 
     @property
     def horizons(self) -> list[int]:
