@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from clrtool.core.schedules.base import FloatArray
+from clrtool.core.schedules.base import FloatArray, IntArray
 
 Scale = Callable[[Any], Any]
 
@@ -40,8 +40,12 @@ _ARGUMENTS = {"max": 2, "min": 2, "pow": 2}
 _CONSTANTS = {"pi": math.pi, "e": math.e}
 
 
+class OfArrays:
+    """A scale that is known to take whole arrays, where a Python function has to be tried."""
+
+
 @dataclass(frozen=True)
-class Expression:
+class Expression(OfArrays):
     """An element-by-element function of one variable: ``x``, or the one that ``lambda`` names.
 
     Numbers, ``+ - * / // % **``, ``a if x < b else c``, ``pi``, ``e`` and the common functions, with or without
@@ -64,9 +68,9 @@ class Expression:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_function", _read(self.text))
 
-    def __call__(self, x: FloatArray) -> FloatArray:
+    def __call__(self, x: FloatArray | IntArray) -> FloatArray:
         with np.errstate(all="ignore"):  # what is not a number is refused by the caller, which knows the rule
-            return np.broadcast_to(np.asarray(self._function(x)), x.shape)
+            return np.broadcast_to(np.asarray(self._function(x.astype(np.float64, copy=False))), x.shape)
 
     def __reduce__(self) -> tuple[type[Expression], tuple[str]]:
         return Expression, (self.text,)
@@ -171,10 +175,12 @@ def scaled(x: Any, scale: Scale) -> FloatArray:
 
 def _of_numbers(scale: Scale, x: Any) -> FloatArray:
     """A function of a number at each x. Most can be asked for a whole array, and are where that gives the same."""
+    if isinstance(scale, OfArrays):
+        return np.asarray(scale(x))
     few = {0, len(x) // 3, len(x) - 1}
     try:
         asked = np.broadcast_to(np.asarray(scale(x.astype(np.float64)), dtype=np.float64), x.shape)
-        if isinstance(scale, Expression) or all(_close(asked[k], scale(int(x[k]))) for k in few):
+        if all(_close(asked[k], scale(int(x[k]))) for k in few):
             return asked
     except (ArithmeticError, IndexError, TypeError, ValueError):  # math.sin of an array, max(0, array), ...
         pass
@@ -182,7 +188,7 @@ def _of_numbers(scale: Scale, x: Any) -> FloatArray:
 
 
 def _close(one: float, other: float) -> bool:
-    return bool(np.isclose(one, other, rtol=1e-12, atol=0, equal_nan=True))
+    return math.isclose(one, other, rel_tol=1e-12) or (math.isnan(one) and math.isnan(other))
 
 
 def _name(node: ast.AST) -> str:
