@@ -16,7 +16,7 @@ from clrtool.core.planning.plan import make_plan
 from clrtool.core.schedules import Schedule
 from clrtool.core.sources import schedule_from
 
-ITERATIONS, TIMES = 10**7, 5
+ITERATIONS, TIMES = 10**7, 7
 RISE: dict[str, Any] = {"type": "LinearLR", "total_iters": 1000}
 COSINE: dict[str, Any] = {"type": "CosineAnnealingLR", "T_max": ITERATIONS - 1000}
 STEPS: dict[str, Any] = {"type": "StepLR", "step_size": 100_000}

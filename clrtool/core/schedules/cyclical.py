@@ -26,6 +26,7 @@ class Geometric(OfArrays):
 
     ratio: float
     first: int = 1
+    takes = np.int64
 
     def __post_init__(self) -> None:
         if not (is_number(self.ratio) and self.ratio >= 0):
@@ -33,7 +34,7 @@ class Geometric(OfArrays):
 
     def __call__(self, x: FloatArray | IntArray) -> FloatArray:
         with np.errstate(over="ignore"):  # what is not finite is refused by the plan, which knows the iteration
-            return powers(x - self.first, self.ratio)
+            return np.asarray(powers(x - self.first, self.ratio))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import singledispatch
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from clrtool.core.schedules.base import FloatArray, IntArray
+from clrtool.core.schedules.base import FloatArray
 
 Scale = Callable[[Any], Any]
 
@@ -41,7 +41,9 @@ _CONSTANTS = {"pi": math.pi, "e": math.e}
 
 
 class OfArrays:
-    """A scale that is known to take whole arrays, where a Python function has to be tried."""
+    """A scale that is known to take whole arrays, of this kind of numbers, where a Python function has to be tried."""
+
+    takes: ClassVar[type] = np.float64
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,9 @@ class Expression(OfArrays):
     def __post_init__(self) -> None:
         object.__setattr__(self, "_function", _read(self.text))
 
-    def __call__(self, x: FloatArray | IntArray) -> FloatArray:
+    def __call__(self, x: FloatArray) -> FloatArray:
         with np.errstate(all="ignore"):  # what is not a number is refused by the caller, which knows the rule
-            return np.broadcast_to(np.asarray(self._function(x.astype(np.float64, copy=False))), x.shape)
+            return np.broadcast_to(np.asarray(self._function(x)), x.shape)
 
     def __reduce__(self) -> tuple[type[Expression], tuple[str]]:
         return Expression, (self.text,)
@@ -176,7 +178,7 @@ def scaled(x: Any, scale: Scale) -> FloatArray:
 def _of_numbers(scale: Scale, x: Any) -> FloatArray:
     """A function of a number at each x. Most can be asked for a whole array, and are where that gives the same."""
     if isinstance(scale, OfArrays):
-        return np.asarray(scale(x))
+        return np.asarray(scale(x.astype(scale.takes, copy=False)))
     few = {0, len(x) // 3, len(x) - 1}
     try:
         asked = np.broadcast_to(np.asarray(scale(x.astype(np.float64)), dtype=np.float64), x.shape)
