@@ -121,6 +121,8 @@ def test_a_name_with_several_values_or_of_another_scope_or_changed_in_another_wa
         "class A:\n    def __init__(self):\n        self.kw = {'gamma': 0.5}\n        self.kw['gamma'] = 0.1\n"
         "    def make(self):\n        return StepLR(opt, 7, **self.kw)\n",
         "TrainingArguments('out', max_steps=9, **vars(args))\n",
+        "get_scheduler('cosine', opt, 1, 9, scheduler_specific_kwargs=more)\n",
+        "get_scheduler('cosine', opt, 1, 9, more)\n",
     ],
 )
 def test_arguments_that_are_unpacked_from_what_the_file_does_not_say_are_never_taken_to_be_defaults(tmp_path, text):

@@ -150,11 +150,11 @@ class Names:
         first = base.partition(".")[0]
         if scope is None:
             return False
-        same = (lambda each: each.around(ast.ClassDef)) if first in _SELF else (lambda each: each.home(first))
+        own, home = first in _SELF and scope.around(ast.ClassDef), scope.home(first)
         return any(
             word.startswith(f"{base}.")
             for each in self._opened.values()
-            if same(each) is same(scope)
+            if (each.around(ast.ClassDef) is own if own else each.home(first) is home)
             for word in each.table
         )
 

@@ -71,18 +71,23 @@ class _Calls:
             for word, value in given.items()
             if word not in _ASIDE
         }
-        more = self.names.value(special) if special is not None else {}
-        return {word: value for word, value in values.items() if value is not None} | (more or {})
+        more = (self.names.value(special) if special is not None else None) or {}
+        if special is not None and not isinstance(more, Mapping):
+            raise self._not_said(call, special)
+        return {word: value for word, value in values.items() if value is not None} | dict(more)
 
     def given(self, call: ast.Call) -> dict[str, ast.expr]:
         """The arguments that a call gives by name. Raises ConfigError where a ``**`` or ``*`` may give others."""
         given = self.names.keywords(call)
-        if (rest := given.get("**")) is not None:
-            raise ConfigError(
-                f"{self.file}:{rest.lineno}: {last_word(call.func)} is given arguments by {ast.unparse(rest)}, and "
-                "this file does not say all of them: give the schedule with --from"
-            )
+        if "**" in given:
+            raise self._not_said(call, given["**"])
         return given
+
+    def _not_said(self, call: ast.Call, rest: ast.expr) -> ConfigError:
+        return ConfigError(
+            f"{self.file}:{rest.lineno}: {last_word(call.func)} is given arguments by {ast.unparse(rest)}, and "
+            "this file does not say all of them: give the schedule with --from"
+        )
 
     def _parts(self, node: ast.expr) -> Any:
         """A list of schedulers, each as ``{"type": NAME, ...}``."""
