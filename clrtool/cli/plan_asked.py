@@ -97,7 +97,7 @@ class Asked:
         """Raise ConfigError if options were used that have no meaning with ``what``."""
         used = [f"--{name.replace('_', '-')}" for name in self.given() if name in names]
         if used:
-            raise ConfigError(f"{', '.join(used)} has no meaning with {what}")
+            raise ConfigError(f"{', '.join(used)} {'has' if len(used) == 1 else 'have'} no meaning with {what}")
 
 
 def is_pair(word: str) -> bool:

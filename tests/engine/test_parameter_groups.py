@@ -76,6 +76,26 @@ def test_every_parameter_group_has_torchs_values_as_a_plan_by_its_scheduler_and_
         np.testing.assert_allclose(by_program[1], momenta, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("source", "params"),
+    [
+        ("transformers:cosine", {"num_warmup_steps": 7, "num_training_steps": STEPS}),
+        ("timm:CosineLRScheduler", {"t_initial": 40, "warmup_t": 5, "lr_min": 0.001}),
+        ("mmengine:param_scheduler", {"schedulers": [{"type": "PolyLR", "by_epoch": False, "end": 50, "power": 2.0}]}),
+        ("composer:LinearWithWarmupScheduler", {"t_warmup": "9ba", "max_duration": f"{STEPS}ba"}),
+        ("torch:CosineAnnealingWarmRestarts", {"T_0": 5, "T_mult": 2}),
+    ],
+)
+def test_the_printed_program_gives_each_group_of_any_system_what_it_has_alone(source, params):
+    lrs = [0.3, 0.02, 0.1]
+    alone = [plan_from(source, params | {"base_lr": lr}, iterations=STEPS) for lr in lrs]
+    plan, names = plan_from(source, params | {"base_lr": lrs}, iterations=STEPS), {}
+    exec(text := to_code(plan, "torch"), names)  # noqa: S102 (it was just printed)
+    sgd = optimizer([1.0] * 3 if "lambda" in text else lrs)
+    theirs, _ = stepped_groups(names["make_scheduler"](sgd), sgd, STEPS)
+    np.testing.assert_allclose(theirs, np.stack([each.lr(range(STEPS)) for each in alone], 1), rtol=1e-9, atol=1e-12)
+
+
 def test_lists_inside_a_sequence_are_a_schedule_for_each_group():
     lrs, factors = [0.3, 0.02], [*FACTORS][:2]
     parts = [{"type": "LinearLR", "total_iters": 9}, {"type": "LambdaLR", "lr_lambda": factors}]

@@ -48,6 +48,11 @@ SCRIPTS = {
     "a method that is decorated and one that is passed around": (
         "class Net:\n    def __init__(self, lr=0.1):\n        self.lr = lr\n    @torch.no_grad()\n    def step(self): pass\n"
         "    def make(self):\n        run(self.step)\n        return StepLR(SGD(net(), lr=self.lr), 7, gamma=0.5)\n", STEP),
+    "arguments in dicts that are unpacked": (
+        "rates, step = {'lr': 0.1}, dict(gamma=0.5)\nopt = SGD(net(), **rates)\nStepLR(opt, step_size=7, **step)\n", STEP),
+    "arguments of a Trainer in an entry of a dict": (
+        "cfg = {'args': {'learning_rate': 2e-5, 'max_steps': 100}}\nTrainingArguments('out', **cfg['args'])\n",
+        [{"num_warmup_steps": 0, "num_training_steps": 100, "base_lr": 2e-5}]),
     "a default that the only call replaces": (
         "def make(lr=5.0, gamma=0.5):\n    opt = SGD(net(), lr=lr)\n    return StepLR(opt, 7, gamma)\nmake(0.1)\n", STEP),
 }  # fmt: skip
@@ -100,6 +105,30 @@ def test_a_name_with_several_values_or_of_another_scope_or_changed_in_another_wa
     file = tmp_path / "train.py"
     file.write_text(text)
     with pytest.raises(ConfigError, match="base_lr=VALUE"):
+        read_training(file, Known())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "StepLR(opt, 7, **json.load(file))\n",
+        "def make(**more):\n    return StepLR(opt, 7, **more)\n",
+        "more = (7, 0.5)\nStepLR(opt, *more)\n",
+        "more = {'gamma': 0.5}\nmore['gamma'] = 0.1\nStepLR(opt, 7, **more)\n",
+        "more = {'gamma': 0.5}\nmore.update(gamma=0.1)\nStepLR(opt, 7, **more)\n",
+        "more = {**other, 'gamma': 0.5}\nStepLR(opt, 7, **more)\n",
+        "more = {'gamma': 0.5} if big else {}\nStepLR(opt, 7, **more)\n",
+        "class A:\n    def __init__(self):\n        self.kw = {'gamma': 0.5}\n        self.kw['gamma'] = 0.1\n"
+        "    def make(self):\n        return StepLR(opt, 7, **self.kw)\n",
+        "TrainingArguments('out', max_steps=9, **vars(args))\n",
+        "get_scheduler('cosine', opt, 1, 9, scheduler_specific_kwargs=more)\n",
+        "get_scheduler('cosine', opt, 1, 9, more)\n",
+    ],
+)
+def test_arguments_that_are_unpacked_from_what_the_file_does_not_say_are_never_taken_to_be_defaults(tmp_path, text):
+    file = tmp_path / "train.py"
+    file.write_text("opt = SGD(net(), lr=0.1)\n" + text)
+    with pytest.raises(ConfigError, match=r"is given arguments by .*--from"):
         read_training(file, Known())
 
 

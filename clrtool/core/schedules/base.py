@@ -14,8 +14,9 @@ from clrtool.core.schedules.checks import LAST
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-# Iterations computed at a time. They stay in the cache, so a long array costs its own memory and no more.
-BLOCK = 32_768
+# Iterations computed at a time. Their arrays of 32 KiB stay in the cache and are used again; those of 128 KiB and more
+# are asked of the system anew for each block, which took as long as the arithmetic.
+BLOCK = 4096
 # Cycles and corners that are named; those after them would be one grey field in any picture.
 MARKED = 200
 

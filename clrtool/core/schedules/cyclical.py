@@ -9,15 +9,15 @@ import numpy as np
 
 from clrtool.core.schedules.base import MARKED, FloatArray, IntArray, Schedule
 from clrtool.core.schedules.checks import check_ends, check_lr, check_whole, is_number
-from clrtool.core.schedules.expression import Expression, Scale, scaled
-from clrtool.core.schedules.operations import between, named, remainder
+from clrtool.core.schedules.expression import Expression, OfArrays, Scale, scaled
+from clrtool.core.schedules.operations import between, named, powers, remainder
 
 Per = Literal["cycle", "iteration"]
 MomentumBounds = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Geometric:
+class Geometric(OfArrays):
     """The scale ``ratio ** (x - first)``: 1 at ``first``, then times ``ratio`` with every step of x.
 
     >>> Geometric(ratio=0.5, first=1)(np.array([1.0, 2.0, 3.0]))
@@ -26,14 +26,15 @@ class Geometric:
 
     ratio: float
     first: int = 1
+    takes = np.int64
 
     def __post_init__(self) -> None:
         if not (is_number(self.ratio) and self.ratio >= 0):
             raise ValueError(f"gamma, the ratio of the scale, must be finite and at least 0, got {self.ratio!r}")
 
-    def __call__(self, x: FloatArray) -> FloatArray:
+    def __call__(self, x: FloatArray | IntArray) -> FloatArray:
         with np.errstate(over="ignore"):  # what is not finite is refused by the plan, which knows the iteration
-            return np.asarray(self.ratio ** (x - self.first))
+            return np.asarray(powers(x - self.first, self.ratio))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import singledispatch
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -40,8 +40,14 @@ _ARGUMENTS = {"max": 2, "min": 2, "pow": 2}
 _CONSTANTS = {"pi": math.pi, "e": math.e}
 
 
+class OfArrays:
+    """A scale that is known to take whole arrays, of this kind of numbers, where a Python function has to be tried."""
+
+    takes: ClassVar[type] = np.float64
+
+
 @dataclass(frozen=True)
-class Expression:
+class Expression(OfArrays):
     """An element-by-element function of one variable: ``x``, or the one that ``lambda`` names.
 
     Numbers, ``+ - * / // % **``, ``a if x < b else c``, ``pi``, ``e`` and the common functions, with or without
@@ -171,10 +177,12 @@ def scaled(x: Any, scale: Scale) -> FloatArray:
 
 def _of_numbers(scale: Scale, x: Any) -> FloatArray:
     """A function of a number at each x. Most can be asked for a whole array, and are where that gives the same."""
+    if isinstance(scale, OfArrays):
+        return np.asarray(scale(x.astype(scale.takes, copy=False)))
     few = {0, len(x) // 3, len(x) - 1}
     try:
         asked = np.broadcast_to(np.asarray(scale(x.astype(np.float64)), dtype=np.float64), x.shape)
-        if isinstance(scale, Expression) or all(_close(asked[k], scale(int(x[k]))) for k in few):
+        if all(_close(asked[k], scale(int(x[k]))) for k in few):
             return asked
     except (ArithmeticError, IndexError, TypeError, ValueError):  # math.sin of an array, max(0, array), ...
         pass
@@ -182,7 +190,7 @@ def _of_numbers(scale: Scale, x: Any) -> FloatArray:
 
 
 def _close(one: float, other: float) -> bool:
-    return bool(np.isclose(one, other, rtol=1e-12, atol=0, equal_nan=True))
+    return math.isclose(one, other, rel_tol=1e-12) or (math.isnan(one) and math.isnan(other))
 
 
 def _name(node: ast.AST) -> str:

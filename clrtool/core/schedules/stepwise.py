@@ -8,14 +8,14 @@ from functools import partial
 
 import numpy as np
 
-from clrtool.core.schedules.base import BLOCK, FloatArray, IntArray, Schedule
+from clrtool.core.schedules.base import FloatArray, IntArray, Schedule
 from clrtool.core.schedules.checks import check_lr
 from clrtool.core.schedules.expression import Scale, scaled
 
 # The last iteration for which steps are taken one by one.
 FARTHEST = 2 * 10**7
-# Steps that are joined one after another, in as many columns as a block has of them.
-RUN = 64
+# Steps worked out together: in runs that are joined one step after another, in all of their columns at once.
+BLOCK, RUN = 32_768, 64
 # A step makes p * x + q of a learning rate x. At successive iterations: all p, and all q, or None where they are 0.
 Steps = tuple[FloatArray, FloatArray | None]
 
@@ -50,20 +50,26 @@ class Stepwise(Schedule):
                 f"iteration {int(t.max()):,}"
             )
         while len(self._before) <= last:
-            self._before.append(float(self._block(len(self._before) - 1)[-1]))
-        known = np.concatenate([[self._before[first]], *(self._block(block) for block in range(first, last + 1))])
+            self._block(len(self._before) - 1)
+        known = (
+            np.concatenate([self._block(block) for block in range(first, last + 1)])
+            if first < last
+            else self._block(first)
+        )
         begin = int(t[0]) - first * BLOCK
         is_run = len(t) == t[-1] - t[0] + 1 and bool(np.all(t[1:] > t[:-1]))  # then a slice does, which is faster
         return known[begin : begin + len(t)] if is_run else known[t - first * BLOCK]
 
     def _block(self, block: int) -> FloatArray:
-        """The values at the ``BLOCK`` iterations after the first of a block."""
+        """The values at the ``BLOCK`` iterations of a block, from which it is known what is before the next."""
         if block not in self._last:
             with np.errstate(all="ignore"):  # of what is not finite the plan says the iteration
                 p, q = self.steps(np.arange(block * BLOCK + 1, (block + 1) * BLOCK + 1))
                 values = _taken(self._before[block], p, q)
+            if block == len(self._before) - 1:
+                self._before.append(float(values[-1]))
             self._last.clear()
-            self._last[block] = values.astype(np.float64, copy=False)
+            self._last[block] = np.concatenate([[self._before[block]], values[:-1]])
         return self._last[block]
 
 

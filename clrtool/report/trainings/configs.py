@@ -23,6 +23,15 @@ _DEEPSPEED = (
     "train_batch_size",
     "zero_allow_untested_optimizer",
 )
+# What timm's scripts call their schedulers.
+_TIMM = {
+    "cosine": "Cosine",
+    "tanh": "Tanh",
+    "step": "Step",
+    "multistep": "MultiStep",
+    "poly": "Poly",
+    "plateau": "Plateau",
+}
 _ARGUMENTS = ("num_train_epochs", "max_steps", "per_device_train_batch_size", "warmup_steps", "warmup_ratio")
 
 
@@ -44,10 +53,10 @@ def find_in_config(file: Path, text: str, known: Known) -> tuple[Found, ...] | N
         )
     if any(name in values for name in _DEEPSPEED) or set(_mapping(values.get("scheduler"))) == {"type", "params"}:
         return (_deepspeed(document, known),)
+    _check_own_name(document)
     if "lr_scheduler_type" in values or ("learning_rate" in values and any(name in values for name in _ARGUMENTS)):
         line = line_of(document, "lr_scheduler_type" if "lr_scheduler_type" in values else "learning_rate")
         lines = {name: line_of(document, name) for name in values}
-        _check_own_name(values, f"{file}:{lines.get('lr_scheduler', line)}")
         return (training_arguments(values, f"{file}:{line}", known, lines),)
     found = find_section(document, known) or written_out(document)
     return None if found is None else (found,)
@@ -88,12 +97,19 @@ def _automatic(name: str, value: Any, line: int, known: Known) -> Any:
     return Open("'auto'", line, "--iterations" if name == "total_num_steps" else "") if filled is None else filled
 
 
-def _check_own_name(values: Mapping[str, Any], place: str) -> None:
+def _check_own_name(document: Document) -> None:
     """Raise ConfigError where a schedule is named in another program's words, not those that Trainer takes."""
-    if "lr_scheduler" in values and "lr_scheduler_type" not in values:
+    values = document.value
+    if isinstance(name := values.get("lr_scheduler"), str) and "lr_scheduler_type" not in values:
         raise ConfigError(
-            f"{place}: TrainingArguments have an lr_scheduler_type and no lr_scheduler: a config of another program; "
-            f"give its schedule with --from, such as --from transformers:{values['lr_scheduler']}"
+            f"{document.name}:{line_of(document, 'lr_scheduler')}: TrainingArguments have an lr_scheduler_type and no "
+            "lr_scheduler: a config of another program; give its schedule with --from"
+            f"{f', such as --from transformers:{name}' if f'transformers.get_scheduler:{name}' in SOURCES else ''}"
+        )
+    if isinstance(name := values.get("sched"), str) and name in _TIMM:
+        raise ConfigError(
+            f"{document.name}:{line_of(document, 'sched')}: sched is a word of timm's scripts, whose arguments are not "
+            f"read: give the schedule with --from timm:{_TIMM[name]}LRScheduler"
         )
 
 

@@ -131,6 +131,33 @@ class Names:
             found, seen = [each for each in bound if each is not None], seen + 1
         return found
 
+    def keywords(self, call: ast.Call) -> dict[str, ast.expr]:
+        """What a call is given by name, the entries of a dict after ``**`` among it.
+
+        Where the file does not say them all, what is after the ``**`` has the name ``**``, and so has a ``*``.
+        """
+        starred = next((each for each in call.args if isinstance(each, ast.Starred)), None)
+        given: dict[str, ast.expr] = {} if starred is None else {"**": starred}
+        for each in call.keywords:
+            (made, *others) = self.expressions(each.value)
+            known = None if others or self._filled(each.value) else entries(made)
+            given |= {each.arg: each.value} if each.arg else {"**": each.value} if known is None else known
+        return given
+
+    def _filled(self, node: ast.expr) -> bool:
+        """Whether an entry of the dict that a name stands for is set after it was made."""
+        base, scope = ast.unparse(node), self._scopes.get(id(node))
+        first = base.partition(".")[0]
+        if scope is None:
+            return False
+        own, home = first in _SELF and scope.around(ast.ClassDef), scope.home(first)
+        return any(
+            word.startswith(f"{base}.")
+            for each in self._opened.values()
+            if (each.around(ast.ClassDef) is own if own else each.home(first) is home)
+            for word in each.table
+        )
+
     def value(self, node: ast.expr, depth: int = 0) -> Any:
         """The value of an expression; ``Open`` where the file does not say it."""
         told = self._told(node)
@@ -141,12 +168,13 @@ class Names:
                 return value
             case ast.List(elts=items) | ast.Tuple(elts=items):
                 return [self.value(item, depth + 1) for item in items]
-            case ast.Dict(keys=keys, values=values):
+            case ast.Dict(keys=keys, values=values) if None not in keys:
                 words = [getattr(key, "value", None) for key in keys]
                 return {word: self.value(item, depth + 1) for word, item in zip(words, values, strict=True)}
             case ast.Name() | ast.Attribute() | ast.Subscript():
                 found = self.expressions(node)
                 alone = len(found) == 1 and found[0] is not node
+                alone = alone and not (entries(found[0]) is not None and self._filled(node))
                 return self.value(found[0], depth + 1) if alone else _open(node)
         return ast.unparse(node) if isinstance(node, ast.Lambda) else self._computed(node, depth)
 
@@ -186,6 +214,19 @@ def last_word(node: ast.expr) -> str | None:
         case ast.Subscript(slice=ast.Constant(value=str() as name)):
             return name
     return None
+
+
+def entries(node: ast.AST) -> dict[str, ast.expr] | None:
+    """The entries of ``{"lr": 0.1}`` or ``dict(lr=0.1)``; None for anything else, and where not all have names."""
+    match node:
+        case ast.Dict(keys=keys, values=values):
+            words = [key.value if isinstance(key, ast.Constant) else None for key in keys]
+        case ast.Call(func=ast.Name(id="dict"), args=[], keywords=given):
+            words, values = [each.arg for each in given], [each.value for each in given]
+        case _:
+            return None
+    named = {word: value for word, value in zip(words, values, strict=True) if isinstance(word, str)}
+    return named if len(named) == len(words) else None
 
 
 def _flags(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:

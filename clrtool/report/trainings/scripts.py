@@ -20,7 +20,7 @@ from clrtool.errors import ConfigError, reason
 from clrtool.report.trainings.configs import training_arguments
 from clrtool.report.trainings.found import Found, Known, Open, known_source
 from clrtool.report.trainings.mmengine import find_param_scheduler
-from clrtool.report.trainings.names import Names, last_word
+from clrtool.report.trainings.names import Names, entries, last_word
 
 _TORCH, _TRANSFORMERS = "torch.optim.lr_scheduler.", "transformers.get_scheduler:"
 # The functions of transformers, each with the word by which get_scheduler knows it.
@@ -47,12 +47,13 @@ class _Calls:
 
     names: Names
     steps: Mapping[int, Stepped]
+    file: Path
 
     def source(self, call: ast.Call) -> str | None:
         """The full name of the schedule that a call makes, None if it makes none."""
         word = last_word(call.func) or ""
         if word == "get_scheduler":
-            first = next((each.value for each in call.keywords if each.arg == "name"), None)
+            first = self.names.keywords(call).get("name")
             name = self.names.value(first or (call.args or [ast.Constant(None, lineno=call.lineno)])[0])
             return f"{_TRANSFORMERS}{name}" if isinstance(name, str) else None
         if word in FUNCTIONS:
@@ -63,15 +64,30 @@ class _Calls:
         """The arguments of a call by their names, the optimizer left out; parts of a schedule are schedules again."""
         words = positions(source, in_get_scheduler=last_word(call.func) == "get_scheduler")
         placed = dict(zip(words, call.args, strict=False))
-        given = placed | {each.arg: each.value for each in call.keywords if each.arg}
+        given = placed | self.given(call)
         special = given.pop("scheduler_specific_kwargs", None)
         values = {
             word: self._parts(value) if word == "schedulers" else self.names.value(value)
             for word, value in given.items()
             if word not in _ASIDE
         }
-        more = self.names.value(special) if special is not None else {}
-        return {word: value for word, value in values.items() if value is not None} | (more or {})
+        more = (self.names.value(special) if special is not None else None) or {}
+        if special is not None and not isinstance(more, Mapping):
+            raise self._not_said(call, special)
+        return {word: value for word, value in values.items() if value is not None} | dict(more)
+
+    def given(self, call: ast.Call) -> dict[str, ast.expr]:
+        """The arguments that a call gives by name. Raises ConfigError where a ``**`` or ``*`` may give others."""
+        given = self.names.keywords(call)
+        if "**" in given:
+            raise self._not_said(call, given["**"])
+        return given
+
+    def _not_said(self, call: ast.Call, rest: ast.expr) -> ConfigError:
+        return ConfigError(
+            f"{self.file}:{rest.lineno}: {last_word(call.func)} is given arguments by {ast.unparse(rest)}, and "
+            "this file does not say all of them: give the schedule with --from"
+        )
 
     def _parts(self, node: ast.expr) -> Any:
         """A list of schedulers, each as ``{"type": NAME, ...}``."""
@@ -109,12 +125,12 @@ def find_in_script(file: Path, text: str, known: Known) -> tuple[Found, ...]:
     """
     tree = _parse(file, text)
     names = Names(tree, known)
-    reader = _Calls(names, dict(_lightning(tree, names, file)))
+    reader = _Calls(names, dict(_lightning(tree, names, file)), file)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     schedulers = [call for call in calls if reader.source(call)]
     inner = reader.inner(schedulers)
     found = [_found(call, reader, file) for call in schedulers if id(call) not in inner]
-    found += [_arguments(call, names, file, known) for call in calls if _is_arguments(call)]
+    found += [_arguments(call, reader, known) for call in calls if _is_arguments(call)]
     found += filter(None, [find_param_scheduler(tree, names, file, known)])
     if not found:
         _refuse(file, calls)
@@ -197,7 +213,7 @@ def _optimizer(call: ast.Call, names: Names) -> list[ast.Call]:
 
 
 def _argument(call: ast.Call, name: str, place: int, names: Names) -> Any:
-    node = next((each.value for each in call.keywords if each.arg == name), None)
+    node = names.keywords(call).get(name)
     if node is None and name == "lr" and len(call.args) > place:
         node = call.args[place]
     return None if node is None else names.value(node)
@@ -219,39 +235,27 @@ def _lightning(tree: ast.Module, names: Names, file: Path) -> Iterator[tuple[int
     )
     for function in functions:
         yield from ((id(node), "epoch") for node in ast.walk(function) if isinstance(node, ast.Call))
-        for entries in filter(None, map(_entries, ast.walk(function))):
-            if "scheduler" not in entries:
+        for said in filter(None, map(entries, ast.walk(function))):
+            if "scheduler" not in said:
                 continue
-            interval = names.value(entries["interval"]) if "interval" in entries else "epoch"
-            every = names.value(entries["frequency"]) if "frequency" in entries else 1
+            interval = names.value(said["interval"]) if "interval" in said else "epoch"
+            every = names.value(said["frequency"]) if "frequency" in said else 1
             if every != 1 or interval not in ("step", "epoch"):
                 wrong, rule = ("frequency", "must be 1") if every != 1 else ("interval", "must be 'step' or 'epoch'")
-                node = entries[wrong]
+                node = said[wrong]
                 raise ConfigError(
                     f"{file}:{node.lineno}: {wrong} {rule} for a check, not {ast.unparse(node)}; use --from"
                 )
             stepped: Stepped = "iteration" if interval == "step" else "epoch"
-            yield from ((id(made), stepped) for made in names.expressions(entries["scheduler"]))
-
-
-def _entries(node: ast.AST) -> dict[str, ast.expr] | None:
-    """The entries of ``{"scheduler": ...}`` or ``dict(scheduler=...)``."""
-    match node:
-        case ast.Dict(keys=keys, values=values):
-            pairs = zip(keys, values, strict=True)
-            return {
-                key.value: value for key, value in pairs if isinstance(key, ast.Constant) and isinstance(key.value, str)
-            }
-        case ast.Call(func=ast.Name(id="dict"), keywords=keywords):
-            return {each.arg: each.value for each in keywords if each.arg}
-    return None
+            yield from ((id(made), stepped) for made in names.expressions(said["scheduler"]))
 
 
 def _is_arguments(call: ast.Call) -> bool:
     return (last_word(call.func) or "").endswith("TrainingArguments") and bool(call.keywords)
 
 
-def _arguments(call: ast.Call, names: Names, file: Path, known: Known) -> Found:
-    values = {each.arg: names.value(each.value) for each in call.keywords if each.arg}
-    lines = {each.arg: each.value.lineno for each in call.keywords if each.arg}
-    return training_arguments(values, f"{file}:{call.lineno}", known, lines)
+def _arguments(call: ast.Call, reader: _Calls, known: Known) -> Found:
+    given = reader.given(call)
+    values = {word: reader.names.value(value) for word, value in given.items()}
+    lines = {word: value.lineno for word, value in given.items()}
+    return training_arguments(values, f"{reader.file}:{call.lineno}", known, lines)
