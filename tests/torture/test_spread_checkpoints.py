@@ -9,7 +9,7 @@ import pytest
 from clrtool.engine.resume.checkpoint import CheckpointFolder
 from tests.ranks import ended, restarted, start
 from tests.torture.conftest import RACE_STEP, STEP
-from tests.torture.runs import LONG, contents
+from tests.torture.runs import contents
 from tests.torture.test_damaged_checkpoints import DAMAGES
 
 CONFIG = """
@@ -103,7 +103,7 @@ def test_ranks_that_are_killed_or_have_no_room_while_they_save_leave_what_was_th
     assert_goes_on_to(whole, train, stopped, "resumed with 0 segments finished; seed 0 goes on after iteration")
 
 
-@pytest.mark.skipif(not LONG, reason="takes half a minute; the long form has it")
+@pytest.mark.short(0)
 def test_torchrun_starts_a_killed_rank_of_a_sharded_model_again_and_all_ends_in_the_same_bytes(
     command, whole, tmp_path
 ):
@@ -136,6 +136,7 @@ def alone(zygote, command, tmp_path_factory):
     return json.loads((folder / "result.json").read_text())
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize(("begun_with", "goes_on_with"), [(4, 2), (2, 1), (1, 2)])
 def test_a_race_goes_on_with_another_number_of_ranks_to_the_decision_of_an_uninterrupted_run(
     train, alone, tmp_path, begun_with, goes_on_with
