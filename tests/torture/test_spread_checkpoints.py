@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from clrtool.engine.resume.checkpoint import CheckpointFolder
-from tests.ranks import ended, restarted, start
+from tests.ranks import ended, start
 from tests.torture.conftest import RACE_STEP, STEP
 from tests.torture.runs import contents
 from tests.torture.test_damaged_checkpoints import DAMAGES
@@ -101,17 +101,6 @@ def test_ranks_that_are_killed_or_have_no_room_while_they_save_leave_what_was_th
         kept = {name: each for name, each in contents(store).items() if name.endswith(".pt")}
         assert kept == {name: each for name, each in before.items() if name.endswith(".pt")}
     assert_goes_on_to(whole, train, stopped, "resumed with 0 segments finished; seed 0 goes on after iteration")
-
-
-@pytest.mark.short(0)
-def test_torchrun_starts_a_killed_rank_of_a_sharded_model_again_and_all_ends_in_the_same_bytes(
-    command, whole, tmp_path
-):
-    folder = tmp_path / "run"
-    said = restarted(*command(folder), "--checkpoint-every", "0", killed_once=folder)
-    assert said.count("error: a rank was lost") == 1, said
-    assert "goes on after iteration" in said
-    assert contents(folder) == whole
 
 
 def test_a_damaged_part_of_a_checkpoint_falls_back_to_the_one_before_and_to_the_same_bytes(train, stopped, whole):
