@@ -311,8 +311,9 @@ def refused(name, way):
     return said
 
 
-def failing(name, way, how):
+def failing(name, way):
     """What the ranks say of a range test in which the last one is killed, or raises an error, in the midst of it."""
+    way, how = way.split()
     model, optimizer, *data = made(name, way)
     calls = 0
 
