@@ -32,6 +32,7 @@ from tests.torture import faults
 
 # What a run imports on its way, by name: without them each fork would import them again.
 ON_THE_WAY = (
+    "encodings.utf_8_sig",  # another user may not read Python's own files here
     "matplotlib.backends.backend_agg",
     "matplotlib.font_manager",
     "pydantic._internal._serializers",

@@ -171,9 +171,17 @@ def test_a_journal_or_config_that_was_damaged_is_refused_or_written_again(zygote
     at_once(check, some_of([(name, damage) for name in ("curve.csv", "config.yaml") for damage in damages], 4))
 
 
-def test_files_of_others_beside_the_checkpoints_do_not_disturb(zygote, reference, interrupted):
+def test_files_of_others_beside_the_checkpoints_stay_and_what_looks_like_one_does_not_disturb(
+    zygote, reference, interrupted
+):
     folder = interrupted / "checkpoint"
-    (folder / "00000099-notahash.pt").write_text("x")
+    mine = folder / "00000099-notahash.pt"
+    mine.write_text("x")
+    run = zygote.run(words(interrupted))
+    assert run.status == 2, run.err
+    assert f"{folder} holds a {mine.name} that clrtool did not write" in run.err
+    assert mine.read_text() == "x"
+    mine.unlink()
     (folder / f"99999999-{'0' * 64}.pt").write_text("x")
     (folder / ".00000001-x.pt.abcdefgh.clrtool.tmp").write_text("x")
     run = zygote.run(words(interrupted, quiet=False))

@@ -23,8 +23,8 @@ from clrtool.files import read_bytes, write_whole
 
 GENERATIONS = 2
 # 'number-hash.pt': the newest is known by its number, and whether it is whole by its hash. No list of them can be torn.
-_NAME = re.compile(r"(\d{8})-([0-9a-f]{64})\.pt")
-_PARTS = re.compile(r"\d{8}")
+_NAME = re.compile(r"(\d{8,18})-([0-9a-f]{64})\.pt")
+_PARTS = re.compile(r"\d{8,18}")
 
 
 class Found(NamedTuple):
@@ -99,7 +99,7 @@ class CheckpointFolder:
     @staticmethod
     def _next(files: list[Path]) -> str:
         """The number of the next generation."""
-        return f"{int(files[0].name[:8]) + 1 if files else 1:08d}"
+        return f"{_number(files[0]) + 1 if files else 1:08d}"
 
     def load(self) -> Found:
         """The newest checkpoint whose hash is that of its content."""
@@ -114,7 +114,11 @@ class CheckpointFolder:
     def _files(self) -> list[Path]:
         """The checkpoints, newest first."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
-        return sorted((file for file in found if _NAME.fullmatch(file.name)), reverse=True)
+        return sorted((file for file in found if _NAME.fullmatch(file.name)), key=_number, reverse=True)
+
+
+def _number(file: Path) -> int:
+    return int(file.name.partition("-")[0])
 
 
 def _values(file: Path) -> dict[str, Any] | None:
@@ -139,4 +143,4 @@ def _values(file: Path) -> dict[str, Any] | None:
 
 def parts_of(file: Path) -> Path:
     """The folder of the parts that belong to a checkpoint."""
-    return file.with_name(file.name[:8])
+    return file.with_name(file.name.partition("-")[0])

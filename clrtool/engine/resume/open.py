@@ -64,7 +64,7 @@ def look_back(
         ConfigError: it is of another run.
     """
     values, damaged, parts = load_checkpoint(folder)
-    said = [f"{file.name[:8]} is damaged" for file in damaged]
+    said = [f"{file.name.partition('-')[0]} is damaged" for file in damaged]
     if values is None:
         said += ["starting over"] if damaged else []
     else:

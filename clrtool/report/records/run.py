@@ -44,7 +44,7 @@ DERIVED = ("seeds", "outcome", *COMPUTED)
 # By its first line a folder is known as a run, whose files may be replaced.
 HEADER = "# The resolved config of a range test, written by clrtool.\n"
 # What is written into folders of checkpoints: generations and their parts; workers, their logs, and the range of all.
-_CHECKPOINT = re.compile(r"\..*|\d{8}(-[0-9a-f]{64}\.pt)?|\d+-of-\d+(\.log)?|task-\d+|scout-.*")
+_CHECKPOINT = re.compile(r"\..*|\d{8,18}(-[0-9a-f]{64}\.pt)?|\d+-of-\d+(\.log)?|task-\d+|scout-.*")
 # How a run that cannot be read is mended.
 _REPLACED = "to replace this run, add --fresh"
 
