@@ -28,7 +28,7 @@ def _as_png(content, words, dpi, parts):
     info = PngInfo()
     for name, text in words.items():
         info.add_itxt(name, text)
-    noise = np.random.default_rng(zlib.crc32(repr(words).encode())).integers(0, 256, (dpi, 100 * (1 + parts)), "u1")
+    noise = np.random.default_rng(zlib.crc32(repr(words).encode())).integers(0, 256, (dpi, 200 * (1 + parts)), "u1")
     Image.fromarray(noise).save(content, "png", pnginfo=info, dpi=(dpi, dpi))
 
 
