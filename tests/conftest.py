@@ -38,11 +38,11 @@ def as_version_1(values):
 
 
 # The files that take longest, in this order: handed out first, so that at the end no process waits for another.
-LONGEST = ("test_signals", "test_printed_commands", "test_program_ranks", "test_exits", "test_ranks", "test_executors",
-           "test_race", "test_failing_calls", "test_kills", "test_damaged_checkpoints", "test_remedies", "test_frameworks",
-           "test_processes", "test_under_way", "test_foreign_code", "test_journal", "test_spread_checkpoints", "test_readme",
-           "test_full_disks", "test_failures", "test_locks", "test_framework_ranks", "test_step_check",
-           "test_hostile_configs", "test_plots", "test_commands", "test_vary")  # fmt: skip
+LONGEST = ("test_program_ranks", "test_executors", "test_signals", "test_frameworks", "test_readme", "test_exits",
+           "test_ranks", "test_journal", "test_race", "test_kills", "test_framework_ranks", "test_remedies",
+           "test_locks", "test_failures", "test_failing_calls", "test_full_disks", "test_processes", "test_gpu_command",
+           "test_foreign_code", "test_printed_commands", "test_terminal", "test_vary", "test_race_on_graph", "test_sources",
+           "test_capture", "test_hostile_configs", "test_damaged_checkpoints", "test_floors", "test_distributed")  # fmt: skip
 
 
 def pytest_addoption(parser):

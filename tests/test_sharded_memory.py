@@ -12,6 +12,7 @@ from tests.ranks import ended, start
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.short(0)
 @pytest.mark.parametrize("world", [2, 4])
 def test_a_rank_holds_its_share_of_what_the_formula_says_and_gathers_no_more_than_that(world):
     codes, printed = ended(start(world, "-W", "ignore", "-m", "tests.benchmarks.sharded_memory", *SIZES[0], cwd=ROOT))

@@ -196,6 +196,7 @@ def noisy(factory, workers):
     return digits(allow_import=["tests.*"], model={"factory": "tests.engine.test_journal:make_net"}, data=data)
 
 
+@pytest.mark.short(3)
 @FORKS
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("factory", ["make_noisy", "make_noisy_stream"])

@@ -123,6 +123,7 @@ class Toy(torch.nn.Module):
         return {"loss": self.layer(x).sum()}
 
 
+@pytest.mark.short(8)
 @each_plan
 def test_transformers(plan, tmp_path):
     with warnings.catch_warnings():
