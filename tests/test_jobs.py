@@ -359,9 +359,20 @@ def found_labels(model, batch):
     )
 
 
-def test_a_step_that_fails_in_evaluation_mode_is_told_that_it_is_called_in_it():
-    with pytest.raises(ConfigError, match=r"step: fails in evaluation mode .*eval_loss='train'.* or measure="):
-        run(Detector, sgd, listed(TRAIN, shuffle=True), listed(HELDOUT), step=detector_loss)
+@pytest.mark.parametrize(
+    ("mode", "also"), [("eval", "eval_loss='train' to compute it in training mode, or "), ("train", "")]
+)
+def test_a_step_that_fails_on_held_out_data_is_told_in_which_mode_and_what_else_there_is(mode, also):
+    def step(model, batch):
+        if not torch.is_grad_enabled() and mode == "train":
+            raise ArithmeticError("of its own")
+        return detector_loss(model, batch)
+
+    with pytest.raises(ConfigError) as told:
+        run(Detector, sgd, listed(TRAIN, shuffle=True), listed(HELDOUT), step=step, eval_loss=mode)
+    before, _, way_out = str(told.value).partition(": give ")
+    assert f"where the held-out loss is computed, in {'training' if mode == 'train' else 'evaluation'} mode (" in before
+    assert way_out.startswith(f"{also}measure=")
 
 
 def test_with_a_measure_no_step_is_called_on_held_out_batches():

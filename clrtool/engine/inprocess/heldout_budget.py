@@ -36,10 +36,12 @@ def with_heldout(workload: InProcessWorkload, trainer: Trainer, batch: Any, swee
     except Exception as error:
         if not isinstance(workload.steps, CustomSteps) or not workload.steps.has_loss:
             raise
+        mode, way_out = "evaluation", "eval_loss='train' to compute it in training mode, or "
+        if workload.eval_loss == "train":
+            mode, way_out = "training", ""
         raise ConfigError(
-            f"step: fails in evaluation mode ({describe(error)}), in which the held-out loss is computed: give "
-            "eval_loss='train' to compute it in training mode, or measure=(model, batch) -> (sum, number), with which "
-            "step is not called on held-out data"
+            f"step: fails where the held-out loss is computed, in {mode} mode ({describe(error)}): give {way_out}"
+            "measure=(model, batch) -> (sum, number), with which step is not called on held-out data"
         ) from error
     heldout, batches = workload.heldout, indices_of(clone_loader(workload.heldout.loader, 0))
     if workload.heldout.batches is not None:
