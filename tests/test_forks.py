@@ -17,10 +17,11 @@ ROOT = Path(__file__).parents[1]
 
 def started(module, words, folder, env):
     """What ``zygote.run`` gives, of a process that was started as people start it."""
-    heard = (
-        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); os.execv(sys.executable, sys.argv[1:])"
+    heard = (  # what nohup, and a shell that starts it in the background, would have it ignore
+        "import os, signal, sys; [signal.signal(each, signal.SIG_DFL) for each in (signal.SIGHUP, signal.SIGINT)]; "
+        "os.execv(sys.executable, sys.argv[1:])"
     )
-    command = [sys.executable, "-c", heard, sys.executable, "-m", module, *words]  # nohup would have it ignored
+    command = [sys.executable, "-c", heard, sys.executable, "-m", module, *words]
     return subprocess.run(
         command, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
