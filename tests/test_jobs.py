@@ -159,9 +159,10 @@ def sharp_loss(model, batch, rho=0.05):
 @pytest.mark.parametrize("is_given", [True, False])
 def test_an_optimizer_that_needs_a_closure_computes_the_gradient_where_it_moved_to(is_given):
     model = net()
-    plain = run(model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9), step=sharp_loss, sweep_epochs=3)
+    swept = {"sweep_epochs": 3, "start_lr": 1e-3, "end_lr": 0.1}  # above it a last bit soon makes another training
+    plain = run(model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9), step=sharp_loss, **swept)
     sharp = Sharp(model.parameters(), lr=0.1, momentum=0.9, is_given=is_given)
-    found = run(model, sharp, sweep_epochs=3)
+    found = run(model, sharp, **swept)
     for one, other in zip(losses(found), losses(plain), strict=True):
         assert one == pytest.approx(other, rel=1e-4)
     assert sharp.steps == 0
