@@ -79,9 +79,14 @@ def left_to_the_long_form(items):
             tests.setdefault((item.path, item.originalname, marker.args[0]), []).append(item)
     left_out = {}
     for (*_, number), cases in tests.items():
-        kept = {len(cases) * place // number for place in range(number)}
-        left_out |= {case.nodeid: case for place, case in enumerate(cases) if place not in kept}
+        kept = {case.nodeid for case in spread_evenly(cases, number)}
+        left_out |= {case.nodeid: case for case in cases if case.nodeid not in kept}
     return left_out
+
+
+def spread_evenly(cases, number):
+    """So many of some cases, from the first on."""
+    return [cases[len(cases) * place // number] for place in range(number)]
 
 
 def pytest_runtest_setup(item):

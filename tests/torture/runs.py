@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from clrtool.config.file import load_config
-from tests.conftest import LONG
+from tests.conftest import LONG, spread_evenly
 from tests.forks import PATIENCE
 
 PICTURES = {"range_test.png", "range_test.alt.txt", "schedule.png", "schedule.alt.txt"}
@@ -77,8 +77,7 @@ def assert_file_whole(path, folder):
 
 def some_of(cases, number):
     """So many of some cases in the short form, spread evenly over them; all in the long one."""
-    cases = [*cases]
-    return cases if LONG else [cases[len(cases) * place // number] for place in range(number)]
+    return [*cases] if LONG else spread_evenly([*cases], number)
 
 
 def at_once(check, cases):
