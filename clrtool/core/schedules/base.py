@@ -74,9 +74,10 @@ def in_blocks(function: Callable[[IntArray], FloatArray], iteration: ArrayLike) 
     """``function`` of ``iteration``, checked, a block at a time. Raises ValueError."""
     if isinstance(iteration, range):
         result = np.empty(len(iteration))
+        _whole(np.array([*iteration[:1], *iteration[-1:]]))  # all others lie between these two
         for start in range(0, len(iteration), BLOCK):
             block = iteration[start : start + BLOCK]
-            result[start : start + BLOCK] = function(_whole(np.arange(block.start, block.stop, block.step)))
+            result[start : start + BLOCK] = function(np.arange(block.start, block.stop, block.step))
         return result
     given = np.asarray(iteration)
     flat, result = given.reshape(-1), np.empty(given.size)

@@ -138,7 +138,7 @@ class Cyclical(Schedule):
 def _height(height: FloatArray, scale: FloatArray | float, start: float, end: float) -> FloatArray:
     """``start`` plus a height of the way to ``end``, which a scale above 1 may pass."""
     height *= scale
-    if isinstance(height, np.ndarray) and np.any((height < 0) | (height > 1)):
+    if isinstance(height, np.ndarray) and (height.min() < 0 or height.max() > 1):
         return np.asarray(start + (end - start) * height)
     return between(height, start, end)
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from clrtool.core.schedules.base import FloatArray
+from clrtool.core.schedules.whole import floor_divide, modulo, power
 
 Scale = Callable[[Any], Any]
 
@@ -22,9 +23,9 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: np.divide,
-    ast.FloorDiv: np.floor_divide,
-    ast.Mod: np.mod,
-    ast.Pow: np.power,
+    ast.FloorDiv: floor_divide,
+    ast.Mod: modulo,
+    ast.Pow: power,
     ast.USub: operator.neg,
     ast.UAdd: operator.pos,
 }
@@ -33,7 +34,7 @@ _COMPARISONS: dict[type[ast.AST], Callable[..., Any]] = {
 }  # fmt: skip
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": np.abs, "ceil": np.ceil, "cos": np.cos, "exp": np.exp, "floor": np.floor, "log": np.log,
-    "log10": np.log10, "log2": np.log2, "max": np.maximum, "min": np.minimum, "pow": np.power, "sin": np.sin,
+    "log10": np.log10, "log2": np.log2, "max": np.maximum, "min": np.minimum, "pow": power, "sin": np.sin,
     "sqrt": np.sqrt, "tan": np.tan, "tanh": np.tanh,
 }  # fmt: skip
 _ARGUMENTS = {"max": 2, "min": 2, "pow": 2}

@@ -55,7 +55,15 @@ def powers(exponent: Any, base: float) -> FloatArray:
         return np.asarray(float(base) ** (exponent // POWERS * POWERS) * float(base) ** (exponent % POWERS))
     coarse = float(base) ** (POWERS * np.arange(first, last + 1))
     known: FloatArray = np.outer(coarse, float(base) ** np.arange(POWERS)).reshape(-1)
-    return np.asarray(known[exponent - first * POWERS])
+    return looked_up(known, exponent - first * POWERS)
+
+
+def looked_up(known: FloatArray, places: IntArray) -> FloatArray:
+    """``known[places]``; of successive places a slice, which takes no time."""
+    first, last = int(places[0]), int(places[-1])
+    if last - first + 1 == len(places) and bool(np.all(places[1:] > places[:-1])):
+        return known[first : last + 1]
+    return np.asarray(known[places])
 
 
 @singledispatch

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
 from clrtool.core.schedules.base import FloatArray, IntArray, Schedule
 from clrtool.core.schedules.checks import check_lr
 from clrtool.core.schedules.expression import Scale, scaled
+from clrtool.core.schedules.operations import looked_up
 
 # The last iteration for which steps are taken one by one.
 FARTHEST = 2 * 10**7
-# Steps worked out together: in runs that are joined one step after another, in all of their columns at once.
-BLOCK, RUN = 32_768, 64
+# Steps worked out together, few enough that their arrays stay in the cache; those that add to what they find are cut
+# into runs that are joined one step after another, in all of their columns at once.
+BLOCK, RUN = 8192, 32
 # A step makes p * x + q of a learning rate x. At successive iterations: all p, and all q, or None where they are 0.
 Steps = tuple[FloatArray, FloatArray | None]
 
@@ -56,9 +59,7 @@ class Stepwise(Schedule):
             if first < last
             else self._block(first)
         )
-        begin = int(t[0]) - first * BLOCK
-        is_run = len(t) == t[-1] - t[0] + 1 and bool(np.all(t[1:] > t[:-1]))  # then a slice does, which is faster
-        return known[begin : begin + len(t)] if is_run else known[t - first * BLOCK]
+        return looked_up(known, t - first * BLOCK)
 
     def _block(self, block: int) -> FloatArray:
         """The values at the ``BLOCK`` iterations of a block, from which it is known what is before the next."""
@@ -74,15 +75,23 @@ class Stepwise(Schedule):
 
 
 def _taken(before: float, p: FloatArray, q: FloatArray | None) -> FloatArray:
-    """The values after each of successive steps.
+    """The values after each of successive steps."""
+    cuts = [0] if q is None else [0, *np.flatnonzero(q[1:]) + 1]
+    if q is not None and len(cuts) * RUN > len(p):
+        return _joined(before, p, q) if p.any() else q  # or each sets its value, whatever it finds
+    values = np.array(p)
+    for start, end in pairwise([*cuts, len(p)]):  # from one step that adds to the next there are products alone
+        values[start] = p[start] * before + (0.0 if q is None else q[start])
+        before = float(np.cumprod(values[start:end], out=values[start:end])[-1])
+    return values
 
-    They are cut into runs of ``RUN``, a column each. Row by row the steps since the beginning of a run are joined,
-    in all runs at once; then each run begins where the one before has ended.
+
+def _joined(before: float, p: FloatArray, q: FloatArray) -> FloatArray:
+    """The same where most steps add: cut into runs of ``RUN``, a column each.
+
+    Row by row the steps since the beginning of a run are joined, in all runs at once; then each run begins where the
+    one before has ended.
     """
-    if q is None:
-        return np.asarray(before * np.cumprod(p))
-    if not p.any():  # each sets its value, whatever it finds
-        return q
     p, q = (steps.reshape(-1, RUN).T.copy() for steps in (p, q))
     for row in range(1, RUN):
         q[row] += p[row] * q[row - 1]

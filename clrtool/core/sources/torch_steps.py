@@ -231,7 +231,7 @@ def bends(base_lr: float, T_max: int, eta_min: float) -> Leaf:  # noqa: N803 (to
 
 
 def _constant(t: IntArray, factor: float, total_iters: int) -> FloatArray:
-    return np.select([t == 0, t == total_iters], [factor, 1 / factor], 1.0)
+    return _at_marks(t, [(0, factor), (total_iters, 1 / factor)])
 
 
 def _linear(t: IntArray, start_factor: float, end_factor: float, total_iters: int) -> FloatArray:
@@ -243,11 +243,22 @@ def _linear(t: IntArray, start_factor: float, end_factor: float, total_iters: in
 
 
 def _step(t: IntArray, step_size: int, gamma: float) -> FloatArray:
-    return np.where((t > 0) & (t % step_size == 0), gamma, 1.0)
+    first, factors = max(int(t[0]), 1), np.ones(len(t))
+    factors[first - int(t[0]) + -first % step_size :: step_size] = gamma
+    return factors
 
 
 def _multi_step(t: IntArray, milestones: Sequence[int], gamma: float) -> FloatArray:
-    return np.asarray(float(gamma) ** sum((t == each).astype(int) for each in milestones))
+    return _at_marks(t, [(each, gamma) for each in milestones])
+
+
+def _at_marks(t: IntArray, marks: Sequence[tuple[int, float]]) -> FloatArray:
+    """The factors of successive steps that change the learning rate at the marks alone."""
+    factors = np.ones(len(t))
+    for mark, factor in marks:
+        if t[0] <= mark <= t[-1]:
+            factors[mark - t[0]] *= factor
+    return factors
 
 
 def _polynomial(t: IntArray, total_iters: int, power: float) -> FloatArray:
