@@ -83,12 +83,12 @@ def restarted(*words, killed_once):
     """What two ranks of ``clrtool words`` say on stderr, of which torchrun starts anew the second, which is killed.
 
     Args:
-        killed_once: the folder of the run, as soon as there is a checkpoint in it.
+        killed_once: the folder of the run, as soon as a checkpoint in it is whole: its folder alone holds nothing yet.
     """
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*torchrun, "--max-restarts", "1", "-m", "clrtool", *map(str, words)]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until((killed_once / "checkpoint").is_dir)
+    wait_until(lambda: any(killed_once.glob("checkpoint/*.pt")))
     os.kill(_of_torchrun(running.pid, 1), signal.SIGKILL)
     return running.communicate(timeout=PATIENCE)[1]
 

@@ -3,11 +3,12 @@
 import json
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
 from clrtool.engine.resume.checkpoint import CheckpointFolder
-from tests.ranks import ended, start
+from tests.ranks import ended, restarted, start
 from tests.torture.conftest import RACE_STEP, STEP
 from tests.torture.runs import contents
 from tests.torture.test_damaged_checkpoints import DAMAGES
@@ -101,6 +102,20 @@ def test_ranks_that_are_killed_or_have_no_room_while_they_save_leave_what_was_th
         kept = {name: each for name, each in contents(store).items() if name.endswith(".pt")}
         assert kept == {name: each for name, each in before.items() if name.endswith(".pt")}
     assert_goes_on_to(whole, train, stopped, "resumed with 0 segments finished; seed 0 goes on after iteration")
+
+
+@pytest.mark.short(0)
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="looks for the processes of torchrun in /proc")
+def test_torchrun_starts_a_killed_rank_of_a_shared_model_again_and_all_ends_in_the_same_bytes(command, tmp_path):
+    folder, whole = tmp_path / "killed" / "run", tmp_path / "whole" / "run"  # the pictures bear the name
+    codes, printed = ended(
+        start(2, "-m", "clrtool", *command(whole), forked=False)
+    )  # which draws them, as torchrun does
+    assert codes in ([0, 0], [3, 0]), printed
+    said = restarted(*command(folder), "--checkpoint-every", "0", killed_once=folder)
+    assert said.count("error: a rank was lost") == 1, said
+    assert "seed 0 goes on after iteration" in said
+    assert contents(folder) == contents(whole)
 
 
 def test_a_damaged_part_of_a_checkpoint_falls_back_to_the_one_before_and_to_the_same_bytes(train, stopped, whole):
