@@ -6,7 +6,9 @@ import math
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 
 import torch
 from torch import distributed as dist
@@ -76,7 +78,16 @@ def dense():
     return nn.Sequential(nn.Linear(6, 13), nn.Tanh(), nn.Linear(13, 13), nn.Tanh(), nn.Linear(13, 3)).double()
 
 
-PROBLEMS = {"dense": (dense, points), "reader": (lambda: Reader().double(), texts)}
+def singles():
+    """The points in float32."""
+    return tuple(TensorDataset(inputs.float(), targets) for inputs, targets in (each.tensors for each in points()))
+
+
+PROBLEMS = {
+    "dense": (dense, points),
+    "reader": (lambda: Reader().double(), texts),
+    "single": (lambda: dense().float(), singles),
+}
 
 
 def sharded(model, **options):
@@ -128,15 +139,16 @@ def tensor_parallel(model, mesh, *, shards):
     return sharded(model, mesh=mesh[data if len(data) > 1 else data[0]]) if shards else model
 
 
-def loaders(train, heldout, way="plain"):
+def loaders(train, heldout, way="plain", accumulate=1):
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     if way in MESHES:  # ranks of the last dimension share each batch
         rank, world = rank // MESHES[way][-1], world // MESHES[way][-1]
     sampler = DistributedSampler(train, world, rank, shuffle=True, drop_last=True)
-    return DataLoader(train, WHOLE // world, sampler=sampler, drop_last=True), DataLoader(heldout, 25)
+    size = WHOLE // world // accumulate
+    return DataLoader(train, size, sampler=sampler, drop_last=True), DataLoader(heldout, 25)
 
 
-def made(name, way):
+def made(name, way, accumulate=1):
     """Model, optimizer and loaders of a problem, on ranks in one of several ways."""
     torch.manual_seed(3)
     build, data = PROBLEMS[name]
@@ -147,9 +159,9 @@ def made(name, way):
         model = sharded(model)
     elif way != "plain":
         model = in_another_way(model, way)
-    kind = {"lr": 0.1, "momentum": 0.9} if name == "dense" else {"lr": 1e-3}
-    optimizer = (SGD if name == "dense" else torch.optim.AdamW)(model.parameters(), **kind)
-    return model, optimizer, *loaders(*data(), way)
+    kind = {"lr": 1e-3} if name == "reader" else {"lr": 0.1, "momentum": 0.9}
+    optimizer = (torch.optim.AdamW if name == "reader" else SGD)(model.parameters(), **kind)
+    return model, optimizer, *loaders(*data(), way, accumulate)
 
 
 def numbers(tensors):
@@ -158,7 +170,7 @@ def numbers(tensors):
 
 def trained(name, way="plain", **options):
     """Losses, weights and evaluations of two runs in turn, and of the average of the first."""
-    model, optimizer, *data = made(name, way)
+    model, optimizer, *data = made(name, way, options.get("accumulate", 1))
     if name == "reader":
         options |= {"clip_norm": 0.1}
     with recipe_of(model, optimizer, *data, options) as (recipe, _):
@@ -195,8 +207,10 @@ def alike(way, accumulate=1):
         for lr, batch in zip(LRS, batches, strict=False):
             optimizer.param_groups[0]["lr"] = lr
             optimizer.zero_grad()
-            for inputs, targets in batch:
-                (nn.functional.cross_entropy(model(inputs), targets) / accumulate).backward()
+            for number, (inputs, targets) in enumerate(batch, 1):
+                waits = way == "ddp" and number < accumulate  # a gradient of one rank's, until the last is there
+                with model.no_sync() if waits else nullcontext():
+                    (nn.functional.cross_entropy(model(inputs), targets) / accumulate).backward()
             optimizer.step()
     theirs = [whole(each.detach()) for each in model.parameters()]
     far = [max(float((one - two).abs().max()) for one, two in zip(mine, each, strict=True)) for each in (theirs, start)]
@@ -350,6 +364,8 @@ def main(calls):
         kind, *words = call.split(maxsplit=2)
         found[call] = {
             "trained": trained,
+            "accumulated": partial(trained, accumulate=2),
+            "halves": partial(decided, precision="bf16"),
             "alike": alike,
             "estimated": estimated,
             "compared": compared,

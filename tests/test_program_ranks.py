@@ -18,8 +18,9 @@ from tests.ranks import ended, start
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.long
 WAYS = ("plain", "ddp", "fsdp")
-LARGE = ["fsdp", "fsdp 2", "mixed", "checkpointed", "compiled"]
+LARGE = ["fsdp", "fsdp 2", "ddp 2", "mixed", "checkpointed", "compiled"]
 OF_TWO = [f"trained reader {way}" for way in (*WAYS, "tensor")] + ["trained dense root"]
+OF_TWO += ["accumulated dense ddp"]
 OF_TWO += [f"decided dense {way}" for way in ("plain", "fsdp", "tensor")]
 OF_TWO += [f"alike {each}" for each in LARGE]
 OF_TWO += [f"{kind} dense {way}" for kind in ("estimated", "compared") for way in ("plain", "fsdp")]
@@ -27,6 +28,7 @@ OF_TWO += ["estimated dense ddp", "kept reader fsdp", "refused dense fsdp"]
 OF_FOUR = [f"trained reader {way}" for way in ("fsdp", "hybrid", "tensor fsdp")] + ["kept reader fsdp"]
 if LONG:  # a range test of its own for each decision, and four ranks on two cores take their time
     OF_TWO += [f"trained dense {way}" for way in WAYS] + ["decided dense ddp"]
+    OF_TWO += ["accumulated reader fsdp", "halves single ddp"]
     OF_FOUR += ["trained dense fsdp", "trained dense tensor ddp", "trained reader tensor hybrid fsdp"]
     OF_FOUR += [
         "decided dense hybrid",
@@ -55,8 +57,9 @@ def four():
 
 @cache
 def alone(call):
-    kind, name, _ = call.split(maxsplit=2)
-    return (trained if kind == "trained" else decided)(name)
+    kind, name, *_ = call.split(maxsplit=2)
+    options = {"precision": "bf16"} if kind == "halves" else {}
+    return (trained if kind in ("trained", "accumulated") else decided)(name, **options)
 
 
 def check_trained(call, ranks):
@@ -97,14 +100,15 @@ def check_untouched(call, ranks):
         assert each["sharded"] == (call.split()[2] not in ("plain", "ddp"))
 
 
-@pytest.mark.parametrize("call", [each for each in OF_TWO if each.startswith("trained")])
+@pytest.mark.parametrize("call", [each for each in OF_TWO if each.startswith(("trained", "accumulated"))])
 def test_runs_in_turn_of_two_ranks_come_to_the_weights_of_one_process(two, call):
+    """In one step of all samples, or in the gradients of two batches on each rank."""
     check_trained(call, two)
 
 
 @pytest.mark.parametrize("way", LARGE)
 def test_what_large_models_are_trained_with_is_trained_as_by_the_programs_own_loop(two, way):
-    """Accumulation, weights in float32 behind arithmetic in bfloat16, checkpointed activations, compiled blocks."""
+    """Accumulation, with no_sync() of DDP, bfloat16 before weights in float32, checkpointed activations, compiled blocks."""
     for each in (rank[f"alike {way}"] for rank in two):
         assert each["far"] == 0
         assert each["moved"] > 0.01
@@ -114,6 +118,18 @@ def test_what_large_models_are_trained_with_is_trained_as_by_the_programs_own_lo
 @pytest.mark.parametrize("call", [each for each in OF_FOUR if each.startswith("trained")])
 def test_runs_in_turn_of_four_ranks_with_shards_come_to_the_weights_of_one_process(four, call):
     check_trained(call, four)
+
+
+@pytest.mark.short(0)
+def test_two_ranks_that_compute_in_bfloat16_make_one_decision_and_within_a_doubling_that_of_one_process(two):
+    first, second = (rank["halves single ddp"] for rank in two)
+    one = alone("halves single ddp")
+    assert first == second
+    assert one["max_lr"] / 2 <= first["max_lr"] <= one["max_lr"] * 2
+    assert first["probes"][0][:2] == one["probes"][0][:2]
+    for each in (first, one):  # which rounds the same run by less, but in another way
+        assert each["probes"][0][2] == pytest.approx(alone("decided single")["probes"][0][2], rel=0.02)
+        assert each["probes"][0][2] != alone("decided single")["probes"][0][2]
 
 
 @pytest.mark.parametrize("call", [each for each in OF_TWO if each.startswith("decided")])
