@@ -153,6 +153,29 @@ def transformers_train(folder):
     return told(found) | {"follows": follows, "steps": mine.state.global_step}
 
 
+def transformers_tensor(folder, world=2):
+    """A language model of transformers, which brings its own plan; both ranks read the same batches."""
+    import transformers
+
+    import clrtool
+
+    transformers.utils.logging.disable_progress_bar()
+    sizes = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    torch.manual_seed(SEED)
+    config = transformers.LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    spread = {}
+    if world > 1:
+        from transformers.distributed.configuration_utils import DistributedConfig
+
+        dist.init_process_group("gloo")
+        spread = {"distributed_config": DistributedConfig(tp_size=world)}
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, **spread)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    train, heldout = (DataLoader(Sentences(size, seed, "tokens"), 20) for size, seed in ((400, 0), (100, 1)))
+    return told(clrtool.range_test(model, optimizer, train, heldout, **QUICK)) | {"sharded": is_sharded(model)}
+
+
 def accelerate_prepares(folder):
     """What a script does that ``accelerate launch`` starts."""
     from accelerate import Accelerator
@@ -225,6 +248,7 @@ CALLS = {
     "lightning fsdp": older_fsdp,
     "transformers": transformers_train,
     "transformers fsdp": transformers_fsdp,
+    "transformers tensor": transformers_tensor,
     "accelerate": accelerate_prepares,
     "accelerate fsdp": accelerate_fsdp,
 }

@@ -16,8 +16,14 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import Replicate
-from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    RowwiseParallel,
+    SequenceParallel,
+    loss_parallel,
+    parallelize_module,
+)
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
@@ -27,6 +33,7 @@ import clrtool
 from clrtool.api.job import recipe_of
 from clrtool.engine.rangetest.flat_run import PlainLoop
 from clrtool.engine.runtime.sharded import is_sharded, shard_bytes, whole
+from clrtool.engine.training.constant_head import constant_head_loss
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import ConfigError, MachineError, exit_code
 from tests.documents import snippet
@@ -78,6 +85,16 @@ def dense():
     return nn.Sequential(nn.Linear(6, 13), nn.Tanh(), nn.Linear(13, 13), nn.Tanh(), nn.Linear(13, 3)).double()
 
 
+def norms():
+    """A model of texts with norms, which sequence parallelism spreads as well."""
+    inner = nn.LayerNorm(16), nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 16), nn.LayerNorm(16)
+    return nn.Sequential(nn.Embedding(7, 16), *inner, nn.Linear(16, 8)).double()
+
+
+def token_loss(model, batch):
+    return nn.functional.cross_entropy(model(batch[0]).flatten(0, 1), batch[1].flatten())
+
+
 def singles():
     """The points in float32."""
     return tuple(TensorDataset(inputs.float(), targets) for inputs, targets in (each.tensors for each in points()))
@@ -87,6 +104,7 @@ PROBLEMS = {
     "dense": (dense, points),
     "reader": (lambda: Reader().double(), texts),
     "single": (lambda: dense().float(), singles),
+    "norms": (norms, texts),
 }
 
 
@@ -131,6 +149,13 @@ def tensor_parallel(model, mesh, *, shards):
         parallelize_module(model, mesh["tensor"], {
             "embed": RowwiseParallel(input_layouts=Replicate()), "blocks.*.linear1": ColwiseParallel(),
             "blocks.*.linear2": RowwiseParallel(), "head": ColwiseParallel(output_layouts=Replicate()),
+        })  # fmt: skip
+    elif len(model) == len(norms()):  # along the text too, and no rank has all of the outputs
+        apart = {"input_layouts": Shard(1)}, {"output_layouts": Shard(1)}
+        parallelize_module(model, mesh["tensor"], {
+            "0": ColwiseParallel(**apart[1]), "1": SequenceParallel(), "2": ColwiseParallel(**apart[0]),
+            "4": RowwiseParallel(**apart[1]), "5": SequenceParallel(),
+            "6": ColwiseParallel(**apart[0], use_local_output=False),
         })  # fmt: skip
     else:
         apart = {"0": ColwiseParallel(output_layouts=Replicate()), "2": RowwiseParallel(input_layouts=Replicate())}
@@ -188,8 +213,15 @@ def trained(name, way="plain", **options):
             return {
                 "losses": [*losses, again],
                 "weights": numbers(third.model.parameters()),
+                "constant": constant_head_loss(start) if name == "norms" else None,
                 "found": [average, second.read(), start.evaluate()],
             }
+
+
+def stepped(name, way="plain"):
+    """The same with a loss of the program's own, of outputs of which each rank may have a part."""
+    with nullcontext() if way == "plain" else loss_parallel():
+        return trained(name, way, step=token_loss)
 
 
 def alike(way, accumulate=1):
@@ -307,6 +339,7 @@ def refused(name, way):
         lambda: clrtool.range_test(*given, precision="fp16", **QUICK),
         lambda: clrtool.range_test(*given, measure=MulticlassAccuracy(3), **QUICK),
         lambda: clrtool.range_test(*given, **QUICK | {"epochs": 10 + dist.get_rank()}),
+        lambda: clrtool.range_test(*made("norms", "tensor"), step=token_loss, **QUICK),
         *(
             lambda spread=spread: clrtool.range_test(spread, lambda of: SGD(of.parameters(), 0.1), *data, **QUICK)
             for spread in (
@@ -364,6 +397,7 @@ def main(calls):
         kind, *words = call.split(maxsplit=2)
         found[call] = {
             "trained": trained,
+            "stepped": stepped,
             "accumulated": partial(trained, accumulate=2),
             "halves": partial(decided, precision="bf16"),
             "alike": alike,

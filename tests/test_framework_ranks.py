@@ -89,6 +89,20 @@ def test_a_trainer_of_transformers_that_shards_its_model_is_measured_as_one_that
     np.testing.assert_allclose(sharded["metric"], whole["metric"], atol=0.021)  # two of 100 samples, in float32
 
 
+@pytest.mark.short(0)
+def test_a_model_of_transformers_that_brings_its_own_plan_is_measured_as_by_one_process(tmp_path):
+    pytest.importorskip("transformers.distributed.configuration_utils", reason="not in every transformers 5")
+    from tests.framework_ranks import transformers_tensor
+
+    first, second = ranks("transformers tensor")
+    assert first == second
+    assert (first["sharded"], first["ranks"]) == (True, 2)
+    one = transformers_tensor(tmp_path, world=1)
+    assert not one["sharded"]
+    assert first["bounds"] == one["bounds"]
+    np.testing.assert_allclose(first["metric"], one["metric"], rtol=1e-9)
+
+
 def test_processes_that_begin_in_fit_or_shards_that_are_made_in_train_are_told_to_test_there():
     for lightning, transformers in zip(ranks("lightning before"), ranks("transformers fsdp"), strict=True):
         assert "its 2 processes begin in fit: give it the callback LRRangeTest" in lightning

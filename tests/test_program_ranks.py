@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import LONG
-from tests.program_ranks import decided, trained
+from tests.program_ranks import decided, stepped, trained
 from tests.ranks import ended, start
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.long
 WAYS = ("plain", "ddp", "fsdp")
 LARGE = ["fsdp", "fsdp 2", "ddp 2", "mixed", "checkpointed", "compiled"]
 OF_TWO = [f"trained reader {way}" for way in (*WAYS, "tensor")] + ["trained dense root"]
-OF_TWO += ["accumulated dense ddp"]
+OF_TWO += ["accumulated dense ddp", "trained norms tensor", "stepped norms tensor"]
 OF_TWO += [f"decided dense {way}" for way in ("plain", "fsdp", "tensor")]
 OF_TWO += [f"alike {each}" for each in LARGE]
 OF_TWO += [f"{kind} dense {way}" for kind in ("estimated", "compared") for way in ("plain", "fsdp")]
@@ -59,7 +59,7 @@ def four():
 def alone(call):
     kind, name, *_ = call.split(maxsplit=2)
     options = {"precision": "bf16"} if kind == "halves" else {}
-    return (trained if kind in ("trained", "accumulated") else decided)(name, **options)
+    return {"trained": trained, "accumulated": trained, "stepped": stepped}.get(kind, decided)(name, **options)
 
 
 def check_trained(call, ranks):
@@ -70,6 +70,7 @@ def check_trained(call, ranks):
         for mine, theirs in zip(one["losses"], each["losses"], strict=True):
             np.testing.assert_allclose(theirs, mine, rtol=1e-6)
         np.testing.assert_allclose(each["found"], one["found"], rtol=1e-9)
+        assert each["constant"] == (one["constant"] and pytest.approx(one["constant"], rel=1e-6))
     assert all(rank[call] == ranks[0][call] for rank in ranks)
 
 
@@ -100,9 +101,9 @@ def check_untouched(call, ranks):
         assert each["sharded"] == (call.split()[2] not in ("plain", "ddp"))
 
 
-@pytest.mark.parametrize("call", [each for each in OF_TWO if each.startswith(("trained", "accumulated"))])
+@pytest.mark.parametrize("call", [each for each in OF_TWO if each.startswith(("trained", "accumulated", "stepped"))])
 def test_runs_in_turn_of_two_ranks_come_to_the_weights_of_one_process(two, call):
-    """In one step of all samples, or in the gradients of two batches on each rank."""
+    """In one step of all samples or the gradients of two batches on each rank; of outputs that they share, too."""
     check_trained(call, two)
 
 
@@ -194,11 +195,13 @@ def test_a_comparison_of_several_ranks_has_one_winner_for_all_whole_or_sharded(t
 
 def test_what_does_not_go_with_ranks_or_shards_is_refused_on_all_of_them_with_a_way_out(two):
     for rank in two:
-        vary, jobs, fp16, metric, length, flat, wrapped, alone, read, made = rank["refused dense fsdp"]
+        vary, jobs, fp16, metric, length, apart, flat, wrapped, alone, read, made = rank["refused dense fsdp"]
         assert vary.startswith("vary: runs in one process")
         assert jobs == "jobs: 2 ranks train each seed together: leave out jobs"
         assert fp16 == "precision: fp16 scales losses, which a sharded model does not allow: use bf16"
         assert metric.startswith("measure: accuracy needs the whole held-out set, but each of 2 ranks")
+        assert apart.startswith("step: the model's outputs are spread by tensor parallelism")
+        assert "under `with loss_parallel():`" in apart
         assert flat.startswith("model: is in FullyShardedDataParallel, the older FSDP")
         assert wrapped.startswith("model: its DistributedDataParallel averages gradients over 1 of 2 ranks")
         assert alone.startswith("model: fully_shard spreads it over the ranks [0], and 2 take batches of their own")

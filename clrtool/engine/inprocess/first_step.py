@@ -111,11 +111,12 @@ def _taken(workload: InProcessWorkload, trainer: Trainer, batches: Sequence[Any]
     """
     workload.set_train_mode(trainer.model)
     for batch in batches:
-        with unscaled(), workload.autocast(), explained():
-            made = workload.steps.step(trainer.model, to_device(batch, workload.device, fresh=False))
-        if made is not None:
-            _check_gradients(checked_loss(made, "step"), trainer.model)
-            return batch
+        with explained():
+            with unscaled(), workload.autocast():
+                made = workload.steps.step(trainer.model, to_device(batch, workload.device, fresh=False))
+            if made is not None:
+                _check_gradients(checked_loss(made, "step"), trainer.model)
+                return batch
     raise ConfigError(f"step: gave no loss for any of the first {len(batches)} batches, as for batches to be skipped")
 
 

@@ -156,11 +156,11 @@ class InProcessWorkload(Workload):
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Tell the way out of what a step meets here and not in the program's own loop.
+    """Tell the way out of what a step, or its backward pass, meets here and not in the program's own loop.
 
     Raises:
-        ConfigError: it asks the model for what ``DistributedDataParallel`` around it has; or a batch has one sample,
-            from which batch norm cannot learn.
+        ConfigError: it asks the model for what ``DistributedDataParallel`` around it has; a batch has one sample, from
+            which batch norm cannot learn; or outputs that ranks share meet a loss that knows nothing of that.
     """
     try:
         yield
@@ -177,6 +177,14 @@ def explained() -> Iterator[None]:
         raise ConfigError(
             "train_loader: a batch has one sample, of which batch norm has no statistics: drop_last=True in its "
             "DataLoader leaves the last, smaller batch out, and norms in eval() keep theirs"
+        ) from error
+    except RuntimeError as error:
+        if "mixed torch.Tensor and DTensor" not in str(error):
+            raise
+        raise ConfigError(
+            "step: the model's outputs are spread by tensor parallelism, and its loss computes with other tensors: "
+            "call the range test under `with loss_parallel():`, which the backward pass needs too, or let the model's "
+            "plan gather them (output_layouts=Replicate())"
         ) from error
 
 

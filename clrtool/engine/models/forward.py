@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from clrtool.engine.runtime.sharded import whole
 from clrtool.errors import ConfigError
 
 
@@ -20,13 +21,11 @@ def call_model(model: Callable[..., Any], inputs: Any) -> Any:
 
 
 def logits(outputs: Any) -> Any:
-    """The tensor in a model's outputs: themselves, their ``logits``, or the first of several."""
-    if isinstance(outputs, Tensor):
-        return outputs
+    """The tensor in a model's outputs: themselves, their ``logits``, or the first of several; each rank gets all."""
     if isinstance(outputs, Mapping):
-        return outputs.get("logits", outputs)
-    found = getattr(outputs, "logits", outputs)
-    return found[0] if isinstance(found, tuple) and found else found
+        return whole(outputs.get("logits", outputs))
+    found = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", outputs)
+    return whole(found[0] if isinstance(found, tuple) and found else found)
 
 
 def outputs_of(model: Callable[..., Any], inputs: Any) -> Tensor:

@@ -221,11 +221,11 @@ class ProcessGroup(Ranks):
 
     @contextmanager
     def _no_rank_lost(self) -> Iterator[None]:
-        """Turn what torch raises when another rank has gone into words; running out of memory stays what it is."""
+        """Turn what torch raises when another rank has gone into words; what is known to be something else stays it."""
         try:
             yield
         except RuntimeError as error:
-            if isinstance(error, MachineError | torch.OutOfMemoryError):
+            if isinstance(error, MachineError | torch.OutOfMemoryError | NotImplementedError):
                 raise
             raise MachineError(self.lost) from error
 

@@ -96,9 +96,19 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.detach().to_local() if is_shard(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """All of a small tensor, a norm, gathered on every rank."""
-    return tensor.full_tensor() if is_shard(tensor) else tensor  # type: ignore[attr-defined]
+def whole(tensor: Any) -> Any:
+    """All of a small tensor, a norm or the outputs of a batch, gathered on every rank."""
+    return tensor.full_tensor() if is_shard(tensor) else tensor
+
+
+def spread_as(tensor: Tensor, like: Tensor) -> Tensor:
+    """A tensor that every rank has whole, with its gradient, as another of its shape is spread."""
+    if not is_shard(like):
+        return tensor
+    from torch.distributed.tensor import DTensor
+
+    mesh, placements = like.device_mesh, like.placements  # type: ignore[attr-defined]
+    return DTensor.from_local(tensor, mesh, run_check=False).redistribute(placements=placements)
 
 
 def local_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -136,14 +146,18 @@ def shard_bytes(state: Any) -> int:
 
 
 def unpacked(state: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
-    """The state dict of an optimizer over parameters in this order, whose shards lie as those of its parameters."""
+    """The state dict of an optimizer over parameters in this order, spread over the ranks of each.
+
+    A momentum that began as a copy of a gradient lies as that did: in sums that the ranks have not added up yet, say.
+    """
     from torch.distributed.tensor import DTensor
 
     def of(value: Any, like: Any) -> Any:
         if is_shard(like) and (isinstance(value, Shard) or (isinstance(value, Tensor) and value.shape == like.shape)):
+            lies: Any = value.like if isinstance(value, Shard) and value.is_spread else like
             part = part_of(value, like).to(like.device)
             return DTensor.from_local(
-                part, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+                part, like.device_mesh, lies.placements, run_check=False, shape=lies.shape, stride=lies.stride()
             )
         return {key: of(each, like) for key, each in value.items()} if isinstance(value, Mapping) else value
 

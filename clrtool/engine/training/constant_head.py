@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from clrtool.engine.runtime.rng import RngStream
+from clrtool.engine.runtime.sharded import spread_as, whole
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import MachineError
 
@@ -69,7 +70,7 @@ def _last_layer(trainer: Trainer, batch: Any) -> tuple[nn.Module, Tensor]:
     finally:
         for hook in hooks:
             hook.remove()
-    module, output = heard[0]
+    module, output = heard[0][0], whole(heard[0][1])
     channels = 1 if isinstance(module, CHANNELS_FIRST) else output.ndim - 1
     others = [each for each in range(output.ndim) if each != channels]
     mean = trainer.workload.ranks.mean(output.float().mean(others, keepdim=True)).float()
@@ -79,7 +80,11 @@ def _last_layer(trainer: Trainer, batch: Any) -> tuple[nn.Module, Tensor]:
 @contextmanager
 def _answering(head: nn.Module, constant: Tensor) -> Iterator[None]:
     """Have a layer say the same whatever it is given."""
-    hook = head.register_forward_hook(lambda _module, _inputs, output: constant.to(output.dtype).expand_as(output))
+
+    def answer(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:  # noqa: ARG001
+        return spread_as(constant.to(output.dtype).expand(output.shape), output)
+
+    hook = head.register_forward_hook(answer)
     try:
         yield
     finally:
