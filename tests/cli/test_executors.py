@@ -198,6 +198,7 @@ def is_running(pid):
     return False
 
 
+@pytest.mark.short(0)
 def test_a_job_that_is_killed_and_one_that_is_stopped_go_on_with_the_same_command(tmp_path):
     words = ["rangetest", *LONG, "-o", tmp_path / "digits"]
     run, folder = start(*words), tmp_path / "digits"

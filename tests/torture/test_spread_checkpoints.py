@@ -103,6 +103,7 @@ def test_ranks_that_are_killed_or_have_no_room_while_they_save_leave_what_was_th
     assert_goes_on_to(whole, train, stopped, "resumed with 0 segments finished; seed 0 goes on after iteration")
 
 
+@pytest.mark.short(0)
 def test_a_damaged_part_of_a_checkpoint_falls_back_to_the_one_before_and_to_the_same_bytes(train, stopped, whole):
     DAMAGES["with a bit flipped in the middle"](newest_part(stopped))
     assert_goes_on_to(whole, train, stopped, "is damaged", "seed 0 goes on after iteration")
