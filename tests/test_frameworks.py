@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from clrtool.core.planning.plan import make_plan
+from clrtool.core.planning.make import make_plan
 from clrtool.engine.models.checkpoint import read_checkpoint
 from clrtool.errors import ConfigError
 from tests.documents import snippet

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from clrtool.core.planning.plan import make_plan
+from clrtool.core.planning.make import make_plan
 from clrtool.core.sources import schedule_from
 from clrtool.report.programs.formats import FORMATS, write_plan
 from clrtool.report.records.plan_file import read_plan

@@ -6,7 +6,7 @@ import pytest
 
 from clrtool.cli import trial
 from clrtool.cli.trial import run_printed
-from clrtool.core.planning.plan import make_plan
+from clrtool.core.planning.make import make_plan
 from clrtool.errors import ConfigError
 from clrtool.report.programs.program import to_code
 
