@@ -35,7 +35,7 @@ docs: setup ## run every command of the README and the guide, and write the outp
 	$(BIN)/python -m tests.gallery
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.notebook
 
-torture: setup ## kills, signals, full disks, damaged and hostile files, in their long form: 45 minutes on two cores
+torture: setup ## kills, signals, full disks, damaged and hostile files, in their long form: an hour on two cores
 	CLRTOOL_TORTURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
 		-m "long or short"
 

@@ -17,7 +17,7 @@ from tests.sketch import instead_of_drawing
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-# What makes the tests of kills, signals, damage and the like try all that they have, an hour or two long.
+# What makes the tests of kills, signals, damage and the like try all that they have, an hour long on two cores.
 LONG = bool(os.environ.get("CLRTOOL_TORTURE"))
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 

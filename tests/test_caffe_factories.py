@@ -378,6 +378,7 @@ def test_the_shipped_configs_train_their_network_with_caffes_multipliers(tmp_pat
     assert (workload.batch_size, len(workload.heldout)) == (100, 100)
 
 
+@pytest.mark.short(0)
 def test_the_network_of_super_convergence_sees_an_eighth_of_a_batch_at_a_time(tmp_path):
     workload = shipped(tmp_path, "cifar10-resnet56", "data.batch_size=40", "sweep.evaluations=20")
     assert (workload.micro_batch_size, len(workload.heldout)) == (5, 100)

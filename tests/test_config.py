@@ -13,7 +13,7 @@ from clrtool.config.json_schema import MODELINE, SCHEMA_FILE, json_schema
 from clrtool.config.schema import PolicyName, RangeTestConfig
 from clrtool.config.shipped import shipped_configs
 from clrtool.config.strict_yaml import read_yaml
-from clrtool.core.planning.plan import make_plan
+from clrtool.core.planning.make import make_plan
 from clrtool.core.planning.policies import POLICIES
 from clrtool.errors import ConfigError
 

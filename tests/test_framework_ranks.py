@@ -45,7 +45,7 @@ FOLLOWED = {
 }
 
 
-@pytest.mark.short(2)
+@pytest.mark.short(1)
 @pytest.mark.parametrize("call", FOLLOWED)
 def test_a_trainer_on_two_ranks_follows_one_plan_that_both_have_found(call):
     first, second = ranks(call)
@@ -82,6 +82,7 @@ def test_a_lightning_module_that_shards_itself_is_measured_as_one_that_every_ran
         np.testing.assert_allclose(theirs, mine, atol=1e-3)
 
 
+@pytest.mark.short(0)
 def test_a_trainer_of_transformers_that_shards_its_model_is_measured_as_one_that_every_rank_has_whole():
     whole, sharded = ranks("transformers")[0], ranks("transformers fsdp")[0]
     assert sharded["sharded"]

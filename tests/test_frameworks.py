@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from clrtool.core.planning.plan import make_plan
+from clrtool.core.planning.make import make_plan
 from clrtool.engine.models.checkpoint import read_checkpoint
 from clrtool.errors import ConfigError
 from tests.documents import snippet
@@ -717,6 +717,7 @@ def test_a_trainer_follows_the_plan_of_the_rest_from_the_epoch_at_which_it_was_t
     assert mine[40:] == pytest.approx(plan.lr(range(40)).tolist())
 
 
+@pytest.mark.short(0)
 def test_a_trainer_is_tested_on_a_plateau_and_a_metric_that_it_does_not_give_is_named(tmp_path):
     flat = {"when": "plateau", "patience": 0, "threshold": 0.99, "apply": False}
     _, _, callback = under_way(tmp_path, flat)
@@ -823,6 +824,7 @@ def test_half_precision_of_a_trainer_scales_the_gradients_of_its_range_test(tmp_
         clrtool.lightning.range_test(mine, module, **QUICK)
 
 
+@pytest.mark.short(0)
 def test_fp16_of_the_arguments_of_transformers_is_that_of_its_range_test(tmp_path):
     def tested(half):
         torch.manual_seed(0)

@@ -63,6 +63,7 @@ def gone(pid):
         return True
 
 
+@pytest.mark.short(0)
 def test_a_step_that_crashes_hangs_or_fails_costs_itself_alone(tmp_path):
     hanging = steps(hangs, seconds=8)
     planned = [*steps(crashes), *hanging, *steps(fails), Step("last", f"{HERE}:measures", 60, ("a", "b"))]
@@ -78,6 +79,7 @@ def test_a_step_that_crashes_hangs_or_fails_costs_itself_alone(tmp_path):
     assert gone(pid)
 
 
+@pytest.mark.short(0)
 def test_when_the_time_is_over_what_runs_is_ended_and_the_rest_is_named(tmp_path):
     begin = time.monotonic()
     failed, _, ends = ran([*steps(hangs), *steps(measures)], tmp_path / "gpu.jsonl", seconds=12.0)

@@ -109,7 +109,7 @@ def test():
 """
 
 
-@pytest.mark.short(1)
+@pytest.mark.short(0)
 @pytest.mark.parametrize(
     ("call", "says"),
     [

@@ -116,6 +116,7 @@ def test_what_large_models_are_trained_with_is_trained_as_by_the_programs_own_lo
         assert each["type"] == ("torch.float32" if way == "mixed" else "torch.float64")
 
 
+@pytest.mark.short(0)
 @pytest.mark.parametrize("call", [each for each in OF_FOUR if each.startswith("trained")])
 def test_runs_in_turn_of_four_ranks_with_shards_come_to_the_weights_of_one_process(four, call):
     check_trained(call, four)
@@ -146,6 +147,7 @@ def test_four_ranks_with_shards_decide_as_one_process_and_leave_all_as_it_was(fo
     check_untouched(call, four)
 
 
+@pytest.mark.short(0)
 def test_of_a_sharded_model_a_rank_keeps_its_share_of_weights_optimizer_average_and_start(two, four):
     for ranks in (two, four):
         found = [rank["kept reader fsdp"] for rank in ranks]

@@ -12,6 +12,8 @@ from ruamel.yaml import YAML
 
 from tests.documents import ELSEWHERE, PAGES, README, ROOT, blocks, commands, cut, is_run, prepare, run, snippet
 
+# Pages whose commands take as long as those of all others: the long form alone runs them.
+SLOW = {name: pytest.mark.short(0) for name in ("compare", "many-gpus")}
 COMMANDS = ("rangetest", "merge", "compare", "plan", "plot", "init", "guide", "schema", "doctor")
 # Options of torchrun, TensorBoard, make gpu and the like.
 OF_OTHERS = {"--cpu", "--logdir", "--max-restarts", "--nnodes", "--nproc-per-node"}
@@ -74,7 +76,9 @@ def test_every_command_of_the_readme_prints_what_is_shown(after_readme):
     assert (after_readme / "runs" / "digits" / "result.json").is_file()
 
 
-@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=page.stem, marks=SLOW.get(page.stem, ())) for page in PAGES[1:]]
+)
 def test_every_command_of_a_page_prints_what_is_shown_after_those_of_the_readme(
     page, after_readme, tmp_path, monkeypatch
 ):

@@ -87,13 +87,14 @@ def merge(
 
 def _folders(given: Sequence[Path]) -> list[Path]:
     """The folders of shards, each once. Raises ConfigError for a path that is none."""
-    found: list[Path] = []
+    found: dict[Path, Path] = {}
     for path in given:
         if not path.is_dir():
             raise ConfigError(f"{path}: no such folder; give the run folder with all shards, or their folders")
         inside = sorted(each for each in (path / SHARDS).glob("*-of-*") if each.is_dir())
-        found += inside or [path]
-    return list(dict.fromkeys(found))
+        for each in inside or [path]:
+            found.setdefault(each.resolve(), each)
+    return [*found.values()]
 
 
 def _check_apart(folder: Path, shards: Sequence[Path]) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from clrtool.cli.plan_asked import NUMBERS, Asked
-from clrtool.core.planning.plan import Plan, make_plan
+from clrtool.core.planning.make import make_plan
+from clrtool.core.planning.plan import Plan
 from clrtool.core.planning.policies import POLICIES, find_policy
 from clrtool.errors import ConfigError
 from clrtool.report.text.progress import say

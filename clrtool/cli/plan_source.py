@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from clrtool.cli.plan_asked import NUMBERS, WISHES, Asked
 from clrtool.cli.plan_bounds import from_bounds
-from clrtool.core.planning.plan import Plan, plan_from, plan_stages
+from clrtool.core.planning.make import plan_stages
+from clrtool.core.planning.plan import Plan, plan_from
 from clrtool.errors import ConfigError, as_config_error
 from clrtool.report.text.progress import say
 

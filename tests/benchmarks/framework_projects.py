@@ -27,7 +27,8 @@ from torch.utils.data import DataLoader, IterableDataset
 import clrtool
 import clrtool.lightning
 import clrtool.transformers
-from clrtool.core.planning.plan import Plan, make_plan
+from clrtool.core.planning.make import make_plan
+from clrtool.core.planning.plan import Plan
 from tests import test_frameworks as made
 
 POLICIES = ("triangular2", "one_cycle")

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from clrtool.config.schema import RangeTestConfig
-from clrtool.core.planning.plan import make_plan
+from clrtool.core.planning.make import make_plan
 from clrtool.core.planning.policies import POLICIES
 from clrtool.engine.configured.build import build_workload
 from clrtool.engine.rangetest.sweep import run_sweep

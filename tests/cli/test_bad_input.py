@@ -367,3 +367,19 @@ def test_plan_refuses_bad_numbers_with_their_rule(cli, words, message):
     result = cli("plan", *words)
     assert result.code == 2
     assert message in " ".join(result.err.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("mine.yaml", "opt: {lr: [0.1\n", "mine.yaml:2:1: not valid YAML"),
+        ("mine.yml", "opt: {lr: 0.1}\n", "mine.yml: neither a plan nor the script or config of a training"),
+        ("mine.txt", "lr = 0.1\n", "nor a config with a run in runs/mine; clrtool rangetest makes one"),
+    ],
+)
+@pytest.mark.parametrize("command", [["plan"], ["plan", "--lint"], ["plot"]])
+def test_a_file_in_which_no_schedule_is_found_is_told_what_it_is_not(cli, tmp_path, command, name, text, message):
+    (tmp_path / name).write_text(text)  # where the test is started
+    result = cli(*command, name)
+    assert result.code == 2
+    assert message in " ".join(result.err.split())

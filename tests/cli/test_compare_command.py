@@ -284,6 +284,7 @@ def test_a_comparison_that_was_begun_is_not_gone_on_with_as_another(zygote, tmp_
     assert len(COMPARISON.read(folder).seeds) == 3
 
 
+@pytest.mark.short(0)
 def test_a_comparison_stopped_anywhere_ends_in_the_bytes_of_one_that_was_not(zygote, tmp_path):
     # the range test takes some 350 steps, each of the four trainings 88
     words = [

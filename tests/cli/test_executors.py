@@ -18,7 +18,7 @@ import torch
 from clrtool.cli.run import local_processes
 from clrtool.cli.run.seed_share import JOBS, SeedShare, read_shard
 from clrtool.core.results.shard import Shard
-from clrtool.engine.resume.sharding import AgreedScout
+from clrtool.engine.resume.sharding import COMMON, AgreedScout, union
 from clrtool.errors import ConfigError
 from tests.forks import PATIENCE
 from tests.torture.runs import assert_same, contents, wait_for
@@ -162,6 +162,28 @@ def test_what_is_no_shard_and_shards_of_no_run_are_refused(cli, shards, tmp_path
     assert "with -o DIR" in cli("merge", moved, shards / "shards" / "2-of-2").err
 
 
+def test_a_shard_that_is_given_twice_is_one_and_a_copy_of_it_is_refused(cli, plain, shards, tmp_path, monkeypatch):
+    one, two = (shards / "shards" / f"{number}-of-2" for number in (1, 2))
+    copy = shutil.copytree(one, tmp_path / "copy")
+    done = cli("merge", one, copy, two, "-o", tmp_path / "run" / "digits")
+    assert (done.code, f"{copy} and {one} are both shard 1/2: give each shard once" in done.err) == (2, True)
+    monkeypatch.chdir(shards)
+    assert cli("merge", one, "shards/1-of-2", two, "-o", tmp_path / "run" / "digits", "-q").code in (0, 3)
+    assert_same(tmp_path / "run" / "digits", whole(plain))
+
+
+def test_shards_in_folders_of_one_name_both_count_their_time(shards, tmp_path):
+    from clrtool.engine.resume.checkpoint import CheckpointFolder
+
+    placed, spent = [], 0.0
+    for number in (1, 2):
+        placed.append(shutil.copytree(shards / "shards" / f"{number}-of-2", tmp_path / str(number) / "digits"))
+        values = CheckpointFolder(placed[-1] / "checkpoint").load().values
+        spent += sum(values["seconds"].values())
+    found = union(placed, {name: values.get(name) for name in (*COMMON, "device", "environment")})
+    assert sum(sum(each.values()) for each in found.seconds.values()) == pytest.approx(spent)
+
+
 def test_shards_that_were_measured_elsewhere_are_merged_with_a_word_about_it(cli, shards):
     from clrtool.engine.resume.checkpoint import CheckpointFolder
 
@@ -198,6 +220,7 @@ def is_running(pid):
     return False
 
 
+@pytest.mark.short(0)
 def test_a_job_that_is_killed_and_one_that_is_stopped_go_on_with_the_same_command(tmp_path):
     words = ["rangetest", *LONG, "-o", tmp_path / "digits"]
     run, folder = start(*words), tmp_path / "digits"

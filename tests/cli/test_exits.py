@@ -47,7 +47,7 @@ FAILING = {
 }  # fmt: skip
 
 
-@pytest.mark.short(4)
+@pytest.mark.short(2)
 @pytest.mark.parametrize("form", ["", "--json"])
 @pytest.mark.parametrize("what", FAILING)
 def test_a_code_is_the_same_where_nobody_reads_what_is_said(cli, monkeypatch, tmp_path, what, form):
@@ -157,7 +157,7 @@ RC = {
 }
 
 
-@pytest.mark.short(2)
+@pytest.mark.short(1)
 @pytest.mark.parametrize("where", ["here", "home"])
 @pytest.mark.parametrize("content", RC)
 def test_a_style_of_matplotlib_that_lies_about_changes_no_picture(tmp_path, where, content):
@@ -204,7 +204,7 @@ def test_a_terminal_that_closes_saves_what_was_measured_unless_nohup_has_turned_
     assert list((tmp_path / "run" / "checkpoint").glob("*.pt"))
 
 
-@pytest.mark.short(1)
+@pytest.mark.short(0)
 @pytest.mark.parametrize("kind", ["pipe", "link"])
 def test_a_cache_of_fonts_that_is_no_plain_file_is_named_and_left_alone(tmp_path, kind):
     from matplotlib.font_manager import FontManager

@@ -120,6 +120,7 @@ def limited():
     resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
 
 
+@pytest.mark.short(0)
 def test_memory_that_a_cpu_does_not_have_is_named(tmp_path):
     words = ["rangetest", "digits", "model.args={hidden: [30000, 30000]}", *QUICK, "-o", str(tmp_path / "run")]
     run = subprocess.run(
@@ -230,6 +231,7 @@ def broken_off(runs, wanted):
     raise MachineError("broken off")
 
 
+@pytest.mark.short(0)
 def test_messages_that_nobody_reads_any_more_do_not_stop_a_test(tmp_path):
     command = [sys.executable, "-m", "clrtool", "rangetest", "digits", *QUICK[:-1], "-o", str(tmp_path / "run")]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

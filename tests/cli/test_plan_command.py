@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from clrtool.core.planning.plan import make_plan
+from clrtool.core.planning.make import make_plan
 from clrtool.core.sources import schedule_from
 from clrtool.report.programs.formats import FORMATS, write_plan
 from clrtool.report.records.plan_file import read_plan
@@ -305,6 +305,7 @@ def test_a_csv_with_a_bad_row_is_refused_at_its_line(cli, tmp_path, text):
     assert f"a.csv:{text.count(chr(10)) if ',' in text else 3}: no learning rate" in result.err
 
 
+@pytest.mark.short(0)
 def test_a_long_csv_takes_the_memory_of_a_short_one(tmp_path):
     def peak(epochs):
         words = [

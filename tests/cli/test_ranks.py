@@ -78,6 +78,7 @@ def test_a_race_of_two_ranks_comes_to_the_bounds_of_one_process(cli, tmp_path):
         assert mine["loss"] == pytest.approx(yours["loss"], rel=0.05 if grows else 1e-3)
 
 
+@pytest.mark.short(0)
 def test_a_race_of_two_ranks_that_was_interrupted_goes_on_to_the_bytes_of_one_that_was_not(config, tmp_path):
     words = ["-m", "clrtool", "rangetest", config, "sweep={}", "model.args.channels=[4]", *HOW]
     codes, printed = ended(start(2, *words, "-o", tmp_path / "whole"))
@@ -151,6 +152,7 @@ def test_two_ranks_that_share_a_model_measure_what_two_with_all_of_it_measure(co
     assert [row.split(",")[-1] for row in curves[0]] == [row.split(",")[-1] for row in curves[1]]
 
 
+@pytest.mark.short(0)
 def test_a_dry_run_of_ranks_says_that_an_unfinished_run_would_resume(config, tmp_path):
     words = ["-m", "clrtool", "rangetest", config, *SPREAD, *HOW, "-o", tmp_path]
     assert ended(start(2, *words, faults={0: {"signal_at": [[STEP, 40, int(signal.SIGTERM), 1]]}}))[0] == [143, 143]

@@ -79,6 +79,7 @@ def test_no_name_in_the_live_line_controls_the_terminal(monkeypatch):
     assert "\x1b]" not in written
 
 
+@pytest.mark.short(0)
 def test_a_terminal_that_changes_its_size_while_it_is_drawn_on_gets_the_whole_result(tmp_path):
     sizes = [(24, 80), (1, 1), (0, 0), (3, 7), (50, 200), (2, 90)]
     words = ["rangetest", "digits", "sweep.epochs=8", "--seeds", "1"]
@@ -96,6 +97,7 @@ def test_a_width_that_no_terminal_has_breaks_no_table_and_no_chart(cli, digits_r
         assert done.out.strip()
 
 
+@pytest.mark.short(0)
 def test_plain_words_are_all_that_a_terminal_gets_where_they_are_wanted(tmp_path):
     written = on_a_terminal(LONG, 80, tmp_path, CLRTOOL_PLAIN="1")
     assert not CONTROL.search(written)

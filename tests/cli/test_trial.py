@@ -6,7 +6,7 @@ import pytest
 
 from clrtool.cli import trial
 from clrtool.cli.trial import run_printed
-from clrtool.core.planning.plan import make_plan
+from clrtool.core.planning.make import make_plan
 from clrtool.errors import ConfigError
 from clrtool.report.programs.program import to_code
 
@@ -24,7 +24,7 @@ def test_what_a_package_runs_as_planned_is_printed_without_a_word(cli):
     assert "note" not in printed.err
 
 
-@pytest.mark.short(2)
+@pytest.mark.short(1)
 @needs_timm
 @pytest.mark.parametrize(
     ("right", "wrong", "told"),

@@ -7,7 +7,7 @@ import torch
 
 from clrtool.core.planning.averaging import averaging_iterations
 from clrtool.core.planning.lint import lint_plan
-from clrtool.core.planning.plan import make_plan
+from clrtool.core.planning.make import make_plan
 from clrtool.engine.training.joint import JointOptimizer
 from clrtool.engine.training.optimizers import describe_groups
 

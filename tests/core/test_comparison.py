@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clrtool.core.planning.plan import make_plan
+from clrtool.core.planning.make import make_plan
 from clrtool.core.reading.curve import Point
 from clrtool.core.reading.metric import ACCURACY, LOSS, share_error
 from clrtool.core.results.candidates import candidate_plan, fixed_plan

@@ -8,7 +8,7 @@ import torch
 
 from clrtool.core.planning.finding import OPTIMIZERS, WITHOUT_MOMENTUM, Use
 from clrtool.core.planning.lint import lint_plan, lint_source, lint_values
-from clrtool.core.planning.plan import make_plan, plan_stages
+from clrtool.core.planning.make import make_plan, plan_stages
 from clrtool.core.planning.policies import POLICIES
 
 PER_EPOCH, EPOCHS = 47, 30

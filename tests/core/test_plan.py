@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clrtool.core.planning.plan import Plan, make_plan, plan_from, plan_stages
+from clrtool.core.planning.make import make_plan, plan_stages
+from clrtool.core.planning.plan import Plan, plan_from
 from clrtool.core.planning.policies import POLICIES
 from clrtool.report.records.plan_file import plan_to_json, plan_to_yaml, read_plan
 

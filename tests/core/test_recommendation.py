@@ -92,6 +92,7 @@ def test_what_differs_between_two_configs_is_named_value_by_value():
     ]  # fmt: skip
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("method", ["race", "paper"])
 def test_other_seeds_raise_no_alarm_and_another_problem_does(method):
     method = f"sweep.method={method}"

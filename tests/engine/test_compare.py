@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import clrtool.engine.rangetest.compare
-from clrtool.core.planning.plan import make_plan
+from clrtool.core.planning.make import make_plan
 from clrtool.core.results.candidates import candidate_plan, fixed_plan
 from clrtool.engine.rangetest.compare import EVALUATIONS, compare, constant_metric
 from clrtool.engine.resume.journal import Journal

@@ -196,7 +196,7 @@ def noisy(factory, workers):
     return digits(allow_import=["tests.*"], model={"factory": "tests.engine.test_journal:make_net"}, data=data)
 
 
-@pytest.mark.short(3)
+@pytest.mark.short(2)
 @FORKS
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("factory", ["make_noisy", "make_noisy_stream"])
@@ -210,6 +210,7 @@ def test_data_that_is_read_at_random_is_read_alike_after_an_interruption(factory
     assert stops == 2
 
 
+@pytest.mark.short(0)
 @FORKS
 def test_data_that_is_read_at_random_does_not_depend_on_the_number_of_workers():
     assert_same(run_sweep(noisy("make_noisy", 0), GIVEN, 0), run_sweep(noisy("make_noisy", 2), GIVEN, 0))

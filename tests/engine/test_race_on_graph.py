@@ -111,6 +111,7 @@ def test_a_turn_costs_one_launch_for_each_type_of_number(cuda, monkeypatch):  # 
 
 
 @ways(None)
+@pytest.mark.short(2)
 @pytest.mark.parametrize("looks", [[1], [7, 30], [13, 2, 70], [110]])
 def test_a_race_on_the_captured_step_reads_the_same_wherever_it_is_interrupted(cuda, monkeypatch, looks):  # noqa: F811
     with_replays(monkeypatch)

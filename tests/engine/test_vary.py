@@ -55,6 +55,7 @@ def test_a_race_over_values_interrupted_anywhere_reads_what_one_that_was_not_rea
     assert found.pilot == whole.pilot
 
 
+@pytest.mark.short(0)
 def test_the_models_of_a_value_are_freed_as_soon_as_it_is_dropped(monkeypatch):
     """Counted are the trainers that are alive, by the batch size or decay of their workload."""
     asked, alive, trained = variation(DECAYS["keys"], (0.0, 0.01, 0.3, 3.0)), [], []

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from clrtool.core.planning.plan import make_plan
+from clrtool.core.planning.make import make_plan
 from clrtool.core.reading.curve import Curve, SweepOutcome
 from clrtool.core.reading.metric import LOSS
 from clrtool.core.reading.paper import find_bounds

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from clrtool.core.planning.plan import make_plan
+from clrtool.core.planning.make import make_plan
 from clrtool.errors import ConfigError
 from clrtool.report.records.run import read_run
 from clrtool.report.text.canvas import HEIGHT, LABEL, Axis, Canvas

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from clrtool.core.planning.plan import make_plan
+from clrtool.core.planning.make import make_plan
 from clrtool.report.pages.html_report import comparison_report, plan_report, range_test_report
 from clrtool.report.records.run import read_run
 from tests.report.test_comparison_file import comparison

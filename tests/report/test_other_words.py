@@ -11,7 +11,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clrtool.core.planning.plan import make_plan, plan_from, plan_stages
+from clrtool.core.planning.make import make_plan, plan_stages
+from clrtool.core.planning.plan import plan_from
 from clrtool.errors import ConfigError
 from clrtool.report.programs.program import to_code
 from tests.core.peers import (

@@ -17,7 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
-from clrtool.core.planning.plan import make_plan, plan_from
+from clrtool.core.planning.make import make_plan
+from clrtool.core.planning.plan import plan_from
 from clrtool.core.racing.choose import choose
 from clrtool.core.racing.probes import Entry, Probe
 from clrtool.core.racing.race import next_run

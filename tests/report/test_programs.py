@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from clrtool.core.planning.plan import make_plan, plan_from, plan_stages
+from clrtool.core.planning.make import make_plan, plan_stages
+from clrtool.core.planning.plan import plan_from
 from clrtool.core.planning.policies import POLICIES
 from clrtool.errors import ConfigError
 from clrtool.report.programs.formula import functions

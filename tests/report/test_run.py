@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from clrtool.config.file import load_config
-from clrtool.core.planning.plan import make_plan
+from clrtool.core.planning.make import make_plan
 from clrtool.core.reading.verdict import Advice
 from clrtool.errors import ConfigError, MachineError
 from clrtool.files import write_whole

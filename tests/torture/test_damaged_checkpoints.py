@@ -95,6 +95,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(zygote, reference, co
     at_once(check, some_of(DAMAGES, 5))
 
 
+@pytest.mark.short(0)
 def test_where_both_are_damaged_the_run_starts_over_and_says_so(zygote, reference, copies):
     def check(damage):
         folder = copies(damage)

@@ -34,6 +34,7 @@ def limit_of(limit, reference, interrupted):
     return len(reference.files[limit]) - 1
 
 
+@pytest.mark.short(0)
 def test_a_file_that_does_not_fit_ends_in_exit_code_4_and_later_the_run_goes_on(
     zygote, reference, interrupted, tmp_path
 ):

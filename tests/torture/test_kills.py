@@ -134,6 +134,7 @@ def test_kills_at_any_moment_tear_no_file_and_change_no_result(zygote, reference
     assert work(kinds) > toll.wanted / 50, "all begin anew"
 
 
+@pytest.mark.short(0)
 def test_kills_in_training_lose_little_and_change_no_result(zygote, reference, tmp_path):
     toll = Toll(300 if LONG else 8)
     kinds = [AtRandomSteps(zygote, reference, tmp_path / str(seed), toll, seed) for seed in range(WORKERS)]

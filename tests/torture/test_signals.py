@@ -77,7 +77,7 @@ def assert_goes_on(zygote, reference, folder, *, resumed=True):
     assert_same(folder, reference.files)
 
 
-@pytest.mark.short(6)
+@pytest.mark.short(4)
 @pytest.mark.parametrize("place", TRAINING)
 def test_one_signal_saves_and_stops_the_training_and_the_same_command_goes_on(zygote, expected_of, tmp_path, place):
     expected = expected_of(place)
@@ -289,6 +289,7 @@ def test_a_signal_while_torch_is_imported_stops_without_a_traceback(tmp_path, nu
         assert "Traceback" not in run.err
 
 
+@pytest.mark.short(0)
 def test_a_process_of_its_own_ends_with_the_files_of_one_that_was_forked(reference, tmp_path):
     folder = tmp_path / NAME
     with Process(*words(folder)) as run:

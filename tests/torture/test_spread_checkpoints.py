@@ -108,9 +108,7 @@ def test_ranks_that_are_killed_or_have_no_room_while_they_save_leave_what_was_th
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="looks for the processes of torchrun in /proc")
 def test_torchrun_starts_a_killed_rank_of_a_shared_model_again_and_all_ends_in_the_same_bytes(command, tmp_path):
     folder, whole = tmp_path / "killed" / "run", tmp_path / "whole" / "run"  # the pictures bear the name
-    codes, printed = ended(
-        start(2, "-m", "clrtool", *command(whole), forked=False)
-    )  # which draws them, as torchrun does
+    codes, printed = ended(start(2, "-m", "clrtool", *command(whole), forked=False))  # forks would only sketch them
     assert codes in ([0, 0], [3, 0]), printed
     said = restarted(*command(folder), "--checkpoint-every", "0", killed_once=folder)
     assert said.count("error: a rank was lost") == 1, said
@@ -118,6 +116,7 @@ def test_torchrun_starts_a_killed_rank_of_a_shared_model_again_and_all_ends_in_t
     assert contents(folder) == contents(whole)
 
 
+@pytest.mark.short(0)
 def test_a_damaged_part_of_a_checkpoint_falls_back_to_the_one_before_and_to_the_same_bytes(train, stopped, whole):
     DAMAGES["with a bit flipped in the middle"](newest_part(stopped))
     assert_goes_on_to(whole, train, stopped, "is damaged", "seed 0 goes on after iteration")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from clrtool.core.planning.plan import Plan, make_plan
+from clrtool.core.planning.make import make_plan
+from clrtool.core.planning.plan import Plan
 from clrtool.core.planning.policies import POLICIES, find_policy
 from clrtool.core.reading.metric import Metric
 from clrtool.core.results.comparison import BoundsFrom

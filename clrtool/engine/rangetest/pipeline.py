@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from clrtool.config.schema import PlanConfig, SweepConfig
-from clrtool.core.planning.plan import Plan, make_plan
+from clrtool.core.planning.make import make_plan
+from clrtool.core.planning.plan import Plan
 from clrtool.core.planning.sweep_size import SweepSize
 from clrtool.core.racing.choose import choose
 from clrtool.core.racing.going_on import GoingOn, Start, compared_length, continued

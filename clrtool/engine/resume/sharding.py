@@ -75,7 +75,11 @@ class FinishedShard:
 
 
 def find_shards(folders: Sequence[Path]) -> list[FinishedShard]:
-    """The shards in these folders. Raises ConfigError if one is none, or not finished, or of another number of them."""
+    """The shards in these folders.
+
+    Raises:
+        ConfigError: one is none, or not finished, or of another number of them, or two are the same shard.
+    """
     found: list[FinishedShard] = []
     for folder in folders:
         values = load_checkpoint(CheckpointFolder(folder / "checkpoint")).values
@@ -88,11 +92,12 @@ def find_shards(folders: Sequence[Path]) -> list[FinishedShard]:
             )
         with as_config_error(f"{folder}: "):
             shard = Shard.parse(result["shard"])
+        for other in found:
+            if shard.of != other.shard.of:
+                raise ConfigError(f"{folder} is shard {shard}, and {other.folder} is {other.shard}: shards of one test")
+            if shard == other.shard:
+                raise ConfigError(f"{folder} and {other.folder} are both shard {shard}: give each shard once")
         found.append(FinishedShard(folder, shard, values["deterministic"]))
-        if shard.of != found[0].shard.of:
-            raise ConfigError(
-                f"{folder} is shard {shard}, and {found[0].folder} is {found[0].shard}: shards of one test"
-            )
     return found
 
 
@@ -127,7 +132,9 @@ def union(folders: Sequence[Path], about: Mapping[str, Any]) -> RemoteResults:
                 "and sweep.end_lr, or keep the folders of all shards in one place while they run"
             )
         finished = mine | finished
-        seconds[folder.name] = added_up([values["seconds"], *values.get("elsewhere", {}).values()])
+        # shards of different machines may be in folders of one name
+        name = folder.name if folder.name not in seconds else str(folder)
+        seconds[name] = added_up([values["seconds"], *values.get("elsewhere", {}).values()])
         what = f"The seeds of {folder.name} were measured"
         warnings += [*values["warnings"], *moved(first["environment"], values["environment"], what)]
     return RemoteResults(

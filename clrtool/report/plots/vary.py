@@ -94,7 +94,10 @@ def _mark(axes: Axes, record: VaryRecord, value: int) -> None:
     axes.axvline(bounds.max_lr, color=color, linewidth=1.2, linestyle="--")
     axes.plot(best.lr, best.loss, marker="*", markersize=17, color=palette().green,
               markeredgecolor=palette().ink, markeredgewidth=0.8, zorder=5)  # fmt: skip
-    axes.annotate(f"max_lr\n{bounds.max_lr:.3g}", (bounds.max_lr, 1), xycoords=("data", "axes fraction"), color=color,
+    first = record.tried[record.first]
+    longest = max(probe.iterations for probe in record.pilot.probes) / first.iterations_per_epoch
+    told = f"max_lr {bounds.max_lr:.3g}, from\nruns of {longest:.2g} epochs"
+    axes.annotate(told, (bounds.max_lr, 1), xycoords=("data", "axes fraction"), color=color,
                   xytext=(5, -3), textcoords="offset points", va="top", fontsize=9)  # fmt: skip
 
 
@@ -131,6 +134,9 @@ def _add_legend(figure: Figure, axes: Axes, record: VaryRecord) -> None:
         faint = f"all values, after\n{record.compared_epochs:.2g} epochs"
         axes.plot([], [], "o-", color=palette().grey, alpha=FAINT, markersize=3.5, label=faint)
         axes.plot([], [], "o-", color=palette().grey, linewidth=2, label="those that went\non for longer")
+    if record.chosen is not None:
+        axes.plot([], [], "*", color=palette().green, markeredgecolor=palette().ink, markeredgewidth=0.8, markersize=12,
+                  label="best run of the\nchosen value")  # fmt: skip
     figure.legend(loc="outside right center", fontsize=9, frameon=False)
     told = textwrap.fill(_shown(f"{record.verdict.value} {record.reason}"), WIDTH)
     figure.supxlabel(f"learning rate\n{told}", fontsize=9)

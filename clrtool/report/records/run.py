@@ -18,6 +18,7 @@ from typing import Any
 
 from clrtool.config.file import load_config
 from clrtool.config.schema import RangeTestConfig
+from clrtool.config.strict_yaml import read_yaml
 from clrtool.core.racing.going_on import GoingOn
 from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import Bounds
@@ -29,7 +30,17 @@ from clrtool.files import check_writable, read_text, write_whole
 from clrtool.report.records.evaluations import columns, csv_text, text_sha256, to_point
 from clrtool.report.records.kinds import checked
 from clrtool.report.records.plan_file import is_plan, to_plan
-from clrtool.report.records.record_file import CONFIG, DAMAGED, changed, intact, load, own_files, reading, sealed
+from clrtool.report.records.record_file import (
+    CONFIG,
+    DAMAGED,
+    YAML_ENDINGS,
+    changed,
+    intact,
+    load,
+    own_files,
+    reading,
+    sealed,
+)
 from clrtool.words import nearest
 
 KEYS = ("seed",)
@@ -189,6 +200,13 @@ def find_run(source: str) -> Path:
         return place
     if default.is_dir():
         return default
+    if place.is_file():
+        if place.suffix.lower() in YAML_ENDINGS:
+            read_yaml(read_text(place), source)  # which says what is wrong with it, and where
+        raise ConfigError(
+            f"{source}: neither a plan nor the script or config of a training with a schedule in it, nor a config with "
+            f"a run in {default}; clrtool rangetest makes one"
+        )
     runs = sorted(path.parent.name for path in default.parent.glob("*/result.json"))
     hint = nearest(source, runs) if runs else "clrtool rangetest makes one"
     raise ConfigError(f"{source}: no run folder or plan file, and there is no {default}; {hint}")

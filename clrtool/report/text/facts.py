@@ -181,7 +181,7 @@ class Cycle(NamedTuple):
 def cycles(plan: Plan) -> Iterator[Cycle]:
     """The cycles of a plan to its end; none of a plan that has no cycles.
 
-    >>> from clrtool.core.planning.plan import make_plan
+    >>> from clrtool.core.planning.make import make_plan
     >>> next(cycles(make_plan(0.1, 0.4, 10, epochs=8, cycles=2)))
     Cycle(number=1, begin=0, end=40, peaks=(0.4,), peak_at=20)
     """

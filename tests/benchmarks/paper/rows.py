@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from clrtool.core.planning.plan import Plan, make_plan, plan_from, plan_stages
+from clrtool.core.planning.make import make_plan, plan_stages
+from clrtool.core.planning.plan import Plan, plan_from
 from tests.benchmarks.paper.training import Run
 
 EPOCH, SHORT, LONG = 500, 25_000, 70_000

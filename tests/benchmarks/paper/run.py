@@ -15,7 +15,7 @@ from multiprocessing import Pool
 
 import torch
 
-from clrtool.core.planning.plan import make_plan
+from clrtool.core.planning.make import make_plan
 from clrtool.core.results.record import RunRecord
 from tests.benchmarks.paper import page, rows
 from tests.benchmarks.paper.rows import Row
