@@ -133,3 +133,23 @@ def test_what_this_user_may_not_read_is_a_matter_of_the_machine(zygote, closed, 
     assert run.status == MACHINE, run.err
     assert "Permission denied" in run.err or "closed to this user" in run.err
     assert "Traceback" not in run.err
+
+
+def test_what_is_closed_to_this_user_is_passed_over_where_a_config_is_proposed(zygote):
+    if os.geteuid():
+        pytest.skip("only root can be somebody else")
+    with tempfile.TemporaryDirectory(prefix="clrtool-torture-") as name:
+        place = Path(name)
+        (place / "open.py").write_text("from torch import nn\n\n\nclass Mine(nn.Module):\n    pass\n")
+        for file in ("closed.py", "x.npz", "long.txt"):
+            (place / file).write_bytes(bytes(20_000))
+            (place / file).chmod(0)
+        for folder in ("lost+found", "listed"):
+            (place / folder).mkdir()
+        (place / "lost+found").chmod(0)
+        (place / "listed").chmod(0o744)  # what is in it has names, and nothing more
+        place.chmod(0o777)
+        run = zygote.run(["init"], {"user": 65534}, cwd=place)
+        text = (place / "open.yaml").read_text() if (place / "open.yaml").is_file() else run.out
+    assert "open:Mine" in run.err + run.out + text, run.err
+    assert "long.txt" not in run.err + run.out + text
