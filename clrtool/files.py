@@ -114,13 +114,20 @@ def check_writable(folder: Path) -> None:
 
 
 def check_here() -> None:
-    """Raise MachineError if the current folder is closed or was removed: torch ends a process that computes in none."""
+    """Raise MachineError where torch could not be imported, or would end the process when it computes.
+
+    It needs a current folder that is there and open, and one for temporary files.
+    """
     try:
         Path.cwd()
     except FileNotFoundError as error:
         raise MachineError("the current folder was removed: go to another one") from error
     if not os.access(".", os.X_OK):
         raise MachineError("the current folder is closed to this user: go to another one")
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise MachineError("no folder for temporary files can be written: set TMPDIR to one that can be") from error
 
 
 def temporary_files(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ import re
 import signal
 from collections import UserDict
 from pathlib import Path
+from unittest.mock import Mock
 
 import matplotlib.figure
 import numpy as np
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 import clrtool
 from clrtool.engine.inprocess import heldout as held_out
 from clrtool.engine.rangetest.sweep import run_sweep
-from clrtool.errors import ConfigError
+from clrtool.errors import ConfigError, MachineError
 from tests.documents import snippet
 from tests.engine.workloads import FORKS, digits
 
@@ -506,7 +507,7 @@ def test_seeds_that_cannot_differ_are_told_of():
     assert "agreement of seeds says nothing" in found.record.sweep.warnings[-1]
 
 
-def test_a_result_is_shown_drawn_saved_and_followed(cli, tmp_path):
+def test_a_result_is_shown_drawn_saved_and_followed(cli, tmp_path, monkeypatch):
     told = []
     model = net()
     options = QUICK | {"title": "<b>mine & yours</b>", "sweep_epochs": 6}
@@ -521,6 +522,13 @@ def test_a_result_is_shown_drawn_saved_and_followed(cli, tmp_path):
     assert 'src="data:image/png;base64,iVBOR' in shown
     assert isinstance(found.plot(), matplotlib.figure.Figure)
     found.plot(tmp_path / "mine.svg")
+    with monkeypatch.context() as full:  # when the curve, the result and the words of the picture are there
+        full.setattr("clrtool.report.plots.style.drawn", Mock(side_effect=MachineError("no room")))
+        with pytest.raises(MachineError, match="no room"):
+            found.save(tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+    with pytest.raises(MachineError, match=r"mine.svg: cannot be written"):
+        found.save(tmp_path / "mine.svg")
     found.save(tmp_path / "run")
     assert clrtool.read_run(tmp_path / "run").bounds == found.bounds
     assert cli("plan", tmp_path / "run", "--format", "json").code == 0

@@ -91,6 +91,14 @@ def test_a_current_folder_that_was_removed_is_told_as_that(cli, tmp_path, monkey
     assert planned.code == 0, "what needs no folder is done"
 
 
+@pytest.mark.parametrize("words", [["rangetest", "digits", "-o", "run"], ["compare", "digits"], ["doctor", "--quick"]])
+def test_a_machine_where_no_temporary_file_can_be_made_is_told_as_that(cli, monkeypatch, words):
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: ["/none", "/dev/null"])
+    refused = cli(*words)
+    assert (refused.code, "set TMPDIR to one that can be" in refused.err) == (4, True)
+
+
 def test_a_folder_without_room_is_known_before_anything_is_measured(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

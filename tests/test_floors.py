@@ -65,7 +65,7 @@ ROOMS = {
     } | FLOOR_0,
     "api": {
         "core.planning", "core.reading", "core.results", "engine.runtime", "engine.training", "engine.inprocess",
-        "engine.rangetest", "report.records", "report.text", "report.plots", "errors", "words",
+        "engine.rangetest", "report.records", "report.text", "report.plots", "errors", "files", "words",
     },
     "lightning": {"core.planning", "engine.training", "engine.inprocess", "report.records", "api", "errors", "words"},
     "transformers": {

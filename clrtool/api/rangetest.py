@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from clrtool.core.reading.curve import Curve, Point
 from clrtool.core.reading.verdict import Verdict
 from clrtool.core.results.record import RunRecord
 from clrtool.errors import ConfigError
+from clrtool.files import check_writable
 from clrtool.words import in_python
 
 if TYPE_CHECKING:
@@ -102,15 +105,23 @@ class RangeTest(Shown):
 
         Raises:
             ConfigError: the folder already holds a run.
+            MachineError: it cannot be written, or the disk is full; what was written of it is removed.
         """
         from clrtool.report.plots import draw_run
         from clrtool.report.records.run import FILES, write_run
 
         folder = Path(folder)
-        if found := [name for name in FILES if (folder / name).exists()]:
+        if found := [name for name in FILES if os.path.lexists(folder / name)]:
             raise ConfigError(f"{folder} holds {', '.join(found)} already: give another folder")
-        write_run(folder, self.record)
-        draw_run(folder, self.record)
+        check_writable(folder)
+        try:
+            write_run(folder, self.record)
+            draw_run(folder, self.record)
+        except BaseException:  # so that it can be saved here later
+            for name in FILES:
+                with contextlib.suppress(OSError):
+                    (folder / name).unlink()
+            raise
 
     def __repr__(self) -> str:
         return f"RangeTest(base_lr={self.base_lr}, max_lr={self.max_lr}, verdict={self.verdict.word!r})"

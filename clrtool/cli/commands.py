@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from functools import cache
 from textwrap import fill
-from typing import Any
+from typing import Any, get_type_hints
 
 import typer
 from typer.core import TyperGroup
@@ -62,6 +62,10 @@ class Commands(TyperGroup):
 @cache
 def _load(name: str) -> Any:
     """A command, from its file."""
+    function = getattr(importlib.import_module(f"clrtool.cli.{name}"), name)
+    for each in get_type_hints(function, include_extras=True).values():
+        for info in getattr(each, "__metadata__", ()):
+            info.readable = False  # what is closed to this user is told by what opens it, with code 4
     alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-    alone.command(name, cls=Command)(getattr(importlib.import_module(f"clrtool.cli.{name}"), name))
+    alone.command(name, cls=Command)(function)
     return typer.main.get_command(alone)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +68,9 @@ class Finds:
 
 def discover(folder: Path) -> Finds:
     """Look at a folder, without running what is in it."""
-    # a pipe or a device may never end, and a link may lead nowhere
-    plain = (each for each in folder.iterdir() if each.is_file() or each.is_dir())
+    # a pipe or a device may never end, a link may lead nowhere, and other things may be closed to this user
+    plain = (each for each in folder.iterdir() if each.is_file() or (each.is_dir() and os.access(each, os.X_OK)))
+    plain = (each for each in plain if os.access(each, os.R_OK))
     entries = sorted(each for each in plain if not each.name.startswith("."))[:MOST]
     sources = [source for each in entries if each.suffix == ".py" and (source := _read_source(each)) is not None]
     sources.sort(key=lambda source: (source.module != "train", source.module))

@@ -95,21 +95,30 @@ def test_the_run_of_another_user_is_shown_or_told_and_never_changed(zygote, refe
             run = zygote.run(command, {"user": 65534}, cwd=Path("/"))
             assert "Traceback" not in run.err
             shown = state == "finished" and "--fresh" not in command and command[0] != "plot"
-            assert run.status in ((0,) if shown else (2, MACHINE)), f"{command}: {run.status} {run.err}"
+            codes = (0,) if shown else (MACHINE,) if state == "closed" else (2, MACHINE)
+            assert run.status in codes, f"{command}: {run.status} {run.err}"
             assert str(folder) in run.err or shown
         assert contents(folder) == before
 
 
-CLOSED = {
-    "mine.yaml": ["plan", "mine.yaml"],
-    "run/result.json": ["plan", "run"],
-    "in": ["rangetest", "digits", "--check", "in/a.json"],
-    ".": ["rangetest", "digits"],
-}
+# What is closed, and a command that has to open it.
+CLOSED = [
+    ("mine.yaml", ["plan", "mine.yaml"]),
+    ("run/result.json", ["plan", "run"]),
+    ("run", ["plot", "run"]),
+    ("run", ["merge", "run"]),
+    ("run", ["rangetest", "digits", "-o", "run"]),
+    ("run", ["compare", "digits", "-o", "run"]),
+    ("in", ["rangetest", "digits", "--check", "in/a.json"]),
+    ("run/result.json", ["rangetest", "digits", "-o", "new", "--check", "run/result.json"]),
+    ("run/result.json", ["rangetest", "digits", "-o", "new", "--write", "run/result.json"]),
+    ("run/last.pt", ["rangetest", "digits", "-o", "new", "--from", "run/last.pt"]),
+    (".", ["rangetest", "digits"]),
+]
 
 
-@pytest.mark.parametrize("closed", CLOSED)
-def test_what_this_user_may_not_read_is_a_matter_of_the_machine(zygote, closed):
+@pytest.mark.parametrize(("closed", "command"), CLOSED, ids=lambda each: each if isinstance(each, str) else each[0])
+def test_what_this_user_may_not_read_is_a_matter_of_the_machine(zygote, closed, command):
     if os.geteuid():
         pytest.skip("only root can be somebody else")
     with tempfile.TemporaryDirectory(prefix="clrtool-torture-") as name:
@@ -117,10 +126,30 @@ def test_what_this_user_may_not_read_is_a_matter_of_the_machine(zygote, closed):
         place.chmod(0o755)
         for folder in ("run", "in"):
             (place / folder).mkdir()
-        for file in ("mine.yaml", "run/result.json"):
+        for file in ("mine.yaml", "run/result.json", "run/last.pt"):
             (place / file).write_text("{}")
         (place / closed).chmod(0o700 if (place / closed).is_dir() else 0o600)
-        run = zygote.run(CLOSED[closed], {"user": 65534}, cwd=place)
+        run = zygote.run(command, {"user": 65534}, cwd=place)
     assert run.status == MACHINE, run.err
     assert "Permission denied" in run.err or "closed to this user" in run.err
     assert "Traceback" not in run.err
+
+
+def test_what_is_closed_to_this_user_is_passed_over_where_a_config_is_proposed(zygote):
+    if os.geteuid():
+        pytest.skip("only root can be somebody else")
+    with tempfile.TemporaryDirectory(prefix="clrtool-torture-") as name:
+        place = Path(name)
+        (place / "open.py").write_text("from torch import nn\n\n\nclass Mine(nn.Module):\n    pass\n")
+        for file in ("closed.py", "x.npz", "long.txt"):
+            (place / file).write_bytes(bytes(20_000))
+            (place / file).chmod(0)
+        for folder in ("lost+found", "listed"):
+            (place / folder).mkdir()
+        (place / "lost+found").chmod(0)
+        (place / "listed").chmod(0o744)  # what is in it has names, and nothing more
+        place.chmod(0o777)
+        run = zygote.run(["init"], {"user": 65534}, cwd=place)
+        text = (place / "open.yaml").read_text() if (place / "open.yaml").is_file() else run.out
+    assert "open:Mine" in run.err + run.out + text, run.err
+    assert "long.txt" not in run.err + run.out + text
