@@ -38,11 +38,12 @@ def as_version_1(values):
 
 
 # The files that take longest, in this order: handed out first, so that at the end no process waits for another.
-LONGEST = ("test_program_ranks", "test_executors", "test_signals", "test_frameworks", "test_readme", "test_exits",
-           "test_ranks", "test_journal", "test_race", "test_kills", "test_framework_ranks", "test_remedies",
-           "test_locks", "test_failures", "test_failing_calls", "test_full_disks", "test_processes", "test_gpu_command",
-           "test_foreign_code", "test_printed_commands", "test_terminal", "test_vary", "test_race_on_graph", "test_sources",
-           "test_capture", "test_hostile_configs", "test_damaged_checkpoints", "test_floors", "test_distributed")  # fmt: skip
+LONGEST = ("test_executors", "test_program_ranks", "test_signals", "test_remedies", "test_framework_ranks",
+           "test_frameworks", "test_printed_commands", "test_floors", "test_kills", "test_foreign_code",
+           "test_locks", "test_distributed", "test_ranks", "test_sources", "test_race_on_graph", "test_exits",
+           "test_commands", "test_gpu_command", "test_readme", "test_journal", "test_failing_calls",
+           "test_hostile_configs", "test_plots", "test_forks", "test_capture", "test_processes",
+           "test_damaged_checkpoints", "test_failures", "test_vary")  # fmt: skip
 
 
 def pytest_addoption(parser):
