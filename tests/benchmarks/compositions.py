@@ -61,6 +61,18 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "torch ChainedScheduler: linear, steps, cosine, exponential": _named(
         {"type": "ChainedScheduler", "schedulers": [RISE, STEPS, COSINE, {"type": "ExponentialLR", "gamma": 0.9999999}]}
     ),
+    "torch ChainedScheduler: linear, a cosine to 0.001": _named(
+        {"type": "ChainedScheduler", "schedulers": [RISE, COSINE | {"eta_min": 1e-3}]}
+    ),
+    "torch ChainedScheduler: linear, a cosine of 777 to 0.001": _named(
+        {"type": "ChainedScheduler", "schedulers": [RISE, SHORT | {"eta_min": 1e-3}]}
+    ),
+    "torch ChainedScheduler: 1,000 milestones, cosine": _named(
+        {
+            "type": "ChainedScheduler",
+            "schedulers": [{"type": "MultiStepLR", "milestones": [*range(10_000, ITERATIONS, 10_000)], "gamma": 0.999}, COSINE],
+        }
+    ),
     "torch MultiplicativeLR of a text": (
         "torch:MultiplicativeLR",
         {"lr_lambda": "1 - 1e-7 * x / (1 + x)", "base_lr": 0.1},

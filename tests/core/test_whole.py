@@ -34,10 +34,18 @@ def test_a_power_is_numpys_where_exponents_repeat_and_where_they_do_not(base, le
         np.testing.assert_allclose(power(np.float64(base), exponents), np.power(base, exponents), rtol=1e-15)
 
 
-@given(seed=st.integers(0, 10**6), share=st.sampled_from([0, 0.001, 0.01, 0.1, 1]), sets=st.booleans())
-def test_steps_that_seldom_or_often_add_are_those_of_a_plain_loop(seed, share, sets):
+@given(
+    seed=st.integers(0, 10**6),
+    share=st.sampled_from([0, 0.001, 0.01, 0.1, 1]),
+    sets=st.booleans(),
+    around=st.sampled_from([0.01, 0.9]),
+)
+def test_steps_that_seldom_or_often_add_are_those_of_a_plain_loop(seed, share, sets, around):
     random = np.random.default_rng(seed)
-    p, q = random.uniform(0.99, 1.01, 20_001), np.where(random.random(20_001) < share, random.random(20_001), 0.0)
+    p, q = (
+        random.uniform(1 - around, 1 + around, 20_001),
+        np.where(random.random(20_001) < share, random.random(20_001), 0.0),
+    )
     if sets:  # what is added takes the place of what was found
         p[q > 0] = 0
     schedule = Stepwise(0.5, lambda t: (p[t % 20_001], None if share == 0 else q[t % 20_001]))

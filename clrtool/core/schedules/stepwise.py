@@ -17,8 +17,10 @@ from clrtool.core.schedules.operations import looked_up
 # The last iteration for which steps are taken one by one.
 FARTHEST = 2 * 10**7
 # Steps worked out together, few enough that their arrays stay in the cache; those that add to what they find are cut
-# into runs that are joined one step after another, in all of their columns at once.
+# into runs, all of which are worked out at once.
 BLOCK, RUN = 8192, 32
+# The products of the steps of a run are divided by where they are within so much of 1: four of 16 digits may be lost.
+SPREAD = 1e4
 # A step makes p * x + q of a learning rate x. At successive iterations: all p, and all q, or None where they are 0.
 Steps = tuple[FloatArray, FloatArray | None]
 
@@ -76,30 +78,35 @@ class Stepwise(Schedule):
 
 def _taken(before: float, p: FloatArray, q: FloatArray | None) -> FloatArray:
     """The values after each of successive steps."""
-    cuts = [0] if q is None else [0, *np.flatnonzero(q[1:]) + 1]
-    if q is not None and len(cuts) * RUN > len(p):
+    if q is not None and np.count_nonzero(q) * RUN > len(p):
         return _joined(before, p, q) if p.any() else q  # or each sets its value, whatever it finds
+    adding = [] if q is None else (np.flatnonzero(q[1:]) + 1).tolist()
     values = np.array(p)
-    for start, end in pairwise([*cuts, len(p)]):  # from one step that adds to the next there are products alone
+    for start, end in pairwise([0, *adding, len(p)]):  # from one step that adds to the next there are products alone
         values[start] = p[start] * before + (0.0 if q is None else q[start])
         before = float(np.cumprod(values[start:end], out=values[start:end])[-1])
     return values
 
 
 def _joined(before: float, p: FloatArray, q: FloatArray) -> FloatArray:
-    """The same where most steps add: cut into runs of ``RUN``, a column each.
-
-    Row by row the steps since the beginning of a run are joined, in all runs at once; then each run begins where the
-    one before has ended.
-    """
-    p, q = (steps.reshape(-1, RUN).T.copy() for steps in (p, q))
-    for row in range(1, RUN):
-        q[row] += p[row] * q[row - 1]
-        p[row] *= p[row - 1]
+    """The same where most steps add: cut into runs of ``RUN``, each of which begins where the one before has ended."""
+    factors, added = _since_begin(p.reshape(-1, RUN), q.reshape(-1, RUN))
     begins = [before]
-    for factor, added in zip(p[-1, :-1].tolist(), q[-1, :-1].tolist(), strict=True):
-        begins.append(factor * begins[-1] + added)
-    return np.asarray((p * np.array(begins) + q).T.reshape(-1))
+    for factor, more in zip(factors[:-1, -1].tolist(), added[:-1, -1].tolist(), strict=True):
+        begins.append(factor * begins[-1] + more)
+    return np.asarray((factors * np.array(begins)[:, None] + added).reshape(-1))
+
+
+def _since_begin(p: FloatArray, q: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The steps since the beginning of each run, a row each, as one: what they multiply by, and what they add."""
+    factors = np.cumprod(p, axis=1, dtype=np.float64)
+    if factors.min() > 1 / SPREAD and factors.max() < SPREAD:  # what is divided by them keeps its digits
+        return factors, np.asarray(factors * np.cumsum(q / factors, axis=1))
+    factors, added = p.T.copy(), q.T.copy()
+    for place in range(1, RUN):
+        added[place] += factors[place] * added[place - 1]
+        factors[place] *= factors[place - 1]
+    return factors.T, added.T
 
 
 def multiplied(base_lr: float, scale: Scale) -> Stepwise:

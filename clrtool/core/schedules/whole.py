@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-# Whole numbers below it are exact in a float64, and the quotient of two of them rounds up to no whole number.
-EXACT = 2.0**53
-# So many times more exponents than different ones make it worth while to look powers up.
+# Of whole numbers below it a float64 holds every sum, and their quotient rounds up to no whole number.
+EXACT = 2.0**52
+# Powers are looked up where each exponent comes more than so many times, on average.
 REPEATS = 8
 
 

@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from clrtool.core.schedules import Schedule
 from clrtool.core.schedules.base import FloatArray, IntArray
@@ -231,7 +232,7 @@ def bends(base_lr: float, T_max: int, eta_min: float) -> Leaf:  # noqa: N803 (to
 
 
 def _constant(t: IntArray, factor: float, total_iters: int) -> FloatArray:
-    return _at_marks(t, [(0, factor), (total_iters, 1 / factor)])
+    return _at_marks(t, [0, total_iters], [factor, 1 / factor])
 
 
 def _linear(t: IntArray, start_factor: float, end_factor: float, total_iters: int) -> FloatArray:
@@ -249,16 +250,15 @@ def _step(t: IntArray, step_size: int, gamma: float) -> FloatArray:
 
 
 def _multi_step(t: IntArray, milestones: Sequence[int], gamma: float) -> FloatArray:
-    return _at_marks(t, [(each, gamma) for each in milestones])
+    return _at_marks(t, milestones, gamma)
 
 
-def _at_marks(t: IntArray, marks: Sequence[tuple[int, float]]) -> FloatArray:
+def _at_marks(t: IntArray, marks: Sequence[int], factors: ArrayLike) -> FloatArray:
     """The factors of successive steps that change the learning rate at the marks alone."""
-    factors = np.ones(len(t))
-    for mark, factor in marks:
-        if t[0] <= mark <= t[-1]:
-            factors[mark - t[0]] *= factor
-    return factors
+    places, found = np.asarray(marks) - t[0], np.ones(len(t))
+    inside = (places >= 0) & (places < len(t))
+    np.multiply.at(found, places[inside], np.broadcast_to(factors, places.shape)[inside])
+    return found
 
 
 def _polynomial(t: IntArray, total_iters: int, power: float) -> FloatArray:

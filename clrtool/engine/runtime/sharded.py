@@ -97,7 +97,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def whole(tensor: Any) -> Any:
-    """All of a small tensor, a norm or the outputs of a batch, gathered on every rank."""
+    """Gather a small tensor, such as a norm or the outputs of a batch, on every rank."""
     return tensor.full_tensor() if is_shard(tensor) else tensor
 
 
@@ -148,7 +148,8 @@ def shard_bytes(state: Any) -> int:
 def unpacked(state: Mapping[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
     """The state dict of an optimizer over parameters in this order, spread over the ranks of each.
 
-    A momentum that began as a copy of a gradient lies as that did: in sums that the ranks have not added up yet, say.
+    Each value keeps its own layout: a momentum that began as a copy of a gradient may be sums that the ranks have not
+    added up yet.
     """
     from torch.distributed.tensor import DTensor
 
