@@ -79,9 +79,19 @@ MODULES = {
 }
 
 
+@cache
+def nodes(file):
+    return list(ast.walk(ast.parse(file.read_text())))
+
+
+@cache
 def imported(file):
     """Whatever a file imports, inside functions and for type checking too: ``from package import module`` is a module."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    return list(imports_of(file))
+
+
+def imports_of(file):
+    for node in nodes(file):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -129,7 +139,7 @@ def test_no_file_imports_itself_through_others():
 
 
 def test_at_most_eight_frames_lie_between_the_command_line_and_a_training_step():
-    main, *between, step = structure.run(PACKAGE.parent).stack
+    main, *between, step = structure.run(PACKAGE.parent, is_watched=False).stack
     assert main.endswith(" main")
     assert "step" in step
     assert len(between) <= 8, between
@@ -165,7 +175,7 @@ def test_only_the_command_line_prints_exits_or_reads_the_environment():
     for file in FILES:
         if name_of(file).split(".")[0] in ("cli", "__main__"):
             continue
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in nodes(file):
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) not in {"print", "sys.exit", "exit", "os.getenv"}, file
             if (

@@ -91,10 +91,11 @@ def _taken(before: float, p: FloatArray, q: FloatArray | None) -> FloatArray:
 def _joined(before: float, p: FloatArray, q: FloatArray) -> FloatArray:
     """The same where most steps add: cut into runs of ``RUN``, each of which begins where the one before has ended."""
     factors, added = _since_begin(p.reshape(-1, RUN), q.reshape(-1, RUN))
-    begins = [before]
-    for factor, more in zip(factors[:-1, -1].tolist(), added[:-1, -1].tolist(), strict=True):
-        begins.append(factor * begins[-1] + more)
-    return np.asarray((factors * np.array(begins)[:, None] + added).reshape(-1))
+    ends = zip(factors[:-1, -1].tolist(), added[:-1, -1].tolist(), strict=True)
+    begins = [before, *[before := factor * before + more for factor, more in ends]]
+    factors *= np.array(begins)[:, None]
+    factors += added
+    return factors.reshape(-1)
 
 
 def _since_begin(p: FloatArray, q: FloatArray) -> tuple[FloatArray, FloatArray]:
