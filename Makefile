@@ -42,7 +42,7 @@ torture: setup ## kills, signals, full disks, damaged and hostile files, in thei
 check: setup ## lint, format and types, a scan for unsafe calls, and dependencies: consistent and without known holes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive clrtool
 	$(BIN)/python -m pip check
 	$(BIN)/python -m tests.audit

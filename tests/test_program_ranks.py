@@ -21,7 +21,7 @@ WAYS = ("plain", "ddp", "fsdp")
 LARGE = ["fsdp 2", "mixed"] + ["fsdp", "ddp 2", "checkpointed", "compiled"] * LONG
 OF_TWO = [f"trained reader {way}" for way in ("plain", "fsdp", "tensor")] + ["trained dense root"]
 OF_TWO += ["accumulated dense ddp", "trained norms tensor", "stepped norms tensor"]
-OF_TWO += [f"decided dense {way}" for way in ("fsdp", "tensor")]
+OF_TWO += ["decided dense fsdp"]
 OF_TWO += [f"alike {each}" for each in LARGE]
 OF_TWO += [f"{kind} dense {way}" for kind in ("estimated", "compared") for way in ("plain", "fsdp")]
 OF_TWO += ["estimated dense ddp", "kept reader fsdp", "refused dense fsdp"]
@@ -31,6 +31,7 @@ if LONG:  # a range test of its own for each decision, and four ranks on two cor
         "trained reader ddp",
         "decided dense plain",
         "decided dense ddp",
+        "decided dense tensor",
     ]
     OF_TWO += ["accumulated reader fsdp", "halves single ddp"]
     OF_FOUR += ["trained dense fsdp", "trained dense tensor ddp", "trained reader tensor hybrid fsdp"]
