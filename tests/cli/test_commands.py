@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,6 +46,23 @@ def test_a_finished_run_is_shown_again_and_not_repeated(cli, digits_run):
     assert again.code == 0
     assert "already finished with this config, shown again; --fresh runs it again" in again.err
     assert (digits_run / "result.json").stat().st_mtime_ns == before
+
+
+def test_a_run_whose_own_config_was_edited_is_not_shown_as_the_result_of_the_new_one(cli, digits_run, tmp_path):
+    folder = shutil.copytree(digits_run, tmp_path / "digits")
+    config, result = folder / "config.yaml", (folder / "result.json").read_bytes()
+    words = ["rangetest", config, "--device", "cpu", "-q", "-o", folder]
+    again = cli(*words)
+    assert (again.code, (folder / "result.json").read_bytes()) == (0, result)
+    config.write_text(edited := config.read_text().replace("batch_size: 32", "batch_size: 64"))
+    refused, dry = cli(*words), cli(*words, "-n")
+    assert refused.code == 2
+    assert f"{config} is not what {folder} was measured with" in refused.err
+    assert "is not what" in " ".join(dry.out.split())
+    assert (config.read_text(), (folder / "result.json").read_bytes()) == (edited, result)
+    assert cli(*words[:-1], tmp_path / "other").code in (0, 3)
+    assert cli(*words, "--fresh").code in (0, 3)
+    assert (folder / "result.json").read_bytes() != result
 
 
 def test_a_run_folder_with_the_name_of_a_shipped_config_does_not_hide_it(cli, tmp_path, monkeypatch):

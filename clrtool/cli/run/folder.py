@@ -65,7 +65,10 @@ class Folder:
                 with self._lock.checked():
                     yield
             except Interrupted as stop:
-                say(f"interrupted; results so far are saved in {self.path}/. Run {self.way_on} to resume")
+                if any((self.path / name).exists() for name in CHECKPOINTS):
+                    say(f"interrupted; results so far are saved in {self.path}/. Run {self.way_on} to resume")
+                else:
+                    say(f"interrupted before anything was measured. Run {self.way_on} to start again")
                 raise Interrupted(stop.signum, self.way_on) from stop
 
     @property
@@ -105,6 +108,7 @@ class Folder:
     def check_again(self, record: RunRecord | Comparison | VaryRecord) -> None:
         """Raise ConfigError for a finished record that was measured in another way, or on other inputs."""
         options, config = self.spec.options, self.spec.config
+        self._check_config(record)
         if options.deterministic and not record.environment.get("deterministic"):
             raise ConfigError(f"{self.path} was measured without --deterministic; use --fresh to run it again")
         self._check_sources(record)
@@ -119,6 +123,17 @@ class Folder:
             self.say(f"{error}: {self.path} is shown without checking its data")
             return
         self.check_data(record, found)
+
+    def _check_config(self, record: RunRecord | Comparison | VaryRecord) -> None:
+        """Raise ConfigError if the config lies in the folder itself, and is not the one that was measured with."""
+        from clrtool.report.records.record_file import CONFIG
+
+        own = self.path / CONFIG
+        if record.config_sha256 != self.spec.config.sha256() and self.spec.path.resolve() == own.resolve():
+            raise ConfigError(
+                f"{own} is not what {self.path} was measured with: it was changed afterwards, or written by another "
+                "version of clrtool; keep this run with -o DIR for the new one, or replace it with --fresh"
+            )
 
     def _check_sources(self, record: RunRecord | Comparison | VaryRecord) -> None:
         """Raise ConfigError if the code or the weights that the config names have changed."""

@@ -81,6 +81,12 @@ def read(job: Any, data: Any, seed: int, model: nn.Module, average: RunningAvera
     return value if math.isfinite(value) else math.inf
 
 
+def constant(targets: Tensor) -> float:
+    """The cross-entropy of an answer with the frequencies of the classes: what a race compares with, not an accuracy."""
+    shares = torch.bincount(targets).float() / len(targets)
+    return float(torch.special.entr(shares).sum())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
@@ -94,10 +100,13 @@ def main() -> None:
     for name in asked.names or jobs:
         job, data = jobs[name], jobs[name].data()
         known = found.setdefault(name, {"training": len(data[0]) // job.batch_size * job.epochs, "seeds": {}})
+        if job.accuracy:
+            known["constant"] = constant(data[3])
         for seed in asked.seeds:
             if str(seed) not in known["seeds"]:
                 known["seeds"][str(seed)] = {str(power): run(job, data, seed, 2.0**power) for power in POWERS}
                 write_whole(asked.file, json.dumps(found))
+        write_whole(asked.file, json.dumps(found))
         print(name, flush=True)
 
 
