@@ -93,6 +93,11 @@ def test_a_name_is_that_of_the_function_that_uses_it(tmp_path, shape):
         "rates = {'lr': 0.5}\nif big:\n    rates['lr'] = 0.1\nStepLR(SGD(net(), lr=rates['lr']), 7)\n",
         "rates = {'lr': 0.5}\nrates.update(lr=0.1)\nStepLR(SGD(net(), lr=rates['lr']), 7)\n",
         "rates = {'lr': 0.5}\ndef more():\n    rates.update(lr=0.1)\nmore()\nStepLR(SGD(net(), lr=rates['lr']), 7)\n",
+        "rates = {'lr': 0.5}\nother = rates\nother['lr'] = 0.1\nStepLR(SGD(net(), lr=rates['lr']), 7)\n",
+        "rates = {'lr': 0.5}\nother = again = rates\nagain.update(lr=0.1)\nStepLR(SGD(net(), lr=rates['lr']), 7)\n",
+        "rates = {'lr': 0.5}\ndef more(r):\n    r['lr'] = 0.1\nmore(rates)\nStepLR(SGD(net(), lr=rates['lr']), 7)\n",
+        "rates = {'lr': 0.5}\nclass A:\n    def __init__(self):\n        self.kw = rates\n        self.kw.update(lr=0.1)\n"
+        "StepLR(SGD(net(), lr=rates['lr']), 7)\n",
         "class C:\n    lr = 0.5\nc = C()\nif big:\n    c.lr = 0.1\nStepLR(SGD(net(), lr=c.lr), 7)\n",
         "def make(lr=0.5):\n    return StepLR(SGD(net(), lr=lr), 7)\nother = make\nother(0.1)\n",
         "def make(lr=0.5):\n    return StepLR(SGD(net(), lr=lr), 7)\nfunctools.partial(make, lr=0.1)()\n",
@@ -116,6 +121,8 @@ def test_a_name_with_several_values_or_of_another_scope_or_changed_in_another_wa
         "more = (7, 0.5)\nStepLR(opt, *more)\n",
         "more = {'gamma': 0.5}\nmore['gamma'] = 0.1\nStepLR(opt, 7, **more)\n",
         "more = {'gamma': 0.5}\nmore.update(gamma=0.1)\nStepLR(opt, 7, **more)\n",
+        "more = {'gamma': 0.5}\nother = more\nother['gamma'] = 0.1\nStepLR(opt, 7, **more)\n",
+        "more = {'gamma': 0.5}\ndef change(m):\n    del m['gamma']\nchange(more)\nStepLR(opt, 7, **more)\n",
         "more = {**other, 'gamma': 0.5}\nStepLR(opt, 7, **more)\n",
         "more = {'gamma': 0.5} if big else {}\nStepLR(opt, 7, **more)\n",
         "class A:\n    def __init__(self):\n        self.kw = {'gamma': 0.5}\n        self.kw['gamma'] = 0.1\n"
@@ -133,10 +140,20 @@ def test_arguments_that_are_unpacked_from_what_the_file_does_not_say_are_never_t
 
 
 @pytest.mark.parametrize(
-    "change", ["steps.append(9)", "steps.extend([9])", "steps[0] = 9", "del steps[0]", "steps += [9]"]
+    "change",
+    ["steps.append(9)", "steps.extend([9])", "steps[0] = 9", "del steps[0]", "steps += [9]", "a = steps\na.pop()"],
 )
 def test_a_list_that_is_changed_is_asked_for(tmp_path, change):
     file = tmp_path / "train.py"
     file.write_text(f"steps = [5, 8]\nsched = MultiStepLR(SGD(net(), lr=0.1), steps)\n{change}\n")
     with pytest.raises(ConfigError, match="milestones=VALUE"):
         read_training(file, Known())
+
+
+def test_a_dict_whose_other_name_is_only_read_is_read_too(tmp_path):
+    file = tmp_path / "train.py"
+    file.write_text(
+        "rates = {'lr': 0.5}\nother = rates\nother = rates\nprint(other['lr'], other.get('lr'))\n"
+        "StepLR(SGD(net(), lr=rates['lr']), 7)\n"
+    )
+    assert [dict(each.params) for each in read_training(file, Known())] == [{"step_size": 7, "base_lr": 0.5}]

@@ -31,21 +31,34 @@ def also_bound(node: ast.AST) -> Iterator[str]:
 def open_changed(nodes: Iterable[ast.AST], scopes: dict[int, Scope]) -> None:
     """Leave open what is changed after it was bound; once every assignment of the file is kept."""
     for node in nodes:
-        scope = scopes[id(node)]
-        match node:
-            case ast.Call(func=ast.Attribute(value=base, attr=method)) if method in _CHANGES:
-                _open(base, scope)
-            case ast.Subscript(value=base, ctx=ast.Store() | ast.Del(), slice=key) if not _is_text(key):
-                _open(base, scope)
-            case ast.ImportFrom(names=[ast.alias(name="*")], lineno=line):
-                for name, values in scope.table.items():
-                    if any(value is not None and value.lineno < line for value in values):
-                        scope.bind(name, None)
-            case ast.Global(names=names):
-                scope.share(names, scope.outermost)
-            case ast.Nonlocal(names=names):
-                for name in names:
-                    scope.share([name], scope.outer and scope.outer.home(name))
+        for each in _changed(node, scopes):
+            _open(each, scopes)
+        _set_elsewhere(node, scopes[id(node)])
+
+
+def _changed(node: ast.AST, scopes: dict[int, Scope]) -> list[ast.expr]:
+    """What a call or an assignment changes in place."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=base, attr=method)) if method in _CHANGES:
+            return [base]
+        case ast.Subscript(value=base, ctx=ast.Store() | ast.Del(), slice=key):
+            # an entry is kept by the name that it is set by; any other name of the dict does not show it
+            return _others(base, scopes) if _is_text(key) else [base]
+    return []
+
+
+def _set_elsewhere(node: ast.AST, scope: Scope) -> None:
+    """Leave open what is set by another file, or in another function."""
+    match node:
+        case ast.ImportFrom(names=[ast.alias(name="*")], lineno=line):
+            for name, values in scope.table.items():
+                if any(value is not None and value.lineno < line for value in values):
+                    scope.bind(name, None)
+        case ast.Global(names=names):
+            scope.share(names, scope.outermost)
+        case ast.Nonlocal(names=names):
+            for name in names:
+                scope.share([name], scope.outer and scope.outer.home(name))
 
 
 def called_by_others(nodes: Iterable[ast.AST]) -> set[str]:
@@ -60,16 +73,31 @@ def called_by_others(nodes: Iterable[ast.AST]) -> set[str]:
     return passed | decorated
 
 
-def _open(base: ast.expr, scope: Scope) -> None:
+def _open(base: ast.expr, scopes: dict[int, Scope]) -> None:
+    """Leave a name open, and the other names of what it is bound to."""
+    name, home = _home(base, scopes)
+    if home is not None and name in home.table and None not in home.table[name]:
+        others = _others(base, scopes)
+        home.bind(name, None)
+        for other in others:
+            _open(other, scopes)
+
+
+def _others(base: ast.expr, scopes: dict[int, Scope]) -> list[ast.expr]:
+    """Names and attributes that a name is bound to: what is changed by the one is changed by the other."""
+    name, home = _home(base, scopes)
+    values = [] if home is None else home.table.get(name, [])
+    return [each for each in values if isinstance(each, ast.Name | ast.Attribute) and id(each) in scopes]
+
+
+def _home(base: ast.expr, scopes: dict[int, Scope]) -> tuple[str, Scope | None]:
+    """A name, or an attribute of the object, and the scope that keeps it; no scope for anything else."""
     match base:
         case ast.Name(id=name):
-            home = scope.home(name)
+            return name, scopes[id(base)].home(name)
         case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name):
-            home = scope.around(ast.ClassDef)
-        case _:
-            return
-    if home is not None and name in home.table:
-        home.bind(name, None)
+            return name, scopes[id(base)].around(ast.ClassDef)
+    return "", None
 
 
 def _is_text(key: ast.expr) -> bool:
