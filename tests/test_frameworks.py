@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from clrtool.core.planning.make import make_plan
 from clrtool.engine.models.checkpoint import read_checkpoint
@@ -760,6 +760,26 @@ def test_the_code_of_the_readme_runs_for_transformers(tmp_path, monkeypatch):
     names = {"trainer": transformers.Trainer(bert(), arguments(tmp_path, num_train_epochs=1), **data)}
     exec(snippet("import clrtool.transformers"), names)  # noqa: S102 (it is our own)
     assert names["trainer"].state.global_step == 20
+
+
+def test_a_loader_that_fabric_has_set_up_is_read_in_the_orders_of_the_one_in_it_whose_sampler_is_left_alone():
+    from lightning.fabric import Fabric
+
+    def found(prepared):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(8, 2)
+        sampler = DistributedSampler(TRAIN, num_replicas=1, rank=0)
+        loader = DataLoader(TRAIN, batch_size=32, sampler=sampler)
+        if prepared:
+            loader = Fabric(accelerator="cpu").setup_dataloaders(loader, use_distributed_sampler=False)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        test = clrtool.range_test(model, optimizer, loader, loader, **QUICK)
+        assert sampler.epoch == 0
+        return [each.train_loss[1:].tolist() for each in test.curves]  # the first point comes before any training
+
+    first, second = found(prepared=True)
+    assert first != second
+    assert [first, second] == found(prepared=False)
 
 
 def quickly(test):

@@ -16,7 +16,15 @@ from tests.documents import ELSEWHERE, PAGES, README, ROOT, blocks, commands, cu
 SLOW = {name: pytest.mark.short(0) for name in ("compare", "many-gpus")}
 COMMANDS = ("rangetest", "merge", "compare", "plan", "plot", "init", "guide", "schema", "doctor")
 # Options of torchrun, TensorBoard, make gpu and the like.
-OF_OTHERS = {"--cpu", "--logdir", "--max-restarts", "--nnodes", "--nproc-per-node"}
+OF_OTHERS = {
+    "--cpu",
+    "--entrypoint-num-gpus",
+    "--logdir",
+    "--max-restarts",
+    "--nnodes",
+    "--nproc-per-node",
+    "--working-dir",
+}
 # Rows of a comparison that no last digit can turn, as it can its verdict.
 SURE = ("digits-compare", " policy", "bounds", "budget")
 

@@ -66,6 +66,16 @@ Ray = Annotated[
     str | None,
     typer.Option("--ray", metavar="ADDRESS|local", help="Run each seed as a Ray task.", rich_help_panel=rare(MACHINES)),
 ]
+RayGpus = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        min=0.01,
+        max=1,
+        help="GPU of each Ray task: with 0.25, four seeds share one.  [default: 1 where the cluster has any]",
+        rich_help_panel=rare(MACHINES),
+    ),
+]
 Budget = Annotated[
     float | None,
     typer.Option(

@@ -32,6 +32,7 @@ from clrtool.cli.options import (
     Output,
     Quiet,
     Ray,
+    RayGpus,
     Seeds,
     SeedShard,
     Threads,
@@ -71,7 +72,7 @@ def rangetest(  # an option that is not named below is read from the context, by
     fresh: Fresh = False, allow_import: AllowImport = None, download: Download = False, checkpoint_every: Every = 15,
     verify: Verify = False, device: Device = "auto", on_oom: OnOomOption = OnOom.stop,
     deterministic: Deterministic = False, seeds: Seeds = None, jobs: Jobs = 1, threads: Threads = None,
-    seed_shard: SeedShard = None, ray: Ray = None, write: Write = None, check: Check = None,
+    seed_shard: SeedShard = None, ray: Ray = None, ray_gpus: RayGpus = None, write: Write = None, check: Check = None,
     tolerance: Tolerance = None, verbose: Verbose = False, as_json: Json = False, quiet: Quiet = False,
     plain: Plain = False, form: Format = None,
 ) -> None:
@@ -100,7 +101,7 @@ def rangetest(  # an option that is not named below is read from the context, by
     if len(configs_in(words)) > 1:
         _run_all(context, configs_in(words), output)
     spec, share = _asked(context, words, read_shard(seed_shard))
-    spec, executor = choose_executor(context, spec, share, jobs, ray)
+    spec, executor = choose_executor(context, spec, share, jobs, ray, ray_gpus)
     if dry:
         _estimate(context, spec, share, executor)
     drift = DriftCheck(spec, [*words, *passed_on(context, NO_MEASURE)], write, check, tolerance)

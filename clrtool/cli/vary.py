@@ -223,8 +223,9 @@ def vary(spec: RunSpec, signals: Any, params: Mapping[str, Any]) -> None:
     from clrtool.report.records.vary_file import VARIED
 
     check_alone("rangetest --vary")
-    elsewhere = {"--jobs": params["jobs"] > 1, "--ray": params["ray"], "--seed-shard": params["seed_shard"],
-                 "--write": params["write"], "--check": params["check"]}  # fmt: skip
+    elsewhere = {"--jobs": params["jobs"] > 1, "--ray": params["ray"], "--ray-gpus": params["ray_gpus"],
+                 "--seed-shard": params["seed_shard"], "--write": params["write"],
+                 "--check": params["check"]}  # fmt: skip
     if used := [name for name, value in elsewhere.items() if value]:
         raise ConfigError(f"{', '.join(used)}: not with --vary, whose values race in one process")
     request = read_request(spec, params["vary"] or (), params["budget"], groups=params["vary_groups"])

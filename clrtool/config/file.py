@@ -93,7 +93,8 @@ def located(path: Path, overrides: Sequence[str]) -> Iterator[None]:
         yield
     except (ConfigError, MachineError) as error:
         places = _read(path, overrides).places
-        raise type(error)(*(_with_place(fault, places) for fault in str(error).split("\n"))) from error
+        told = [_with_place(fault, places) for fault in str(error).split("\n")]
+        raise type(error)(*(told if isinstance(error, ConfigError) else ["\n".join(told)])) from error
 
 
 def _with_place(fault: str, places: Mapping[KeyPath, tuple[str, str]]) -> str:

@@ -270,7 +270,7 @@ def test_a_reader_that_stops_reading_is_no_error(process):
 
 def test_the_options_of_every_command_are_these_and_no_others(cli):
     expected = {
-        "rangetest": "-o --seeds --jobs --threads --seed-shard --ray --device --budget --vary --vary-groups --from -n --fresh --download "
+        "rangetest": "-o --seeds --jobs --threads --seed-shard --ray --ray-gpus --device --budget --vary --vary-groups --from -n --fresh --download "
         "--allow-import --deterministic "
         "--on-oom --checkpoint-every --write --check --tolerance -v --json -q --plain",
         "merge": "-o --config --device --threads --download --allow-import --on-oom --checkpoint-every -v --json -q --plain",

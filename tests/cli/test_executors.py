@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,9 @@ import torch
 from clrtool.cli.run import local_processes
 from clrtool.cli.run.seed_share import JOBS, SeedShare, read_shard
 from clrtool.core.results.shard import Shard
+from clrtool.engine.rangetest.ray_worker import sweep_remotely
 from clrtool.engine.resume.sharding import COMMON, AgreedScout, union
+from clrtool.engine.runtime.serialize import to_bytes
 from clrtool.errors import ConfigError
 from tests.forks import PATIENCE
 from tests.torture.runs import assert_same, contents, wait_for
@@ -200,8 +203,9 @@ def test_shards_that_were_measured_elsewhere_are_merged_with_a_word_about_it(cli
     assert any(warning.startswith(told) for warning in result["sweep"]["warnings"])
 
 
-def start(*words):
-    return subprocess.Popen([sys.executable, "-m", "clrtool", *map(str, words)], stderr=subprocess.PIPE, text=True)
+def start(*words, cwd=None):
+    command = [sys.executable, "-m", "clrtool", *map(str, words)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=cwd)
 
 
 def rows(folder):
@@ -249,6 +253,7 @@ def test_a_job_that_fails_is_told_with_its_log(process, tmp_path):
     assert "job 2/2: " in done.stderr
     assert ".lock: cannot be made" in done.stderr
     assert "2-of-2.log" in done.stderr
+    assert "\n       run the same command again to continue from what was measured\n" in done.stderr
     assert (tmp_path / "digits" / JOBS / "2-of-2.log").is_file()
 
 
@@ -304,7 +309,7 @@ def test_a_task_of_ray_whose_process_was_killed_is_tried_again(tmp_path):
     whole, run = (
         start(*words, *more, "-o", tmp_path / name / "digits") for name, more in (("whole", []), ("ray", RAY))
     )
-    wait_for(lambda: tasks() and (tmp_path / "ray" / "digits" / JOBS).is_dir())  # the scout is finished
+    wait_for(tasks)
     os.kill(tasks()[0], signal.SIGKILL)
     for each in (whole, run):
         errors = each.communicate(timeout=PATIENCE)[1]
@@ -317,9 +322,114 @@ def tasks():
     found = []
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
-            if place.read_bytes().startswith(b"ray::sweep_remotely"):
+            if place.read_bytes().startswith(b"ray::clrtool seed"):
                 found.append(int(place.parent.name))
     return found
+
+
+@pytest.mark.usefixtures("ray")
+@pytest.mark.short(0)
+def test_seeds_whose_only_node_is_lost_wait_for_one_that_joins_and_leave_the_files_of_a_plain_run(tmp_path):
+    from ray.cluster_utils import Cluster
+
+    words = ["rangetest", "digits", "--seeds", "2", "--deterministic", "--device", "cpu", "sweep.epochs=60"]
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        node = cluster.add_node(num_cpus=1)
+        whole, run = (
+            start(*words, *more, "-o", tmp_path / name / "digits")
+            for name, more in (("whole", ["-q"]), ("ray", ["--ray", cluster.address]))
+        )
+        wait_for(tasks)
+        cluster.remove_node(node, allow_graceful=False)
+        wait_for(lambda: "2 tasks wait: each takes 1 CPU, more than any node has" in run.stderr.readline())
+        cluster.add_node(num_cpus=1)
+        errors = [each.communicate(timeout=PATIENCE)[1] for each in (whole, run)]
+        assert {whole.returncode, run.returncode} <= {0, 3}, errors
+    finally:
+        cluster.shutdown()
+    assert_same(tmp_path / "ray" / "digits", contents(tmp_path / "whole" / "digits"))
+
+
+@pytest.mark.usefixtures("ray")
+@pytest.mark.short(0)
+def test_four_seeds_that_take_a_quarter_of_a_gpu_each_share_the_one_that_ray_gives_them(tmp_path, monkeypatch):
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")  # which Ray hands out, whether they are there or not
+    (tmp_path / "placed.py").write_text(
+        "import os, torch\n"
+        "def net():\n"
+        "    print('GPUS', os.environ.get('CUDA_VISIBLE_DEVICES'), file=open(f'placed-{os.getpid()}', 'w'))\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))\n"
+    )
+    config = "model: {factory: 'placed:net'}\ndata: {name: digits}\nsweep: {method: paper, seeds: 4, epochs: 100}\n"
+    (tmp_path / "placed.yaml").write_text(config)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 2})
+    words = ["rangetest", tmp_path / "placed.yaml", "--allow-import", "placed:*", "--ray", cluster.address]
+    at_once = 0
+    try:
+        run = start(*words, "--ray-gpus", "0.25", "-o", tmp_path / "run", cwd=tmp_path)
+        while run.poll() is None:
+            at_once = max(at_once, len(tasks()))
+            time.sleep(0.1)
+        errors = run.communicate()[1]
+        assert run.returncode in (0, 3), errors
+    finally:
+        cluster.shutdown()
+    assert at_once == 4
+    placed = sorted(path.read_text() for path in tmp_path.glob("placed-*"))
+    assert placed[0] == "GPUS 3\n" == placed[3], "four or more processes on one of the two"
+    assert {*placed[4:]} <= {"GPUS 3\n", "GPUS 3,5\n"}, "and the driver"
+
+
+def test_a_factory_is_found_where_a_process_of_ray_stands_that_lacks_the_folder_of_the_driver(tmp_path, monkeypatch):
+    from clrtool.config.file import find_config, load_config
+
+    (tmp_path / "placed_elsewhere.py").write_text(
+        "import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))\n"
+    )
+    keys = [
+        "model={factory: 'placed_elsewhere:net'}",
+        "sweep.epochs=1",
+        "sweep.start_lr=1e-3",
+        "sweep.end_lr=1e-2",
+        "sweep.seeds=1",
+    ]
+    config = load_config(find_config("digits"), keys).model_dump(mode="json")
+    gone = str(tmp_path / "of the driver")
+    source = {"folder": gone, "allow_import": ["placed_elsewhere:*"], "device": "cpu"}
+    told = list[str]()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    found = sweep_remotely(config, source, 1, gone, to_bytes({}), [], told.append)
+    assert found["kind"] == "config"
+    assert "importing 'placed_elsewhere': ModuleNotFoundError" in found["error"]
+    monkeypatch.chdir(tmp_path)
+    found = sweep_remotely(config, source, 1, gone, to_bytes({}), [0], told.append)
+    assert found["lacking"] == []
+    assert told[-1] == "epoch 1.0"
+
+
+def test_gpus_that_ray_cannot_give_are_refused(cli, tmp_path):
+    words = ["rangetest", *WORDS[:3], "-q", "-o", tmp_path / "digits"]
+    for more, said in (
+        (["--ray-gpus", "0.5"], "--ray-gpus 0.5 is for tasks of Ray: give --ray too"),
+        (["--ray-gpus", "2", "--ray", "local"], "Input should be less than or equal to 1"),
+        (["--ray-gpus", "0.5", "--ray", "local", "--device", "cpu"], "leave out --device cpu, or --ray-gpus"),
+        (["--ray", "local", "--device", "cuda:1"], "Ray chooses the GPU of each task: give cuda or auto"),
+    ):
+        done = cli(*words, *more)
+        assert (done.code, said in done.err) == (2, True), done.err
+
+
+def test_an_address_where_nobody_listens_is_told_at_once(cli, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())  # which is not asked for anything
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        done = cli("rangetest", *WORDS, "--ray", address, "-o", tmp_path / "digits", "-q")
+    assert (done.code, done.err) == (4, f"error: --ray {address}: cannot be reached: Connection refused\n")
 
 
 def test_ray_that_is_not_installed_is_told_with_the_way_to_get_it(cli, tmp_path, monkeypatch):

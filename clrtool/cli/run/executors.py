@@ -21,15 +21,17 @@ if TYPE_CHECKING:
 # Options that say what is done with a measurement, and not how it is made.
 NO_MEASURE = {"dry", "fresh", "write", "check", "tolerance", "as_json", "quiet", "plain", "verbose"}
 # Options that are for the process which starts the others.
-OURS = NO_MEASURE | {"output", "jobs", "threads", "seed_shard", "ray"}
+OURS = NO_MEASURE | {"output", "jobs", "threads", "seed_shard", "ray", "ray_gpus"}
 # Options with which shards are merged as they were measured.
 MERGED = {"allow_import", "download", "device", "on_oom", "threads", "checkpoint_every"}
 
 
 def choose_executor(
-    context: typer.Context, spec: RunSpec, share: SeedShare, jobs: int, ray: str | None
+    context: typer.Context, spec: RunSpec, share: SeedShare, jobs: int, ray: str | None, ray_gpus: float | None
 ) -> tuple[RunSpec, Executor]:
     """What ``--jobs`` and ``--ray`` ask for, and the spec with the threads of each process."""
+    if ray_gpus is not None and ray is None:
+        raise ConfigError(f"--ray-gpus {ray_gpus:g} is for tasks of Ray: give --ray too")
     if jobs > 1 or ray is not None or share.shards:
         check_alone("rangetest with --jobs, --ray or --seed-shard")
     if ray is not None and (jobs > 1 or share.shards):
@@ -40,7 +42,7 @@ def choose_executor(
     if ray is not None:
         from clrtool.cli.run.ray_tasks import RayTasks
 
-        return spec, RayTasks(spec, ray)
+        return spec, RayTasks(spec, ray, ray_gpus)
     if workers == 1:
         return spec, Executor(spec)
     threads = [] if spec.threads is None else ["--threads", str(spec.threads)]

@@ -34,6 +34,7 @@ from clrtool.engine.inprocess.loaders import (
     check_loader,
     clone_loader,
     to_device,
+    without_mover,
 )
 from clrtool.engine.inprocess.options import Settings
 from clrtool.engine.inprocess.outside import left_alone
@@ -68,7 +69,7 @@ def build_workload(
         ConfigError: something cannot be copied or read, or the pieces do not fit together.
     """
     model, steps = without_wrapper(model), _own(steps, settings)
-    _check_pieces(model, train_loader, heldout_loader)
+    train_loader, heldout_loader = _checked(model, train_loader, heldout_loader)
     make_model, parts = ModelCloner.of(model), parted(train_loader, heldout_loader)
     with preserved(model), RngStream(0).active():
         device = make_model.device() if settings.device is None else find_device(settings.device)
@@ -101,11 +102,14 @@ def build_workload(
         return tried_out(workload, tried, settings.sweep, find_metric=find_metric)
 
 
-def _check_pieces(model: ModelSource, train_loader: Any, heldout_loader: Any) -> None:
+def _checked(model: ModelSource, train_loader: Any, heldout_loader: Any) -> tuple[Any, Any]:
+    """The loaders as they are read. Raises ConfigError for one of the pieces that is none."""
+    train_loader, heldout_loader = without_mover(train_loader), without_mover(heldout_loader)
     check_loader(train_loader, "train_loader")
     if heldout_loader is not None:
         check_loader(heldout_loader, "heldout_loader")
     check_model(model)
+    return train_loader, heldout_loader
 
 
 def _first_batches(loader: InProcessLoader) -> Iterator[list[Any]]:
@@ -139,6 +143,7 @@ def metric_of(model: Any, heldout_loader: Any) -> str:
     """The name of what there is to measure of what the forward of a model gives; the loss where that cannot be told."""
     if heldout_loader is None:
         return LOSS.name
+    heldout_loader = without_mover(heldout_loader)
     check_loader(heldout_loader, "heldout_loader")
     with preserved(model), RngStream(0).active(), torch.no_grad():
         cloner = ModelCloner.of(without_wrapper(model))

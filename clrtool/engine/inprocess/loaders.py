@@ -26,6 +26,8 @@ from clrtool.engine.runtime.rng import fork_rng, restore_rng_state, rng_state
 from clrtool.errors import ConfigError
 
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+# Where the loaders come from that move batches to a device and do nothing else.
+_MOVERS = ("ray.train.", "lightning.fabric.", "lightning_fabric.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,16 @@ def indices_of(loader: Any) -> list[list[Any]] | None:
     ):
         return None
     return [list(batch) for batch in loader.batch_sampler]
+
+
+def without_mover(loader: Any) -> Any:
+    """The DataLoader in what Ray Train or Fabric prepares of one.
+
+    It moves batches to a device, as a range test does itself. Its order is that of the loader in it, whatever samplers
+    a copy of it has.
+    """
+    inner = getattr(loader, "_dataloader", None)
+    return inner if isinstance(inner, DataLoader) and type(loader).__module__.startswith(_MOVERS) else loader
 
 
 def check_loader(loader: Any, name: str) -> None:

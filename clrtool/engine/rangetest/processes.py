@@ -115,7 +115,7 @@ def _sweep(packed: bytes, threads: int, known: Mapping[str, Any], seeds: Sequenc
     except Exception as error:
         raise ConfigError(f"jobs: a new process cannot load what it is sent ({describe(error)}): {_WAY_OUT}") from error
     with computing_with(threads):
-        values, _ = sweep_share(build(), asked, known, seeds)
+        values, _ = sweep_share(build(), asked, known, seeds, Observer())
     return values
 
 

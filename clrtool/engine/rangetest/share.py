@@ -24,7 +24,7 @@ class Kept:
 
 
 def sweep_share(
-    workload: Workload, asked: Asked, known: Mapping[str, Any], seeds: Sequence[int]
+    workload: Workload, asked: Asked, known: Mapping[str, Any], seeds: Sequence[int], observer: Observer
 ) -> tuple[Mapping[str, Any], tuple[int, ...]]:
     """Sweep these seeds of a range test, and its scout if it is not known.
 
@@ -42,7 +42,7 @@ def sweep_share(
         assignment=Assignment(lambda wanted: [seed for seed in wanted if seed in seeds]),
     )
     try:
-        sweep_seeds(workload, asked, Observer(), journal)
+        sweep_seeds(workload, asked, observer, journal)
     except LackingError as error:
         lacking = tuple(error.seeds)
     journal.finish()
