@@ -21,7 +21,7 @@ _OTHERWISE = (
 
 
 def told(error: BaseException) -> Exception | None:
-    """What to raise in place of an error of CUDA's; None for any other. It blames no field, which may be the wrong one."""
+    """What to raise in place of an error of CUDA's; None for any other. It blames no field, for that may be wrong."""
     line = str(error).strip().partition("\n")[0]
     is_ours = isinstance(error, torch.AcceleratorError) or (
         type(error) is RuntimeError and line.startswith("CUDA error")
