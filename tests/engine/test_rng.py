@@ -63,7 +63,7 @@ def test_an_evaluation_a_floor_and_the_statistics_of_an_average_draw_on_a_stream
         for draw in (trainer.evaluate, lambda: constant_head_loss(trainer), lambda: averaged(trainer)):
             seen.clear()
             draw()
-            assert workload.device in seen
+            assert {*seen} == {workload.device}
 
 
 def averaged(trainer):
