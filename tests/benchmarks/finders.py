@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.util import find_spec
 from itertools import chain, repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -271,7 +271,7 @@ def hand_captured(case: Case) -> Work:
         loss.backward()
         optimizer.step()
 
-    replay = _graph_of(step, optimizer).replay if case.captured else step
+    replay = Captured(_graph_of(step, optimizer), step) if case.captured else step
 
     def work() -> None:
         per_epoch = len(labels) // case.batch_size
@@ -284,6 +284,16 @@ def hand_captured(case: Case) -> Work:
             replay()
 
     return work
+
+
+class Captured(NamedTuple):
+    """A graph with the step that it was captured of, whose weights it writes to and does not keep in memory."""
+
+    graph: torch.cuda.CUDAGraph
+    step: Work
+
+    def __call__(self) -> None:
+        self.graph.replay()
 
 
 def _graph_of(step: Callable[[], None], optimizer: torch.optim.Optimizer) -> torch.cuda.CUDAGraph:

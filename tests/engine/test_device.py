@@ -1,6 +1,7 @@
 """What a workload sets of torch while it runs: a user's code can read it, every way out puts it back."""
 
 import os
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from clrtool.engine.runtime.device import CUBLAS, arithmetic
 from clrtool.engine.runtime.distributed import ProcessGroup
 from clrtool.engine.runtime.ranks import Ranks
-from clrtool.errors import ConfigError, MachineError
+from clrtool.errors import ConfigError, MachineError, OutOfMemoryError
 from tests.engine.workloads import digits
 
 CUDNN, MATMUL, MKLDNN = torch.backends.cudnn, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
@@ -95,6 +96,36 @@ def test_what_cannot_be_computed_in_one_order_is_told_with_the_way_out(error):
         workload.blamed_on("x"),
     ):
         raise RuntimeError(error)
+
+
+# What CUDA adds to each of its errors.
+ADDED = """
+Search for it in https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html for more information.
+CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be incorrect.
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "said"),
+    [
+        (torch.AcceleratorError(f"CUDA error: device-side assert triggered{ADDED}"), ConfigError, "itself: --device cpu$"),
+        (torch.AcceleratorError(f"CUDA error: no kernel image is available{ADDED}"), MachineError, "for other GPUs"),
+        (torch.AcceleratorError(f"CUDA error: unspecified launch failure{ADDED}"), MachineError, "CUDA_LAUNCH_BLOCKING"),
+        (torch.AcceleratorError(f"CUDA error: out of memory{ADDED}"), OutOfMemoryError, "training.micro_batches=2"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), OutOfMemoryError,
+         "training.micro_batches=2"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("field", ["model", None])
+def test_what_a_gpu_says_late_is_told_with_the_way_out_and_blamed_on_no_field(error, expected, said, field):
+    workload = digits()
+    with (
+        pytest.raises(expected, match=f"^(CUDA error|out of memory).*{said}") as found,
+        workload.on_device(),
+        nullcontext() if field is None else workload.blamed_on(field),
+    ):
+        raise error
+    assert "docs.nvidia.com" not in str(found.value)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from tests.benchmarks.finders import HIGHEST, MODELS, Case, Work, clock, team
+from tests.benchmarks.finders import HIGHEST, MODELS, Captured, Case, Work, clock, team
 from tests.gpu.results import Results
 
 NUMBERS = (1, 3, 8)
@@ -47,7 +47,7 @@ def _batched(case: Case, seeds: int) -> Work:
         torch.cuda.synchronize()
         with torch.cuda.graph(graph):
             step()
-        run = graph.replay
+        run = Captured(graph, step)
 
     def work() -> None:
         for _ in range(case.iterations):

@@ -17,6 +17,7 @@ from clrtool.engine.models.forward import outputs_of
 from clrtool.engine.runtime.by_block import shard
 from clrtool.engine.runtime.device import CUBLAS, arithmetic
 from clrtool.engine.runtime.factories import blamed_on, is_worker_death
+from clrtool.engine.runtime.gpu_errors import told
 from clrtool.engine.runtime.hardware import peak_memory
 from clrtool.engine.runtime.rng import fork_rng
 from clrtool.engine.runtime.sharded import is_sharded
@@ -169,7 +170,8 @@ class ConfiguredWorkload(Workload):
 
         Raises:
             OutOfMemoryError: the device ran out of memory.
-            MachineError: a worker that reads the data died or hangs.
+            MachineError: a worker that reads the data died or hangs, or the GPU fails.
+            ConfigError: an index was out of range on the GPU.
         """
         current = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
         try:
@@ -184,11 +186,13 @@ class ConfiguredWorkload(Workload):
         except ConfigError as error:
             if not self.deterministic or not _is_for_want_of_determinism(error):
                 raise
-            raise ConfigError(f"{error}. Run it without --deterministic") from error
+            raise ConfigError(f"{str(error).rstrip('.')}. Run it without --deterministic") from error
         except RuntimeError as error:
-            if not is_worker_death(error):
+            if is_worker_death(error):
+                raise MachineError(worker_fault(error)) from error
+            if (of_gpu := told(error)) is None:
                 raise
-            raise MachineError(worker_fault(error)) from error
+            raise (OutOfMemoryError(self._out_of_memory()) if isinstance(of_gpu, MemoryError) else of_gpu) from error
 
     def _out_of_memory(self) -> str:
         itself = "" if self.ranks.world > 1 else " (--on-oom accumulate does it by itself)"

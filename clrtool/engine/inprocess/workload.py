@@ -118,7 +118,7 @@ class InProcessWorkload(Workload):
         """What is drawn at random does not change the training."""
         if isinstance(self.steps.measure, Accumulated):
             self.steps.measure.whole.reset()
-        with torch.no_grad(), RngStream(0).active():
+        with torch.no_grad(), RngStream(0, device=self.device).active():
             yield
 
     def of_whole_set(self, sums: EvalSums) -> EvalSums:

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from clrtool.config.errors import rule
 from clrtool.engine.runtime.distributed import LOST, is_lost
+from clrtool.engine.runtime.gpu_errors import told
 from clrtool.engine.runtime.imports import import_module, is_users, places_of_code
 from clrtool.errors import ConfigError, MachineError
 from clrtool.words import nearest, shown
@@ -90,7 +91,8 @@ def call(function: Callable[..., T], field: str, args: Mapping[str, Any]) -> T:
 def blamed_on(field: str) -> Iterator[None]:
     """Turn whatever code that is not ours raises, an exit included, into a ConfigError for a field.
 
-    Running out of memory stays what it is, and so does the death of a worker. That of a rank is a MachineError.
+    Running out of memory stays what it is, and so does the death of a worker. That of a rank is a MachineError, and
+    what a GPU says is told without the field.
     """
     try:
         yield
@@ -101,6 +103,8 @@ def blamed_on(field: str) -> Iterator[None]:
             raise MemoryError(describe(error)) from error
         if is_worker_death(error):
             raise
+        if (of_gpu := told(error)) is not None:
+            raise of_gpu from error
         if is_lost(error):
             raise MachineError(LOST) from error
         if _NO_COMPILER in str(error):

@@ -57,6 +57,13 @@ def restore_rng_state(states: Mapping[str, Any], device: torch.device | None = N
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
+def seed_gpu(seed: int, device: torch.device | None) -> None:
+    """Seed the generator of a CUDA device, and of no other."""
+    if device is not None and device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
 @contextmanager
 def fork_rng(device: torch.device | None = None) -> Iterator[None]:
     """Put the generators back to where they were."""
@@ -68,22 +75,25 @@ def fork_rng(device: torch.device | None = None) -> Iterator[None]:
 
 
 class RngStream:
-    """Random numbers of their own for code that draws from the global generators of the host.
+    """Random numbers of their own for code that draws from the global generators.
 
     Inside :meth:`active` the generators go on from where they were left the last time, at first from ``seed``;
     outside, nothing was drawn.
+
+    Args:
+        device: where a model draws, as its dropout does; None for what reads data, which draws on no GPU.
     """
 
-    def __init__(self, *seed: int) -> None:
+    def __init__(self, *seed: int, device: torch.device | None = None) -> None:
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._states: Mapping[str, Any] | None = None
-        self._device: torch.device | None = None
+        self._device = device
 
     @classmethod
     def from_here(cls, device: torch.device) -> RngStream:
         """Those that come next, of the host and of a CUDA device."""
-        draws = cls()
-        draws._states, draws._device = rng_state(device), device
+        draws = cls(device=device)
+        draws._states = rng_state(device)
         return draws
 
     @property
@@ -96,7 +106,8 @@ class RngStream:
     def active(self) -> Iterator[None]:
         with fork_rng(self._device):
             if self._states is None:
-                seed_host(self._seed)  # no data is drawn on a GPU
+                seed_host(self._seed)
+                seed_gpu(self._seed, self._device)
             else:
                 restore_rng_state(self._states, self._device)
             try:

@@ -41,7 +41,7 @@ def constant_head_loss(start: Trainer) -> float | None:
     trial, workload = start.branch(), start.workload
     workload.set_train_mode(trial.model)
     try:
-        with RngStream(start.seed).active(), torch.enable_grad():
+        with RngStream(start.seed, device=workload.device).active(), torch.enable_grad():
             batches = [*islice(workload.loader.batches(start.seed, 0), BATCHES)]
             head, constant = _last_layer(trial, batches[0])
             with _answering(head, constant):

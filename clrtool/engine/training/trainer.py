@@ -178,7 +178,7 @@ class Trainer:
         workload.set_train_mode(self.model)
         if not (norms := batch_norms(self.model)):
             return
-        with RngStream(self.seed).active(), estimating(norms):
+        with RngStream(self.seed, device=workload.device).active(), estimating(norms):
             self._estimated = self._estimated or [*islice(workload.loader.batches(self.seed, 0), ESTIMATED)]
             for batch in self._estimated:
                 deque(workload.losses(self.model, batch), maxlen=0)
