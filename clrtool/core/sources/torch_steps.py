@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -161,11 +161,11 @@ class Sequential(Part):
             part.step(group)
 
     def after(self, steps: IntArray) -> Steps:
-        at = self._at + steps
-        first, last = (bisect_right(self._milestones, end) for end in (at[0], at[-1]))
-        cuts = [0, *np.searchsorted(at, self._milestones[first:last]), len(at)]
+        at = self._at + int(steps[0])
+        first, last = (bisect_right(self._milestones, end) for end in (at, at + len(steps) - 1))
+        cuts = [0, *(milestone - at for milestone in self._milestones[first:last]), len(steps)]
         made = [
-            self._of_part(number, steps[start:end], at[start:end])
+            self._of_part(number, steps[start:end])
             for number, (start, end) in enumerate(pairwise(cuts), start=first)
             if start < end
         ]
@@ -174,13 +174,13 @@ class Sequential(Part):
         added = [np.zeros(len(p)) if q is None else q for p, q in made]
         return np.concatenate([p for p, _ in made]), np.concatenate(added)
 
-    def _of_part(self, number: int, steps: IntArray, at: IntArray) -> Steps:
+    def _of_part(self, number: int, steps: IntArray) -> Steps:
         """What the steps do that come to one part."""
         part = self._parts[number]
         if number == bisect_right(self._milestones, self._at):
             return part.after(steps)
         assert isinstance(part, Leaf)  # any other was refused
-        since = at - self._milestones[number - 1]
+        since = steps + (self._at - self._milestones[number - 1])
         p, q = part.steps(since)
         if since[0]:
             return p, q
@@ -211,14 +211,27 @@ def multiplies(kind: str, base_lr: float, params: Mapping[str, Any]) -> Leaf:
 
 def bends(base_lr: float, T_max: int, eta_min: float) -> Leaf:  # noqa: N803 (torch's names)
     """CosineAnnealingLR, which lets the distance to ``eta_min`` that it finds shrink in its ratio."""
+    period = 2 * T_max
+
+    @cache
+    def cycles(number: int) -> Steps:
+        """So many steps and a period more, from the first on."""
+        return worked_out(np.arange(1, number + period + 1))
 
     def steps(t: IntArray) -> Steps:
+        if period >= len(t):
+            return worked_out(t)
+        begin = (int(t[0]) - 1) % period
+        ratio, added = cycles(len(t))
+        return ratio[begin : begin + len(t)], None if added is None else added[begin : begin + len(t)]
+
+    def worked_out(t: IntArray) -> Steps:
         heights = np.pi * np.arange(t[0] - 1, t[-1] + 1)
         heights /= T_max  # in place, as what follows: to get new memory takes longer than to fill it
         np.cos(heights, out=heights)
         heights += 1
         height, before = heights[1:], heights[:-1]
-        bottoms = slice((1 + T_max - t[0]) % (2 * T_max), None, 2 * T_max)  # where there is no ratio
+        bottoms = slice((1 + T_max - t[0]) % period, None, period)  # where there is no ratio
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = height / before
         ratio[bottoms] = 1.0
