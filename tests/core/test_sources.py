@@ -127,7 +127,7 @@ def test_one_cycle_lr_is_torchs(max_lr, total, pct_start, anneal, three, div, fi
 def test_the_other_schedulers_of_torch_are_torchs(lr, share, first, second, mult):
     cases = {
         "StepLR": {"step_size": first, "gamma": share},
-        "MultiStepLR": {"milestones": [first + second, first, first], "gamma": share},
+        "MultiStepLR": {"milestones": [first + second, first, first] if second % 5 else [], "gamma": share},
         "ExponentialLR": {"gamma": share},
         "CosineAnnealingWarmRestarts": {"T_0": first, "T_mult": mult, "eta_min": lr * share / 2},
         "CosineAnnealingLR": {"T_max": first, "eta_min": lr * share / 2},

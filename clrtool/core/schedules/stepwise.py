@@ -17,10 +17,10 @@ from clrtool.core.schedules.operations import looked_up
 # The last iteration for which steps are taken one by one.
 FARTHEST = 2 * 10**7
 # Steps worked out together, few enough that their arrays stay in the cache; those that add to what they find are cut
-# into runs, all of which are worked out at once.
-BLOCK, RUN = 8192, 32
-# The products of the steps of a run are divided by where they are within so much of 1: four of 16 digits may be lost.
-SPREAD = 1e4
+# into runs, all of which are worked out at once. Both are powers of two.
+BLOCK, RUN = 8192, 8
+# So few steps of a block that add are taken one by one, which costs no more.
+FEW = 64
 # A step makes p * x + q of a learning rate x. At successive iterations: all p, and all q, or None where they are 0.
 Steps = tuple[FloatArray, FloatArray | None]
 
@@ -78,7 +78,7 @@ class Stepwise(Schedule):
 
 def _taken(before: float, p: FloatArray, q: FloatArray | None) -> FloatArray:
     """The values after each of successive steps."""
-    if q is not None and np.count_nonzero(q) * RUN > len(p):
+    if q is not None and np.count_nonzero(q) > FEW:
         return _joined(before, p, q) if p.any() else q  # or each sets its value, whatever it finds
     adding = [] if q is None else (np.flatnonzero(q[1:]) + 1).tolist()
     values = np.array(p)
@@ -90,24 +90,17 @@ def _taken(before: float, p: FloatArray, q: FloatArray | None) -> FloatArray:
 
 def _joined(before: float, p: FloatArray, q: FloatArray) -> FloatArray:
     """The same where most steps add: cut into runs of ``RUN``, each of which begins where the one before has ended."""
-    factors, added = _since_begin(p.reshape(-1, RUN), q.reshape(-1, RUN))
-    ends = zip(factors[:-1, -1].tolist(), added[:-1, -1].tolist(), strict=True)
-    begins = [before, *[before := factor * before + more for factor, more in ends]]
-    factors *= np.array(begins)[:, None]
+    if len(p) <= 2 * RUN:
+        return np.array([before := factor * before + more for factor, more in zip(p.tolist(), q.tolist(), strict=True)])
+    factors, added = (np.array(each.reshape(-1, RUN).T, dtype=np.float64, order="C") for each in (p, q))
+    rows = zip(factors, added, strict=True)
+    for (factor, more), (then, more_then) in pairwise(rows):  # all steps of a run so far as one, of all runs at once
+        np.add(then * more, more_then, out=more_then)
+        np.multiply(then, factor, out=then)
+    ends = _joined(before, factors[-1], added[-1])
+    factors *= np.concatenate([[before], ends[:-1]])
     factors += added
-    return factors.reshape(-1)
-
-
-def _since_begin(p: FloatArray, q: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The steps since the beginning of each run, a row each, as one: what they multiply by, and what they add."""
-    factors = np.cumprod(p, axis=1, dtype=np.float64)
-    if factors.min() > 1 / SPREAD and factors.max() < SPREAD:  # what is divided by them keeps its digits
-        return factors, np.asarray(factors * np.cumsum(q / factors, axis=1))
-    factors, added = p.T.copy(), q.T.copy()
-    for place in range(1, RUN):
-        added[place] += factors[place] * added[place - 1]
-        factors[place] *= factors[place - 1]
-    return factors.T, added.T
+    return factors.T.reshape(-1)
 
 
 def multiplied(base_lr: float, scale: Scale) -> Stepwise:

@@ -202,6 +202,8 @@ def sets(schedule: Schedule, is_told: bool = False) -> Leaf:
 
 def multiplies(kind: str, base_lr: float, params: Mapping[str, Any]) -> Leaf:
     """A scheduler that multiplies what it finds; where SequentialLR comes to it, it begins from ``base_lr``."""
+    if kind == "MultiStepLR":  # once, and not for each block
+        params = {**params, "milestones": np.asarray(params["milestones"], dtype=np.int64)}
     factor = partial(_FACTORS[kind], **params)
     # told to begin, these have their first factor and the others leave the rate as it is
     first = float(factor(np.array([0]))[0]) if kind in ("ConstantLR", "LinearLR", "MultiStepLR") else 1.0
@@ -262,11 +264,11 @@ def _step(t: IntArray, step_size: int, gamma: float) -> FloatArray:
     return factors
 
 
-def _multi_step(t: IntArray, milestones: Sequence[int], gamma: float) -> FloatArray:
+def _multi_step(t: IntArray, milestones: IntArray, gamma: float) -> FloatArray:
     return _at_marks(t, milestones, gamma)
 
 
-def _at_marks(t: IntArray, marks: Sequence[int], factors: ArrayLike) -> FloatArray:
+def _at_marks(t: IntArray, marks: Sequence[int] | IntArray, factors: ArrayLike) -> FloatArray:
     """The factors of successive steps that change the learning rate at the marks alone."""
     places, found = np.asarray(marks) - t[0], np.ones(len(t))
     inside = (places >= 0) & (places < len(t))
