@@ -217,7 +217,7 @@ def parts_of_torch(draw):
             {"type": "ConstantLR", "factor": share, "total_iters": first},
             {"type": "LinearLR", "start_factor": share, "end_factor": 1 - share / 2, "total_iters": first},
             {"type": "StepLR", "step_size": first, "gamma": 1.5 - share},
-            {"type": "MultiStepLR", "milestones": [first, first + second], "gamma": 2 * share},
+            {"type": "MultiStepLR", "milestones": [first, first + second] if second % 5 else [], "gamma": 2 * share},
             {"type": "ExponentialLR", "gamma": 0.95 + share / 10},
             {"type": "PolynomialLR", "total_iters": first, "power": 2 * share},
             {"type": "CosineAnnealingLR", "T_max": first},
