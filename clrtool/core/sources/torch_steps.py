@@ -217,7 +217,7 @@ def bends(base_lr: float, T_max: int, eta_min: float) -> Leaf:  # noqa: N803 (to
 
     @cache
     def cycles(number: int) -> Steps:
-        """So many steps and a period more, from the first on."""
+        """The first steps, as many as a block may want from any place of the period on."""
         return worked_out(np.arange(1, number + period + 1))
 
     def steps(t: IntArray) -> Steps:

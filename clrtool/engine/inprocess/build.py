@@ -103,7 +103,7 @@ def build_workload(
 
 
 def _checked(model: ModelSource, train_loader: Any, heldout_loader: Any) -> tuple[Any, Any]:
-    """The loaders as they are read. Raises ConfigError for one of the pieces that is none."""
+    """The DataLoaders themselves. Raises ConfigError for a model that is no model, or a loader that is no loader."""
     train_loader, heldout_loader = without_mover(train_loader), without_mover(heldout_loader)
     check_loader(train_loader, "train_loader")
     if heldout_loader is not None:
