@@ -68,7 +68,7 @@ class Folder:
                 if any((self.path / name).exists() for name in CHECKPOINTS):
                     say(f"interrupted; results so far are saved in {self.path}/. Run {self.way_on} to resume")
                 else:
-                    say(f"interrupted before anything was measured. Run {self.way_on} to start again")
+                    say(f"interrupted before anything new was measured. Run {self.way_on} to start again")
                 raise Interrupted(stop.signum, self.way_on) from stop
 
     @property

@@ -34,7 +34,7 @@ class Board:
 
 
 def name_of(seeds: Sequence[int]) -> str:
-    """What a task is called; that of no seed finds the range which all of them sweep."""
+    """Name a task by its seeds; without any it is the scout, which finds the range that all of them sweep."""
     return f"seed {', '.join(map(str, seeds))}" if seeds else "scout"
 
 
@@ -67,7 +67,7 @@ class Tasks:
         self._waits = ""
 
     def show(self, done: int, waiting: Sequence[str]) -> None:
-        """Tell of the tasks that are not done, by their names."""
+        """Show what the tasks of these names are at, none of which is done."""
         import ray
 
         if time.monotonic() - self._looked < LOOK:

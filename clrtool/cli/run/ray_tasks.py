@@ -25,7 +25,7 @@ RETRIES = 3
 LOOK = 0.2
 # Seconds in which a cluster answers.
 REACHED = 10.0
-# What may be another reason for an error of a node than what it says, for the driver has tried the same.
+# Added to an error of a node: the driver has tried the same without one, so the node may lack something.
 NEEDED = (
     "a node of Ray met this: each needs this clrtool and torch, and at the same paths the data and the code that the "
     "config names; ray job submit --working-dir brings code"
@@ -74,7 +74,7 @@ class RayTasks(Executor):
             self._finish(sweep, [[seed] for seed in lacking], signals, tasks)
 
     def _need(self) -> tuple[int, Resources]:
-        """The threads of a task and what it takes: cores for them, and a GPU or a part where the cluster has any."""
+        """Threads of a task, and what it takes: a core for each, and a GPU or its share where the cluster has any."""
         import ray
 
         from clrtool.engine.runtime.device import usual_threads

@@ -19,7 +19,7 @@ FARTHEST = 2 * 10**7
 # Steps worked out together, few enough that their arrays stay in the cache; those that add to what they find are cut
 # into runs, all of which are worked out at once. Both are powers of two.
 BLOCK, RUN = 8192, 8
-# So few steps of a block that add are taken one by one, which costs no more.
+# Steps of a block that add are taken one by one up to this many, which costs no more than to join all.
 FEW = 64
 # A step makes p * x + q of a learning rate x. At successive iterations: all p, and all q, or None where they are 0.
 Steps = tuple[FloatArray, FloatArray | None]
@@ -94,7 +94,7 @@ def _joined(before: float, p: FloatArray, q: FloatArray) -> FloatArray:
         return np.array([before := factor * before + more for factor, more in zip(p.tolist(), q.tolist(), strict=True)])
     factors, added = (np.array(each.reshape(-1, RUN).T, dtype=np.float64, order="C") for each in (p, q))
     rows = zip(factors, added, strict=True)
-    for (factor, more), (then, more_then) in pairwise(rows):  # all steps of a run so far as one, of all runs at once
+    for (factor, more), (then, more_then) in pairwise(rows):  # a row: one place of every run
         np.add(then * more, more_then, out=more_then)
         np.multiply(then, factor, out=then)
     ends = _joined(before, factors[-1], added[-1])

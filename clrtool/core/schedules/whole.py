@@ -8,7 +8,7 @@ import numpy as np
 
 # Of whole numbers below it a float64 holds every sum, and their quotient rounds up to no whole number.
 EXACT = 2.0**52
-# Powers are looked up where each exponent comes more than so many times, on average.
+# Powers are looked up where an exponent comes up more often than this, on average.
 REPEATS = 8
 
 

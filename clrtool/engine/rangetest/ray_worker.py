@@ -33,7 +33,7 @@ class _Telling(Observer):
 
 @lru_cache(maxsize=1)
 def _built(config: str, source: str, place: Path) -> ConfiguredWorkload:  # noqa: ARG001 (relative paths begin there)
-    """The workload, once for all seeds that a process is given: Ray lets one do several tasks of a driver."""
+    """Build the workload once for all the seeds of a process: Ray has one process do several tasks of a driver."""
     given = json.loads(source)
     asked = RangeTestConfig.model_validate(json.loads(config))
     return build_workload(asked, **{**given, "folder": Path(given["folder"])})

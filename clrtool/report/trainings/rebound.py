@@ -42,7 +42,7 @@ def _changed(node: ast.AST, scopes: dict[int, Scope]) -> list[ast.expr]:
         case ast.Call(func=ast.Attribute(value=base, attr=method)) if method in _CHANGES:
             return [base]
         case ast.Subscript(value=base, ctx=ast.Store() | ast.Del(), slice=key):
-            # an entry is kept by the name that it is set by; any other name of the dict does not show it
+            # an entry is kept under the name that sets it, and other names of the same dict would miss it
             return _others(base, scopes) if _is_text(key) else [base]
     return []
 
