@@ -179,6 +179,20 @@ def test_the_table_of_other_finders_is_that_of_the_benchmark():
         assert f"| {finder} | {second} |" in eight
 
 
+def test_the_losses_that_the_guide_tells_are_those_of_the_benchmark():
+    """Job by job, and how many of its trainings are clear: three schedules of every test that REGRET.md calls so."""
+    measured = (PACKAGE.parent / "tests" / "benchmarks" / "REGRET.md").read_text()
+    jobs = measured.partition("### A cliff just above")[0]
+    rows = re.findall(r"^\| [\w-]+ \| ([\d.]+ / [\d.]+ / [\d.]+) \| [^|]+ \| ([a-z, ]+) \|", jobs, re.M)
+    told = re.findall(r"^\| [^|]+ \| ([\d.]+ / [\d.]+ / [\d.]+) \|$", page("how-it-works"), re.M)
+    assert sorted(told) == sorted(losses for losses, _ in rows)
+    verdicts = [word for _, words in rows for word in words.split(", ")]
+    clear, weak = (3 * verdicts.count(word) for word in ("clear", "weak"))
+    assert f"All {clear} trainings under the verdict `clear`" in page("how-it-works")
+    assert f"| clear | {clear} |" in jobs
+    assert f"| weak | {weak} |" in jobs
+
+
 def test_every_option_of_a_range_test_in_python_is_explained_where_help_shows_it():
     told = clrtool.RangeTestOptions.__doc__.partition("Args:")[2]
     names = {name for line in re.findall(r"^ {8}(\w[\w, ]*):", told, re.MULTILINE) for name in line.split(", ")}
