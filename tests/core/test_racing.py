@@ -327,6 +327,13 @@ def test_a_sweep_that_broke_below_the_rate_that_won_pulls_max_lr_half_of_the_way
         assert f"gives {2.0 ** (-6 - below):.3g}" in bounds.max_reason
 
 
+@pytest.mark.parametrize(("first", "counts"), [(2.35, True), (2.1, True), (2.0, False), (1.2, False)])
+def test_a_sweep_from_a_start_that_has_learned_says_nothing_of_a_cliff(first, counts):
+    """Its curve falls where a rate throws the model back; a constant answer has 2.29."""
+    race = raced(entry(seeds=2, constant=2.29, first=first), bowl(-6, slope=0.4))
+    assert (choose(race, swept(-9)) != choose(race)) is counts
+
+
 @pytest.mark.parametrize("curves", [None, swept(-4), swept(-9, Advice.UNBROKEN), swept(-9, Advice.STILL_RISING)])
 def test_a_sweep_that_broke_above_or_not_at_all_changes_nothing(curves):
     race = raced(entry(seeds=2), bowl(-6))

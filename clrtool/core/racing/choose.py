@@ -6,7 +6,7 @@ import math
 
 from clrtool.core.planning.sweep_size import MOST_BUDGET
 from clrtool.core.racing import rules
-from clrtool.core.racing.probes import best_of
+from clrtool.core.racing.probes import Entry, best_of
 from clrtool.core.racing.race import Outcome, outcome
 from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import Bounds
@@ -21,8 +21,9 @@ def choose(race: Race, swept: Bounds | None = None) -> Bounds:
 
     ``max_lr`` is the rate that won, ``base_lr`` a quarter of it. Where the sweep breaks so early that its own max_lr is
     lower, ``max_lr`` is the geometric mean of both: runs of a few dozen iterations stay on a cliff that a training
-    falls off, and a short sweep tells where it is to a factor of two. There are none where no rate did better than a
-    constant answer.
+    falls off, and a short sweep tells where it is to a factor of two. It tells nothing from a start that has learned: its
+    curve falls where a rate throws the model back, which is far below any cliff. There are no bounds where no rate did
+    better than a constant answer.
 
     Args:
         swept: what the curves of the sweep give alone, None without them.
@@ -30,7 +31,7 @@ def choose(race: Race, swept: Bounds | None = None) -> Bounds:
     found = outcome(race.entry, race.probes)
     if not found.picks:
         return _nothing(race, found)
-    power, broken = found.power, _broken(swept)
+    power, broken = found.power, math.inf if _has_learned_before(race.entry) else _broken(swept)
     apart = max(0.0, power - broken)
     power -= apart / 2
     max_lr, advice = 2.0**power, _advice(race, found, apart)
@@ -45,6 +46,11 @@ def choose(race: Race, swept: Bounds | None = None) -> Bounds:
         verdict=Verdict.WEAK if advice else Verdict.CLEAR,
         advice=advice,
     )
+
+
+def _has_learned_before(entry: Entry) -> bool:
+    """Whether the start, a checkpoint say, is as far below the constant answer as a clear race has to come."""
+    return entry.constant - entry.first >= rules.CLEAR_GAIN * abs(entry.constant) and math.isfinite(entry.constant)
 
 
 def _broken(swept: Bounds | None) -> float:

@@ -17,6 +17,9 @@ from clrtool.core.reading.verdict import Advice, Verdict
 # Every seed must have lowered the held-out loss by so much of itself, or stopping is as good; a gain that is clear is
 # ten times of it.
 GAINED, CLEAR = 0.002, 0.02
+# Of 14 tests that were clear with runs of 6 to 30 % of what was left, 4 lost more than 5 % of the gain: runs must be so
+# much of it.
+TOLD = 0.5
 # What the comparison of two beginnings takes of a race's budget, and iterations of one run: fewer end before anything
 # has settled, and the warm-up is half of them.
 SHARE, SHORTEST, LONGEST = 0.2, 12, 200
@@ -114,7 +117,7 @@ def continued(race: Race, swept: Bounds | None = None) -> Bounds:
         reason += f" Above {2.0**power:.3g} a seed makes it higher than that, so max_lr is no higher."
         found = _at(found, 2.0**power)
     advice: tuple[Advice, ...] = tuple(each for each in found.advice if each is not Advice.LITTLE_LEARNED)
-    if gain < CLEAR or _is_moving(race):
+    if gain < CLEAR or _may_move(race):
         advice = (Advice.LITTLE_LEARNED, *advice)
     return replace(found, max_reason=reason, verdict=Verdict.WEAK if advice else Verdict.CLEAR, advice=advice)
 
@@ -129,9 +132,14 @@ def _harmless(race: Race, power: float) -> float | None:
     return max((each for losses in rounds for each in losses if each <= power and each not in harmful), default=None)
 
 
-def _is_moving(race: Race) -> bool:
-    """Whether another rate was best in runs of half the longest: it throws a model back less, and gains less."""
+def _may_move(race: Race) -> bool:
+    """Whether longer runs may rank the rates differently: a higher rate throws a model back before it gains more.
+
+    So they may where the longest are short beside what is left, or another rate was best in runs of half the longest.
+    """
     rounds = by_horizon(race.probes)
+    if max(rounds) < TOLD * race.entry.training:
+        return True
     best = best_of(rounds[max(rounds)])
     shorter = [each for each in rounds if 2 * each <= max(rounds) and best in rounds[each]]
     return bool(shorter) and best_of(rounds[max(shorter)]) != best
