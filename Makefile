@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+# pip would compile all that it installs, most of which nobody imports: Python compiles a module when it is imported first.
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable
 
 setup: $(VENV)/.ready ## install clrtool and what its tests need into .venv
 

@@ -1,5 +1,6 @@
 """What the tests share: small runs, made once, and the command line in this process."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -13,12 +14,12 @@ from tests import forks
 from tests.gpu.dry import Gpu, uncaptured
 from tests.sketch import instead_of_drawing
 
-# On a busy machine of two cores an example may take long without being slow.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
-
 # What makes the tests of kills, signals, damage and the like try all that they have, an hour long on two cores.
 LONG = bool(os.environ.get("CLRTOOL_TORTURE"))
+# On a busy machine of two cores an example may take long without being slow.
+settings.register_profile("patient", deadline=None, max_examples=100 if LONG else 25)
+settings.load_profile("patient")
+
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 # Half a second of training, once torch is imported.
@@ -38,12 +39,13 @@ def as_version_1(values):
 
 
 # The files that take longest, in this order: handed out first, so that at the end no process waits for another.
-LONGEST = ("test_executors", "test_program_ranks", "test_signals", "test_remedies", "test_framework_ranks",
-           "test_frameworks", "test_printed_commands", "test_floors", "test_kills", "test_foreign_code",
-           "test_locks", "test_distributed", "test_ranks", "test_sources", "test_race_on_graph", "test_exits",
-           "test_commands", "test_gpu_command", "test_readme", "test_journal", "test_failing_calls",
-           "test_hostile_configs", "test_plots", "test_forks", "test_capture", "test_processes",
-           "test_damaged_checkpoints", "test_failures", "test_vary")  # fmt: skip
+LONGEST = ("test_program_ranks", "test_executors", "test_signals", "test_frameworks", "test_printed_commands",
+           "test_locks", "test_ranks", "test_framework_ranks", "test_readme", "test_foreign_code", "test_remedies",
+           "test_floors", "test_kills", "test_exits", "test_journal", "test_plots", "test_forks", "test_sources",
+           "test_capture", "test_race_on_graph", "test_failing_calls", "test_distributed", "test_vary_command",
+           "test_spread_checkpoints", "test_gpu_command", "test_programs", "test_full_disks", "test_compare_command",
+           "test_failures", "test_workloads", "test_tensorboard", "test_hostile_configs", "test_losses", "test_commands",
+           "test_damaged_checkpoints", "test_vary", "test_processes", "test_doctor")  # fmt: skip
 
 
 def pytest_addoption(parser):
@@ -63,13 +65,21 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
     """Leave out what the short form leaves to the long one, and hand out the files that take longest first."""
     for item in items:
-        if item.path.parent.name == "torture":
+        has_examples = getattr(getattr(item, "function", None), "is_hypothesis_test", False)
+        if item.path.parent.name == "torture" or has_examples:
             item.add_marker("long")
     if not LONG:
         left_out = left_to_the_long_form(items)
         items[:] = [item for item in items if item.nodeid not in left_out]
         config.hook.pytest_deselected(items=[*left_out.values()])
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: the garbage collector need not look through it again, an eighth of the time."""
+    gc.set_threshold(20_000, 10, 10)
+    gc.collect()
+    gc.freeze()
 
 
 def left_to_the_long_form(items):

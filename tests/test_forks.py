@@ -33,7 +33,7 @@ def environment(**more):
     return kept | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"} | more
 
 
-@pytest.mark.short(3)
+@pytest.mark.short(2)
 @pytest.mark.parametrize("how", ["", "3", "256", "raises", "is interrupted", "is killed", "leaves word"])
 def test_what_a_process_finds_and_how_it_ends_is_that_of_one_that_was_started(zygote, tmp_path, how):
     env, words = environment(MINE="ä \udcff", OMP_NUM_THREADS="2" if how == "3" else "1"), ["a b", "", "--json", how]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import LONG
 from tests.ranks import ended, start
 
 pytest.importorskip("lightning.pytorch")
@@ -14,7 +15,7 @@ pytest.importorskip("transformers")
 ROOT = Path(__file__).parents[1]
 
 
-LIGHTNING = ("before", "ddp", "sharded", "parallel", "manual", "manual sharded", "epoch", "plateau", "fsdp")
+LIGHTNING = ("before", "ddp", "sharded", "fsdp") + ("parallel", "manual", "manual sharded", "epoch", "plateau") * LONG
 # What may be called in one process after the other: a Trainer of Lightning leaves nothing that the next one sees.
 TOGETHER = {f"lightning {each}": tuple(f"lightning {each}" for each in LIGHTNING) for each in LIGHTNING}
 
@@ -71,6 +72,7 @@ def test_what_accelerate_has_prepared_is_tested_on_two_ranks_and_follows_one_pla
     assert first["bounds"] == ranks("accelerate")[0]["bounds"]
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize(
     ("shares", "whole"), [("sharded", "ddp"), ("manual sharded", "manual")], ids=["automatic", "manual"]
 )

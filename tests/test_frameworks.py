@@ -495,6 +495,7 @@ class SaveAfterFourEpochs(lightning.Callback):
             trainer.save_checkpoint(f"{trainer.default_root_dir}/four.ckpt")
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("time", UNDER_WAY)
 def test_a_fit_that_is_only_measured_on_its_way_ends_in_the_same_bytes(time, tmp_path):
     callback = clrtool.lightning.LRRangeTest(apply=False, monitor="val_acc", progress=False, **UNDER_WAY[time])
@@ -699,6 +700,7 @@ def under_way(folder, callback=None, **options):
     return mine, rates.rates, None if callback is None else made
 
 
+@pytest.mark.short(0)
 def test_a_trainer_that_is_only_tested_in_the_middle_ends_in_the_bytes_of_one_that_is_not(tmp_path):
     plain, rates, _ = under_way(tmp_path)
     tested, same, callback = under_way(tmp_path, {"at_epoch": 2, "apply": False})
@@ -809,6 +811,7 @@ def scored(folder, **options):
     )  # fmt: skip
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("is_asked", [True, False])
 def test_a_metric_of_compute_metrics_is_that_of_the_trainers_own_evaluation(tmp_path, is_asked):
     mine = scored(tmp_path, **({} if is_asked else {"metric_for_best_model": "f1", "eval_strategy": "no"}))
@@ -859,6 +862,7 @@ def test_fp16_of_the_arguments_of_transformers_is_that_of_its_range_test(tmp_pat
     assert half.tolist() != full.tolist()
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("labels", ["tokens", "some"])
 def test_token_accuracy_of_gpt2_is_that_of_its_labels_one_place_on(labels):
     data, held = Sentences(200, 0, "tokens"), Sentences(60, 1, "tokens")
@@ -900,6 +904,7 @@ class Popping(transformers.Trainer):
         return (loss, outputs) if return_outputs else loss
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("kind", ["a subclass", "compute_loss_func", "label smoothing"])
 def test_a_loss_that_takes_the_labels_out_of_its_batch_finds_them_again(tmp_path, kind):
     made = Popping if kind == "a subclass" else transformers.Trainer

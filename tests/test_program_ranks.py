@@ -20,11 +20,11 @@ pytestmark = pytest.mark.long
 WAYS = ("plain", "ddp", "fsdp")
 LARGE = ["fsdp 2", "mixed"] + ["fsdp", "ddp 2", "checkpointed", "compiled"] * LONG
 OF_TWO = [f"trained reader {way}" for way in ("plain", "fsdp", "tensor")] + ["trained dense root"]
-OF_TWO += ["accumulated dense ddp", "trained norms tensor", "stepped norms tensor"]
+OF_TWO += ["accumulated dense ddp", "stepped norms tensor"]
 OF_TWO += ["decided dense fsdp"]
 OF_TWO += [f"alike {each}" for each in LARGE]
 OF_TWO += [f"{kind} dense {way}" for kind in ("estimated", "compared") for way in ("plain", "fsdp")]
-OF_TWO += ["estimated dense ddp", "kept reader fsdp", "refused dense fsdp"]
+OF_TWO += ["estimated dense ddp", "refused dense fsdp"]
 OF_FOUR = [f"trained reader {way}" for way in ("fsdp", "hybrid", "tensor fsdp")] + ["kept reader fsdp"]
 if LONG:  # a range test of its own for each decision, and four ranks on two cores take their time
     OF_TWO += [f"trained dense {way}" for way in WAYS] + [
@@ -33,7 +33,7 @@ if LONG:  # a range test of its own for each decision, and four ranks on two cor
         "decided dense ddp",
         "decided dense tensor",
     ]
-    OF_TWO += ["accumulated reader fsdp", "halves single ddp"]
+    OF_TWO += ["accumulated reader fsdp", "trained norms tensor", "halves single ddp", "kept reader fsdp"]
     OF_FOUR += ["trained dense fsdp", "trained dense tensor ddp", "trained reader tensor hybrid fsdp"]
     OF_FOUR += [
         "decided dense hybrid",

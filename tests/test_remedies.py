@@ -163,6 +163,7 @@ CASES = {
 }
 
 
+@pytest.mark.short(6)
 @pytest.mark.parametrize("case", CASES)
 def test_an_advice_is_given_for_its_cause_and_is_gone_where_it_is_obeyed(case):
     advice, given, obeyed = CASES[case]
@@ -174,7 +175,7 @@ def test_an_advice_is_given_for_its_cause_and_is_gone_where_it_is_obeyed(case):
     assert math.isfinite(after.max_lr)
 
 
-@pytest.mark.short(2)
+@pytest.mark.short(1)
 @pytest.mark.parametrize("epochs", [20, 120, 1000])
 def test_the_budget_that_is_named_makes_the_race_about_twice_as_long(epochs):
     first = range_test(epochs=epochs, seeds=1, method="race")
@@ -183,6 +184,7 @@ def test_the_budget_that_is_named_makes_the_race_about_twice_as_long(epochs):
     assert 1.7 <= longer.record.race.entry.budget / first.record.race.entry.budget <= 2.6
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("method", ["race", "paper"])
 def test_labels_that_say_nothing_are_called_that_and_no_budget_or_range_is_blamed(method):
     given = {"train": shuffled(TRAIN), "heldout": DataLoader(shuffled(HELDOUT), 500), "method": method}

@@ -33,6 +33,7 @@ def test_rangetest_plan_and_plot_do_the_main_job_from_files(process, tmp_path):
     assert (tmp_path / "runs/digits/range_test.png").stat().st_size > 10_000
 
 
+@pytest.mark.short(0)
 def test_the_same_command_twice_gives_the_same_bytes(new_process, tmp_path):
     for name in ("a", "b"):
         assert new_process("rangetest", "digits", *QUICK, "-o", tmp_path / name).returncode == 0
@@ -229,6 +230,7 @@ def test_the_schema_is_json_and_knows_every_section(cli):
     }  # fmt: skip
 
 
+@pytest.mark.short(0)
 def test_an_interrupt_ends_in_130_and_keeps_what_was_measured(tmp_path):
     command = [
         sys.executable,

@@ -96,6 +96,7 @@ def broken_off(point, iteration):
     return fail
 
 
+@pytest.mark.short(2)
 @pytest.mark.parametrize("hidden", [[64], [512]])
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
 def test_a_checkpoint_takes_no_more_than_was_told_and_at_least_half_of_it(tmp_path, monkeypatch, hidden, optimizer):

@@ -246,8 +246,8 @@ def test_a_job_that_is_killed_and_one_that_is_stopped_go_on_with_the_same_comman
 
 
 def test_a_job_that_fails_is_told_with_its_log(process, tmp_path):
-    (tmp_path / "digits" / JOBS / "2-of-2").mkdir(parents=True)
-    (tmp_path / "digits" / JOBS / "2-of-2" / ".lock").mkdir()
+    for name in ("1-of-2", "2-of-2"):  # neither comes to import torch
+        (tmp_path / "digits" / JOBS / name / ".lock").mkdir(parents=True)
     done = process("rangetest", *WORDS, "--jobs", "2", "-o", tmp_path / "digits", "-q")
     assert done.returncode == 4
     assert "job 2/2: " in done.stderr
@@ -280,12 +280,26 @@ def test_each_of_several_configs_has_its_run_and_one_that_fails_stops_no_other(p
     assert good.startswith("good.yaml: ")
     assert good.endswith("in all/good/")
     assert (tmp_path / "all" / "good" / "result.json").is_file()
+
+
+@pytest.mark.short(0)
+def test_a_dry_run_of_several_configs_tells_of_each_and_one_budget_is_that_of_each(process, tmp_path):
+    for name, hidden in (("good", 8), ("bad", -1)):
+        (tmp_path / f"{name}.yaml").write_text(
+            f"model: {{name: mlp, args: {{hidden: [{hidden}]}}}}\ndata: {{name: digits}}\n"
+        )
     dry = process("rangetest", "good.yaml", "bad.yaml", "--budget", "4", "-n", "-q", "-o", "dry", cwd=tmp_path)
     found = re.search(r"^good.yaml: ([0-9,]+) iterations, at most [0-9.]+ (ms|s|min)$", dry.stdout, re.MULTILINE)
     assert found[1] == "1,320", "a budget is that of each"
     assert (dry.returncode, (tmp_path / "dry").exists()) == (2, False)
-    both = process("rangetest", "good.yaml", "all/../good.yaml", cwd=tmp_path)
-    assert (both.returncode, "would both write to" in both.stderr) == (2, True)
+
+
+def test_two_configs_of_one_name_would_write_to_one_folder_and_are_refused(cli, tmp_path):
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "good.yaml").write_text("model: {name: mlp}\ndata: {name: digits}\n")
+    both = cli("rangetest", "one/good.yaml", "other/good.yaml")
+    assert (both.code, "would both write to" in both.err) == (2, True)
 
 
 @pytest.fixture

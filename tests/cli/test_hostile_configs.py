@@ -21,7 +21,7 @@ from clrtool.words import printable
 from tests.conftest import LONG
 
 pytestmark = pytest.mark.long
-GENERATED, MUTATED, TRAINED = (10_000, 1_000, 300) if LONG else (150, 50, 10)
+GENERATED, MUTATED, TRAINED = (10_000, 1_000, 300) if LONG else (60, 25, 10)
 SECONDS = 5
 SMALL = "model: {name: mlp, args: {hidden: [4]}}\ndata: {name: digits}\n"
 FAST = ["sweep.epochs=0.2", "sweep.start_lr=1e-3", "sweep.end_lr=1", "sweep.evaluations=3", "--seeds", "1", "-q"]

@@ -572,28 +572,27 @@ def test_the_import_that_a_refusal_names_is_the_one_that_is_needed(cli, code):
 @pytest.mark.short(1)
 @pytest.mark.parametrize("fresh", [[], ["--fresh"]])
 @pytest.mark.parametrize("form", [[], ["--json"]])
-def test_an_interrupted_test_goes_on_by_the_command_that_is_named(tmp_path, fresh, form):
+def test_an_interrupted_test_goes_on_by_the_command_that_is_named(zygote, tmp_path, fresh, form):
     import signal
-    import sys
 
-    words = [sys.executable, "-m", "clrtool", "rangetest", "digits", "plan.epochs=3000", "-o", "long"]
+    words = ["rangetest", "digits", "plan.epochs=3000", "-o", "long"]
     Path("long").mkdir()
 
     def interrupted(*more):
-        with subprocess.Popen([*words, *form, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-            wait_for(lambda: (Path("long") / "curve.csv").exists() and run.poll() is None)
-            run.send_signal(signal.SIGINT)
-            out, errors = run.communicate(timeout=100)
-        assert run.returncode == 130, errors
-        return out if form else errors
+        run = zygote.start([*words, *form, *more], cwd=tmp_path)
+        wait_for((Path("long") / "curve.csv").exists)
+        run.kill(signal.SIGINT)
+        assert run.wait() == 130, run.err
+        return run.out if form else run.err
 
     told = interrupted(*fresh)
     assert ("without --fresh" in told) is bool(fresh)
     assert "same command" in told
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-        line = next(line for line in run.stderr if "resumed" in line or "starting over" in line)
-        run.send_signal(signal.SIGINT)
-        run.communicate(timeout=100)
+    run = zygote.start(words, cwd=tmp_path)
+    told = run.follow_errors()
+    line = next(line for line in iter(told.readline, "") if "resumed" in line or "starting over" in line)
+    run.kill(signal.SIGINT)
+    run.wait()
     assert "resumed" in line
 
 

@@ -47,7 +47,7 @@ def begun(config, folder):
 
 def test_two_ranks_measure_what_one_process_measures(cli, tmp_path):
     words = ["rangetest", "digits", *QUICK, "--device", "cpu"]
-    codes, printed = ended(start(2, "-m", "clrtool", *words, "--json", "-o", tmp_path / "two", forked=False))
+    codes, printed = ended(start(2, "-m", "clrtool", *words, "--json", "-o", tmp_path / "two"))
     assert {name.name for name in (tmp_path / "two").iterdir()} >= FILES - {"schedule.png"}
     assert codes[1] == 0
     assert printed[1] == ("", "")

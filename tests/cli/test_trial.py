@@ -16,6 +16,7 @@ PLAN = make_plan(0.001, 0.006, 40, epochs=9, policy="cosine", warmup_epochs=1)
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
 
 
+@pytest.mark.short(0)
 @needs_timm
 def test_what_a_package_runs_as_planned_is_printed_without_a_word(cli):
     printed = cli("plan", *NUMBERS, *COSINE, "--format", "timm")

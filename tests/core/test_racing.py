@@ -13,6 +13,7 @@ from clrtool.core.racing.result import Race
 from clrtool.core.racing.rules import HIGHEST, LOWEST
 from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.verdict import Advice, Verdict
+from tests.conftest import LONG
 
 
 def entry(start=-8, budget=400, seeds=1, training=2000, constant=2.3, first=2.4):
@@ -150,7 +151,7 @@ LOSSES = st.dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300 if LONG else 75, deadline=None)
 @given(LOSSES, st.integers(0, 3000), st.integers(1, 4), st.integers(1, 5000), st.integers(-20, 5), st.floats(0.1, 20))
 def test_no_race_costs_more_than_its_budget_and_none_goes_on_for_ever(known, budget, seeds, training, start, constant):
     begin = Entry(start, budget, seeds, training, constant, 2 * constant)

@@ -15,6 +15,7 @@ from clrtool.core.racing.result import Race
 from clrtool.core.racing.values import best_power, next_trial, ranking
 from clrtool.core.results.batch_scaling import batch_scaling
 from clrtool.core.results.varied import Tried, VaryRecord, VaryVerdict
+from tests.conftest import LONG
 
 
 def contest(
@@ -168,7 +169,7 @@ def test_values_wait_until_something_is_learned_as_long_as_all_of_them_can(learn
 LOSSES = st.lists(st.floats(0.01, 5) | st.just(math.inf), min_size=4, max_size=4)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200 if LONG else 50, deadline=None)
 @given(LOSSES, st.integers(1, 3), st.integers(0, 60_000), st.integers(0, 3), st.booleans(),
        st.sampled_from([(32,) * 4, (8, 16, 32, 64), (4, 400, 40, 40)]), st.integers(-12, 0))  # fmt: skip
 def test_no_race_over_values_costs_more_than_its_budget_and_none_goes_on_for_ever(

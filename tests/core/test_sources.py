@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from clrtool.core.sources import SOURCES, find_source, schedule_from
+from tests.conftest import LONG
 from tests.core.systems import keras_rates, optax_joined, optax_rates, torch_rates, transformers_rates
 from tests.core.tally import tally
 
@@ -23,7 +24,8 @@ STEPS = 160
 
 
 def examples(number):
-    """So many, or as many as CLRTOOL_EXAMPLES says, which a release is tried with."""
+    """So many in the long form and a third in the short one, or as many as CLRTOOL_EXAMPLES says, for a release."""
+    number = number if LONG else number // 3
     return settings(max_examples=int(os.environ.get("CLRTOOL_EXAMPLES", number)), deadline=None)
 
 

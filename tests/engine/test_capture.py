@@ -232,6 +232,7 @@ def test_waits_are_refused_without_a_warning_and_allowed_again(cuda, monkeypatch
     assert cuda.refuses == 0
 
 
+@pytest.mark.short(6)
 @ways(*PLACES)
 def test_the_plain_loop_after_a_failed_capture_gives_the_numbers_of_one_that_never_tried(cuda, monkeypatch):
     workload = digits(model={"name": "mlp", "args": {"dropout": 0.3}})

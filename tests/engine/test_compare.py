@@ -16,6 +16,7 @@ from clrtool.engine.rangetest.compare import EVALUATIONS, compare, constant_metr
 from clrtool.engine.resume.journal import Journal
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.trainer import Trainer
+from tests.conftest import LONG
 from tests.engine.test_journal import Memory, interrupted
 from tests.engine.workloads import digits
 
@@ -150,10 +151,11 @@ def make_line():
     return nn.Linear(1, 1)
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize(
     "model", [{"name": "mlp", "args": {"dropout": 0.3}}, {"name": "convnet", "args": {"channels": [4, 8, 8]}}]
 )
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4 if LONG else 2, deadline=None)
 @given(looks=st.lists(st.integers(1, 150), min_size=1, max_size=4))
 def test_a_comparison_interrupted_anywhere_measures_what_one_that_was_not_measures(model, looks):
     workload, made = digits(model=model), plans("fixed", "triangular2")

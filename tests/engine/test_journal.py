@@ -96,7 +96,7 @@ WORKLOADS = {
 }  # fmt: skip
 
 
-@pytest.mark.long
+@pytest.mark.short(3)
 @pytest.mark.parametrize("name", WORKLOADS)
 @settings(max_examples=4 if LONG else 2, deadline=None)
 @given(looks=st.lists(st.integers(1, 120), min_size=1, max_size=4))

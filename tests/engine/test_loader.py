@@ -93,6 +93,7 @@ def float_data():
     return Mapped(pairs), Mapped(pairs, 50)
 
 
+@pytest.mark.short(1)
 @FORKS
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_gives_the_curve_of_the_data_on_the_device(workers):

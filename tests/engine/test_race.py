@@ -33,7 +33,7 @@ def race(workload, journal=None, seeds=(3, 4), budget=BUDGET, told=None):
 
 
 @pytest.mark.long
-@pytest.mark.short(2)
+@pytest.mark.short(1)
 @pytest.mark.parametrize("changes", [NORMED, *WORKLOADS.values()], ids=["batch norm", *WORKLOADS])
 @settings(max_examples=3 if LONG else 2, deadline=None)
 @given(looks=st.lists(st.integers(1, 120), min_size=1, max_size=4))

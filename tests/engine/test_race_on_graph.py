@@ -45,6 +45,7 @@ def same_kernels(monkeypatch):
     monkeypatch.setattr(cuda_slot, "device_options", lambda workload: {"fused": False})
 
 
+@pytest.mark.short(3)
 @ways(None)
 @pytest.mark.parametrize("changes", [PLAIN, PLAIN | NORMED, {"training": {"clip_norm": 0.5}}])
 def test_a_race_on_the_captured_step_gives_the_bytes_of_the_plain_loop(cuda, monkeypatch, changes):  # noqa: F811
@@ -124,6 +125,7 @@ def test_a_race_on_the_captured_step_reads_the_same_wherever_it_is_interrupted(c
     assert {*seen} == {"SharedStep"}
 
 
+@pytest.mark.short(1)
 @ways(None)
 def test_a_race_that_fell_back_reads_the_same_where_it_is_interrupted(cuda, monkeypatch):  # noqa: F811
     with_replays(monkeypatch)  # and dropout draws on the host, which is refused
@@ -134,6 +136,7 @@ def test_a_race_that_fell_back_reads_the_same_where_it_is_interrupted(cuda, monk
     assert {*seen} == {"PlainLoop"}
 
 
+@pytest.mark.short(4)
 @ways(None, "begin", "middle, out of memory", "end")
 def test_a_race_reads_by_the_plain_loop_what_it_would_have_read_had_no_capture_been_tried(cuda, monkeypatch):  # noqa: F811
     workload, expected = digits(**DROPOUT), race(digits(**DROPOUT))

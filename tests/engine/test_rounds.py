@@ -13,6 +13,7 @@ from clrtool.core.reading.metric import ACCURACY
 from clrtool.engine.rangetest.ramp import ends_of
 from clrtool.engine.rangetest.rounds import Round, Rounds
 from clrtool.engine.rangetest.scout import Scout
+from tests.conftest import LONG
 
 
 def rounds_of(config, size):
@@ -33,7 +34,7 @@ def measured(wanted, lengths, rises):
     return replace(wanted, curves=tuple(curves))
 
 
-@settings(max_examples=200)
+@settings(max_examples=200 if LONG else 50)
 @given(
     start_lr=st.sampled_from(["auto", "auto", 1e-4]), end_lr=st.sampled_from(["auto", 0.5]), seeds=st.sampled_from(["auto", 1, 2, 5]),
     per_epoch=st.integers(1, 400), plan_epochs=st.integers(2, 60), epochs=st.sampled_from(["auto", "auto", "auto", 3]),

@@ -117,13 +117,14 @@ FAULTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.short(3)
 @pytest.mark.parametrize("workload", MODELS, indirect=True)
 def test_the_check_accepts_a_healthy_model_whatever_its_seed(workload):
     refused = [seed for seed in SEEDS if not accepted(workload, seed)]
     assert not refused
 
 
-@pytest.mark.short(8)
+@pytest.mark.short(5)
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("workload", MODELS, indirect=True)
 def test_the_check_refuses_a_step_that_is_wrong_whatever_its_seed(workload, fault):

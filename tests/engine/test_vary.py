@@ -42,6 +42,7 @@ def raced(asked, journal=None):
     return run_variation(asked, Observer(), journal or Journal())
 
 
+@pytest.mark.short(2)
 @pytest.mark.parametrize(
     "asked", [DECAYS, DROPOUT, SIZES, PRECISIONS], ids=["weight decay", "dropout", "batch size", "precision"]
 )

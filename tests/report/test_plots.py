@@ -314,6 +314,7 @@ PICTURES = {
 }  # fmt: skip
 
 
+@pytest.mark.short(12)
 @pytest.mark.parametrize("name", PICTURES)
 def test_no_two_texts_of_a_picture_overlap_and_none_leaves_it(digits_run, name):
     figure = PICTURES[name](read_run(digits_run))

@@ -87,6 +87,7 @@ def test_torch(plan):
     np.testing.assert_allclose(momenta, 0.9 if moved is None else moved, rtol=1e-9)
 
 
+@pytest.mark.short(8)
 @each_plan
 def test_lightning(plan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -124,7 +125,7 @@ class Toy(torch.nn.Module):
         return {"loss": self.layer(x).sum()}
 
 
-@pytest.mark.short(8)
+@pytest.mark.short(4)
 @each_plan
 def test_transformers(plan, tmp_path):
     with warnings.catch_warnings():
@@ -149,6 +150,7 @@ def test_transformers(plan, tmp_path):
     assert_agrees(plan, rates)
 
 
+@pytest.mark.short(8)
 @each_plan
 def test_keras(plan):
     with warnings.catch_warnings():
@@ -166,6 +168,7 @@ def test_keras(plan):
     assert_agrees(plan, rates, rtol=4e-6 if plan.params.get("t_mul") == 1.01 else 1e-6)
 
 
+@pytest.mark.short(8)
 @each_plan
 def test_optax(plan):
     with warnings.catch_warnings():

@@ -229,6 +229,7 @@ def test_a_run_folder_is_no_place_for_its_own_events(digits_run, cli):
     assert files(digits_run) == before
 
 
+@pytest.mark.short(1)
 @pytest.mark.parametrize("place", ["log", "log/digits", "log/digits/seed 1"])
 def test_a_file_where_a_folder_has_to_be_is_a_fault_of_the_machine(digits_run, tmp_path, place):
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)

@@ -9,10 +9,10 @@ import pytest
 
 from tests.torture.runs import FILES, NAME, contents, words
 
-# One step of training. By the paper's method a run takes some 980: up to 100 of a scout, then 300 a seed, each
-# evaluated 54 times.
+# One step of training. By the paper's method a run takes some 450: up to 100 of a scout, then 116 a seed, each
+# evaluated 35 times.
 STEP = "clrtool.engine.training.workload:Workload.gradients"
-MIDDLE = [STEP, 560]
+MIDDLE = [STEP, 270]
 # One step of a race, and of nothing else. It takes some 370, about 220 of them with its first seed, and has 18 readings.
 RACE_STEP = "clrtool.engine.training.average:RunningAverage.update"
 

@@ -18,6 +18,7 @@ NAME = "digits"
 def words(folder, *more, quiet=True, method="paper"):
     """The command that is tortured: a range test of the digits, resumed when it is given again."""
     what = ["rangetest", "digits", f"sweep.method={method}", "-o", str(folder)]
+    what += ["sweep.epochs=3"] * (method == "paper")
     how = ["--seeds", "3", "--device", "cpu", "--deterministic", "--checkpoint-every", "0.05"]
     return [*what, *how, *(["-q"] if quiet else []), *map(str, more)]
 

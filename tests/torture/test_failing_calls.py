@@ -15,7 +15,7 @@ from tests.torture.runs import LONG, NAME, assert_same, assert_whole, at_once, c
 MACHINE = 4
 # The calls that make a file be there or go, and which of them fail in turn: the first, some on the way, the last ones.
 CALLS = ["os:replace", "os:fsync", "os:fchmod", "tempfile:mkstemp", "os:unlink"]
-NUMBERS = [*range(1, 60)] if LONG else [1, 9]
+NUMBERS = [*range(1, 60)] if LONG else [1, 9]  # which take turns in the short form
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -34,7 +34,7 @@ def test_a_call_that_fails_once_ends_in_4_with_the_file_and_later_the_run_goes_o
         assert_same(folder, reference.files)
         return run.status
 
-    at_once(check, NUMBERS)
+    at_once(check, NUMBERS if LONG else NUMBERS[CALLS.index(call) % 2 :][:1])
 
 
 def test_a_disk_that_is_full_at_a_picture_alone_costs_no_training(zygote, reference, interrupted):

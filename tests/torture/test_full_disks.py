@@ -88,7 +88,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-@pytest.mark.short(2)
+@pytest.mark.short(1)
 @pytest.mark.parametrize("size", ["8k", "24k", "48k", "100k", "150k", "200k"])
 def test_a_disk_that_is_full_ends_in_exit_code_4_and_with_room_the_run_goes_on(zygote, reference, small_disk, size):
     disk, resize = small_disk

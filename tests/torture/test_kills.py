@@ -86,7 +86,7 @@ class AtRandomMoments(Executioner):
 class AtRandomSteps(Executioner):
     """Only training is killed, and so nearly every start has something to go on from."""
 
-    step, most = STEP, 600
+    step, most = STEP, 300
 
     def __init__(self, zygote, reference, place, toll, seed):
         super().__init__(zygote, reference, place, toll)
@@ -128,7 +128,7 @@ def work(executioners):
 
 
 def test_kills_at_any_moment_tear_no_file_and_change_no_result(zygote, reference, raced, tmp_path):
-    toll, methods = Toll(1000 if LONG else 10), (reference, raced)
+    toll, methods = Toll(1000 if LONG else 6), (reference, raced)
     kinds = [AtRandomMoments(zygote, each, tmp_path / each.method, toll, seed) for seed, each in enumerate(methods)]
     assert len(kinds) == WORKERS
     assert work(kinds) > toll.wanted / 50, "all begin anew"
@@ -143,7 +143,7 @@ def test_kills_in_training_lose_little_and_change_no_result(zygote, reference, t
 
 def test_kills_in_a_race_lose_little_and_change_no_result(zygote, raced, tmp_path):
     assert raced.race["iterations"] > AtRandomStepsOfTheRace.most
-    toll = Toll(200 if LONG else 8)
+    toll = Toll(200 if LONG else 6)
     kinds = [AtRandomStepsOfTheRace(zygote, raced, tmp_path / str(seed), toll, seed) for seed in range(WORKERS)]
     assert work(kinds) > toll.wanted / 2, "all begin anew"
 
@@ -162,6 +162,6 @@ def events(zygote, reference, tmp_path):
 
 def test_kills_at_any_system_call_of_a_write_tear_no_file_and_change_no_result(zygote, reference, events, tmp_path):
     assert len(events) > 50
-    toll = Toll(250 if LONG else 12)
+    toll = Toll(250 if LONG else 6)
     kinds = [AtRandomWrites(zygote, reference, tmp_path / str(seed), toll, seed, events) for seed in range(WORKERS)]
     assert work(kinds) > toll.wanted / 20, "all begin anew"

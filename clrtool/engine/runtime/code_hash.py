@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from clrtool.engine.runtime.code_modules import IMPORTERS, Code, Source
+from clrtool.engine.runtime.code_modules import IMPORTERS, Code, Source, Statement, is_remark
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 # Where one of these is used, a name may be reached without being written: then everything counts.
@@ -26,8 +26,6 @@ _PLAIN_BASES = {
     "IterableDataset", "Sampler", "Optimizer", "LRScheduler", "Function", "Exception", "ABC", "Generic", "Protocol",
     "NamedTuple", "TypedDict", "Enum",
 }  # fmt: skip
-# Fields of a syntax tree that say nothing, or not in every version of Python.
-_SILENT = {"ctx", "kind", "type_comment"}
 
 
 def code_hashes(factories: Iterable[str], folders: Sequence[Path]) -> dict[str, str]:
@@ -45,9 +43,9 @@ def code_hashes(factories: Iterable[str], folders: Sequence[Path]) -> dict[str, 
     return {**{module: _sha256(content) for module, content in code.others()}, **found}
 
 
-def _hash(source: Source, reached: Sequence[ast.stmt] | None) -> str:
+def _hash(source: Source, reached: Sequence[Statement] | None) -> str:
     try:
-        return _sha256(source.content if reached is None else _canonical(list(reached)).encode())
+        return _sha256(source.content if reached is None else f"[{','.join(each.text for each in reached)}]".encode())
     except (RecursionError, ValueError):  # nested too deeply, or a whole number too long for a text
         return _sha256(source.content)
 
@@ -56,7 +54,7 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _reached(sources: Mapping[str, Source], wanted: set[str]) -> dict[str, list[ast.stmt]]:
+def _reached(sources: Mapping[str, Source], wanted: set[str]) -> dict[str, list[Statement]]:
     """Of each module the statements that run: on import, or because one that runs names them."""
     bodies = {module: source.statements for module, source in sources.items() if source.statements is not None}
     own = [each for module, body in bodies.items() if sources[module].own is not None for each in body]
@@ -73,7 +71,7 @@ def _reached(sources: Mapping[str, Source], wanted: set[str]) -> dict[str, list[
         waiting = [each for each in waiting if each not in found]
     never = {id(each) for each in waiting}
     return {
-        module: [each.node for each in body if id(each) not in never and not _is_script(each.node)]
+        module: [each for each in body if not (id(each) in never or _is_script(each.node) or is_remark(each.node))]
         for module, body in bodies.items()
     }
 
@@ -128,22 +126,3 @@ def _is_script(node: ast.stmt) -> bool:
         case ast.If(ast.Compare(ast.Name("__name__"), [ast.Eq()], [ast.Constant("__main__")]), orelse=[]):
             return True
     return False
-
-
-def _canonical(node: object) -> str:
-    """A syntax tree as a text that is the same in every version of Python, without places and docstrings."""
-    if isinstance(node, ast.AST):
-        fields = (
-            f"{name}={_canonical(value)}"
-            for name, value in ast.iter_fields(node)
-            if value is not None and value != [] and name not in _SILENT
-        )
-        return f"{type(node).__name__}({','.join(fields)})"
-    if isinstance(node, list):
-        return f"[{','.join(_canonical(each) for each in node if not _is_remark(each))}]"
-    return repr(node)
-
-
-def _is_remark(node: object) -> bool:
-    """Whether a statement is a text that nothing is done with."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, FileFinder, ModuleSpec, PathFinder
 from pathlib import Path
 
@@ -22,6 +23,8 @@ IMPORTERS = {
     "exec_module", "load_module",
 }  # fmt: skip
 _WORD = re.compile(r"[^\W\d]\w*")
+# Fields of a syntax tree that say nothing, or not in every version of Python.
+_SILENT = {"ctx", "kind", "type_comment"}
 
 
 class Statement:
@@ -50,6 +53,11 @@ class Statement:
                 case ast.FunctionDef(name=name) if name.startswith("__"):
                     self.names.add(name)
 
+    @cached_property
+    def text(self) -> str:
+        """The same in every version of Python, without places and docstrings."""
+        return _canonical(self.node)
+
 
 class Source:
     """A module by its file.
@@ -62,8 +70,7 @@ class Source:
         self.content, self.own = content, own
         self.is_package = spec.submodule_search_locations is not None
         self.package = spec.name if self.is_package else spec.name.rpartition(".")[0]
-        tree = _parsed(content)
-        self.statements = None if tree is None else [*map(Statement, tree.body)]  # None: no Python to read
+        self.statements = _statements(spec.name, content)
         self.names = set[str]().union(*(each.names for each in self.statements or ()))
         self.words = set[str]().union(*(each.words for each in self.statements or ()))
 
@@ -195,8 +202,32 @@ def _is_installed(spec: ModuleSpec) -> bool:
     return not places or any(is_installed(Path(place or "")) for place in places)
 
 
-def _parsed(content: bytes) -> ast.Module | None:
+@lru_cache(maxsize=256)
+def _statements(_module: str, content: bytes) -> list[Statement] | None:
+    """Those of a module, read once for all workloads that are built of it; None where it is no Python to read.
+
+    They are told apart by what they are, not by what they say: modules of the same content share none.
+    """
     try:
-        return ast.parse(content)
+        return [*map(Statement, ast.parse(content).body)]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+
+
+def _canonical(node: object) -> str:
+    """A syntax tree as a text that is the same in every version of Python, without places and docstrings."""
+    if isinstance(node, ast.AST):
+        fields = (
+            f"{name}={_canonical(value)}"
+            for name, value in ast.iter_fields(node)
+            if value is not None and value != [] and name not in _SILENT
+        )
+        return f"{type(node).__name__}({','.join(fields)})"
+    if isinstance(node, list):
+        return f"[{','.join(_canonical(each) for each in node if not is_remark(each))}]"
+    return repr(node)
+
+
+def is_remark(node: object) -> bool:
+    """Whether a statement is a text that nothing is done with."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
