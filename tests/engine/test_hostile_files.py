@@ -154,7 +154,7 @@ def test_a_header_of_safetensors_is_not_read_where_it_is_larger_than_any_model_n
 
 def test_packed_weights_are_not_unpacked(tmp_path):
     deflated(tmp_path / "a.pt")
-    with pytest.raises(ConfigError, match="no weights that can be read"):
+    with pytest.raises(ConfigError, match=r"no file of torch\.save"):
         read_weights(tmp_path / "a.pt")
     with pytest.raises(ValueError, match="packed"):
         from_bytes((tmp_path / "a.pt").read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from clrtool.config.schema import SweepConfig
@@ -13,7 +14,7 @@ from clrtool.engine.inprocess.loaders import (
     clone_loader,
     indices_of,
 )
-from clrtool.engine.inprocess.steps import CustomSteps
+from clrtool.engine.inprocess.steps import CustomSteps, with_gradients
 from clrtool.engine.inprocess.workload import InProcessWorkload
 from clrtool.engine.runtime.factories import AS_IT_IS, describe
 from clrtool.engine.training.evaluation_budget import budget, flops_of
@@ -34,8 +35,12 @@ def with_heldout(workload: InProcessWorkload, trainer: Trainer, batch: Any, swee
     except AS_IT_IS:
         raise
     except Exception as error:
-        if not isinstance(workload.steps, CustomSteps) or not workload.steps.has_loss:
+        steps = workload.steps
+        if not isinstance(steps, CustomSteps) or not steps.has_loss:
             raise
+        if "does not require grad" in str(error) and getattr(steps.step, "func", None) is not with_gradients:
+            steps = replace(steps, step=partial(with_gradients, steps.step))
+            return with_heldout(replace(workload, steps=steps), trainer, batch, sweep)
         mode, way_out = "evaluation", "eval_loss='train' to compute it in training mode, or "
         if workload.eval_loss == "train":
             mode, way_out = "training", ""

@@ -103,6 +103,9 @@ def flops_of(work: Callable[[], object]) -> float:
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             work()
-    except AssertionError:  # the counter's own, of a module that returns a parameter: as if there was nothing to count
+    except (AssertionError, RuntimeError):
+        with torch.no_grad():
+            work()  # raises what is its own
+        # the counter's own, of a module that returns a parameter or of a gradient within: as if there was nothing to count
         return 0.0
     return float(counter.get_total_flops())
