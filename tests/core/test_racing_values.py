@@ -350,5 +350,14 @@ def test_the_interval_is_wide_where_few_close_sizes_were_measured():
     assert near[1] - near[0] > 4 * (far[1] - far[0])
 
 
+def test_a_growth_that_may_be_none_is_not_told_as_one():
+    from clrtool.report.text.vary_table import _growth
+
+    level = batch_scaling({16: [-5.0], 32: [-5.0], 64: [-5.0], 128: [-6.0]})
+    assert level.interval[0] < 0 < level.interval[1]
+    assert _growth(level).startswith("No growth of the best rate with the batch beyond noise: the exponent is")
+    assert _growth(batch_scaling({16: [-5.0], 32: [-4.0], 64: [-3.0]})).startswith("The best rate grows")
+
+
 def test_one_size_shows_no_growth():
     assert batch_scaling({32: [-4.0]}) is None

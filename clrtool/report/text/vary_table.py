@@ -70,7 +70,10 @@ def _notes(record: VaryRecord) -> Iterator[tuple[str, str]]:
 def _growth(scaling: BatchScaling) -> str:
     """How the best rate grows with the batch, by which rule, and up to where."""
     low, high = scaling.interval
-    grows = f"The best rate grows with the batch by the exponent {scaling.exponent:.2f} ({low:.2f} to {high:.2f})"
+    span = f"{scaling.exponent:.2f} ({low:.2f} to {high:.2f})"
+    if low <= 0:
+        return f"No growth of the best rate with the batch beyond noise: the exponent is {span}."
+    grows = f"The best rate grows with the batch by the exponent {span}"
     if scaling.critical is None:
         return f"{grows}: {scaling.rule}; it still grows at {scaling.batch_sizes[-1]:,}, the largest measured."
     return f"{grows}: {scaling.rule}; from batches of about {scaling.critical:,} on by less than half of that."
