@@ -154,7 +154,7 @@ def test_a_header_of_safetensors_is_not_read_where_it_is_larger_than_any_model_n
 
 def test_packed_weights_are_not_unpacked(tmp_path):
     deflated(tmp_path / "a.pt")
-    with pytest.raises(ConfigError, match=r"no file of torch\.save"):
+    with pytest.raises(ConfigError, match="no weights that can be read"):
         read_weights(tmp_path / "a.pt")
     with pytest.raises(ValueError, match="packed"):
         from_bytes((tmp_path / "a.pt").read_bytes())
@@ -258,7 +258,7 @@ def test_a_call_that_makes_much_of_little_is_not_made(tmp_path, call, archive):
         content = saved.getvalue()
     (tmp_path / "a.pt").write_bytes(content)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ConfigError, match=r"no file of torch\.save|declares more numbers than it holds"):
+    with pytest.raises(ConfigError, match=r"without running code \(ValueError\)|declares more numbers than it holds"):
         read_weights(tmp_path / "a.pt")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 200_000, "kilobytes"
 

@@ -61,7 +61,10 @@ def test_the_ratios_of_a_factorys_own_groups_are_kept():
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ({"params": ["head.*"]}, r"optimizer.groups.0.params: no parameter of the model fits 'head.\*'; Valid: 1.bias"),
+        (
+            {"params": ["head.*"]},
+            r"optimizer.groups.0.params: no parameter that is left to train fits 'head.\*'; Valid: 1.bias",
+        ),
         (
             {"params": ["*"], "args": {"momentun": 1}},
             r"optimizer.groups.0.args: unknown argument 'momentun'; did you mean",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle  # nosec B403 # only its error class, which torch.load raises
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -121,14 +120,10 @@ def read_file(path: Path, field: str) -> Any:
         raise ConfigError(
             f"{field}: {path} cannot be read: {error.strerror}; give a .safetensors or .pt file"
         ) from error
-    except pickle.UnpicklingError as error:
-        raise ConfigError(
-            f"{field}: {path} holds no weights that can be read without running code; save model.state_dict()"
-        ) from error
     except Exception as error:  # safetensors has an error class of its own, and bytes that are no pickle raise any
         raise ConfigError(
-            f"{field}: {path} is damaged, cut short, or no file of torch.save or safetensors "
-            f"({type(error).__name__}); copy it again, or save model.state_dict()"
+            f"{field}: {path} holds no weights that can be read without running code ({type(error).__name__}): it is "
+            "cut short, damaged, or more than tensors; copy it again, or save model.state_dict()"
         ) from error
 
 
@@ -191,10 +186,10 @@ def keep_frozen_statistics(model: nn.Module) -> None:
             module.eval()
 
 
-def matching(pattern: str, names: Iterable[str], field: str) -> list[str]:
-    """The names that a shell pattern fits. Raises ConfigError if there is none."""
+def matching(pattern: str, names: Iterable[str], field: str, kind: str = "parameter of the model") -> list[str]:
+    """The names that a shell pattern fits. Raises ConfigError if there is none: no such ``kind``."""
     names = list(names)
     found = [name for name in names if fnmatchcase(name, pattern)]
     if not found:
-        raise ConfigError(f"{field}: no parameter of the model fits {pattern!r}; {nearest(pattern, names)}")
+        raise ConfigError(f"{field}: no {kind} fits {pattern!r}; {nearest(pattern, names)}")
     return found

@@ -7,6 +7,7 @@ and the work. A training step over b samples costs ``1.5 PASS + 2 f b``, less th
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -101,11 +102,12 @@ def flops_per_sample(model: nn.Module, inputs: Inputs) -> float:
 def flops_of(work: Callable[[], object]) -> float:
     """Floating-point operations of matrix products, convolutions and attention in a piece of work."""
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), warnings.catch_warnings(), FlopCounterMode(display=False) as counter:
+            warnings.filterwarnings("ignore", message=".*global hooks", category=UserWarning)  # the counter's own
             work()
     except (AssertionError, RuntimeError):
         with torch.no_grad():
             work()  # raises what is its own
-        # the counter's own, of a module that returns a parameter or of a gradient within: as if there was nothing to count
+        # the counter's own, of a module that returns a parameter or of gradients within: as if nothing was to count
         return 0.0
     return float(counter.get_total_flops())
