@@ -231,6 +231,22 @@ def test_a_clear_winner_is_chosen_with_a_quarter_of_its_rate_below():
     assert "weight_decay 0.1 reaches" in record.reason
 
 
+@pytest.mark.parametrize(
+    ("keys", "names"),
+    [
+        (("optimizer.args.weight_decay", "data.batch_size"), ("weight_decay", "batch_size")),
+        (
+            ("optimizer.groups.0.lr_ratio", "optimizer.groups.1.lr_ratio"),
+            ("groups.0.lr_ratio", "groups.1.lr_ratio"),
+        ),
+        (("optimizer.0.lr_ratio", "optimizer.1.lr_ratio"), ("optimizer.0.lr_ratio", "optimizer.1.lr_ratio")),
+        (("width", "depth"), ("width", "depth")),
+    ],
+)
+def test_two_keys_are_named_by_no_more_words_than_tell_them_apart(keys, names):
+    assert replace(record_of([0.9, 0.1, 0.9, 0.9]), keys=keys).names == names
+
+
 def test_the_rates_of_batch_sizes_keep_their_distance_from_what_the_race_over_rates_found():
     sizes = (16, 32, 64, 128)
     entry, probes = Entry(-5, 600, 1, 2000, 2.3, 2.4), []

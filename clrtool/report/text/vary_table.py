@@ -34,8 +34,7 @@ def vary_table(record: VaryRecord, title: str, say: Callable[[str], str] = str) 
     headline = f"{title}: {vary_headline(record)}"
     if not record.has_learned:
         return Group(grid([("", headline)], box=None), notes)
-    keys = (key.rpartition(".")[2] for key in record.keys)
-    header = (*keys, "max_lr", "interval", "held-out loss", "after", "seeds", "cost")
+    header = (*record.names, "max_lr", "interval", "held-out loss", "after", "seeds", "cost")
     return Group(grid([_cells(record, value) for value in record.order], headline, header), notes)
 
 
