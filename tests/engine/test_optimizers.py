@@ -129,3 +129,9 @@ def test_fp16_that_diverges_ends_as_not_finite():
     workload = digits(precision="fp16", optimizer={"name": "SGD"})
     record = run_sweep(workload, SweepConfig(start_lr=1e3, end_lr=9e3, epochs=1, seeds=1))
     assert record.outcome.word in ("not_finite", "diverged")
+
+
+def test_the_size_of_a_step_counts_imaginary_parts():
+    from clrtool.engine.training.lr_response import global_norm
+
+    assert global_norm([torch.tensor([3 + 4j]), torch.tensor([12.0])]) == pytest.approx(13.0)
