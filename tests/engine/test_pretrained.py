@@ -103,6 +103,9 @@ def test_several_state_dicts_under_names_of_their_own_are_refused_by_name(tmp_pa
     torch.save({"generator": state, "critic": state}, tmp_path / "a.pt")
     with pytest.raises(ConfigError, match="alone or as state_dict; it holds generator, critic"):
         made(tmp_path / "a.pt")
+    torch.save({"weight": torch.ones(2, 2), "epoch": 3}, tmp_path / "a.pt")
+    with pytest.raises(ConfigError, match="it holds weight, epoch"):
+        made(tmp_path / "a.pt")
 
 
 def test_what_is_frozen_does_not_change_not_even_its_statistics():

@@ -21,7 +21,7 @@ from clrtool.files import open_plain, read_text
 
 FIELD = "start"
 # The names by which a file holds what a training is made of; the first that is there counts.
-OPTIMIZER = ("optimizer_states", "optimizer_state_dict", "optimizer_state", "optimizer", "optim", "opt")
+OPTIMIZER = ("optimizer_states", "optimizer_state_dict", "optimizer_state", "optimizer", "optim")
 STEPS = ("global_step", "step", "steps", "iteration", "iterations")
 SCHEDULER = ("lr_schedulers", "lr_scheduler_state_dict", "scheduler_state_dict", "lr_scheduler", "scheduler", "sched")
 # The files of a folder of transformers: weights in one of two forms.

@@ -64,7 +64,7 @@ def weights_in(found: Any, path: Path, field: str) -> Weights:
         found = found.get(name, found) if isinstance(found, Mapping) else found
     if not _is_state(found):
         inside = found.values() if isinstance(found, Mapping) else ()
-        states = [each for each in inside if each and _is_state(each)]
+        states = [each for each in inside if _is_state(each) and each]
         if len(states) != 1:
             held = ", ".join(map(str, [*found][:5])) if isinstance(found, Mapping) else f"a {type(found).__name__}"
             raise ConfigError(

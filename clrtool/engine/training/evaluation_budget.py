@@ -105,9 +105,10 @@ def flops_of(work: Callable[[], object]) -> float:
         with torch.no_grad(), warnings.catch_warnings(), FlopCounterMode(display=False) as counter:
             warnings.filterwarnings("ignore", message=".*global hooks", category=UserWarning)  # the counter's own
             work()
-    except (AssertionError, RuntimeError):
+    except AssertionError:  # the counter's own, of a module that returns a parameter: as if there was nothing to count
+        return 0.0
+    except RuntimeError:  # the counter's own, of gradients within the work; or the work's, which raises it again
         with torch.no_grad():
-            work()  # raises what is its own
-        # the counter's own, of a module that returns a parameter or of gradients within: as if nothing was to count
+            work()
         return 0.0
     return float(counter.get_total_flops())
