@@ -470,7 +470,7 @@ REFUSED = {
     "model: the function must make a fresh model": {"model": lambda: SHARED},
     "heldout_loader: gave no batch": {"heldout_loader": []},
     "the lr of its first group must be above 0": {"optimizer": lambda model: torch.optim.SGD(model.parameters(), 0.0)},
-    "optimizer: LBFGS searches along a line": {"optimizer": lambda model: torch.optim.LBFGS(model.parameters())},
+    "optimizer: LBFGS scales its steps by the curvature": {"optimizer": lambda model: torch.optim.LBFGS(model.parameters())},
     r"optimizer: must be a torch.optim.Optimizer.*it gave list": {"optimizer": lambda model: []},
     r"end_lr = 0.001 must be at least 1.5 times": {"end_lr": 1e-3},
     r"sweep_epochs = 'many' must be a number or must be 'auto'": {"sweep_epochs": "many"},

@@ -23,6 +23,10 @@ def run(model, optimizer, train=TRAINING, heldout=HELD, **options):
     return clrtool.range_test(model, optimizer, train, heldout, **QUICK | options)
 
 
+def raced(model, optimizer, **options):
+    return clrtool.range_test(model, optimizer, TRAINING, HELD, epochs=2, progress=False, **options)
+
+
 def losses(found):
     return [curve.heldout_loss.tolist() for curve in found.curves]
 
@@ -374,6 +378,46 @@ def test_a_step_that_fails_on_held_out_data_is_told_in_which_mode_and_what_else_
     before, _, way_out = str(told.value).partition(": give ")
     assert f"where the held-out loss is computed, in {'training' if mode == 'train' else 'evaluation'} mode (" in before
     assert way_out.startswith(f"{also}measure=")
+
+
+def test_a_step_that_differentiates_by_the_input_does_so_on_held_out_batches_and_for_statistics_too():
+    """As a physics-informed network, forces of an energy, or a penalty on gradients."""
+
+    def slope(model, batch):
+        inputs = batch[0].flatten(1).requires_grad_()
+        (found,) = torch.autograd.grad(model(inputs).sum(), inputs, create_graph=True)
+        return (found.sum(1) - 1).square().mean()
+
+    model = nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, 1))
+    found = raced(model, torch.optim.Adam(model.parameters()), step=slope)
+    fresh = copy.deepcopy(model).eval()
+    before = sum(slope(fresh, batch).item() for batch in HELD) / len(HELD)
+    assert found.record.race.entry.first == pytest.approx(before, rel=1e-4)
+    assert found.max_lr is not None
+
+
+class Observed(nn.Module):
+    """As a fake quantizer that observes: what it has seen takes its shape from the first batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.ones(1))
+        self.net = net()
+
+    def forward(self, inputs):
+        outputs = self.net(inputs)
+        if self.seen.shape != outputs.shape[1:]:
+            self.seen.resize_(outputs.shape[1:]).fill_(1)
+        if self.training:
+            self.seen.lerp_(outputs.detach().abs().amax(0), 0.1)
+        return outputs / self.seen.max()
+
+
+def test_a_buffer_that_takes_its_shape_from_the_first_batch_goes_with_every_copy():
+    model = Observed()
+    found = raced(model, torch.optim.SGD(model.parameters(), 0.1))
+    assert found.max_lr is not None
+    assert model.seen.tolist() == [1.0]
 
 
 def test_with_a_measure_no_step_is_called_on_held_out_batches():

@@ -136,10 +136,6 @@ EXCEPTIONS = {
     ("engine/runtime/imports.py", "importlib.machinery"): "it finds where a user's code lies",
     ("engine/runtime/code_modules.py", "importlib.machinery"): "it finds where a user's code lies, and runs none",
     ("report/plots/own_defaults.py", "importlib.util"): "it finds where matplotlib lies",
-    (
-        "engine/models/pretrained.py",
-        "pickle",
-    ): "its error class, which torch.load raises for a file that would run code",
     ("cli/trial.py", "importlib.util"): "it finds whether a package is installed, and imports none",
     ("cli/trial.py", "subprocess"): "it starts clrtool's own trial_child, by words of ours and no shell",
     ("cli/trial_child.py", "importlib"): "it imports packages, from a table of ours",

@@ -53,7 +53,7 @@ def rescaled_numbers(place: Path, batch_size: int, known: dict[str, Any]) -> dic
         first, last = scaling.batch_sizes[0], scaling.batch_sizes[-1]
         say(f"note: {batch_size:,} is extrapolated: batches of {first:,} to {last:,} were measured")
     if scaling.critical is not None and batch_size > scaling.critical:
-        say(f"note: the best rate stops to grow at batches of about {scaling.critical:,}")
+        say(f"note: the best rate stops growing at batches of about {scaling.critical:,}")
     rates = {name: known[name] * factor for name in ("base_lr", "max_lr")}
     return known | rates | {"iterations_per_epoch": samples // batch_size}
 

@@ -50,7 +50,7 @@ def refused(cli, tmp_path, monkeypatch):
         ("data.heldout=1797", "data.heldout = 1797 must be above 0 and below the 1797 samples"),
         ("data.held=3", "unknown key 'held' in data; did you mean 'heldout'?"),
         ("optimizer.name=Sgd", "torch.optim has no 'Sgd'; did you mean 'SGD'?"),
-        ("optimizer.name=LBFGS", "LBFGS searches along a line"),
+        ("optimizer.name=LBFGS", "LBFGS scales its steps by the curvature"),
         ("optimizer={name: SparseAdam}", "RuntimeError: SparseAdam does not support dense gradients"),
         ("optimizer.name=functional", "torch.optim has no 'functional'"),
         ("optimizer.args={momentum: 0.9, dampening: x}", "training failed between iterations 0 and 2: TypeError"),

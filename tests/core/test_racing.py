@@ -202,6 +202,13 @@ def test_losses_that_are_all_infinite_have_a_reason_of_their_own():
     assert choose(raced(entry(), always(math.inf))).advice == (Advice.NOTHING_FINITE,)
 
 
+def test_losses_that_explode_and_end_infinite_are_told_by_the_lowest_of_them():
+    race = raced(entry(), lambda power, iterations: math.inf if iterations > 60 else 1e5 - power)
+    bounds = choose(race)
+    assert bounds.advice == (Advice.NOTHING_LEARNED,)
+    assert f"the lowest held-out loss is {min(probe.loss for probe in race.probes):.4g}," in bounds.max_reason
+
+
 def test_a_race_without_a_budget_says_that_nothing_was_learned():
     race = raced(entry(budget=0), bowl(-6))
     assert race.probes == ()

@@ -232,6 +232,22 @@ def test_a_clear_winner_is_chosen_with_a_quarter_of_its_rate_below():
     assert "weight_decay 0.1 reaches" in record.reason
 
 
+@pytest.mark.parametrize(
+    ("keys", "names"),
+    [
+        (("optimizer.args.weight_decay", "data.batch_size"), ("weight_decay", "batch_size")),
+        (
+            ("optimizer.groups.0.lr_ratio", "optimizer.groups.1.lr_ratio"),
+            ("groups.0.lr_ratio", "groups.1.lr_ratio"),
+        ),
+        (("optimizer.0.lr_ratio", "optimizer.1.lr_ratio"), ("optimizer.0.lr_ratio", "optimizer.1.lr_ratio")),
+        (("width", "depth"), ("width", "depth")),
+    ],
+)
+def test_two_keys_are_named_by_no_more_words_than_tell_them_apart(keys, names):
+    assert replace(record_of([0.9, 0.1, 0.9, 0.9]), keys=keys).names == names
+
+
 def test_the_rates_of_batch_sizes_keep_their_distance_from_what_the_race_over_rates_found():
     sizes = (16, 32, 64, 128)
     entry, probes = Entry(-5, 600, 1, 2000, 2.3, 2.4), []
@@ -349,6 +365,15 @@ def test_growth_by_a_power_has_no_end_within_what_was_measured(exponent):
 def test_the_interval_is_wide_where_few_close_sizes_were_measured():
     near, far = (batch_scaling({16: [-6.0], size: [-5.0]}).interval for size in (32, 1024))
     assert near[1] - near[0] > 4 * (far[1] - far[0])
+
+
+def test_a_growth_that_may_be_none_is_not_told_as_one():
+    from clrtool.report.text.vary_table import _growth
+
+    level = batch_scaling({16: [-5.0], 32: [-5.0], 64: [-5.0], 128: [-6.0]})
+    assert level.interval[0] < 0 < level.interval[1]
+    assert _growth(level).startswith("No growth of the best rate with the batch beyond noise: the exponent is")
+    assert _growth(batch_scaling({16: [-5.0], 32: [-4.0], 64: [-3.0]})).startswith("The best rate grows")
 
 
 def test_one_size_shows_no_growth():

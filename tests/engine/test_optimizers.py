@@ -61,7 +61,10 @@ def test_the_ratios_of_a_factorys_own_groups_are_kept():
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ({"params": ["head.*"]}, r"optimizer.groups.0.params: no parameter of the model fits 'head.\*'; Valid: 1.bias"),
+        (
+            {"params": ["head.*"]},
+            r"optimizer.groups.0.params: no parameter that is left to train fits 'head.\*'; Valid: 1.bias",
+        ),
         (
             {"params": ["*"], "args": {"momentun": 1}},
             r"optimizer.groups.0.args: unknown argument 'momentun'; did you mean",
@@ -126,3 +129,9 @@ def test_fp16_that_diverges_ends_as_not_finite():
     workload = digits(precision="fp16", optimizer={"name": "SGD"})
     record = run_sweep(workload, SweepConfig(start_lr=1e3, end_lr=9e3, epochs=1, seeds=1))
     assert record.outcome.word in ("not_finite", "diverged")
+
+
+def test_the_size_of_a_step_counts_imaginary_parts():
+    from clrtool.engine.training.lr_response import global_norm
+
+    assert global_norm([torch.tensor([3 + 4j]), torch.tensor([12.0])]) == pytest.approx(13.0)

@@ -16,6 +16,12 @@ def network():
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 10))
 
 
+def _with(state):
+    model = network()
+    model.load_state_dict(state)
+    return model
+
+
 def made(path, **changes):
     return with_weights(network, ModelConfig(name="mlp", weights=str(path), **changes))()
 
@@ -26,6 +32,8 @@ def made(path, **changes):
         lambda state: state,
         lambda state: {"state_dict": state, "epoch": 3},
         lambda state: {"model": {f"module.{name}": value for name, value in state.items()}},
+        lambda state: {"net": state, "acc": 93.1, "epoch": 3},
+        lambda state: torch.optim.swa_utils.AveragedModel(_with(state)).state_dict(),
     ],
 )
 def test_weights_come_from_a_file_of_torch_in_the_forms_that_people_save(tmp_path, wrapped):
@@ -76,6 +84,28 @@ def test_a_file_that_would_run_code_or_is_no_weights_is_refused(tmp_path, capsys
     assert capsys.readouterr().out == ""
     with pytest.raises(MachineError, match="does not exist"):
         read_weights(tmp_path / "none.pt")
+
+
+def test_a_file_that_was_cut_short_or_is_of_another_kind_is_told_from_one_that_would_run_code(tmp_path):
+    torch.save(network().state_dict(), tmp_path / "a.pt")
+    save_file(network().state_dict(), tmp_path / "a.safetensors")
+    for name in ("a.pt", "a.safetensors"):
+        file = tmp_path / name
+        file.write_bytes(file.read_bytes()[:-100])
+    (tmp_path / "b.pt").write_text("hello\n")
+    for name in ("a.pt", "a.safetensors", "b.pt"):
+        with pytest.raises(ConfigError, match="cut short"):
+            made(tmp_path / name)
+
+
+def test_several_state_dicts_under_names_of_their_own_are_refused_by_name(tmp_path):
+    state = network().state_dict()
+    torch.save({"generator": state, "critic": state}, tmp_path / "a.pt")
+    with pytest.raises(ConfigError, match="alone or as state_dict; it holds generator, critic"):
+        made(tmp_path / "a.pt")
+    torch.save({"weight": torch.ones(2, 2), "epoch": 3}, tmp_path / "a.pt")
+    with pytest.raises(ConfigError, match="it holds weight, epoch"):
+        made(tmp_path / "a.pt")
 
 
 def test_what_is_frozen_does_not_change_not_even_its_statistics():

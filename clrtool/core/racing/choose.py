@@ -110,8 +110,8 @@ def _longer(race: Race, advice: tuple[Advice, ...]) -> str:
 
 def _nothing(race: Race, found: Outcome) -> Bounds:
     """No bounds, and the numbers that say why."""
-    entry, best = race.entry, min(found.last.values(), default=math.inf)
-    losses = {probe.loss for probe in race.probes if math.isfinite(probe.loss)}
+    entry, losses = race.entry, {probe.loss for probe in race.probes if math.isfinite(probe.loss)}
+    best = min([*filter(math.isfinite, found.last.values())] or losses, default=math.inf)
     powers = [probe.power for probe in race.probes]
     tried = f"from {2.0 ** min(powers):.2g} to {2.0 ** max(powers):.2g}" if powers else "within the budget"
     if best == math.inf and powers:

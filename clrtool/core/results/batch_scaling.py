@@ -1,7 +1,7 @@
 """How the best learning rate grows with the batch size, from what was measured at several.
 
 Between "not at all" and in proportion (Goyal and others, arXiv 1706.02677) there is the square root (Krizhevsky, arXiv
-1404.5997); where the noise of the gradient no longer counts, the best rate stops to grow (McCandlish and others, arXiv
+1404.5997); where the noise of the gradient no longer counts, the best rate stops growing (McCandlish and others, arXiv
 1812.06162: ``lr(B) = highest / (1 + B_noise / B)``, whose growth has halved at ``B = B_noise``).
 """
 

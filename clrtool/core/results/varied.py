@@ -297,10 +297,22 @@ class VaryRecord:
         kept = f" {self.named(self.first)} {whose}, and stays." if self.chosen != best else ""
         return f"{reason}.{kept}"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The last word of each key, and as much before it as tells them apart.
+
+        ``optimizer.groups.0.lr_ratio`` beside that of another group is ``groups.0.lr_ratio``.
+        """
+        parts = [key.split(".") for key in self.keys]
+        for words in range(1, max(map(len, parts))):
+            ends = [each[-words:] for each in parts]
+            if len({*map(tuple, ends)}) == len(ends) and not any(each[0].isdigit() for each in ends):
+                return tuple(map(".".join, ends))
+        return self.keys
+
     def named(self, value: int) -> str:
-        """A value with the last word of its key, or a pair."""
-        pairs = zip(self.keys, self.tried[value].names, strict=True)
-        return ", ".join(f"{key.rpartition('.')[2]} {name}" for key, name in pairs)
+        """A value with the name of its key, or a pair."""
+        return ", ".join(f"{key} {name}" for key, name in zip(self.names, self.tried[value].names, strict=True))
 
 
 def shown_value(value: Any) -> str:

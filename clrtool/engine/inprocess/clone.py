@@ -51,7 +51,7 @@ def check_follows_rate(optimizer: Optimizer) -> None:
     """Raise ConfigError for an optimizer whose steps do not follow the learning rate that a sweep sets."""
     for each in getattr(optimizer, "optimizers", [optimizer]):
         if isinstance(each, torch.optim.LBFGS):
-            raise ConfigError("optimizer: LBFGS searches along a line, so its steps do not follow the learning rate")
+            raise ConfigError("optimizer: LBFGS scales its steps by the curvature, with lr=1: there is no rate to test")
         if any(group.get("relative_step") for group in each.param_groups):
             raise ConfigError(
                 f"optimizer: {type(each).__name__} chooses its own learning rate: there is none to test or to plan. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from clrtool.config.schema import SweepConfig
@@ -13,7 +14,7 @@ from clrtool.engine.inprocess.loaders import (
     clone_loader,
     indices_of,
 )
-from clrtool.engine.inprocess.steps import CustomSteps
+from clrtool.engine.inprocess.steps import CustomSteps, with_gradients
 from clrtool.engine.inprocess.workload import InProcessWorkload
 from clrtool.engine.runtime.factories import AS_IT_IS, describe
 from clrtool.engine.training.evaluation_budget import budget, flops_of
@@ -29,20 +30,7 @@ def with_heldout(workload: InProcessWorkload, trainer: Trainer, batch: Any, swee
     """The workload that knows how often is evaluated, and on what, so that training keeps most of the time."""
     trainer.model.eval()
     at_once = samples_of(batch, workload.batch_size) or 1
-    try:
-        flops = flops_of(lambda: workload.eval_step(trainer.model, Heldout(batch, at_once))) / at_once
-    except AS_IT_IS:
-        raise
-    except Exception as error:
-        if not isinstance(workload.steps, CustomSteps) or not workload.steps.has_loss:
-            raise
-        mode, way_out = "evaluation", "eval_loss='train' to compute it in training mode, or "
-        if workload.eval_loss == "train":
-            mode, way_out = "training", ""
-        raise ConfigError(
-            f"step: fails where the held-out loss is computed, in {mode} mode ({describe(error)}): give {way_out}"
-            "measure=(model, batch) -> (sum, number), with which step is not called on held-out data"
-        ) from error
+    workload, flops = _with_flops(workload, trainer, batch, at_once)
     heldout, batches = workload.heldout, indices_of(clone_loader(workload.heldout.loader, 0))
     if workload.heldout.batches is not None:
         batches = None
@@ -62,6 +50,34 @@ def with_heldout(workload: InProcessWorkload, trainer: Trainer, batch: Any, swee
     heldout = replace(heldout, limit=size)
     heldout.cache(workload.device)
     return replace(workload, heldout=heldout, evaluations=number, warnings=(*workload.warnings, *_limited(every, size)))
+
+
+def _with_flops(
+    workload: InProcessWorkload, trainer: Trainer, batch: Any, at_once: int
+) -> tuple[InProcessWorkload, float]:
+    """Operations of a held-out sample, and the workload with gradients there where its step takes some.
+
+    Raises:
+        ConfigError: the step fails on held-out data.
+    """
+    try:
+        return workload, flops_of(lambda: workload.eval_step(trainer.model, Heldout(batch, at_once))) / at_once
+    except AS_IT_IS:
+        raise
+    except Exception as error:
+        steps = workload.steps
+        if not isinstance(steps, CustomSteps) or not steps.has_loss:
+            raise
+        if "does not require grad" in str(error) and getattr(steps.step, "func", None) is not with_gradients:
+            steps = replace(steps, step=partial(with_gradients, steps.step))
+            return _with_flops(replace(workload, steps=steps), trainer, batch, at_once)
+        mode, way_out = "evaluation", "eval_loss='train' to compute it in training mode, or "
+        if workload.eval_loss == "train":
+            mode, way_out = "training", ""
+        raise ConfigError(
+            f"step: fails where the held-out loss is computed, in {mode} mode ({describe(error)}): give {way_out}"
+            "measure=(model, batch) -> (sum, number), with which step is not called on held-out data"
+        ) from error
 
 
 def _budget(workload: InProcessWorkload, sweep: SweepConfig, flops: float, together: int, size: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from clrtool.core.reading.metric import ACCURACY, LOSS, METRICS, Metric, other_metric
@@ -57,6 +58,12 @@ class CustomSteps:
 
     def targets(self, batch: Any) -> Tensor | None:
         return None if self.forward is None else self.forward.targets(batch)
+
+
+def with_gradients(step: Step, model: nn.Module, batch: Any) -> Tensor | None:
+    """The step, where it differentiates by itself, as an output by its input, and gradients are off around it."""
+    with torch.enable_grad():
+        return step(model, batch)
 
 
 def make_steps(

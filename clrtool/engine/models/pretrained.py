@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle  # nosec B403 # only its error class, which torch.load raises
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,10 +20,13 @@ from clrtool.words import count, nearest
 # Bytes of a header of .safetensors, which takes thirty times as many to read: hundreds of thousands of tensors.
 _MOST_HEADER = 2**24
 Weights = Mapping[str, Tensor]
+# The names by which a file holds a state dict; of others it is the only one.
+_NAMES = ("state_dict", "model_state_dict", "model")
 # How weights that do not fit are made to.
 _MEND = {
     "model.weights": "List in model.fresh what to initialize instead",
-    "start": "Give the config's model the arguments that it was trained with",
+    "start": "Give the config's model the arguments that it was trained with, or for a new task begin anew from "
+    "model.weights, with model.fresh for what to initialize",
 }
 _DTYPES = {
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128, torch.int64,
@@ -58,16 +60,27 @@ def read_weights(path: Path, field: str = "model.weights") -> Weights:
 
 def weights_in(found: Any, path: Path, field: str) -> Weights:
     """The state dict in what a file holds, checked. Raises ConfigError for anything else."""
-    for name in ("state_dict", "model_state_dict", "model"):
+    for name in _NAMES:
         found = found.get(name, found) if isinstance(found, Mapping) else found
-    if not isinstance(found, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
-    ):
-        raise ConfigError(f"{field}: {path} must hold a state dict of tensors by name")
+    if not _is_state(found):
+        inside = found.values() if isinstance(found, Mapping) else ()
+        states = [each for each in inside if _is_state(each) and each]
+        if len(states) != 1:
+            held = ", ".join(map(str, [*found][:5])) if isinstance(found, Mapping) else f"a {type(found).__name__}"
+            raise ConfigError(
+                f"{field}: {path} must hold a state dict of tensors by name, alone or as {_NAMES[0]}; it holds {held}"
+            )
+        found = states[0]
     # without what a file may have set on a tensor, such as an attribute in the place of a method
     found = {name: Tensor.detach(tensor) for name, tensor in found.items()}
     check_tensors(found, path, field)
+    if all(name.startswith("module.") for name in found.keys() - {"n_averaged"}):  # as torch's AveragedModel counts
+        found.pop("n_averaged", None)
     return {name.removeprefix("module.").removeprefix("_orig_mod."): tensor for name, tensor in found.items()}
+
+
+def _is_state(found: Any) -> bool:
+    return isinstance(found, Mapping) and all(isinstance(key, str) and isinstance(found[key], Tensor) for key in found)
 
 
 def check_tensors(found: Weights, path: Path, field: str) -> None:
@@ -103,15 +116,15 @@ def read_file(path: Path, field: str) -> Any:
         raise
     except ModuleNotFoundError as error:
         raise MachineError(f"{field}: reading .safetensors needs: pip install safetensors") from error
-    except (EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+    except OSError as error:
         raise ConfigError(
-            f"{field}: {path} holds no weights that can be read without running code "
-            f"({type(error).__name__}); save model.state_dict()"
+            f"{field}: {path} cannot be read: {error.strerror}; give a .safetensors or .pt file"
         ) from error
-    except Exception as error:
-        # safetensors has an error class of its own
-        what = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{field}: {path} cannot be read: {what}; give a .safetensors or .pt file") from error
+    except Exception as error:  # safetensors has an error class of its own, and bytes that are no pickle raise any
+        raise ConfigError(
+            f"{field}: {path} holds no weights that can be read without running code ({type(error).__name__}): it is "
+            "cut short, damaged, or more than tensors; copy it again, or save model.state_dict()"
+        ) from error
 
 
 def _fault(tensor: Tensor) -> str | None:
@@ -173,10 +186,10 @@ def keep_frozen_statistics(model: nn.Module) -> None:
             module.eval()
 
 
-def matching(pattern: str, names: Iterable[str], field: str) -> list[str]:
-    """The names that a shell pattern fits. Raises ConfigError if there is none."""
+def matching(pattern: str, names: Iterable[str], field: str, kind: str = "parameter of the model") -> list[str]:
+    """The names that a shell pattern fits. Raises ConfigError if there is none: no such ``kind``."""
     names = list(names)
     found = [name for name in names if fnmatchcase(name, pattern)]
     if not found:
-        raise ConfigError(f"{field}: no parameter of the model fits {pattern!r}; {nearest(pattern, names)}")
+        raise ConfigError(f"{field}: no {kind} fits {pattern!r}; {nearest(pattern, names)}")
     return found

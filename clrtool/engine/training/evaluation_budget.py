@@ -7,6 +7,7 @@ and the work. A training step over b samples costs ``1.5 PASS + 2 f b``, less th
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -101,8 +102,13 @@ def flops_per_sample(model: nn.Module, inputs: Inputs) -> float:
 def flops_of(work: Callable[[], object]) -> float:
     """Floating-point operations of matrix products, convolutions and attention in a piece of work."""
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), warnings.catch_warnings(), FlopCounterMode(display=False) as counter:
+            warnings.filterwarnings("ignore", message=".*global hooks", category=UserWarning)  # the counter's own
             work()
     except AssertionError:  # the counter's own, of a module that returns a parameter: as if there was nothing to count
+        return 0.0
+    except RuntimeError:  # the counter's own, of gradients within the work; or the work's, which raises it again
+        with torch.no_grad():
+            work()
         return 0.0
     return float(counter.get_total_flops())

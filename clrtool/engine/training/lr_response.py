@@ -68,5 +68,5 @@ def difference(first: Iterable[Tensor], second: Iterable[Tensor]) -> list[Tensor
 
 def global_norm(tensors: Iterable[Tensor]) -> float:
     """Euclidean norm over all tensors."""
-    squares = [whole(tensor.detach().double().square().sum()) for tensor in tensors]
+    squares = [whole(tensor.detach().abs().double().square().sum()) for tensor in tensors]
     return float(torch.stack(squares).sum().sqrt()) if squares else 0.0

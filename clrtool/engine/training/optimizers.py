@@ -92,7 +92,7 @@ class JointRecipe:
     def __call__(self, model: nn.Module, lr: float | Tensor = 1.0, **options: Any) -> Optimizer:
         left, made = trained_parameters(model), list[Optimizer]()
         for recipe, part in self.parts:
-            fits = {each for pattern in part.params for each in matching(pattern, left, f"{recipe.field}.params")}
+            fits = {each for pattern in part.params for each in _matching(pattern, left, f"{recipe.field}.params")}
             own = {name: left.pop(name) for name in [*left] if name in fits}
             made.append(recipe.of(model, own, lr, **options))
             for group in made[-1].param_groups:
@@ -124,7 +124,7 @@ def make_optimizer_recipe(config: OptimizerConfig, factory: FactoryImport, field
     if config.factory is not None:
         return OptimizerRecipe(factory(config.factory, f"{field}.factory"), config, field)
     if config.name == "LBFGS":
-        raise ConfigError(f"{field}.name: LBFGS searches along a line, so its steps do not follow the learning rate")
+        raise ConfigError(f"{field}.name: LBFGS scales its steps by the curvature, with lr=1: there is no rate to test")
     known = {
         name: kind
         for name, kind in vars(torch.optim).items()
@@ -164,13 +164,18 @@ def group_parameters(
     for place, rule in enumerate(rules):
         extra = rule.args | ({"lr_ratio": rule.lr_ratio} if "lr_ratio" in rule.model_fields_set else {})
         for pattern in rule.params:
-            for name in matching(pattern, trained, f"{field}.groups.{place}.params"):
+            for name in _matching(pattern, trained, f"{field}.groups.{place}.params"):
                 options[name] |= extra
     groups: dict[str, dict[str, Any]] = {}
     for name, wanted in options.items():
         wanted["lr_ratio"] *= factors.get(name, 1.0)
         groups.setdefault(repr(sorted(wanted.items())), wanted | {"params": []})["params"].append(trained[name])
     return list(groups.values())
+
+
+def _matching(pattern: str, trained: Mapping[str, Any], field: str) -> list[str]:
+    """The names that a pattern fits of what is left to train: what is frozen or of an earlier part is not there."""
+    return matching(pattern, trained, field, "parameter that is left to train")
 
 
 def describe_groups(optimizer: Optimizer) -> tuple[Group, ...]:

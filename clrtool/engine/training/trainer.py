@@ -227,6 +227,9 @@ class Trainer:
         self._take_turn()
         likes = named_tensors(self.model)
         parts = {name: part_of(each, likes[name]) for name, each in state["tensors"].items()}
+        for name, buffer in self.model.named_buffers():  # an observer's has the shape that its first batch gave it
+            if name in parts and buffer.shape != parts[name].shape:
+                buffer.resize_(parts[name].shape)
         copy_tensors(parts, {name: local(each) for name, each in likes.items()})
         forget_gathered(self.model)
         optimizer = copy.deepcopy(state["optimizer"])  # torch would take the tensors themselves

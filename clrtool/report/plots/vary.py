@@ -21,7 +21,7 @@ from clrtool.words import printable
 ACROSS, WIDTH = 3, 110
 # How faint the first horizon of a value is that went on for longer.
 FAINT = 0.4
-# Rates that are written below the panels.
+# Rates that are written below a row of panels.
 MOST_TICKS = 9
 # A loss that exploded would flatten the rest: the axis ends so much of the drop from the constant answer above it.
 ABOVE = 0.25
@@ -44,7 +44,7 @@ def plot_vary(record: VaryRecord, title: str) -> Figure:
         for axes in [*grid.flat][len(panels) :]:
             axes.set_visible(False)
         first = grid[0, 0]
-        _scale(first, record)
+        _scale(first, record, MOST_TICKS // grid.shape[1])
         figure.supylabel("held-out loss of short runs", fontsize=10)
         _add_legend(figure, first, record)
         add_title(figure, _shown(f"{title}: {vary_headline(record)}"))
@@ -55,7 +55,7 @@ def _panels(record: VaryRecord) -> dict[str, list[int]]:
     """The places of the values that are drawn together, by the value of the second key."""
     if len(record.keys) == 1:
         return {"": list(range(len(record.tried)))}
-    key, panels = record.keys[1].rpartition(".")[2], dict[str, list[int]]()
+    key, panels = record.names[1], dict[str, list[int]]()
     for place, tried in enumerate(record.tried):
         panels.setdefault(f"{key} {tried.names[1]}", []).append(place)
     return panels
@@ -105,11 +105,11 @@ def _color(record: VaryRecord, value: int) -> str:
     return palette().curves[record.tried[value].place[0] % len(palette().curves)]
 
 
-def _scale(axes: Axes, record: VaryRecord) -> None:
-    """Every rate that was tried, and the losses cut where they are no use."""
+def _scale(axes: Axes, record: VaryRecord, most: int) -> None:
+    """The rates that were tried, about ``most`` of them written, and the losses cut where they are no use."""
     powers = sorted({reading.probe.power for reading in record.readings})
     axes.set_xscale("log", base=2)
-    shown = powers[:: 1 + len(powers) // MOST_TICKS]
+    shown = powers[:: 1 + len(powers) // most]
     axes.xaxis.set_major_locator(FixedLocator([2.0**power for power in shown]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda lr, _: f"{lr:.3g}"))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -126,7 +126,7 @@ def _scale(axes: Axes, record: VaryRecord) -> None:
 
 def _add_legend(figure: Figure, axes: Axes, record: VaryRecord) -> None:
     """The values of the first key by their colours, and what a faint line is; below, the verdict with its reason."""
-    key = record.keys[0].rpartition(".")[2]
+    key = record.names[0]
     for place, value in sorted({tried.place[0]: tried.values[0] for tried in record.tried}.items()):
         color = palette().curves[place % len(palette().curves)]
         axes.plot([], [], "o-", color=color, label=plain(f"{key} {shown_value(value)}"))

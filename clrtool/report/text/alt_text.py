@@ -72,7 +72,7 @@ def comparison_alt(record: Comparison, title: str) -> str:
 
 def vary_alt(record: VaryRecord, title: str) -> str:
     """A race over values: what was varied, the best loss of each with its rate, and which was chosen."""
-    keys = " and ".join(key.rpartition(".")[2] for key in record.keys)
+    keys = " and ".join(record.names)
     shown = f"{_name(title)}: held-out loss of short runs against the learning rate, a curve for each {keys}"
     if record.chosen is None:
         return f"{shown}. {record.verdict.value}"

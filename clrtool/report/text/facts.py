@@ -79,7 +79,8 @@ def averaging_rows(record: RunRecord, max_lr: float) -> Iterator[tuple[str, str,
             told += f" That is longer than the training of {length:,}: the decay does next to nothing."
         elif time < sweep.iterations_per_epoch:
             told += " That is shorter than an epoch: the weights forget samples before they come again."
-        yield "averaging time", f"{time / sweep.iterations_per_epoch:.3g} epochs", told
+        epochs = time / sweep.iterations_per_epoch
+        yield "averaging time", f"{epochs:,.0f} epochs" if epochs >= 1000 else f"{epochs:.3g} epochs", told
 
 
 def across(interval: Interval | None) -> str:

@@ -34,8 +34,7 @@ def vary_table(record: VaryRecord, title: str, say: Callable[[str], str] = str) 
     headline = f"{title}: {vary_headline(record)}"
     if not record.has_learned:
         return Group(grid([("", headline)], box=None), notes)
-    keys = (key.rpartition(".")[2] for key in record.keys)
-    header = (*keys, "max_lr", "interval", "held-out loss", "after", "seeds", "cost")
+    header = (*record.names, "max_lr", "interval", "held-out loss", "after", "seeds", "cost")
     return Group(grid([_cells(record, value) for value in record.order], headline, header), notes)
 
 
@@ -70,7 +69,10 @@ def _notes(record: VaryRecord) -> Iterator[tuple[str, str]]:
 def _growth(scaling: BatchScaling) -> str:
     """How the best rate grows with the batch, by which rule, and up to where."""
     low, high = scaling.interval
-    grows = f"The best rate grows with the batch by the exponent {scaling.exponent:.2f} ({low:.2f} to {high:.2f})"
+    span = f"{scaling.exponent:.2f} ({low:.2f} to {high:.2f})"
+    if low <= 0:
+        return f"No growth of the best rate with the batch beyond noise: the exponent is {span}."
+    grows = f"The best rate grows with the batch by the exponent {span}"
     if scaling.critical is None:
         return f"{grows}: {scaling.rule}; it still grows at {scaling.batch_sizes[-1]:,}, the largest measured."
     return f"{grows}: {scaling.rule}; from batches of about {scaling.critical:,} on by less than half of that."
