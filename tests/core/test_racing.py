@@ -209,6 +209,18 @@ def test_losses_that_explode_and_end_infinite_are_told_by_the_lowest_of_them():
     assert f"the lowest held-out loss is {min(probe.loss for probe in race.probes):.4g}," in bounds.max_reason
 
 
+@pytest.mark.parametrize("start", [-5, -8])
+def test_rates_that_explode_and_stay_finite_are_no_valley(start):
+    """Of a Poisson regression: the higher of two rates that explode may have the lower loss."""
+    exploded = {-3: math.inf, -4: 8e5, -5: 4e5, -6: 1e9, -7: 2e10, -8: 3e12}
+
+    def loss(power, iterations):
+        return exploded.get(power, math.inf) if power > -9 else 10 * bowl(-11)(power, iterations) - 115
+
+    race = raced(entry(start, constant=-93.0, first=-60.0), loss)
+    assert abs(power_of(race) + 11) <= 1
+
+
 def test_a_race_without_a_budget_says_that_nothing_was_learned():
     race = raced(entry(budget=0), bowl(-6))
     assert race.probes == ()

@@ -21,9 +21,9 @@ def choose(race: Race, swept: Bounds | None = None) -> Bounds:
 
     ``max_lr`` is the rate that won, ``base_lr`` a quarter of it. Where the sweep breaks so early that its own max_lr is
     lower, ``max_lr`` is the geometric mean of both: runs of a few dozen iterations stay on a cliff that a training
-    falls off, and a short sweep tells where it is to a factor of two. It tells nothing from a start that has learned: its
-    curve falls where a rate throws the model back, which is far below any cliff. There are no bounds where no rate did
-    better than a constant answer.
+    falls off, and a short sweep tells where it is to a factor of two. It tells nothing from a start that has learned:
+    its curve falls where a rate throws the model back, which is far below any cliff. There are no bounds where no rate
+    did better than a constant answer.
 
     Args:
         swept: what the curves of the sweep give alone, None without them.

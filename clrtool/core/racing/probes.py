@@ -75,6 +75,13 @@ class Entry:
             return 1.0
         return (min(self.constant, self.first) - loss) / (abs(self.constant) or 1.0)
 
+    def taken_as(self, loss: float) -> float:
+        """A loss as a race ranks it: infinite where it has exploded."""
+        if not math.isfinite(self.constant + self.first):
+            return loss
+        most = max(self.constant, self.first) + rules.EXPLODED * max(abs(self.constant), abs(self.first))
+        return loss if loss <= most else math.inf
+
 
 def cost(probes: Sequence[Probe]) -> int:
     """Iterations of all runs: each is gone on with, so its last length counts."""

@@ -12,6 +12,9 @@ STRIDE = 2
 LEVEL, WAITING = 0.2, 3
 # Where the start itself is on such a plateau, nothing tells the way: it waits with two so many powers above and below.
 APART = 3
+# A loss above those of the start and of a constant answer by so many times their size has exploded, and says no more
+# than one that is not finite: of two such rates the higher may well have the lower loss.
+EXPLODED = 10
 # On it losses differ by so much, and that is noise.
 UNHARMED = 0.003
 # A plateau is left when so much of the constant answer's loss is gone.

@@ -192,6 +192,6 @@ class Seed:
             if horizon > taken and self.spent + horizon - taken > self.budget:
                 break
             self._taken[power] = max(horizon, taken)
-            losses[power] = yield Run(self._seed, power, horizon)
+            losses[power] = self._entry.taken_as((yield Run(self._seed, power, horizon)))
             self._rounds.setdefault(horizon, {})[power] = losses[power]
         return losses

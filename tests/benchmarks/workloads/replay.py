@@ -24,7 +24,7 @@ from clrtool.core.racing.result import Race
 from tests.benchmarks.workloads.read_off import ORACLE, lost
 from tests.benchmarks.workloads.trajectories import HORIZONS
 
-CONSTANTS = ("FIRST", "PARTS", "SHORTEST", "STRIDE", "LEVEL", "WAITING", "APART", "UNHARMED", "LEFT", "AROUND", "WORTH",
+CONSTANTS = ("FIRST", "PARTS", "SHORTEST", "STRIDE", "LEVEL", "WAITING", "APART", "EXPLODED", "UNHARMED", "LEFT", "AROUND", "WORTH",
              "LEARNED", "FORGIVEN", "DEARER", "REFUSED", "BELOW_CLIFF")  # fmt: skip
 # FIRST is a share: twice as much is all.
 MOST = {"FIRST": 0.9}
