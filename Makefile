@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# pip would compile all that it installs, most of which nobody imports: Python compiles a module when it is imported first.
+# pip compiles what it installs in one process, and this in one for each core. Some packages hold files that are no Python.
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable
+COMPILE = $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
 setup: $(VENV)/.ready ## install clrtool and what its tests need into .venv
 
@@ -17,10 +18,12 @@ setup: $(VENV)/.ready ## install clrtool and what its tests need into .venv
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) .
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.ready: $(VENV)/.installed
 	$(PIP) '.[dev]'
+	$(COMPILE)
 	touch $@
 
 demo: $(VENV)/.installed ## install clrtool alone; range test, plan and pictures of the handwritten digits

@@ -57,6 +57,10 @@ RACES = {
     Advice.NOTHING_MOVED: (raced(entry(first=2.25), always(2.25)), None),
     Advice.NOTHING_FINITE: (raced(entry(), always(math.inf)), None),
     Advice.LITTLE_LEARNED: (raced(TWO, lambda power, n: 2.15 + 0.02 * abs(power + 6) - n / 1e5), None),
+    Advice.SHORT_RUNS: (
+        raced(entry(budget=800, seeds=2, first=1.5), lambda power, n: 0.6 + 0.2 * abs(power + 6)),
+        None,
+    ),
     Advice.GAPS: (
         raced(
             entry(start=-8, budget=400, seeds=2),
@@ -69,13 +73,15 @@ RACES = {
     Advice.BROKE_BELOW: (raced(entry(seeds=2), bowl(-6)), swept(-9)),
 }
 
+UNDER_WAY = {Advice.BETTER_STOPPED, Advice.SHORT_RUNS}
+
 
 def bounds_of(case):
     """What measurements come to."""
     if case in CURVES:
         return find_bounds(CURVES[case], heldout_samples=2000)
     race, sweep = RACES[case]
-    return continued(race, sweep) if case is Advice.BETTER_STOPPED else choose(race, sweep)
+    return continued(race, sweep) if case in UNDER_WAY else choose(race, sweep)
 
 
 def picture(case):

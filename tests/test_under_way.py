@@ -106,6 +106,16 @@ def test_what_it_cost_counts_the_runs_that_compare_beginnings(gone_on):
     assert record.iterations <= max(500, 0.25 * 20 * record.sweep.iterations_per_epoch)
 
 
+@pytest.mark.short(0)
+def test_runs_that_are_short_beside_what_is_left_are_said_to_be_and_a_larger_budget_makes_them_longer():
+    model, optimizer = trained(torch.optim.AdamW, lr=1e-3)
+    for budget, is_short in ((0.25, True), (6, False)):
+        found = clrtool.range_test(
+            model, optimizer, *loaders(), epochs=8, budget=budget, keep_state=True, progress=False
+        )
+        assert (Advice.SHORT_RUNS in found.bounds.advice) is is_short
+
+
 def test_momentum_and_second_moments_are_where_the_runs_begin():
     """The first step of a run is that of the optimizer with its state, and not that of a fresh one."""
     from clrtool.api.job import job_of
@@ -194,7 +204,8 @@ def test_a_best_rate_that_moves_as_the_runs_grow_longer_or_may_move_in_what_is_l
     assert found.max_lr == 2.0**-6
     is_short = max(probe.iterations for probe in probes) < left / 2
     assert is_short is (left == 4000)
-    assert found.advice == ((Advice.LITTLE_LEARNED,) if moves or is_short else ())
+    assert found.advice == ((Advice.LITTLE_LEARNED,) if moves else (Advice.SHORT_RUNS,) if is_short else ())
+    assert ("makes the race about twice as long" in found.max_reason) is (moves or is_short)
     assert found.verdict is (Verdict.WEAK if moves or is_short else Verdict.CLEAR)
 
 

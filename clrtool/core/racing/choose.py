@@ -13,7 +13,14 @@ from clrtool.core.reading.bounds import Bounds
 from clrtool.core.reading.verdict import Advice, Verdict
 
 # What a larger budget is advised for.
-LONGER = {Advice.LITTLE_LEARNED, Advice.ONE_SEED, Advice.GAPS, Advice.BROKE_BELOW, Advice.NOTHING_LEARNED}
+LONGER = {
+    Advice.LITTLE_LEARNED,
+    Advice.SHORT_RUNS,
+    Advice.ONE_SEED,
+    Advice.GAPS,
+    Advice.BROKE_BELOW,
+    Advice.NOTHING_LEARNED,
+}
 
 
 def choose(race: Race, swept: Bounds | None = None) -> Bounds:
@@ -42,7 +49,7 @@ def choose(race: Race, swept: Bounds | None = None) -> Bounds:
         base_lr_interval=(rules.BASE * low, rules.BASE * high),
         max_lr_interval=(low, high),
         base_reason="A quarter of max_lr, the paper's rule of thumb.",
-        max_reason=_reason(race, found, 2.0**broken if apart else None) + _longer(race, advice),
+        max_reason=_reason(race, found, 2.0**broken if apart else None) + longer(race, advice),
         verdict=Verdict.WEAK if advice else Verdict.CLEAR,
         advice=advice,
     )
@@ -100,7 +107,7 @@ def _reason(race: Race, found: Outcome, broken: float | None) -> str:
     return reason
 
 
-def _longer(race: Race, advice: tuple[Advice, ...]) -> str:
+def longer(race: Race, advice: tuple[Advice, ...]) -> str:
     """Which budget makes the race about twice as long: what it had at the least can be far above what was asked for."""
     budget = rules.TWICE * race.entry.budget / max(1, race.entry.training)
     if not LONGER & {*advice} or budget > MOST_BUDGET:
@@ -124,5 +131,5 @@ def _nothing(race: Race, found: Outcome) -> Bounds:
         f"No rate {tried} does at least {rules.LEARNED:.0%} better than a constant answer: the lowest held-out loss is "
         f"{best:.4g}, a constant answer has {entry.constant:.4g}, and the untrained model {entry.first:.4g}."
     )
-    longer = _longer(race, (Advice.NOTHING_LEARNED,))
-    return Bounds(None, None, None, None, reason, reason + longer, Verdict.INCONCLUSIVE, (Advice.NOTHING_LEARNED,))
+    advice = (Advice.NOTHING_LEARNED,)
+    return Bounds(None, None, None, None, reason, reason + longer(race, advice), Verdict.INCONCLUSIVE, advice)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
-from clrtool.core.racing.choose import choose
+from clrtool.core.racing.choose import choose, longer
 from clrtool.core.racing.probes import best_of, by_horizon
 from clrtool.core.racing.result import Race
 from clrtool.core.reading.bounds import Bounds
@@ -112,13 +112,12 @@ def continued(race: Race, swept: Bounds | None = None) -> Bounds:
         return found if found.advice == (Advice.NOTHING_FINITE,) else _stop(race)
     if (power := _harmless(race, math.log2(found.max_lr))) is None:
         return _stop(race)
-    reason = f"{found.max_reason} Before going on it is {before:.4g}."
+    reason = f"{found.max_reason.removesuffix(longer(race, found.advice))} Before going on it is {before:.4g}."
     if power < math.log2(found.max_lr):
         reason += f" Above {2.0**power:.3g} a seed makes it higher than that, so max_lr is no higher."
         found = _at(found, 2.0**power)
-    advice: tuple[Advice, ...] = tuple(each for each in found.advice if each is not Advice.LITTLE_LEARNED)
-    if gain < CLEAR or _may_move(race):
-        advice = (Advice.LITTLE_LEARNED, *advice)
+    advice = (*_doubts(race, gain), *(each for each in found.advice if each is not Advice.LITTLE_LEARNED))
+    reason += longer(race, advice)
     return replace(found, max_reason=reason, verdict=Verdict.WEAK if advice else Verdict.CLEAR, advice=advice)
 
 
@@ -132,14 +131,17 @@ def _harmless(race: Race, power: float) -> float | None:
     return max((each for losses in rounds for each in losses if each <= power and each not in harmful), default=None)
 
 
-def _may_move(race: Race) -> bool:
-    """Whether longer runs may rank the rates differently: a higher rate throws a model back before it gains more.
+def _doubts(race: Race, gain: float) -> tuple[Advice, ...]:
+    """Why longer runs may rank the rates differently."""
+    if gain < CLEAR or _is_moving(race):
+        return (Advice.LITTLE_LEARNED,)
+    longest = max(probe.iterations for probe in race.probes)
+    return (Advice.SHORT_RUNS,) if longest < TOLD * race.entry.training else ()
 
-    So they may where the longest are short beside what is left, or another rate was best in runs of half the longest.
-    """
+
+def _is_moving(race: Race) -> bool:
+    """Whether another rate was best in runs of half the longest: it throws a model back less, and gains less."""
     rounds = by_horizon(race.probes)
-    if max(rounds) < TOLD * race.entry.training:
-        return True
     best = best_of(rounds[max(rounds)])
     shorter = [each for each in rounds if 2 * each <= max(rounds) and best in rounds[each]]
     return bool(shorter) and best_of(rounds[max(shorter)]) != best

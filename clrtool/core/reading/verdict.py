@@ -46,6 +46,9 @@ class Advice(Sentence):
     LITTLE_LEARNED = (
         "The runs have learned little yet, and longer ones may rank the rates differently: raise the budget."
     )
+    SHORT_RUNS = (
+        "The runs are short beside what is left, and longer ones may rank the rates differently: raise the budget."
+    )
     BROKE_BELOW = (
         "The sweep broke below the rate that won, and max_lr lies between them: raise the budget to tell which."
     )
