@@ -1,5 +1,7 @@
 """The race for max_lr as a pure function: what it asks for, what that costs, and what it says in the end."""
 
+import dataclasses
+import json
 import math
 
 import pytest
@@ -219,6 +221,14 @@ def test_rates_that_explode_and_stay_finite_are_no_valley(start):
 
     race = raced(entry(start, constant=-93.0, first=-60.0), loss)
     assert abs(power_of(race) + 11) <= 1
+
+
+@pytest.mark.parametrize(("still", "learned"), [(math.inf, True), (1.5, False), (2.5, True)])
+def test_what_statistics_of_batch_norm_gain_by_themselves_is_no_gain_of_a_rate(still, learned):
+    begin = dataclasses.replace(entry(), still=still)
+    race = raced(begin, lambda power, iterations: 1.5 + 0.01 * abs(power + 6))
+    assert (choose(race).max_lr is not None) is learned
+    assert Race.from_dict(json.loads(json.dumps(race.to_dict()))) == race
 
 
 def test_a_race_without_a_budget_says_that_nothing_was_learned():

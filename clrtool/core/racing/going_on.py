@@ -124,7 +124,7 @@ def continued(race: Race, swept: Bounds | None = None) -> Bounds:
 def _harmless(race: Race, power: float) -> float | None:
     """The power of a rate, or the next below it at which no seed ends above the loss that was there; None without."""
     rounds = _last_rounds(race)
-    most = race.entry.first + GAINED * abs(race.entry.first)
+    most = race.entry.before + GAINED * abs(race.entry.before)
     harmful = {each for losses in rounds for each, loss in losses.items() if loss > most}
     if not harmful & {math.floor(power), math.ceil(power)}:
         return power
@@ -158,7 +158,7 @@ def _at(found: Bounds, max_lr: float) -> Bounds:
 
 def _gain(race: Race) -> float:
     """What the seed that gains least has gained over the state at its longest horizon, as a share of the loss there."""
-    before, lowest = race.entry.first, max((min(losses.values()) for losses in _last_rounds(race)), default=math.inf)
+    before, lowest = race.entry.before, max((min(losses.values()) for losses in _last_rounds(race)), default=math.inf)
     return (before - lowest) / (abs(before) or 1.0)
 
 

@@ -60,6 +60,8 @@ class Entry:
         training: iterations of the training that is planned; no run is longer.
         constant: held-out loss of the best constant answer; the first loss where that is not known.
         first: held-out loss before any training.
+        still: the same of a run that takes no step, read as all are; infinite where it is no other. Statistics of batch
+            norm that follow from the weights may gain much by themselves.
     """
 
     start: int
@@ -68,12 +70,23 @@ class Entry:
     training: int
     constant: float
     first: float
+    still: float = math.inf
+
+    @property
+    def before(self) -> float:
+        """Held-out loss without any training, of the two readings the lower."""
+        return min(self.first, self.still)
+
+    @property
+    def floor(self) -> float:
+        """What gains count from: the lowest loss that takes no training."""
+        return min(self.constant, self.before)
 
     def gain(self, loss: float) -> float:
         """What a loss has gained over the constant answer, as a share of its loss; all, where there is none."""
         if math.isinf(self.constant):
             return 1.0
-        return (min(self.constant, self.first) - loss) / (abs(self.constant) or 1.0)
+        return (self.floor - loss) / (abs(self.constant) or 1.0)
 
     def taken_as(self, loss: float) -> float:
         """A loss as a race ranks it: infinite where it has exploded."""

@@ -97,7 +97,7 @@ def _race(entry: Entry) -> Generator[Run, float, Outcome]:
         if len(around) > 1 and has_learned(min(around.values()), entry):
             picks.append(other.pick(around, rules.FORGIVEN))
             lost = around.get(picks[0], math.inf) - min(around.values())
-            refused |= lost > rules.REFUSED * (min(entry.constant, entry.first) - min(around.values()))
+            refused |= lost > rules.REFUSED * (entry.floor - min(around.values()))
     return Outcome(
         tuple(picks),
         refused,

@@ -28,8 +28,10 @@ class Race:
         return cost(self.probes)
 
     def to_dict(self) -> dict[str, Any]:
-        """In plain types, for JSON: a loss that is not finite is None."""
+        """In plain types, for JSON: a loss that is not finite is None, and ``still`` is left out where it is no other."""
         entry = {name: _finite(value) for name, value in asdict(self.entry).items()}
+        if entry["still"] is None:
+            del entry["still"]
         return {
             **entry,
             "iterations": self.iterations,
@@ -39,8 +41,9 @@ class Race:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Race:
         """What :meth:`to_dict` gave. Raises KeyError, TypeError or ValueError for anything else."""
-        known = {name: values[name] for name in Entry.__annotations__}
-        known |= {name: math.inf if known[name] is None else float(known[name]) for name in ("constant", "first")}
+        known = {name: values[name] for name in Entry.__annotations__ if name in values}
+        losses = {name for name in ("constant", "first", "still") if name in known}
+        known |= {name: math.inf if known[name] is None else float(known[name]) for name in losses}
         probes = []
         for each in values["probes"]:
             mine = {name: each[name] for name in Probe.__annotations__}

@@ -146,7 +146,7 @@ class Seed:
         """Whether the next rate is hardly behind, at the longest horizon at which both were read."""
         for _, losses in sorted(self._rounds.items(), reverse=True):
             if {power, power + 1} <= losses.keys():
-                gain = min(self._entry.constant, self._entry.first) - min(losses.values())
+                gain = self._entry.floor - min(losses.values())
                 behind = losses[power + 1] - losses[power]
                 return 0 < gain < math.inf and behind <= min(forgiven * gain, rules.DEARER * abs(losses[power]))
         return False

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from statistics import fmean
@@ -28,7 +29,7 @@ from clrtool.core.racing.contest import (
     Standing,
     Trial,
 )  # fmt: skip
-from clrtool.core.racing.probes import Entry, best_of
+from clrtool.core.racing.probes import best_of
 from clrtool.core.racing.seed import Asking, Seed
 
 
@@ -212,7 +213,8 @@ class _Race:
         if (value, seed) not in self._lanes:
             contest = self._contest
             entry = contest.entry
-            own = Entry(contest.power, 0, 1, contest.contenders[value].training, entry.constant, entry.first)
+            training = contest.contenders[value].training
+            own = replace(entry, start=contest.power, budget=0, seeds=1, training=training)
             self._lanes[value, seed] = _Lane(own, seed, 0)
         return self._lanes[value, seed]
 
@@ -229,7 +231,7 @@ class _Race:
         losses = {value: self._lane(value).lowest[-1] for value in values if self._lane(value).best}
         first, entry = self._contest.first, self._contest.entry
         if first in losses:
-            losses[first] -= FAVOURED * max(0.0, min(entry.constant, entry.first) - min(losses.values()))
+            losses[first] -= FAVOURED * max(0.0, entry.floor - min(losses.values()))
         return sorted(losses, key=lambda value: (losses[value], value))
 
     def _ranking(self) -> Ranking:
@@ -238,7 +240,7 @@ class _Race:
         # a second that is not finite in a seed loses by all that there is
         pairs = zip_longest(first.losses, others[0].losses, fillvalue=math.inf) if others and first.losses else ()
         entry = self._contest.entry
-        gain = max(0.0, min(entry.constant, entry.first) - first.loss)
+        gain = max(0.0, entry.floor - first.loss)
         margins = tuple(b - a for a, b in pairs)
         drift = self._drift(first.value, others[0].value) if all(map(math.isfinite, margins)) and margins else 0.0
         return Ranking(standings, tuple(each.value for each in order), margins, gain, drift)

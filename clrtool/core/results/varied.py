@@ -161,7 +161,7 @@ class VaryRecord:
         if self.start is None or not self.has_learned or entry.first > entry.constant:
             return False
         reached = min(max(each.losses, default=math.inf) for each in self.ranking.standings)
-        return entry.first - reached < GAINED * abs(entry.first)
+        return entry.before - reached < GAINED * abs(entry.before)
 
     @property
     def order(self) -> tuple[int, ...]:

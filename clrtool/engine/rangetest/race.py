@@ -16,6 +16,7 @@ from clrtool.core.racing.result import Race
 from clrtool.engine.rangetest.flat_run import FlatRun, PlainLoop, SharedStep, Turns, Way, flat_lrs
 from clrtool.engine.resume.journal import Journal, Segment
 from clrtool.engine.runtime.rng import fork_rng
+from clrtool.engine.training.average import has_statistics
 from clrtool.engine.training.constant import constant_loss
 from clrtool.engine.training.constant_head import STEPS, constant_head_loss
 from clrtool.engine.training.ensemble import Captures, captured_or_engine
@@ -76,6 +77,7 @@ def _entry(workload: Workload, trainer: Trainer, seeds: int, budget: int) -> Ent
     with workload.evaluating():
         answers = workload.answers(trainer.model)
     constant = constant_loss(answers)
+    still = PlainLoop(trainer).read()[0] if has_statistics(trainer.model) else math.inf
     if constant is None:
         constant, budget = constant_head_loss(trainer), budget - STEPS
     if constant is not None:  # to the last digit, for all ranks have to ask for the same runs
@@ -86,8 +88,9 @@ def _entry(workload: Workload, trainer: Trainer, seeds: int, budget: int) -> Ent
         budget=max(0, budget),
         seeds=seeds,
         training=workload.plan_iterations,
-        constant=first if constant is None else constant,
+        constant=min(first, still) if constant is None else constant,
         first=first,
+        still=still if math.isfinite(still) else math.inf,
     )
 
 

@@ -76,6 +76,11 @@ class RunningAverage:
         copy_tensors({name: part_of(each, likes[name]) for name, each in state["weights"].items()}, self.weights)
 
 
+def has_statistics(model: nn.Module) -> bool:
+    """Whether some batch norm has statistics, which follow from the weights."""
+    return any(isinstance(module, _BatchNorm) and module.track_running_stats for module in model.modules())
+
+
 def batch_norms(model: nn.Module) -> list[Any]:
     """The modules whose statistics belong to the weights, and follow the batches that go through."""
     found = (module for module in model.modules() if isinstance(module, _BatchNorm))
