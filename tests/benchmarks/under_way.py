@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from clrtool.words import count
 from tests.benchmarks.regret.problems import Split, Transformer, digits, perceptron, table, waves
 from tests.benchmarks.workloads import unseen
 from tests.benchmarks.workloads.jobs import WORKLOADS, Workload, by
@@ -302,7 +303,8 @@ def report() -> None:
 
 
 def _text(rows: Sequence[str], losses: Mapping[str, Sequence[float]]) -> str:
-    what = "\n".join(f"- `{name}`: {problem.what}; {problem.left} epochs left." for name, problem in PROBLEMS.items())
+    lines = ((name, problem.what, count(problem.left, "epoch")) for name, problem in PROBLEMS.items())
+    what = "\n".join(f"- `{name}`: {told}; {left} left." for name, told, left in lines)
     head = ("problem", "seed", "loss before", "max_lr", "loss after", "best of the grid", "lost, %", "verdict",
             "re-warm-up", "cost", "left as it was")  # fmt: skip
     how = " ".join((__doc__ or "").partition("Trainings")[2].split())
