@@ -5,6 +5,7 @@ import copy
 import io
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -463,6 +464,14 @@ def test_the_program_of_the_guide_prints_what_stands_there():
     assert len(names) > 6
     for name in filter(None, names):
         assert f" {name}" in printed
+
+
+def test_the_losses_that_the_guide_tells_are_those_of_the_benchmark():
+    measured = (FOLDER.parents[1] / "tests" / "benchmarks" / "UNDER_WAY.md").read_text()
+    known = re.findall(r"mean ([\d.]+ %), worst ([\d.]+ %)", measured)
+    told = re.findall(r"^\| [^|]+ \| ([\d.]+ %) \| ([\d.]+ %) \|$", (FOLDER / "under-way.md").read_text(), re.M)
+    assert sorted(told) == sorted(known)
+    assert len(known) == 3
 
 
 def test_the_callbacks_of_the_guide_are_those_that_there_are():
