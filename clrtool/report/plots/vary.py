@@ -90,9 +90,10 @@ def _mark(axes: Axes, record: VaryRecord, value: int) -> None:
         reading.probe for reading in record.readings if reading.value == value and reading.probe.metric is not None
     ]
     best = min(probes, key=lambda probe: (-probe.iterations, probe.seed, probe.loss))
-    color = readable(palette().green)
+    own = _color(record, value)
+    color = readable(own)
     axes.axvline(bounds.max_lr, color=color, linewidth=1.2, linestyle="--")
-    axes.plot(best.lr, best.loss, marker="*", markersize=17, color=palette().green,
+    axes.plot(best.lr, best.loss, marker="*", markersize=17, color=own,
               markeredgecolor=palette().ink, markeredgewidth=0.8, zorder=5)  # fmt: skip
     first = record.tried[record.first]
     longest = max(probe.iterations for probe in record.pilot.probes) / first.iterations_per_epoch
@@ -135,8 +136,8 @@ def _add_legend(figure: Figure, axes: Axes, record: VaryRecord) -> None:
         axes.plot([], [], "o-", color=palette().grey, alpha=FAINT, markersize=3.5, label=faint)
         axes.plot([], [], "o-", color=palette().grey, linewidth=2, label="those that went\non for longer")
     if record.chosen is not None:
-        axes.plot([], [], "*", color=palette().green, markeredgecolor=palette().ink, markeredgewidth=0.8, markersize=12,
-                  label="best run of the\nchosen value")  # fmt: skip
+        axes.plot([], [], "*", color=_color(record, record.chosen), markeredgecolor=palette().ink, markeredgewidth=0.8,
+                  markersize=12, label="best run of the\nchosen value")  # fmt: skip
     figure.legend(loc="outside right center", fontsize=9, frameon=False)
     told = textwrap.fill(_shown(f"{record.verdict.value} {record.reason}"), WIDTH)
     figure.supxlabel(f"learning rate\n{told}", fontsize=9)
