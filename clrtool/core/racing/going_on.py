@@ -17,8 +17,8 @@ from clrtool.core.reading.verdict import Advice, Verdict
 # Every seed must have lowered the held-out loss by so much of itself, or stopping is as good; a gain that is clear is
 # ten times of it.
 GAINED, CLEAR = 0.002, 0.02
-# The longest run must be so much of what is left: of 14 tests that were clear with shorter ones, 4 lost more than 5 % of
-# the gain.
+# The longest run must be so much of what is left: of 14 tests that were clear with shorter ones, 4 lost more than 5 %
+# of the gain.
 TOLD = 0.5
 # What the comparison of two beginnings takes of a race's budget, and iterations of one run: fewer end before anything
 # has settled, and the warm-up is half of them.
