@@ -60,8 +60,8 @@ class Entry:
         training: iterations of the training that is planned; no run is longer.
         constant: held-out loss of the best constant answer; the first loss where that is not known.
         first: held-out loss before any training.
-        still: the same of a run that takes no step, read as all are; infinite where it is no other. Statistics of batch
-            norm that follow from the weights may gain much by themselves.
+        still: held-out loss of a run of no step, whose batch norm has new statistics as in every run, for they alone
+            may lower it; infinite without batch norm.
     """
 
     start: int
@@ -74,7 +74,7 @@ class Entry:
 
     @property
     def before(self) -> float:
-        """Held-out loss without any training, of the two readings the lower."""
+        """The held-out loss without any training: the lower of both readings."""
         return min(self.first, self.still)
 
     @property

@@ -28,7 +28,7 @@ class Race:
         return cost(self.probes)
 
     def to_dict(self) -> dict[str, Any]:
-        """In plain types, for JSON: a loss that is not finite is None, and ``still`` left out where it is no other."""
+        """In plain types, for JSON: a loss that is not finite is None, and ``still`` is left out without batch norm."""
         entry = {name: _finite(value) for name, value in asdict(self.entry).items()}
         if entry["still"] is None:
             del entry["still"]

@@ -12,8 +12,8 @@ STRIDE = 2
 LEVEL, WAITING = 0.2, 3
 # Where the start itself is on such a plateau, nothing tells the way: it waits with two so many powers above and below.
 APART = 3
-# A loss above those of the start and of a constant answer by so many times their size has exploded, and says no more
-# than one that is not finite: of two such rates the higher may well have the lower loss.
+# A run has exploded when its loss is above the start's and the constant answer's by so many times their size. It ranks
+# as one that is not finite: of two rates that explode the higher may have the lower loss.
 EXPLODED = 10
 # On it losses differ by so much, and that is noise.
 UNHARMED = 0.003

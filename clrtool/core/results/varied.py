@@ -299,9 +299,9 @@ class VaryRecord:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The last word of each key, and as much before it as tells them apart.
+        """The end of each key: its last word, or as many as tell two keys apart.
 
-        ``optimizer.groups.0.lr_ratio`` beside that of another group is ``groups.0.lr_ratio``.
+        Beside the ratio of another group, ``optimizer.groups.0.lr_ratio`` is called ``groups.0.lr_ratio``.
         """
         parts = [key.split(".") for key in self.keys]
         for words in range(1, max(map(len, parts))):

@@ -204,9 +204,9 @@ def _is_installed(spec: ModuleSpec) -> bool:
 
 @lru_cache(maxsize=256)
 def _statements(_module: str, content: bytes) -> list[Statement] | None:
-    """Those of a module, read once for all workloads that are built of it; None where it is no Python to read.
+    """Read the statements of a module once for all workloads that use it; None if the file is not Python.
 
-    They are told apart by what they are, not by what they say: modules of the same content share none.
+    The name is part of the key, for statements are compared by identity: two modules of the same content share none.
     """
     try:
         return [*map(Statement, ast.parse(content).body)]
