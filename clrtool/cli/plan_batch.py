@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clrtool.errors import ConfigError
 from clrtool.report.records.vary_file import VARIED
 from clrtool.report.text.progress import say
+from clrtool.report.text.vary_table import STEEP
 from clrtool.words import argument, shell_command
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ def rescaled_numbers(place: Path, batch_size: int, known: dict[str, Any]) -> dic
     samples = max(each.batch_size * each.iterations_per_epoch for each in record.tried)
     if batch_size > samples:
         raise ConfigError(f"--batch-size {batch_size}: an epoch has {samples:,} samples, and no such batch")
-    low, high = scaling.interval
-    say(f"max_lr for batches of {batch_size:,}: {known['max_lr']:.3g} x {factor:.3g}, with the exponent "
-        f"{scaling.exponent:.2f} ({low:.2f} to {high:.2f})")  # fmt: skip
+    say(f"max_lr for batches of {batch_size:,}: {known['max_lr']:.3g} x {factor:.3g}, with the exponent {scaling.told}")
+    if scaling.is_steep:
+        say(f"note: {STEEP[0].lower()}{STEEP[1:-1]}")
     if not scaling.is_measured(batch_size):
         first, last = scaling.batch_sizes[0], scaling.batch_sizes[-1]
         say(f"note: {batch_size:,} is extrapolated: batches of {first:,} to {last:,} were measured")

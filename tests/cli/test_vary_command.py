@@ -156,11 +156,15 @@ def test_no_batch_size_is_dropped_and_plan_goes_by_the_growth(sized, cli):
     plan = json.loads(told.out)["plan"]
     first = values["tried"][values["first"]]["batch_size"]
     most = growth["critical"] or math.inf
-    factor = (min(1000, most) / min(first, most)) ** growth["exponent"]
+    factor = (min(1000, most) / min(first, most)) ** min(1, growth["exponent"])
     assert plan["max_lr"] == pytest.approx(chosen["max_lr"] * factor)
     assert plan["iterations_per_epoch"] == 1
     assert "extrapolated: batches of 25 to 200 were measured" in told.err
     assert "extrapolated" not in cli("plan", str(sized), "--batch-size", "64").err
+    for row in values["values"]:
+        size = row["values"]["data.batch_size"]
+        plan = json.loads(cli("plan", str(sized), "--batch-size", str(size), "--json").out)["plan"]
+        assert (plan["base_lr"], plan["max_lr"]) == pytest.approx((row["base_lr"], row["max_lr"]))
 
 
 def test_plan_refuses_a_batch_size_without_measurements_and_gives_the_command(varied, digits_run, cli):

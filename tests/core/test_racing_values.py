@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clrtool.core.racing.choose import choose
 from clrtool.core.racing.contest import Contender, Contest, Reading, contest_of, least_budget, pilot_budget
 from clrtool.core.racing.probes import Entry, Probe
-from clrtool.core.racing.race import next_run
+from clrtool.core.racing.race import next_run, outcome
 from clrtool.core.racing.result import Race
 from clrtool.core.racing.values import best_power, next_trial, ranking
 from clrtool.core.results.batch_scaling import batch_scaling
@@ -248,20 +249,35 @@ def test_two_keys_are_named_by_no_more_words_than_tell_them_apart(keys, names):
     assert replace(record_of([0.9, 0.1, 0.9, 0.9]), keys=keys).names == names
 
 
-def test_the_rates_of_batch_sizes_keep_their_distance_from_what_the_race_over_rates_found():
-    sizes = (16, 32, 64, 128)
+def piloted(loss):
+    """A race over rates that batches of 32 are run with first, in which the loss is a function of (power, samples)."""
     entry, probes = Entry(-5, 600, 1, 2000, 2.3, 2.4), []
-    longer, shorter = bowls([0.3] * 4, [-9, -8, -7, -6]), bowls([0.3] * 4, [-6, -5, -4, -3])
     while (run := next_run(entry, probes)) is not None:
-        probes.append(Probe(*run, run.iterations, longer(1, 0, run.power, 32 * run.iterations), 0.5))
+        probes.append(Probe(*run, run.iterations, loss(run.power, 32 * run.iterations), 0.5))
+    return Race(entry, tuple(probes))
+
+
+@pytest.mark.parametrize(("growth", "told"), [(0, [0, 0, 0, 0]), (1, [-1, 0, 1, 2]), (2, [-1, 0, 1, 2])])
+def test_the_rates_of_batch_sizes_lie_on_one_line_that_is_no_steeper_than_the_batch(growth, told):
+    sizes = (16, 32, 64, 128)
+    longer, shorter = bowls([0.3], [-8]), bowls([0.3] * 4, [-6 + growth * place for place in range(4)])
     tried = tuple(Tried((size,), (place,), size, 1600 // size, 64_000 // size) for place, size in enumerate(sizes))
-    pilot, budget = Race(entry, tuple(probes)), 100_000
+    pilot, budget = piloted(lambda power, samples: longer(0, 0, power, samples)), 100_000
     begin = contest_of([each.contender for each in tried], 1, pilot, 2, budget, keeps_all=True)
     given_ = {"keys": ("data.batch_size",), "first": 1, "has_own": True, "seeds": 2, "budget": budget}
     record = VaryRecord(tried=tried, pilot=pilot, readings=tuple(raced(begin, shorter)), keeps_all=True, **given_)
     assert -8 <= begin.power <= -7  # the rate above the best is hardly behind
-    assert [math.log2(record.bounds(value).max_lr) - begin.power for value in range(4)] == [-1, 0, 1, 2]
-    assert record.batch_scaling.exponent == pytest.approx(1)
+    apart = [math.log2(record.bounds(value).max_lr) - begin.power for value in range(4)]
+    assert apart == pytest.approx(told, abs=1e-6)
+    assert record.batch_scaling.exponent == pytest.approx(growth)
+
+
+def test_values_are_tried_around_a_rate_as_far_below_a_cliff_as_a_race_over_rates_goes():
+    bowl = bowls([0.3], [-6])
+    pilot = piloted(lambda power, samples: 2.35 if power > -6 else bowl(0, 0, power, samples))
+    begin = contest_of([Contender((0,), 32, 2000), Contender((1,), 32, 2000)], 0, pilot, 2, 100_000)
+    assert outcome(pilot.entry, pilot.probes).cliff == -5
+    assert begin.power == math.log2(choose(pilot).max_lr) == -7
 
 
 def test_values_that_have_learned_nothing_where_they_were_compared_tell_nothing():

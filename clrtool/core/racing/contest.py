@@ -203,7 +203,7 @@ def contest_of(
     left = budget - pilot.iterations * batch_size
     entry = replace(pilot.entry, seeds=seeds)
     return Contest(
-        tuple(contenders), first, entry, found.picks[0], learned * batch_size, max(0, left), keeps_all=keeps_all
+        tuple(contenders), first, entry, round(found.power), learned * batch_size, max(0, left), keeps_all=keeps_all
     )
 
 

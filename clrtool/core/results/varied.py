@@ -192,13 +192,17 @@ class VaryRecord:
         """The bounds of a value; None where none of its runs was finite.
 
         The rate of the first is that of the race over rates, whose runs are longer than those of the values: of the
-        others only the distance from it counts, at the horizon at which all were compared.
+        others only the distance from it counts, at the horizon at which all were compared. Batch sizes lie on the line
+        through all of them, for the largest has taken a few steps by then.
         """
         power = self.standing(value).power
         if power is None:
             return None
         own, first = self._best_powers(value), self._best_powers(self.first)
-        if first and own:
+        if (scaling := self.batch_scaling) is not None:
+            sizes = self.tried[self.first].batch_size, self.tried[value].batch_size
+            power = self.contest.power + math.log2(scaling.factor(*sizes))
+        elif first and own:
             power = self.contest.power + fmean(own) - fmean(first)
         elif (known := self.standing(self.first).power) is not None:
             power += self.contest.power - known

@@ -15,6 +15,9 @@ from clrtool.report.text.facts import across, begins_from
 from clrtool.report.text.grid import grid
 from clrtool.words import count, duration
 
+# Of batches whose best rate seems to grow faster than they do.
+STEEP = "Rates are raised no faster than the batch grows: short runs overstate how they grow."
+
 
 def vary_headline(record: VaryRecord) -> str:
     """The decision in one line: which value to take, and what to train with."""
@@ -58,6 +61,8 @@ def _notes(record: VaryRecord) -> Iterator[tuple[str, str]]:
         yield "", "Values are compared after the same number of samples, so a larger batch has taken fewer steps."
     if (scaling := record.batch_scaling) is not None:
         yield "growth", _growth(scaling)
+        if scaling.is_steep:
+            yield "", STEEP
     pilot = f"{count(record.pilot.iterations, 'iteration')} of them for the first rate"
     first = record.tried[record.first]
     epochs = record.samples / (first.batch_size * first.iterations_per_epoch)
@@ -68,11 +73,9 @@ def _notes(record: VaryRecord) -> Iterator[tuple[str, str]]:
 
 def _growth(scaling: BatchScaling) -> str:
     """How the best rate grows with the batch, by which rule, and up to where."""
-    low, high = scaling.interval
-    span = f"{scaling.exponent:.2f} ({low:.2f} to {high:.2f})"
-    if low <= 0:
-        return f"No growth of the best rate with the batch beyond noise: the exponent is {span}."
-    grows = f"The best rate grows with the batch by the exponent {span}"
+    if scaling.interval[0] <= 0:
+        return f"No growth of the best rate with the batch beyond noise: the exponent is {scaling.told}."
+    grows = f"The best rate grows with the batch by the exponent {scaling.told}"
     if scaling.critical is None:
         return f"{grows}: {scaling.rule}; it still grows at {scaling.batch_sizes[-1]:,}, the largest measured."
     return f"{grows}: {scaling.rule}; from batches of about {scaling.critical:,} on by less than half of that."

@@ -57,6 +57,12 @@ def lost(found: Mapping[str, Any], value: float, power: float) -> float:
     return 100 * (surface(found, value, power) - best) / (found["constant"] - best)
 
 
+def lost_of_own(found: Mapping[str, Any], value: float, power: float) -> float:
+    """Per cent of the gain of a value's own best rate that a rate loses."""
+    best = min(mean(losses) for losses in found["grids"][str(value)].values())
+    return 100 * (surface(found, value, power) - best) / (found["constant"] - best)
+
+
 def own_best(found: Mapping[str, Any], problem: Problem) -> float:
     """What the config's own value loses at its best rate."""
     return min(lost(found, problem.own, int(power)) for power in found["grids"][str(problem.own)])
@@ -92,7 +98,7 @@ def measured(name: str) -> dict[str, Any]:
     """A row of the table."""
     problem, found = PROBLEMS[name], json.loads(GRIDS.read_text())[name]
     row: dict[str, Any] = {"name": name, "own": own_best(found, problem), "ours": [], "picks": [], "share": [],
-                           "verdicts": [], "random": [], "hyperband": [], "growth": []}  # fmt: skip
+                           "verdicts": [], "random": [], "hyperband": [], "growth": [], "sizes": {}}  # fmt: skip
     for seed in SEEDS:
         result = chosen(name, problem, seed)
         row["share"].append(result["share"])
@@ -106,6 +112,10 @@ def measured(name: str) -> dict[str, Any]:
             row["ours"].append(lost(found, value, float(np.log2(pick["max_lr"]))))
             row["picks"].append(f"{value:g} at {pick['max_lr']:.3g}")
         row["growth"].append(result["batch_scaling"])
+        for each in result["values"] if problem.key == BATCH else ():
+            size = each["values"][BATCH]
+            loses = lost_of_own(found, size, float(np.log2(each["max_lr"])))
+            row["sizes"].setdefault(str(size), []).append(loses)
         for peer, pair in searched(name, problem, seed).items():
             row[peer] += [] if pair is None else [lost(found, *pair)]
     return row
@@ -153,18 +163,20 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 
 def growth(rows: list[dict[str, Any]]) -> list[str]:
-    """The exponent that each run measured, and that of the grid."""
-    lines = ["| problem | exponent (interval) of two seeds | of the grid |", "| --- | --- | --- |"]
+    """The exponent that each run measured and that of the grid, and what the max_lr of each size loses."""
+    lines = ["| problem | exponent (interval) of two seeds | of the grid | the max_lr of each size loses, % |",
+             "| --- | --- | --- | --- |"]  # fmt: skip
     for row in rows:
         if PROBLEMS[row["name"]].key != BATCH:
             continue
+        sizes = ", ".join(f"{size}: {cell(losses)}" for size, losses in row["sizes"].items())
         told = ", ".join(
             "none"
             if each is None
             else f"{each['exponent']:.2f} ({each['interval'][0]:.2f} to {each['interval'][1]:.2f})"
             for each in row["growth"]
         )
-        lines.append(f"| {row['name']} | {told} | {true_exponent(row['name']):.2f} |")
+        lines.append(f"| {row['name']} | {told} | {true_exponent(row['name']):.2f} | {sizes} |")
     return lines
 
 
