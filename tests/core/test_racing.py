@@ -22,13 +22,13 @@ def entry(start=-8, budget=400, seeds=1, training=2000, constant=2.3, first=2.4)
     return Entry(start, budget, seeds, training, constant, first)
 
 
-def raced(begin, loss):
+def raced(begin, loss, spread=lambda power, iterations: None):
     """A race over runs whose loss is a function of (power, iterations), and of the seed where it takes one."""
     probes = []
     while (run := next_run(begin, probes)) is not None:
         value = loss(*run[1:]) if loss.__code__.co_argcount < 3 else loss(*run)
         taken = run.iterations if math.isfinite(value) else 1
-        probes.append(Probe(*run, taken, value, None if math.isinf(value) else 0.5))
+        probes.append(Probe(*run, taken, value, None if math.isinf(value) else 0.5, spread(*run[1:])))
         assert len(probes) < 200
     return Race(begin, tuple(probes))
 
@@ -187,6 +187,19 @@ def test_runs_that_go_on_are_among_those_that_were_kept(known, budget, seeds):
         probes.append(Probe(*run, run.iterations, loss, 0.5))
 
 
+@settings(max_examples=100, deadline=None)
+@given(LOSSES, st.dictionaries(st.integers(-14, 2), st.floats(0, 2)), st.integers(100, 3000), st.integers(1, 3))
+def test_runs_that_go_on_from_a_plateau_are_among_those_that_were_kept(known, spreads, budget, seeds):
+    begin, probes, kept = entry(-5, budget, seeds), [], set()
+    while (run := next_run(begin, probes)) is not None:
+        if any((probe.seed, probe.power) == run[:2] for probe in probes):
+            assert run[:2] in kept
+        kept = {run[:2]} | (kept & contenders(probes)) if probes else {run[:2]}
+        loss = known.get(run.power, 3.0) if run.iterations > 100 else 2.3
+        probes.append(Probe(*run, run.iterations, loss, 0.5, spreads.get(run.power)))
+    assert cost(probes) <= budget
+
+
 def test_what_never_beats_a_constant_answer_is_never_recommended_and_both_numbers_are_said():
     bounds = choose(raced(entry(), always(2.29)))
     assert bounds.verdict is Verdict.INCONCLUSIVE
@@ -273,47 +286,56 @@ def test_where_no_loss_is_known_to_gain_from_what_is_finite_is_a_gain():
     assert abs(power_of(race) + 6) <= 1
 
 
-def plateau(highest):
-    """A start on a plateau, which 2^-5 leaves after 300 iterations and 2^-2 never, where it has done harm from the start."""
-
-    def loss(power, iterations):
-        if power == -5 and iterations > 300:
-            return 1.5
-        return highest if power == -2 else 2.3
-
-    return loss
+def plateau(power, iterations):
+    """A start that 2^-5 leaves after 200 iterations, 2^-8 after 1,600, and 2^-2 never."""
+    return 1.5 if (power == -5 and iterations > 200) or (power == -8 and iterations > 1600) else 2.3
 
 
-@pytest.mark.parametrize(("highest", "tried"), [(2.312, -5), (2.305, -2)])
-def test_the_rest_of_a_budget_goes_to_the_highest_rate_that_has_done_no_harm_on_a_plateau(highest, tried):
-    race = raced(entry(start=-5, budget=900, seeds=2, constant=2.29, first=2.31), plateau(highest))
-    longest = max(race.probes, key=lambda probe: probe.iterations)
-    assert longest.power == tried
-    assert (choose(race).max_lr is not None) is (tried == -5)
+def on_a_plateau(budget, **more):
+    return entry(start=-5, budget=budget, seeds=2, constant=2.29, first=2.31, **more)
 
 
-def test_a_rate_that_swings_on_a_plateau_is_not_taken_for_harmless_because_it_is_low_once():
+def dead(after, highest=-2):
+    """Features of which nothing is left at the highest rate after so many iterations."""
+    return lambda power, iterations: 0.01 if power >= highest and iterations > after else 1.2
+
+
+@pytest.mark.parametrize(("budget", "after"), [(400, 0), (400, 20), (500, 100), (700, 200), (1000, 200)])
+def test_on_a_plateau_the_budget_goes_to_the_highest_rate_whose_features_are_alive(budget, after):
+    race = raced(on_a_plateau(budget), plateau, dead(after))
+    assert outcome(race.entry, race.probes).picks[0] == -5
+    assert max(probe.iterations for probe in race.probes if probe.power == -8) < 70, "it takes eight times as long"
+
+
+def test_on_a_plateau_a_rate_above_the_start_that_is_alive_is_trained_the_longest():
+    race = raced(on_a_plateau(900), always(2.3), dead(0, highest=-1))
+    assert max(race.probes, key=lambda probe: probe.iterations).power == -2
+
+
+def test_on_a_plateau_the_rate_below_has_its_turn_where_all_above_are_dead():
+    race = raced(on_a_plateau(3000), plateau, dead(100, highest=-5))
+    assert outcome(race.entry, race.probes).picks == (-8,)
+
+
+def test_a_loss_that_swings_below_a_plateau_once_ends_no_race():
     def swings(power, iterations):
-        return plateau(2.302 if 50 < iterations < 100 else 2.33)(power, iterations)
+        return 2.23 if power == -2 and 50 < iterations < 150 else plateau(power, iterations)
 
-    race = raced(entry(start=-5, budget=900, seeds=2, constant=2.29, first=2.31), swings)
-    assert [probe.power for probe in race.probes if probe.iterations > 300 and probe.seed == 0] == [-5]
+    race = raced(on_a_plateau(900), swings, dead(150))
+    assert outcome(race.entry, race.probes).picks[0] == -5
 
 
-def test_a_rate_that_was_thrown_off_at_first_and_is_behind_no_longer_gets_the_rest_of_a_budget_on_a_plateau():
-    def settles(power, iterations):
-        return plateau(2.305 if iterations > 60 else 2.37)(power, iterations)
-
-    race = raced(entry(start=-5, budget=900, seeds=2, constant=2.29, first=2.37), settles)
+def test_on_a_plateau_without_features_to_hear_the_highest_rate_is_trained_the_longest():
+    race = raced(on_a_plateau(900), always(2.3))
     assert max(race.probes, key=lambda probe: probe.iterations).power == -2
 
 
 def test_on_a_plateau_all_that_is_left_goes_to_one_rate_and_none_to_rounds_that_are_hardly_longer():
-    race = raced(entry(start=-5, budget=360, seeds=2, constant=2.29, first=2.31), plateau(2.33))
+    race = raced(on_a_plateau(360), always(2.3), dead(0))
     longest = max(race.probes, key=lambda probe: probe.iterations)
     assert (longest.power, race.iterations) == (-5, 360)
-    waited = {probe.iterations for probe in race.probes if probe.power == -8}
-    assert longest.iterations == 360 - 2 * max(waited)
+    waited = {power: max(probe.iterations for probe in race.probes if probe.power == power) for power in (-8, -2)}
+    assert longest.iterations == 360 - sum(waited.values())
 
 
 @pytest.mark.parametrize(("above", "taken"), [(1.1, -1), (2.02, -1), (2.2, -2)])
@@ -324,7 +346,7 @@ def test_a_rate_that_has_left_a_plateau_is_trained_no_farther_before_the_next_on
         return 2.0 if power == -2 else above
 
     race = raced(entry(start=-5, budget=768, seeds=2, constant=2.29, first=2.34), loss)
-    alone, up, *_ = [probe for probe in race.probes if probe.iterations >= 200]
+    alone, up, *_ = [probe for probe in race.probes if probe.iterations >= 200 and probe.power > -5]
     assert (alone.power, up.power) == (-2, -1)
     assert alone.iterations == up.iterations < 300
     assert power_of(race) == taken

@@ -64,7 +64,7 @@ def test_result_json_has_every_key_of_the_design_for_a_race_too(digits_run, race
     race = json.loads((race_run / "result.json").read_text())["race"]
     assert set(race) == {"start", "budget", "seeds", "training", "constant", "first", "iterations", "probes"}
     for probe in race["probes"]:
-        assert set(probe) == {"seed", "power", "lr", "iterations", "taken", "loss", "metric"}
+        assert set(probe) == {"seed", "power", "lr", "iterations", "taken", "loss", "metric", "spread"}
 
 
 def test_what_a_capture_took_is_a_line_of_its_own_and_part_of_the_time_and_is_left_out_where_there_was_none(copy):

@@ -35,6 +35,8 @@ class Probe:
         taken: iterations, fewer where a loss was not finite and ended the run.
         loss: held-out loss, infinite where it is not finite.
         metric: what the curves of the sweep show; None where the loss is not finite.
+        spread: how far the answers of the last layer differ from input to input, as a share of what they do before any
+            training; None where the loss says more than that of a constant answer, and where no layer is heard.
     """
 
     seed: int
@@ -43,6 +45,7 @@ class Probe:
     taken: int
     loss: float
     metric: float | None
+    spread: float | None = None
 
     @property
     def lr(self) -> float:
@@ -88,6 +91,11 @@ class Entry:
             return 1.0
         return (self.floor - loss) / (abs(self.constant) or 1.0)
 
+    def is_level(self, loss: float) -> bool:
+        """Whether a loss says about as much as that of a constant answer: which rate is best there means nothing."""
+        size = abs(self.constant)
+        return math.isfinite(size) and -rules.LEFT * size <= loss - self.constant <= rules.LEVEL * size
+
     def taken_as(self, loss: float) -> float:
         """A loss as a race ranks it: infinite where it has exploded."""
         if not math.isfinite(self.constant + self.first):
@@ -106,13 +114,17 @@ def cost(probes: Sequence[Probe]) -> int:
 
 
 def contenders(probes: Sequence[Probe]) -> set[tuple[int, int]]:
-    """Seed and power of the runs that may be gone on with: of this seed and near the best of any horizon."""
+    """Seed and power of the runs that may be gone on with: of this seed, and near the best of any horizon.
+
+    Few are kept all: on a plateau they lie far apart, and which is best there means nothing.
+    """
     if not probes:
         return set()
-    seed, kept = probes[-1].seed, set[int]()
-    for losses in by_horizon(probes, seed).values():
-        kept |= {power for power in losses if abs(power - best_of(losses)) <= rules.NEAR}
-    return {(seed, power) for power in kept}
+    seed = probes[-1].seed
+    rounds = by_horizon(probes, seed).values()
+    near = {power for losses in rounds for power in losses if abs(power - best_of(losses)) <= rules.NEAR}
+    all_of_them = {power for losses in rounds for power in losses}
+    return {(seed, power) for power in (near if len(all_of_them) > rules.WAITING else all_of_them)}
 
 
 def by_horizon(probes: Sequence[Probe], seed: int = 0) -> dict[int, dict[int, float]]:

@@ -70,21 +70,22 @@ def _replay(entry: Entry, probes: Sequence[Probe]) -> Run | Outcome:
     try:
         run = next(race)
         for probe in probes:
-            run = race.send(probe.loss)
+            run = race.send(probe)
     except StopIteration as end:
         found: Outcome = end.value
         return found
     return run
 
 
-def _race(entry: Entry) -> Generator[Run, float, Outcome]:
+def _race(entry: Entry) -> Generator[Run, Probe, Outcome]:
     """The search of the first seed, and what the others say of its pick."""
     share = rules.FIRST if entry.seeds > 1 else 1.0
     first = Seed(entry, 0, int(share * entry.budget))
     last = yield from first.search()
-    if last and not has_learned(min(last.values()), entry):  # there is nothing to confirm yet
+    others = (entry.budget - first.spent) // max(1, entry.seeds - 1)
+    if last and not (first.is_across(last) and first.is_confirmed_by(others)):
         first.budget = entry.budget
-        last = yield from first.alone(first.hopeful(last))
+        last = yield from first.alone(last)
     if not last or not has_learned(min(last.values()), entry):
         return Outcome((), False, None, False, last, first.longest)
     picks, left, refused = [first.pick(last, rules.FORGIVEN)], entry.budget - first.spent, False

@@ -46,7 +46,7 @@ class Race:
         known |= {name: math.inf if known[name] is None else float(known[name]) for name in losses}
         probes = []
         for each in values["probes"]:
-            mine = {name: each[name] for name in Probe.__annotations__}
+            mine = {name: each[name] for name in Probe.__annotations__ if name in each}
             probes.append(Probe(**(mine | {"loss": math.inf if mine["loss"] is None else float(mine["loss"])})))
         return cls(Entry(**known), tuple(probes))
 

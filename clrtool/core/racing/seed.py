@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Mapping, Sequence
-from statistics import fmean
 
 from clrtool.core.racing import rules
-from clrtool.core.racing.probes import Entry, Run, best_of, has_learned
+from clrtool.core.racing.probes import Entry, Probe, Run, best_of, has_learned
 
-# A part of a race asks for runs, and is told the loss of each.
-Asking = Generator[Run, float, dict[int, float]]
+# A part of a race asks for runs, and is told what each of them says.
+Asking = Generator[Run, Probe, dict[int, float]]
 
 
 class Seed:
@@ -24,7 +23,7 @@ class Seed:
         self._entry, self._seed, self.budget = entry, seed, budget
         self._taken: dict[int, int] = {}
         self._rounds: dict[int, dict[int, float]] = {}
-        self._apart = False
+        self._apart, self._spreads = False, dict[int, list[float]]()
 
     @property
     def spent(self) -> int:
@@ -38,15 +37,16 @@ class Seed:
         """Find where something is learned, look around the best, and train the best few for longer."""
         horizon = min(max(rules.SHORTEST, self.budget // rules.PARTS), self._entry.training)
         field = yield from self._open(horizon)
-        while len(level := self._plateau(field)) > 1:
-            below = [level[0] - rules.STRIDE] if level[0] - rules.STRIDE in field else []  # it may just need longer
-            waiting = sorted([*below, *level][: rules.WAITING], key=lambda power: field[power])
+        while len(self._plateau(field)) > 1:
+            waiting = self._waiting(field)
             longer = self._reach(waiting, 2 * horizon)
-            if longer < 2 * horizon / rules.WORTH and not has_learned(min(field.values()), self._entry):
+            if longer < 2 * horizon / rules.WORTH and not self.is_across(field):
                 return field  # what is left takes one of them farther
             if longer < rules.WORTH * horizon:
                 break
-            horizon, field = longer, (yield from self._train(waiting, longer))
+            horizon, found = longer, (yield from self._train(waiting, longer))
+            field = field | found if self._apart else found
+        field = {power: loss for power, loss in field.items() if self._taken[power] == horizon}
         if not field:
             return field
         best = best_of(field)
@@ -75,35 +75,51 @@ class Seed:
 
         Other seeds would need as long at several rates, which is rarely left.
         """
-        while not has_learned(min(field.values()), self._entry):
-            taken = self.longest
-            field = yield from self.longer(field, [1])
-            if self.longest == taken:
-                return dict(field)
-        field = yield from self._climb(field, 1, self.longest, ways=(1,))
+        known = dict(field)
+        while not self.is_across(known):
+            spent = self.spent
+            known |= yield from self.longer(self._hopeful(known), [1])
+            if self.spent == spent:
+                return known
+        best = best_of(known)
+        field = yield from self._climb({best: known[best]}, 1, self._taken[best], ways=(1,))
         return (yield from self.longer(field, rules.FINALISTS[1:]))
 
-    def hopeful(self, last: Mapping[int, float]) -> dict[int, float]:
+    def is_across(self, losses: Mapping[int, float]) -> bool:
+        """Whether a rate has learned something, and left a plateau that the start was on: there a loss may swing."""
+        lowest = min(losses.values())
+        return has_learned(lowest, self._entry) and not (self._apart and self._entry.is_level(lowest))
+
+    def _waiting(self, field: Mapping[int, float]) -> list[int]:
+        """The rates that wait on a plateau for one that learns, the one with the lowest loss first.
+
+        Of rates far apart the one of the start, and the highest that is alive: it may be across many times sooner, or
+        swing to the end. A lower one takes many times as long.
+        """
+        level = self._plateau(field)
+        if self._apart:
+            alive = [power for power in level if self._spread(power, 1) >= rules.DEAD] or level
+            waiting = {max(alive), *(power for power in alive if power == self._entry.start)}
+        else:
+            below = [level[0] - rules.STRIDE] if level[0] - rules.STRIDE in field else []  # it may just need longer
+            waiting = {*[*below, *level][: rules.WAITING]}
+        return sorted(waiting, key=lambda power: (field[power], power))
+
+    def _hopeful(self, last: Mapping[int, float]) -> dict[int, float]:
         """Those of a round in which nothing was learned that are worth the rest of the budget.
 
-        What has just left the constant answer; else, of rates far apart on a plateau, the highest that is not behind:
-        it is across many times sooner than the next.
+        Of rates far apart on a plateau, where losses mean nothing, the highest that tells inputs apart about as well as
+        any that waits.
         """
-        leaving = {power: loss for power, loss in last.items() if self._entry.gain(loss) > 0}
-        if leaving or not self._apart or not (level := self._plateau(last)):
-            return leaving or dict(last)
-        most = rules.UNHARMED * abs(self._entry.constant)
-        highest = max(power for power in level if self._harm(power) <= most)
+        if not self._apart or not self._plateau(last):
+            return dict(last)
+        spreads = {power: self._spread(power, 2) for power in self._waiting(last)}
+        highest = max(power for power in spreads if spreads[power] >= rules.LAGGING * max(spreads.values()))
         return {highest: last[highest]}
 
-    def _harm(self, power: int) -> float:
-        """By how much a rate is behind the best of the last round or, where that is less, of its rounds on average.
-
-        One reading says little on a plateau, and what swings at first may have settled.
-        """
-        rounds = [self._rounds[each] for each in sorted(self._rounds) if power in self._rounds[each]]
-        behind = [losses[power] - min(losses.values()) for losses in rounds]
-        return min(behind[-1], fmean(behind))
+    def _spread(self, power: int, readings: int) -> float:
+        """The least of the last readings of how far inputs are told apart: of one that swings, one says little."""
+        return min(self._spreads.get(power, [math.inf])[-readings:])
 
     @property
     def powers(self) -> set[int]:
@@ -133,7 +149,11 @@ class Seed:
         """Train a rate and those beside it as long as there is budget for all three: about as long as to learn took."""
         three = [power, power - stride, power + stride]
         horizon = self._reach(three, self._entry.training)
-        return (yield from self._train(three, horizon)) if horizon >= max(rules.SHORTEST, learned / rules.WORTH) else {}
+        return (yield from self._train(three, horizon)) if horizon >= _least(learned) else {}
+
+    def is_confirmed_by(self, budget: int) -> bool:
+        """Whether another seed may train three rates as long as it took this one to learn."""
+        return budget // 3 >= _least(self.learned)
 
     def pick(self, last: Mapping[int, float], forgiven: float) -> int:
         """The best of the last round, or the rate above it that is behind by no more than a share of the gain."""
@@ -174,10 +194,9 @@ class Seed:
 
     def _plateau(self, losses: Mapping[int, float]) -> list[int]:
         """The rates that say about as much as a constant, where none says more: which is best there means nothing."""
-        constant = self._entry.constant
-        if not losses or math.isinf(constant) or constant - min(losses.values()) > rules.LEFT * abs(constant):
+        if not losses or not self._entry.is_level(min(losses.values())):
             return []
-        return sorted(power for power, loss in losses.items() if loss <= constant + rules.LEVEL * abs(constant))
+        return sorted(power for power, loss in losses.items() if self._entry.is_level(loss))
 
     def _reach(self, powers: Sequence[int], wanted: int) -> int:
         """To which horizon all of some rates can be trained on: the wanted one, or what is left allows."""
@@ -192,6 +211,14 @@ class Seed:
             if horizon > taken and self.spent + horizon - taken > self.budget:
                 break
             self._taken[power] = max(horizon, taken)
-            losses[power] = self._entry.taken_as((yield Run(self._seed, power, horizon)))
+            probe = yield Run(self._seed, power, horizon)
+            losses[power] = self._entry.taken_as(probe.loss)
             self._rounds.setdefault(horizon, {})[power] = losses[power]
+            if probe.spread is not None:
+                self._spreads.setdefault(power, []).append(probe.spread)
         return losses
+
+
+def _least(learned: int) -> float:
+    """The shortest horizon that says anything of a seed, where another took so many iterations to learn."""
+    return max(rules.SHORTEST, learned / rules.WORTH)

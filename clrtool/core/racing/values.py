@@ -29,7 +29,7 @@ from clrtool.core.racing.contest import (
     Standing,
     Trial,
 )  # fmt: skip
-from clrtool.core.racing.probes import best_of
+from clrtool.core.racing.probes import Probe, best_of
 from clrtool.core.racing.seed import Asking, Seed
 
 
@@ -53,7 +53,7 @@ def _replay(contest: Contest, readings: Sequence[Reading]) -> Trial | Ranking:
     try:
         trial = next(race)
         for reading in readings:
-            trial = race.send(reading.probe.loss)
+            trial = race.send(reading.probe)
     except StopIteration as end:
         found: Ranking = end.value
         return found
@@ -106,7 +106,7 @@ class _Lane(Seed):
 
 
 # A part of a race asks for runs of values.
-Part = Generator[Trial, float, None]
+Part = Generator[Trial, Probe, None]
 
 
 class _Race:
@@ -117,7 +117,7 @@ class _Race:
         self._kept = tuple(range(len(contest.contenders)))
         self._lanes: dict[tuple[int, int], _Lane] = {}
 
-    def run(self) -> Generator[Trial, float, Ranking]:
+    def run(self) -> Generator[Trial, Probe, Ranking]:
         """The whole race."""
         contest = self._contest
         yield from self._look()
@@ -150,7 +150,7 @@ class _Race:
             look = partial(self._lane(value).look, power, towards)
             yield from self._train(value, 0, look, horizon, share)
 
-    def _halve(self) -> Generator[Trial, float, list[int]]:
+    def _halve(self) -> Generator[Trial, Probe, list[int]]:
         """Train the better half on, for twice as long, while there is budget for that and for other seeds after it."""
         horizon = self._contest.horizon
         kept = self._by_loss(range(len(self._contest.contenders)))
@@ -204,8 +204,7 @@ class _Race:
         try:
             run = next(asking)
             while True:
-                loss = yield Trial(value, run, self._kept)
-                run = asking.send(loss)
+                run = asking.send((yield Trial(value, run, self._kept)))
         except StopIteration:
             return
 

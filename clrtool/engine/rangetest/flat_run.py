@@ -14,6 +14,7 @@ from clrtool.engine.runtime.rng import RngStream, fork_rng
 from clrtool.engine.training.average import RunningAverage
 from clrtool.engine.training.cuda_graph import CapturedEnsemble
 from clrtool.engine.training.in_place import copies_of, copy_all
+from clrtool.engine.training.last_layer import spread_of_answers
 from clrtool.engine.training.trainer import Pause, Trainer
 from clrtool.engine.training.workload import Workload
 
@@ -41,6 +42,10 @@ class Way(Protocol):
 
     def read(self) -> tuple[float, float]:
         """Held-out loss and metric of the running average of the weights."""
+        ...
+
+    def spread(self) -> float | None:
+        """How far the answers of that average differ from input to input, see :func:`spread_of_answers`."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -74,6 +79,9 @@ class FlatRun:
     def read(self) -> tuple[float, float]:
         return (math.nan, math.nan) if self.broken else self._way.read()
 
+    def spread(self) -> float | None:
+        return self._way.spread()
+
     def state(self) -> dict[str, Any]:
         values = {"iteration": self.iteration, "broken": self.broken}
         return values | {"trainer": self._way.state(), "average": self._way.average.state()}
@@ -96,6 +104,10 @@ class PlainLoop:
 
     def read(self) -> tuple[float, float]:
         return self._trainer.evaluate_average()
+
+    def spread(self) -> float | None:
+        with self._trainer.averaged():
+            return spread_of_answers(self._trainer)
 
     def state(self) -> dict[str, Any]:
         return self._trainer.state()
@@ -158,6 +170,10 @@ class SharedStep:
         with self._turn(), self._turns.trainer.averaged():
             (found,) = self._turns.ensemble.evaluate([0])
         return found
+
+    def spread(self) -> float | None:
+        with self._turn(), self._turns.trainer.averaged():
+            return spread_of_answers(self._turns.trainer)
 
     def state(self) -> dict[str, Any]:
         tensors = self._turns.tensors if self._turns.holder is self else self._kept

@@ -131,6 +131,7 @@ class Runs:
         self._step: Turns | None = None
         self._is_decided = False
         self._starts: dict[int, Trainer] = {}
+        self._untrained: dict[int, float | None] = {}  # how far the answers of a start differ
         self._live: dict[tuple[int, int], FlatRun] = {}
         self.members = [self.start(0)]
         self.entry: Entry | None = None
@@ -182,8 +183,19 @@ class Runs:
         """Read a run, infinite where it broke."""
         run = self._live[wanted.seed, wanted.power]
         loss, metric = run.read()
-        finite = math.isfinite(loss) and math.isfinite(metric)
-        self.probes.append(Probe(*wanted, run.iteration, loss if finite else math.inf, metric if finite else None))
+        if not (math.isfinite(loss) and math.isfinite(metric)):
+            self.probes.append(Probe(*wanted, run.iteration, math.inf, None))
+            return
+        assert self.entry is not None
+        spread = self._spread(wanted.seed, run) if self.entry.is_level(loss) else None
+        self.probes.append(Probe(*wanted, run.iteration, loss, metric, spread))
+
+    def _spread(self, seed: int, run: FlatRun) -> float | None:
+        """How far the answers of a run differ from input to input, as a share of what they do before any training."""
+        if seed not in self._untrained:
+            self._untrained[seed] = PlainLoop(self.start(seed)).spread()
+        before, now = self._untrained[seed], run.spread()
+        return now / before if before and now is not None and math.isfinite(now / before) else None
 
     def train(self, start: int, stop: int, pause: Pause = never) -> list[list[float]]:
         """A race is advanced run by run."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from clrtool.engine.runtime.rng import RngStream
 from clrtool.engine.runtime.sharded import spread_as, whole
+from clrtool.engine.training.last_layer import listening
 from clrtool.engine.training.trainer import Trainer
 from clrtool.errors import MachineError
 
@@ -57,20 +58,9 @@ def constant_head_loss(start: Trainer) -> float | None:
 
 def _last_layer(trainer: Trainer, batch: Any) -> tuple[nn.Module, Tensor]:
     """The module with weights of its own that answers last, and the mean of what it says by channel."""
-    heard: list[tuple[nn.Module, Tensor]] = []
-
-    def note(module: nn.Module, _: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.is_floating_point() and output.ndim > 1:
-            heard[:] = [(module, output.detach())]
-
-    leaves = [each for each in trainer.model.modules() if any(True for _ in each.parameters(recurse=False))]
-    hooks = [each.register_forward_hook(note) for each in leaves]
-    try:
+    with listening(trainer.model) as heard:
         _loss(trainer, [batch])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    module, output = heard[0][0], whole(heard[0][1])
+    module, output = heard[0].module, whole(heard[0].output)
     channels = 1 if isinstance(module, CHANNELS_FIRST) else output.ndim - 1
     others = [each for each in range(output.ndim) if each != channels]
     mean = trainer.workload.ranks.mean(output.float().mean(others, keepdim=True)).float()

@@ -82,7 +82,7 @@ class Trainer:
         self._next = -1  # the iteration that they go on with
         self._rng: RngStream | None = None  # random numbers of its own, if it is a branch
         self.average: RunningAverage | None = None  # of the weights, for who asks for it
-        self._estimated: list[Any] = []  # batches that statistics of the average follow from
+        self._first: list[Any] = []  # batches of the training set that are read again and again
         workload.ranks.seed_rank(seed)
 
     def train(self, iteration: int, lrs: Sequence[float], pause: Pause = never) -> list[float]:
@@ -179,9 +179,14 @@ class Trainer:
         if not (norms := batch_norms(self.model)):
             return
         with RngStream(self.seed, device=workload.device).active(), estimating(norms):
-            self._estimated = self._estimated or [*islice(workload.loader.batches(self.seed, 0), ESTIMATED)]
-            for batch in self._estimated:
+            for batch in self.first_batches(ESTIMATED):
                 deque(workload.losses(self.model, batch), maxlen=0)
+
+    def first_batches(self, number: int) -> list[Any]:
+        """So many of the training set, from its beginning. They are kept: a loader may take long to begin again."""
+        if len(self._first) < number:
+            self._first = [*islice(self.workload.loader.batches(self.seed, 0), number)]
+        return self._first[:number]
 
     def branch(self) -> Trainer:
         """Another trainer that goes on from here by the same numbers, and does not change this one.
@@ -245,7 +250,7 @@ class Trainer:
 
     def follow(self, seed: int) -> None:
         """Take the batches of another seed from here on; its weights and random numbers are put in place by others."""
-        self.seed, self._next, self._estimated = seed, -1, []
+        self.seed, self._next, self._first = seed, -1, []
 
     def _take_turn(self) -> None:
         """Have the model hold the weights of this trainer, where it is another's too."""

@@ -24,7 +24,7 @@ from clrtool.core.racing.result import Race
 from tests.benchmarks.workloads.read_off import ORACLE, lost
 from tests.benchmarks.workloads.trajectories import HORIZONS
 
-CONSTANTS = ("FIRST", "PARTS", "SHORTEST", "STRIDE", "LEVEL", "WAITING", "APART", "EXPLODED", "UNHARMED", "LEFT", "AROUND", "WORTH",
+CONSTANTS = ("FIRST", "PARTS", "SHORTEST", "STRIDE", "LEVEL", "WAITING", "APART", "EXPLODED", "DEAD", "LAGGING", "LEFT", "AROUND", "WORTH",
              "LEARNED", "FORGIVEN", "DEARER", "REFUSED", "BELOW_CLIFF")  # fmt: skip
 # FIRST is a share: twice as much is all.
 MOST = {"FIRST": 0.9}
@@ -40,7 +40,8 @@ def replay(name: str, runs: list[dict[str, Any]], training: int, constant: float
         horizon = min(HORIZONS, key=lambda each: abs(math.log(each / wanted.iterations)))
         loss = run["losses"].get(str(horizon), math.inf)
         taken = wanted.iterations if math.isfinite(loss) else min(run["taken"], wanted.iterations)
-        probes.append(Probe(*wanted, taken, loss, 0.0 if math.isfinite(loss) else None))
+        spread = run.get("spreads", {}).get(str(horizon)) if entry.is_level(loss) else None
+        probes.append(Probe(*wanted, taken, loss, 0.0 if math.isfinite(loss) else None, spread))
     return Race(entry, tuple(probes))
 
 

@@ -41,12 +41,13 @@ def batches(job: Any, data: Any, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def run(job: Any, data: Any, seed: int, lr: float) -> dict[str, Any]:
-    """One run: how far it came, its first loss, and the held-out loss of the average after each horizon."""
+    """One run: how far it came, its first loss, and of the average after each horizon the held-out loss and the spread."""
     torch.manual_seed(seed)
     model = job.model()
     optimizer = job.optimizer(model, 1.0)
     ratios = [group["lr"] for group in optimizer.param_groups]
-    average, losses, first = RunningAverage(model), dict[int, float](), math.nan
+    average, losses, spreads, first = RunningAverage(model), dict[int, float](), dict[int, float](), math.nan
+    untrained = spread(job, data, seed, model, average)
     model.train()
     for place, (inputs, targets) in enumerate(islice(batches(job, data, seed), HORIZONS[-1])):
         for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
@@ -55,7 +56,7 @@ def run(job: Any, data: Any, seed: int, lr: float) -> dict[str, Any]:
         loss = job.loss(model(inputs), targets)
         first = float(loss.detach()) if place == 0 else first
         if not torch.isfinite(loss):
-            return {"taken": place, "first": first, "losses": losses}
+            return {"taken": place, "first": first, "losses": losses, "spreads": spreads}
         loss.backward()
         if job.clip:
             nn.utils.clip_grad_norm_(model.parameters(), job.clip)
@@ -63,7 +64,8 @@ def run(job: Any, data: Any, seed: int, lr: float) -> dict[str, Any]:
         average.update()
         if place + 1 in HORIZONS:
             losses[place + 1] = read(job, data, seed, model, average)
-    return {"taken": HORIZONS[-1], "first": first, "losses": losses}
+            spreads[place + 1] = spread(job, data, seed, model, average) / (untrained or math.nan)
+    return {"taken": HORIZONS[-1], "first": first, "losses": losses, "spreads": spreads}
 
 
 @torch.no_grad()
@@ -79,6 +81,17 @@ def read(job: Any, data: Any, seed: int, model: nn.Module, average: RunningAvera
         value = float(job.loss(torch.cat([model(part) for part in x.split(HELDOUT)]), y))
         model.train()
     return value if math.isfinite(value) else math.inf
+
+
+@torch.no_grad()
+def spread(job: Any, data: Any, seed: int, model: nn.Module, average: RunningAverage) -> float:
+    """How far the answers to the first batch differ from input to input."""
+    (inputs, _), *_ = islice(batches(job, data, seed), 1)
+    with average.in_place():
+        model.eval()
+        outputs = model(inputs)
+        model.train()
+    return float(torch.as_tensor(outputs).float().std(0, correction=0).mean())
 
 
 def constant(targets: Tensor) -> float:
