@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test docs torture check bench bench-regret gpu gpu-wheels gpu-report paper bounds bounds-check dist clean
+.PHONY: help setup demo test docs torture check types scan bench bench-regret gpu gpu-wheels gpu-report paper bounds bounds-check dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,7 +47,13 @@ torture: setup ## kills, signals, full disks, damaged and hostile files, in thei
 check: setup ## lint, format and types, a scan for unsafe calls, and dependencies: consistent and without known holes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --no-print-directory --jobs --output-sync types scan
+
+types: setup
 	$(BIN)/mypy --num-workers auto
+
+# Beside the former, for it uses one core and waits for a database.
+scan: setup
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive clrtool
 	$(BIN)/python -m pip check
 	$(BIN)/python -m tests.audit
