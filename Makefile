@@ -47,7 +47,7 @@ torture: setup ## kills, signals, full disks, damaged and hostile files, in thei
 check: setup ## lint, format and types, a scan for unsafe calls, and dependencies: consistent and without known holes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(MAKE) --no-print-directory --jobs --output-sync types scan
+	$(MAKE) --no-print-directory --jobs types scan
 
 types: setup
 	$(BIN)/mypy --num-workers auto
