@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.long
 WAYS = ("plain", "ddp", "fsdp")
 LARGE = ["fsdp 2", "mixed"] + ["fsdp", "ddp 2", "checkpointed", "compiled"] * LONG
-OF_TWO = [f"trained reader {way}" for way in ("plain", "fsdp", "tensor")] + ["trained dense root"]
+OF_TWO = [f"trained reader {way}" for way in ("plain", "fsdp")] + ["trained dense root"]
 OF_TWO += ["accumulated dense ddp", "stepped norms tensor"]
-OF_TWO += ["decided dense fsdp"]
+OF_TWO += ["decided dense plain", "decided reader fsdp"]  # a race, and a sweep of shards
 OF_TWO += [f"alike {each}" for each in LARGE]
 OF_TWO += [f"{kind} dense {way}" for kind in ("estimated", "compared") for way in ("plain", "fsdp")]
 OF_TWO += ["estimated dense ddp", "refused dense fsdp"]
@@ -29,8 +29,9 @@ OF_FOUR = [f"trained reader {way}" for way in ("fsdp", "hybrid", "tensor fsdp")]
 if LONG:  # a range test of its own for each decision, and four ranks on two cores take their time
     OF_TWO += [f"trained dense {way}" for way in WAYS] + [
         "trained reader ddp",
-        "decided dense plain",
+        "trained reader tensor",
         "decided dense ddp",
+        "decided dense fsdp",
         "decided dense tensor",
     ]
     OF_TWO += ["accumulated reader fsdp", "trained norms tensor", "halves single ddp", "kept reader fsdp"]

@@ -10,19 +10,21 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from clrtool.cli.run import local_processes
+from clrtool.cli.run import local_processes, subprocesses
 from clrtool.cli.run.seed_share import JOBS, SeedShare, read_shard
 from clrtool.core.results.shard import Shard
 from clrtool.engine.rangetest.ray_worker import sweep_remotely
 from clrtool.engine.resume.sharding import COMMON, AgreedScout, union
 from clrtool.engine.runtime.serialize import to_bytes
 from clrtool.errors import ConfigError
+from tests import conftest
 from tests.forks import PATIENCE
 from tests.torture.runs import assert_same, contents, wait_for
 
@@ -36,6 +38,29 @@ ABOUT = {"device": "cpu", "config_sha256": "a", "sources": {}}
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+class ForkedChild:
+    """A job that the zygote forks, which need not import torch; none of them is stopped by the end of its stdin."""
+
+    def __init__(self, zygote, command):
+        self._run = zygote.start(command.words, cwd=Path.cwd(), env={**os.environ, **command.environment})
+
+    def ended(self):
+        if not self._run.ends_within(0):
+            return None
+        code, result = self._run.wait(), json.loads(self._run.out or "null")
+        return subprocesses.Ended(code if code >= 0 else 128 - code, result, self._run.err)
+
+    def stop(self):
+        self._run.kill(signal.SIGTERM)
+
+
+@pytest.fixture
+def jobs(request, monkeypatch):
+    """Jobs are forked in the short form; processes that are started anew have a test that fails, and all the long one."""
+    if not conftest.LONG:
+        monkeypatch.setattr(subprocesses, "Child", partial(ForkedChild, request.getfixturevalue("zygote")))
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +84,11 @@ def whole(plain):
     return contents(plain / "whole" / "digits")
 
 
-def test_two_jobs_leave_the_files_of_a_plain_run_and_nothing_else(process, plain, tmp_path):
-    done = process("rangetest", *WORDS, "--jobs", "2", "-o", tmp_path / "digits")
-    assert done.returncode in (0, 3), done.stderr
-    assert "2 processes share the seeds" in done.stderr
+@pytest.mark.usefixtures("jobs")
+def test_two_jobs_leave_the_files_of_a_plain_run_and_nothing_else(cli, plain, tmp_path):
+    done = cli("rangetest", *WORDS, "--jobs", "2", "-o", tmp_path / "digits")
+    assert done.code in (0, 3), done.err
+    assert "2 processes share the seeds" in done.err
     assert_same(tmp_path / "digits", whole(plain))
 
 
@@ -267,15 +293,16 @@ def test_a_config_that_cannot_be_built_costs_no_run_and_blocks_no_folder(cli, sh
     assert not (shards / "new" / "config.yaml").exists()
 
 
-def test_each_of_several_configs_has_its_run_and_one_that_fails_stops_no_other(process, tmp_path):
+@pytest.mark.usefixtures("jobs")
+def test_each_of_several_configs_has_its_run_and_one_that_fails_stops_no_other(cli, tmp_path):
     for name, hidden in (("good", 8), ("bad", -1)):
         (tmp_path / f"{name}.yaml").write_text(
             f"model: {{name: mlp, args: {{hidden: [{hidden}]}}}}\ndata: {{name: digits}}\n"
         )
     words = ["bad.yaml", "good.yaml", "sweep.epochs=1", "sweep.start_lr=1e-3", "sweep.end_lr=1", "--seeds", "1"]
-    done = process("rangetest", *words, "--jobs", "2", "-o", "all", "-q", cwd=tmp_path)
-    assert done.returncode in (2, 3), done.stderr
-    bad, good = done.stdout.splitlines()
+    done = cli("rangetest", *words, "--jobs", "2", "-o", "all", "-q")
+    assert done.code in (2, 3), done.err
+    bad, good = done.out.splitlines()
     assert bad.startswith("bad.yaml: ")
     assert good.startswith("good.yaml: ")
     assert good.endswith("in all/good/")

@@ -160,7 +160,7 @@ RC = {
 @pytest.mark.short(1)
 @pytest.mark.parametrize("where", ["here", "home"])
 @pytest.mark.parametrize("content", RC)
-def test_a_style_of_matplotlib_that_lies_about_changes_no_picture(tmp_path, where, content):
+def test_a_style_of_matplotlib_that_lies_about_changes_no_picture(cli, tmp_path, where, content):
     place = {"here": tmp_path / "here", "home": tmp_path / "home" / ".config" / "matplotlib"}[where]
     (tmp_path / "here").mkdir()
     place.mkdir(parents=True, exist_ok=True)
@@ -168,15 +168,14 @@ def test_a_style_of_matplotlib_that_lies_about_changes_no_picture(tmp_path, wher
     environment.pop("MPLCONFIGDIR", None)
 
     def picture():
-        words = [*PLAN[:-2], "-o", "plan.json"]
-        for each in (words, ["plot", "plan.json", "-o", "plan.svg"]):
-            command = [sys.executable, "-m", "clrtool", *each]
-            done = subprocess.run(
-                command, cwd=tmp_path / "here", env=environment, capture_output=True, check=False, timeout=100
-            )
-            assert done.returncode == 0, done.stderr
+        command = [sys.executable, "-m", "clrtool", "plot", "plan.json", "-o", "plan.svg"]
+        done = subprocess.run(
+            command, cwd=tmp_path / "here", env=environment, capture_output=True, check=False, timeout=100
+        )
+        assert done.returncode == 0, done.stderr
         return (tmp_path / "here" / "plan.svg").read_bytes()
 
+    cli(*PLAN[:-2], "-o", tmp_path / "here" / "plan.json")
     before, file = picture(), place / "matplotlibrc"
     if RC[content] is None:
         os.mkfifo(file)
@@ -185,20 +184,33 @@ def test_a_style_of_matplotlib_that_lies_about_changes_no_picture(tmp_path, wher
     assert picture() == before
 
 
-@pytest.mark.short(1)
+LONG_SWEEP = ["rangetest", "digits", "sweep.epochs=400", "--seeds", "1", "-o", "run", "-q"]
+
+
+def wait_for_rows(curve, number):
+    wait_for(lambda: curve.exists() and curve.read_text().count("\n") > number)
+
+
+def test_a_terminal_that_closes_saves_what_was_measured(zygote, tmp_path):
+    run = zygote.start(LONG_SWEEP, cwd=tmp_path)
+    wait_for_rows(tmp_path / "run" / "curve.csv", 3)
+    run.kill(signal.SIGHUP)
+    assert run.wait() == 128 + signal.SIGHUP
+    assert list((tmp_path / "run" / "checkpoint").glob("*.pt"))
+
+
+@pytest.mark.short(0)
 @pytest.mark.parametrize("ignored", [False, True])
-def test_a_terminal_that_closes_saves_what_was_measured_unless_nohup_has_turned_that_off(tmp_path, ignored):
+def test_a_process_of_its_own_does_so_too_unless_nohup_has_turned_that_off(tmp_path, ignored):
     def hear():
         signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
 
-    words = ["rangetest", "digits", "sweep.epochs=400", "--seeds", "1", "-o", "run", "-q"]
-    with subprocess.Popen([sys.executable, "-m", "clrtool", *words], cwd=tmp_path, preexec_fn=hear) as run:  # noqa: PLW1509 (no other thread runs)
+    with subprocess.Popen([sys.executable, "-m", "clrtool", *LONG_SWEEP], cwd=tmp_path, preexec_fn=hear) as run:  # noqa: PLW1509 (no other thread runs)
         curve = tmp_path / "run" / "curve.csv"
-        wait_for(lambda: curve.exists() and curve.read_text().count("\n") > 3)
+        wait_for_rows(curve, 3)
         run.send_signal(signal.SIGHUP)
         if ignored:
-            before = curve.read_text().count("\n")
-            wait_for(lambda: curve.read_text().count("\n") > before + 3)
+            wait_for_rows(curve, curve.read_text().count("\n") + 3)
             run.send_signal(signal.SIGTERM)
         assert run.wait(timeout=60) == 128 + (signal.SIGTERM if ignored else signal.SIGHUP)
     assert list((tmp_path / "run" / "checkpoint").glob("*.pt"))

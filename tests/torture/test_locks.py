@@ -166,11 +166,12 @@ def test_a_run_folder_that_is_removed_while_it_is_filled_ends_the_run_with_4(zyg
 
 OTHERS = {
     "a sweep": words("", quiet=False)[:3],
-    "a comparison": ["compare", "digits", "--bounds", "0.01,0.1", "--policies", "fixed,cosine", "plan.epochs=12"],
     "a race of values": ["rangetest", "digits", "--vary", "optimizer.args.weight_decay=0,1e-4", "plan.epochs=12"],
+    "a comparison": ["compare", "digits", "--bounds", "0.01,0.1", "--policies", "fixed,cosine", "plan.epochs=12"],
 }
 
 
+@pytest.mark.short(2)
 @pytest.mark.parametrize("what", OTHERS)
 def test_a_folder_that_is_emptied_to_its_lock_is_no_finished_one(zygote, tmp_path, what):
     folder = tmp_path / NAME

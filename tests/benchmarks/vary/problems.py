@@ -132,7 +132,6 @@ PROBLEMS: Mapping[str, Problem] = {
     "transformer-adamw-decay": Problem(job("transformer", "digits", "AdamW", 32, 24), DECAY, (0, 0.01, 0.1, 1.0)),
     "digits-convnet-batch": Problem(job("convnet", "digits", "SGD", 32, 24, momentum=0.9), BATCH, (16, 32, 64, 128)),
     "cifar-convnet-batch": Problem(job("cifar", "cifar", "SGD", 32, 8, momentum=0.9), BATCH, (16, 32, 64, 128)),
-    "transformer-adamw-batch": Problem(job("transformer", "digits", "AdamW", 32, 24), BATCH, (16, 32, 64, 128)),
     "finetune-sgd-momentum": Problem(
         job("pretrained", "chains", "SGD", 16, 20, momentum=0.9), MOMENTUM, (0.5, 0.8, 0.9, 0.95)
     ),
