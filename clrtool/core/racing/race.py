@@ -83,7 +83,7 @@ def _race(entry: Entry) -> Generator[Run, Probe, Outcome]:
     first = Seed(entry, 0, int(share * entry.budget))
     last = yield from first.search()
     others = (entry.budget - first.spent) // max(1, entry.seeds - 1)
-    if last and not (first.is_across(last) and first.is_confirmed_by(others)):
+    if last and not (has_learned(min(last.values()), entry) and first.is_confirmed_by(others)):
         first.budget = entry.budget
         last = yield from first.alone(last)
     if not last or not has_learned(min(last.values()), entry):

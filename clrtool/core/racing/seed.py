@@ -40,7 +40,7 @@ class Seed:
         while len(self._plateau(field)) > 1:
             waiting = self._waiting(field)
             longer = self._reach(waiting, 2 * horizon)
-            if longer < 2 * horizon / rules.WORTH and not self.is_across(field):
+            if longer < 2 * horizon / rules.WORTH and not has_learned(min(field.values()), self._entry):
                 return field  # what is left takes one of them farther
             if longer < rules.WORTH * horizon:
                 break
@@ -76,7 +76,7 @@ class Seed:
         Other seeds would need as long at several rates, which is rarely left.
         """
         known = dict(field)
-        while not self.is_across(known):
+        while not has_learned(min(known.values()), self._entry):
             spent = self.spent
             known |= yield from self.longer(self._hopeful(known), [1])
             if self.spent == spent:
@@ -84,11 +84,6 @@ class Seed:
         best = best_of(known)
         field = yield from self._climb({best: known[best]}, 1, self._taken[best], ways=(1,))
         return (yield from self.longer(field, rules.FINALISTS[1:]))
-
-    def is_across(self, losses: Mapping[int, float]) -> bool:
-        """Whether a rate has learned something, and left a plateau that the start was on: there a loss may swing."""
-        lowest = min(losses.values())
-        return has_learned(lowest, self._entry) and not (self._apart and self._entry.is_level(lowest))
 
     def _waiting(self, field: Mapping[int, float]) -> list[int]:
         """The rates that wait on a plateau for one that learns, the one with the lowest loss first.
