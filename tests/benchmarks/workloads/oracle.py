@@ -1,12 +1,12 @@
 """Find each workload's best max_lr = 2^k for each schedule, and write it to oracle.json: half an hour on one core.
 
-    python -m tests.benchmarks.workloads.oracle [NAME ...] [--jobs unseen.py]
+    python -m tests.benchmarks.workloads.oracle [NAME ...] [--jobs unseen.py] [--beyond 2]
 
 With ``--jobs`` the file is unseen_oracle.json, beside the jobs.
 
 A workload that the file has already is left as it is: delete its entry, or the file, to measure it anew. The grid grows
-on both sides of its best rate until two neighbours on each side lose more than 30 % of the gain. The long workload has
-one seed, two schedules and a grid that ends at the first such neighbour.
+on both sides of its best rate until ``--beyond`` neighbours on each side lose more than 30 % of the gain. The long
+workload has one seed, two schedules and a grid that ends at the first such neighbour.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from clrtool.files import write_whole
 from tests.benchmarks.workloads.jobs import Workload, constant
@@ -71,13 +73,13 @@ def summary(w: Workload, grid: Grid) -> dict[str, Any]:
     return {"grid": found, "best": mean(grid[best]), "best_max_lr": 2.0**best, "within_5_percent": near}
 
 
-def entry(name: str, w: Workload) -> dict[str, Any]:
+def entry(name: str, w: Workload, beyond: int) -> dict[str, Any]:
     """What oracle.json holds of a workload; each schedule starts where the one before it was best."""
     long = name in LONG
     found: dict[str, Any] = {"constant": constant(w)}
     start = -5 if "sgd" in name else -8
     for schedule in SCHEDULES[:2] if long else SCHEDULES:
-        grid = measured(w, schedule, start, seeds=SEEDS.get(name, 2), beyond=1 if long else 2)
+        grid = measured(w, schedule, start, seeds=SEEDS.get(name, 2), beyond=1 if long else beyond)
         start = best_of(w, grid)
         found[schedule] = summary(w, grid)
         print(name, schedule, {k: [round(v, 4) for v in values] for k, values in grid.items()}, flush=True)
@@ -89,11 +91,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--jobs", type=Path)
+    parser.add_argument("--beyond", type=int, default=2)
     asked = parser.parse_args()
+    torch.set_num_threads(1)
     jobs, file = load(asked.jobs).WORKLOADS, oracle_of(asked.jobs)
     known = json.loads(file.read_text()) if file.is_file() else {}
     for name in (each for each in asked.names or jobs if each not in known):
-        known[name] = entry(name, jobs[name])
+        known[name] = entry(name, jobs[name], asked.beyond)
         write_whole(file, json.dumps(known) + "\n")
 
 
