@@ -89,8 +89,9 @@ def _by_step(w: Workload, model: torch.nn.Module, x_val: torch.Tensor, y_val: to
 
 
 def lost(w: Workload, value: float, best: float) -> float:
-    """Per cent of the gain over the best constant answer that is lost against the best."""
-    return min(100.0, max(0.0, 100 * (best - value) / (best - constant(w))))
+    """Per cent of the gain over the best constant answer that is lost against the best; all, where that has no gain."""
+    gain = best - constant(w)
+    return min(100.0, max(0.0, 100 * (best - value) / gain)) if gain else 100.0
 
 
 def score(
