@@ -1,5 +1,7 @@
 """The constant answer of a step that keeps its targets to itself, held against that of targets that are known."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -52,15 +54,18 @@ KINDS = {
 
 def trainer(kind, step=None, loss=None):
     """A trainer of a program's pieces, which knows its loss or has a step of its own."""
-    make, _, inputs, targets = KINDS[kind]
-    data = TensorDataset(inputs, targets)
+    make, _, *data = KINDS[kind]
+    return trainer_of(make, TensorDataset(*data), step, loss)
+
+
+def trainer_of(make, data, step, loss=None, batch=200, heldout=100):
     torch.manual_seed(1)
     model = make()
     workload = build_workload(
         model,
         torch.optim.Adam(model.parameters()),
-        DataLoader(data, 200, shuffle=True),
-        DataLoader(data, 100),
+        DataLoader(data, batch, shuffle=True),
+        DataLoader(data, heldout),
         make_steps(loss, step, None, "loss" if step else "auto", None),
         Settings.of({"evaluations": 5}),
         find_metric=step is None,
@@ -82,6 +87,43 @@ def test_a_step_of_ones_own_has_the_constant_answer_of_its_targets(kind):
         expected = -sum(float(each * each.log()) for each in frequencies if each)
     found = constant_head_loss(trainer(kind, step=own_step(kind)))
     assert found == pytest.approx(expected, rel=0.03)
+
+
+def test_small_batches_of_many_classes_say_no_less_than_that_all_are_alike():
+    data = TensorDataset(SERIES, torch.arange(400) % 200)
+    step = lambda model, batch: functional.cross_entropy(model(batch[0]), batch[1])  # noqa: E731
+    found = constant_head_loss(trainer_of(lambda: nn.Linear(6, 200), data, step, batch=16))
+    assert found == pytest.approx(math.log(200), rel=0.02)
+
+
+class Pairs(nn.Linear):
+    """What belongs together of a batch, with a parameter beside the layers: as many logits as samples."""
+
+    def __init__(self):
+        super().__init__(6, 6, bias=False)
+        self.other, self.scale = nn.Linear(6, 6), nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, x):
+        return self.scale * functional.linear(x, self.weight) @ self.other(x).T
+
+
+def test_where_outputs_are_the_samples_of_a_batch_each_is_as_likely_in_a_smaller_last_batch_too():
+    step = lambda model, batch: functional.cross_entropy(model(batch[0]), torch.arange(len(batch[0])))  # noqa: E731
+    found = constant_head_loss(trainer_of(Pairs, TensorDataset(SERIES), step, batch=32, heldout=32))
+    sizes = 12 * [32] + [16]
+    assert found == pytest.approx(sum(size * math.log(size) for size in sizes) / 400, rel=0.02)
+
+
+def test_a_step_that_differentiates_by_its_input_has_the_answer_whose_derivatives_are_nought():
+    def step(model, batch):  # f' = x and f(0) = 2
+        with torch.enable_grad():
+            x = batch[0].clone().requires_grad_()
+            (slope,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+            return ((slope - x) ** 2).mean() + ((model(torch.zeros(1, 6)) - 2) ** 2).mean()
+
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))
+    found = constant_head_loss(trainer_of(lambda: model, TensorDataset(SERIES), step))
+    assert found == pytest.approx(float((SERIES**2).mean()), rel=1e-4)
 
 
 def test_looking_for_it_changes_neither_the_trainer_nor_the_random_numbers_around():

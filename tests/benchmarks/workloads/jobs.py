@@ -1,14 +1,14 @@
 """Small real training jobs of many kinds, each with a best learning rate that is known, in plain PyTorch.
 
 ``WORKLOADS[name]`` hands everything to any tool as factories: ``model()``, ``data()`` -> (x_train, y_train, x_val,
-y_val), ``optimizer(model, lr)``, ``loss(outputs, targets)``; ``clip`` is the norm that gradients are cut to, or None.
-The score is the mean held-out loss, or the accuracy where ``accuracy`` is true; ``constant`` is what the best constant
-answer scores.
+y_val), ``optimizer(model, lr)``, and ``loss(outputs, targets)`` or ``step(model, (x, y)) -> loss``; ``clip`` is the
+norm that gradients are cut to, or None. The score is the mean held-out loss; where ``accuracy`` is true the accuracy or,
+with ``measure(model, (x, y)) -> (sum, number)``, the mean of that. ``constant`` is what the best constant answer scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ from tests.benchmarks.workloads import data, networks
 from tests.benchmarks.workloads.data import Data
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Step = Callable[[nn.Module, Sequence[Tensor]], Tensor]
+Measure = Callable[[nn.Module, Sequence[Tensor]], tuple[Tensor, int]]
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,14 @@ class Workload:
     model: Callable[[], nn.Module]
     data: Callable[[], Data]
     optimizer: Callable[[nn.Module, float], torch.optim.Optimizer]
-    loss: Loss
+    loss: Loss | None
     batch_size: int
     epochs: int
     accuracy: bool = False
     clip: float | None = None
     constant_score: float | None = None  # where the loss is none of those that `constant` knows
+    step: Step | None = None  # in place of a loss; a held-out batch is as large as one that is trained on
+    measure: Measure | None = None
 
 
 def by(name: str, **options: Any) -> Callable[[nn.Module, float], torch.optim.Optimizer]:

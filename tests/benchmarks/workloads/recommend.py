@@ -41,10 +41,13 @@ def recommend(job: Any, seed: int, **options: Any) -> dict[str, Any]:
     """Bounds of one range test of a job, verdict and cost."""
     x, y, x_held, y_held = job.data()
     train = DataLoader(TensorDataset(x, y), job.batch_size, shuffle=True, drop_last=True)
-    held = DataLoader(TensorDataset(x_held, y_held), 500)
+    step, measure = getattr(job, "step", None), getattr(job, "measure", None)
+    held = DataLoader(TensorDataset(x_held, y_held), job.batch_size if step else 500)
+    if measure:
+        options |= {"measure": measure, "metric": "reward", "higher_is_better": True}
     found = clrtool.range_test(
-        job.model, lambda model: job.optimizer(model, 1e-3), train, held, loss=job.loss, epochs=job.epochs, seed=seed,
-        clip_norm=job.clip, progress=False, policy="triangular2", stepsize_epochs=job.epochs / 4, **options,
+        job.model, lambda model: job.optimizer(model, 1e-3), train, held, loss=job.loss, step=step, epochs=job.epochs,
+        seed=seed, clip_norm=job.clip, progress=False, policy="triangular2", stepsize_epochs=job.epochs / 4, **options,
     )  # fmt: skip
     record = found.record
     return {

@@ -24,6 +24,7 @@ import torch
 from tests.benchmarks.workloads.jobs import WORKLOADS, Workload, constant
 
 ORACLE = Path(__file__).resolve().with_name("oracle.json")
+READINGS = 2  # of a step, which may draw random numbers
 SCHEDULES = ("triangular2", "one_cycle", "cosine")
 
 
@@ -54,7 +55,7 @@ def train(w: Workload, schedule: str, base: float, top: float, seed: int) -> flo
             for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
                 group["lr"] = ratio * lr_at(schedule, t, n * w.epochs, base, top)
             optimizer.zero_grad(set_to_none=True)
-            loss = w.loss(model(x[rows]), y[rows])
+            loss = w.step(model, (x[rows], y[rows])) if w.step else w.loss(model(x[rows]), y[rows])
             if not torch.isfinite(loss):
                 return constant(w)
             loss.backward()
@@ -68,14 +69,29 @@ def train(w: Workload, schedule: str, base: float, top: float, seed: int) -> flo
 @torch.no_grad()
 def _held_out(w: Workload, model: torch.nn.Module, x_val: torch.Tensor, y_val: torch.Tensor) -> float:
     model.eval()
+    if w.step:
+        return _by_step(w, model, x_val, y_val)
     outputs = torch.cat([model(part) for part in x_val.split(500)])
     value = float((outputs.argmax(1) == y_val).float().mean()) if w.accuracy else float(w.loss(outputs, y_val))
     return value if math.isfinite(value) else constant(w)
 
 
+def _by_step(w: Workload, model: torch.nn.Module, x_val: torch.Tensor, y_val: torch.Tensor) -> float:
+    """The mean of so many readings, whose random numbers are the same for every model."""
+    total, number = 0.0, 0
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for batch in READINGS * list(zip(x_val.split(w.batch_size), y_val.split(w.batch_size), strict=True)):
+            size = len(batch[0])
+            value, size = w.measure(model, batch) if w.measure else (w.step(model, batch) * size, size)
+            total, number = total + float(value), number + size
+    return total / number if math.isfinite(total) else constant(w)
+
+
 def lost(w: Workload, value: float, best: float) -> float:
-    """Per cent of the gain over the best constant answer that is lost against the best."""
-    return min(100.0, max(0.0, 100 * (best - value) / (best - constant(w))))
+    """Per cent of the gain over the best constant answer that is lost against the best; all, where that has no gain."""
+    gain = best - constant(w)
+    return min(100.0, max(0.0, 100 * (best - value) / gain)) if gain else 100.0
 
 
 def score(
