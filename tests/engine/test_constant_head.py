@@ -52,13 +52,13 @@ KINDS = {
 }
 
 
-def trainer(kind, step=None, loss=None):
+def trainer(kind, step=None, loss=None, **settings):
     """A trainer of a program's pieces, which knows its loss or has a step of its own."""
     make, _, *data = KINDS[kind]
-    return trainer_of(make, TensorDataset(*data), step, loss)
+    return trainer_of(make, TensorDataset(*data), step, loss, **settings)
 
 
-def trainer_of(make, data, step, loss=None, batch=200, heldout=100):
+def trainer_of(make, data, step, loss=None, batch=200, heldout=100, **settings):
     torch.manual_seed(1)
     model = make()
     workload = build_workload(
@@ -67,7 +67,7 @@ def trainer_of(make, data, step, loss=None, batch=200, heldout=100):
         DataLoader(data, batch, shuffle=True),
         DataLoader(data, heldout),
         make_steps(loss, step, None, "loss" if step else "auto", None),
-        Settings.of({"evaluations": 5}),
+        Settings.of({"evaluations": 5} | settings),
         find_metric=step is None,
     )
     return Trainer(workload, 3)

@@ -46,6 +46,22 @@ def test_nothing_is_heard_of_a_network_without_layers():
     assert spread_of_answers(begun) is None
 
 
+def differentiates(model, batch):
+    inputs = batch[0].clone().requires_grad_()
+    return torch.autograd.grad(model(inputs).sum(), inputs, create_graph=True)[0].square().mean()
+
+
+def has_losses_in_training_alone(model, batch):
+    answers = model(batch[0])
+    return (answers if model.training else {"boxes": answers}).square().mean()
+
+
+@pytest.mark.parametrize("step", [differentiates, has_losses_in_training_alone])
+def test_a_step_that_fails_without_training_is_heard_as_far_as_its_network_answers(step):
+    found = spread_of_answers(trainer("classes", step=step, eval_loss="train"))
+    assert found == pytest.approx(spread_of_answers(trainer("classes")))
+
+
 def test_a_race_reads_how_answers_differ_where_a_loss_says_no_more_than_a_constant_and_only_there():
     race = run_race(digits(**DEEP), (3, 4), 400, lambda probe: None, Journal())
     level = {probe: race.entry.is_level(probe.loss) for probe in race.probes}

@@ -77,7 +77,7 @@ _RACE = TypeAdapter(Race)
 _SCOUT = TypeAdapter(tuple[Number, Number, Whole])
 _SWEEP = TypeAdapter(tuple[str, str, Points])
 # Of a race over values: a value and what a run of it says.
-_READINGS = TypeAdapter(list[tuple[Whole, Signed, Signed, Whole, Whole, Number, Number | None]])
+_READINGS = TypeAdapter(list[tuple[Whole, Signed, Signed, Whole, Whole, Number, Number | None, Number | None]])
 _LOSSES = TypeAdapter(list[Number])
 _TRAINING = TypeAdapter(tuple[str, Points, Seconds])
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from clrtool.engine.runtime.rng import RngStream
-from clrtool.engine.runtime.sharded import whole
+from clrtool.engine.runtime.sharded import forget_gathered, whole
 from clrtool.engine.training.trainer import Trainer
+from clrtool.errors import MachineError
 
 
 class Heard(NamedTuple):
@@ -54,7 +55,13 @@ def spread_of_answers(trainer: Trainer) -> float | None:
     workload = trainer.workload
     trainer.model.eval()
     with RngStream(trainer.seed, device=workload.device).active(), listening(trainer.model) as heard:
-        deque(workload.losses(trainer.model, *trainer.first_batches(1)), maxlen=0)
+        try:
+            deque(workload.losses(trainer.model, *trainer.first_batches(1)), maxlen=0)
+        except MachineError:
+            raise
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+            pass  # of a step that differentiates, or takes losses that a model has in training alone: it has answered
+    forget_gathered(trainer.model)
     if not heard:
         return None
     spread = whole(heard[0].output).float().std(0, correction=0).mean()
