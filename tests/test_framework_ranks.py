@@ -106,6 +106,7 @@ def test_a_model_of_transformers_that_brings_its_own_plan_is_measured_as_by_one_
     np.testing.assert_allclose(first["metric"], one["metric"], rtol=1e-9)
 
 
+@pytest.mark.short(0)
 def test_processes_that_begin_in_fit_or_shards_that_are_made_in_train_are_told_to_test_there():
     for lightning, transformers in zip(ranks("lightning before"), ranks("transformers fsdp"), strict=True):
         assert "its 2 processes begin in fit: give it the callback LRRangeTest" in lightning

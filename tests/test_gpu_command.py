@@ -110,6 +110,7 @@ def test_a_line_that_a_crash_has_cut_short_is_left_out(tmp_path):
     assert [line["what"] for line in read(results.path)] == ["one"]
 
 
+@pytest.mark.short(0)
 def test_a_test_for_a_gpu_tells_which_engines_have_trained_in_it(tmp_path):
     test = "test_a_graph_with_dropout_passes_its_check_and_an_optimizer_without_tensor_lr_falls_back"
     step = Step("tests", "watch:run_tests", 120, (f"tests/engine/test_cuda_graph.py::{test}",))

@@ -1,6 +1,6 @@
 """Jobs whose training step is their own, written as tutorials do, that nobody had in view when the race was made.
 
-    python -m tests.benchmarks.workloads.oracle --jobs tests/benchmarks/workloads/unseen_steps.py --beyond 1 --beyond 1
+    python -m tests.benchmarks.workloads.oracle --jobs tests/benchmarks/workloads/unseen_steps.py --beyond 1
     python -m tests.benchmarks.workloads.recommend PICKS.json --jobs tests/benchmarks/workloads/unseen_steps.py
     python -m tests.benchmarks.workloads.read_off PICKS.json --jobs tests/benchmarks/workloads/unseen_steps.py
 
