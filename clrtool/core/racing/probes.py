@@ -92,7 +92,7 @@ class Entry:
         return (self.floor - loss) / (abs(self.constant) or 1.0)
 
     def is_level(self, loss: float) -> bool:
-        """Whether a loss says about as much as that of a constant answer: which rate is best there means nothing."""
+        """Whether a loss is about that of a constant answer, where the lowest loss does not show the best rate."""
         size = abs(self.constant)
         return math.isfinite(size) and -rules.LEFT * size <= loss - self.constant <= rules.LEVEL * size
 
@@ -114,9 +114,9 @@ def cost(probes: Sequence[Probe]) -> int:
 
 
 def contenders(probes: Sequence[Probe]) -> set[tuple[int, int]]:
-    """Seed and power of the runs that may be gone on with: of this seed, and near the best of any horizon.
+    """Seed and power of the runs that may continue: those of this seed that are near the best of any horizon.
 
-    Few are kept all: on a plateau they lie far apart, and which is best there means nothing.
+    All of them while they are few: on a plateau they lie far apart, and losses do not show the best.
     """
     if not probes:
         return set()

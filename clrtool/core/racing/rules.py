@@ -10,16 +10,17 @@ STRIDE = 2
 # Losses up to so much above the constant answer's say nothing where nothing has been learned: a start swings. So many
 # rates wait there for one that learns, the lower of those that a climb has found.
 LEVEL, WAITING = 0.2, 3
-# Where the start itself is on such a plateau, nothing tells the way: two so many powers above and below are tried too,
-# and the highest that is alive waits beside it.
+# Where the start itself is on such a plateau, losses do not tell where to go: the rates so many powers above and below
+# are tried too, and the highest whose units are alive waits beside the start.
 APART = 3
 # A run has exploded when its loss is above the start's and the constant answer's by so many times their size. It ranks
 # as one that is not finite: of two rates that explode the higher may have the lower loss.
 EXPLODED = 10
-# What tells rates apart there is how far the answers of the last layer differ from input to input, as a share of what
-# they do before any training. With less than so much of that left a rate is too high, as where units are dead.
+# Rates are told apart there by how far the answers of the last layer differ from input to input, as a share of what
+# they did before training. With less than this left, units are dead, and the rate is too high.
 DEAD = 0.05
-# The highest rate gets what is left of the budget whose answers differ by so much of those of any that waits.
+# The rest of the budget goes to the highest waiting rate whose answers differ at least by this share of the most that
+# those of any waiting rate do.
 LAGGING = 0.5
 # A plateau is left when so much of the constant answer's loss is gone.
 LEFT = 0.075

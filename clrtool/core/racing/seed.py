@@ -88,8 +88,8 @@ class Seed:
     def _waiting(self, field: Mapping[int, float]) -> list[int]:
         """The rates that wait on a plateau for one that learns, the one with the lowest loss first.
 
-        Of rates far apart the one of the start, and the highest that is alive: it may be across many times sooner, or
-        swing to the end. A lower one takes many times as long.
+        Where the start is on a plateau these are the start, and the highest rate whose units are alive: that one may
+        leave many times sooner, or swing to the end. Lower rates would take many times as long.
         """
         level = self._plateau(field)
         if self._apart:
@@ -101,10 +101,10 @@ class Seed:
         return sorted(waiting, key=lambda power: (field[power], power))
 
     def _hopeful(self, last: Mapping[int, float]) -> dict[int, float]:
-        """Those of a round in which nothing was learned that are worth the rest of the budget.
+        """The rates that are worth the rest of the budget, after a round in which nothing was learned.
 
-        Of rates far apart on a plateau, where losses mean nothing, the highest that tells inputs apart about as well as
-        any that waits.
+        On a plateau losses mean nothing: there it is the highest waiting rate whose answers differ about as much as
+        those of any other.
         """
         if not self._apart or not self._plateau(last):
             return dict(last)
@@ -113,7 +113,7 @@ class Seed:
         return {highest: last[highest]}
 
     def _spread(self, power: int, readings: int) -> float:
-        """The least of the last readings of how far inputs are told apart: of one that swings, one says little."""
+        """The least of the last readings of a rate's spread: while it swings, a single one may be large."""
         return min(self._spreads.get(power, [math.inf])[-readings:])
 
     @property
@@ -215,5 +215,5 @@ class Seed:
 
 
 def _least(learned: int) -> float:
-    """The shortest horizon that says anything of a seed, where another took so many iterations to learn."""
+    """The shortest horizon at which a seed is worth reading, after another took so many iterations to learn."""
     return max(rules.SHORTEST, learned / rules.WORTH)

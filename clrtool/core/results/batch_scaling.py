@@ -21,8 +21,8 @@ WIDE = 2.0
 OVER = 0.5
 # Measured sizes without which there is no growth to read, and without which no end of it.
 LEAST, LEAST_TO_END = 2, 4
-# In theory the best rate grows in proportion to the batch at the most, and runs overstate it that are a few dozen steps
-# of the largest batch: on the benchmark's jobs they say 0.6 to 1.6 where trainings say 0.7 to 1.0.
+# In theory the best rate grows at most in proportion to the batch. Runs of a few steps of the largest batch overstate
+# that: on the benchmark's jobs they show exponents of 0.6 to 1.6, and whole trainings 0.7 to 1.0.
 STEEPEST = 1.0
 
 

@@ -1,4 +1,4 @@
-"""What the last layer of a network says, whatever the step around it makes of that."""
+"""The answers of the last layer of a network, heard from outside of the step that uses them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def spread_of_answers(trainer: Trainer) -> float | None:
         except MachineError:
             raise
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-            pass  # of a step that differentiates, or takes losses that a model has in training alone: it has answered
+            pass  # the step needs gradients, or losses that the model gives in training alone; its answers were heard
     forget_gathered(trainer.model)
     if not heard:
         return None
